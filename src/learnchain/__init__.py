@@ -1,0 +1,1 @@
+"""learnchain: a blockchain whose blocks are won by training models that somebody asked and paid for."""

@@ -1,0 +1,1 @@
+"""Inner products of encrypted data after Abdalla et al. 2015."""

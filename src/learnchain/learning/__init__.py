@@ -1,0 +1,1 @@
+"""The only room that loads torch: models, data, training, watermark, exact evaluation, replay."""

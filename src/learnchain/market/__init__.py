@@ -1,0 +1,1 @@
+"""Cooperative learning after Mendis et al. 2018."""

@@ -1,0 +1,272 @@
+"""Canonical bytes of every noun: RLP (Ethereum Yellow Paper, appendix B) driven by the dataclass annotations.
+
+One noun has exactly one encoding. The decoder walks the schema, never the data: depth is bounded by the types,
+every length is compared with its bound before a slice is taken, and anything non-canonical is `MALFORMED`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from enum import StrEnum
+from functools import cache
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+
+from learnchain.primitives.rejection import Rejected, RejectionReason
+
+Noun = TypeVar("Noun")
+
+MAXIMUM_INTEGER_BYTES = 32
+"""Integers are unsigned and at most as wide as an EVM word."""
+DEFAULT_MAXIMUM_BYTES = 65_536
+DEFAULT_MAXIMUM_ITEMS = 1_024
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """Bound a byte string, a text or a tuple: `Annotated[bytes, Bound(4096)]`."""
+
+    maximum: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exact:
+    """Fix the length of a byte string: `Annotated[bytes, Exact(32)]`."""
+
+    length: int
+
+
+Hash32 = Annotated[bytes, Exact(32)]
+Address = Annotated[bytes, Exact(20)]
+Signature = Annotated[bytes, Exact(65)]
+PublicKey = Annotated[bytes, Exact(32)]
+
+_Encoder = Callable[[Any], bytes]
+_Decoder = Callable[[bytes, int, int], tuple[Any, int]]
+
+
+def encode(noun: object) -> bytes:
+    """Return the canonical bytes of a noun; raise `Rejected` when a field is out of its bound."""
+    return _coder(type(noun))[0](noun)
+
+
+def decode(kind: type[Noun], data: bytes) -> Noun:
+    """Return the noun that `data` is the one canonical encoding of; anything else is `MALFORMED` or `TOO_LARGE`."""
+    value, end = _coder(kind)[1](data, 0, len(data))
+    if end != len(data):
+        raise Rejected(RejectionReason.MALFORMED, f"{len(data) - end} bytes follow the {kind.__name__}")
+    return value
+
+
+# --- RLP items -----------------------------------------------------------------------------------------------
+
+
+def _malformed(detail: str) -> Rejected:
+    return Rejected(RejectionReason.MALFORMED, detail)
+
+
+def _big_endian(value: int) -> bytes:
+    return value.to_bytes((value.bit_length() + 7) // 8, "big")
+
+
+def _encode_length(length: int, offset: int) -> bytes:
+    if length < 56:
+        return bytes([offset + length])
+    size = _big_endian(length)
+    return bytes([offset + 55 + len(size)]) + size
+
+
+def _encode_string(data: bytes) -> bytes:
+    if len(data) == 1 and data[0] < 0x80:
+        return data
+    return _encode_length(len(data), 0x80) + data
+
+
+def _encode_list(items: list[bytes]) -> bytes:
+    body = b"".join(items)
+    return _encode_length(len(body), 0xC0) + body
+
+
+def _read_long_length(data: bytes, start: int, size: int, end: int) -> int:
+    if start + size > end:
+        raise _malformed("a length runs past the end")
+    if data[start] == 0:
+        raise _malformed("a length has a leading zero")
+    length = int.from_bytes(data[start : start + size], "big")
+    if length < 56:
+        raise _malformed("a short length is written in the long form")
+    return length
+
+
+def _read_string(data: bytes, start: int, end: int, maximum: int) -> tuple[bytes, int]:
+    if start >= end:
+        raise _malformed("a field is missing")
+    first = data[start]
+    if first < 0x80:
+        return data[start : start + 1], start + 1
+    if first >= 0xC0:
+        raise _malformed("a list stands where bytes belong")
+    begin, length = start + 1, first - 0x80
+    if first > 0xB7:
+        length = _read_long_length(data, begin, first - 0xB7, end)
+        begin += first - 0xB7
+    if length > maximum:
+        raise Rejected(RejectionReason.TOO_LARGE, f"{length} bytes where {maximum} are allowed")
+    if begin + length > end:
+        raise _malformed("bytes run past the end")
+    if length == 1 and data[begin] < 0x80:
+        raise _malformed("a single byte is written in the long form")
+    return data[begin : begin + length], begin + length
+
+
+def _open_list(data: bytes, start: int, end: int) -> tuple[int, int]:
+    if start >= end:
+        raise _malformed("a list is missing")
+    first = data[start]
+    if first < 0xC0:
+        raise _malformed("bytes stand where a list belongs")
+    begin, length = start + 1, first - 0xC0
+    if first > 0xF7:
+        length = _read_long_length(data, begin, first - 0xF7, end)
+        begin += first - 0xF7
+    if begin + length > end:
+        raise _malformed("a list runs past the end")
+    return begin, begin + length
+
+
+# --- one coder for each annotation -------------------------------------------------------------------------------
+
+
+@cache
+def _coder(annotation: Any) -> tuple[_Encoder, _Decoder]:
+    """Return the encoder and decoder of a type; unknown types are our bug and raise TypeError."""
+    limit: Bound | Exact | None = None
+    if get_origin(annotation) is Annotated:
+        annotation, *extras = get_args(annotation)
+        limit = next((extra for extra in extras if isinstance(extra, Bound | Exact)), None)
+    if annotation is bool:
+        return _boolean_coder()
+    if annotation is int:
+        return _integer_coder()
+    if annotation is bytes:
+        return _bytes_coder(limit)
+    if annotation is str:
+        return _text_coder(limit)
+    if get_origin(annotation) is tuple:
+        return _tuple_coder(get_args(annotation)[0], limit)
+    if isinstance(annotation, type) and issubclass(annotation, StrEnum):
+        return _enum_coder(annotation)
+    if is_dataclass(annotation):
+        return _noun_coder(annotation)
+    raise TypeError(f"the codec has no encoding for {annotation!r}")
+
+
+def _boolean_coder() -> tuple[_Encoder, _Decoder]:
+    def decode_boolean(data: bytes, start: int, end: int) -> tuple[bool, int]:
+        value, after = _integer_coder()[1](data, start, end)
+        if value > 1:
+            raise _malformed("a flag is neither 0 nor 1")
+        return bool(value), after
+
+    return lambda value: _encode_string(_big_endian(int(value))), decode_boolean
+
+
+@cache
+def _integer_coder() -> tuple[_Encoder, _Decoder]:
+    def encode_integer(value: int) -> bytes:
+        if value < 0 or value.bit_length() > 8 * MAXIMUM_INTEGER_BYTES:
+            raise Rejected(RejectionReason.TOO_LARGE, f"{value} is not an unsigned 256-bit integer")
+        return _encode_string(_big_endian(value))
+
+    def decode_integer(data: bytes, start: int, end: int) -> tuple[int, int]:
+        raw, after = _read_string(data, start, end, MAXIMUM_INTEGER_BYTES)
+        if raw[:1] == b"\0":
+            raise _malformed("an integer has a leading zero")
+        return int.from_bytes(raw, "big"), after
+
+    return encode_integer, decode_integer
+
+
+def _bytes_coder(limit: Bound | Exact | None) -> tuple[_Encoder, _Decoder]:
+    exact = limit.length if isinstance(limit, Exact) else None
+    maximum = exact if exact is not None else (limit.maximum if isinstance(limit, Bound) else DEFAULT_MAXIMUM_BYTES)
+
+    def check(raw: bytes) -> bytes:
+        if exact is not None and len(raw) != exact:
+            raise _malformed(f"{len(raw)} bytes where exactly {exact} belong")
+        if len(raw) > maximum:
+            raise Rejected(RejectionReason.TOO_LARGE, f"{len(raw)} bytes where {maximum} are allowed")
+        return raw
+
+    def decode_bytes(data: bytes, start: int, end: int) -> tuple[bytes, int]:
+        raw, after = _read_string(data, start, end, maximum)
+        return check(raw), after
+
+    return lambda value: _encode_string(check(value)), decode_bytes
+
+
+def _text_coder(limit: Bound | Exact | None) -> tuple[_Encoder, _Decoder]:
+    encode_raw, decode_raw = _bytes_coder(limit)
+
+    def decode_text(data: bytes, start: int, end: int) -> tuple[str, int]:
+        raw, after = decode_raw(data, start, end)
+        try:
+            return raw.decode("utf-8"), after
+        except UnicodeDecodeError as error:
+            raise _malformed("a text is not UTF-8") from error
+
+    return lambda value: encode_raw(value.encode("utf-8")), decode_text
+
+
+def _enum_coder(kind: type[StrEnum]) -> tuple[_Encoder, _Decoder]:
+    decode_text = _text_coder(Bound(64))[1]
+
+    def decode_enum(data: bytes, start: int, end: int) -> tuple[StrEnum, int]:
+        text, after = decode_text(data, start, end)
+        try:
+            return kind(text), after
+        except ValueError as error:
+            raise _malformed(f"{text!r} is no {kind.__name__}") from error
+
+    return lambda value: _encode_string(value.value.encode()), decode_enum
+
+
+def _tuple_coder(item: Any, limit: Bound | Exact | None) -> tuple[_Encoder, _Decoder]:
+    maximum = limit.maximum if isinstance(limit, Bound) else DEFAULT_MAXIMUM_ITEMS
+    encode_item, decode_item = _coder(item)
+
+    def encode_tuple(values: tuple[Any, ...]) -> bytes:
+        if len(values) > maximum:
+            raise Rejected(RejectionReason.TOO_LARGE, f"{len(values)} items where {maximum} are allowed")
+        return _encode_list([encode_item(value) for value in values])
+
+    def decode_tuple(data: bytes, start: int, end: int) -> tuple[tuple[Any, ...], int]:
+        position, stop = _open_list(data, start, end)
+        values: list[Any] = []
+        while position < stop:
+            if len(values) == maximum:
+                raise Rejected(RejectionReason.TOO_LARGE, f"more than {maximum} items")
+            value, position = decode_item(data, position, stop)
+            values.append(value)
+        return tuple(values), stop
+
+    return encode_tuple, decode_tuple
+
+
+def _noun_coder(kind: type) -> tuple[_Encoder, _Decoder]:
+    hints = get_type_hints(kind, include_extras=True)
+    names = [field.name for field in fields(kind)]
+    coders = [_coder(hints[name]) for name in names]
+
+    def encode_noun(noun: object) -> bytes:
+        return _encode_list([coder[0](getattr(noun, name)) for name, coder in zip(names, coders, strict=True)])
+
+    def decode_noun(data: bytes, start: int, end: int) -> tuple[Any, int]:
+        position, stop = _open_list(data, start, end)
+        values: list[Any] = []
+        for _, decode_field in coders:
+            value, position = decode_field(data, position, stop)
+            values.append(value)
+        if position != stop:
+            raise _malformed(f"a {kind.__name__} has too many fields")
+        return kind(*values), stop
+
+    return encode_noun, decode_noun

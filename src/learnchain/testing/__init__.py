@@ -1,0 +1,1 @@
+"""Shipped test kit: simulated clock and network, chain builder, vector filler."""
