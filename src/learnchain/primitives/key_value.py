@@ -1,7 +1,7 @@
 """The one door to stored bytes: a key-value store with atomic batches, and the one that lives in memory.
 
-The rooms below the node stay free of disks: they are handed a `KeyValueStore`; the node hands them LMDB, tests hand them
-`MemoryStore`.
+The rooms below the node stay free of disks: they are handed a `KeyValueStore`. The node hands them LMDB, tests hand
+them `MemoryStore`.
 """
 
 from bisect import bisect_left, insort
@@ -10,7 +10,7 @@ from typing import Protocol
 
 
 class KeyValueStore(Protocol):
-    """Keep bytes under bytes; whatever one call of `put_many` changes is seen whole or not at all, after a crash too."""
+    """Keep bytes under bytes; what one `put_many` changes is seen whole or not at all, after a crash too."""
 
     def get(self, key: bytes) -> bytes | None:
         """Return the value of a key, or None when there is none."""
