@@ -138,6 +138,8 @@ class RejectionReason(StrEnum):
     # execution and interfaces
     TRANSACTION_INVALID = "transaction_invalid"
     """The transaction cannot be executed: type, signature, nonce, fee or balance."""
+    EXECUTION_REVERTED = "execution_reverted"
+    """The contract call was executed and reverted."""
     METHOD_UNKNOWN = "method_unknown"
     """The interface has no such method."""
     ARGUMENT_INVALID = "argument_invalid"

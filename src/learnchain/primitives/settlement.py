@@ -1,0 +1,56 @@
+"""What consensus decided about a task's money, in the bytes that the escrow contract recomputes (the round, rule 13)."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from learnchain.primitives.codec import Address, Hash32
+from learnchain.primitives.hashing import keccak256
+
+_WORD_BYTES = 32
+
+
+class Outcome(StrEnum):
+    """Say where the money goes; `code` is the number that the contract knows."""
+
+    PAID = "paid"
+    """The reward to the winner, the bond back to the publisher."""
+    REFUNDED = "refunded"
+    """Reward and bond back to the publisher."""
+    STRUCK = "struck"
+    """The reward back to the publisher, whose bond is lost to the recipient; recipient zero burns it."""
+
+    @property
+    def code(self) -> int:
+        """Return the outcome's number in `TaskEscrow`."""
+        return _CODES[self]
+
+
+_CODES = {Outcome.PAID: 1, Outcome.REFUNDED: 2, Outcome.STRUCK: 3}
+OUTCOMES_BY_CODE = {code: outcome for outcome, code in _CODES.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """Settle one task at one height; it becomes a leaf of the history that every later block root accumulates."""
+
+    task_id: Hash32
+    height: int
+    recipient: Address
+    outcome: Outcome
+
+    def leaf(self, chain_id: int, escrow: Address) -> Hash32:
+        """Return the leaf: Keccak over six ABI words, bound to one chain and one contract, so it claims nowhere else."""
+        words = (
+            chain_id.to_bytes(_WORD_BYTES, "big"),
+            escrow.rjust(_WORD_BYTES, b"\0"),
+            self.task_id,
+            self.height.to_bytes(_WORD_BYTES, "big"),
+            self.recipient.rjust(_WORD_BYTES, b"\0"),
+            self.outcome.code.to_bytes(_WORD_BYTES, "big"),
+        )
+        return keccak256(b"".join(words))
+
+
+def consensus_root(history_root: Hash32, block_hash: Hash32) -> Hash32:
+    """Return what the next payload carries as its parent beacon block root, and what the escrow checks a claim against."""
+    return keccak256(history_root + block_hash)
