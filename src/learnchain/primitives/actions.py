@@ -1,0 +1,145 @@
+"""What the spine asks the node to do; roles carry it out, each one its own part."""
+
+from dataclasses import dataclass
+
+from learnchain.primitives.chain_state import ChainState
+from learnchain.primitives.codec import Hash32
+from learnchain.primitives.measurement import Measure
+from learnchain.primitives.messages import (
+    AnyBlock,
+    Commitment,
+    Deadline,
+    Head,
+    KeyRelease,
+    ReleaseAnnouncement,
+    Reveal,
+    TrainedModel,
+    Verdict,
+)
+from learnchain.primitives.rejection import RejectionReason
+from learnchain.primitives.selection import Selection
+from learnchain.primitives.task_specification import Cid
+
+
+@dataclass(frozen=True, slots=True)
+class RefuseTask:
+    """Tell the operator that a posted task was not admitted; its escrow stays refundable."""
+
+    task_id: Hash32
+    reason: RejectionReason
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenHeight:
+    """Begin a height: set the timers of its schedule, fetch its data; the publisher releases the data key."""
+
+    selection: Selection
+
+
+@dataclass(frozen=True, slots=True)
+class TrainModel:
+    """Train the selected task; the data can be decrypted now."""
+
+    selection: Selection
+    key_release: KeyRelease
+
+
+@dataclass(frozen=True, slots=True)
+class SendCommitment:
+    """Build a payload, bind it to the trained model, and commit."""
+
+    selection: Selection
+    model: TrainedModel
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseTestSet:
+    """Close the list of commitments and open the test set; only the task's publisher can."""
+
+    selection: Selection
+    commitments: tuple[Commitment, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RevealModel:
+    """Count on the released test set and open this node's commitment, if it has one."""
+
+    selection: Selection
+    announcement: ReleaseAnnouncement
+
+
+@dataclass(frozen=True, slots=True)
+class MeasureCandidate:
+    """Measure one thing of one candidate and feed back `Measured`; `reveal` is missing for an empty block."""
+
+    measure: Measure
+    parent: ChainState
+    selection: Selection
+    reveal: Reveal | None
+    training_key: bytes
+    test_key: bytes
+    payload_hash: Hash32
+    payload_cid: Cid
+
+
+@dataclass(frozen=True, slots=True)
+class ProposeBlock:
+    """Publish the block of this verdict, if this node is the winner."""
+
+    selection: Selection
+    parent: ChainState
+    key_release: KeyRelease
+    announcement: ReleaseAnnouncement
+    reveal: Reveal
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class ProposeEmptyBlock:
+    """Publish an empty block, unless one with a lower ticket is known."""
+
+    selection: Selection
+    parent: ChainState
+    missed: Deadline
+    end_milliseconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class RefuseBlock:
+    """Tell peers and operator that a pending block failed its measurements."""
+
+    block: Hash32
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoreBlock:
+    """Write an accepted block and the state after it to disk, atomically, before anything builds on it."""
+
+    block: AnyBlock
+    state: ChainState
+
+
+@dataclass(frozen=True, slots=True)
+class MoveHead:
+    """Point the execution engine, the wallets and the explorer at a new head."""
+
+    head: Head
+    state: ChainState
+
+
+Action = (
+    RefuseTask
+    | OpenHeight
+    | TrainModel
+    | SendCommitment
+    | ReleaseTestSet
+    | RevealModel
+    | MeasureCandidate
+    | ProposeBlock
+    | ProposeEmptyBlock
+    | RefuseBlock
+    | StoreBlock
+    | MoveHead
+)

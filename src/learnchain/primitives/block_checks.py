@@ -1,0 +1,176 @@
+"""Step 8: what makes a block well-formed under every engine: links, signatures, roots, verdict, payload facts."""
+
+from learnchain.primitives.chain_state import ChainState, Reward, payload_timestamp, settled_history, unselected_after
+from learnchain.primitives.codec import Address, Hash32
+from learnchain.primitives.hashing import noun_hash, tagged_hash
+from learnchain.primitives.measurement import PayloadFacts
+from learnchain.primitives.messages import (
+    AnyBlock,
+    Block,
+    Commitment,
+    EmptyBlock,
+    KeyRelease,
+    Outcome,
+    Release,
+    ReleaseAnnouncement,
+    Reveal,
+    TrainedModel,
+    attestation_digest,
+    commitment_digest,
+    previous_randao,
+    release_root,
+    work_id,
+)
+from learnchain.primitives.parameters import ChainParameters
+from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.primitives.selection import Selection
+from learnchain.primitives.signatures import check_signature, recover
+
+NOBODY = b"\0" * 32
+"""Stands for the winner in a verdict without one."""
+
+RoundMessage = KeyRelease | Commitment | Release | Reveal
+
+
+def key_hash(key: bytes) -> Hash32:
+    """Return the commitment to a data key; AES-GCM alone does not commit to its key (the round, rule 7)."""
+    return tagged_hash("key", key)
+
+
+def check_message(message: RoundMessage, selection: Selection, signer: Address, parameters: ChainParameters) -> None:
+    """Refuse a message of another chain, height, parent or task, or one that `signer` did not sign."""
+    if message.chain_id != parameters.chain_id:
+        raise Rejected(RejectionReason.WRONG_CHAIN, f"chain {message.chain_id} is not {parameters.chain_id}")
+    if message.height != selection.height:
+        raise Rejected(RejectionReason.WRONG_HEIGHT, f"height {message.height} is not {selection.height}")
+    if message.parent != selection.parent:
+        raise Rejected(RejectionReason.WRONG_PARENT, f"parent {message.parent.hex()[:16]} is not the selection's")
+    if message.task_id != selection.task.task_id:
+        raise Rejected(RejectionReason.WRONG_TASK, f"task {message.task_id.hex()[:16]} is not the selected one")
+    check_signature(message, signer)
+
+
+def check_key_release(message: KeyRelease, selection: Selection, parameters: ChainParameters) -> None:
+    """Refuse a training-data key that is not the publisher's, or not the one committed at posting."""
+    check_message(message, selection, selection.task.publisher, parameters)
+    _check_key(message.key, selection.posted.specification.data.training.key_hash, "training data")
+
+
+def check_release(announcement: ReleaseAnnouncement, selection: Selection, parameters: ChainParameters) -> None:
+    """Refuse a release whose key, root, commitments or date are not what the publisher had to sign."""
+    release = announcement.release
+    check_message(release, selection, selection.task.publisher, parameters)
+    _check_key(release.key, selection.posted.specification.data.test.key_hash, "test set")
+    if len(announcement.commitments) != release.count or release_root(announcement.commitments) != release.root:
+        raise Rejected(RejectionReason.RELEASE_ROOT_WRONG, "the listed commitments are not those under the root")
+    if release.count > parameters.maximum_commitments:
+        raise Rejected(RejectionReason.COMMITMENTS_FULL, f"{release.count} commitments are too many")
+    if release.released_milliseconds < selection.schedule.release_opens_milliseconds:
+        raise Rejected(RejectionReason.RELEASE_EARLY, "the release is dated before commitments close")
+    if release.released_milliseconds > selection.schedule.release_milliseconds:
+        raise Rejected(RejectionReason.WRONG_PHASE, "the release is dated after its deadline")
+    miners = {commitment.miner for commitment in announcement.commitments}
+    if len(miners) != len(announcement.commitments):
+        raise Rejected(RejectionReason.COMMITMENT_DOUBLE, "the release lists two commitments of one miner")
+    for commitment in announcement.commitments:
+        check_message(commitment, selection, commitment.miner, parameters)
+
+
+def check_opening(commitment: Commitment, reveal: Reveal, selection: Selection, parameters: ChainParameters) -> None:
+    """Refuse a reveal that does not open its commitment, or whose attestation the miner did not sign."""
+    check_message(reveal, selection, commitment.miner, parameters)
+    work = work_id(parameters.chain_id, selection.parent, selection.task.task_id, reveal.miner)
+    trained = TrainedModel(reveal.model_cid, reveal.training)
+    if commitment_digest(work, trained, reveal.payload_hash, reveal.salt) != commitment.digest:
+        raise Rejected(RejectionReason.REVEAL_MISMATCH, "the opened values do not hash to the commitment")
+    rows = selection.posted.specification.data.training.plaintext_root
+    digest = attestation_digest(reveal.model_cid, rows, selection.task.task_id)
+    if recover(digest, reveal.attestation) != reveal.miner:
+        raise Rejected(RejectionReason.WRONG_SIGNATURE, "the attestation of model, data and task is not the miner's")
+    reveal.claim()
+
+
+def check_block(
+    parent: ChainState, selection: Selection, block: AnyBlock, reward: Reward, parameters: ChainParameters
+) -> None:
+    """Refuse a block whose fields do not follow from its parent and its own evidence."""
+    if block.chain_id != parameters.chain_id:
+        raise Rejected(RejectionReason.WRONG_CHAIN, f"chain {block.chain_id} is not {parameters.chain_id}")
+    if block.height != parent.height + 1:
+        raise Rejected(RejectionReason.WRONG_HEIGHT, f"height {block.height} does not follow {parent.height}")
+    check_signature(block, block.proposer)
+    listed = tuple(each.task.task_id for each in unselected_after(parent, selection, parameters.maximum_tasks))
+    if block.unselected != listed:
+        raise Rejected(RejectionReason.UNSELECTED_LIST_WRONG, "the list of unselected tasks is not the recomputed one")
+    if block.settlement_root != settled_history(parent, reward, parameters).root():
+        raise Rejected(RejectionReason.RESULT_ROOT_WRONG, "the settlement root does not follow from the parent's")
+    if isinstance(block, Block):
+        _check_evidence(selection, block, parameters)
+    else:
+        _check_empty(selection, block, parameters)
+
+
+def check_facts(parent: ChainState, selection: Selection, block: AnyBlock, facts: PayloadFacts) -> None:
+    """Refuse a payload that is not the one this block must carry (the round, rule 4)."""
+    trained = isinstance(block, Block)
+    timestamp = payload_timestamp(parent, selection, block.end_milliseconds, trained)
+    if facts.payload_hash != block.payload_hash:
+        raise Rejected(RejectionReason.PAYLOAD_INVALID, "the payload does not hash to the committed hash")
+    check_payload_links(parent, facts, timestamp)
+
+
+def check_payload_links(parent: ChainState, facts: PayloadFacts, timestamp_seconds: int) -> None:
+    """Refuse a payload whose parent, time, randomness, root or withdrawals do not follow from the parent block."""
+    if facts.parent_hash != parent.payload_hash:
+        raise Rejected(RejectionReason.PAYLOAD_INVALID, "the payload extends another payload")
+    if facts.timestamp_seconds != timestamp_seconds:
+        detail = f"the payload is stamped {facts.timestamp_seconds}, the schedule says {timestamp_seconds}"
+        raise Rejected(RejectionReason.TIMESTAMP_WRONG, detail)
+    if facts.previous_randao != previous_randao(parent.block_hash) or facts.beacon_root != parent.root:
+        raise Rejected(RejectionReason.PAYLOAD_INVALID, "randomness or beacon root do not follow from the parent block")
+    if facts.withdrawals != parent.withdrawals():
+        raise Rejected(RejectionReason.WITHDRAWALS_WRONG, "withdrawals are not exactly the parent's payouts")
+
+
+def _check_key(key: bytes, expected: Hash32, name: str) -> None:
+    if key_hash(key) != expected:
+        raise Rejected(RejectionReason.KEY_MISMATCH, f"the key of the {name} does not match its hash")
+
+
+def _check_evidence(selection: Selection, block: Block, parameters: ChainParameters) -> None:
+    """Refuse a block whose candidate is not under the release, or whose verdict contradicts its own entries."""
+    check_key_release(block.key_release, selection, parameters)
+    check_release(ReleaseAnnouncement(block.release, block.commitments), selection, parameters)
+    by_hash = {noun_hash(commitment): commitment for commitment in block.commitments}
+    winner = by_hash.get(block.verdict.winner)
+    if winner is None:
+        raise Rejected(RejectionReason.COMMITMENT_NOT_RELEASED, "the winner's commitment is not under the release")
+    check_opening(winner, block.reveal, selection, parameters)
+    _check_verdict(block, by_hash)
+
+
+def _check_verdict(block: Block, by_hash: dict[Hash32, Commitment]) -> None:
+    verdict, reveal = block.verdict, block.reveal
+    entries = [(entry.commitment, entry.miner) for entry in verdict.entries]
+    if entries != [(key, commitment.miner) for key, commitment in by_hash.items()]:
+        raise Rejected(RejectionReason.VERDICT_WRONG, "the verdict does not list every commitment of the release")
+    if (verdict.correct, verdict.total) != (reveal.claim_correct, reveal.claim_total):
+        raise Rejected(RejectionReason.VERDICT_WRONG, "the verdict's count is not the winner's claim")
+    for entry in verdict.entries:
+        if (entry.outcome is Outcome.WINNER) != (entry.commitment == verdict.winner):
+            raise Rejected(RejectionReason.VERDICT_WRONG, "the entries name another winner")
+        better = (-entry.claim_correct, entry.commitment) < (-verdict.correct, verdict.winner)
+        if entry.outcome is Outcome.LOWER_CLAIM and better:
+            raise Rejected(RejectionReason.VERDICT_WRONG, "an entry called lower has the better claim")
+        if (entry.outcome is Outcome.REJECTED) != (entry.reason != ""):
+            raise Rejected(RejectionReason.VERDICT_WRONG, "a reason stands where none belongs, or is missing")
+        if entry.reason and entry.reason not in set(RejectionReason):
+            raise Rejected(RejectionReason.VERDICT_WRONG, f"{entry.reason!r} is no reason")
+
+
+def _check_empty(selection: Selection, block: EmptyBlock, parameters: ChainParameters) -> None:
+    """Refuse an empty block that ends its height before the missed deadline and one window have passed."""
+    earliest = selection.schedule.deadline(block.missed) + parameters.empty_window_milliseconds
+    beyond = block.end_milliseconds - earliest
+    if beyond < 0 or beyond % parameters.empty_window_milliseconds:
+        raise Rejected(RejectionReason.TIMESTAMP_WRONG, "an empty block ends whole windows after the missed deadline")

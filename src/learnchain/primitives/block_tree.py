@@ -1,0 +1,136 @@
+"""Every known block above the final one, and the pure rule that picks the head among them (the round, rule 2)."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from learnchain.primitives.chain_state import ChainState
+from learnchain.primitives.codec import Hash32
+from learnchain.primitives.messages import AnyBlock, Block, empty_block_ticket
+from learnchain.primitives.rejection import Rejected, RejectionReason
+
+
+@dataclass(frozen=True, slots=True)
+class BlockRecord:
+    """Join a complete, checked block with the state after it; the root of the tree has no block."""
+
+    state: ChainState
+    block: AnyBlock | None
+
+
+Weigh = Callable[[AnyBlock, tuple[AnyBlock, ...]], int]
+"""The engine's answer: what a block weighs, given its siblings on the same parent."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockTree:
+    """Hold complete blocks by hash, from the final block upwards; every change returns a new tree."""
+
+    root: Hash32
+    records: Mapping[Hash32, BlockRecord]
+    children: Mapping[Hash32, tuple[Hash32, ...]] = field(default_factory=dict)
+
+    def __contains__(self, block_hash: Hash32) -> bool:
+        return block_hash in self.records
+
+    def state(self, block_hash: Hash32) -> ChainState:
+        """Return the state after a block of the tree."""
+        record = self.records.get(block_hash)
+        if record is None:
+            raise Rejected(RejectionReason.BLOCK_UNKNOWN_PARENT, f"block {block_hash.hex()[:16]} is not known")
+        return record.state
+
+    def with_block(self, block: AnyBlock, state: ChainState) -> "BlockTree":
+        """Return the tree with one more complete block."""
+        if state.block_hash in self.records:
+            raise Rejected(RejectionReason.BLOCK_DUPLICATE, f"block {state.block_hash.hex()[:16]} is known")
+        records = {**self.records, state.block_hash: BlockRecord(state, block)}
+        siblings = (*self.children.get(state.parent, ()), state.block_hash)
+        children = {**self.children, state.parent: tuple(sorted(siblings))}
+        return BlockTree(self.root, MappingProxyType(records), MappingProxyType(children))
+
+    def with_state(self, state: ChainState) -> "BlockTree":
+        """Return the tree with the state of a known block replaced (tasks of its payload were admitted)."""
+        record = self.records[state.block_hash]
+        records = {**self.records, state.block_hash: BlockRecord(state, record.block)}
+        return BlockTree(self.root, MappingProxyType(records), self.children)
+
+    def pruned(self, root: Hash32) -> "BlockTree":
+        """Return the tree above a new final block; everything that does not descend from it is forgotten."""
+        if root == self.root:
+            return self
+        kept = set(self._descendants(root))
+        records = {key: record for key, record in self.records.items() if key in kept}
+        children = {key: hashes for key, hashes in self.children.items() if key in kept}
+        return BlockTree(root, MappingProxyType(records), MappingProxyType(children))
+
+    def branch(self, tip: Hash32) -> tuple[BlockRecord, ...]:
+        """Return the records from just above the root up to `tip`."""
+        path: list[BlockRecord] = []
+        while tip != self.root:
+            path.append(self.records[tip])
+            tip = path[-1].state.parent
+        return tuple(reversed(path))
+
+    def leaves(self) -> tuple[Hash32, ...]:
+        """Return the hashes that nothing builds on, in the order of the hashes."""
+        return tuple(sorted(key for key in self.records if not self.children.get(key)))
+
+    def siblings(self, block: AnyBlock) -> tuple[AnyBlock, ...]:
+        """Return all known blocks on the same parent, the block itself included."""
+        found = (self.records[key].block for key in self.children.get(block.parent, ()))
+        return tuple(each for each in found if each is not None)
+
+    def weight(self, tip: Hash32, weigh: Weigh) -> int:
+        """Return the weight of the branch from the root to `tip`."""
+        blocks = (record.block for record in self.branch(tip))
+        return sum(weigh(block, self.siblings(block)) for block in blocks if block is not None)
+
+    def _descendants(self, root: Hash32) -> Iterator[Hash32]:
+        waiting = [root]
+        while waiting:
+            key = waiting.pop()
+            yield key
+            waiting.extend(self.children.get(key, ()))
+
+
+def heaviest(tree: BlockTree, weigh: Weigh, tips: tuple[Hash32, ...]) -> Hash32:
+    """Return the tip that every node prefers, whatever the order in which the blocks arrived."""
+    best = tips[0]
+    for tip in tips[1:]:
+        if _is_preferred(tree, weigh, tip, best):
+            best = tip
+    return best
+
+
+def divergence(tree: BlockTree, left: Hash32, right: Hash32) -> tuple[tuple[BlockRecord, ...], tuple[BlockRecord, ...]]:
+    """Return what two branches do not share, each from the first height at which they differ."""
+    first, second = tree.branch(left), tree.branch(right)
+    shared = 0
+    for one, other in zip(first, second, strict=False):
+        if one.state.block_hash != other.state.block_hash:
+            break
+        shared += 1
+    return first[shared:], second[shared:]
+
+
+def _is_preferred(tree: BlockTree, weigh: Weigh, left: Hash32, right: Hash32) -> bool:
+    """Compare weights, then exact counts at the first differing height, then length, then tickets or hashes."""
+    weights = tree.weight(left, weigh), tree.weight(right, weigh)
+    if weights[0] != weights[1]:
+        return weights[0] > weights[1]
+    ours, theirs = divergence(tree, left, right)
+    if not ours or not theirs:
+        # One extends the other by empty blocks alone: they end a height, so the longer one is the present.
+        return len(ours) > len(theirs)
+    return _first_difference(ours[0]) < _first_difference(theirs[0])
+
+
+def _first_difference(record: BlockRecord) -> tuple[int, bytes]:
+    """Order rivals on one parent, best first: a higher exact count, a lower ticket, a lower hash."""
+    block = record.block
+    if isinstance(block, Block):
+        return -block.verdict.correct, record.state.block_hash
+    if block is None:
+        raise AssertionError("the root of a tree has no rivals")
+    return 1, empty_block_ticket(block.parent, block.proposer) + record.state.block_hash

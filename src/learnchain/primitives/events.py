@@ -1,0 +1,155 @@
+"""What can happen to a round, from the wire, the clock, the node's own workers, or as the effect of an earlier step."""
+
+from dataclasses import dataclass
+
+from learnchain.primitives.codec import Hash32
+from learnchain.primitives.measurement import Measurement
+from learnchain.primitives.messages import (
+    AnyBlock,
+    Commitment,
+    Deadline,
+    Escrow,
+    KeyRelease,
+    ReleaseAnnouncement,
+    Reveal,
+    TrainedModel,
+)
+from learnchain.primitives.selection import PostedTask
+
+
+@dataclass(frozen=True, slots=True)
+class TaskPosted:
+    """Step 1: an accepted block's payload logged a task."""
+
+    block: Hash32
+    posted: PostedTask
+
+
+@dataclass(frozen=True, slots=True)
+class EscrowLocked:
+    """Step 2: an accepted block's payload locked coins for a task."""
+
+    block: Hash32
+    escrow: Escrow
+
+
+@dataclass(frozen=True, slots=True)
+class KeyReleased:
+    """Step 3: the publisher opened the training data."""
+
+    message: KeyRelease
+    at_milliseconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """Step 4: this node's own training ended with a model."""
+
+    model: TrainedModel
+    at_milliseconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """Step 5: a miner committed."""
+
+    message: Commitment
+    at_milliseconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseDue:
+    """Step 6: the clock says that commitments close."""
+
+    parent: Hash32
+    at_milliseconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """Step 6: the publisher opened the test set."""
+
+    message: ReleaseAnnouncement
+    at_milliseconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Revealed:
+    """Step 6: a miner opened its commitment."""
+
+    message: Reveal
+    at_milliseconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class RevealsClosed:
+    """Step 7: the clock says that no reveal counts any more."""
+
+    parent: Hash32
+    at_milliseconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Step 7: the node finished a measurement."""
+
+    measurement: Measurement
+    at_milliseconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class BlockReceived:
+    """Step 8: a block or an empty block arrived."""
+
+    block: AnyBlock
+    at_milliseconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeadlineMissed:
+    """Step 8: the clock says that a deadline and one window have passed."""
+
+    parent: Hash32
+    missed: Deadline
+    at_milliseconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class TreeGrew:
+    """Step 9: a complete block entered the tree, so that the head may change."""
+
+    at_milliseconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeadOverridden:
+    """Step 9: the operator accepts a branch across a release that this node saw in time."""
+
+    tip: Hash32
+    at_milliseconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class PayoutDue:
+    """Step 10: a block was accepted; what it mints and settles is now fixed."""
+
+    block: Hash32
+
+
+Event = (
+    TaskPosted
+    | EscrowLocked
+    | KeyReleased
+    | Trained
+    | Committed
+    | ReleaseDue
+    | Released
+    | Revealed
+    | RevealsClosed
+    | Measured
+    | BlockReceived
+    | DeadlineMissed
+    | TreeGrew
+    | HeadOverridden
+    | PayoutDue
+)

@@ -1,0 +1,80 @@
+"""The parameters of one network: every node reads them from the same genesis, all are integers."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from learnchain.primitives.codec import Address, Bound, Hash32
+from learnchain.primitives.hashing import noun_hash, tagged_hash
+from learnchain.primitives.messages import MAXIMUM_COMMITMENTS, MAXIMUM_TASKS_LISTED, Task
+from learnchain.primitives.numbers import WEI_PER_ETHER
+from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.primitives.task_specification import TaskSpecification, Text, specification_hash
+
+
+@dataclass(frozen=True, slots=True)
+class ChainParameters:
+    """Hold what engines and spine need to know about a network, whatever its consensus.
+
+    `steward` plays publisher for the standing tasks. `finality_depth` is D of the round's rule 2.
+    `high_accuracy_*` says which models count as confirmations (DLBC IV-H). Four `*_milliseconds` bound what the last
+    phase must have room for (the round's rule 14).
+    """
+
+    chain_id: int
+    name: Text
+    genesis_milliseconds: int
+    escrow: Address
+    steward: Address
+    standing: Annotated[tuple[TaskSpecification, ...], Bound(16)]
+    block_reward_gwei: int = 2_000_000_000
+    minimum_reward_wei: int = WEI_PER_ETHER // 1_000
+    minimum_task_bond_wei: int = WEI_PER_ETHER // 10_000
+    minimum_commitment_bond_wei: int = 0
+    maximum_commitments: int = MAXIMUM_COMMITMENTS
+    maximum_tasks: int = MAXIMUM_TASKS_LISTED
+    finality_depth: int = 16
+    high_accuracy_numerator: int = 9
+    high_accuracy_denominator: int = 10
+    claim_window_seconds: int = 60
+    empty_window_milliseconds: int = 1_000
+    clock_skew_milliseconds: int = 5_000
+    payload_milliseconds: int = 5_000
+    transfer_milliseconds: int = 10_000
+    evaluation_milliseconds: int = 5_000
+    maximum_model_parameters: int = 200_000_000
+
+    def check(self) -> None:
+        """Refuse parameters that no chain can run with."""
+        for name, value, minimum, maximum in (
+            ("chain_id", self.chain_id, 1, 2**53),
+            ("maximum_commitments", self.maximum_commitments, 1, MAXIMUM_COMMITMENTS),
+            ("maximum_tasks", self.maximum_tasks, 1, MAXIMUM_TASKS_LISTED),
+            ("finality_depth", self.finality_depth, 1, 1_024),
+            ("standing tasks", len(self.standing), 1, 16),
+            ("empty_window_milliseconds", self.empty_window_milliseconds, 1, 3_600_000),
+            ("high_accuracy_denominator", self.high_accuracy_denominator, 1, 10**6),
+        ):
+            if not minimum <= value <= maximum:
+                detail = f"{name} is {value}; it must lie between {minimum} and {maximum}"
+                raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
+
+    def check_last_phase(self, length_milliseconds: int) -> None:
+        """Refuse a last phase too short to judge in (the round's rule 14)."""
+        need = self.payload_milliseconds + self.transfer_milliseconds + self.evaluation_milliseconds
+        need = 2 * (need + self.clock_skew_milliseconds)
+        if length_milliseconds < need:
+            detail = f"the last phase lasts {length_milliseconds} ms; payload, transfer, evaluation, skew need {need} ms"
+            raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
+
+    def standing_tasks(self) -> tuple[tuple[Task, TaskSpecification], ...]:
+        """Return the tasks that keep the chain alive when nobody commissions anything; they mint nothing."""
+        return tuple((self._standing_task(index, each), each) for index, each in enumerate(self.standing))
+
+    def _standing_task(self, index: int, specification: TaskSpecification) -> Task:
+        digest = specification_hash(specification)
+        task_id: Hash32 = tagged_hash("standing", self.chain_id.to_bytes(32, "big"), bytes([index]), digest)
+        return Task(task_id, self.steward, digest, 0, 0, 0, 0, True)
+
+    def genesis_hash(self, execution_genesis_hash: Hash32, engine: bytes) -> Hash32:
+        """Return the hash that block 1 names as parent: parameters, engine and execution genesis are all bound."""
+        return tagged_hash("genesis", noun_hash(self), engine, execution_genesis_hash)

@@ -1,0 +1,70 @@
+"""Step 3: the selected task, its place in the ranking and the deadlines of the height; recomputed, never sent."""
+
+from dataclasses import dataclass
+
+from learnchain.primitives.codec import Hash32
+from learnchain.primitives.messages import Deadline, Task
+from learnchain.primitives.task_specification import TaskSpecification
+
+
+@dataclass(frozen=True, slots=True)
+class PostedTask:
+    """Join a task with its specification, which came in the same transaction."""
+
+    task: Task
+    specification: TaskSpecification
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Name every deadline of one height as data: clock-driven and event-driven rounds differ only here.
+
+    Commitments are in time up to `commitment_milliseconds`, or up to an earlier release where `opens_early_*` allows
+    one. `reveal_*` and `block_*` are offsets: from the release deadline when `clocked`, from the actual release else.
+    """
+
+    start_milliseconds: int
+    key_milliseconds: int
+    release_opens_milliseconds: int
+    commitment_milliseconds: int
+    release_milliseconds: int
+    reveal_after_milliseconds: int
+    block_after_milliseconds: int
+    clocked: bool
+    payload_timestamp_seconds: int
+
+    def deadline(self, which: Deadline, released_milliseconds: int | None = None) -> int:
+        """Return the time of a deadline; reveal and block follow the release in event-driven rounds."""
+        if which is Deadline.KEY:
+            return self.key_milliseconds
+        if which is Deadline.COMMITMENT:
+            return self.commitment_milliseconds
+        if which is Deadline.RELEASE:
+            return self.release_milliseconds
+        origin = self.release_milliseconds
+        if not self.clocked and released_milliseconds is not None:
+            origin = released_milliseconds
+        after = self.reveal_after_milliseconds if which is Deadline.REVEAL else self.block_after_milliseconds
+        return origin + after
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Say which task every miner works on at a height, and what the next block must list as unselected.
+
+    `score` is the engine's ranking number as text, for display and for the decision trace; `queue_length` is l of
+    DLBC Eq. 1: publishers' tasks in the parent's list, the selected one included (reading DLBC-R7).
+    """
+
+    height: int
+    parent: Hash32
+    posted: PostedTask
+    score: str
+    queue_length: int
+    schedule: Schedule
+    ranking: tuple[tuple[str, Hash32], ...]
+
+    @property
+    def task(self) -> Task:
+        """Name the selected task."""
+        return self.posted.task

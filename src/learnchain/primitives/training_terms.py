@@ -1,0 +1,44 @@
+"""What an engine may ask of training, as data: the training loop never learns which chain it serves."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from learnchain.primitives.codec import Bound
+
+
+@dataclass(frozen=True, slots=True)
+class Free:
+    """Leave training unconstrained (PoDL III-B: train freely until phase one ends)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watermark:
+    """Embed these bits by the regulariser of DLBC Eq. 7; every element must pass the confidence threshold (IV-C2).
+
+    `strength_millionths` is the paper's lambda; `threshold_millionths` its 0.9999 (reading DLBC-R14).
+    """
+
+    bits: Annotated[bytes, Bound(64)]
+    strength_millionths: int
+    threshold_millionths: int
+
+
+@dataclass(frozen=True, slots=True)
+class SecureMapping:
+    """Fix the first layer to these query vectors (PoLe 3.4); one row per output, signed weights offset by 2**15."""
+
+    rows: Annotated[tuple[Annotated[bytes, Bound(65_536)], ...], Bound(4_096)]
+
+
+TrainingTerms = Free | Watermark | SecureMapping
+
+
+@dataclass(frozen=True, slots=True)
+class HyperParameters:
+    """Hold what the miner chose inside the task's ranges; with the seeds they determine a declared run bit by bit."""
+
+    learning_rate_millionths: int
+    momentum_millionths: int
+    weight_decay_millionths: int
+    batch_size: int
+    epochs: int

@@ -1,0 +1,100 @@
+"""The ten questions that every engine answers, in the order of the spine; one frozen dataclass answers them.
+
+An engine's fields are its paper's parameters. There is no base class to inherit from and no engine imports another:
+a fifth protocol is a copied folder. The first docstring line of each answer says what the paper decides.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from learnchain.primitives.chain_state import ChainState, Reward
+from learnchain.primitives.codec import Hash32
+from learnchain.primitives.measurement import Measure, Measurement, MeasureKind
+from learnchain.primitives.messages import AnyBlock, Commitment, Escrow, Reveal, Task, Verdict
+from learnchain.primitives.parameters import ChainParameters
+from learnchain.primitives.selection import Selection
+from learnchain.primitives.task_specification import TaskSpecification
+from learnchain.primitives.training_terms import TrainingTerms
+
+STEPS = (
+    "admit_task",
+    "escrow",
+    "select_task",
+    "training_terms",
+    "check_commitment",
+    "check_reveal",
+    "judge",
+    "check_header",
+    "weigh",
+    "payouts",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Step 7: everything a judgement rests on: the released commitments, what was opened, what was measured."""
+
+    selection: Selection
+    commitments: tuple[tuple[Hash32, Commitment], ...]
+    reveals: dict[Hash32, Reveal]
+    measurements: dict[tuple[Hash32, MeasureKind], Measurement]
+    reveals_closed: bool
+
+
+class Rules(Protocol):
+    """What an engine answers. Every answer is pure: no clock, disk, network, randomness or torch."""
+
+    @property
+    def name(self) -> str:
+        """Name the consensus as `--consensus` does."""
+        ...
+
+    def check_parameters(self, parameters: ChainParameters) -> None:
+        """Refuse a genesis that the engine cannot run with."""
+        ...
+
+    def canonical(self) -> bytes:
+        """Return the engine's own parameters for the genesis hash."""
+        ...
+
+    def admit_task(self, task: Task, specification: TaskSpecification, parameters: ChainParameters) -> None:
+        """Refuse a task that may not join the list."""
+        ...
+
+    def escrow(self, task: Task) -> Escrow:
+        """Say what must be locked for a task, and until when."""
+        ...
+
+    def select_task(self, parent: ChainState, parameters: ChainParameters) -> Selection:
+        """Choose the task of the next height and name its deadlines."""
+        ...
+
+    def training_terms(self, selection: Selection, work: Hash32) -> TrainingTerms:
+        """Say what training must embed, as data."""
+        ...
+
+    def check_commitment(
+        self, selection: Selection, commitment: Commitment, at_milliseconds: int, parameters: ChainParameters
+    ) -> None:
+        """Refuse a commitment that may not compete."""
+        ...
+
+    def check_reveal(self, selection: Selection, commitment: Commitment, reveal: Reveal) -> None:
+        """Refuse an opening that does not fit its commitment or its task."""
+        ...
+
+    def judge(self, case: Case) -> Measure | Verdict | None:
+        """Ask for the next measurement, give the verdict, or wait for reveals."""
+        ...
+
+    def check_header(self, parent: ChainState, selection: Selection, block: AnyBlock) -> None:
+        """Refuse a block whose own fields break the paper's rules."""
+        ...
+
+    def weigh(self, block: AnyBlock, siblings: tuple[AnyBlock, ...]) -> int:
+        """Say what a block adds to its branch, given all known blocks on the same parent."""
+        ...
+
+    def payouts(self, selection: Selection, block: AnyBlock, parameters: ChainParameters) -> Reward:
+        """Say what a block mints and how its task is settled."""
+        ...

@@ -1,0 +1,71 @@
+"""Judge from the highest claim downwards and stop at the first honest one (DLBC II and IV-C3, after PoDL III-B)."""
+
+from learnchain.primitives.codec import Hash32
+from learnchain.primitives.block_checks import NOBODY
+from learnchain.primitives.measurement import Finding, Measure, MeasureKind
+from learnchain.primitives.messages import Outcome, Verdict, VerdictEntry
+from learnchain.rules.contract import Case
+
+KINDS = (MeasureKind.PAYLOAD, MeasureKind.WATERMARK, MeasureKind.COUNT)
+"""What a candidate must pass, cheapest first; a model without the miner's mark is pruned unmeasured (IV-C3)."""
+
+
+def judge(case: Case) -> Measure | Verdict | None:
+    """Ask for the next measurement, give the verdict, or wait for reveals that may still come."""
+    if not case.reveals_closed and len(case.reveals) < len(case.commitments):
+        return None
+    refused: dict[Hash32, str] = {}
+    missing: set[Hash32] = set()
+    for key in in_claim_order(case):
+        finding = _examine(case, key)
+        if isinstance(finding, Measure):
+            return finding
+        if finding is None:
+            return _verdict(case, key, refused, missing)
+        if finding == Finding.UNAVAILABLE:
+            missing.add(key)
+        else:
+            refused[key] = finding
+    return _verdict(case, NOBODY, refused, missing)
+
+
+def in_claim_order(case: Case) -> list[Hash32]:
+    """Return the revealed candidates, highest claim first; ties go to the lower commitment hash (the round, rule 1)."""
+    return sorted(case.reveals, key=lambda key: (-case.reveals[key].claim_correct, key))
+
+
+def _examine(case: Case, key: Hash32) -> Measure | str | None:
+    """Return what to measure next, why the candidate is out, or None when it passed everything."""
+    for kind in KINDS:
+        measured = case.measurements.get((key, kind))
+        if measured is None:
+            return Measure(key, kind)
+        if measured.finding is Finding.UNAVAILABLE:
+            return Finding.UNAVAILABLE.value
+        if measured.finding is Finding.REJECTED:
+            return measured.reason
+    return None
+
+
+def _verdict(case: Case, winner: Hash32, refused: dict[Hash32, str], missing: set[Hash32]) -> Verdict:
+    entries = tuple(
+        _entry(case, key, miner, winner=winner, refused=refused, missing=missing)
+        for key, miner in ((key, commitment.miner) for key, commitment in case.commitments)
+    )
+    won = case.reveals.get(winner)
+    correct, total = (won.claim_correct, won.claim_total) if won else (0, 0)
+    return Verdict(winner, correct, total, entries)
+
+
+def _entry(
+    case: Case, key: Hash32, miner: bytes, *, winner: Hash32, refused: dict[Hash32, str], missing: set[Hash32]
+) -> VerdictEntry:
+    reveal = case.reveals.get(key)
+    claim = reveal.claim_correct if reveal else 0
+    if key == winner:
+        return VerdictEntry(key, miner, Outcome.WINNER, claim, "")
+    if key in refused:
+        return VerdictEntry(key, miner, Outcome.REJECTED, claim, refused[key])
+    if reveal is None or key in missing:
+        return VerdictEntry(key, miner, Outcome.UNREVEALED, 0, "")
+    return VerdictEntry(key, miner, Outcome.LOWER_CLAIM, claim, "")

@@ -1,0 +1,165 @@
+"""The ten answers of DLBC, in spine order; the fields are the paper's parameters."""
+
+from dataclasses import dataclass, field
+
+from learnchain.primitives.chain_state import ChainState, Reward
+from learnchain.primitives.codec import Hash32, encode
+from learnchain.primitives.measurement import Measure
+from learnchain.primitives.messages import (
+    AnyBlock,
+    Block,
+    Commitment,
+    Deadline,
+    Escrow,
+    Payout,
+    Reveal,
+    Task,
+    Verdict,
+)
+from learnchain.primitives.model_costs import validate
+from learnchain.primitives.model_specification import ModelLimits
+from learnchain.primitives.numbers import WEI_PER_GWEI, Accuracy
+from learnchain.primitives.parameters import ChainParameters
+from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.primitives.selection import Selection
+from learnchain.primitives.settlement import Outcome, Settlement
+from learnchain.primitives.task_specification import TaskSpecification
+from learnchain.primitives.training_terms import TrainingTerms, Watermark
+from learnchain.rules.contract import Case
+from learnchain.rules.dlbc.equations import miner_share, publisher_share
+from learnchain.rules.dlbc.judging import judge
+from learnchain.rules.dlbc.ranking import Ranking
+from learnchain.rules.dlbc.schedule import Phases
+
+NOBODY_ADDRESS = b"\0" * 20
+"""The recipient of a burned bond."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dlbc:
+    """Answer the ten questions after Li et al. 2020.
+
+    `watermark_strength_millionths` is lambda of Eq. 7 and `watermark_threshold_millionths` the 0.9999 of IV-C2.
+    """
+
+    phases: Phases = field(default_factory=Phases)
+    ranking: Ranking = field(default_factory=Ranking)
+    watermark_strength_millionths: int = 10_000
+    watermark_threshold_millionths: int = 999_900
+
+    @property
+    def name(self) -> str:
+        """Name the consensus."""
+        return "dlbc"
+
+    def check_parameters(self, parameters: ChainParameters) -> None:
+        """Refuse L < 2, a k or a median that is not positive, and phases too short to judge in (DLBC-R7; rule 14)."""
+        self.phases.check()
+        parameters.check_last_phase(self.phases.three_milliseconds)
+        numbers = (
+            self.ranking.estimated_maximum - 1,
+            self.ranking.scale_millionths,
+            self.ranking.median_bytes_per_second,
+            self.ranking.median_flops_per_second,
+        )
+        if min(numbers) < 1:
+            raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{self.ranking}: L must be at least 2, the rest positive")
+
+    def canonical(self) -> bytes:
+        """Return the engine's parameters for the genesis hash."""
+        return b"dlbc" + encode(self)
+
+    def admit_task(self, task: Task, specification: TaskSpecification, parameters: ChainParameters) -> None:
+        """Require publisher, reward, model and data links; numbers and graph are checked before it queues (IV-D)."""
+        specification.check_numbers()
+        validate(specification.model, ModelLimits(maximum_parameters=parameters.maximum_model_parameters))
+        if not task.standing and task.reward_wei < parameters.minimum_reward_wei:
+            detail = f"{task.reward_wei} wei are below the minimum of {parameters.minimum_reward_wei}"
+            raise Rejected(RejectionReason.REWARD_TOO_LOW, detail)
+        if not task.standing and task.bond_wei < parameters.minimum_task_bond_wei:
+            detail = f"a bond of {task.bond_wei} wei is below the minimum of {parameters.minimum_task_bond_wei}"
+            raise Rejected(RejectionReason.BOND_TOO_LOW, detail)
+
+    def escrow(self, task: Task) -> Escrow:
+        """Lock the whole reward and the publisher's bond in the contract of Figure 8."""
+        return Escrow(task.task_id, task.reward_wei + task.bond_wei, task.deadline_seconds)
+
+    def select_task(self, parent: ChainState, parameters: ChainParameters) -> Selection:
+        """Select the smallest ranking score of the list recorded in the parent (Eq. 1-4, IV-G; DLBC-R1)."""
+        longest = self.phases.interval_milliseconds + parameters.empty_window_milliseconds
+        horizon = (parent.end_milliseconds + longest) // 1000 + parameters.claim_window_seconds
+        return self.ranking.select(parent, self.phases.schedule(parent), horizon, parameters)
+
+    def training_terms(self, selection: Selection, work: Hash32) -> TrainingTerms:
+        """Embed the bits of the work identity as watermark (IV-C1, Eq. 7; DLBC-R6)."""
+        return Watermark(work, self.watermark_strength_millionths, self.watermark_threshold_millionths)
+
+    def check_commitment(
+        self, selection: Selection, commitment: Commitment, at_milliseconds: int, parameters: ChainParameters
+    ) -> None:
+        """Require the commitment before Phase 3 begins (IV-H; DLBC-R4)."""
+        if at_milliseconds > selection.schedule.commitment_milliseconds:
+            raise Rejected(RejectionReason.COMMITMENT_LATE, "the commitment arrived after Phase 3 began")
+        if commitment.bond_wei < parameters.minimum_commitment_bond_wei:
+            detail = f"a bond of {commitment.bond_wei} wei is below {parameters.minimum_commitment_bond_wei}"
+            raise Rejected(RejectionReason.BOND_TOO_LOW, detail)
+
+    def check_reveal(self, selection: Selection, commitment: Commitment, reveal: Reveal) -> None:
+        """Require a claim over the whole released test set and parameters the task allows (IV-B, Phase 3)."""
+        specification = selection.posted.specification
+        if reveal.claim_total != specification.data.test.rows:
+            detail = f"the claim is out of {reveal.claim_total}, the test set has {specification.data.test.rows} rows"
+            raise Rejected(RejectionReason.CLAIM_OUT_OF_RANGE, detail)
+        specification.training.check(reveal.training.hyperparameters)
+
+    def judge(self, case: Case) -> Measure | Verdict | None:
+        """Measure in decreasing order of claims, watermark first; take the first honest one (II, IV-B, IV-C3)."""
+        return judge(case)
+
+    def check_header(self, parent: ChainState, selection: Selection, block: AnyBlock) -> None:
+        """Require the block to end where Phase 3 ends: the length of all phases is fixed (IV-B)."""
+        if isinstance(block, Block) and block.end_milliseconds != selection.schedule.deadline(Deadline.BLOCK):
+            raise Rejected(RejectionReason.TIMESTAMP_WRONG, "the block does not end where Phase 3 ends")
+
+    def weigh(self, block: AnyBlock, siblings: tuple[AnyBlock, ...]) -> int:
+        """Count the highest-accuracy models: 1 for the best verified candidate of a release (IV-F; DLBC-R9)."""
+        if not isinstance(block, Block):
+            return 0
+        rivals = (each for each in siblings if isinstance(each, Block) and each.release == block.release)
+        best = min(rivals, key=lambda each: (-each.verdict.correct, each.verdict.winner))
+        return int(best.verdict.winner == block.verdict.winner)
+
+    def payouts(self, selection: Selection, block: AnyBlock, parameters: ChainParameters) -> Reward:
+        """Split the block reward by Eq. 5 and 6; settle the escrow by accuracy or by whoever failed (DLBC-R7, R13)."""
+        if not isinstance(block, Block):
+            return Reward((), self._settlement(selection, block))
+        minted = parameters.block_reward_gwei
+        publisher = self._publisher_gwei(selection, minted)
+        payouts = [Payout(block.proposer, minted - publisher, "block reward")]
+        if publisher:
+            payouts.append(Payout(selection.task.publisher, publisher, "publisher share"))
+        return Reward(tuple(payouts), self._settlement(selection, block))
+
+    def _publisher_gwei(self, selection: Selection, minted_gwei: int) -> int:
+        """Return the publisher's minted share, capped by what it escrowed (the round, rule 12)."""
+        if selection.task.standing:
+            return 0
+        share = publisher_share(
+            selection.queue_length, self.ranking.estimated_maximum, self.ranking.scale_millionths
+        )
+        miner_gwei = -(-miner_share(share) * minted_gwei // 1)
+        return min(minted_gwei - int(miner_gwei), selection.task.reward_wei // WEI_PER_GWEI)
+
+    def _settlement(self, selection: Selection, block: AnyBlock) -> Settlement | None:
+        task = selection.task
+        if task.standing:
+            return None
+        if not isinstance(block, Block):
+            if block.missed in (Deadline.KEY, Deadline.RELEASE):
+                return Settlement(task.task_id, block.height, NOBODY_ADDRESS, Outcome.STRUCK)
+            return Settlement(task.task_id, block.height, task.publisher, Outcome.REFUNDED)
+        wanted = selection.posted.specification
+        accuracy = Accuracy(block.verdict.correct, block.verdict.total)
+        if accuracy.reaches(wanted.required_numerator, wanted.required_denominator):
+            return Settlement(task.task_id, block.height, block.proposer, Outcome.PAID)
+        return Settlement(task.task_id, block.height, task.publisher, Outcome.REFUNDED)
