@@ -35,7 +35,7 @@ from learnchain.primitives.block_checks import (
     check_payload_links,
     check_release,
 )
-from learnchain.primitives.block_tree import BlockRecord, BlockTree, divergence, heaviest
+from learnchain.primitives.block_tree import BlockRecord, BlockTree, heaviest, is_eligible, safe_block
 from learnchain.primitives.chain_state import ChainState, state_after, with_escrowed
 from learnchain.primitives.codec import Hash32
 from learnchain.primitives.events import (
@@ -57,7 +57,7 @@ from learnchain.primitives.events import (
     TreeGrew,
 )
 from learnchain.primitives.hashing import noun_hash
-from learnchain.primitives.measurement import Finding, Measure, Measurement, MeasureKind, PayloadFacts
+from learnchain.primitives.measurement import Finding, Measure, MeasureKind, Measurement, PayloadFacts
 from learnchain.primitives.messages import (
     AnyBlock,
     Block,
@@ -69,7 +69,6 @@ from learnchain.primitives.messages import (
     ReleaseAnnouncement,
     Reveal,
     Verdict,
-    empty_block_ticket,
 )
 from learnchain.primitives.parameters import ChainParameters
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
@@ -78,16 +77,14 @@ from learnchain.rules.contract import Case, Rules
 
 MAXIMUM_PENDING_BLOCKS = 64
 """Blocks that wait for measurements at one time; more are asked for again later."""
-CONFIRMATIONS_OF_SAFE = 2
-"""High-accuracy models that must follow a block before wallets call it safe (DLBC IV-H)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
     """Hold one node's view: the tree of complete blocks, the head, and the height that is being decided on it.
 
-    `witnessed` names what arrived in time on which parent, `overridden` the branches the operator accepted in spite
-    of it. `measurements` and `asked` are keyed by commitment (or by an empty block's hash).
+    `root_weight` is what lies below the tree's root. `witnessed` names what arrived in time on which parent,
+    `overridden` the branches the operator accepted in spite of it. `measurements` and `asked` are keyed by commitment (or by an empty block's hash).
     """
 
     rules: Rules
@@ -95,6 +92,7 @@ class Round:
     tree: BlockTree
     head: Head
     selection: Selection
+    root_weight: int = 0
     key_release: KeyRelease | None = None
     commitments: dict[Hash32, Commitment] = field(default_factory=dict)
     announcement: ReleaseAnnouncement | None = None
@@ -127,6 +125,19 @@ def begin(rules: Rules, parameters: ChainParameters, final: ChainState) -> tuple
     return opened, (MoveHead(head, final), OpenHeight(selection))
 
 
+def resume(
+    rules: Rules, parameters: ChainParameters, final: ChainState, later: tuple[tuple[AnyBlock, ChainState], ...]
+) -> tuple[Round, tuple[Action, ...]]:
+    """Open a round on what this node itself stored: blocks above the final state were checked before they were kept."""
+    state, actions = begin(rules, parameters, final)
+    tree = state.tree
+    for block, after in sorted(later, key=lambda each: (each[1].height, each[1].block_hash)):
+        if block.parent in tree and after.block_hash not in tree:
+            tree = tree.with_block(block, after)
+    state, more, _ = on_head(replace(state, tree=tree), TreeGrew(final.end_milliseconds))
+    return state, more or actions
+
+
 def advance(state: Round, event: Event) -> tuple[Round, tuple[Action, ...]]:
     """Apply one event and all steps that follow from it; raise `Rejected` or `Unavailable` and change nothing."""
     state, actions, waiting = _HANDLERS[type(event)](state, event)
@@ -137,7 +148,7 @@ def advance(state: Round, event: Event) -> tuple[Round, tuple[Action, ...]]:
             state, more, later = _HANDLERS[type(follower)](state, follower)
         except Rejected as error:
             # A bad task in a good block is the publisher's loss, not the block's.
-            state, more, later = state, (_refusal(follower, error),), ()
+            more, later = (_refusal(follower, error),), ()
         actions, queue = (*actions, *more), [*later, *queue]
     return state, actions
 
@@ -291,7 +302,7 @@ def on_verification(state: Round, event: RevealsClosed | Measured) -> Step:
             return state, (), ()
         return _judged(replace(state, reveals_closed=True))
     found = event.measurement
-    if found.finding is Finding.UNAVAILABLE and found.candidate not in state.commitments:
+    if found.finding is Finding.UNAVAILABLE and found.candidate not in state.reveals:
         # A pending block waits; the node asks again. Nothing is held against anybody.
         return replace(state, asked=state.asked - {(found.candidate, found.kind)}), (), ()
     measurements = {**state.measurements, (found.candidate, found.kind): _linked(state, found)}
@@ -392,6 +403,9 @@ def _admitted(state: Round, key: Hash32, at_milliseconds: int) -> Step:
     selection = state.rules.select_task(parent, state.parameters)
     answer = _examined(state, selection, block)
     if isinstance(answer, Measure):
+        known = state.measurements.get((answer.candidate, answer.kind))
+        if known is not None and known.finding is Finding.UNAVAILABLE:
+            state = replace(state, asked=state.asked - {(answer.candidate, answer.kind)})
         subject = block.reveal if isinstance(block, Block) else block
         keys = (block.key_release.key, block.release.key) if isinstance(block, Block) else (b"", b"")
         return _asked(state, answer, selection, subject, keys)
@@ -411,7 +425,7 @@ def _examined(state: Round, selection: Selection, block: AnyBlock) -> Measure | 
     """Return what to measure next, the reason to refuse, or the facts of the payload of a good block."""
     candidate = _candidate_of(block)
     paid = state.measurements.get((candidate, MeasureKind.PAYLOAD))
-    if paid is None:
+    if paid is None or paid.finding is Finding.UNAVAILABLE:
         return Measure(candidate, MeasureKind.PAYLOAD)
     if paid.finding is not Finding.ACCEPTED or paid.facts is None:
         return paid.reason or RejectionReason.PAYLOAD_INVALID.value
@@ -421,7 +435,8 @@ def _examined(state: Round, selection: Selection, block: AnyBlock) -> Measure | 
         return error.reason.value
     if isinstance(block, Block):
         winner = next(each for each in block.commitments if noun_hash(each) == candidate)
-        case = Case(selection, ((candidate, winner),), {candidate: block.reveal}, state.measurements, True)
+        present = {key: value for key, value in state.measurements.items() if value.finding is not Finding.UNAVAILABLE}
+        case = Case(selection, ((candidate, winner),), {candidate: block.reveal}, present, True)
         answer = state.rules.judge(case)
         if isinstance(answer, Measure):
             return answer
@@ -436,9 +451,12 @@ def _on_missed_deadline(state: Round, event: DeadlineMissed) -> Step:
     schedule, window = state.selection.schedule, state.parameters.empty_window_milliseconds
     if event.parent != state.selection.parent:
         return state, (), ()
-    earliest = schedule.deadline(event.missed) + window
+    released = state.announcement.release.released_milliseconds if state.announcement else None
+    earliest = schedule.deadline(event.missed, released) + window
     if event.at_milliseconds < earliest:
-        raise Rejected(RejectionReason.EMPTY_BLOCK_EARLY, f"{event.missed} has {earliest - event.at_milliseconds} ms left")
+        raise Rejected(
+            RejectionReason.EMPTY_BLOCK_EARLY, f"{event.missed} has {earliest - event.at_milliseconds} ms left"
+        )
     came = {
         Deadline.KEY: state.key_release is not None,
         Deadline.COMMITMENT: bool(state.commitments),
@@ -466,23 +484,25 @@ def on_head(state: Round, event: TreeGrew | HeadOverridden) -> Step:
     """Move to the heaviest eligible branch, and open the next height on it."""
     if isinstance(event, HeadOverridden):
         state = replace(state, overridden=state.overridden | {event.tip})
-    tips = tuple(tip for tip in state.tree.leaves() if _is_eligible(state, tip))
-    best = heaviest(state.tree, state.rules.weigh, tips or (state.head.block,))
-    if best == state.head.block:
+    weigh, tree, here = state.rules.weigh, state.tree, state.head.block
+    tips = tuple(
+        tip for tip in tree.leaves() if tip in state.overridden or is_eligible(tree, weigh, here, tip, state.witnessed)
+    )
+    best = heaviest(tree, weigh, tips or (here,))
+    if best == here:
         return state, (), ()
     return _opened(state, best)
 
 
 def _opened(state: Round, tip: Hash32) -> Step:
     branch = state.tree.branch(tip)
-    weight = state.head.weight
     final = state.tree.root
     depth = state.parameters.finality_depth
     if len(branch) > depth:
         final = branch[-depth - 1].state.block_hash
-    weight = _root_weight(state) + state.tree.weight(tip, state.rules.weigh)
+    weight = state.root_weight + state.tree.weight(tip, state.rules.weigh)
     tree = state.tree.pruned(final)
-    head = Head(tip, branch[-1].state.height, weight, _safe(branch, final), final)
+    head = Head(tip, branch[-1].state.height, weight, safe_block(branch, final), final)
     selection = state.rules.select_task(branch[-1].state, state.parameters)
     alive = {key: block for key, block in state.pending.items() if block.parent in tree}
     needed = {_candidate_of(block) for block in alive.values()}
@@ -492,6 +512,7 @@ def _opened(state: Round, tip: Hash32) -> Step:
         tree,
         head,
         selection,
+        root_weight=state.root_weight + state.tree.weight(final, state.rules.weigh),
         measurements={key: value for key, value in state.measurements.items() if key[0] in needed},
         asked=frozenset(key for key in state.asked if key[0] in needed),
         pending=alive,
@@ -500,41 +521,6 @@ def _opened(state: Round, tip: Hash32) -> Step:
         overridden=frozenset(each for each in state.overridden if each in tree),
     )
     return opened, (MoveHead(head, branch[-1].state), OpenHeight(selection)), ()
-
-
-def _root_weight(state: Round) -> int:
-    """Return the weight below the tree's root: what the head weighs beyond its own branch."""
-    return state.head.weight - state.tree.weight(state.head.block, state.rules.weigh)
-
-
-def _is_eligible(state: Round, tip: Hash32) -> bool:
-    """Refuse branches that leave out what this node itself saw in time (the round, rule 2)."""
-    if tip == state.head.block or tip in state.overridden:
-        return True
-    ours, theirs = divergence(state.tree, state.head.block, tip)
-    if ours and theirs and isinstance(ours[0].block, Block) and isinstance(theirs[0].block, EmptyBlock):
-        return (ours[0].block.parent, Deadline.RELEASE) not in state.witnessed
-    if any(isinstance(each.block, EmptyBlock) and _is_contradicted(state, each.block) for each in theirs):
-        weigh = state.rules.weigh
-        return state.tree.weight(tip, weigh) > state.tree.weight(state.head.block, weigh)
-    return True
-
-
-def _is_contradicted(state: Round, block: EmptyBlock) -> bool:
-    """Return whether this node saw in time what the empty block says was missed."""
-    if block.missed is Deadline.BLOCK:
-        return any(isinstance(each, Block) for each in state.tree.siblings(block))
-    return (block.parent, block.missed) in state.witnessed
-
-
-def _safe(branch: tuple[BlockRecord, ...], final: Hash32) -> Hash32:
-    """Return the newest block that enough high-accuracy models follow; the final one if there is none."""
-    followers = 0
-    for record in reversed(branch):
-        if followers >= CONFIRMATIONS_OF_SAFE:
-            return record.state.block_hash
-        followers += record.state.high_accuracy
-    return final
 
 
 # --- 10 reward ---------------------------------------------------------------------------------------------------
@@ -583,14 +569,6 @@ def _refusal(event: Event, error: Rejected) -> Action:
     if isinstance(event, EscrowLocked):
         return RefuseTask(event.escrow.task_id, error.reason, error.detail)
     raise error
-
-
-def lowest_ticket(state: Round) -> bytes:
-    """Return the lowest ticket among known empty blocks on the head, or the highest possible."""
-    known = (state.tree.records[key].block for key in state.tree.children.get(state.head.block, ()))
-    waiting = (block for block in state.pending.values() if block.parent == state.head.block)
-    rivals = (each for each in (*known, *waiting) if isinstance(each, EmptyBlock))
-    return min((empty_block_ticket(each.parent, each.proposer) for each in rivals), default=b"\xff" * 33)
 
 
 _HANDLERS: dict[type, Callable[[Round, Any], Step]] = {

@@ -6,8 +6,11 @@ from types import MappingProxyType
 
 from learnchain.primitives.chain_state import ChainState
 from learnchain.primitives.codec import Hash32
-from learnchain.primitives.messages import AnyBlock, Block, empty_block_ticket
+from learnchain.primitives.messages import AnyBlock, Block, Deadline, EmptyBlock, empty_block_ticket
 from learnchain.primitives.rejection import Rejected, RejectionReason
+
+CONFIRMATIONS_OF_SAFE = 2
+"""High-accuracy models that must follow a block before wallets call it safe (DLBC IV-H)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +115,45 @@ def divergence(tree: BlockTree, left: Hash32, right: Hash32) -> tuple[tuple[Bloc
             break
         shared += 1
     return first[shared:], second[shared:]
+
+
+def is_eligible(
+    tree: BlockTree, weigh: Weigh, here: Hash32, tip: Hash32, witnessed: frozenset[tuple[Hash32, Deadline]]
+) -> bool:
+    """Refuse a branch that leaves out what this node saw in time on the branch it is on (the round, rule 2)."""
+    if tip == here:
+        return True
+    ours, theirs = divergence(tree, here, tip)
+    if ours and theirs and isinstance(ours[0].block, Block) and isinstance(theirs[0].block, EmptyBlock):
+        return (ours[0].block.parent, Deadline.RELEASE) not in witnessed
+    empty = (each.block for each in theirs if isinstance(each.block, EmptyBlock))
+    if any(_is_contradicted(tree, each, witnessed) for each in empty):
+        return tree.weight(tip, weigh) > tree.weight(here, weigh)
+    return True
+
+
+def _is_contradicted(tree: BlockTree, block: EmptyBlock, witnessed: frozenset[tuple[Hash32, Deadline]]) -> bool:
+    """Return whether this node saw in time what the empty block says was missed."""
+    if block.missed is Deadline.BLOCK:
+        return any(isinstance(each, Block) for each in tree.siblings(block))
+    return (block.parent, block.missed) in witnessed
+
+
+def safe_block(branch: tuple[BlockRecord, ...], final: Hash32) -> Hash32:
+    """Return the newest block that enough high-accuracy models follow; the final one if there is none."""
+    followers = 0
+    for record in reversed(branch):
+        if followers >= CONFIRMATIONS_OF_SAFE:
+            return record.state.block_hash
+        followers += record.state.high_accuracy
+    return final
+
+
+def lowest_ticket(tree: BlockTree, parent: Hash32) -> bytes:
+    """Return the lowest ticket among the known empty blocks on `parent`, or more than any ticket."""
+    known = (tree.records[key].block for key in tree.children.get(parent, ()))
+    rivals = (each for each in known if isinstance(each, EmptyBlock))
+    return min((empty_block_ticket(each.parent, each.proposer) for each in rivals), default=b"\xff" * 33)
 
 
 def _is_preferred(tree: BlockTree, weigh: Weigh, left: Hash32, right: Hash32) -> bool:

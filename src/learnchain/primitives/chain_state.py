@@ -3,10 +3,10 @@
 from dataclasses import dataclass, replace
 
 from learnchain.primitives.codec import Hash32
+from learnchain.primitives.hashing import noun_hash
 from learnchain.primitives.merkle import History
 from learnchain.primitives.messages import AnyBlock, Block, Payout, consensus_root, previous_randao
 from learnchain.primitives.numbers import Accuracy
-from learnchain.primitives.hashing import noun_hash
 from learnchain.primitives.parameters import ChainParameters
 from learnchain.primitives.payload import PayloadAttributes, Withdrawal
 from learnchain.primitives.selection import PostedTask, Selection
@@ -18,7 +18,7 @@ class Reward:
     """Step 10: what a block mints and what it tells the escrow contract to do."""
 
     payouts: tuple[Payout, ...]
-    settlement: Settlement | None
+    settlements: tuple[Settlement, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,21 +73,23 @@ class ChainState:
         return PayloadAttributes(timestamp_seconds, randao, fee_recipient, self.withdrawals(), self.root)
 
 
-def genesis_state(parameters: ChainParameters, genesis_hash: Hash32, payload_hash: Hash32, timestamp: int) -> ChainState:
+def genesis_state(
+    parameters: ChainParameters, genesis_hash: Hash32, payload_hash: Hash32, timestamp: int
+) -> ChainState:
     """Return the state before the first block."""
     return ChainState(
         block_hash=genesis_hash,
         parent=b"\0" * 32,
         height=0,
         end_milliseconds=parameters.genesis_milliseconds,
-        payload_hash=payload_hash,
+        payload_hash=payload,
         payload_timestamp_seconds=timestamp,
         root=genesis_hash,
         withdrawal_count=0,
         history=History(),
         pool=(),
         incoming=(),
-        reward=Reward((), None),
+        reward=Reward((), ()),
         ledger=Ledger(),
         high_accuracy=False,
     )
@@ -110,9 +112,10 @@ def unselected_after(parent: ChainState, selection: Selection, maximum: int) -> 
 
 def settled_history(parent: ChainState, reward: Reward, parameters: ChainParameters) -> History:
     """Return the accumulated settlements after a block."""
-    if reward.settlement is None:
-        return parent.history
-    return parent.history.append(reward.settlement.leaf(parameters.chain_id, parameters.escrow))
+    history = parent.history
+    for settlement in reward.settlements:
+        history = history.append(settlement.leaf(parameters.chain_id, parameters.escrow))
+    return history
 
 
 def state_after(
@@ -120,13 +123,16 @@ def state_after(
 ) -> ChainState:
     """Return the state after a checked block, before the tasks of its own payload are admitted."""
     pool = unselected_after(parent, selection, parameters.maximum_tasks)
+    stamp = payload_timestamp(parent, selection, block.end_milliseconds, isinstance(block, Block))
     return ChainState(
         block_hash=noun_hash(block),
         parent=parent.block_hash,
         height=block.height,
         end_milliseconds=block.end_milliseconds,
         payload_hash=block.payload_hash,
-        payload_timestamp_seconds=payload_timestamp(parent, selection, block.end_milliseconds, isinstance(block, Block)),
+        payload_timestamp_seconds=payload_timestamp(
+            parent, selection, block.end_milliseconds, isinstance(block, Block)
+        ),
         root=consensus_root(block),
         withdrawal_count=parent.withdrawal_count + len(parent.reward.payouts),
         history=settled_history(parent, reward, parameters),
@@ -164,12 +170,13 @@ def _booked(ledger: Ledger, selection: Selection, reward: Reward, dropped_wei: i
     minted = ledger.minted_gwei + sum(payout.amount_gwei for payout in reward.payouts)
     paid, refunded, burned = 0, dropped_wei, 0
     task = selection.task
-    if reward.settlement is not None and reward.settlement.outcome is Outcome.PAID:
-        paid, refunded = task.reward_wei, refunded + task.bond_wei
-    elif reward.settlement is not None and reward.settlement.outcome is Outcome.STRUCK:
-        refunded, burned = refunded + task.reward_wei, task.bond_wei
-    elif reward.settlement is not None:
-        refunded += task.reward_wei + task.bond_wei
+    for settlement in reward.settlements:
+        if settlement.outcome is Outcome.PAID:
+            paid, refunded = task.reward_wei, refunded + task.bond_wei
+        elif settlement.outcome is Outcome.STRUCK:
+            refunded, burned = refunded + task.reward_wei, task.bond_wei
+        else:
+            refunded += task.reward_wei + task.bond_wei
     return replace(
         ledger,
         minted_gwei=minted,

@@ -63,7 +63,9 @@ class ChainParameters:
         need = self.payload_milliseconds + self.transfer_milliseconds + self.evaluation_milliseconds
         need = 2 * (need + self.clock_skew_milliseconds)
         if length_milliseconds < need:
-            detail = f"the last phase lasts {length_milliseconds} ms; payload, transfer, evaluation, skew need {need} ms"
+            detail = (
+                f"the last phase lasts {length_milliseconds} ms; payload, model and skew need {need} ms"
+            )
             raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
 
     def standing_tasks(self) -> tuple[tuple[Task, TaskSpecification], ...]:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from learnchain.primitives.chain_state import ChainState, Reward
 from learnchain.primitives.codec import Hash32
-from learnchain.primitives.measurement import Measure, Measurement, MeasureKind
+from learnchain.primitives.measurement import Measure, MeasureKind, Measurement
 from learnchain.primitives.messages import AnyBlock, Commitment, Escrow, Reveal, Task, Verdict
 from learnchain.primitives.parameters import ChainParameters
 from learnchain.primitives.selection import Selection

@@ -1,4 +1,4 @@
-"""A reading: what we do where a paper contradicts itself, is silent, or printed something that cannot be carried out."""
+"""A reading: what we do where a paper contradicts itself, is silent, or printed what cannot be carried out."""
 
 from dataclasses import dataclass
 

@@ -1,7 +1,7 @@
 """Judge from the highest claim downwards and stop at the first honest one (DLBC II and IV-C3, after PoDL III-B)."""
 
-from learnchain.primitives.codec import Hash32
 from learnchain.primitives.block_checks import NOBODY
+from learnchain.primitives.codec import Hash32
 from learnchain.primitives.measurement import Finding, Measure, MeasureKind
 from learnchain.primitives.messages import Outcome, Verdict, VerdictEntry
 from learnchain.rules.contract import Case

@@ -132,34 +132,33 @@ class Dlbc:
     def payouts(self, selection: Selection, block: AnyBlock, parameters: ChainParameters) -> Reward:
         """Split the block reward by Eq. 5 and 6; settle the escrow by accuracy or by whoever failed (DLBC-R7, R13)."""
         if not isinstance(block, Block):
-            return Reward((), self._settlement(selection, block))
+            return Reward((), self._settlements(selection, block))
         minted = parameters.block_reward_gwei
         publisher = self._publisher_gwei(selection, minted)
         payouts = [Payout(block.proposer, minted - publisher, "block reward")]
         if publisher:
             payouts.append(Payout(selection.task.publisher, publisher, "publisher share"))
-        return Reward(tuple(payouts), self._settlement(selection, block))
+        return Reward(tuple(payouts), self._settlements(selection, block))
 
     def _publisher_gwei(self, selection: Selection, minted_gwei: int) -> int:
         """Return the publisher's minted share, capped by what it escrowed (the round, rule 12)."""
         if selection.task.standing:
             return 0
-        share = publisher_share(
-            selection.queue_length, self.ranking.estimated_maximum, self.ranking.scale_millionths
-        )
+        share = publisher_share(selection.queue_length, self.ranking.estimated_maximum, self.ranking.scale_millionths)
         miner_gwei = -(-miner_share(share) * minted_gwei // 1)
         return min(minted_gwei - int(miner_gwei), selection.task.reward_wei // WEI_PER_GWEI)
 
-    def _settlement(self, selection: Selection, block: AnyBlock) -> Settlement | None:
+    def _settlements(self, selection: Selection, block: AnyBlock) -> tuple[Settlement, ...]:
         task = selection.task
         if task.standing:
-            return None
+            return ()
+        recipient, outcome = task.publisher, Outcome.REFUNDED
         if not isinstance(block, Block):
             if block.missed in (Deadline.KEY, Deadline.RELEASE):
-                return Settlement(task.task_id, block.height, NOBODY_ADDRESS, Outcome.STRUCK)
-            return Settlement(task.task_id, block.height, task.publisher, Outcome.REFUNDED)
-        wanted = selection.posted.specification
-        accuracy = Accuracy(block.verdict.correct, block.verdict.total)
-        if accuracy.reaches(wanted.required_numerator, wanted.required_denominator):
-            return Settlement(task.task_id, block.height, block.proposer, Outcome.PAID)
-        return Settlement(task.task_id, block.height, task.publisher, Outcome.REFUNDED)
+                recipient, outcome = NOBODY_ADDRESS, Outcome.STRUCK
+        else:
+            wanted = selection.posted.specification
+            accuracy = Accuracy(block.verdict.correct, block.verdict.total)
+            if accuracy.reaches(wanted.required_numerator, wanted.required_denominator):
+                recipient, outcome = block.proposer, Outcome.PAID
+        return (Settlement(task.task_id, block.height, recipient, outcome),)

@@ -1,6 +1,7 @@
 """The three phases of a DLBC block interval on the clock (IV-B, Figure 5; readings DLBC-R3, R4)."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from learnchain.primitives.chain_state import ChainState
 from learnchain.primitives.rejection import Rejected, RejectionReason
@@ -23,7 +24,7 @@ class Phases:
     def check(self) -> None:
         """Refuse phases that do not follow each other."""
         ordered = (0, self.release_milliseconds, self.reveal_milliseconds, self.three_milliseconds)
-        rising = all(left < right for left, right in zip(ordered, ordered[1:], strict=False))
+        rising = all(left < right for left, right in pairwise(ordered))
         if not rising or min(self.one_milliseconds, self.two_milliseconds) <= 0 or self.interval_milliseconds < 1_000:
             detail = f"phases {self} must be positive, rise inside Phase 3 and last at least a second together"
             raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
