@@ -84,7 +84,8 @@ class Round:
     """Hold one node's view: the tree of complete blocks, the head, and the height that is being decided on it.
 
     `root_weight` is what lies below the tree's root. `witnessed` names what arrived in time on which parent,
-    `overridden` the branches the operator accepted in spite of it. `measurements` and `asked` are keyed by commitment (or by an empty block's hash).
+    `overridden` the branches the operator accepted in spite of it. `measurements` and `asked` are keyed by
+    commitment, or by an empty block's hash.
     """
 
     rules: Rules
@@ -316,7 +317,8 @@ def on_verification(state: Round, event: RevealsClosed | Measured) -> Step:
 
 def _judged(state: Round) -> Step:
     """Put the case to the engine: a measurement to make, a verdict, or nothing yet."""
-    if state.announcement is None or state.verdict is not None or state.key_release is None:
+    announcement, opened = state.announcement, state.key_release
+    if announcement is None or opened is None or state.verdict is not None:
         return state, (), ()
     listed = tuple(state.commitments.items())
     case = Case(state.selection, listed, state.reveals, state.measurements, state.reveals_closed)
@@ -324,15 +326,13 @@ def _judged(state: Round) -> Step:
     if answer is None:
         return state, (), ()
     if isinstance(answer, Measure):
-        keys = (state.key_release.key, state.announcement.release.key)
+        keys = (opened.key, announcement.release.key)
         return _asked(state, answer, state.selection, state.reveals[answer.candidate], keys)
     state = replace(state, verdict=answer)
     if answer.winner == NOBODY:
         return state, (), ()
-    proposal = ProposeBlock(
-        state.selection, state.parent, state.key_release, state.announcement, state.reveals[answer.winner], answer
-    )
-    return state, (proposal,), ()
+    winner = state.reveals[answer.winner]
+    return state, (ProposeBlock(state.selection, state.parent, opened, announcement, winner, answer),), ()
 
 
 def _asked(

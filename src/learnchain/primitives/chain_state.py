@@ -73,9 +73,7 @@ class ChainState:
         return PayloadAttributes(timestamp_seconds, randao, fee_recipient, self.withdrawals(), self.root)
 
 
-def genesis_state(
-    parameters: ChainParameters, genesis_hash: Hash32, payload_hash: Hash32, timestamp: int
-) -> ChainState:
+def genesis_state(parameters: ChainParameters, genesis_hash: Hash32, payload: Hash32, timestamp: int) -> ChainState:
     """Return the state before the first block."""
     return ChainState(
         block_hash=genesis_hash,
@@ -130,9 +128,7 @@ def state_after(
         height=block.height,
         end_milliseconds=block.end_milliseconds,
         payload_hash=block.payload_hash,
-        payload_timestamp_seconds=payload_timestamp(
-            parent, selection, block.end_milliseconds, isinstance(block, Block)
-        ),
+        payload_timestamp_seconds=stamp,
         root=consensus_root(block),
         withdrawal_count=parent.withdrawal_count + len(parent.reward.payouts),
         history=settled_history(parent, reward, parameters),
