@@ -72,7 +72,7 @@ class Dlbc:
     def admit_task(self, task: Task, specification: TaskSpecification, parameters: ChainParameters) -> None:
         """Require publisher, reward, model and data links; numbers and graph are checked before it queues (IV-D)."""
         specification.check_numbers()
-        validate(specification.model, ModelLimits(maximum_parameters=parameters.maximum_model_parameters))
+        validate(specification.model, ModelLimits(parameters=parameters.maximum_model_parameters))
         if not task.standing and task.reward_wei < parameters.minimum_reward_wei:
             detail = f"{task.reward_wei} wei are below the minimum of {parameters.minimum_reward_wei}"
             raise Rejected(RejectionReason.REWARD_TOO_LOW, detail)
