@@ -1,0 +1,1 @@
+"""Peers: transports below, one gossip and request protocol above."""
