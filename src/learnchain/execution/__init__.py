@@ -1,1 +1,1 @@
-"""Accounts, contracts and payloads behind one door; synchronous over an injected key-value store."""
+"""Accounts, contracts and payloads behind one door; no clock, no disk, no network: a store is handed in."""

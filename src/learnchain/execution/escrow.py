@@ -1,0 +1,183 @@
+"""Speak with `TaskEscrow`: call data for its functions, and its events as nouns."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from eth_abi import decode as abi_decode
+from eth_abi import encode as abi_encode
+from eth_abi.exceptions import DecodingError, EncodingError
+
+from learnchain.execution.genesis import ESCROW_ADDRESS, escrow_artifact
+from learnchain.primitives.codec import Address, Hash32
+from learnchain.primitives.hashing import keccak256
+from learnchain.primitives.merkle import HISTORY_DEPTH
+from learnchain.primitives.payload import Log
+from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.primitives.settlement import OUTCOMES_BY_CODE, Outcome, Settlement
+
+TIP_WEI = 500_000_000_000_000
+"""What the claimer of a settlement earns (0.0005 ether); the publisher pays it with the posting."""
+MAXIMUM_SPECIFICATION_BYTES = 16_384
+STATUS_OPEN = 4
+
+_SETTLE_TYPES = ("(bytes32,uint64,address,uint8)", "uint64", f"bytes32[{HISTORY_DEPTH}]", "bytes32", "uint64")
+_POST_TYPES = ("bytes", "uint256", "uint256", "uint64")
+TASK_POSTED_TOPIC: Hash32 = keccak256(b"TaskPosted(bytes32,address,uint256,uint256,uint64,bytes)")
+TASK_SETTLED_TOPIC: Hash32 = keccak256(b"TaskSettled(bytes32,uint8,address,uint256)")
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Prove a settlement: its place and branch in the history, the block whose history it is, and where its root is read."""
+
+    settlement: Settlement
+    index: int
+    branch: tuple[Hash32, ...]
+    block_hash: Hash32
+    timestamp_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class TaskPosted:
+    """Report a posted task; the specification is not yet checked."""
+
+    task_id: Hash32
+    publisher: Address
+    reward_wei: int
+    bond_wei: int
+    deadline_seconds: int
+    specification: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSettled:
+    """Report a settled or refunded task and what its recipient got."""
+
+    task_id: Hash32
+    outcome: Outcome
+    recipient: Address
+    amount_wei: int
+
+
+@dataclass(frozen=True, slots=True)
+class EscrowedTask:
+    """Show what the contract holds for a task; status 0 is unknown, 4 open, the others are outcomes."""
+
+    publisher: Address
+    reward_wei: int
+    bond_wei: int
+    deadline_seconds: int
+    status: int
+
+
+def escrow_abi() -> list[dict[str, Any]]:
+    """Return the contract's ABI, for web3 libraries."""
+    abi: list[dict[str, Any]] = escrow_artifact()["abi"]
+    return abi
+
+
+def posting_value_wei(reward_wei: int, bond_wei: int) -> int:
+    """Return the value that a posting must carry."""
+    return reward_wei + bond_wei + TIP_WEI
+
+
+def post_calldata(specification: bytes, reward_wei: int, bond_wei: int, deadline_seconds: int) -> bytes:
+    """Return the call data that post a task."""
+    if not 0 < len(specification) <= MAXIMUM_SPECIFICATION_BYTES:
+        raise Rejected(RejectionReason.TOO_LARGE, f"a specification of {len(specification)} bytes")
+    values = (specification, reward_wei, bond_wei, deadline_seconds)
+    return _calldata("post(bytes,uint256,uint256,uint64)", _POST_TYPES, values)
+
+
+def settle_calldata(claim: Claim) -> bytes:
+    """Return the call data that claim a settlement."""
+    settlement = claim.settlement
+    noun = (settlement.task_id, settlement.height, _text(settlement.recipient), settlement.outcome.code)
+    values = (noun, claim.index, list(claim.branch), claim.block_hash, claim.timestamp_seconds)
+    return _calldata(f"settle({','.join(_SETTLE_TYPES)})", _SETTLE_TYPES, values)
+
+
+def refund_calldata(task_id: Hash32) -> bytes:
+    """Return the call data that refund a task after its deadline."""
+    return _calldata("refund(bytes32)", ("bytes32",), (task_id,))
+
+
+def withdraw_calldata() -> bytes:
+    """Return the call data that pull what could not be paid out."""
+    return _selector("withdraw()")
+
+
+def task_calldata(task_id: Hash32) -> bytes:
+    """Return the call data that read a task."""
+    return _calldata("task(bytes32)", ("bytes32",), (task_id,))
+
+
+def withdrawable_calldata(address: Address) -> bytes:
+    """Return the call data that read what an address can pull."""
+    return _calldata("withdrawable(address)", ("address",), (_text(address),))
+
+
+def settlement_leaf(chain_id: int, escrow: Address, settlement: Settlement) -> Hash32:
+    """Return the leaf that the contract recomputes, through the ABI library: the check on `Settlement.leaf`."""
+    types = ("uint256", "address", "bytes32", "uint64", "address", "uint8")
+    values = (
+        chain_id,
+        _text(escrow),
+        settlement.task_id,
+        settlement.height,
+        _text(settlement.recipient),
+        settlement.outcome.code,
+    )
+    return keccak256(abi_encode(types, values))
+
+
+def decode_task(data: bytes) -> EscrowedTask:
+    """Return the task that a call of `task` answered."""
+    publisher, reward_wei, bond_wei, deadline, status = _decode(
+        ("address", "uint256", "uint256", "uint64", "uint8"), data
+    )
+    return EscrowedTask(_address(publisher), reward_wei, bond_wei, deadline, status)
+
+
+def decode_task_posted(log: Log) -> TaskPosted | None:
+    """Return the posting that a log reports; None for another event or another contract's."""
+    if log.address != ESCROW_ADDRESS or len(log.topics) != 3 or log.topics[0] != TASK_POSTED_TOPIC:
+        return None
+    reward_wei, bond_wei, deadline, specification = _decode(("uint256", "uint256", "uint64", "bytes"), log.data)
+    return TaskPosted(log.topics[1], log.topics[2][-20:], reward_wei, bond_wei, deadline, specification)
+
+
+def decode_task_settled(log: Log) -> TaskSettled | None:
+    """Return the settlement that a log reports; None for another event or another contract's."""
+    if log.address != ESCROW_ADDRESS or len(log.topics) != 2 or log.topics[0] != TASK_SETTLED_TOPIC:
+        return None
+    code, recipient, amount_wei = _decode(("uint8", "address", "uint256"), log.data)
+    if code not in OUTCOMES_BY_CODE:
+        raise Rejected(RejectionReason.MALFORMED, f"outcome {code} is unknown")
+    return TaskSettled(log.topics[1], OUTCOMES_BY_CODE[code], _address(recipient), amount_wei)
+
+
+def _selector(signature: str) -> bytes:
+    return keccak256(signature.encode())[:4]
+
+
+def _calldata(signature: str, types: tuple[str, ...], values: tuple[Any, ...]) -> bytes:
+    try:
+        return _selector(signature) + abi_encode(types, values)
+    except EncodingError as error:
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{signature}: {error}") from error
+
+
+def _decode(types: tuple[str, ...], data: bytes) -> tuple[Any, ...]:
+    try:
+        return abi_decode(types, data)
+    except (DecodingError, OverflowError) as error:
+        raise Rejected(RejectionReason.MALFORMED, f"not the ABI encoding of {', '.join(types)}") from error
+
+
+def _text(address: Address) -> str:
+    return "0x" + address.hex()
+
+
+def _address(text: str) -> Address:
+    return bytes.fromhex(text.removeprefix("0x"))

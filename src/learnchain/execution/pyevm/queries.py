@@ -1,0 +1,303 @@
+"""Answer Ethereum's JSON-RPC from the records: what wallets, explorers and web3 libraries ask."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from learnchain.execution.pyevm.fees import SUGGESTED_TIP_WEI, fee_history
+from learnchain.execution.pyevm.headers import logs_bloom, next_base_fee_wei
+from learnchain.execution.pyevm.json_values import (
+    read_address,
+    read_addresses,
+    read_bytes,
+    read_fixed,
+    read_object,
+    read_quantity,
+    read_topics,
+    write_block,
+    write_bytes,
+    write_log,
+    write_receipt,
+    write_transaction,
+    wrong_argument,
+)
+from learnchain.execution.pyevm.pool import TransactionPool
+from learnchain.execution.pyevm.records import Head, Records
+from learnchain.execution.pyevm.simulation import Call, HeadView
+from learnchain.execution.pyevm.transactions import decode_transaction
+from learnchain.primitives.codec import Address, Hash32
+from learnchain.primitives.payload import MAXIMUM_TRANSACTION_BYTES, ExecutionPayload, Log
+from learnchain.primitives.rejection import Rejected, RejectionReason
+
+MAXIMUM_LOG_RANGE = 2_000
+MAXIMUM_LOGS = 10_000
+_NOBODY: Address = b"\0" * 20
+_MAXIMUM_ACCESS_ENTRIES = 1_024
+
+
+class Queries:
+    """Answer one method at a time; `latest` is the head that consensus chose, whatever its number."""
+
+    def __init__(
+        self,
+        records: Records,
+        pool: TransactionPool,
+        chain_id: int,
+        head: Head,
+        submit: Callable[[bytes], Hash32],
+    ) -> None:
+        self._records = records
+        self._pool = pool
+        self._chain_id = chain_id
+        self._head = head
+        self._submit = submit
+
+    def answer(self, method: str, params: Sequence[Any]) -> Any:
+        """Return the JSON answer of a method; refuse unknown methods and wrong arguments."""
+        handler = _METHODS.get(method)
+        if handler is None:
+            raise Rejected(RejectionReason.METHOD_UNKNOWN, method[:64])
+        function, least, most = handler
+        if not least <= len(params) <= most:
+            raise wrong_argument(f"{method} takes {least} to {most} arguments")
+        return function(self, *params)
+
+    # --- the chain ---------------------------------------------------------------------------------------------
+
+    def chain_id(self) -> str:
+        return hex(self._chain_id)
+
+    def network(self) -> str:
+        return str(self._chain_id)
+
+    def block_number(self) -> str:
+        return hex(self._latest().number)
+
+    def block_by_number(self, tag: Any, full: Any = False) -> Any:
+        payload = self._find_tag(tag)
+        return None if payload is None else self._block(payload, full)
+
+    def block_by_hash(self, block_hash: Any, full: Any = False) -> Any:
+        payload = self._records.payload(read_fixed(block_hash, "block hash", 32))
+        return None if payload is None else self._block(payload, full)
+
+    def block_receipts(self, tag: Any) -> Any:
+        payload = self._find_tag(tag)
+        if payload is None:
+            return None
+        receipts = self._records.receipts(payload.block_hash)
+        recipients = [decode_transaction(raw, self._chain_id).recipient for raw in payload.transactions]
+        return [
+            write_receipt(receipt, payload, index, recipients[index]) for index, receipt in enumerate(receipts)
+        ]
+
+    def gas_price(self) -> str:
+        return hex(next_base_fee_wei(self._latest()) + SUGGESTED_TIP_WEI)
+
+    def tip(self) -> str:
+        return hex(SUGGESTED_TIP_WEI)
+
+    def fee_history(self, count: Any, newest: Any, percentiles: Any = None) -> Any:
+        number = count if isinstance(count, int) and count >= 0 else read_quantity(count, "block count")
+        return fee_history(self._records, self._tagged(newest), number, percentiles)
+
+    # --- accounts ----------------------------------------------------------------------------------------------
+
+    def balance(self, address: Any, tag: Any = "latest") -> str:
+        return hex(self._view(tag).account(read_address(address))[1])
+
+    def transaction_count(self, address: Any, tag: Any = "latest") -> str:
+        sender = read_address(address)
+        nonce = self._view(tag).account(sender)[0]
+        return hex(self._pool.next_nonce(sender, nonce) if tag == "pending" else nonce)
+
+    def code(self, address: Any, tag: Any = "latest") -> str:
+        return write_bytes(self._view(tag).code(read_address(address)))
+
+    def storage(self, address: Any, slot: Any, tag: Any = "latest") -> str:
+        return write_bytes(self._view(tag).storage(read_address(address), read_quantity(slot, "slot")))
+
+    # --- calls and transactions --------------------------------------------------------------------------------
+
+    def call(self, call: Any, tag: Any = "latest") -> str:
+        return write_bytes(self._view(tag).call(self._read_call(call)))
+
+    def estimate(self, call: Any, tag: Any = "latest") -> str:
+        return hex(self._view(tag).estimate(self._read_call(call)))
+
+    def send(self, raw: Any) -> str:
+        return write_bytes(self._submit(read_bytes(raw, "transaction", MAXIMUM_TRANSACTION_BYTES)))
+
+    def transaction(self, transaction_hash: Any) -> Any:
+        digest = read_fixed(transaction_hash, "transaction hash", 32)
+        location = self._records.location(digest)
+        if location is None:
+            waiting = self._pool.find(digest)
+            return None if waiting is None else write_transaction(waiting)
+        payload = self._records.known_payload(location.block_hash)
+        decoded = decode_transaction(payload.transactions[location.index], self._chain_id)
+        return write_transaction(decoded, payload, location.index)
+
+    def receipt(self, transaction_hash: Any) -> Any:
+        location = self._records.location(read_fixed(transaction_hash, "transaction hash", 32))
+        if location is None:
+            return None
+        payload = self._records.known_payload(location.block_hash)
+        receipt = self._records.receipts(location.block_hash)[location.index]
+        decoded = decode_transaction(payload.transactions[location.index], self._chain_id)
+        return write_receipt(receipt, payload, location.index, decoded.recipient)
+
+    def logs(self, criteria: Any) -> Any:
+        wanted = read_object(criteria, "filter")
+        addresses, topics = read_addresses(wanted.get("address")), read_topics(wanted.get("topics"))
+        found: list[dict[str, Any]] = []
+        for payload in self._range(wanted):
+            if not _may_hold(payload, addresses, topics):
+                continue
+            for index, receipt in enumerate(self._records.receipts(payload.block_hash)):
+                matching = [log for log in receipt.logs if _matches(log, addresses, topics)]
+                found.extend(write_log(log, payload, index) for log in matching)
+            if len(found) > MAXIMUM_LOGS:
+                raise wrong_argument(f"more than {MAXIMUM_LOGS} logs; ask for fewer blocks")
+        return found
+
+    # --- reading arguments -------------------------------------------------------------------------------------
+
+    def _latest(self) -> ExecutionPayload:
+        return self._records.known_payload(self._head.head)
+
+    def _view(self, tag: Any) -> HeadView:
+        return HeadView(self._records, self._chain_id, self._tagged(tag))
+
+    def _tagged(self, tag: Any) -> ExecutionPayload:
+        payload = self._find_tag(tag)
+        if payload is None:
+            raise wrong_argument("the block is not known")
+        return payload
+
+    def _find_tag(self, tag: Any) -> ExecutionPayload | None:
+        """Return the payload that a tag, a number or an EIP-1898 object names."""
+        if isinstance(tag, dict):
+            if "blockHash" in tag:
+                return self._records.payload(read_fixed(tag["blockHash"], "block hash", 32))
+            tag = tag.get("blockNumber")
+        named = {
+            "latest": self._head.head,
+            "pending": self._head.head,
+            "safe": self._head.safe,
+            "finalized": self._head.finalized,
+        }
+        if isinstance(tag, str) and tag in named:
+            block_hash: Hash32 | None = named[tag]
+        else:
+            number = 0 if tag == "earliest" else read_quantity(tag, "block")
+            block_hash = self._records.canonical(number) if number < 2**64 else None
+        return None if block_hash is None else self._records.payload(block_hash)
+
+    def _read_call(self, call: Any) -> Call:
+        fields = read_object(call, "call")
+        gas_limit = self._latest().gas_limit
+        gas = read_quantity(fields["gas"], "gas") if fields.get("gas") else gas_limit
+        recipient = fields.get("to")
+        data = fields.get("input", fields.get("data")) or "0x"
+        return Call(
+            sender=read_address(fields.get("from") or write_bytes(_NOBODY)),
+            recipient=read_address(recipient) if recipient else None,
+            gas=min(gas, gas_limit),
+            value_wei=read_quantity(fields.get("value") or "0x0", "value"),
+            data=read_bytes(data, "data"),
+            access_list=_read_access_list(fields.get("accessList")),
+        )
+
+    def _block(self, payload: ExecutionPayload, full: Any) -> dict[str, Any]:
+        if full is not True:
+            hashes = [receipt.transaction_hash for receipt in self._records.receipts(payload.block_hash)]
+            return write_block(payload, [write_bytes(digest) for digest in hashes])
+        transactions = [
+            write_transaction(decode_transaction(raw, self._chain_id), payload, index)
+            for index, raw in enumerate(payload.transactions)
+        ]
+        return write_block(payload, transactions)
+
+    def _range(self, wanted: Any) -> Iterator[ExecutionPayload]:
+        if wanted.get("blockHash") is not None:
+            yield self._tagged({"blockHash": wanted["blockHash"]})
+            return
+        first = self._tagged(wanted.get("fromBlock") or "latest").number
+        last_tag = wanted.get("toBlock") or "latest"
+        last_payload = self._find_tag(last_tag)
+        last = self._latest().number if last_payload is None else last_payload.number
+        if last - first >= MAXIMUM_LOG_RANGE:
+            raise wrong_argument(f"the range holds more than {MAXIMUM_LOG_RANGE} blocks")
+        for number in range(first, last + 1):
+            yield self._tagged(hex(number))
+
+
+def _read_access_list(value: Any) -> tuple[tuple[Address, tuple[int, ...]], ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list) or len(value) > _MAXIMUM_ACCESS_ENTRIES:
+        raise wrong_argument("the access list is no list or too long")
+    entries: list[tuple[Address, tuple[int, ...]]] = []
+    for entry in value:
+        fields = read_object(entry, "access list entry")
+        keys = fields.get("storageKeys", [])
+        if not isinstance(keys, list) or len(keys) > _MAXIMUM_ACCESS_ENTRIES:
+            raise wrong_argument("the storage keys are no list or too many")
+        slots = tuple(int.from_bytes(read_fixed(key, "storage key", 32), "big") for key in keys)
+        entries.append((read_address(fields.get("address")), slots))
+    return tuple(entries)
+
+
+def _may_hold(
+    payload: ExecutionPayload, addresses: tuple[Address, ...], topics: tuple[tuple[Hash32, ...], ...]
+) -> bool:
+    """Say whether the block's bloom filter leaves a match possible."""
+    bloom = int.from_bytes(payload.logs_bloom, "big")
+
+    def possible(entry: bytes) -> bool:
+        bits = int.from_bytes(logs_bloom([Log(entry, (), b"", b"", 0)]), "big")
+        return bloom & bits == bits
+
+    if addresses and not any(possible(address) for address in addresses):
+        return False
+    return all(not place or any(possible(topic) for topic in place) for place in topics)
+
+
+def _matches(log: Log, addresses: tuple[Address, ...], topics: tuple[tuple[Hash32, ...], ...]) -> bool:
+    if addresses and log.address not in addresses:
+        return False
+    if len(log.topics) < len(topics):
+        return False
+    return all(not place or topic in place for place, topic in zip(topics, log.topics, strict=False))
+
+
+def _constant(value: Any) -> Callable[..., Any]:
+    return lambda _queries: value
+
+
+_METHODS: dict[str, tuple[Callable[..., Any], int, int]] = {
+    "eth_chainId": (Queries.chain_id, 0, 0),
+    "eth_blockNumber": (Queries.block_number, 0, 0),
+    "eth_getBlockByNumber": (Queries.block_by_number, 1, 2),
+    "eth_getBlockByHash": (Queries.block_by_hash, 1, 2),
+    "eth_getBlockReceipts": (Queries.block_receipts, 1, 1),
+    "eth_getBalance": (Queries.balance, 1, 2),
+    "eth_getTransactionCount": (Queries.transaction_count, 1, 2),
+    "eth_getCode": (Queries.code, 1, 2),
+    "eth_getStorageAt": (Queries.storage, 2, 3),
+    "eth_call": (Queries.call, 1, 2),
+    "eth_estimateGas": (Queries.estimate, 1, 2),
+    "eth_gasPrice": (Queries.gas_price, 0, 0),
+    "eth_maxPriorityFeePerGas": (Queries.tip, 0, 0),
+    "eth_feeHistory": (Queries.fee_history, 2, 3),
+    "eth_sendRawTransaction": (Queries.send, 1, 1),
+    "eth_getTransactionReceipt": (Queries.receipt, 1, 1),
+    "eth_getTransactionByHash": (Queries.transaction, 1, 1),
+    "eth_getLogs": (Queries.logs, 1, 1),
+    "eth_syncing": (_constant(False), 0, 0),
+    "eth_accounts": (_constant([]), 0, 0),
+    "net_version": (Queries.network, 0, 0),
+    "net_listening": (_constant(True), 0, 0),
+    "web3_clientVersion": (_constant("learnchain-pyevm/0.1.0"), 0, 0),
+}
+ETHEREUM_METHODS = tuple(_METHODS)

@@ -1,0 +1,123 @@
+"""Look at the state after one payload, and run calls on it that leave no trace."""
+
+from dataclasses import dataclass, replace
+
+from eth.abc import ComputationAPI, StateAPI
+from eth.exceptions import Revert
+from eth.vm.forks.prague.transactions import PragueTransactionBuilder
+from eth.vm.spoof import SpoofTransaction
+from eth_utils import ValidationError
+
+from learnchain.execution.door import Reverted
+from learnchain.execution.pyevm.execution import Overlay, environment_of, gas_used_by, open_state
+from learnchain.execution.pyevm.records import Records
+from learnchain.execution.pyevm.transactions import floor_gas, invalid
+from learnchain.primitives.codec import Address, Hash32
+from learnchain.primitives.payload import ExecutionPayload
+from learnchain.primitives.rejection import Rejected, RejectionReason
+
+_PLAIN_TRANSFER_GAS = 21_000
+_STIPEND_GAS = 2_300
+_ESTIMATE_ERROR_PERCENT = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Describe a call that is simulated; the sender needs no key, and gas is free."""
+
+    sender: Address
+    recipient: Address | None
+    gas: int
+    value_wei: int
+    data: bytes
+    access_list: tuple[tuple[Address, tuple[int, ...]], ...] = ()
+
+
+class HeadView:
+    """Read the accounts of one payload's state; nothing that happens here is ever written."""
+
+    __slots__ = ("_chain_id", "_payload", "_records", "_state")
+
+    def __init__(self, records: Records, chain_id: int, payload: ExecutionPayload) -> None:
+        self._records = records
+        self._chain_id = chain_id
+        self._payload = payload
+        self._state: StateAPI | None = None
+
+    def account(self, address: Address) -> tuple[int, int]:
+        """Return nonce and balance in wei of an address."""
+        state = self._read()
+        return int(state.get_nonce(address)), int(state.get_balance(address))
+
+    def code(self, address: Address) -> bytes:
+        """Return the code of an address."""
+        return bytes(self._read().get_code(address))
+
+    def storage(self, address: Address, slot: int) -> Hash32:
+        """Return one storage word of a contract."""
+        return int(self._read().get_storage(address, slot)).to_bytes(32, "big")
+
+    def call(self, call: Call) -> bytes:
+        """Return what a call gives; raise `Reverted` when the contract refuses."""
+        return bytes(_checked(self._run(call)).output)
+
+    def estimate(self, call: Call) -> int:
+        """Return gas that suffices for a call, at most a few per cent above the least that does."""
+        if call.recipient is not None and not call.data and not self.code(call.recipient):
+            _checked(self._run(replace(call, gas=_PLAIN_TRANSFER_GAS)))
+            return _PLAIN_TRANSFER_GAS
+        computation = _checked(self._run(call))
+        used = gas_used_by(call, computation)
+        low, high = used - 1, call.gas
+        likely = (used + int(computation.get_gas_refund()) + _STIPEND_GAS) * 64 // 63
+        while high - low > max(high * _ESTIMATE_ERROR_PERCENT // 100, 1):
+            middle = likely if low < likely < high else (low + high) // 2
+            if self._suffices(replace(call, gas=middle)):
+                high = middle
+            else:
+                low = middle
+            likely = 0
+        return max(high, floor_gas(call.data))
+
+    def _suffices(self, call: Call) -> bool:
+        try:
+            return not self._run(call).is_error
+        except Rejected:
+            return False
+
+    def _read(self) -> StateAPI:
+        if self._state is None:
+            self._state = self._open()
+        return self._state
+
+    def _open(self) -> StateAPI:
+        environment = replace(environment_of(self._payload), base_fee_wei=0)
+        hashes = self._records.ancestors(self._payload.parent_hash)
+        return open_state(Overlay(self._records), self._payload.state_root, self._chain_id, environment, hashes)
+
+    def _run(self, call: Call) -> ComputationAPI:
+        state = self._open()
+        unsigned = PragueTransactionBuilder.new_unsigned_dynamic_fee_transaction(
+            chain_id=self._chain_id,
+            nonce=state.get_nonce(call.sender),
+            max_priority_fee_per_gas=0,
+            max_fee_per_gas=0,
+            gas=call.gas,
+            to=call.recipient or b"",
+            value=call.value_wei,
+            data=call.data,
+            access_list=call.access_list,
+        )
+        try:
+            return state.apply_transaction(SpoofTransaction(unsigned, from_=call.sender))
+        except ValidationError as error:
+            raise invalid(f"the call cannot run: {error}") from error
+
+
+def _checked(computation: ComputationAPI) -> ComputationAPI:
+    if not computation.is_error:
+        return computation
+    if isinstance(computation.error, Revert):
+        raise Reverted(bytes(computation.output), "execution reverted")
+    detail = f"execution failed: {type(computation.error).__name__} {computation.error}"
+    raise Rejected(RejectionReason.EXECUTION_REVERTED, detail)
