@@ -1,0 +1,197 @@
+"""Build the torch module of a specification, draw its first parameters from a seed, read and write its weights."""
+
+from collections.abc import Callable, Mapping
+from math import prod, sqrt
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from typing_extensions import override
+
+from learnchain.learning.safe_tensors import Array, read_header, read_tensor, write_tensors
+from learnchain.primitives.hashing import shake256
+from learnchain.primitives.model_costs import model_bytes, tensors
+from learnchain.primitives.model_specification import (
+    INPUT,
+    Layer,
+    ModelSpecification,
+    inputs_of,
+    layer_shapes,
+    settings_of,
+)
+from learnchain.primitives.rejection import Rejected, RejectionReason
+
+Weights = Mapping[str, Array]
+"""Float32 arrays by their name in torch's state_dict, in its order."""
+_HEADER_ALLOWANCE_BYTES = 1 << 20
+
+
+class Add(nn.Module):
+    """Add the outputs of several layers."""
+
+    @override
+    def forward(self, *received: torch.Tensor) -> torch.Tensor:
+        """Return the sum in the order of the inputs."""
+        total = received[0]
+        for other in received[1:]:
+            total = total + other
+        return total
+
+
+class Concat(nn.Module):
+    """Join the outputs of several layers along the channels."""
+
+    @override
+    def forward(self, *received: torch.Tensor) -> torch.Tensor:
+        """Return the joined tensor."""
+        return torch.cat(received, dim=1)
+
+
+class GraphModel(nn.Module):
+    """Run the layers of a specification in order, each on the layers it names."""
+
+    def __init__(self, specification: ModelSpecification) -> None:
+        super().__init__()
+        shapes, sources = layer_shapes(specification), inputs_of(specification)
+        last_reader = {name: index for index, names in enumerate(sources) for name in names}
+        self._plan: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = []
+        for index, (layer, names) in enumerate(zip(specification.layers, sources, strict=True)):
+            self.add_module(layer.name, _module(layer, shapes[names[0]]))
+            done = tuple(sorted({name for name in names if last_reader[name] == index}))
+            self._plan.append((layer.name, names, done))
+
+    @override
+    def forward(self, sample: torch.Tensor) -> torch.Tensor:
+        """Return the logits of a batch; outputs that nothing reads any more are dropped at once."""
+        outputs = {INPUT: sample}
+        name, modules = INPUT, self._modules
+        for name, sources, done in self._plan:
+            module = modules[name]
+            assert module is not None
+            result = module(*[outputs[source] for source in sources])
+            for source in done:
+                del outputs[source]
+            outputs[name] = result
+        return outputs[name]
+
+
+def build_model(specification: ModelSpecification) -> GraphModel:
+    """Return the torch module of a valid specification, its parameters not yet set."""
+    return GraphModel(specification)
+
+
+def initial_weights(specification: ModelSpecification, seed: bytes) -> dict[str, Array]:
+    """Return the parameters that a seed determines: uniform within Kaiming's bound, from SHAKE-256 (the round).
+
+    A 32-bit integer of the stream becomes (2 u + 1 - 2**32) / 2**32 * bound, rounded once to float32, so that the
+    same seed gives the same bits everywhere; torch's own random stream is not asked.
+    """
+    weights: dict[str, Array] = {}
+    for tensor in tensors(specification):
+        part = tensor.name.rpartition(".")[2]
+        if part == "weight" and len(tensor.shape) > 1:
+            bound = sqrt(6.0 / prod(tensor.shape[1:]))
+            weights[tensor.name] = _uniform(tensor.name, seed, tensor.shape, bound)
+        elif part in ("weight", "running_var"):
+            weights[tensor.name] = np.ones(tensor.shape, dtype=np.float32)
+        else:
+            weights[tensor.name] = np.zeros(tensor.shape, dtype=np.float32)
+    return weights
+
+
+def set_weights(model: nn.Module, weights: Weights) -> None:
+    """Copy arrays into a module; names and shapes have been checked against its specification."""
+    state = model.state_dict()
+    with torch.no_grad():
+        for name, array in weights.items():
+            state[name].copy_(torch.from_numpy(np.ascontiguousarray(array)))
+
+
+def weights_of(model: nn.Module, specification: ModelSpecification) -> dict[str, Array]:
+    """Return the module's tensors as arrays that share its memory."""
+    state = model.state_dict()
+    return {tensor.name: state[tensor.name].detach().numpy() for tensor in tensors(specification)}
+
+
+def save_weights(path: Path, weights: Weights) -> None:
+    """Write weights as safetensors; equal weights give equal bytes and so an equal CID."""
+    write_tensors(path, weights)
+
+
+def load_weights(path: Path, specification: ModelSpecification) -> dict[str, Array]:
+    """Return the finite float32 weights of exactly this model, or say what is wrong before a tensor is read."""
+    malformed = RejectionReason.WEIGHTS_MALFORMED
+    entries = read_header(path, model_bytes(specification) + _HEADER_ALLOWANCE_BYTES, malformed)
+    expected = {tensor.name: tensor.shape for tensor in tensors(specification)}
+    if set(entries) != set(expected):
+        raise Rejected(malformed, f"wrong or missing tensors: {sorted(set(entries) ^ set(expected))[:4]}")
+    for name, shape in expected.items():
+        if entries[name].dtype != "F32":
+            raise Rejected(malformed, f"{name} is {entries[name].dtype}, not F32")
+        if entries[name].shape != shape:
+            detail = f"{name} is {entries[name].shape}, the specification says {shape}"
+            raise Rejected(RejectionReason.MODEL_SHAPE_MISMATCH, detail)
+    weights = {name: read_tensor(path, entries[name]) for name in expected}
+    check_finite(weights)
+    return weights
+
+
+def check_finite(weights: Weights) -> None:
+    """Refuse a NaN or an infinity."""
+    for name, array in weights.items():
+        if not np.isfinite(array).all():
+            raise Rejected(RejectionReason.WEIGHTS_NOT_FINITE, f"{name} holds a NaN or an infinity")
+
+
+def _uniform(name: str, seed: bytes, shape: tuple[int, ...], bound: float) -> Array:
+    drawn = np.frombuffer(shake256(f"initialise/{name}", seed, 4 * prod(shape)), dtype="<u4").astype(np.float64)
+    return ((2 * drawn + (1 - 2.0**32)) * (bound / 2.0**32)).astype(np.float32).reshape(shape)
+
+
+def _module(layer: Layer, received: tuple[int, ...]) -> nn.Module:
+    builder = _BUILDERS.get(layer.kind)
+    settings = settings_of(layer)
+    if builder is not None:
+        return builder(settings, received)
+    kind = getattr(nn, layer.kind)
+    if layer.kind.startswith("Conv"):
+        return _convolution(layer.kind, settings, received[0])
+    if layer.kind.startswith("BatchNorm"):
+        return kind(received[0])
+    return kind(
+        kernel_size=settings["kernel_size"], stride=settings["stride"] or None, padding=settings.get("padding", 0)
+    )
+
+
+def _convolution(kind: str, settings: Mapping[str, int], channels: int) -> nn.Module:
+    names = ("kernel_size", "stride", "padding", "output_padding", "groups")
+    chosen = {name: settings[name] for name in names if name in settings}
+    return nn.utils.skip_init(
+        getattr(nn, kind), channels, settings["out_channels"], bias=bool(settings["bias"]), **chosen
+    )
+
+
+def _linear(settings: Mapping[str, int], received: tuple[int, ...]) -> nn.Module:
+    return nn.utils.skip_init(nn.Linear, received[0], settings["out_features"], bias=bool(settings["bias"]))
+
+
+def _zero_padding(settings: Mapping[str, int], _received: tuple[int, ...]) -> nn.Module:
+    before, after = settings["before"], settings["after"]
+    return nn.ZeroPad2d((before, after, before, after))
+
+
+_BUILDERS: Mapping[str, Callable[[Mapping[str, int], tuple[int, ...]], nn.Module]] = {
+    "Linear": _linear,
+    "ReLU": lambda _settings, _received: nn.ReLU(),
+    "Sigmoid": lambda _settings, _received: nn.Sigmoid(),
+    "Tanh": lambda _settings, _received: nn.Tanh(),
+    "AdaptiveAvgPool2d": lambda settings, _received: nn.AdaptiveAvgPool2d(settings["output_size"]),
+    "Upsample": lambda settings, _received: nn.Upsample(scale_factor=settings["scale_factor"], mode="nearest"),
+    "ZeroPad2d": _zero_padding,
+    "Flatten": lambda _settings, _received: nn.Flatten(),
+    "Dropout": lambda settings, _received: nn.Dropout(settings["percent"] / 100),
+    "Add": lambda _settings, _received: Add(),
+    "Concat": lambda _settings, _received: Concat(),
+}
+"""Kinds whose constructor differs from torch's common one; the rest is built by name."""

@@ -1,0 +1,290 @@
+"""Train a model: the one loop of the project, its seeds derived from the miner's `work_id` (the round, DESIGN 2).
+
+Initialisation, batch order and dropout come from SHAKE-256 of `work_id`, so a trajectory belongs to one miner at one
+height; the number of epochs is fixed before the first step; with one thread the run is bit-identical in any process
+on the same instruction set. The loop never learns which chain it serves: it reads `TrainingTerms` and nothing else.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from learnchain.learning.data import DataSet, permutation
+from learnchain.learning.model import build_model, check_finite, initial_weights, set_weights, weights_of
+from learnchain.learning.safe_tensors import Array
+from learnchain.learning.trace import Trace, TraceWriter, read_state, state_leaf, state_path
+from learnchain.learning.watermark import WatermarkTerm
+from learnchain.primitives.hashing import shake256
+from learnchain.primitives.model_specification import ModelSpecification, output_shape
+from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.primitives.task_specification import Optimiser
+from learnchain.primitives.training_terms import Free, HyperParameters, Watermark
+
+MILLION = 1_000_000
+_CACHED_BYTES = 1 << 28
+"""Samples are converted to float32 once when they fit into this, else batch by batch; the bits are the same."""
+_MEASURED_STEP = 8
+"""Loss and accuracy are read off every so many steps, so that watching training does not slow it down."""
+_PROGRESS_SECONDS = 0.2
+
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingPlan:
+    """Hold everything that determines a run, bit by bit, once the data are given."""
+
+    specification: ModelSpecification
+    optimiser: Optimiser
+    hyper_parameters: HyperParameters
+    terms: Free | Watermark
+    work_id: bytes
+    checkpoint_interval_steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Say how far a run is; loss and accuracy are means over the epoch's measured batches, for display only."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    loss: float
+    accuracy: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingResult:
+    """Hold the outcome: weights, the trace over all states, what was finished, and where the seconds went."""
+
+    weights: dict[str, Array]
+    trace: Trace
+    epochs: int
+    steps: int
+    loss: float
+    accuracy: float
+    training_seconds: float
+    trace_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Watcher:
+    """Bring in what the loop may not reach for: the clock, a listener, and two ways to stop.
+
+    `finish_early` is asked after each epoch: the finished epochs then are the run (DLBC, Assumption 2).
+    `abandon` is asked at each step: nothing remains of the run.
+    """
+
+    clock: Clock
+    progress: Callable[[Progress], None] = lambda _progress: None
+    finish_early: Callable[[], bool] = lambda: False
+    abandon: Callable[[], bool] = lambda: False
+
+
+def configure_torch(threads: int = 1) -> None:
+    """Pin what the bits of training depend on: one thread, deterministic algorithms, full float32 products."""
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True)
+    # Filling fresh memory guards against reading it uninitialised; it costs a pass over every buffer.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # pyrefly: ignore[missing-attribute]
+    torch.set_float32_matmul_precision("highest")
+
+
+def train(plan: TrainingPlan, data: DataSet, watcher: Watcher, directory: Path | None = None) -> TrainingResult:
+    """Train for the planned epochs; states go to `directory`, or are only hashed when there is none."""
+    run, writer = TrainingRun(plan, data), TraceWriter(directory)
+    epochs, started, trace_seconds = plan.hyper_parameters.epochs, watcher.clock(), 0.0
+    shown, loss, accuracy, epoch = started, 0.0, 0.0, 0
+
+    def keep() -> float:
+        before = watcher.clock()
+        writer.add(run.step, run.state())
+        return watcher.clock() - before
+
+    trace_seconds += keep()
+    for epoch in range(1, epochs + 1):
+        meter = _Meter()
+        for rows in run.batches(epoch - 1):
+            run.advance(rows, meter)
+            if run.step % plan.checkpoint_interval_steps == 0:
+                trace_seconds += keep()
+            if watcher.abandon():
+                raise Unavailable("the training was cancelled")
+            now = watcher.clock()
+            if now - shown >= _PROGRESS_SECONDS:
+                shown, (loss, accuracy) = now, meter.means()
+                total = epochs * run.steps_per_epoch
+                watcher.progress(Progress(epoch, epochs, run.step, total, loss, accuracy, now - started))
+        loss, accuracy = meter.means()
+        total = epochs * run.steps_per_epoch
+        watcher.progress(Progress(epoch, epochs, run.step, total, loss, accuracy, watcher.clock() - started))
+        if watcher.finish_early():
+            break
+    trace_seconds += keep()
+    check_finite(run.weights())
+    seconds = watcher.clock() - started
+    return TrainingResult(
+        run.weights(), writer.finish(), epoch, run.step, loss, accuracy, seconds - trace_seconds, trace_seconds
+    )
+
+
+def probe(plan: TrainingPlan, data: DataSet, clock: Clock) -> float:
+    """Return the seconds of one epoch, from which a miner chooses the number of epochs (DLBC, phase 1)."""
+    run, started, meter = TrainingRun(plan, data), clock(), _Meter()
+    for rows in run.batches(0):
+        run.advance(rows, meter)
+    return clock() - started
+
+
+def replay_segment(plan: TrainingPlan, data: DataSet, trace: Trace, index: int, directory: Path) -> None:
+    """Train from published state `index` to the next one; refuse a trace whose next state is another one."""
+    run = TrainingRun(plan, data)
+    first, following = trace.leaves[index], trace.leaves[index + 1]
+    if index == 0 and (first.step != 0 or state_leaf(0, run.state()) != first):
+        raise Rejected(RejectionReason.TRACE_MISMATCH, "the run does not start at the derived initialisation")
+    if not 0 < following.step - first.step <= plan.checkpoint_interval_steps:
+        raise Rejected(RejectionReason.TRACE_MISMATCH, "two states lie further apart than the checkpoint interval")
+    run.restore(first.step, read_state(state_path(directory, index), first, run.state_shapes()))
+    while run.step < following.step:
+        epoch, position = divmod(run.step, run.steps_per_epoch)
+        for rows in list(run.batches(epoch))[position : position + following.step - run.step]:
+            run.advance(rows, _Meter())
+    if state_leaf(run.step, run.state()) != following:
+        raise Rejected(RejectionReason.TRACE_MISMATCH, f"step {following.step} does not follow from step {first.step}")
+
+
+class TrainingRun:
+    """Hold the full training state of one run and advance it batch by batch."""
+
+    def __init__(self, plan: TrainingPlan, data: DataSet) -> None:
+        _check_fit(plan, data)
+        self.step = 0
+        self._plan = plan
+        self._model = build_model(plan.specification)
+        set_weights(self._model, initial_weights(plan.specification, plan.work_id))
+        self._model.train()
+        self._optimiser = _optimiser(plan, self._model)
+        self._term = _term(plan, self._model)
+        self._drops = any(layer.kind == "Dropout" for layer in plan.specification.layers)
+        self._inputs = torch.from_numpy(np.ascontiguousarray(data.inputs))
+        if data.inputs.size * 4 <= _CACHED_BYTES:
+            self._inputs = to_float(self._inputs)
+        self._labels = torch.from_numpy(data.labels.astype(np.int64))
+        batch = plan.hyper_parameters.batch_size
+        # A last batch of a single row is left out: batch normalisation is not defined on it.
+        self.steps_per_epoch = max(1, len(data) // batch + (len(data) % batch > 1))
+
+    def batches(self, epoch: int) -> Iterator[torch.Tensor]:
+        """Return the rows of each step of an epoch, in the order that `work_id` draws."""
+        seed = self._plan.work_id + epoch.to_bytes(8, "big")
+        order = torch.from_numpy(permutation("batch-order", seed, len(self._labels)))
+        return iter(order.split(self._plan.hyper_parameters.batch_size)[: self.steps_per_epoch])
+
+    def advance(self, rows: torch.Tensor, meter: "_Meter") -> None:
+        """Take one step of the optimiser."""
+        if self._drops:
+            seed = shake256("dropout", self._plan.work_id + self.step.to_bytes(8, "big"), 7)
+            torch.manual_seed(int.from_bytes(seed, "big"))
+        labels = self._labels[rows]
+        logits = self._model(to_float(self._inputs[rows]))
+        loss = functional.cross_entropy(logits, labels)
+        target = loss if self._term is None else self._term.total(loss)
+        self._optimiser.zero_grad()
+        target.backward()
+        self._optimiser.step()
+        if self.step % _MEASURED_STEP == 0:
+            meter.add(loss.item(), (logits.argmax(1) == labels).float().mean().item())
+        self.step += 1
+
+    def weights(self) -> dict[str, Array]:
+        """Return the model's tensors; they share memory with the run."""
+        return weights_of(self._model, self._plan.specification)
+
+    def state(self) -> dict[str, Array]:
+        """Return the full training state in its canonical order; the arrays share memory with the run."""
+        state = self.weights()
+        for name, parameter in self._model.named_parameters():
+            memory = self._optimiser.state[parameter]
+            for part in _MEMORY_PARTS:
+                if part in memory:
+                    state[f"{part}/{name}"] = memory[part].numpy()
+        return state
+
+    def state_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shapes that a published state must have."""
+        return {name: array.shape for name, array in self.state().items()}
+
+    def restore(self, step: int, state: dict[str, Array]) -> None:
+        """Continue from a state of the same plan."""
+        self.step = step
+        for name, target in self.state().items():
+            target[...] = state[name]
+        for memory in self._optimiser.state.values():
+            if "step" in memory:
+                memory["step"].fill_(step)
+
+
+_MEMORY_PARTS = ("momentum_buffer", "exp_avg", "exp_avg_sq")
+
+
+class _Meter:
+    """Collect the loss and accuracy of measured batches."""
+
+    def __init__(self) -> None:
+        self._loss, self._accuracy, self._count = 0.0, 0.0, 0
+
+    def add(self, loss: float, accuracy: float) -> None:
+        self._loss += loss
+        self._accuracy += accuracy
+        self._count += 1
+
+    def means(self) -> tuple[float, float]:
+        return self._loss / max(self._count, 1), self._accuracy / max(self._count, 1)
+
+
+def to_float(inputs: torch.Tensor) -> torch.Tensor:
+    """Return samples as the model reads them: bytes divided by 256, which is exact."""
+    return inputs if inputs.dtype == torch.float32 else inputs.to(torch.float32).mul_(1 / 256)
+
+
+def _term(plan: TrainingPlan, model: torch.nn.Module) -> WatermarkTerm | None:
+    return WatermarkTerm(plan.terms, plan.specification, model) if isinstance(plan.terms, Watermark) else None
+
+
+def _optimiser(plan: TrainingPlan, model: torch.nn.Module) -> torch.optim.Optimizer:
+    """Return the optimiser with its memory set to zeros, so that a first step and a resumed one are the same."""
+    chosen, parameters = plan.hyper_parameters, list(model.parameters())
+    rate, decay = chosen.learning_rate_millionths / MILLION, chosen.weight_decay_millionths / MILLION
+    momentum = chosen.momentum_millionths / MILLION
+    if plan.optimiser is Optimiser.ADAM:
+        adam = torch.optim.Adam(parameters, lr=rate, weight_decay=decay, betas=(0.9, 0.999), fused=True)
+        for parameter in parameters:
+            adam.state[parameter] = {
+                "step": torch.zeros(()),
+                "exp_avg": torch.zeros_like(parameter),
+                "exp_avg_sq": torch.zeros_like(parameter),
+            }
+        return adam
+    descent = torch.optim.SGD(parameters, lr=rate, momentum=momentum, weight_decay=decay, fused=True)
+    if momentum:
+        for parameter in parameters:
+            descent.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return descent
+
+
+def _check_fit(plan: TrainingPlan, data: DataSet) -> None:
+    if data.sample_shape != tuple(plan.specification.input_shape):
+        detail = f"samples of {data.sample_shape} do not fit a model for {plan.specification.input_shape}"
+        raise Rejected(RejectionReason.MODEL_SHAPE_MISMATCH, detail)
+    classes, *places = output_shape(plan.specification)
+    if tuple(data.labels.shape[1:]) != tuple(places) or int(data.labels.max()) >= classes:
+        detail = f"labels up to {data.labels.max()} of shape {data.labels.shape[1:]} do not fit the model's output"
+        raise Rejected(RejectionReason.MODEL_SHAPE_MISMATCH, detail)
+    if plan.hyper_parameters.epochs < 1 or plan.hyper_parameters.batch_size < 1 or plan.checkpoint_interval_steps < 1:
+        raise Rejected(RejectionReason.HYPERPARAMETER_OUT_OF_RANGE, "epochs, batch size and interval start at one")

@@ -1,0 +1,127 @@
+r"""Embed and check a miner's watermark as DLBC IV-C writes it (`paper` mode); DESIGN section 5 says what it is worth.
+
+Reading DLBC-R14. The paper: "a binary matrix of n columns and m rows ... each column of the matrix should contain
+only one 1 ... If the i-th bit of the hash is 0, the first row of the i-th column is 1; if [it] is 1, the second row".
+So two rows carry everything: with $\bar w$ the mean over a layer's filters (Uchida et al., cited as [1]) and $X$ the
+matrix, the confidences are $y_j = \sigma(z_j)$, $z_j = \sum_i X_{ji} \bar w_i$, and the target is 1 for both rows. "Only
+if the confidence level of all watermark elements is higher than 0.9999" the mark counts.
+
+The paper does not print $E_R$. Uchida's cross-entropy $-\sum_j \log y_j$ has a gradient of 1e-4 where the rule wants
+it: on the digits CNN (SGD) it stays below 0.998 for twelve epochs at lambda 0.01 to 1, embeds at 10 for about three
+points of accuracy, and destroys the model at 100. We take $E_R = \sum_j \max(0, \mathrm{logit}(t) + 1 - z_j)$, whose
+gradient does not fade and which is zero once the rule holds with a margin: lambda 0.1 embeds in three epochs.
+
+The paper names no layer: we take the hidden layer with the longest mean vector, the first of equals, transposed
+convolutions left out (the only layer, if there is one). Bits beyond its length are dropped, columns beyond the bits
+are zero. Lambda and threshold come from the terms.
+
+The decision is exact: means are compared as integers with the threshold's logit, never as binary floats.
+"""
+
+from dataclasses import dataclass
+from decimal import Decimal
+from math import prod
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from learnchain.learning.model import Weights
+from learnchain.learning.safe_tensors import Array
+from learnchain.primitives.citation import equation
+from learnchain.primitives.model_costs import Tensor, tensors
+from learnchain.primitives.model_specification import ModelSpecification
+from learnchain.primitives.numbers import CONTEXT, logarithm
+from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.primitives.training_terms import Watermark
+
+MILLION = 1_000_000
+_FRACTION_BITS = 32
+"""Weights are rounded to multiples of 2**-32 for the decision: far finer than any training step."""
+_WEIGHT_LIMIT = 256.0
+"""Larger weights count as this much, so that the integer sums cannot overflow."""
+
+
+@dataclass(frozen=True, slots=True)
+class WatermarkCheck:
+    """Hold the decision and, for display only, the confidence of each effective row."""
+
+    matches: bool
+    confidences: tuple[float, ...]
+
+
+@equation("dlbc", 7, r"E(w) = E_0(w) + \lambda \times E_R(w)")
+def total_loss(original: torch.Tensor, strength: float, regulariser: torch.Tensor) -> torch.Tensor:
+    r"""Return $E(w) = E_0(w) + \lambda E_R(w)$: the task's loss, lambda, and the watermark's cross-entropy."""
+    return original + strength * regulariser
+
+
+def marked_tensor(specification: ModelSpecification) -> Tensor:
+    """Return the weight that carries the mark: the longest mean vector among hidden layers, the first of equals."""
+    transposed = {layer.name for layer in specification.layers if layer.kind.startswith("ConvTranspose")}
+    candidates = [
+        tensor
+        for tensor in tensors(specification)
+        if len(tensor.shape) > 1 and tensor.name.rpartition(".")[0] not in transposed
+    ]
+    hidden = candidates[:-1] or candidates
+    if not hidden:
+        raise Rejected(RejectionReason.MODEL_SHAPE_MISMATCH, "the model has no weights that could carry a watermark")
+    return max(hidden, key=_mean_length)
+
+
+def watermark_matrix(bits: bytes, length: int) -> Array:
+    """Return the two effective rows over the mean weights; a row that no bit selects is left out."""
+    values = np.unpackbits(np.frombuffer(bits, dtype=np.uint8))[:length]
+    rows = np.zeros((2, length), dtype=np.float32)
+    rows[values, np.arange(len(values))] = 1
+    return rows[rows.any(axis=1)]
+
+
+class WatermarkTerm:
+    """Give the training loop the regulariser of one run."""
+
+    def __init__(self, terms: Watermark, specification: ModelSpecification, model: nn.Module) -> None:
+        marked = marked_tensor(specification)
+        self.strength = terms.strength_millionths / MILLION
+        self._weight = model.get_parameter(marked.name)
+        self._target = float(_logit(terms.threshold_millionths)) + 1
+        self._matrix = torch.from_numpy(watermark_matrix(terms.bits, _mean_length(marked)))
+
+    def total(self, original: torch.Tensor) -> torch.Tensor:
+        """Return the loss that training descends."""
+        return total_loss(original, self.strength, self.regulariser())
+
+    def regulariser(self) -> torch.Tensor:
+        r"""Return $E_R = \sum_j \max(0, \mathrm{logit}(t) + 1 - (X \bar w)_j)$."""
+        means = self._weight.mean(dim=0).flatten()
+        return functional.relu(self._target - self._matrix @ means).sum()
+
+
+def check_watermark(weights: Weights, specification: ModelSpecification, terms: Watermark) -> WatermarkCheck:
+    """Return whether every element's confidence lies above the threshold, decided in integers (DLBC IV-C2)."""
+    marked = marked_tensor(specification)
+    filters = marked.shape[0]
+    clipped = np.clip(weights[marked.name].astype(np.float64), -_WEIGHT_LIMIT, _WEIGHT_LIMIT)
+    steps = np.rint(clipped * 2.0**_FRACTION_BITS).astype(np.int64)
+    totals = [int(total) for total in steps.sum(axis=0).reshape(-1)]
+    needed = _logit(terms.threshold_millionths) * filters * (1 << _FRACTION_BITS)
+    forms = [
+        sum(total for total, chosen in zip(totals, row, strict=True) if chosen)
+        for row in watermark_matrix(terms.bits, len(totals))
+    ]
+    scale = float(filters) * 2.0**_FRACTION_BITS
+    shown = tuple(float(1 / (1 + np.exp(-np.clip(form / scale, -700, 700)))) for form in forms)
+    return WatermarkCheck(bool(forms) and all(Decimal(form) > needed for form in forms), shown)
+
+
+def _logit(threshold_millionths: int) -> Decimal:
+    if not 0 < threshold_millionths < MILLION:
+        detail = f"the confidence threshold is {threshold_millionths} millionths"
+        raise Rejected(RejectionReason.TASK_NUMBER_OUT_OF_RANGE, detail)
+    return logarithm(CONTEXT.divide(Decimal(threshold_millionths), Decimal(MILLION - threshold_millionths)))
+
+
+def _mean_length(tensor: Tensor) -> int:
+    return prod(tensor.shape[1:])

@@ -1,0 +1,116 @@
+"""Encrypt data files so that one released key opens them: chunked AES-256-GCM with a committed key (the round, rule 7).
+
+AES-GCM alone does not commit to its key, so the header carries the key's hash. The file key is derived from the
+key and the header, and the header holds a keyed digest of the plaintext: the same key never meets the same nonce
+with two plaintexts, although encryption is deterministic. Files are streamed; memory stays at a few chunks.
+"""
+
+from pathlib import Path
+from typing import BinaryIO
+
+from blake3 import blake3
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from learnchain.primitives.codec import Hash32
+from learnchain.primitives.hashing import tagged_hash
+from learnchain.primitives.rejection import Rejected, RejectionReason
+
+KEY_BYTES = 32
+CHUNK_BYTES = 1 << 20
+_TAG_BYTES = 16
+_MAGIC = b"learnchain-enc-1"
+_HEADER_BYTES = len(_MAGIC) + 8 + 32 + 32
+
+
+def key_hash(key: bytes) -> Hash32:
+    """Return the commitment to a key: what a task posts and a release is checked against."""
+    _check_key(key)
+    return tagged_hash("data-key", key)
+
+
+def ciphertext_bytes(plaintext_bytes: int) -> int:
+    """Return the size of the encrypted file."""
+    chunks = max(1, -(-plaintext_bytes // CHUNK_BYTES))
+    return _HEADER_BYTES + plaintext_bytes + chunks * _TAG_BYTES
+
+
+def encrypt_stream(source: BinaryIO, target: BinaryIO, key: bytes) -> None:
+    """Encrypt a seekable source from its present position to its end."""
+    _check_key(key)
+    start, digest, size = source.tell(), blake3(key=key), 0
+    while chunk := source.read(CHUNK_BYTES):
+        digest.update(chunk)
+        size += len(chunk)
+    source.seek(start)
+    header = _MAGIC + size.to_bytes(8, "big") + key_hash(key) + digest.digest()
+    cipher = _cipher(key, header)
+    target.write(header)
+    for index in range(max(1, -(-size // CHUNK_BYTES))):
+        target.write(cipher.encrypt(_nonce(index), source.read(CHUNK_BYTES), header))
+
+
+def decrypt_stream(source: BinaryIO, target: BinaryIO, key: bytes, maximum_bytes: int) -> int:
+    """Decrypt, chunk by authenticated chunk; return the size of the plaintext, which `maximum_bytes` bounds."""
+    header = source.read(_HEADER_BYTES)
+    if len(header) != _HEADER_BYTES or not header.startswith(_MAGIC):
+        raise Rejected(RejectionReason.MALFORMED, "this is no encrypted data file")
+    size = int.from_bytes(header[len(_MAGIC) : len(_MAGIC) + 8], "big")
+    if size > maximum_bytes:
+        raise Rejected(RejectionReason.TOO_LARGE, f"the plaintext claims {size} bytes, allowed are {maximum_bytes}")
+    if key_hash(key) != header[len(_MAGIC) + 8 : len(_MAGIC) + 40]:
+        raise Rejected(RejectionReason.KEY_MISMATCH, "the file was encrypted under another key")
+    digest, cipher = blake3(key=key), _cipher(key, header)
+    remaining = size
+    for index in range(max(1, -(-size // CHUNK_BYTES))):
+        chunk = _open_chunk(source, cipher, header, index, min(remaining, CHUNK_BYTES))
+        digest.update(chunk)
+        target.write(chunk)
+        remaining -= len(chunk)
+    if source.read(1):
+        raise Rejected(RejectionReason.MALFORMED, "bytes follow the last chunk")
+    if digest.digest() != header[-32:]:
+        raise Rejected(RejectionReason.PLAINTEXT_MISMATCH, "the plaintext is not the one that the header names")
+    return size
+
+
+def encrypt_file(source: Path, target: Path, key: bytes) -> int:
+    """Encrypt a file; return the size of the ciphertext."""
+    with source.open("rb") as plain, target.open("wb") as encrypted:
+        encrypt_stream(plain, encrypted, key)
+        return encrypted.tell()
+
+
+def decrypt_file(source: Path, target: Path, key: bytes, maximum_bytes: int) -> int:
+    """Decrypt a file; nothing stays at `target` when the file is refused."""
+    partial = target.with_name(f"{target.name}.partial")
+    try:
+        with source.open("rb") as encrypted, partial.open("wb") as plain:
+            size = decrypt_stream(encrypted, plain, key, maximum_bytes)
+        partial.replace(target)
+        return size
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _open_chunk(source: BinaryIO, cipher: AESGCM, header: bytes, index: int, size: int) -> bytes:
+    sealed = source.read(size + _TAG_BYTES)
+    if len(sealed) != size + _TAG_BYTES:
+        raise Rejected(RejectionReason.MALFORMED, f"chunk {index} is cut short")
+    try:
+        return cipher.decrypt(_nonce(index), sealed, header)
+    except InvalidTag as error:
+        raise Rejected(RejectionReason.PLAINTEXT_MISMATCH, f"chunk {index} was altered") from error
+
+
+def _cipher(key: bytes, header: bytes) -> AESGCM:
+    return AESGCM(tagged_hash("data-file-key", key, header))
+
+
+def _nonce(index: int) -> bytes:
+    return index.to_bytes(12, "big")
+
+
+def _check_key(key: bytes) -> None:
+    if len(key) != KEY_BYTES:
+        raise Rejected(RejectionReason.KEY_MISMATCH, f"a data key has {KEY_BYTES} bytes, not {len(key)}")
