@@ -1,0 +1,104 @@
+"""The asynchronous engine protocol, and `WorkerEngine`, which runs a synchronous door in one thread of its own."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol, Self, TypeVar
+
+from learnchain.execution.door import EngineInfo, ExecutionDoor
+from learnchain.primitives.codec import Address, Hash32
+from learnchain.primitives.payload import ExecutionPayload, Log, PayloadAttributes, PayloadStatus
+from learnchain.primitives.rejection import Unavailable
+
+Result = TypeVar("Result")
+
+
+class ExecutionEngine(Protocol):
+    """Do what every execution engine does for consensus; the vocabulary is Ethereum's Engine API (DESIGN section 6)."""
+
+    async def capabilities(self) -> EngineInfo:
+        """Return the engine's name, rules, chain and head."""
+        ...
+
+    async def build(
+        self, parent: Hash32, attributes: PayloadAttributes, transactions: tuple[bytes, ...] = ()
+    ) -> ExecutionPayload:
+        """Build on any known payload: the given transactions first, then the pool's; what cannot run is left out."""
+        ...
+
+    async def new_payload(self, payload: ExecutionPayload, beacon_root: Hash32) -> PayloadStatus:
+        """Execute a payload in full and keep it when it is valid; a second time changes nothing."""
+        ...
+
+    async def set_head(self, head: Hash32, safe: Hash32, finalized: Hash32) -> PayloadStatus:
+        """Make a known payload the head, on whatever branch."""
+        ...
+
+    async def logs(self, block_hash: Hash32, address: Address) -> tuple[Log, ...]:
+        """Return the events of one contract in one known payload."""
+        ...
+
+    async def balance(self, block_hash: Hash32, address: Address) -> int:
+        """Return a balance in wei after one known payload."""
+        ...
+
+    async def rpc(self, method: str, params: Sequence[Any]) -> Any:
+        """Answer one `eth_*`, `net_*` or `web3_*` call."""
+        ...
+
+
+class WorkerEngine:
+    """Run a door in one worker thread: calls are answered in the order in which they were made, one at a time."""
+
+    __slots__ = ("_closed", "_door", "_worker")
+
+    def __init__(self, door: ExecutionDoor) -> None:
+        self._door = door
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="execution")
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def capabilities(self) -> EngineInfo:
+        """Return the engine's name, rules, chain and head."""
+        return await self._run(self._door.capabilities)
+
+    async def build(
+        self, parent: Hash32, attributes: PayloadAttributes, transactions: tuple[bytes, ...] = ()
+    ) -> ExecutionPayload:
+        """Build on any known payload: the given transactions first, then the pool's; what cannot run is left out."""
+        return await self._run(lambda: self._door.build(parent, attributes, transactions))
+
+    async def new_payload(self, payload: ExecutionPayload, beacon_root: Hash32) -> PayloadStatus:
+        """Execute a payload in full and keep it when it is valid; a second time changes nothing."""
+        return await self._run(lambda: self._door.new_payload(payload, beacon_root))
+
+    async def set_head(self, head: Hash32, safe: Hash32, finalized: Hash32) -> PayloadStatus:
+        """Make a known payload the head, on whatever branch."""
+        return await self._run(lambda: self._door.set_head(head, safe, finalized))
+
+    async def logs(self, block_hash: Hash32, address: Address) -> tuple[Log, ...]:
+        """Return the events of one contract in one known payload."""
+        return await self._run(lambda: self._door.logs(block_hash, address))
+
+    async def balance(self, block_hash: Hash32, address: Address) -> int:
+        """Return a balance in wei after one known payload."""
+        return await self._run(lambda: self._door.balance(block_hash, address))
+
+    async def rpc(self, method: str, params: Sequence[Any]) -> Any:
+        """Answer one `eth_*`, `net_*` or `web3_*` call."""
+        return await self._run(lambda: self._door.rpc(method, params))
+
+    async def close(self) -> None:
+        """Let the running call end, refuse all later ones and stop the thread."""
+        self._closed = True
+        await asyncio.to_thread(self._worker.shutdown, True, cancel_futures=True)
+
+    async def _run(self, call: Callable[[], Result]) -> Result:
+        if self._closed:
+            raise Unavailable("the execution engine is closed")
+        return await asyncio.get_running_loop().run_in_executor(self._worker, call)
