@@ -14,6 +14,7 @@ import torch
 from torch.nn import functional
 
 from learnchain.learning.data import DataSet, permutation
+from learnchain.learning.jobs import Progress
 from learnchain.learning.model import build_model, check_finite, initial_weights, set_weights, weights_of
 from learnchain.learning.safe_tensors import Array
 from learnchain.learning.trace import Trace, TraceWriter, read_state, state_leaf, state_path
@@ -44,19 +45,6 @@ class TrainingPlan:
     terms: Free | Watermark
     work_id: bytes
     checkpoint_interval_steps: int
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Say how far a run is; loss and accuracy are means over the epoch's measured batches, for display only."""
-
-    epoch: int
-    epochs: int
-    step: int
-    steps: int
-    loss: float
-    accuracy: float
-    seconds: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@ r"""Embed and check a miner's watermark as DLBC IV-C writes it (`paper` mode); D
 Reading DLBC-R14. The paper: "a binary matrix of n columns and m rows ... each column of the matrix should contain
 only one 1 ... If the i-th bit of the hash is 0, the first row of the i-th column is 1; if [it] is 1, the second row".
 So two rows carry everything: with $\bar w$ the mean over a layer's filters (Uchida et al., cited as [1]) and $X$ the
-matrix, the confidences are $y_j = \sigma(z_j)$, $z_j = \sum_i X_{ji} \bar w_i$, and the target is 1 for both rows. "Only
+matrix, the confidences are $y_j = \sigma(z_j)$, $z_j = \sum_i X_{ji} \bar w_i$, the target is 1 for both rows. "Only
 if the confidence level of all watermark elements is higher than 0.9999" the mark counts.
 
 The paper does not print $E_R$. Uchida's cross-entropy $-\sum_j \log y_j$ has a gradient of 1e-4 where the rule wants
@@ -18,7 +18,6 @@ are zero. Lambda and threshold come from the terms.
 The decision is exact: means are compared as integers with the threshold's logit, never as binary floats.
 """
 
-from dataclasses import dataclass
 from decimal import Decimal
 from math import prod
 
@@ -27,6 +26,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from learnchain.learning.jobs import WatermarkCheck
 from learnchain.learning.model import Weights
 from learnchain.learning.safe_tensors import Array
 from learnchain.primitives.citation import equation
@@ -41,14 +41,6 @@ _FRACTION_BITS = 32
 """Weights are rounded to multiples of 2**-32 for the decision: far finer than any training step."""
 _WEIGHT_LIMIT = 256.0
 """Larger weights count as this much, so that the integer sums cannot overflow."""
-
-
-@dataclass(frozen=True, slots=True)
-class WatermarkCheck:
-    """Hold the decision and, for display only, the confidence of each effective row."""
-
-    matches: bool
-    confidences: tuple[float, ...]
 
 
 @equation("dlbc", 7, r"E(w) = E_0(w) + \lambda \times E_R(w)")

@@ -1,0 +1,210 @@
+"""Run training and evaluation in a process of its own: `python -m learnchain.learning.worker` (DESIGN section 3).
+
+Frames arrive on standard input and leave on standard output. A failed job is answered and does not end the process;
+the end of standard input does, at once. `finish` ends a run after its epoch, `cancel` drops it at its next step.
+"""
+
+import argparse
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from learnchain.learning.data import DataSet, load_data
+from learnchain.learning.fixed_point import evaluate
+from learnchain.learning.jobs import (
+    INTERNAL,
+    TRACE_NAME,
+    UNAVAILABLE,
+    WEIGHTS_NAME,
+    EvaluationJob,
+    Progress,
+    TrainingJob,
+    WatermarkJob,
+    pack_frame,
+    read_frame,
+)
+from learnchain.learning.model import build_model, load_weights, save_weights, set_weights
+from learnchain.learning.train import TrainingPlan, Watcher, configure_torch, probe, to_float, train
+from learnchain.learning.watermark import check_watermark
+from learnchain.primitives.codec import decode
+from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.primitives.training_terms import Free
+
+_DISPLAY_BATCH = 256
+Answer = dict[str, Any]
+
+
+class Worker:
+    """Answer jobs one after the other; a thread of its own reads the frames, so that a run can be stopped."""
+
+    def __init__(self, source: BinaryIO, target: BinaryIO, clock: Callable[[], float]) -> None:
+        self._source, self._target, self._clock = source, target, clock
+        self._jobs: queue.Queue[tuple[int, str, bytes, float]] = queue.Queue()
+        self._finished: set[int] = set()
+        self._cancelled: set[int] = set()
+        self._methods: dict[str, Callable[[int, bytes, float], Answer]] = {
+            "probe": self._probe,
+            "train": self._train,
+            "evaluate": self._evaluate,
+            "check_watermark": self._check_watermark,
+            "float_accuracy": self._float_accuracy,
+        }
+
+    def serve(self) -> None:
+        """Answer until the input ends; the reading thread then ends the process."""
+        threading.Thread(target=self._read, daemon=True).start()
+        while True:
+            number, method, job, arrived = self._jobs.get()
+            self._send({"id": number, **self._answer(number, method, job, arrived)})
+
+    def _answer(self, number: int, method: str, job: bytes, arrived: float) -> Answer:
+        try:
+            if number in self._cancelled:
+                raise Unavailable("the job was cancelled")
+            if method not in self._methods:
+                raise Rejected(RejectionReason.METHOD_UNKNOWN, method)
+            return {"result": self._methods[method](number, job, arrived)}
+        except Rejected as error:
+            return _error(error.reason.value, error.detail)
+        except (Unavailable, FileNotFoundError) as error:
+            return _error(UNAVAILABLE, str(error))
+        except Exception as error:  # noqa: BLE001 - one job's failure must not end the process
+            return _error(INTERNAL, f"{type(error).__name__}: {error}")
+
+    def _read(self) -> None:
+        try:
+            while (message := read_frame(self._source)) is not None:
+                self._accept(message)
+        except Rejected as error:
+            self._send({"id": 0, **_error(error.reason.value, error.detail)})
+        # Whoever gave the jobs is gone, or no longer speaks our language: nobody waits for a result.
+        os._exit(0)
+
+    def _accept(self, message: dict[str, Any]) -> None:
+        number, method, job = message.get("id"), message.get("method"), message.get("job", "")
+        if not isinstance(number, int) or not isinstance(method, str) or not isinstance(job, str):
+            raise Rejected(RejectionReason.MALFORMED, "a request has an id, a method and a job")
+        if method == "finish":
+            self._finished.add(number)
+        elif method == "cancel":
+            self._cancelled.add(number)
+        else:
+            try:
+                self._jobs.put((number, method, bytes.fromhex(job), self._clock()))
+            except ValueError as error:
+                raise Rejected(RejectionReason.MALFORMED, "a job is written in hex") from error
+
+    def _send(self, message: Answer) -> None:
+        self._target.write(pack_frame(message))
+        self._target.flush()
+
+    def _probe(self, _number: int, job: bytes, _arrived: float) -> Answer:
+        asked = decode(TrainingJob, job)
+        return {"seconds": probe(_plan(asked), _data(asked.training_path), self._clock)}
+
+    def _train(self, number: int, job: bytes, arrived: float) -> Answer:
+        asked, directory = decode(TrainingJob, job), Path(decode(TrainingJob, job).directory)
+
+        def report(progress: Progress) -> None:
+            self._send({"id": number, "progress": asdict(progress)})
+
+        watcher = Watcher(self._clock, report, lambda: number in self._finished, lambda: number in self._cancelled)
+        result = train(_plan(asked), _data(asked.training_path), watcher, directory / TRACE_NAME)
+        weights_path = directory / WEIGHTS_NAME
+        save_weights(weights_path, result.weights)
+        return {
+            "weights_path": str(weights_path),
+            "trace_directory": str(directory / TRACE_NAME),
+            "trace_root": result.trace.root().hex(),
+            "epochs": result.epochs,
+            "steps": result.steps,
+            "loss": result.loss,
+            "accuracy": result.accuracy,
+            "training_seconds": result.training_seconds,
+            "trace_seconds": result.trace_seconds,
+            "process_seconds": self._clock() - arrived,
+        }
+
+    def _evaluate(self, _number: int, job: bytes, arrived: float) -> Answer:
+        asked = decode(EvaluationJob, job)
+        weights = load_weights(Path(asked.weights_path), asked.specification)
+        training, test = _data(asked.training_path), _data(asked.test_path)
+        counts = evaluate(asked.specification, weights, training, test, asked.metric)
+        seconds = self._clock() - arrived
+        return {
+            "correct": counts.correct,
+            "total": counts.total,
+            "digest": counts.digest.hex(),
+            "seconds": seconds,
+        }
+
+    def _check_watermark(self, _number: int, job: bytes, _arrived: float) -> Answer:
+        asked = decode(WatermarkJob, job)
+        weights = load_weights(Path(asked.weights_path), asked.specification)
+        return asdict(check_watermark(weights, asked.specification, asked.watermark))
+
+    def _float_accuracy(self, _number: int, job: bytes, _arrived: float) -> Answer:
+        asked = decode(EvaluationJob, job)
+        model = build_model(asked.specification)
+        set_weights(model, load_weights(Path(asked.weights_path), asked.specification))
+        test = _data(asked.test_path)
+        return {"accuracy": float_accuracy(model, test)}
+
+
+def float_accuracy(model: torch.nn.Module, test: DataSet) -> float:
+    """Return the accuracy of the float32 model: for display, never for consensus."""
+    model.eval()
+    correct = 0
+    with torch.inference_mode():
+        for start in range(0, len(test), _DISPLAY_BATCH):
+            logits = model(to_float(torch.from_numpy(test.inputs[start : start + _DISPLAY_BATCH])))
+            labels = torch.from_numpy(test.labels[start : start + _DISPLAY_BATCH])
+            correct += int((logits.argmax(1) == labels).sum())
+    return correct / test.labels.size
+
+
+def _plan(job: TrainingJob) -> TrainingPlan:
+    terms = job.watermarks[0] if job.watermarks else Free()
+    return TrainingPlan(
+        job.specification, job.optimiser, job.hyper_parameters, terms, job.work_id, job.checkpoint_interval_steps
+    )
+
+
+def _data(path: str) -> DataSet:
+    status = Path(path).stat()
+    return _cached_data(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=4)
+def _cached_data(path: str, _modified: int, _size: int) -> DataSet:
+    return load_data(Path(path))
+
+
+def _error(reason: str, detail: str) -> Answer:
+    return {"error": {"reason": reason, "detail": detail[:1_000]}}
+
+
+def main() -> None:
+    """Serve on standard input and output; whatever a library prints goes to standard error."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--nice", type=int, default=0)
+    chosen = parser.parse_args()
+    os.nice(chosen.nice)
+    target = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    configure_torch(chosen.threads)
+    Worker(sys.stdin.buffer, target, time.perf_counter).serve()
+
+
+if __name__ == "__main__":
+    main()

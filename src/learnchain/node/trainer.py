@@ -1,0 +1,176 @@
+"""Speak to the training process: one `Trainer` is one worker, started when needed and again when it died."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from learnchain.learning.jobs import (
+    UNAVAILABLE,
+    Evaluation,
+    EvaluationJob,
+    Progress,
+    TrainedFiles,
+    TrainingJob,
+    WatermarkCheck,
+    WatermarkJob,
+    frame_length,
+    pack_frame,
+    unpack_body,
+)
+from learnchain.primitives.codec import encode
+from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+
+OnProgress = Callable[[Progress], None]
+_CLOSE_SECONDS = 5.0
+
+
+class TrainerFailed(Exception):
+    """Say that the training process met a fault of our own."""
+
+
+class Trainer:
+    """Give jobs to one training process; jobs queue there, so use a second trainer to judge while training."""
+
+    def __init__(self, nice: int = 0, threads: int = 1) -> None:
+        self._nice, self._threads = nice, threads
+        self._process: asyncio.subprocess.Process | None = None
+        self._reader: asyncio.Task[None] | None = None
+        self._waiting: dict[int, tuple[asyncio.Future[dict[str, Any]], OnProgress | None]] = {}
+        self._training: set[int] = set()
+        self._last_id = 0
+        self._starting = asyncio.Lock()
+
+    async def start(self) -> None:
+        """Start the process if it does not run; the first job then need not wait for torch to load."""
+        async with self._starting:
+            if self._process is not None and self._process.returncode is None:
+                return
+            await self._reap()
+            threads = str(self._threads)
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "learnchain.learning.worker", "--threads", threads, "--nice", str(self._nice)),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                env={**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads},
+            )
+            self._reader = asyncio.create_task(self._read(self._process))
+
+    async def probe(self, job: TrainingJob) -> float:
+        """Return the seconds of one epoch."""
+        return float((await self._ask("probe", encode(job)))["seconds"])
+
+    async def train(self, job: TrainingJob, on_progress: OnProgress | None = None) -> TrainedFiles:
+        """Run a job; weights and trace then lie in its directory."""
+        result = await self._ask("train", encode(job), on_progress)
+        result["trace_root"] = bytes.fromhex(result["trace_root"])
+        return TrainedFiles(**result)
+
+    async def evaluate(self, job: EvaluationJob) -> Evaluation:
+        """Return the exact counts of a model."""
+        result = await self._ask("evaluate", encode(job))
+        result["digest"] = bytes.fromhex(result["digest"])
+        return Evaluation(**result)
+
+    async def check_watermark(self, job: WatermarkJob) -> WatermarkCheck:
+        """Return whether a model carries a mark."""
+        result = await self._ask("check_watermark", encode(job))
+        return WatermarkCheck(bool(result["matches"]), tuple(result["confidences"]))
+
+    async def float_accuracy(self, job: EvaluationJob) -> float:
+        """Return the float32 accuracy of a model, for display only."""
+        return float((await self._ask("float_accuracy", encode(job)))["accuracy"])
+
+    async def finish_early(self) -> None:
+        """End running training after its present epoch; its result is that of the finished epochs."""
+        await self._tell_training("finish")
+
+    async def cancel(self) -> None:
+        """Drop running training; its caller sees `Unavailable`."""
+        await self._tell_training("cancel")
+
+    async def close(self) -> None:
+        """End the process: its input closes, and it does not outlive that."""
+        process = self._process
+        if process is not None and process.returncode is None:
+            if process.stdin is not None:
+                process.stdin.close()
+            try:
+                await asyncio.wait_for(process.wait(), _CLOSE_SECONDS)
+            except TimeoutError:
+                process.kill()
+        await self._reap()
+
+    async def _ask(self, method: str, job: bytes, on_progress: OnProgress | None = None) -> dict[str, Any]:
+        await self.start()
+        self._last_id += 1
+        number = self._last_id
+        future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = (future, on_progress)
+        if method == "train":
+            self._training.add(number)
+        try:
+            await self._send({"id": number, "method": method, "job": job.hex()})
+            return await future
+        except asyncio.CancelledError:
+            with suppress(Unavailable):
+                await self._send({"id": number, "method": "cancel"})
+            raise
+        finally:
+            self._waiting.pop(number, None)
+            self._training.discard(number)
+
+    async def _tell_training(self, method: str) -> None:
+        for number in tuple(self._training):
+            await self._send({"id": number, "method": method})
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        process = self._process
+        if process is None or process.stdin is None:
+            raise Unavailable("the training process does not run")
+        try:
+            process.stdin.write(pack_frame(message))
+            await process.stdin.drain()
+        except (ConnectionError, RuntimeError) as error:
+            raise Unavailable("the training process ended") from error
+
+    async def _read(self, process: asyncio.subprocess.Process) -> None:
+        """Hand answers to their callers until the process ends, then fail whoever still waits."""
+        assert process.stdout is not None
+        try:
+            while True:
+                head = await process.stdout.readexactly(4)
+                self._deliver(unpack_body(await process.stdout.readexactly(frame_length(head))))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        except Rejected:
+            process.kill()
+        await process.wait()
+        for future, _ in self._waiting.values():
+            if not future.done():
+                future.set_exception(Unavailable("the training process ended"))
+
+    def _deliver(self, message: dict[str, Any]) -> None:
+        future, on_progress = self._waiting.get(message.get("id", 0), (None, None))
+        if future is None or future.done():
+            return
+        if "progress" in message:
+            if on_progress is not None:
+                on_progress(Progress(**message["progress"]))
+        elif "error" in message:
+            future.set_exception(_failure(**message["error"]))
+        else:
+            future.set_result(message["result"])
+
+    async def _reap(self) -> None:
+        if self._reader is not None:
+            await self._reader
+        self._process, self._reader = None, None
+
+
+def _failure(reason: str, detail: str) -> Exception:
+    if reason in set(RejectionReason):
+        return Rejected(RejectionReason(reason), detail)
+    return Unavailable(detail) if reason == UNAVAILABLE else TrainerFailed(detail)
