@@ -148,7 +148,7 @@ def dice_counts(predictions: Array, labels: Array) -> tuple[int, int]:
 
 def _input_quantiser(rows: Array) -> tuple[Callable[[Array], torch.Tensor], int]:
     if rows.dtype == np.uint8:
-        return lambda batch: torch.from_numpy(np.ascontiguousarray(batch)).to(torch.float32), -8
+        return lambda batch: torch.from_numpy(batch.astype(np.float32)), -8
     exponent = layers.exponent_of(float(np.abs(rows).max()))
     factor = np.float32(2.0**-exponent)
 

@@ -160,7 +160,7 @@ class TrainingRun:
         self._optimiser = _optimiser(plan, self._model)
         self._term = _term(plan, self._model)
         self._drops = any(layer.kind == "Dropout" for layer in plan.specification.layers)
-        self._inputs = torch.from_numpy(np.ascontiguousarray(data.inputs))
+        self._inputs = torch.from_numpy(np.require(data.inputs, requirements=["C", "W"]))
         if data.inputs.size * 4 <= _CACHED_BYTES:
             self._inputs = to_float(self._inputs)
         self._labels = torch.from_numpy(data.labels.astype(np.int64))
@@ -182,9 +182,10 @@ class TrainingRun:
         labels = self._labels[rows]
         logits = self._model(to_float(self._inputs[rows]))
         loss = functional.cross_entropy(logits, labels)
-        target = loss if self._term is None else self._term.total(loss)
         self._optimiser.zero_grad()
-        target.backward()
+        loss.backward()
+        if self._term is not None:
+            self._term.apply()
         self._optimiser.step()
         if self.step % _MEASURED_STEP == 0:
             meter.add(loss.item(), (logits.argmax(1) == labels).float().mean().item())

@@ -11,9 +11,9 @@ it: on the digits CNN (SGD) it stays below 0.998 for twelve epochs at lambda 0.0
 points of accuracy, and destroys the model at 100. We take $E_R = \sum_j \max(0, \mathrm{logit}(t) + 1 - z_j)$, whose
 gradient does not fade and which is zero once the rule holds with a margin: lambda 0.1 embeds in three epochs.
 
-The paper names no layer: we take the hidden layer with the longest mean vector, the first of equals, transposed
-convolutions left out (the only layer, if there is one). Bits beyond its length are dropped, columns beyond the bits
-are zero. Lambda and threshold come from the terms.
+The paper names no layer; Uchida marks convolutions. We take the hidden convolution with the longest mean vector, the
+first of equals, or the hidden linear layer if there is no convolution, or the only layer there is. Bits
+beyond its length are dropped, columns beyond the bits are zero. Lambda and threshold come from the terms.
 
 The decision is exact: means are compared as integers with the threshold's logit, never as binary floats.
 """
@@ -24,7 +24,6 @@ from math import prod
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 
 from learnchain.learning.jobs import WatermarkCheck
 from learnchain.learning.model import Weights
@@ -44,23 +43,24 @@ _WEIGHT_LIMIT = 256.0
 
 
 @equation("dlbc", 7, r"E(w) = E_0(w) + \lambda \times E_R(w)")
-def total_loss(original: torch.Tensor, strength: float, regulariser: torch.Tensor) -> torch.Tensor:
-    r"""Return $E(w) = E_0(w) + \lambda E_R(w)$: the task's loss, lambda, and the watermark's cross-entropy."""
-    return original + strength * regulariser
+def add_regulariser(gradient: torch.Tensor, strength: float, regulariser_gradient: torch.Tensor) -> torch.Tensor:
+    r"""Descend $E(w) = E_0(w) + \lambda E_R(w)$: in place, $\nabla E = \nabla E_0 + \lambda \nabla E_R$.
+
+    `strength` is lambda. The gradient of $E_R$ is known in closed form, so nothing is differentiated twice.
+    """
+    return gradient.add_(regulariser_gradient, alpha=strength)
 
 
 def marked_tensor(specification: ModelSpecification) -> Tensor:
-    """Return the weight that carries the mark: the longest mean vector among hidden layers, the first of equals."""
-    transposed = {layer.name for layer in specification.layers if layer.kind.startswith("ConvTranspose")}
-    candidates = [
-        tensor
-        for tensor in tensors(specification)
-        if len(tensor.shape) > 1 and tensor.name.rpartition(".")[0] not in transposed
-    ]
-    hidden = candidates[:-1] or candidates
-    if not hidden:
-        raise Rejected(RejectionReason.MODEL_SHAPE_MISMATCH, "the model has no weights that could carry a watermark")
-    return max(hidden, key=_mean_length)
+    """Return the weight that carries the mark: of hidden convolutions, else linear layers, the longest mean vector."""
+    kinds = {layer.name: layer.kind for layer in specification.layers}
+    weighty = [tensor for tensor in tensors(specification) if len(tensor.shape) > 1]
+    hidden = weighty[:-1] or weighty
+    for wanted in (("Conv2d", "Conv3d"), ("Linear",)):
+        candidates = [tensor for tensor in hidden if kinds[tensor.name.rpartition(".")[0]] in wanted]
+        if candidates:
+            return max(candidates, key=_mean_length)
+    raise Rejected(RejectionReason.MODEL_SHAPE_MISMATCH, "the model has no weights that could carry a watermark")
 
 
 def watermark_matrix(bits: bytes, length: int) -> Array:
@@ -76,19 +76,29 @@ class WatermarkTerm:
 
     def __init__(self, terms: Watermark, specification: ModelSpecification, model: nn.Module) -> None:
         marked = marked_tensor(specification)
-        self.strength = terms.strength_millionths / MILLION
-        self._weight = model.get_parameter(marked.name)
+        self._strength = terms.strength_millionths / MILLION
         self._target = float(_logit(terms.threshold_millionths)) + 1
+        self._weight = model.get_parameter(marked.name)
         self._matrix = torch.from_numpy(watermark_matrix(terms.bits, _mean_length(marked)))
+        self._flat = self._weight.detach().view(marked.shape[0], -1)
+        self._averaging = torch.full((marked.shape[0],), 1 / marked.shape[0])
 
-    def total(self, original: torch.Tensor) -> torch.Tensor:
-        """Return the loss that training descends."""
-        return total_loss(original, self.strength, self.regulariser())
+    def regulariser_gradient(self) -> torch.Tensor | None:
+        r"""Return $\nabla E_R$ for one filter, the same for all, or None where $E_R$ is zero.
 
-    def regulariser(self) -> torch.Tensor:
-        r"""Return $E_R = \sum_j \max(0, \mathrm{logit}(t) + 1 - (X \bar w)_j)$."""
-        means = self._weight.mean(dim=0).flatten()
-        return functional.relu(self._target - self._matrix @ means).sum()
+        $\partial E_R / \partial w_{fi} = -\frac{1}{F} \sum_j X_{ji} [z_j < \mathrm{logit}(t) + 1]$ for F filters.
+        """
+        lacking = self._matrix @ (self._averaging @ self._flat) < self._target
+        if not lacking.any():
+            return None
+        row = (lacking.to(torch.float32) @ self._matrix).mul_(-1 / len(self._flat))
+        return row.view(self._weight.shape[1:])
+
+    def apply(self) -> None:
+        """Add the term to the gradient that backpropagation left."""
+        row = self.regulariser_gradient()
+        if row is not None and self._weight.grad is not None:
+            add_regulariser(self._weight.grad, self._strength, row)
 
 
 def check_watermark(weights: Weights, specification: ModelSpecification, terms: Watermark) -> WatermarkCheck:

@@ -166,8 +166,8 @@ def float_accuracy(model: torch.nn.Module, test: DataSet) -> float:
     correct = 0
     with torch.inference_mode():
         for start in range(0, len(test), _DISPLAY_BATCH):
-            logits = model(to_float(torch.from_numpy(test.inputs[start : start + _DISPLAY_BATCH])))
-            labels = torch.from_numpy(test.labels[start : start + _DISPLAY_BATCH])
+            logits = model(to_float(torch.from_numpy(test.inputs[start : start + _DISPLAY_BATCH].copy())))
+            labels = torch.from_numpy(test.labels[start : start + _DISPLAY_BATCH].copy())
             correct += int((logits.argmax(1) == labels).sum())
     return correct / test.labels.size
 
