@@ -32,6 +32,8 @@ class Wallet:
 
     def __init__(self, private_key: bytes) -> None:
         try:
+            if len(private_key) != 32:
+                raise ValueError("a private key has 32 bytes")
             self.address: Address = address_of(private_key)
         except ValueError as error:
             raise Rejected(RejectionReason.ARGUMENT_INVALID, "the bytes are no private key") from error
@@ -65,7 +67,7 @@ def new_mnemonic(entropy: bytes) -> str:
     """Return the English words that stand for 16 to 32 random bytes."""
     if len(entropy) not in (16, 20, 24, 28, 32):
         raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{len(entropy)} bytes of entropy; take {ENTROPY_BYTES}")
-    return str(Mnemonic("english").to_mnemonic(entropy))
+    return str(Mnemonic().to_mnemonic(entropy))
 
 
 def wallet_from_mnemonic(mnemonic: str, index: int = 0, passphrase: str = "") -> Wallet:

@@ -6,6 +6,8 @@ from eth.abc import ComputationAPI, StateAPI
 from eth.exceptions import Revert
 from eth.vm.forks.prague.transactions import PragueTransactionBuilder
 from eth.vm.spoof import SpoofTransaction
+from eth_abi import decode as abi_decode
+from eth_abi.exceptions import DecodingError
 from eth_utils import ValidationError
 
 from learnchain.execution.door import Reverted
@@ -16,6 +18,7 @@ from learnchain.primitives.codec import Address, Hash32
 from learnchain.primitives.payload import ExecutionPayload
 from learnchain.primitives.rejection import Rejected, RejectionReason
 
+_ERROR_SELECTOR = bytes.fromhex("08c379a0")
 _PLAIN_TRANSFER_GAS = 21_000
 _STIPEND_GAS = 2_300
 _ESTIMATE_ERROR_PERCENT = 2
@@ -118,6 +121,17 @@ def _checked(computation: ComputationAPI) -> ComputationAPI:
     if not computation.is_error:
         return computation
     if isinstance(computation.error, Revert):
-        raise Reverted(bytes(computation.output), "execution reverted")
+        data = bytes(computation.output)
+        raise Reverted(data, f"execution reverted{_reason(data)}")
     detail = f"execution failed: {type(computation.error).__name__} {computation.error}"
     raise Rejected(RejectionReason.EXECUTION_REVERTED, detail)
+
+
+def _reason(data: bytes) -> str:
+    """Return the text of Solidity's `Error(string)` behind a colon; nothing for other errors."""
+    if not data.startswith(_ERROR_SELECTOR):
+        return ""
+    try:
+        return f": {abi_decode(('string',), data[4:])[0]}"
+    except (DecodingError, UnicodeDecodeError, OverflowError):
+        return ""
