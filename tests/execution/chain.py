@@ -19,7 +19,7 @@ NONE = b"\0" * 32
 
 
 def genesis(gas_limit: int = 6_000_000) -> dict[str, Any]:
-    return execution_genesis(CHAIN_ID, GENESIS_SECONDS, gas_limit, {address: 100 * ETHER for address in ADDRESSES})
+    return execution_genesis(CHAIN_ID, GENESIS_SECONDS, gas_limit, dict.fromkeys(ADDRESSES, 100 * ETHER))
 
 
 def signed(key: bytes, nonce: int, to: bytes = b"\x99" * 20, **changes: Any) -> bytes:

@@ -42,7 +42,9 @@ def test_the_genesis_balances_are_there(chain: Chain):
 
 def test_a_withdrawal_pays_exactly_its_gwei(chain: Chain):
     before = chain.head
-    payload = chain.extend(withdrawals=(reward(b"\x55" * 20, 3), reward(b"\x55" * 20, 4, 1), reward(ADDRESSES[0], 1, 2)))
+    payload = chain.extend(
+        withdrawals=(reward(b"\x55" * 20, 3), reward(b"\x55" * 20, 4, 1), reward(ADDRESSES[0], 1, 2))
+    )
     assert chain.door.balance(payload.block_hash, b"\x55" * 20) == 7 * 10**9
     assert chain.door.balance(payload.block_hash, ADDRESSES[0]) == 100 * ETHER + 10**9
     assert chain.door.balance(before, b"\x55" * 20) == 0

@@ -184,7 +184,9 @@ def test_a_struck_bond_without_recipient_burns(escrow: Escrow):
     assert escrow.balance(BURN) == BOND
 
 
-@pytest.mark.parametrize("forgery", ["recipient", "outcome", "height", "index", "branch", "block", "time", "high_index"])
+@pytest.mark.parametrize(
+    "forgery", ["recipient", "outcome", "height", "index", "branch", "block", "time", "high_index"]
+)
 def test_a_forged_claim_reverts(escrow: Escrow, forgery: str):
     settlement = Settlement(escrow.post(), 7, MINER, Outcome.PAID)
     claim = escrow.claim(settlement, escrow.decide(settlement))

@@ -28,7 +28,7 @@ TASK_SETTLED_TOPIC: Hash32 = keccak256(b"TaskSettled(bytes32,uint8,address,uint2
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Prove a settlement: its place and branch in the history, the block whose history it is, and where its root is read."""
+    """Prove a settlement: its place and branch in the history, the block it belongs to, and where the root is read."""
 
     settlement: Settlement
     index: int

@@ -6,14 +6,12 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-import rlp
 from trie import HexaryTrie
 
 from learnchain.execution.pyevm.headers import (
-    EMPTY_REQUESTS_HASH,
     EMPTY_TRIE_ROOT,
     integer_bytes,
-    ordered_root,
+    rlp_encode,
     sealed,
 )
 from learnchain.primitives.codec import Address, Hash32
@@ -155,9 +153,19 @@ def genesis_balances(genesis: Mapping[str, Any]) -> Iterator[tuple[Address, int]
 
 
 def _fork_configuration(chain_id: int) -> dict[str, Any]:
-    blocks = (
-        "homestead eip150 eip155 eip158 byzantium constantinople petersburg istanbul berlin london mergeNetsplit"
-    ).split()
+    blocks = [
+        "homestead",
+        "eip150",
+        "eip155",
+        "eip158",
+        "byzantium",
+        "constantinople",
+        "petersburg",
+        "istanbul",
+        "berlin",
+        "london",
+        "mergeNetsplit",
+    ]
     return {
         "chainId": chain_id,
         **{f"{name}Block": 0 for name in blocks},
@@ -187,7 +195,7 @@ def _state_root(alloc: Mapping[str, Mapping[str, Any]], nodes: dict[bytes, bytes
                 _storage_root(account.get("storage", {}), nodes),
                 keccak256(code),
             ]
-            batch[keccak256(_bytes(name))] = rlp.encode(fields)
+            batch[keccak256(_bytes(name))] = rlp_encode(fields)
     return bytes(trie.root_hash)
 
 
@@ -195,7 +203,7 @@ def _storage_root(storage: Mapping[str, str], nodes: dict[bytes, bytes]) -> Hash
     trie = HexaryTrie(nodes, EMPTY_TRIE_ROOT)
     for slot, value in storage.items():
         if _number(value):
-            trie[keccak256(_bytes(slot).rjust(32, b"\0"))] = rlp.encode(integer_bytes(_number(value)))
+            trie[keccak256(_bytes(slot).rjust(32, b"\0"))] = rlp_encode(integer_bytes(_number(value)))
     return bytes(trie.root_hash)
 
 

@@ -1,4 +1,4 @@
-"""`NullEngine`: a ledger of withdrawals behind the same door, for simulations of thousands of nodes; no contracts, no disk."""
+"""`NullEngine`: a ledger of withdrawals behind the same door, for simulations of thousands of nodes; no contracts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

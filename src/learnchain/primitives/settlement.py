@@ -1,4 +1,4 @@
-"""What consensus decided about a task's money, in the bytes that the escrow contract recomputes (the round, rule 13)."""
+"""What consensus decided about a task's money, in the bytes that the contract recomputes (the round, rule 13)."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -39,7 +39,7 @@ class Settlement:
     outcome: Outcome
 
     def leaf(self, chain_id: int, escrow: Address) -> Hash32:
-        """Return the leaf: Keccak over six ABI words, bound to one chain and one contract, so it claims nowhere else."""
+        """Return the leaf: Keccak over six ABI words, bound to one chain and contract: it claims nowhere else."""
         words = (
             chain_id.to_bytes(_WORD_BYTES, "big"),
             escrow.rjust(_WORD_BYTES, b"\0"),
@@ -52,5 +52,5 @@ class Settlement:
 
 
 def consensus_root(history_root: Hash32, block_hash: Hash32) -> Hash32:
-    """Return what the next payload carries as its parent beacon block root, and what the escrow checks a claim against."""
+    """Return the next payload's parent beacon block root, which the escrow checks claims against."""
     return keccak256(history_root + block_hash)

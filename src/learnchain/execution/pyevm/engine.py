@@ -6,13 +6,7 @@ from typing import Any
 
 from learnchain.execution.door import EngineInfo
 from learnchain.execution.genesis import genesis_chain_id, genesis_payload
-from learnchain.execution.pyevm.execution import (
-    BlockExecution,
-    Environment,
-    Outcome,
-    environment_of,
-    environment_on,
-)
+from learnchain.execution.pyevm.execution import BlockExecution, Outcome
 from learnchain.execution.pyevm.headers import (
     block_hash,
     encode_receipt,
@@ -34,6 +28,7 @@ from learnchain.execution.pyevm.records import (
     removal_batch,
 )
 from learnchain.execution.pyevm.simulation import HeadView
+from learnchain.execution.pyevm.state import Environment, environment_of, environment_on
 from learnchain.execution.pyevm.transactions import Transaction, decode_transaction
 from learnchain.primitives.codec import Address, Hash32
 from learnchain.primitives.key_value import KeyValueStore

@@ -4,11 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from eth.abc import ComputationAPI, StateAPI
-from eth.constants import SYSTEM_ADDRESS
-from eth.db.atomic import AtomicDB
-from eth.db.backends.base import BaseDB
-from eth.vm.execution_context import ExecutionContext
 from eth.vm.forks.cancun.constants import BEACON_ROOTS_ADDRESS, HISTORY_BUFFER_LENGTH
 from eth.vm.forks.prague.constants import (
     CONSOLIDATION_REQUEST_PREDEPLOY_ADDRESS,
@@ -16,107 +11,19 @@ from eth.vm.forks.prague.constants import (
     HISTORY_STORAGE_ADDRESS,
     WITHDRAWAL_REQUEST_PREDEPLOY_ADDRESS,
 )
-from eth.vm.forks.prague.state import PragueState
-from eth.vm.message import Message
 from eth_utils import ValidationError
 
 from learnchain.execution.pyevm.records import Receipt, Records
+from learnchain.execution.pyevm.state import Computation, Environment, Overlay, open_state, system_call
 from learnchain.execution.pyevm.transactions import Transaction, check_against_state, invalid
 from learnchain.primitives.codec import Address, Hash32
-from learnchain.primitives.hashing import keccak256
-from learnchain.primitives.payload import GWEI_WEI, ExecutionPayload, Log, PayloadAttributes, Withdrawal
+from learnchain.primitives.payload import GWEI_WEI, ExecutionPayload, Log, Withdrawal
 
-_SYSTEM_CALL_GAS = 30_000_000
 _REFUND_QUOTIENT = 5
 _REQUEST_CONTRACTS = (
     (b"\x01", WITHDRAWAL_REQUEST_PREDEPLOY_ADDRESS),
     (b"\x02", CONSOLIDATION_REQUEST_PREDEPLOY_ADDRESS),
 )
-
-
-class Overlay(BaseDB):
-    """Let py-evm write into memory above the kept trie nodes; nothing reaches the store until a batch is put."""
-
-    def __init__(self, records: Records) -> None:
-        self._records = records
-        self.written: dict[bytes, bytes] = {}
-
-    def __getitem__(self, key: bytes) -> bytes:
-        value = self.written.get(key)
-        if value is None:
-            value = self._records.node(key)
-        if value is None:
-            raise KeyError(key)
-        return value
-
-    def __setitem__(self, key: bytes, value: bytes) -> None:
-        self.written[key] = value
-
-    def __delitem__(self, key: bytes) -> None:
-        # States are kept by root for ever: an old root may share the node.
-        self.written.pop(key, None)
-
-    def _exists(self, key: bytes) -> bool:
-        return key in self.written or self._records.node(key) is not None
-
-
-@dataclass(frozen=True, slots=True)
-class Environment:
-    """Hold what code sees of its block."""
-
-    number: int
-    timestamp_seconds: int
-    fee_recipient: Address
-    prev_randao: Hash32
-    gas_limit: int
-    base_fee_wei: int
-    parent_hash: Hash32
-    beacon_root: Hash32
-
-
-def environment_of(payload: ExecutionPayload) -> Environment:
-    """Return the environment that a payload was built in."""
-    return Environment(
-        payload.number,
-        payload.timestamp_seconds,
-        payload.fee_recipient,
-        payload.prev_randao,
-        payload.gas_limit,
-        payload.base_fee_wei,
-        payload.parent_hash,
-        payload.beacon_root,
-    )
-
-
-def environment_on(parent: ExecutionPayload, attributes: PayloadAttributes, base_fee_wei: int) -> Environment:
-    """Return the environment of the block that the attributes describe."""
-    return Environment(
-        parent.number + 1,
-        attributes.timestamp_seconds,
-        attributes.fee_recipient,
-        attributes.prev_randao,
-        parent.gas_limit,
-        base_fee_wei,
-        parent.block_hash,
-        attributes.beacon_root,
-    )
-
-
-def open_state(overlay: Overlay, root: Hash32, chain_id: int, environment: Environment, hashes: Iterator[Hash32]) -> StateAPI:
-    """Return py-evm's state at a root; `hashes` are the ancestors that BLOCKHASH sees, read only when asked for."""
-    context = ExecutionContext(
-        coinbase=environment.fee_recipient,
-        timestamp=environment.timestamp_seconds,
-        block_number=environment.number,
-        difficulty=0,
-        mix_hash=environment.prev_randao,
-        gas_limit=environment.gas_limit,
-        prev_hashes=hashes,
-        chain_id=chain_id,
-        base_fee_per_gas=environment.base_fee_wei,
-        excess_blob_gas=0,
-    )
-    return PragueState(AtomicDB(overlay), context, root)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,9 +84,7 @@ class BlockExecution:
                 state.delete_account(withdrawal.address)
         requests = tuple(self._requests())
         state.persist()
-        return Outcome(
-            bytes(state.state_root), tuple(self._receipts), requests, self._overlay.written, self.gas_used
-        )
+        return Outcome(bytes(state.state_root), tuple(self._receipts), requests, self._overlay.written, self.gas_used)
 
     def _write_roots(self) -> None:
         """Write the beacon root (EIP-4788) and the parent's hash (EIP-2935) where their contracts keep them."""
@@ -193,7 +98,7 @@ class BlockExecution:
             slot = (environment.number - 1) % HISTORY_SERVE_WINDOW
             state.set_storage(HISTORY_STORAGE_ADDRESS, slot, int.from_bytes(environment.parent_hash, "big"))
 
-    def _receipt(self, transaction: Transaction, computation: ComputationAPI) -> Receipt:
+    def _receipt(self, transaction: Transaction, computation: Computation) -> Receipt:
         gas_used = gas_used_by(transaction, computation)
         self.gas_used += gas_used
         receipt = Receipt(
@@ -211,7 +116,7 @@ class BlockExecution:
         self._log_count += len(receipt.logs)
         return receipt
 
-    def _logs(self, transaction: Transaction, computation: ComputationAPI) -> tuple[Log, ...]:
+    def _logs(self, transaction: Transaction, computation: Computation) -> tuple[Log, ...]:
         if computation.is_error:
             return ()
         return tuple(
@@ -232,12 +137,12 @@ class BlockExecution:
             if not code:
                 continue
             self._state.lock_changes()
-            output = _system_call(self._state, address, code).output
+            output = system_call(self._state, address, code)
             if output:
-                yield kind + bytes(output)
+                yield kind + output
 
 
-def gas_used_by(transaction: Any, computation: ComputationAPI) -> int:
+def gas_used_by(transaction: Any, computation: Computation) -> int:
     """Return the gas that a transaction pays for: after refunds (EIP-3529), not below the data floor (EIP-7623).
 
     py-evm's own sum bounds the refund by another number than the fee it charged; this is the formula of the EIPs,
@@ -246,22 +151,3 @@ def gas_used_by(transaction: Any, computation: ComputationAPI) -> int:
     consumed = int(transaction.gas) - int(computation.get_gas_remaining())
     refund = min(int(computation.get_gas_refund()), consumed // _REFUND_QUOTIENT)
     return consumed - refund + int(computation.data_floor_gas)
-
-
-def _system_call(state: StateAPI, address: Address, code: bytes) -> ComputationAPI:
-    message = Message(
-        gas=_SYSTEM_CALL_GAS,
-        to=address,
-        sender=SYSTEM_ADDRESS,
-        value=0,
-        data=b"",
-        code=code,
-        code_address=address,
-    )
-    context = state.get_transaction_context_class()(gas_price=0, origin=SYSTEM_ADDRESS)
-    return state.computation_class.apply_computation(state, message, context)
-
-
-def code_hash(code: bytes) -> Hash32:
-    """Return the hash under which the state keeps a contract's code."""
-    return keccak256(code)

@@ -49,12 +49,13 @@ def _tips(records: Records, payload: ExecutionPayload, percentiles: list[float])
     paid = sorted(
         (receipt.price_wei - payload.base_fee_wei, receipt.gas_used) for receipt in records.receipts(payload.block_hash)
     )
-    tips: list[str] = []
-    for percentile in percentiles:
-        remaining, tip_wei = payload.gas_used * percentile / 100, 0
-        for tip_wei, gas_used in paid:
-            remaining -= gas_used
-            if remaining <= 0:
-                break
-        tips.append(hex(tip_wei))
-    return tips
+    return [hex(_tip_at(paid, payload.gas_used * percentile / 100)) for percentile in percentiles]
+
+
+def _tip_at(paid: list[tuple[int, int]], gas: float) -> int:
+    reached = 0
+    for tip_wei, gas_used in paid:
+        reached += gas_used
+        if reached >= gas:
+            return tip_wei
+    return paid[-1][0] if paid else 0

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any, cast
 
 import rlp
 from trie import HexaryTrie
@@ -11,13 +12,21 @@ from learnchain.primitives.codec import Hash32
 from learnchain.primitives.hashing import keccak256
 from learnchain.primitives.payload import ExecutionPayload, Log, Withdrawal
 
-EMPTY_TRIE_ROOT: Hash32 = keccak256(rlp.encode(b""))
-EMPTY_OMMERS_HASH: Hash32 = keccak256(rlp.encode([]))
+RlpItem = bytes | Sequence[Any]
+
+# The encodings of nothing and of the empty list.
+EMPTY_TRIE_ROOT: Hash32 = keccak256(b"\x80")
+EMPTY_OMMERS_HASH: Hash32 = keccak256(b"\xc0")
 EMPTY_REQUESTS_HASH: Hash32 = hashlib.sha256(b"").digest()
 _NONCE = b"\0" * 8
 
 BASE_FEE_CHANGE_DENOMINATOR = 8
 ELASTICITY = 2
+
+
+def rlp_encode(item: RlpItem) -> bytes:
+    """Return the RLP encoding of bytes or of a nested list of them."""
+    return bytes(cast("bytes", rlp.encode(item)))
 
 
 def integer_bytes(value: int) -> bytes:
@@ -32,7 +41,7 @@ def ordered_root(items: Sequence[bytes]) -> Hash32:
     trie = HexaryTrie({}, EMPTY_TRIE_ROOT)
     with trie.squash_changes() as batch:
         for index, item in enumerate(items):
-            batch[rlp.encode(integer_bytes(index))] = item
+            batch[rlp_encode(integer_bytes(index))] = item
     return bytes(trie.root_hash)
 
 
@@ -75,7 +84,7 @@ def block_hash(payload: ExecutionPayload) -> Hash32:
         payload.beacon_root,
         requests_hash(payload.execution_requests),
     ]
-    return keccak256(rlp.encode(fields))
+    return keccak256(rlp_encode(fields))
 
 
 def sealed(payload: ExecutionPayload) -> ExecutionPayload:
@@ -109,18 +118,16 @@ def logs_bloom(logs: Sequence[Log]) -> bytes:
 def encode_receipt(kind: int, succeeded: bool, cumulative_gas: int, logs: Sequence[Log]) -> bytes:
     """Return a receipt as the receipt trie holds it; typed ones are prefixed with their type (EIP-2718)."""
     entries = [[log.address, list(log.topics), log.data] for log in logs]
-    body = rlp.encode([integer_bytes(int(succeeded)), integer_bytes(cumulative_gas), logs_bloom(logs), entries])
-    return bytes([kind]) + body if kind else bytes(body)
+    body = rlp_encode([integer_bytes(int(succeeded)), integer_bytes(cumulative_gas), logs_bloom(logs), entries])
+    return bytes([kind]) + body if kind else body
 
 
 def _encode_withdrawal(withdrawal: Withdrawal) -> bytes:
-    return bytes(
-        rlp.encode(
-            [
-                integer_bytes(withdrawal.index),
-                integer_bytes(withdrawal.validator_index),
-                withdrawal.address,
-                integer_bytes(withdrawal.amount_gwei),
-            ]
-        )
+    return rlp_encode(
+        [
+            integer_bytes(withdrawal.index),
+            integer_bytes(withdrawal.validator_index),
+            withdrawal.address,
+            integer_bytes(withdrawal.amount_gwei),
+        ]
     )

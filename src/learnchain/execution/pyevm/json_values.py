@@ -83,9 +83,7 @@ def write_log(log: Log, payload: ExecutionPayload, transaction_index: int) -> di
     }
 
 
-def write_receipt(
-    receipt: Receipt, payload: ExecutionPayload, index: int, recipient: Address | None
-) -> dict[str, Any]:
+def write_receipt(receipt: Receipt, payload: ExecutionPayload, index: int, recipient: Address | None) -> dict[str, Any]:
     """Return a receipt as eth_getTransactionReceipt answers it."""
     return {
         "transactionHash": write_bytes(receipt.transaction_hash),
@@ -179,7 +177,9 @@ def write_block(payload: ExecutionPayload, transactions: list[Any]) -> dict[str,
         "mixHash": write_bytes(payload.prev_randao),
         "nonce": "0x0000000000000000",
         "baseFeePerGas": hex(payload.base_fee_wei),
-        "withdrawalsRoot": write_bytes(withdrawals_root(payload.withdrawals) if payload.withdrawals else EMPTY_TRIE_ROOT),
+        "withdrawalsRoot": write_bytes(
+            withdrawals_root(payload.withdrawals) if payload.withdrawals else EMPTY_TRIE_ROOT
+        ),
         "withdrawals": _withdrawals(payload),
         "blobGasUsed": hex(payload.blob_gas_used),
         "excessBlobGas": hex(payload.excess_blob_gas),

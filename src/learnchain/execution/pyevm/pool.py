@@ -118,7 +118,9 @@ class TransactionPool:
             len(self) - freed_count >= self._maximum_count
             or self._size_bytes - freed_bytes + len(transaction.raw) > self._maximum_bytes
         ):
-            tails = [waiting[max(waiting)] for sender, waiting in self._by_sender.items() if sender != transaction.sender]
+            tails = [
+                waiting[max(waiting)] for sender, waiting in self._by_sender.items() if sender != transaction.sender
+            ]
             worst = min(tails, key=_offer, default=None)
             if worst is None or _offer(worst) >= _offer(transaction):
                 raise Rejected(RejectionReason.RATE_LIMITED, "the pool is full of better-paid transactions")

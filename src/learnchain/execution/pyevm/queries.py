@@ -64,70 +64,85 @@ class Queries:
     # --- the chain ---------------------------------------------------------------------------------------------
 
     def chain_id(self) -> str:
+        """Return the chain id."""
         return hex(self._chain_id)
 
     def network(self) -> str:
+        """Return the chain id in decimal."""
         return str(self._chain_id)
 
     def block_number(self) -> str:
+        """Return the head's number."""
         return hex(self._latest().number)
 
     def block_by_number(self, tag: Any, full: Any = False) -> Any:
+        """Return a block by number or tag; null when there is none."""
         payload = self._find_tag(tag)
         return None if payload is None else self._block(payload, full)
 
     def block_by_hash(self, block_hash: Any, full: Any = False) -> Any:
+        """Return a block of any branch by its hash; null when it is unknown."""
         payload = self._records.payload(read_fixed(block_hash, "block hash", 32))
         return None if payload is None else self._block(payload, full)
 
     def block_receipts(self, tag: Any) -> Any:
+        """Return all receipts of a block; null when it is unknown."""
         payload = self._find_tag(tag)
         if payload is None:
             return None
         receipts = self._records.receipts(payload.block_hash)
         recipients = [decode_transaction(raw, self._chain_id).recipient for raw in payload.transactions]
-        return [
-            write_receipt(receipt, payload, index, recipients[index]) for index, receipt in enumerate(receipts)
-        ]
+        return [write_receipt(receipt, payload, index, recipients[index]) for index, receipt in enumerate(receipts)]
 
     def gas_price(self) -> str:
+        """Return a price that the next block accepts."""
         return hex(next_base_fee_wei(self._latest()) + SUGGESTED_TIP_WEI)
 
     def tip(self) -> str:
+        """Return a tip that producers accept."""
         return hex(SUGGESTED_TIP_WEI)
 
     def fee_history(self, count: Any, newest: Any, percentiles: Any = None) -> Any:
+        """Return base fees, fullness and tips of recent blocks."""
         number = count if isinstance(count, int) and count >= 0 else read_quantity(count, "block count")
         return fee_history(self._records, self._tagged(newest), number, percentiles)
 
     # --- accounts ----------------------------------------------------------------------------------------------
 
     def balance(self, address: Any, tag: Any = "latest") -> str:
+        """Return a balance in wei."""
         return hex(self._view(tag).account(read_address(address))[1])
 
     def transaction_count(self, address: Any, tag: Any = "latest") -> str:
+        """Return a sender's next nonce; `pending` counts waiting transactions."""
         sender = read_address(address)
         nonce = self._view(tag).account(sender)[0]
         return hex(self._pool.next_nonce(sender, nonce) if tag == "pending" else nonce)
 
     def code(self, address: Any, tag: Any = "latest") -> str:
+        """Return the code of an address."""
         return write_bytes(self._view(tag).code(read_address(address)))
 
     def storage(self, address: Any, slot: Any, tag: Any = "latest") -> str:
+        """Return one storage word."""
         return write_bytes(self._view(tag).storage(read_address(address), read_quantity(slot, "slot")))
 
     # --- calls and transactions --------------------------------------------------------------------------------
 
     def call(self, call: Any, tag: Any = "latest") -> str:
+        """Run a call without a trace and return its output."""
         return write_bytes(self._view(tag).call(self._read_call(call)))
 
     def estimate(self, call: Any, tag: Any = "latest") -> str:
+        """Return gas that suffices for a call."""
         return hex(self._view(tag).estimate(self._read_call(call)))
 
     def send(self, raw: Any) -> str:
+        """Admit a signed transaction and return its hash."""
         return write_bytes(self._submit(read_bytes(raw, "transaction", MAXIMUM_TRANSACTION_BYTES)))
 
     def transaction(self, transaction_hash: Any) -> Any:
+        """Return a transaction by hash, also a waiting one."""
         digest = read_fixed(transaction_hash, "transaction hash", 32)
         location = self._records.location(digest)
         if location is None:
@@ -138,6 +153,7 @@ class Queries:
         return write_transaction(decoded, payload, location.index)
 
     def receipt(self, transaction_hash: Any) -> Any:
+        """Return the receipt of a transaction on the chosen chain."""
         location = self._records.location(read_fixed(transaction_hash, "transaction hash", 32))
         if location is None:
             return None
@@ -147,6 +163,7 @@ class Queries:
         return write_receipt(receipt, payload, location.index, decoded.recipient)
 
     def logs(self, criteria: Any) -> Any:
+        """Return the events that match a filter."""
         wanted = read_object(criteria, "filter")
         addresses, topics = read_addresses(wanted.get("address")), read_topics(wanted.get("topics"))
         found: list[dict[str, Any]] = []
@@ -271,8 +288,11 @@ def _matches(log: Log, addresses: tuple[Address, ...], topics: tuple[tuple[Hash3
     return all(not place or topic in place for place, topic in zip(topics, log.topics, strict=False))
 
 
-def _constant(value: Any) -> Callable[..., Any]:
-    return lambda _queries: value
+def _constant(value: Any) -> Callable[[Queries], Any]:
+    def answer(_queries: Queries) -> Any:
+        return value
+
+    return answer
 
 
 _METHODS: dict[str, tuple[Callable[..., Any], int, int]] = {

@@ -1,8 +1,8 @@
 """Look at the state after one payload, and run calls on it that leave no trace."""
 
 from dataclasses import dataclass, replace
+from typing import Any, cast
 
-from eth.abc import ComputationAPI, StateAPI
 from eth.exceptions import Revert
 from eth.vm.forks.prague.transactions import PragueTransactionBuilder
 from eth.vm.spoof import SpoofTransaction
@@ -11,8 +11,9 @@ from eth_abi.exceptions import DecodingError
 from eth_utils import ValidationError
 
 from learnchain.execution.door import Reverted
-from learnchain.execution.pyevm.execution import Overlay, environment_of, gas_used_by, open_state
+from learnchain.execution.pyevm.execution import gas_used_by
 from learnchain.execution.pyevm.records import Records
+from learnchain.execution.pyevm.state import Computation, Overlay, State, environment_of, open_state
 from learnchain.execution.pyevm.transactions import floor_gas, invalid
 from learnchain.primitives.codec import Address, Hash32
 from learnchain.primitives.payload import ExecutionPayload
@@ -45,7 +46,7 @@ class HeadView:
         self._records = records
         self._chain_id = chain_id
         self._payload = payload
-        self._state: StateAPI | None = None
+        self._state: State | None = None
 
     def account(self, address: Address) -> tuple[int, int]:
         """Return nonce and balance in wei of an address."""
@@ -88,19 +89,19 @@ class HeadView:
         except Rejected:
             return False
 
-    def _read(self) -> StateAPI:
+    def _read(self) -> State:
         if self._state is None:
             self._state = self._open()
         return self._state
 
-    def _open(self) -> StateAPI:
+    def _open(self) -> State:
         environment = replace(environment_of(self._payload), base_fee_wei=0)
         hashes = self._records.ancestors(self._payload.parent_hash)
         return open_state(Overlay(self._records), self._payload.state_root, self._chain_id, environment, hashes)
 
-    def _run(self, call: Call) -> ComputationAPI:
+    def _run(self, call: Call) -> Computation:
         state = self._open()
-        unsigned = PragueTransactionBuilder.new_unsigned_dynamic_fee_transaction(
+        unsigned = cast("Any", PragueTransactionBuilder).new_unsigned_dynamic_fee_transaction(
             chain_id=self._chain_id,
             nonce=state.get_nonce(call.sender),
             max_priority_fee_per_gas=0,
@@ -112,12 +113,12 @@ class HeadView:
             access_list=call.access_list,
         )
         try:
-            return state.apply_transaction(SpoofTransaction(unsigned, from_=call.sender))
+            return state.apply_transaction(cast("Any", SpoofTransaction)(unsigned, from_=call.sender))
         except ValidationError as error:
             raise invalid(f"the call cannot run: {error}") from error
 
 
-def _checked(computation: ComputationAPI) -> ComputationAPI:
+def _checked(computation: Computation) -> Computation:
     if not computation.is_error:
         return computation
     if isinstance(computation.error, Revert):

@@ -96,9 +96,7 @@ def decode_transaction(raw: bytes, chain_id: int) -> Transaction:
     return transaction
 
 
-def check_against_state(
-    transaction: Transaction, nonce: int, balance_wei: int, code: bytes, base_fee_wei: int
-) -> None:
+def check_against_state(transaction: Transaction, nonce: int, balance_wei: int, code: bytes, base_fee_wei: int) -> None:
     """Refuse a transaction whose sender cannot run it now: nonce, funds, fee, or a contract as sender (EIP-3607)."""
     if transaction.nonce != nonce:
         raise invalid(f"the nonce is {transaction.nonce}, the sender's next is {nonce}")

@@ -186,7 +186,8 @@ class JsonRpcServer:
                 # Raised by the call itself, not inside the handler: the arguments do not fit.
                 raise RpcError(INVALID_PARAMS, f"wrong number of arguments for {method}") from error
             raise _internal(method, error) from error
-        except Exception as error:  # noqa: BLE001 - a bug in one call is logged and must not end the server
+        except Exception as error:
+            # A bug in one call is logged and must not end the server.
             raise _internal(method, error) from error
 
 
@@ -198,9 +199,9 @@ def _internal(method: str, error: Exception) -> RpcError:
 def _read_request(message: Any) -> tuple[str, list[Any]]:
     if not isinstance(message, dict) or message.get("jsonrpc") != "2.0" or not isinstance(message.get("method"), str):
         raise RpcError(INVALID_REQUEST, "not a JSON-RPC 2.0 request")
-    params = message.get("params")
+    params: Any = message.get("params")
     if params is None:
-        params = []
+        return message["method"], []
     if not isinstance(params, list):
         raise RpcError(INVALID_PARAMS, "params are a list")
     return message["method"], params

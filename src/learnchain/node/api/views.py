@@ -1,0 +1,319 @@
+"""The `learn_*` namespace: what consensus knows, as JSON values; the explorer, the CLI and the live table read it."""
+
+import asyncio
+import hmac
+import secrets
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from learnchain.node.api.json_rpc import JsonRpcServer
+from learnchain.node.genesis import Genesis
+from learnchain.node.network.network import Network
+from learnchain.node.ports import Ports
+from learnchain.node.publishing import Publishing, prepared
+from learnchain.node.task_file import task_draft
+from learnchain.primitives.block_checks import NOBODY
+from learnchain.primitives.chain_state import ChainState
+from learnchain.primitives.codec import Hash32
+from learnchain.primitives.content_id import cid_from_text, cid_text
+from learnchain.primitives.hashing import noun_hash
+from learnchain.primitives.messages import AnyBlock, Block, Deadline
+from learnchain.primitives.model_costs import model_bytes, parameter_count, training_flops_per_sample
+from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.primitives.selection import PostedTask, Selection
+
+MAXIMUM_BLOCKS = 128
+CHUNK_BYTES = 1 << 19
+TOKEN_NAME = "admin.token"
+Handler = Callable[[list[Any]], Awaitable[Any]]
+
+
+class LearnInterface:
+    """Answer `learn_*` calls; those that spend the node's coins need the token that lies in its data directory."""
+
+    def __init__(self, ports: Ports, network: Network, genesis: Genesis, directory: Path) -> None:
+        self._ports, self._network, self._genesis, self._directory = ports, network, genesis, directory
+        self._posting = asyncio.Lock()
+        token = directory / TOKEN_NAME
+        if not token.exists():
+            token.touch(0o600)
+            token.write_text(secrets.token_hex(16))
+        self._token = token.read_text()
+
+    def register(self, server: JsonRpcServer) -> None:
+        """Add all methods to a server."""
+        methods: dict[str, Handler] = {
+            "learn_status": self.status,
+            "learn_network": self.network,
+            "learn_block": self.block,
+            "learn_blocks": self.blocks,
+            "learn_tasks": self.tasks,
+            "learn_round": self.round,
+            "learn_decisions": self.decisions,
+            "learn_ledger": self.ledger,
+            "learn_peers": self.peers,
+            "learn_blob": self.blob,
+            "learn_publishTask": self.publish_task,
+        }
+        for name, handler in methods.items():
+            server.register(name, handler)
+
+    async def status(self, _params: list[Any]) -> dict[str, Any]:
+        """Return head, phase, training curve and peers: one call feeds the live table."""
+        state = self._ports.chain.round
+        now = self._ports.clock.now_milliseconds()
+        return {
+            "address": "0x" + self._ports.wallet.address.hex(),
+            "head": {
+                "hash": state.head.block.hex(),
+                "height": state.head.height,
+                "weight": state.head.weight,
+                "safe": state.head.safe.hex(),
+                "finalized": state.head.finalized.hex(),
+            },
+            "deciding": _selection_view(state.selection),
+            "phase": self._phase(now),
+            "now_milliseconds": now,
+            "training": dict(self._ports.decisions.training),
+            "trainings": {str(key): value for key, value in self._ports.decisions.trainings.items()},
+            "curve": list(self._ports.decisions.curve)[-64:],
+            "peers": len(self._network.peers()),
+        }
+
+    async def network(self, _params: list[Any]) -> dict[str, Any]:
+        """Return what identifies the network, and the parameters that decide money."""
+        parameters = self._genesis.parameters
+        return {
+            "genesis": self._genesis.hash.hex(),
+            "consensus": self._genesis.rules.name,
+            "engine": repr(self._genesis.rules),
+            "chain_id": parameters.chain_id,
+            "escrow": "0x" + parameters.escrow.hex(),
+            "steward": "0x" + parameters.steward.hex(),
+            "block_reward_gwei": parameters.block_reward_gwei,
+            "finality_depth": parameters.finality_depth,
+            "address": str(self._network.address()),
+        }
+
+    async def block(self, params: list[Any]) -> dict[str, Any]:
+        """Return one block by height on the head's branch, or by hash on any branch."""
+        wanted = params[0] if params else self._ports.chain.round.head.height
+        if isinstance(wanted, str) and len(wanted.removeprefix("0x")) == 64:
+            return self._block_view(self._ports.archive.state(_hash(wanted)))
+        height = int(wanted)
+        return self._block_view(self._canonical(height, height)[0])
+
+    async def blocks(self, params: list[Any]) -> list[dict[str, Any]]:
+        """Return the blocks of a range of heights on the head's branch, lowest first."""
+        head = self._ports.chain.round.head.height
+        first = max(1, int(params[0]) if params else head - 15)
+        last = min(head, int(params[1]) if len(params) > 1 else head)
+        if last - first >= MAXIMUM_BLOCKS:
+            raise Rejected(RejectionReason.TOO_LARGE, f"ask for at most {MAXIMUM_BLOCKS} blocks at once")
+        return [self._block_view(state) for state in self._canonical(first, last)]
+
+    async def tasks(self, _params: list[Any]) -> dict[str, Any]:
+        """Return waiting, selected and settled tasks of the head's branch."""
+        state = self._ports.chain.round
+        parent = state.parent
+        settled: list[dict[str, Any]] = []
+        for each in self._ports.archive.settlements(parent.block_hash):
+            settled.append(
+                {
+                    "task": each.task_id.hex(),
+                    "height": each.height,
+                    "outcome": each.outcome.value,
+                    "recipient": "0x" + each.recipient.hex(),
+                }
+            )
+        scores = {task_id: score for score, task_id in state.selection.ranking}
+        return {
+            "selected": _selection_view(state.selection),
+            "waiting": [_task_view(each, scores.get(each.task.task_id, "")) for each in parent.pool],
+            "incoming": [_task_view(each, "") for each in parent.incoming],
+            "settled": settled,
+        }
+
+    async def round(self, _params: list[Any]) -> dict[str, Any]:
+        """Return the height that is being decided: commitments, reveals, verdict so far."""
+        state = self._ports.chain.round
+        reveals = [
+            {"miner": "0x" + each.miner.hex(), "correct": each.claim_correct, "total": each.claim_total}
+            for each in state.reveals.values()
+        ]
+        return {
+            "deciding": _selection_view(state.selection),
+            "key_released": state.key_release is not None,
+            "commitments": ["0x" + each.miner.hex() for each in state.commitments.values()],
+            "released": state.announcement is not None,
+            "reveals": reveals,
+            "winner": None if state.verdict is None or state.verdict.winner == NOBODY else state.verdict.winner.hex(),
+        }
+
+    async def decisions(self, params: list[Any]) -> list[dict[str, Any]]:
+        """Return what this node decided at a height, and on which numbers."""
+        height = int(params[0]) if params else self._ports.chain.round.head.height
+        found = self._ports.decisions.at_height(height)
+        return [{"at": each.at_milliseconds, "step": each.step, "about": each.about, **each.facts} for each in found]
+
+    async def ledger(self, _params: list[Any]) -> dict[str, Any]:
+        """Return what consensus has escrowed, paid, refunded, burned and minted up to the head."""
+        ledger = self._ports.chain.round.parent.ledger
+        return {
+            "escrowed_wei": ledger.escrowed_wei,
+            "paid_wei": ledger.paid_wei,
+            "refunded_wei": ledger.refunded_wei,
+            "burned_wei": ledger.burned_wei,
+            "locked_wei": ledger.locked_wei,
+            "minted_gwei": ledger.minted_gwei,
+        }
+
+    async def peers(self, _params: list[Any]) -> list[dict[str, Any]]:
+        """Return the connected peers."""
+        return [{"id": each.peer_id.hex(), "score": each.score} for each in self._network.peers()]
+
+    async def blob(self, params: list[Any]) -> dict[str, Any]:
+        """Return one chunk of a blob, fetched from peers if need be: {size, data}; the caller checks the CID."""
+        cid, offset = cid_from_text(str(params[0])), int(params[1]) if len(params) > 1 else 0
+        path = await self._ports.blobs.fetch(cid, max_bytes=1 << 32)
+        with path.open("rb") as file:
+            file.seek(max(0, offset))
+            data = file.read(CHUNK_BYTES)
+        return {"size": path.stat().st_size, "offset": offset, "data": data.hex()}
+
+    async def publish_task(self, params: list[Any]) -> dict[str, Any]:
+        """Commission a model from the node's own account: params are the token and the table of a task file."""
+        if len(params) != 2 or not hmac.compare_digest(str(params[0]), self._token):
+            detail = f"the first parameter must be the token in {TOKEN_NAME} of the node's data directory"
+            raise Rejected(RejectionReason.WRONG_SIGNATURE, detail)
+        draft = await asyncio.to_thread(task_draft, params[1])
+        async with self._posting:
+            specification = await prepared(draft, self._ports.blobs, self._ports.vault, self._directory / "publishing")
+            publishing = Publishing(
+                self._ports.chain.parameters, self._ports.engine, self._ports.wallet, self._ports.clock
+            )
+            posting = await publishing.post(draft, specification)
+        await self._network.publish("transaction", posting.raw)
+        return {
+            "transaction": posting.transaction_hash,
+            "name": draft.name,
+            "reward_wei": posting.reward_wei,
+            "bond_wei": posting.bond_wei,
+            "value_wei": posting.value_wei,
+        }
+
+    def _canonical(self, first: int, last: int) -> tuple[ChainState, ...]:
+        head = self._ports.chain.round.head
+        if not 1 <= first <= last <= head.height:
+            raise Rejected(RejectionReason.ARGUMENT_INVALID, f"the chain has heights 1 to {head.height}")
+        return self._ports.archive.branch(head.block, first - 1)[: last - first + 1]
+
+    def _block_view(self, state: ChainState) -> dict[str, Any]:
+        block = self._ports.archive.block(state.block_hash)
+        parent = self._ports.archive.state(state.parent)
+        selection = self._ports.chain.rules.select_task(parent, self._ports.chain.parameters)
+        return block_view(block, parent, state, selection)
+
+    def _phase(self, now: int) -> dict[str, Any]:
+        """Return the phase of the height by the clock, and when it ends."""
+        schedule = self._ports.chain.round.selection.schedule
+        bounds = (
+            ("waiting", schedule.start_milliseconds),
+            ("key", schedule.key_milliseconds),
+            ("training", schedule.commitment_milliseconds),
+            ("judging", schedule.deadline(Deadline.BLOCK)),
+        )
+        for name, end in bounds:
+            if now < end:
+                return {"name": name, "ends_in_milliseconds": end - now}
+        return {"name": "overdue", "ends_in_milliseconds": 0}
+
+
+def block_view(block: AnyBlock, parent: ChainState, state: ChainState, selection: Selection) -> dict[str, Any]:
+    """Return a block as JSON values."""
+    schedule = selection.schedule
+    view: dict[str, Any] = {
+        "height": block.height,
+        "hash": state.block_hash.hex(),
+        "parent": block.parent.hex(),
+        "proposer": "0x" + block.proposer.hex(),
+        "task": {"id": selection.task.task_id.hex(), "name": selection.posted.specification.name},
+        "standing": selection.task.standing,
+        "score": selection.score,
+        "interval_seconds": (block.end_milliseconds - parent.end_milliseconds) / 1000,
+        "payload": block.payload_hash.hex(),
+        "unselected": [each.hex() for each in block.unselected],
+        "payouts": [
+            {"recipient": "0x" + each.recipient.hex(), "amount_gwei": each.amount_gwei, "kind": each.kind}
+            for each in state.reward.payouts
+        ],
+        "settlements": [{"outcome": each.outcome.value} for each in state.reward.settlements],
+    }
+    if not isinstance(block, Block):
+        return {**view, "trained": False, "missed": block.missed.value}
+    entries = [
+        {
+            "miner": "0x" + each.miner.hex(),
+            "outcome": each.outcome.value,
+            "correct": each.claim_correct,
+            "reason": each.reason,
+        }
+        for each in block.verdict.entries
+    ]
+    return {
+        **view,
+        "trained": True,
+        "winner": "0x" + block.reveal.miner.hex(),
+        "accuracy": {"correct": block.verdict.correct, "total": block.verdict.total},
+        "label": "accuracy on public data" if selection.posted.specification.data.public else "accuracy on unseen data",
+        "training_mode": selection.posted.specification.training.mode.value,
+        "model": cid_text(block.reveal.model_cid),
+        "trace": cid_text(block.reveal.training.trace_cid),
+        "epochs": block.reveal.training.hyperparameters.epochs,
+        "phase_seconds": {
+            "key": (schedule.key_milliseconds - schedule.start_milliseconds) / 1000,
+            "training": (schedule.commitment_milliseconds - schedule.key_milliseconds) / 1000,
+            "judging": (block.end_milliseconds - schedule.commitment_milliseconds) / 1000,
+        },
+        "verdict": entries,
+    }
+
+
+def _selection_view(selection: Selection) -> dict[str, Any]:
+    return {
+        "height": selection.height,
+        **_task_view(selection.posted, selection.score),
+        "queue_length": selection.queue_length,
+        "start_milliseconds": selection.schedule.start_milliseconds,
+        "commitment_milliseconds": selection.schedule.commitment_milliseconds,
+    }
+
+
+def _task_view(posted: PostedTask, score: str) -> dict[str, Any]:
+    model, data = posted.specification.model, posted.specification.data
+    return {
+        "id": posted.task.task_id.hex(),
+        "name": posted.specification.name,
+        "publisher": "0x" + posted.task.publisher.hex(),
+        "standing": posted.task.standing,
+        "reward_wei": posted.task.reward_wei,
+        "bond_wei": posted.task.bond_wei,
+        "deadline_seconds": posted.task.deadline_seconds,
+        "score": score,
+        "parameters": parameter_count(model),
+        "model_bytes": model_bytes(model),
+        "flops_per_epoch": training_flops_per_sample(model) * data.training.rows,
+        "training_rows": data.training.rows,
+        "test_rows": data.test.rows,
+        "public_data": data.public,
+        "synthetic_data": data.synthetic,
+        "specification": noun_hash(posted.specification).hex(),
+    }
+
+
+def _hash(text: str) -> Hash32:
+    try:
+        return bytes.fromhex(text.removeprefix("0x"))
+    except ValueError as error:
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{text!r} is no hash") from error
