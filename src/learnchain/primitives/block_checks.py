@@ -1,8 +1,9 @@
 """Step 8: what makes a block well-formed under every engine: links, signatures, roots, verdict, payload facts."""
 
 from learnchain.primitives.chain_state import ChainState, Reward, payload_timestamp, settled_history, unselected_after
+from learnchain.primitives.ciphers import key_hash
 from learnchain.primitives.codec import Address, Hash32
-from learnchain.primitives.hashing import noun_hash, tagged_hash
+from learnchain.primitives.hashing import noun_hash
 from learnchain.primitives.measurement import PayloadFacts
 from learnchain.primitives.messages import (
     AnyBlock,
@@ -30,11 +31,6 @@ NOBODY = b"\0" * 32
 """Stands for the winner in a verdict without one."""
 
 RoundMessage = KeyRelease | Commitment | Release | Reveal
-
-
-def key_hash(key: bytes) -> Hash32:
-    """Return the commitment to a data key; AES-GCM alone does not commit to its key (the round, rule 7)."""
-    return tagged_hash("key", key)
 
 
 def check_message(message: RoundMessage, selection: Selection, signer: Address, parameters: ChainParameters) -> None:

@@ -50,6 +50,7 @@ class ChainParameters:
             ("maximum_commitments", self.maximum_commitments, 1, MAXIMUM_COMMITMENTS),
             ("maximum_tasks", self.maximum_tasks, 1, MAXIMUM_TASKS_LISTED),
             ("finality_depth", self.finality_depth, 1, 1_024),
+            ("minimum_reward_wei", self.minimum_reward_wei, 1, 2**128),
             ("standing tasks", len(self.standing), 1, 16),
             ("empty_window_milliseconds", self.empty_window_milliseconds, 1, 3_600_000),
             ("high_accuracy_denominator", self.high_accuracy_denominator, 1, 10**6),
@@ -63,9 +64,7 @@ class ChainParameters:
         need = self.payload_milliseconds + self.transfer_milliseconds + self.evaluation_milliseconds
         need = 2 * (need + self.clock_skew_milliseconds)
         if length_milliseconds < need:
-            detail = (
-                f"the last phase lasts {length_milliseconds} ms; payload, model and skew need {need} ms"
-            )
+            detail = f"the last phase lasts {length_milliseconds} ms; payload, model and skew need {need} ms"
             raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
 
     def standing_tasks(self) -> tuple[tuple[Task, TaskSpecification], ...]:

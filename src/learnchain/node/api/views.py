@@ -26,7 +26,7 @@ from learnchain.primitives.selection import PostedTask, Selection
 MAXIMUM_BLOCKS = 128
 CHUNK_BYTES = 1 << 19
 TOKEN_NAME = "admin.token"
-Handler = Callable[[list[Any]], Awaitable[Any]]
+Handler = Callable[..., Awaitable[Any]]
 
 
 class LearnInterface:
@@ -57,9 +57,9 @@ class LearnInterface:
             "learn_publishTask": self.publish_task,
         }
         for name, handler in methods.items():
-            server.register(name, handler)
+            server.register(name, handler, sensitive=name == "learn_publishTask")
 
-    async def status(self, _params: list[Any]) -> dict[str, Any]:
+    async def status(self, *_params: Any) -> dict[str, Any]:
         """Return head, phase, training curve and peers: one call feeds the live table."""
         state = self._ports.chain.round
         now = self._ports.clock.now_milliseconds()
@@ -81,7 +81,7 @@ class LearnInterface:
             "peers": len(self._network.peers()),
         }
 
-    async def network(self, _params: list[Any]) -> dict[str, Any]:
+    async def network(self, *_params: Any) -> dict[str, Any]:
         """Return what identifies the network, and the parameters that decide money."""
         parameters = self._genesis.parameters
         return {
@@ -96,7 +96,7 @@ class LearnInterface:
             "address": str(self._network.address()),
         }
 
-    async def block(self, params: list[Any]) -> dict[str, Any]:
+    async def block(self, *params: Any) -> dict[str, Any]:
         """Return one block by height on the head's branch, or by hash on any branch."""
         wanted = params[0] if params else self._ports.chain.round.head.height
         if isinstance(wanted, str) and len(wanted.removeprefix("0x")) == 64:
@@ -104,7 +104,7 @@ class LearnInterface:
         height = int(wanted)
         return self._block_view(self._canonical(height, height)[0])
 
-    async def blocks(self, params: list[Any]) -> list[dict[str, Any]]:
+    async def blocks(self, *params: Any) -> list[dict[str, Any]]:
         """Return the blocks of a range of heights on the head's branch, lowest first."""
         head = self._ports.chain.round.head.height
         first = max(1, int(params[0]) if params else head - 15)
@@ -113,7 +113,7 @@ class LearnInterface:
             raise Rejected(RejectionReason.TOO_LARGE, f"ask for at most {MAXIMUM_BLOCKS} blocks at once")
         return [self._block_view(state) for state in self._canonical(first, last)]
 
-    async def tasks(self, _params: list[Any]) -> dict[str, Any]:
+    async def tasks(self, *_params: Any) -> dict[str, Any]:
         """Return waiting, selected and settled tasks of the head's branch."""
         state = self._ports.chain.round
         parent = state.parent
@@ -135,7 +135,7 @@ class LearnInterface:
             "settled": settled,
         }
 
-    async def round(self, _params: list[Any]) -> dict[str, Any]:
+    async def round(self, *_params: Any) -> dict[str, Any]:
         """Return the height that is being decided: commitments, reveals, verdict so far."""
         state = self._ports.chain.round
         reveals = [
@@ -151,13 +151,13 @@ class LearnInterface:
             "winner": None if state.verdict is None or state.verdict.winner == NOBODY else state.verdict.winner.hex(),
         }
 
-    async def decisions(self, params: list[Any]) -> list[dict[str, Any]]:
+    async def decisions(self, *params: Any) -> list[dict[str, Any]]:
         """Return what this node decided at a height, and on which numbers."""
         height = int(params[0]) if params else self._ports.chain.round.head.height
         found = self._ports.decisions.at_height(height)
         return [{"at": each.at_milliseconds, "step": each.step, "about": each.about, **each.facts} for each in found]
 
-    async def ledger(self, _params: list[Any]) -> dict[str, Any]:
+    async def ledger(self, *_params: Any) -> dict[str, Any]:
         """Return what consensus has escrowed, paid, refunded, burned and minted up to the head."""
         ledger = self._ports.chain.round.parent.ledger
         return {
@@ -169,11 +169,11 @@ class LearnInterface:
             "minted_gwei": ledger.minted_gwei,
         }
 
-    async def peers(self, _params: list[Any]) -> list[dict[str, Any]]:
+    async def peers(self, *_params: Any) -> list[dict[str, Any]]:
         """Return the connected peers."""
         return [{"id": each.peer_id.hex(), "score": each.score} for each in self._network.peers()]
 
-    async def blob(self, params: list[Any]) -> dict[str, Any]:
+    async def blob(self, *params: Any) -> dict[str, Any]:
         """Return one chunk of a blob, fetched from peers if need be: {size, data}; the caller checks the CID."""
         cid, offset = cid_from_text(str(params[0])), int(params[1]) if len(params) > 1 else 0
         path = await self._ports.blobs.fetch(cid, max_bytes=1 << 32)
@@ -182,7 +182,7 @@ class LearnInterface:
             data = file.read(CHUNK_BYTES)
         return {"size": path.stat().st_size, "offset": offset, "data": data.hex()}
 
-    async def publish_task(self, params: list[Any]) -> dict[str, Any]:
+    async def publish_task(self, *params: Any) -> dict[str, Any]:
         """Commission a model from the node's own account: params are the token and the table of a task file."""
         if len(params) != 2 or not hmac.compare_digest(str(params[0]), self._token):
             detail = f"the first parameter must be the token in {TOKEN_NAME} of the node's data directory"

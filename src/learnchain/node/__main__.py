@@ -1,0 +1,40 @@
+"""Start one node: `python -m learnchain.node SETTINGS`."""
+
+import asyncio
+import logging
+import signal
+import sys
+from pathlib import Path
+
+from learnchain.node.service import NodeService
+from learnchain.node.settings import load_settings
+from learnchain.primitives.rejection import Rejected, Unavailable
+
+
+async def _run(path: Path) -> None:
+    settings = load_settings(path)
+    logging.basicConfig(
+        level=settings.log_level.upper(), format=f"%(asctime)s {settings.name} %(levelname)s %(name)s: %(message)s"
+    )
+    service = NodeService(settings)
+    loop = asyncio.get_running_loop()
+    for each in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(each, service.stop)
+    await service.run()
+
+
+def main() -> int:
+    """Run the node that a settings file describes; exit with 2 when it cannot start."""
+    if len(sys.argv) != 2:
+        sys.stderr.write("usage: python -m learnchain.node SETTINGS\n")
+        return 2
+    try:
+        asyncio.run(_run(Path(sys.argv[1])))
+    except (Rejected, Unavailable) as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

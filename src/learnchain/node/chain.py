@@ -1,0 +1,123 @@
+"""Drive the spine: turn what arrives into events, hand its actions to the roles, keep what came too early."""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import replace
+
+from learnchain.node.clock import Clock
+from learnchain.primitives.actions import Action
+from learnchain.primitives.chain_state import ChainState
+from learnchain.primitives.codec import Hash32
+from learnchain.primitives.events import BlockReceived, Committed, Event, KeyReleased, Released, Revealed
+from learnchain.primitives.messages import AnyBlock, Commitment, KeyRelease, ReleaseAnnouncement, Reveal
+from learnchain.primitives.parameters import ChainParameters
+from learnchain.primitives.rejection import Rejected, Unavailable
+from learnchain.rules.contract import Rules
+from learnchain.spine import Round, advance, resume
+
+logger = logging.getLogger(__name__)
+
+MAXIMUM_EARLY_EVENTS = 512
+"""Messages that came before what they refer to; the oldest is forgotten first, its sender will repeat it."""
+
+WireMessage = KeyRelease | Commitment | ReleaseAnnouncement | Reveal | AnyBlock
+Stored = tuple[tuple[AnyBlock, ChainState], ...]
+
+
+class Chain:
+    """Own the round; every change goes through `feed`, on one event loop, without waiting in between."""
+
+    def __init__(self, rules: Rules, parameters: ChainParameters, clock: Clock) -> None:
+        self.rules = rules
+        self.parameters = parameters
+        self._clock = clock
+        self._perform: Callable[[Action], None] = lambda _action: None
+        self._round: Round | None = None
+        self._early: OrderedDict[tuple[Hash32, int], Event] = OrderedDict()
+        self._arrivals = 0
+
+    @property
+    def round(self) -> Round:
+        """Return the current view of the chain."""
+        if self._round is None:
+            raise Unavailable("the chain, before the node has started")
+        return self._round
+
+    def start(self, final: ChainState, later: Stored, perform: Callable[[Action], None]) -> None:
+        """Open the round on what this node stored and hand out the first actions."""
+        self._perform = perform
+        self._round, actions = resume(self.rules, self.parameters, final, later)
+        self._hand_out(actions)
+
+    def feed(self, event: Event) -> None:
+        """Advance by one event; raise `Rejected` or `Unavailable`, in which case nothing has changed."""
+        before = self.round.head.block
+        self._round, actions = advance(self.round, event)
+        self._hand_out(actions)
+        if isinstance(event, BlockReceived | Released) or self.round.head.block != before or actions:
+            self._retry_early()
+
+    def receive(self, message: WireMessage) -> None:
+        """Feed a message from the wire, or keep it for later when what it refers to is missing."""
+        event = self._event(message)
+        try:
+            self.feed(event)
+        except Unavailable:
+            self._keep(event)
+            raise
+
+    def _event(self, message: WireMessage) -> Event:
+        now = self._clock.now_milliseconds()
+        if isinstance(message, KeyRelease):
+            return KeyReleased(message, now)
+        if isinstance(message, Commitment):
+            return Committed(message, now)
+        if isinstance(message, ReleaseAnnouncement):
+            return Released(message, now)
+        if isinstance(message, Reveal):
+            return Revealed(message, now)
+        return BlockReceived(message, now)
+
+    def _hand_out(self, actions: tuple[Action, ...]) -> None:
+        for action in actions:
+            self._perform(action)
+
+    def _keep(self, event: Event) -> None:
+        if event in self._early.values():
+            return
+        self._arrivals += 1
+        self._early[_parent_of(event), self._arrivals] = event
+        while len(self._early) > MAXIMUM_EARLY_EVENTS:
+            self._early.popitem(last=False)
+
+    def _retry_early(self) -> None:
+        """Feed again what waited for a parent or a release; its arrival time decides whether it was in time."""
+        known = self.round.tree
+        for key, event in list(self._early.items()):
+            if key[0] not in known or key not in self._early:
+                continue
+            del self._early[key]
+            try:
+                self._round, actions = advance(self.round, event)
+            except Unavailable:
+                self._early[key] = event
+            except Rejected as error:
+                logger.debug("a kept message is refused: %s", error)
+            else:
+                self._hand_out(actions)
+
+
+def _parent_of(event: Event) -> Hash32:
+    if isinstance(event, BlockReceived):
+        return event.block.parent
+    if isinstance(event, Released):
+        return event.message.release.parent
+    if isinstance(event, KeyReleased | Committed | Revealed):
+        return event.message.parent
+    raise TypeError(f"{type(event).__name__} does not come from the wire")
+
+
+def without_signature(block: AnyBlock) -> AnyBlock:
+    """Return a block with an empty signature, as it is before its proposer signs."""
+    return replace(block, signature=b"\0" * 65)

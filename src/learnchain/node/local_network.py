@@ -1,0 +1,191 @@
+"""Lay out a whole network on one machine: accounts, data, genesis, one settings file a node; start nothing."""
+
+import asyncio
+import json
+import os
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from learnchain.execution.genesis import ESCROW_ADDRESS, execution_genesis
+from learnchain.node.blobs.peer_blobs import PeerBlobs
+from learnchain.node.engines import ENGINES
+from learnchain.node.genesis import Genesis, save_genesis
+from learnchain.node.publishing import prepared
+from learnchain.node.settings import NodeSettings
+from learnchain.node.task_file import BUILT_IN, task_draft
+from learnchain.node.vault import Vault
+from learnchain.node.wallet import Wallet, development_accounts
+from learnchain.primitives.numbers import WEI_PER_ETHER
+from learnchain.primitives.parameters import ChainParameters
+from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.primitives.task_specification import TaskSpecification
+from learnchain.rules.contract import Rules
+from learnchain.rules.dlbc import Dlbc
+from learnchain.rules.dlbc.schedule import Phases
+
+DEVELOPMENT_MNEMONIC = "test test test test test test test test test test test junk"
+"""The words that every development chain uses: its accounts are worth nothing and must never hold anything."""
+LAYOUT_NAME = "network.json"
+LOCAL_CHAIN_ID = 1337
+SPARE_ACCOUNTS = 3
+"""Pre-funded accounts that no node uses: for the person's own wallet."""
+LOCAL_MARGINS = {
+    "clock_skew_milliseconds": 50,
+    "payload_milliseconds": 200,
+    "transfer_milliseconds": 200,
+    "evaluation_milliseconds": 300,
+}
+"""All nodes share one clock and one disk, so the last phase may be short (the round, rule 14)."""
+LOCAL_PHASES = Phases(
+    one_milliseconds=1_500,
+    two_milliseconds=4_000,
+    three_milliseconds=2_000,
+    release_milliseconds=500,
+    reveal_milliseconds=1_300,
+)
+
+
+@dataclass(frozen=True)
+class LocalPlan:
+    """Say what network to lay out; node 0 is the publisher and steward, the others mine."""
+
+    directory: Path
+    consensus: str = "dlbc"
+    miners: int = 3
+    standing: tuple[str, ...] = ("digits",)
+    rpc_port: int = 8545
+    first_block_milliseconds: int = 3_000
+    mnemonic: str = DEVELOPMENT_MNEMONIC
+    phases: Phases = LOCAL_PHASES
+    finality_depth: int = 16
+
+
+@dataclass(frozen=True)
+class LocalNetwork:
+    """Name the files and ports of a laid-out network."""
+
+    directory: Path
+    settings: tuple[Path, ...]
+    rpc_ports: tuple[int, ...]
+    accounts: tuple[str, ...]
+    mnemonic: str
+    consensus: str
+    fresh: bool = field(default=True)
+
+
+def existing_network(directory: Path) -> LocalNetwork | None:
+    """Return the network that lies in a directory, so that a second start continues it."""
+    layout = directory / LAYOUT_NAME
+    if not layout.is_file():
+        return None
+    content = json.loads(layout.read_text())
+    return LocalNetwork(
+        directory=directory,
+        settings=tuple(directory / each for each in content["settings"]),
+        rpc_ports=tuple(content["rpc_ports"]),
+        accounts=tuple(content["accounts"]),
+        mnemonic=content["mnemonic"],
+        consensus=content["consensus"],
+        fresh=False,
+    )
+
+
+async def lay_out(plan: LocalPlan, now_milliseconds: int) -> LocalNetwork:
+    """Write everything a network needs; the steward's data are encrypted and lie in its blob store already."""
+    if not 1 <= plan.miners <= 16:
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{plan.miners} miners: choose 1 to 16")
+    if plan.consensus not in ENGINES:
+        known = ", ".join(sorted(ENGINES))
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, f"no consensus {plan.consensus!r}; choose one of: {known}")
+    plan.directory.mkdir(parents=True, exist_ok=True)
+    wallets = development_accounts(plan.mnemonic, plan.miners + 1 + SPARE_ACCOUNTS)
+    standing = [await _standing_task(plan.directory / "node-0", each) for each in plan.standing]
+    start = now_milliseconds + plan.first_block_milliseconds
+    genesis = _genesis(plan, wallets, tuple(standing), start - start % 1000 + 1000)
+    genesis.check()
+    save_genesis(genesis, plan.directory / "genesis.json")
+    listen, rpc = _free_ports(plan.miners + 1), _free_ports(plan.miners)
+    ports = (plan.rpc_port or _free_ports(1)[0], *rpc)
+    settings = tuple(_settings(plan, index, wallets[index], listen, ports[index]) for index in range(plan.miners + 1))
+    layout = {
+        "consensus": plan.consensus,
+        "mnemonic": plan.mnemonic,
+        "accounts": ["0x" + wallet.address.hex() for wallet in wallets],
+        "settings": [str(path.relative_to(plan.directory)) for path in settings],
+        "rpc_ports": list(ports),
+    }
+    partial = plan.directory / "network.partial"
+    partial.write_text(json.dumps(layout, indent=1) + "\n")
+    partial.replace(plan.directory / LAYOUT_NAME)
+    addresses = tuple(str(each) for each in layout["accounts"])
+    return LocalNetwork(plan.directory, settings, ports, addresses, plan.mnemonic, plan.consensus)
+
+
+def _rules(plan: LocalPlan) -> Rules:
+    return Dlbc(phases=plan.phases)
+
+
+def _genesis(
+    plan: LocalPlan, wallets: tuple[Wallet, ...], standing: tuple[TaskSpecification, ...], start_milliseconds: int
+) -> Genesis:
+    parameters = ChainParameters(
+        chain_id=LOCAL_CHAIN_ID,
+        name="local",
+        genesis_milliseconds=start_milliseconds,
+        escrow=ESCROW_ADDRESS,
+        steward=wallets[0].address,
+        standing=standing,
+        finality_depth=plan.finality_depth,
+        claim_window_seconds=2 * plan.phases.interval_milliseconds // 1000,
+        empty_window_milliseconds=500,
+        **LOCAL_MARGINS,
+    )
+    funded = {wallet.address: 10_000 * WEI_PER_ETHER for wallet in wallets}
+    stamp = start_milliseconds // 1000 - 1
+    return Genesis(parameters, _rules(plan), execution_genesis(LOCAL_CHAIN_ID, stamp, 6_000_000, funded))
+
+
+async def _standing_task(directory: Path, name: str) -> TaskSpecification:
+    if name not in BUILT_IN:
+        known = ", ".join(sorted(BUILT_IN))
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, f"no standing task {name!r}; choose one of: {known}")
+    draft = await asyncio.to_thread(task_draft, BUILT_IN[name])
+    blobs, vault = PeerBlobs(directory / "blobs", None), Vault(directory / "vault")
+    return await prepared(draft, blobs, vault, directory / "publishing")
+
+
+def _settings(plan: LocalPlan, index: int, wallet: Wallet, listen: tuple[int, ...], rpc_port: int) -> Path:
+    directory = plan.directory / f"node-{index}"
+    directory.mkdir(parents=True, exist_ok=True)
+    key = directory / "wallet.key"
+    handle = os.open(key, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "w") as file:
+        file.write(wallet.private_key.hex() + "\n")
+    path = directory / "settings.json"
+    NodeSettings(
+        name=f"node-{index}",
+        genesis=str(plan.directory / "genesis.json"),
+        data_directory=str(directory),
+        wallet=str(key),
+        listen_port=listen[index],
+        peers=tuple(f"127.0.0.1:{port}" for port in listen[:index]),
+        is_miner=index > 0,
+        is_publisher=index == 0,
+        rpc_port=rpc_port,
+        # Different places in the task's ranges: miners compete by their choices, not by luck alone.
+        learning_rate_thousandths=min(1000, 250 * index),
+    ).save(path)
+    return path
+
+
+def _free_ports(count: int) -> tuple[int, ...]:
+    """Return ports that are free now; a node that finds its port taken says so when it starts."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return tuple(each.getsockname()[1] for each in sockets)
+    finally:
+        for each in sockets:
+            each.close()

@@ -1,0 +1,84 @@
+"""What a role reaches the world through: handed over once, replaced as a whole in tests."""
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from learnchain.node.blobs.blob_store import BlobStore
+from learnchain.node.chain import Chain, WireMessage
+from learnchain.node.clock import Clock
+from learnchain.node.decisions import Decisions
+from learnchain.node.execution.engine import ExecutionEngine
+from learnchain.node.storage.archive import Archive
+from learnchain.node.task_data import TaskData
+from learnchain.node.trainer import Trainer
+from learnchain.node.vault import Vault
+from learnchain.node.wallet import Wallet
+from learnchain.primitives.rejection import Rejected, Unavailable
+
+logger = logging.getLogger(__name__)
+
+
+class Publishing(Protocol):
+    """Send a message of the round to everybody."""
+
+    async def publish(self, message: WireMessage) -> None:
+        """Gossip one message; this node itself has already fed it to its chain."""
+        ...
+
+
+@dataclass
+class Tasks:
+    """Supervise what runs beside the event loop's main path: a failure is logged, the node goes on."""
+
+    running: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def start(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Run a coroutine under supervision."""
+        task = asyncio.create_task(self._supervised(coroutine, name), name=name)
+        self.running.add(task)
+        task.add_done_callback(self.running.discard)
+        return task
+
+    async def close(self) -> None:
+        """Cancel everything and wait for it."""
+        for task in tuple(self.running):
+            task.cancel()
+        await asyncio.gather(*self.running, return_exceptions=True)
+
+    async def _supervised(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
+        try:
+            await coroutine
+        except asyncio.CancelledError:
+            raise
+        except Rejected as error:
+            logger.warning("%s is refused: %s", name, error)
+        except Unavailable as error:
+            logger.info("%s waits for what is not here: %s", name, error)
+        except Exception:
+            logger.exception("%s failed; this is a bug of ours", name)
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Join everything a role may use."""
+
+    clock: Clock
+    chain: Chain
+    network: Publishing
+    blobs: BlobStore
+    data: TaskData
+    engine: ExecutionEngine
+    trainer: Trainer
+    archive: Archive
+    wallet: Wallet
+    vault: Vault
+    tasks: Tasks
+    decisions: Decisions
+
+    async def announce(self, message: WireMessage) -> None:
+        """Feed a message of our own to our own chain first, then to the others; a refusal of our own is a bug."""
+        self.chain.receive(message)
+        await self.network.publish(message)

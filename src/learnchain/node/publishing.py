@@ -1,0 +1,85 @@
+"""Commission a model: encrypt its data, keep the keys, publish the files, post the task with its reward."""
+
+import asyncio
+import secrets
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from learnchain.execution.escrow import post_calldata, posting_value_wei
+from learnchain.learning.data import prepare_task_data
+from learnchain.node.blobs.blob_store import BlobStore
+from learnchain.node.clock import Clock
+from learnchain.node.execution.engine import ExecutionEngine
+from learnchain.node.task_file import TaskDraft
+from learnchain.node.vault import Vault
+from learnchain.node.wallet import Wallet
+from learnchain.primitives.parameters import ChainParameters
+from learnchain.primitives.task_specification import TaskSpecification, encode_specification
+
+POST_BASE_GAS = 400_000
+GAS_PER_BYTE = 60
+"""Calldata at the floor price of EIP-7623, the log and its memory, rounded up."""
+
+
+@dataclass(frozen=True)
+class Posting:
+    """Say what was posted, and by which transaction."""
+
+    transaction_hash: str
+    specification: TaskSpecification
+    reward_wei: int
+    bond_wei: int
+    value_wei: int
+    raw: bytes
+
+
+async def prepared(draft: TaskDraft, blobs: BlobStore, vault: Vault, directory: Path) -> TaskSpecification:
+    """Encrypt both data sets under fresh keys, keep the keys, publish the files; return the specification."""
+    training_key, test_key = secrets.token_bytes(32), secrets.token_bytes(32)
+    vault.keep(training_key)
+    vault.keep(test_key)
+    directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=directory) as place:
+        training, test = await asyncio.to_thread(
+            prepare_task_data, draft.training_data, draft.test_data, training_key, test_key, Path(place)
+        )
+        training_cid, test_cid = await blobs.add(training.path), await blobs.add(test.path)
+    specification = draft.specification(training.part(training_cid), test.part(test_cid))
+    specification.check_numbers()
+    return specification
+
+
+@dataclass(frozen=True)
+class Publishing:
+    """Post tasks from one wallet."""
+
+    parameters: ChainParameters
+    engine: ExecutionEngine
+    wallet: Wallet
+    clock: Clock
+
+    async def post(self, draft: TaskDraft, specification: TaskSpecification) -> Posting:
+        """Send the posting transaction: the reward, the bond and the claimer's tip go into the contract's hands."""
+        encoded = encode_specification(specification)
+        deadline = self.clock.now_milliseconds() // 1000 + draft.deadline_seconds
+        value = posting_value_wei(draft.reward_wei, draft.bond_wei)
+        data = post_calldata(encoded, draft.reward_wei, draft.bond_wei, deadline)
+        address = "0x" + self.wallet.address.hex()
+        fee = 2 * int(await self.engine.rpc("eth_gasPrice", []), 16)
+        nonce = int(await self.engine.rpc("eth_getTransactionCount", [address, "pending"]), 16)
+        transaction = {
+            "chainId": self.parameters.chain_id,
+            "nonce": nonce,
+            "to": "0x" + self.parameters.escrow.hex(),
+            "value": value,
+            "gas": POST_BASE_GAS + GAS_PER_BYTE * len(data),
+            "maxFeePerGas": fee,
+            "maxPriorityFeePerGas": 0,
+            "data": "0x" + data.hex(),
+        }
+        raw = self.wallet.sign_transaction(transaction)
+        sent: str = await self.engine.rpc("eth_sendRawTransaction", ["0x" + raw.hex()])
+        return Posting(sent, specification, draft.reward_wei, draft.bond_wei, value, raw)
+
+

@@ -1,0 +1,210 @@
+"""The full node: measures what the rules ask for, keeps blocks, follows the head, ends heights that were missed."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from learnchain.learning.jobs import EvaluationJob, WatermarkJob
+from learnchain.node.payload_facts import executed
+from learnchain.node.ports import Ports
+from learnchain.primitives.actions import (
+    MeasureCandidate,
+    MoveHead,
+    OpenHeight,
+    ProposeEmptyBlock,
+    RefuseBlock,
+    RefuseTask,
+    StoreBlock,
+)
+from learnchain.primitives.block_tree import lowest_ticket
+from learnchain.primitives.chain_state import payload_timestamp, settled_history, unselected_after
+from learnchain.primitives.events import DeadlineMissed, Event, Measured, ReleaseDue, RevealsClosed
+from learnchain.primitives.measurement import Finding, MeasureKind, Measurement
+from learnchain.primitives.messages import Deadline, EmptyBlock, Reveal, empty_block_ticket, work_id
+from learnchain.primitives.model_costs import model_bytes
+from learnchain.primitives.model_specification import ModelSpecification
+from learnchain.primitives.payload import MAXIMUM_PAYLOAD_BYTES, decode_payload, encode_payload
+from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.primitives.selection import Selection
+from learnchain.primitives.signatures import UNSIGNED, sign
+from learnchain.primitives.task_specification import DataPart
+from learnchain.primitives.training_terms import TrainingTerms, Watermark
+
+logger = logging.getLogger(__name__)
+
+RETRY_SECONDS = 0.5
+MAXIMUM_RETRY_SECONDS = 15.0
+WEIGHTS_HEADER_BYTES = 1 << 20
+"""What a weights file may hold beyond its numbers: names and shapes."""
+
+
+class FullNode:
+    """Carry out what every node does, whether it mines, publishes, or only verifies."""
+
+    def __init__(self, ports: Ports, head_moved: Callable[[MoveHead], None]) -> None:
+        self._ports = ports
+        self._head_moved = head_moved
+        self._timers: list[asyncio.Task[None]] = []
+        self._heads: asyncio.Lock = asyncio.Lock()
+
+    async def open_height(self, action: OpenHeight) -> None:
+        """Set the timers of the height and fetch the encrypted data early (DLBC IV-E)."""
+        for timer in self._timers:
+            timer.cancel()
+        selection, schedule = action.selection, action.selection.schedule
+        window = self._ports.chain.parameters.empty_window_milliseconds
+        parent = selection.parent
+        due: list[tuple[int, Callable[[int], Event]]] = [
+            (schedule.commitment_milliseconds, lambda now: ReleaseDue(parent, now)),
+            (schedule.deadline(Deadline.REVEAL) + 1, lambda now: RevealsClosed(parent, now)),
+        ]
+        for missed in (Deadline.KEY, Deadline.COMMITMENT, Deadline.RELEASE, Deadline.BLOCK):
+            due.append((schedule.deadline(missed) + window, _missed(parent, missed)))
+        self._timers = [self._ports.tasks.start(self._at(when, event), "timer") for when, event in due]
+        data = selection.posted.specification.data
+        await asyncio.gather(self._prefetched(data.training), self._prefetched(data.test))
+
+    async def measure_candidate(self, action: MeasureCandidate) -> None:
+        """Measure one thing of one candidate and report it; what is missing is tried again until the height is over."""
+        delay, deadline = RETRY_SECONDS, action.selection.schedule.deadline(Deadline.BLOCK)
+        while True:
+            try:
+                found = await self._measured(action)
+                break
+            except Rejected as error:
+                found = Measurement(
+                    action.measure.candidate, action.measure.kind, Finding.REJECTED, reason=error.reason.value
+                )
+                logger.info("candidate %s fails: %s", action.measure.candidate.hex()[:16], error)
+                break
+            except Unavailable as error:
+                logger.info("measuring %s waits: %s", action.measure.candidate.hex()[:16], error)
+                if (action.measure.candidate, action.measure.kind) not in self._ports.chain.round.asked:
+                    return
+                late = self._ports.clock.now_milliseconds() + 1000 * delay > deadline
+                if late and action.measure.candidate in self._ports.chain.round.reveals:
+                    found = Measurement(action.measure.candidate, action.measure.kind, Finding.UNAVAILABLE)
+                    break
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, MAXIMUM_RETRY_SECONDS)
+        now = self._ports.clock.now_milliseconds()
+        facts = {"finding": found.finding.value, "reason": found.reason, "correct": found.correct}
+        about = action.measure.candidate.hex()
+        self._ports.decisions.note(now, action.selection.height, f"measured {found.kind.value}", about, **facts)
+        self._ports.chain.feed(Measured(found, now))
+
+    def store_block(self, action: StoreBlock) -> None:
+        """Write the block and its state durably before anything builds on them (step 8)."""
+        self._ports.archive.store_block(action.block, action.state)
+        now = self._ports.clock.now_milliseconds()
+        about = f"missed {action.block.missed.value}" if isinstance(action.block, EmptyBlock) else "trained"
+        self._ports.decisions.note(now, action.block.height, "block", about, hash=action.state.block_hash.hex())
+
+    async def move_head(self, action: MoveHead) -> None:
+        """Point the execution engine at the new head, in the order of the moves (step 9)."""
+        self._ports.archive.store_head(action.head)
+        async with self._heads:
+            archive = self._ports.archive
+            safe, final = archive.payload_hash(action.head.safe), archive.payload_hash(action.head.finalized)
+            await self._ports.engine.set_head(action.state.payload_hash, safe, final)
+        self._head_moved(action)
+
+    async def propose_empty_block(self, action: ProposeEmptyBlock) -> None:
+        """End a missed height, unless somebody with a lower ticket already has (the round, rule 3)."""
+        selection, parent = action.selection, action.parent
+        address, parameters = self._ports.wallet.address, self._ports.chain.parameters
+        if empty_block_ticket(selection.parent, address) >= lowest_ticket(
+            self._ports.chain.round.tree, selection.parent
+        ):
+            return
+        stamp = payload_timestamp(parent, selection, action.end_milliseconds, trained=False)
+        payload = await self._ports.engine.build(parent.payload_hash, parent.attributes(stamp, address), ())
+        payload_cid = await self._ports.blobs.add_bytes(encode_payload(payload))
+        unselected = unselected_after(parent, selection, parameters.maximum_tasks)
+        draft = EmptyBlock(
+            chain_id=parameters.chain_id,
+            height=selection.height,
+            parent=selection.parent,
+            proposer=address,
+            missed=action.missed,
+            payload_hash=payload.block_hash,
+            payload_cid=payload_cid,
+            unselected=tuple(each.task.task_id for each in unselected),
+            end_milliseconds=action.end_milliseconds,
+            settlement_root=b"\0" * 32,
+            signature=UNSIGNED,
+        )
+        reward = self._ports.chain.rules.payouts(selection, draft, parameters)
+        block = replace(draft, settlement_root=settled_history(parent, reward, parameters).root())
+        await self._ports.announce(sign(block, self._ports.wallet.private_key))
+
+    def refuse_block(self, action: RefuseBlock) -> None:
+        """Say why a block that was waiting for measurements is not admitted."""
+        logger.warning("block %s is refused: %s", action.block.hex()[:16], action.reason)
+        now = self._ports.clock.now_milliseconds()
+        height = self._ports.chain.round.selection.height
+        self._ports.decisions.note(now, height, "block refused", action.block.hex(), reason=action.reason)
+
+    def refuse_task(self, action: RefuseTask) -> None:
+        """Say why a posted task is not admitted; its publisher gets everything back at the deadline."""
+        logger.warning("task %s is refused: %s %s", action.task_id.hex()[:16], action.reason, action.detail)
+        now = self._ports.clock.now_milliseconds()
+        height = self._ports.chain.round.selection.height
+        self._ports.decisions.note(now, height, "task refused", action.task_id.hex(), reason=action.reason.value)
+
+    async def _measured(self, action: MeasureCandidate) -> Measurement:
+        candidate, kind = action.measure.candidate, action.measure.kind
+        if kind is MeasureKind.PAYLOAD:
+            data = await self._ports.blobs.read(action.payload_cid, MAXIMUM_PAYLOAD_BYTES)
+            payload = decode_payload(data)
+            parameters = self._ports.chain.parameters
+            facts = await executed(self._ports.engine, payload, action.selection.height, parameters)
+            return Measurement(candidate, kind, Finding.ACCEPTED, facts=facts)
+        if action.reveal is None:
+            raise Unavailable("a reveal: an empty block has no model to measure")
+        specification = action.selection.posted.specification
+        maximum_bytes = model_bytes(specification.model) + WEIGHTS_HEADER_BYTES
+        model = await self._ports.blobs.fetch(action.reveal.model_cid, max_bytes=maximum_bytes)
+        if kind is MeasureKind.WATERMARK:
+            work = self._work(action.selection, action.reveal)
+            terms = self._ports.chain.rules.training_terms(action.selection, work)
+            await self._check_terms(specification.model, model, terms)
+            return Measurement(candidate, kind, Finding.ACCEPTED)
+        training = await self._ports.data.opened(specification.data.training, action.training_key)
+        test = await self._ports.data.opened(specification.data.test, action.test_key)
+        job = EvaluationJob(specification.model, str(model), str(training), str(test), specification.metric)
+        count = await self._ports.trainer.evaluate(job)
+        claim = action.reveal.claim()
+        if (count.correct, count.total) != (claim.correct, claim.total):
+            reason = RejectionReason.CLAIM_NOT_EXACT.value
+            return Measurement(candidate, kind, Finding.REJECTED, reason, count.correct, count.total)
+        return Measurement(candidate, kind, Finding.ACCEPTED, "", count.correct, count.total)
+
+    async def _check_terms(self, model: ModelSpecification, weights: Path, terms: TrainingTerms) -> None:
+        """Refuse weights that do not carry what the engine demanded of training."""
+        if not isinstance(terms, Watermark):
+            return
+        check = await self._ports.trainer.check_watermark(WatermarkJob(model, str(weights), terms))
+        if not check.matches:
+            detail = f"the rows reach {check.confidences}, {terms.threshold_millionths} millionths are needed"
+            raise Rejected(RejectionReason.WATERMARK_MISSING, detail)
+
+    def _work(self, selection: Selection, reveal: Reveal) -> bytes:
+        chain_id = self._ports.chain.parameters.chain_id
+        return work_id(chain_id, selection.parent, selection.task.task_id, reveal.miner)
+
+    async def _at(self, milliseconds: int, event: Callable[[int], Event]) -> None:
+        await self._ports.clock.sleep_until(milliseconds)
+        self._ports.chain.feed(event(self._ports.clock.now_milliseconds()))
+
+    async def _prefetched(self, part: DataPart) -> None:
+        try:
+            await self._ports.data.prefetch(part)
+        except Unavailable as error:
+            logger.info("data are not here yet: %s", error)
+
+
+def _missed(parent: bytes, missed: Deadline) -> Callable[[int], Event]:
+    return lambda now: DeadlineMissed(parent, missed, now)

@@ -1,0 +1,258 @@
+"""The miner: miner of DLBC and PoDL, consensus node of PoLe. Trains, commits, reveals, and proposes when it won."""
+
+import asyncio
+import json
+import logging
+import secrets
+import shutil
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from learnchain.learning.jobs import EvaluationJob, Progress, TrainedFiles, TrainingJob
+from learnchain.learning.trace import INDEX_NAME
+from learnchain.node.ports import Ports
+from learnchain.node.settling import settling_transactions
+from learnchain.node.storage.archive import OwnCandidate
+from learnchain.node.trainer import Trainer
+from learnchain.primitives.actions import ProposeBlock, RevealModel, SendCommitment, TrainModel
+from learnchain.primitives.block_checks import NOBODY
+from learnchain.primitives.chain_state import settled_history, unselected_after
+from learnchain.primitives.content_id import cid_text
+from learnchain.primitives.events import Trained
+from learnchain.primitives.hashing import noun_hash
+from learnchain.primitives.messages import (
+    Block,
+    Commitment,
+    Deadline,
+    Reveal,
+    TrainedModel,
+    TrainingRecord,
+    attestation_digest,
+    commitment_digest,
+    work_id,
+)
+from learnchain.primitives.payload import encode_payload
+from learnchain.primitives.rejection import Unavailable
+from learnchain.primitives.selection import Selection
+from learnchain.primitives.signatures import UNSIGNED, sign
+from learnchain.primitives.training_terms import HyperParameters, Watermark
+
+logger = logging.getLogger(__name__)
+
+MAXIMUM_EPOCHS = 10_000
+MAXIMUM_OWN_BYTES = 1 << 40
+"""Our own model lies on our own disk already."""
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """Say how this miner chooses inside the task's ranges: the place in each range, in thousandths from its minimum."""
+
+    learning_rate_thousandths: int = 500
+    momentum_thousandths: int = 1_000
+    batch_size_thousandths: int = 500
+    margin_milliseconds: int = 400
+
+    def chosen(self, selection: Selection, epochs: int) -> HyperParameters:
+        """Return hyper-parameters inside the ranges of a task."""
+        rules = selection.posted.specification.training
+
+        def within(low: int, high: int, thousandths: int) -> int:
+            return low + (high - low) * thousandths // 1_000
+
+        rate, momentum, size = rules.learning_rate_millionths, rules.momentum_millionths, rules.batch_size
+        return HyperParameters(
+            learning_rate_millionths=within(rate.minimum, rate.maximum, self.learning_rate_thousandths),
+            momentum_millionths=within(momentum.minimum, momentum.maximum, self.momentum_thousandths),
+            weight_decay_millionths=rules.weight_decay_millionths.minimum,
+            batch_size=within(size.minimum, size.maximum, self.batch_size_thousandths),
+            epochs=epochs,
+        )
+
+
+class Miner:
+    """Earn block rewards by training; keeps what it committed to on disk, so that a restart can still reveal."""
+
+    def __init__(self, ports: Ports, trainer: Trainer, directory: Path, strategy: Strategy) -> None:
+        self._ports = ports
+        self._trainer = trainer
+        self._directory = directory
+        self._strategy = strategy
+        self._training: asyncio.Task[None] | None = None
+
+    async def train_model(self, action: TrainModel) -> None:
+        """Probe one epoch in Phase 1, then train for as many epochs as end before commitments close (IV-B)."""
+        selection = action.selection
+        if self._training is not None and not self._training.done():
+            self._training.cancel()
+        if self._ports.archive.own_candidate(selection.parent) is not None:
+            return
+        self._training = asyncio.current_task()
+        part = selection.posted.specification.data.training
+        data = await self._ports.data.opened(part, action.key_release.key)
+        epoch_seconds = await self._trainer.probe(self._job(selection, data, epochs=1))
+        await self._ports.clock.sleep_until(selection.schedule.deadline(Deadline.KEY))
+        closing = selection.schedule.commitment_milliseconds - self._strategy.margin_milliseconds
+        left_seconds = (closing - self._ports.clock.now_milliseconds()) / 1000
+        epochs = max(1, min(MAXIMUM_EPOCHS, int(left_seconds / max(epoch_seconds, 1e-6))))
+        self._note(selection, "probe", epoch_seconds=epoch_seconds, epochs=epochs)
+        run = await self._trained(self._job(selection, data, epochs=epochs), closing)
+        self._record_share(selection, run)
+        model = await self._published(selection, run)
+        self._note(selection, "trained", epochs=run.epochs, training_seconds=run.training_seconds)
+        self._ports.chain.feed(Trained(model, self._ports.clock.now_milliseconds()))
+
+    async def send_commitment(self, action: SendCommitment) -> None:
+        """Build the payload, bind it to the model and commit, before the test set exists (step 5)."""
+        selection, trained = action.selection, action.model
+        parent = self._ports.chain.round.tree.state(selection.parent)
+        attributes = parent.attributes(selection.schedule.payload_timestamp_seconds, self._ports.wallet.address)
+        transactions = await settling_transactions(self._ports, parent, attributes.timestamp_seconds)
+        payload = await self._ports.engine.build(parent.payload_hash, attributes, transactions)
+        payload_cid = await self._ports.blobs.add_bytes(encode_payload(payload))
+        work, salt = self._work(selection), secrets.token_bytes(32)
+        commitment = Commitment(
+            chain_id=self._ports.chain.parameters.chain_id,
+            height=selection.height,
+            parent=selection.parent,
+            task_id=selection.task.task_id,
+            miner=self._ports.wallet.address,
+            digest=commitment_digest(work, trained, payload.block_hash, salt),
+            bond_wei=self._ports.chain.parameters.minimum_commitment_bond_wei,
+            signature=UNSIGNED,
+        )
+        commitment = sign(commitment, self._ports.wallet.private_key)
+        own = OwnCandidate(commitment, trained.model_cid, trained.training, payload.block_hash, payload_cid, salt)
+        # On disk before on the wire: after a crash this miner reveals what it committed to and commits to nothing else.
+        self._ports.archive.keep_own_candidate(own)
+        await self._ports.announce(commitment)
+        self._note(selection, "committed", model=cid_text(trained.model_cid))
+
+    async def reveal_model(self, action: RevealModel) -> None:
+        """Count exactly on the released test set and open the commitment with that claim (step 6)."""
+        selection, release = action.selection, action.announcement.release
+        own = self._ports.archive.own_candidate(selection.parent)
+        if own is None:
+            return
+        if own.commitment not in action.announcement.commitments:
+            self._note(selection, "not under the release", commitment=noun_hash(own.commitment).hex())
+            return
+        opened = self._ports.chain.round.key_release
+        if opened is None:
+            raise Unavailable("the training data key")
+        specification = selection.posted.specification
+        training = await self._ports.data.opened(specification.data.training, opened.key)
+        test = await self._ports.data.opened(specification.data.test, release.key)
+        model = await self._ports.blobs.fetch(own.model_cid, max_bytes=MAXIMUM_OWN_BYTES)
+        job = EvaluationJob(specification.model, str(model), str(training), str(test), specification.metric)
+        count = await self._ports.trainer.evaluate(job)
+        digest = attestation_digest(own.model_cid, specification.data.training.plaintext_root, selection.task.task_id)
+        reveal = Reveal(
+            chain_id=release.chain_id,
+            height=selection.height,
+            parent=selection.parent,
+            task_id=selection.task.task_id,
+            miner=self._ports.wallet.address,
+            model_cid=own.model_cid,
+            training=own.training,
+            payload_hash=own.payload_hash,
+            payload_cid=own.payload_cid,
+            salt=own.salt,
+            claim_correct=count.correct,
+            claim_total=count.total,
+            attestation=self._ports.wallet.sign_digest(digest),
+            signature=UNSIGNED,
+        )
+        await self._ports.announce(sign(reveal, self._ports.wallet.private_key))
+        self._note(selection, "revealed", correct=count.correct, total=count.total)
+
+    async def propose_block(self, action: ProposeBlock) -> None:
+        """Publish the block when this node's own verdict names this miner the winner (step 8)."""
+        selection, verdict = action.selection, action.verdict
+        if action.reveal.miner != self._ports.wallet.address or verdict.winner == NOBODY:
+            return
+        rules, parameters = self._ports.chain.rules, self._ports.chain.parameters
+        unselected = unselected_after(action.parent, selection, parameters.maximum_tasks)
+        draft = Block(
+            chain_id=parameters.chain_id,
+            height=selection.height,
+            parent=selection.parent,
+            key_release=action.key_release,
+            commitments=action.announcement.commitments,
+            release=action.announcement.release,
+            reveal=action.reveal,
+            verdict=verdict,
+            unselected=tuple(each.task.task_id for each in unselected),
+            end_milliseconds=selection.schedule.deadline(
+                Deadline.BLOCK, action.announcement.release.released_milliseconds
+            ),
+            settlement_root=NOBODY,
+            signature=UNSIGNED,
+        )
+        reward = rules.payouts(selection, draft, parameters)
+        block = replace(draft, settlement_root=settled_history(action.parent, reward, parameters).root())
+        await self._ports.announce(sign(block, self._ports.wallet.private_key))
+        self._note(selection, "proposed", correct=verdict.correct, total=verdict.total)
+
+    def _work(self, selection: Selection) -> bytes:
+        chain_id = self._ports.chain.parameters.chain_id
+        return work_id(chain_id, selection.parent, selection.task.task_id, self._ports.wallet.address)
+
+    def _job(self, selection: Selection, data: Path, epochs: int) -> TrainingJob:
+        work = self._work(selection)
+        specification = selection.posted.specification
+        terms = self._ports.chain.rules.training_terms(selection, work)
+        return TrainingJob(
+            specification=specification.model,
+            optimiser=specification.training.optimiser,
+            hyper_parameters=self._strategy.chosen(selection, epochs),
+            watermarks=(terms,) if isinstance(terms, Watermark) else (),
+            work_id=work,
+            checkpoint_interval_steps=specification.training.checkpoint_interval_steps,
+            training_path=str(data),
+            directory=str(self._directory / f"height-{selection.height}-{work.hex()[:12]}"),
+        )
+
+    async def _trained(self, job: TrainingJob, closing_milliseconds: int) -> TrainedFiles:
+        """Train; when the time is up the finished epochs are the run (DLBC, Assumption 2)."""
+
+        async def stop() -> None:
+            await self._ports.clock.sleep_until(closing_milliseconds)
+            await self._trainer.finish_early()
+
+        stopper = self._ports.tasks.start(stop(), "end of training")
+        try:
+            return await self._trainer.train(job, self._show_progress)
+        finally:
+            stopper.cancel()
+
+    def _record_share(self, selection: Selection, run: TrainedFiles) -> None:
+        facts = {
+            "training_seconds": run.training_seconds,
+            "process_seconds": run.process_seconds,
+            "training_share": run.training_seconds / max(run.process_seconds, 1e-9),
+            "epochs": run.epochs,
+            "loss": run.loss,
+            "accuracy": run.accuracy,
+        }
+        self._ports.decisions.note_training(selection.height, facts)
+
+    async def _published(self, selection: Selection, run: TrainedFiles) -> TrainedModel:
+        """Put the model, every checkpoint and their index where peers can fetch them (IV-B: checkpoints published)."""
+        directory = Path(run.trace_directory)
+        model_cid = await self._ports.blobs.add(Path(run.weights_path))
+        states = [cid_text(await self._ports.blobs.add(path)) for path in sorted(directory.glob("state-*.safetensors"))]
+        index = {**json.loads((directory / INDEX_NAME).read_text()), "states": states}
+        trace_cid = await self._ports.blobs.add_bytes(json.dumps(index, sort_keys=True).encode())
+        chosen = self._strategy.chosen(selection, run.epochs)
+        shutil.rmtree(self._directory / directory.parent.name, ignore_errors=True)
+        return TrainedModel(model_cid, TrainingRecord(run.trace_root, len(states), trace_cid, chosen))
+
+    def _show_progress(self, point: Progress) -> None:
+        self._ports.decisions.curve.append({**asdict(point), "height": self._ports.chain.round.selection.height})
+
+    def _note(self, selection: Selection, step: str, **facts: float | int | str) -> None:
+        now = self._ports.clock.now_milliseconds()
+        self._ports.decisions.note(now, selection.height, step, selection.task.task_id.hex(), **facts)
+
+

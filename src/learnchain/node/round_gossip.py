@@ -1,0 +1,95 @@
+"""Carry the round's messages between nodes: one topic each, judged by the spine before they are forwarded."""
+
+import logging
+
+from learnchain.node.chain import Chain, WireMessage
+from learnchain.node.network.gossip import Verdict
+from learnchain.node.network.network import Network
+from learnchain.node.storage.archive import decode_block
+from learnchain.primitives.block_tree import lowest_ticket
+from learnchain.primitives.codec import decode, encode
+from learnchain.primitives.hashing import noun_hash
+from learnchain.primitives.messages import (
+    Block,
+    Commitment,
+    EmptyBlock,
+    KeyRelease,
+    ReleaseAnnouncement,
+    Reveal,
+    block_bytes,
+    empty_block_ticket,
+)
+from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+
+logger = logging.getLogger(__name__)
+
+TOPICS: dict[str, type[KeyRelease] | type[Commitment] | type[ReleaseAnnouncement] | type[Reveal]] = {
+    "key": KeyRelease,
+    "commitment": Commitment,
+    "release": ReleaseAnnouncement,
+    "reveal": Reveal,
+}
+BLOCK_TOPIC = "block"
+HARMLESS = frozenset(
+    {
+        RejectionReason.BLOCK_DUPLICATE,
+        RejectionReason.WRONG_PARENT,
+        RejectionReason.WRONG_HEIGHT,
+        RejectionReason.WRONG_PHASE,
+        RejectionReason.COMMITMENT_LATE,
+        RejectionReason.COMMITMENTS_FULL,
+        RejectionReason.BELOW_FINAL,
+        RejectionReason.EMPTY_BLOCK_EARLY,
+        RejectionReason.RELEASE_EARLY,
+    }
+)
+"""What an honest peer on a rival branch, or with a clock beside ours, sends too: not forwarded, not counted."""
+
+
+class RoundGossip:
+    """Publish our messages and feed those of others to the chain."""
+
+    def __init__(self, network: Network, chain: Chain) -> None:
+        self._network = network
+        self._chain = chain
+        for topic in TOPICS:
+            network.on_topic(topic, self._validator(topic))
+        network.on_topic(BLOCK_TOPIC, self._validate_block)
+
+    async def publish(self, message: WireMessage) -> None:
+        """Spread one message of the round."""
+        if isinstance(message, Block | EmptyBlock):
+            await self._network.publish(BLOCK_TOPIC, block_bytes(message))
+            return
+        topic = next(name for name, kind in TOPICS.items() if isinstance(message, kind))
+        await self._network.publish(topic, encode(message))
+
+    def _validator(self, topic: str):  # noqa: ANN202 - the type is gossip's Validate
+        async def validate(peer_id: bytes, payload: bytes) -> Verdict:
+            return self._judged(decode(TOPICS[topic], payload))
+
+        return validate
+
+    async def _validate_block(self, peer_id: bytes, payload: bytes) -> Verdict:
+        block = decode_block(payload)
+        if isinstance(block, EmptyBlock) and self._loses(block):
+            return Verdict.IGNORE
+        return self._judged(block)
+
+    def _loses(self, block: EmptyBlock) -> bool:
+        """Return whether a better empty block of the same height is known: only the lowest ticket can win."""
+        known = lowest_ticket(self._chain.round.tree, block.parent)
+        return empty_block_ticket(block.parent, block.proposer) >= known
+
+    def _judged(self, message: WireMessage) -> Verdict:
+        try:
+            self._chain.receive(message)
+        except Unavailable as error:
+            logger.debug("%s %s waits: %s", type(message).__name__, noun_hash(message).hex()[:12], error)
+            return Verdict.DEFER
+        except Rejected as error:
+            if error.reason in HARMLESS:
+                logger.debug("%s is of no use now: %s", type(message).__name__, error)
+                return Verdict.IGNORE
+            raise
+        return Verdict.ACCEPT

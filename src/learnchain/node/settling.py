@@ -1,0 +1,77 @@
+"""Claim what blocks settled: the next producer sends the proof, is refunded a tip, and it is retried until seen."""
+
+import logging
+
+from learnchain.execution.escrow import STATUS_OPEN, Claim, decode_task, settle_calldata, task_calldata
+from learnchain.node.ports import Ports
+from learnchain.primitives.chain_state import ChainState
+from learnchain.primitives.codec import Hash32
+from learnchain.primitives.merkle import history_branch
+from learnchain.primitives.rejection import Rejected
+
+logger = logging.getLogger(__name__)
+
+MAXIMUM_CLAIMS_PER_PAYLOAD = 4
+SETTLE_GAS = 400_000
+
+
+async def settling_transactions(ports: Ports, parent: ChainState, timestamp_seconds: int) -> tuple[bytes, ...]:
+    """Return signed claims for settlements on the branch of `parent` that the contract still holds open.
+
+    The root they are proven against is that of `parent`, which the payload stamped `timestamp_seconds` carries.
+    """
+    history = ports.archive.settlements(parent.block_hash)
+    if not history:
+        return ()
+    leaves = tuple(each.leaf(ports.chain.parameters.chain_id, ports.chain.parameters.escrow) for each in history)
+    claims: list[Claim] = []
+    for index in range(len(history) - 1, -1, -1):
+        if len(claims) == MAXIMUM_CLAIMS_PER_PAYLOAD:
+            break
+        if await _is_open(ports, history[index].task_id):
+            branch = history_branch(leaves, index)
+            claims.append(Claim(history[index], index, branch, parent.block_hash, timestamp_seconds))
+        elif index < len(history) - MAXIMUM_CLAIMS_PER_PAYLOAD:
+            # Claims are retried in every payload, so a settled one this far back means that those before it are too.
+            break
+    if not claims:
+        return ()
+    return await _signed(ports, claims)
+
+
+async def _is_open(ports: Ports, task_id: Hash32) -> bool:
+    call = {"to": _hex(ports.chain.parameters.escrow), "data": _hex(task_calldata(task_id))}
+    answer = await ports.engine.rpc("eth_call", [call, "latest"])
+    return decode_task(bytes.fromhex(answer[2:])).status == STATUS_OPEN
+
+
+async def _signed(ports: Ports, claims: list[Claim]) -> tuple[bytes, ...]:
+    """Sign the claims; an account without coins claims nothing, another producer will."""
+    address = _hex(ports.wallet.address)
+    nonce = int(await ports.engine.rpc("eth_getTransactionCount", [address, "latest"]), 16)
+    balance_wei = int(await ports.engine.rpc("eth_getBalance", [address, "latest"]), 16)
+    fee_wei = 2 * int(await ports.engine.rpc("eth_gasPrice", []), 16)
+    raw: list[bytes] = []
+    for offset, claim in enumerate(claims):
+        if balance_wei < (offset + 1) * SETTLE_GAS * fee_wei:
+            logger.info("no coins to claim settlements with; the next producer will")
+            break
+        transaction = {
+            "chainId": ports.chain.parameters.chain_id,
+            "nonce": nonce + offset,
+            "to": _hex(ports.chain.parameters.escrow),
+            "value": 0,
+            "gas": SETTLE_GAS,
+            "maxFeePerGas": fee_wei,
+            "maxPriorityFeePerGas": 0,
+            "data": _hex(settle_calldata(claim)),
+        }
+        try:
+            raw.append(ports.wallet.sign_transaction(transaction))
+        except Rejected as error:
+            logger.warning("a claim could not be signed: %s", error)
+    return tuple(raw)
+
+
+def _hex(data: bytes) -> str:
+    return "0x" + data.hex()
