@@ -344,7 +344,7 @@ def test_two_nodes_that_dial_each_other_keep_one_connection() -> None:
 
 def test_bootstrap_is_dialled_again_after_it_was_away() -> None:
     async def scenario(nodes: Nodes) -> None:
-        one, other = nodes.networks
+        one, _ = nodes.networks
         await nodes.start_ring()
         for _ in range(3):
             nodes.simulated.break_connections(one.peer_id)

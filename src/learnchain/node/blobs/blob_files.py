@@ -1,0 +1,244 @@
+"""Blobs on the local disk, safe against a kill at any moment.
+
+    files/CID     whole blobs, renamed into place after they were written and synced
+    trees/CID     their nodes (see `tree`), absent for blobs of one leaf
+    partial/CID   leaves that have arrived so far, each at its offset
+    pins/CID      empty: keep this blob
+
+What lies in `partial` is believed only leaf by leaf, by hash: so a resumed fetch needs no journal.
+"""
+
+import contextlib
+import os
+import shutil
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+
+from learnchain.node.blobs.tree import Leaf, Tree, read_tree, write_tree
+from learnchain.primitives.content_id import Cid, Codec, check_block, cid_from_text, cid_text, parse_cid
+from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.primitives.unixfs import UNIXFS_V1_2025, FileBuilder
+
+_FOLDERS = ("files", "trees", "partial", "pins", "temporary")
+_LOCAL_BYTES = 1 << 50
+"""Trees that lie here were bounded when they came; size does not matter any more."""
+_CACHED_TREES = 64
+
+
+class BlobFiles:
+    """Store, read, verify and delete blobs of one directory; synchronous."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._trees: OrderedDict[Cid, Tree] = OrderedDict()
+        self._made = 0
+        for folder in _FOLDERS:
+            (directory / folder).mkdir(parents=True, exist_ok=True)
+        for leftover in (directory / "temporary").iterdir():
+            leftover.unlink()
+
+    def path(self, cid: Cid) -> Path | None:
+        """Return the file of a whole blob and note that it was used."""
+        path = self._place("files", cid)
+        try:
+            os.utime(path)
+        except FileNotFoundError:
+            return None
+        return path
+
+    def add(self, chunks: Iterator[bytes]) -> Cid:
+        """Write a blob from chunks of the layout's leaf size."""
+        builder = FileBuilder()
+        nodes: dict[Cid, bytes] = {}
+        temporary = self._temporary()
+        try:
+            with temporary.open("wb") as file:
+                for chunk in chunks:
+                    file.write(chunk)
+                    nodes |= {block.cid: block.data for block in builder.add(chunk)[1:]}
+                nodes |= {block.cid: block.data for block in builder.finish()}
+                _sync(file.fileno())
+            root = builder.root
+            if tree := write_tree(root, nodes):
+                self.put_tree(root.cid, tree)
+            self._move(temporary, self._place("files", root.cid))
+        finally:
+            temporary.unlink(missing_ok=True)
+        return root.cid
+
+    def put_tree(self, cid: Cid, written: bytes) -> None:
+        """Keep the tree of a blob, whole or to be fetched."""
+        temporary = self._temporary()
+        with temporary.open("wb") as file:
+            file.write(written)
+            _sync(file.fileno())
+        self._move(temporary, self._place("trees", cid))
+
+    def tree_bytes(self, cid: Cid) -> bytes | None:
+        """Return the written tree, if it is here."""
+        try:
+            return self._place("trees", cid).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def tree(self, cid: Cid) -> Tree | None:
+        """Return the tree of a blob that is here or under way; a damaged one is dropped."""
+        if cid in self._trees:
+            self._trees.move_to_end(cid)
+            return self._trees[cid]
+        tree = self._single_leaf(cid) if parse_cid(cid).codec is Codec.RAW else self._read_tree(cid)
+        if tree is not None:
+            self._trees[cid] = tree
+            if len(self._trees) > _CACHED_TREES:
+                self._trees.popitem(last=False)
+        return tree
+
+    def read_leaf(self, cid: Cid, leaf: Leaf) -> bytes | None:
+        """Return a leaf of a whole or a partial blob, if it is here and hashes right."""
+        for folder in ("files", "partial"):
+            with contextlib.suppress(FileNotFoundError), self._place(folder, cid).open("rb") as file:
+                file.seek(leaf.offset)
+                data = file.read(leaf.size)
+                with contextlib.suppress(Rejected):
+                    check_block(leaf.cid, data)
+                    return data
+        return None
+
+    def write_leaf(self, cid: Cid, leaf: Leaf, data: bytes) -> None:
+        """Write a checked leaf to its place in the partial file."""
+        descriptor = os.open(self._place("partial", cid), os.O_WRONLY | os.O_CREAT, 0o644)
+        try:
+            os.pwrite(descriptor, data, leaf.offset)
+        finally:
+            os.close(descriptor)
+
+    def missing(self, tree: Tree) -> list[int]:
+        """Return the leaves of a partial blob that are not here, by reading and hashing what is."""
+        return [index for index, leaf in enumerate(tree.leaves) if self.read_leaf(tree.root, leaf) is None]
+
+    def complete(self, tree: Tree) -> Path:
+        """Turn a partial blob, all leaves of which are here, into a whole one."""
+        partial, path = self._place("partial", tree.root), self._place("files", tree.root)
+        descriptor = os.open(partial, os.O_RDWR)
+        try:
+            os.ftruncate(descriptor, tree.size_bytes)
+            _sync(descriptor)
+        finally:
+            os.close(descriptor)
+        self._move(partial, path)
+        return path
+
+    def verify(self, cid: Cid) -> None:
+        """Hash a whole blob again; what does not match is deleted and `WRONG_HASH`."""
+        tree = self.tree(cid)
+        if tree is None or any(self.read_leaf(cid, leaf) is None for leaf in tree.leaves):
+            self.delete(cid)
+            raise Rejected(RejectionReason.WRONG_HASH, f"the stored blob {cid_text(cid)} is damaged or incomplete")
+
+    def delete(self, cid: Cid) -> None:
+        """Delete everything of a blob but its pin."""
+        self._trees.pop(cid, None)
+        for folder in ("files", "partial", "trees"):
+            self._place(folder, cid).unlink(missing_ok=True)
+
+    def pin(self, cid: Cid) -> None:
+        """Keep a blob."""
+        self._place("pins", cid).touch()
+        _sync_folder(self._directory / "pins")
+
+    def unpin(self, cid: Cid) -> None:
+        """Let go of a blob."""
+        self._place("pins", cid).unlink(missing_ok=True)
+
+    def is_pinned(self, cid: Cid) -> bool:
+        """Return whether a blob is to be kept."""
+        return self._place("pins", cid).exists()
+
+    def pins(self) -> tuple[Cid, ...]:
+        """Return every pinned blob."""
+        return tuple(cid for cid, _ in self._listed("pins"))
+
+    def used_bytes(self) -> int:
+        """Return the bytes of files that blobs take, whole and partial."""
+        return sum(path.stat().st_size for folder in ("files", "partial") for _, path in self._listed(folder))
+
+    def collect(self, quota_bytes: int, keep: frozenset[Cid] = frozenset()) -> int:
+        """Delete unpinned blobs, least recently used first, until the rest fits; return the bytes freed."""
+        excess = self.used_bytes() - quota_bytes
+        found = [
+            (path.stat().st_mtime_ns, cid, path)
+            for folder in ("partial", "files")
+            for cid, path in self._listed(folder)
+        ]
+        freed = 0
+        for _, cid, path in sorted(found):
+            if freed >= excess:
+                break
+            if cid not in keep and not self.is_pinned(cid):
+                freed += path.stat().st_size
+                self.delete(cid)
+        return freed
+
+    def free_disk_bytes(self) -> int:
+        """Return what the disk has left."""
+        return shutil.disk_usage(self._directory).free
+
+    def _listed(self, folder: str) -> Iterator[tuple[Cid, Path]]:
+        for path in sorted((self._directory / folder).iterdir()):
+            with contextlib.suppress(Rejected):
+                yield cid_from_text(path.name), path
+
+    def _single_leaf(self, cid: Cid) -> Tree | None:
+        try:
+            size = self._place("files", cid).stat().st_size
+        except FileNotFoundError:
+            return None
+        return Tree(cid, size, (Leaf(cid, 0, size),))
+
+    def _read_tree(self, cid: Cid) -> Tree | None:
+        written = self.tree_bytes(cid)
+        if written is None:
+            return None
+        try:
+            return read_tree(cid, written, _LOCAL_BYTES)
+        except Rejected:
+            self.delete(cid)
+            return None
+
+    def _place(self, folder: str, cid: Cid) -> Path:
+        parse_cid(cid)
+        return self._directory / folder / cid_text(cid)
+
+    def _temporary(self) -> Path:
+        self._made += 1
+        return self._directory / "temporary" / str(self._made)
+
+    def _move(self, source: Path, target: Path) -> None:
+        source.replace(target)
+        _sync_folder(target.parent)
+
+
+def chunks_of_file(path: Path) -> Iterator[bytes]:
+    """Yield a file in leaves."""
+    with path.open("rb") as file:
+        while chunk := file.read(UNIXFS_V1_2025.leaf_bytes):
+            yield chunk
+
+
+def chunks_of_bytes(data: bytes) -> Iterator[bytes]:
+    """Yield bytes in leaves."""
+    for start in range(0, len(data), UNIXFS_V1_2025.leaf_bytes):
+        yield data[start : start + UNIXFS_V1_2025.leaf_bytes]
+
+
+def _sync(descriptor: int) -> None:
+    os.fsync(descriptor)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

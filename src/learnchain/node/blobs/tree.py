@@ -1,0 +1,111 @@
+"""The tree of a blob as one byte string: its nodes breadth first, each behind four bytes of length.
+
+It is what a peer sends before the leaves and what lies beside the file. Reading it checks every node against its CID
+and bounds size, leaves and depth before anything of the file itself is fetched.
+"""
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from learnchain.primitives.content_id import MAXIMUM_BLOCK_BYTES, Cid, Codec, parse_cid
+from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.primitives.unixfs import MAXIMUM_DEPTH, Link, decode_node
+
+_SMALLEST_USUAL_LEAF_BYTES = 65_536
+_FREE_LEAVES = 64
+_TREE_BYTES_PER_LEAF = 160
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """Place one raw block in the file."""
+
+    cid: Cid
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """List the leaves of a blob in the order in which its nodes name them."""
+
+    root: Cid
+    size_bytes: int
+    leaves: tuple[Leaf, ...]
+
+
+def maximum_leaves(max_bytes: int) -> int:
+    """Return how many leaves a file of at most `max_bytes` may be cut into."""
+    return _FREE_LEAVES + max_bytes // _SMALLEST_USUAL_LEAF_BYTES
+
+
+def maximum_tree_bytes(max_bytes: int) -> int:
+    """Return how long the tree of such a file may be."""
+    return 65_536 + _TREE_BYTES_PER_LEAF * maximum_leaves(max_bytes)
+
+
+def write_tree(root: Link, nodes: Mapping[Cid, bytes]) -> bytes:
+    """Return the tree below a root whose nodes are at hand; nothing for a blob of one raw leaf."""
+    written = bytearray()
+    waiting = deque([root])
+    while waiting:
+        link = waiting.popleft()
+        if parse_cid(link.cid).codec is Codec.DAG_PB:
+            node = nodes[link.cid]
+            written += len(node).to_bytes(4, "big") + node
+            waiting.extend(decode_node(link.cid, node))
+    return bytes(written)
+
+
+def read_tree(root: Cid, written: bytes, max_bytes: int) -> Tree:
+    """Return the tree that `written` spells.
+
+    `WRONG_HASH` means that these are not the bytes of this CID: blame who sent them. Any other reason is a property of
+    the CID itself: no source can give anything better.
+    """
+    position = 0
+    leaves: list[Leaf] = []
+    waiting: deque[tuple[Link, int, int]] = deque([(Link(root, -1, 0), 0, 0)])
+    size_bytes = -1
+    while waiting:
+        link, offset, depth = waiting.popleft()
+        if parse_cid(link.cid).codec is Codec.RAW:
+            leaves.append(_leaf(link, offset))
+            continue
+        node, position = _next_node(written, position)
+        links = decode_node(link.cid, node)
+        total = sum(child.file_bytes for child in links)
+        size_bytes = total if size_bytes < 0 else size_bytes
+        _check_node(link, total, depth, max_bytes)
+        if len(leaves) + len(waiting) + len(links) > maximum_leaves(max_bytes):
+            raise Rejected(RejectionReason.TOO_LARGE, "the blob is cut into too many leaves")
+        for child in links:
+            waiting.append((child, offset, depth + 1))
+            offset += child.file_bytes
+    if position != len(written):
+        raise Rejected(RejectionReason.WRONG_HASH, "bytes follow the tree")
+    return Tree(root, size_bytes, tuple(leaves))
+
+
+def _leaf(link: Link, offset: int) -> Leaf:
+    if link.file_bytes < 1:
+        raise Rejected(RejectionReason.MALFORMED, "a leaf of a tree is empty, or the root is one")
+    if link.file_bytes > MAXIMUM_BLOCK_BYTES:
+        raise Rejected(RejectionReason.TOO_LARGE, f"a leaf of {link.file_bytes} bytes")
+    return Leaf(link.cid, offset, link.file_bytes)
+
+
+def _check_node(link: Link, total: int, depth: int, max_bytes: int) -> None:
+    if depth >= MAXIMUM_DEPTH or total > max_bytes:
+        raise Rejected(RejectionReason.TOO_LARGE, f"a blob of {total} bytes or too many levels; {max_bytes} allowed")
+    if link.file_bytes not in {-1, total}:
+        raise Rejected(RejectionReason.MALFORMED, "a node holds another size than its parent says")
+
+
+def _next_node(written: bytes, position: int) -> tuple[bytes, int]:
+    begin = position + 4
+    end = begin + int.from_bytes(written[position:begin], "big")
+    if begin > len(written) or end > len(written):
+        raise Rejected(RejectionReason.WRONG_HASH, "the tree ends early")
+    return written[begin:end], end
