@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
+from eth.vm.forks.prague.computation import PragueComputation
 from eth_account import Account
 from eth_hash.auto import keccak
 from eth_utils import to_checksum_address
@@ -250,3 +251,25 @@ def test_set_head_needs_a_known_payload(chain: Chain, engine: PyEvmEngine):
 def test_the_fast_hash_is_in_use():
     keccak(b"")
     assert type(keccak.hasher.__self__).__name__ == "PySha3Backend" or "sha3" in keccak.hasher.__module__
+
+
+def test_a_bug_of_the_interpreter_refuses_one_transaction_and_stops_nothing(
+    chain: Chain, engine: PyEvmEngine, monkeypatch: pytest.MonkeyPatch
+):
+    good, bad = signed(KEYS[1], 0), signed(KEYS[0], 0, b"\0" * 19 + b"\x04", gas=50_000, value=9)
+    engine.submit(bad)
+    engine.submit(good)
+    poisoned = chain.build()
+    assert set(poisoned.transactions) == {good, bad}
+
+    def broken(computation: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    precompiles = dict(PragueComputation.get_precompiles())
+    monkeypatch.setattr(PragueComputation, "_precompiles", precompiles | {b"\0" * 19 + b"\x04": broken})
+    payload = chain.build()
+    assert payload.transactions == (good,)
+    assert [waiting.raw for waiting in engine.pool.transactions()] == [good]
+    assert engine.new_payload(poisoned, poisoned.beacon_root).status == PayloadVerdict.INVALID
+    chain.accept(payload)
+    assert engine.balance(payload.block_hash, ADDRESSES[0]) == 100 * ETHER

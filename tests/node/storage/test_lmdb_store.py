@@ -158,3 +158,14 @@ def test_a_killed_process_leaves_whole_batches(tmp_path: Path):
     assert left == right
     assert int.from_bytes(left, "big") >= 50
     store.close()
+
+
+def test_a_closed_store_is_unavailable(tmp_path: Path):
+    store = LmdbStore(tmp_path, MAP_BYTES)
+    store.close()
+    with pytest.raises(Unavailable):
+        store.get(b"a")
+    with pytest.raises(Unavailable):
+        store.scan(b"a")
+    with pytest.raises(Unavailable):
+        store.put_many({b"a": b"b"})

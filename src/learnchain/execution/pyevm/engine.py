@@ -6,7 +6,7 @@ from typing import Any
 
 from learnchain.execution.door import EngineInfo
 from learnchain.execution.genesis import genesis_chain_id, genesis_payload
-from learnchain.execution.pyevm.execution import BlockExecution, Outcome
+from learnchain.execution.pyevm.execution import BlockExecution, InterpreterFault, Outcome
 from learnchain.execution.pyevm.headers import (
     block_hash,
     encode_receipt,
@@ -266,7 +266,12 @@ class _Filler:
                 transaction = waiting.send(failed)
             except StopIteration:
                 return
-            failed = not self._try(transaction)
+            try:
+                failed = not self._try(transaction)
+            except InterpreterFault:
+                # It pays nothing, so it may not cost this time again in the next block.
+                pool.remove(transaction)
+                failed = True
 
     def _try(self, transaction: Transaction) -> bool:
         """Add a waiting transaction; one that this branch holds already is no obstacle to the sender's next."""
@@ -274,6 +279,8 @@ class _Filler:
             return True
         try:
             self._add(transaction)
+        except InterpreterFault:
+            raise
         except Rejected:
             return False
         return True

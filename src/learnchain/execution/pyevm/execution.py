@@ -11,6 +11,7 @@ from eth.vm.forks.prague.constants import (
     HISTORY_STORAGE_ADDRESS,
     WITHDRAWAL_REQUEST_PREDEPLOY_ADDRESS,
 )
+from eth.vm.interrupt import EVMMissingData
 from eth_utils import ValidationError
 
 from learnchain.execution.pyevm.records import Receipt, Records
@@ -18,6 +19,7 @@ from learnchain.execution.pyevm.state import Computation, Environment, Overlay, 
 from learnchain.execution.pyevm.transactions import Transaction, check_against_state, invalid
 from learnchain.primitives.codec import Address, Hash32
 from learnchain.primitives.payload import GWEI_WEI, ExecutionPayload, Log, Withdrawal
+from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 
 _REFUND_QUOTIENT = 5
 _REQUEST_CONTRACTS = (
@@ -35,6 +37,13 @@ class Outcome:
     requests: tuple[bytes, ...]
     nodes: dict[bytes, bytes]
     gas_used: int
+
+
+class InterpreterFault(Rejected):
+    """Say that py-evm failed on a transaction in a way that it does not foresee; such a one is never included."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(RejectionReason.TRANSACTION_INVALID, detail)
 
 
 class BlockExecution:
@@ -65,13 +74,7 @@ class BlockExecution:
         check_against_state(
             transaction, state.get_nonce(sender), state.get_balance(sender), state.get_code(sender), base_fee_wei
         )
-        state.lock_changes()
-        try:
-            computation = state.apply_transaction(transaction.signed)
-        except ValidationError as error:
-            # py-evm checks before it changes anything, so the state is as it was.
-            raise invalid(f"py-evm refuses the transaction: {error}") from error
-        return self._receipt(transaction, computation)
+        return self._receipt(transaction, self._run(transaction))
 
     def finish(self, withdrawals: tuple[Withdrawal, ...]) -> Outcome:
         """Credit the withdrawals, collect the requests and return the new state; the execution is spent afterwards."""
@@ -97,6 +100,28 @@ class BlockExecution:
         if state.get_code(HISTORY_STORAGE_ADDRESS):
             slot = (environment.number - 1) % HISTORY_SERVE_WINDOW
             state.set_storage(HISTORY_STORAGE_ADDRESS, slot, int.from_bytes(environment.parent_hash, "big"))
+
+    def _run(self, transaction: Transaction) -> Computation:
+        """Run hostile code in an interpreter that may have bugs: one of them must not stop the chain.
+
+        An error that py-evm does not foresee refuses the transaction, on every embedded node alike, and is undone.
+        What is missing from the store or from memory is ours and passes through.
+        """
+        state = self._state
+        state.lock_changes()
+        checkpoint = state.snapshot()
+        try:
+            computation = state.apply_transaction(transaction.signed)
+        except (Unavailable, EVMMissingData, MemoryError, OSError):
+            raise
+        except ValidationError as error:
+            state.revert(checkpoint)
+            raise invalid(f"py-evm refuses the transaction: {error}") from error
+        except Exception as error:
+            state.revert(checkpoint)
+            raise InterpreterFault(f"{type(error).__name__} in py-evm: {error}") from error
+        state.commit(checkpoint)
+        return computation
 
     def _receipt(self, transaction: Transaction, computation: Computation) -> Receipt:
         gas_used = gas_used_by(transaction, computation)

@@ -32,6 +32,9 @@ class State(Protocol):
     account_is_empty: Callable[[Address], bool]
     delete_account: Callable[[Address], None]
     lock_changes: Callable[[], None]
+    snapshot: Callable[[], object]
+    commit: Callable[[object], None]
+    revert: Callable[[object], None]
     persist: Callable[[], object]
     apply_transaction: "Callable[[Any], Computation]"
 

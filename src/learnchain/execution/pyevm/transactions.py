@@ -22,6 +22,7 @@ _MAXIMUM_DEPTH = 5
 MAXIMUM_INITCODE_BYTES = 49_152
 MAXIMUM_NONCE = 2**64 - 2
 _WORD_LIMIT = 2**256
+_HALF_ORDER = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0
 _FLOOR_GAS = 21_000
 _FLOOR_GAS_FOR_TOKEN = 10
 _TOKENS_FOR_NONZERO_BYTE = 4
@@ -136,6 +137,9 @@ def _transaction(raw: bytes, kind: int, signed: Any, sender: bytes) -> Transacti
 def _check_content(transaction: Transaction, chain_id: int) -> None:
     if transaction.chain_id not in (None, chain_id):
         raise invalid(f"the transaction belongs to chain {transaction.chain_id}, this is {chain_id}")
+    if not 0 < int(transaction.signed.s) <= _HALF_ORDER:
+        # py-evm checks this for old transactions only (EIP-2).
+        raise invalid("the signature is malleable")
     if transaction.nonce > MAXIMUM_NONCE:
         raise invalid("the nonce is too large")
     if transaction.max_priority_fee_wei > transaction.max_fee_wei:

@@ -3,6 +3,7 @@
 import fcntl
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from threading import RLock
 
@@ -45,7 +46,7 @@ class LmdbStore:
 
     def get(self, key: bytes) -> bytes | None:
         """Return the value of a key, or None when there is none."""
-        with self._lock, self._environment.begin() as transaction:
+        with self._reading() as transaction:
             value = transaction.get(key)
         return None if value is None else bytes(value)
 
@@ -68,7 +69,7 @@ class LmdbStore:
 
         They are read at once: an open read transaction would keep the map from growing.
         """
-        with self._lock, self._environment.begin() as transaction:
+        with self._reading() as transaction:
             found = list(_under(transaction, prefix))
         return iter(found)
 
@@ -79,6 +80,14 @@ class LmdbStore:
                 self._environment.close()
                 os.close(self._owner)
                 self._owner = -1
+
+    @contextmanager
+    def _reading(self) -> Iterator[lmdb.Transaction]:
+        try:
+            with self._lock, self._environment.begin() as transaction:
+                yield transaction
+        except lmdb.Error as error:
+            raise Unavailable(f"the store in {self._path} cannot be read: {error}") from error
 
     def _write(self, items: Mapping[bytes, bytes | None]) -> None:
         with self._environment.begin(write=True) as transaction:
