@@ -195,6 +195,9 @@ def on_selection(state: Round, event: KeyReleased) -> Step:
     check_key_release(event.message, state.selection, state.parameters)
     if event.at_milliseconds > state.selection.schedule.key_milliseconds:
         raise Rejected(RejectionReason.WRONG_PHASE, "the data key came after its deadline")
+    if state.key_release is not None:
+        # The same key under another signature: training has begun and must not begin again.
+        return state, (), ()
     opened = replace(state, key_release=event.message, witnessed=_with_witness(state, Deadline.KEY))
     return opened, (TrainModel(state.selection, event.message),), ()
 
@@ -290,7 +293,8 @@ def _on_opening(state: Round, event: Revealed) -> Step:
         raise Rejected(RejectionReason.REVEAL_DOUBLE, "the miner opened its commitment with two claims")
     if state.reveals_closed or event.at_milliseconds > _reveal_deadline(state):
         raise Rejected(RejectionReason.WRONG_PHASE, "the reveal came after its deadline")
-    return _judged(replace(state, reveals={**state.reveals, key: message}))
+    witnessed = _with_witness(state, Deadline.REVEAL)
+    return _judged(replace(state, reveals={**state.reveals, key: message}, witnessed=witnessed))
 
 
 # --- 7 verification ----------------------------------------------------------------------------------------------
@@ -451,8 +455,8 @@ def _on_missed_deadline(state: Round, event: DeadlineMissed) -> Step:
     schedule, window = state.selection.schedule, state.parameters.empty_window_milliseconds
     if event.parent != state.selection.parent:
         return state, (), ()
-    released = state.announcement.release.released_milliseconds if state.announcement else None
-    earliest = schedule.deadline(event.missed, released) + window
+    # An empty block carries no release, so its deadlines count from the latest moment at which one could come.
+    earliest = schedule.deadline(event.missed) + window
     if event.at_milliseconds < earliest:
         raise Rejected(
             RejectionReason.EMPTY_BLOCK_EARLY, f"{event.missed} has {earliest - event.at_milliseconds} ms left"
@@ -461,6 +465,7 @@ def _on_missed_deadline(state: Round, event: DeadlineMissed) -> Step:
         Deadline.KEY: state.key_release is not None,
         Deadline.COMMITMENT: bool(state.commitments),
         Deadline.RELEASE: state.announcement is not None,
+        Deadline.REVEAL: bool(state.reveals),
     }
     if came.get(event.missed, False):
         return state, (), ()
@@ -482,16 +487,21 @@ def _check_time(state: Round, block: AnyBlock, at_milliseconds: int) -> None:
 
 def on_head(state: Round, event: TreeGrew | HeadOverridden) -> Step:
     """Move to the heaviest eligible branch, and open the next height on it."""
-    if isinstance(event, HeadOverridden):
-        state = replace(state, overridden=state.overridden | {event.tip})
     weigh, tree, here = state.rules.weigh, state.tree, state.head.block
-    tips = tuple(
-        tip for tip in tree.leaves() if tip in state.overridden or is_eligible(tree, weigh, here, tip, state.witnessed)
-    )
-    best = heaviest(tree, weigh, tips or (here,))
+    if isinstance(event, HeadOverridden):
+        state = replace(state, overridden=state.overridden | {tree.state(event.tip).block_hash})
+    eligible = (tip for tip in tree.leaves() if tip != here and _may_lead(state, tip))
+    best = heaviest(tree, weigh, (here, *eligible))
     if best == here:
         return state, (), ()
     return _opened(state, best)
+
+
+def _may_lead(state: Round, tip: Hash32) -> bool:
+    """Return whether a branch contradicts nothing that was seen in time, or the operator accepted it anyway."""
+    if not state.overridden.isdisjoint(each.state.block_hash for each in state.tree.branch(tip)):
+        return True
+    return is_eligible(state.tree, state.rules.weigh, state.head.block, tip, state.witnessed)
 
 
 def _opened(state: Round, tip: Hash32) -> Step:
@@ -540,13 +550,13 @@ def on_payout(state: Round, event: PayoutDue) -> Step:
 
 
 def _require_current(state: Round, parent: Hash32, height: int) -> None:
-    """Tell apart what is early, what is late and what belongs to another branch."""
+    """Keep what belongs to a rival or a later block for when the head moves there; refuse what is over."""
     if parent == state.selection.parent:
         return
-    if height > state.selection.height and parent not in state.tree:
-        raise Unavailable(f"block {parent.hex()}")
-    reason = RejectionReason.WRONG_PARENT if height == state.selection.height else RejectionReason.WRONG_HEIGHT
-    raise Rejected(reason, f"height {height} on {parent.hex()[:16]} is not what is being decided")
+    if height >= state.selection.height:
+        raise Unavailable(f"a head on block {parent.hex()}")
+    detail = f"height {height} is over, {state.selection.height} is being decided"
+    raise Rejected(RejectionReason.WRONG_HEIGHT, detail)
 
 
 def _with_witness(state: Round, which: Deadline) -> frozenset[tuple[Hash32, Deadline]]:

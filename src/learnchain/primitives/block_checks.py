@@ -77,7 +77,8 @@ def check_opening(commitment: Commitment, reveal: Reveal, selection: Selection, 
     check_message(reveal, selection, commitment.miner, parameters)
     work = work_id(parameters.chain_id, selection.parent, selection.task.task_id, reveal.miner)
     trained = TrainedModel(reveal.model_cid, reveal.training)
-    if commitment_digest(work, trained, reveal.payload_hash, reveal.salt) != commitment.digest:
+    digest = commitment_digest(work, trained, reveal.payload_hash, reveal.payload_cid, reveal.salt)
+    if digest != commitment.digest:
         raise Rejected(RejectionReason.REVEAL_MISMATCH, "the opened values do not hash to the commitment")
     rows = selection.posted.specification.data.training.plaintext_root
     digest = attestation_digest(reveal.model_cid, rows, selection.task.task_id)

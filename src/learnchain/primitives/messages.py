@@ -274,9 +274,15 @@ def trace_root(training: TrainingRecord) -> Hash32:
     return noun_hash(training)
 
 
-def commitment_digest(work: Hash32, trained: TrainedModel, payload_hash: Hash32, salt: Hash32) -> Hash32:
-    """Return what a commitment hides: H(work_id, model CID, trace root, payload hash, salt)."""
-    return tagged_hash("commitment", work, trained.model_cid, trace_root(trained.training), payload_hash, salt)
+def commitment_digest(
+    work: Hash32, trained: TrainedModel, payload_hash: Hash32, payload_cid: Cid, salt: Hash32
+) -> Hash32:
+    """Return what a commitment hides: H(work_id, model CID, trace root, payload hash and CID, salt).
+
+    Everything that a node fetches is bound here, so that two openings of one commitment differ in their claim alone.
+    """
+    model = (trained.model_cid, trace_root(trained.training))
+    return tagged_hash("commitment", work, *model, payload_hash, payload_cid, salt)
 
 
 def release_root(commitments: tuple[Commitment, ...]) -> Hash32:

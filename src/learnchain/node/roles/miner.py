@@ -117,7 +117,7 @@ class Miner:
             parent=selection.parent,
             task_id=selection.task.task_id,
             miner=self._ports.wallet.address,
-            digest=commitment_digest(work, trained, payload.block_hash, salt),
+            digest=commitment_digest(work, trained, payload.block_hash, payload_cid, salt),
             bond_wei=self._ports.chain.parameters.minimum_commitment_bond_wei,
             signature=UNSIGNED,
         )
@@ -254,5 +254,3 @@ class Miner:
     def _note(self, selection: Selection, step: str, **facts: float | int | str) -> None:
         now = self._ports.clock.now_milliseconds()
         self._ports.decisions.note(now, selection.height, step, selection.task.task_id.hex(), **facts)
-
-

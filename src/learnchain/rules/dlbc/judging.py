@@ -2,8 +2,9 @@
 
 from learnchain.primitives.block_checks import NOBODY
 from learnchain.primitives.codec import Hash32
-from learnchain.primitives.measurement import Finding, Measure, MeasureKind
+from learnchain.primitives.measurement import Finding, Measure, MeasureKind, Measurement
 from learnchain.primitives.messages import Outcome, Verdict, VerdictEntry
+from learnchain.primitives.rejection import RejectionReason
 from learnchain.rules.contract import Case
 
 KINDS = (MeasureKind.PAYLOAD, MeasureKind.WATERMARK, MeasureKind.COUNT)
@@ -42,9 +43,21 @@ def _examine(case: Case, key: Hash32) -> Measure | str | None:
             return Measure(key, kind)
         if measured.finding is Finding.UNAVAILABLE:
             return Finding.UNAVAILABLE.value
+        if kind is MeasureKind.COUNT:
+            return _compared(case, key, measured)
         if measured.finding is Finding.REJECTED:
             return measured.reason
     return None
+
+
+def _compared(case: Case, key: Hash32, measured: Measurement) -> str | None:
+    """Compare the count with the claim at hand: a miner may have shown others an opening with another claim."""
+    inexact = RejectionReason.CLAIM_NOT_EXACT.value
+    if measured.finding is Finding.REJECTED and measured.reason != inexact:
+        return measured.reason
+    reveal = case.reveals[key]
+    exact = (measured.correct, measured.total) == (reveal.claim_correct, reveal.claim_total)
+    return None if exact else inexact
 
 
 def _verdict(case: Case, winner: Hash32, refused: dict[Hash32, str], missing: set[Hash32]) -> Verdict:

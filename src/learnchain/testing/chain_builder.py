@@ -1,0 +1,306 @@
+"""Build correctly signed messages, blocks and measurements for any parent, without torch, disk or network.
+
+Everything is deterministic: keys follow from names, models and payloads from who made them on which parent.
+To break one thing, pass it through `altered`, which signs again after the change, so that only that thing is wrong.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from learnchain.primitives.actions import ProposeBlock
+from learnchain.primitives.chain_state import ChainState, genesis_state, payload_timestamp, settled_history
+from learnchain.primitives.chain_state import unselected_after as recorded_pool
+from learnchain.primitives.codec import Address, Hash32
+from learnchain.primitives.hashing import noun_hash, tagged_hash
+from learnchain.primitives.measurement import PayloadFacts
+from learnchain.primitives.messages import (
+    AnyBlock,
+    Block,
+    Commitment,
+    Deadline,
+    EmptyBlock,
+    KeyRelease,
+    Outcome,
+    Release,
+    ReleaseAnnouncement,
+    Reveal,
+    TrainedModel,
+    TrainingRecord,
+    Verdict,
+    VerdictEntry,
+    attestation_digest,
+    commitment_digest,
+    previous_randao,
+    release_root,
+    work_id,
+)
+from learnchain.primitives.parameters import ChainParameters
+from learnchain.primitives.selection import PostedTask, Selection
+from learnchain.primitives.signatures import UNSIGNED, sign, sign_digest
+from learnchain.primitives.training_terms import HyperParameters
+from learnchain.rules.contract import Rules
+from learnchain.testing.sample_tasks import address, private_key_of, sample_specification, testing_key, training_key
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    Signed = TypeVar("Signed", bound=DataclassInstance)
+
+GENESIS_MILLISECONDS = 1_800_000_000_000
+HYPER_PARAMETERS = HyperParameters(10_000, 900_000, 0, 32, 3)
+
+
+def sample_parameters(**changes: Any) -> ChainParameters:
+    """Return the parameters of a small chain with one standing task."""
+    parameters = ChainParameters(
+        chain_id=31_337,
+        name="builder",
+        genesis_milliseconds=GENESIS_MILLISECONDS,
+        escrow=address("escrow"),
+        steward=address("steward"),
+        standing=(sample_specification("standing"),),
+    )
+    return replace(parameters, **changes)
+
+
+def altered(message: "Signed", signer: str | None = None, **changes: Any) -> "Signed":
+    """Return a message with fields changed and signed again, by its own signer or by somebody else."""
+    key = private_key_of(address(signer) if signer else _signer(message))
+    return sign(replace(message, **changes), key)
+
+
+def _signer(message: Any) -> Address:
+    """Return who has to sign a message; publishers' messages name nobody, so `altered` must be told."""
+    for name in ("miner", "proposer"):
+        if hasattr(message, name):
+            signer: Address = getattr(message, name)
+            return signer
+    raise TypeError(f"{type(message).__name__} does not name its signer; pass `signer`")
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """Join what a miner keeps secret until the reveal with the commitment that binds it."""
+
+    miner: str
+    model: TrainedModel
+    payload_hash: Hash32
+    salt: Hash32
+    correct: int
+    commitment: Commitment
+
+    @property
+    def key(self) -> Hash32:
+        """Return the hash of the commitment, by which the spine names the candidate."""
+        return noun_hash(self.commitment)
+
+
+@dataclass(frozen=True, slots=True)
+class ChainBuilder:
+    """Make every message of a height for one engine and one set of parameters.
+
+    `counts`, `unmarked` and `payloads` are the world as measurements find it: exact counts by model, models
+    without watermark, facts by payload hash.
+    """
+
+    rules: Rules
+    parameters: ChainParameters = field(default_factory=sample_parameters)
+    counts: dict[bytes, int] = field(default_factory=dict)
+    unmarked: set[bytes] = field(default_factory=set)
+    payloads: dict[Hash32, PayloadFacts] = field(default_factory=dict)
+
+    def genesis(self) -> ChainState:
+        """Return the state before the first block."""
+        payload: Hash32 = tagged_hash("builder-genesis-payload")
+        digest = self.parameters.genesis_hash(payload, self.rules.canonical())
+        return genesis_state(self.parameters, digest, payload, GENESIS_MILLISECONDS // 1000)
+
+    def selection(self, parent: ChainState) -> Selection:
+        """Return what the engine selects on a parent."""
+        return self.rules.select_task(parent, self.parameters)
+
+    def key_release(self, parent: ChainState) -> KeyRelease:
+        """Return the publisher's release of the training-data key."""
+        selection = self.selection(parent)
+        key = training_key(selection.posted.specification.name)
+        return sign(KeyRelease(*self._place(selection), key, UNSIGNED), private_key_of(selection.task.publisher))
+
+    def candidate(
+        self, parent: ChainState, miner: str, correct: int, *, variant: str = "", posted: tuple[PostedTask, ...] = ()
+    ) -> Candidate:
+        """Return a trained, bound and committed model that is right `correct` times; `variant` makes another one."""
+        selection = self.selection(parent)
+        seed = tagged_hash("builder-model", parent.block_hash, miner.encode(), variant.encode())
+        record = TrainingRecord(tagged_hash("states", seed), 4, b"\x01\x71" + seed, HYPER_PARAMETERS)
+        model = TrainedModel(b"\x01\x55" + seed, record)
+        salt: Hash32 = tagged_hash("salt", seed)
+        payload_hash = self.payload(parent, selection.schedule.payload_timestamp_seconds, address(miner), posted)
+        work = work_id(self.parameters.chain_id, parent.block_hash, selection.task.task_id, address(miner))
+        digest = commitment_digest(work, model, payload_hash, b"\x01\x55" + payload_hash, salt)
+        bond = self.parameters.minimum_commitment_bond_wei
+        commitment = Commitment(*self._place(selection), address(miner), digest, bond, UNSIGNED)
+        self.counts[model.model_cid] = correct
+        signed = sign(commitment, private_key_of(address(miner)))
+        return Candidate(miner, model, payload_hash, salt, correct, signed)
+
+    def announcement(
+        self, parent: ChainState, candidates: tuple[Candidate, ...], late_milliseconds: int = 0
+    ) -> ReleaseAnnouncement:
+        """Return the publisher's release over these candidates, dated as early as it may be, or later."""
+        selection = self.selection(parent)
+        listed = tuple(each.commitment for each in sorted(candidates, key=lambda each: each.key))
+        release = Release(
+            *self._place(selection),
+            root=release_root(listed),
+            count=len(listed),
+            key=testing_key(selection.posted.specification.name),
+            released_milliseconds=selection.schedule.release_opens_milliseconds + late_milliseconds,
+            signature=UNSIGNED,
+        )
+        return ReleaseAnnouncement(sign(release, private_key_of(selection.task.publisher)), listed)
+
+    def reveal(self, parent: ChainState, candidate: Candidate, claim: int | None = None) -> Reveal:
+        """Return the opening of a candidate; the claim is the truth unless another one is given."""
+        selection = self.selection(parent)
+        data = selection.posted.specification.data
+        digest = attestation_digest(candidate.model.model_cid, data.training.plaintext_root, selection.task.task_id)
+        key = private_key_of(address(candidate.miner))
+        reveal = Reveal(
+            *self._place(selection),
+            miner=address(candidate.miner),
+            model_cid=candidate.model.model_cid,
+            training=candidate.model.training,
+            payload_hash=candidate.payload_hash,
+            payload_cid=b"\x01\x55" + candidate.payload_hash,
+            salt=candidate.salt,
+            claim_correct=candidate.correct if claim is None else claim,
+            claim_total=data.test.rows,
+            attestation=sign_digest(key, digest),
+            signature=UNSIGNED,
+        )
+        return sign(reveal, key)
+
+    def block(
+        self,
+        parent: ChainState,
+        candidates: tuple[Candidate, ...],
+        winner: Candidate | None = None,
+        hidden: tuple[Candidate, ...] = (),
+    ) -> Block:
+        """Return the winner's block; without a named winner the best candidate that is not hidden wins."""
+        shown = sorted((each for each in candidates if each not in hidden), key=lambda each: (-each.correct, each.key))
+        won = winner or shown[0]
+        announcement = self.announcement(parent, candidates)
+        selection = self.selection(parent)
+        unsigned = Block(
+            self.parameters.chain_id,
+            selection.height,
+            parent.block_hash,
+            self.key_release(parent),
+            announcement.commitments,
+            announcement.release,
+            self.reveal(parent, won),
+            self.verdict(parent, candidates, won, hidden),
+            self.unselected(parent),
+            selection.schedule.deadline(Deadline.BLOCK),
+            b"\0" * 32,
+            UNSIGNED,
+        )
+        return self._closed(parent, unsigned)
+
+    def from_verdict(self, proposal: ProposeBlock, winner: Candidate) -> Block:
+        """Return the block that the spine asked the winner to publish."""
+        block = Block(
+            self.parameters.chain_id,
+            proposal.selection.height,
+            proposal.parent.block_hash,
+            proposal.key_release,
+            proposal.announcement.commitments,
+            proposal.announcement.release,
+            self.reveal(proposal.parent, winner),
+            proposal.verdict,
+            self.unselected(proposal.parent),
+            proposal.selection.schedule.deadline(Deadline.BLOCK),
+            b"\0" * 32,
+            UNSIGNED,
+        )
+        return self._closed(proposal.parent, block)
+
+    def verdict(
+        self, parent: ChainState, candidates: tuple[Candidate, ...], won: Candidate, hidden: tuple[Candidate, ...] = ()
+    ) -> Verdict:
+        """Return the verdict in which `won` wins: hidden candidates did not reveal, better ones claimed falsely."""
+        entries: list[VerdictEntry] = []
+        for each in sorted(candidates, key=lambda each: each.key):
+            outcome, claim, reason = Outcome.LOWER_CLAIM, each.correct, ""
+            if each == won:
+                outcome = Outcome.WINNER
+            elif each in hidden:
+                outcome, claim = Outcome.UNREVEALED, 0
+            elif (-each.correct, each.key) < (-won.correct, won.key):
+                outcome, reason = Outcome.REJECTED, "claim_not_exact"
+            entries.append(VerdictEntry(each.key, address(each.miner), outcome, claim, reason))
+        total = self.selection(parent).posted.specification.data.test.rows
+        return Verdict(won.key, won.correct, total, tuple(entries))
+
+    def empty_block(
+        self,
+        parent: ChainState,
+        missed: Deadline,
+        proposer: str = "node-1",
+        windows: int = 0,
+        posted: tuple[PostedTask, ...] = (),
+    ) -> EmptyBlock:
+        """Return the empty block that ends a height `windows` windows after the earliest moment allowed."""
+        selection = self.selection(parent)
+        window = self.parameters.empty_window_milliseconds
+        end = selection.schedule.deadline(missed) + (windows + 1) * window
+        stamp = payload_timestamp(parent, selection, end, False)
+        payload_hash = self.payload(parent, stamp, address(proposer), posted)
+        unsigned = EmptyBlock(
+            self.parameters.chain_id,
+            selection.height,
+            parent.block_hash,
+            address(proposer),
+            missed,
+            payload_hash,
+            b"\x01\x55" + payload_hash,
+            self.unselected(parent),
+            end,
+            b"\0" * 32,
+            UNSIGNED,
+        )
+        return self._closed(parent, unsigned)
+
+    def payload(
+        self, parent: ChainState, timestamp_seconds: int, fee_recipient: Address, posted: tuple[PostedTask, ...]
+    ) -> Hash32:
+        """Return the hash of a payload that carries exactly what the parent demands and posts these tasks."""
+        facts = PayloadFacts(
+            payload_hash=b"\0" * 32,
+            parent_hash=parent.payload_hash,
+            timestamp_seconds=timestamp_seconds,
+            previous_randao=previous_randao(parent.block_hash),
+            beacon_root=parent.root,
+            fee_recipient=fee_recipient,
+            withdrawals=parent.withdrawals(),
+            posted=posted,
+            escrows=tuple(self.rules.escrow(each.task) for each in posted),
+        )
+        digest: Hash32 = tagged_hash("builder-payload", noun_hash(facts))
+        self.payloads[digest] = replace(facts, payload_hash=digest)
+        return digest
+
+    def unselected(self, parent: ChainState) -> tuple[Hash32, ...]:
+        """Return the list of unselected tasks that a block on a parent records."""
+        pool = recorded_pool(parent, self.selection(parent), self.parameters.maximum_tasks)
+        return tuple(each.task.task_id for each in pool)
+
+    def _closed(self, parent: ChainState, block: AnyBlock) -> Any:
+        """Return a block with its settlement root and its proposer's signature."""
+        reward = self.rules.payouts(self.selection(parent), block, self.parameters)
+        root = settled_history(parent, reward, self.parameters).root()
+        return sign(replace(block, settlement_root=root), private_key_of(block.proposer))
+
+    def _place(self, selection: Selection) -> tuple[int, int, Hash32, Hash32]:
+        return self.parameters.chain_id, selection.height, selection.parent, selection.task.task_id

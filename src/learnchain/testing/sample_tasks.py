@@ -1,0 +1,122 @@
+"""Name people, keys and tasks of made-up chains: everything follows from a name, so that vectors never change."""
+
+from dataclasses import replace
+from typing import Any
+
+from learnchain.primitives.ciphers import key_hash
+from learnchain.primitives.codec import Address, Hash32
+from learnchain.primitives.hashing import tagged_hash
+from learnchain.primitives.messages import Task
+from learnchain.primitives.model_presets import mlp
+from learnchain.primitives.numbers import WEI_PER_ETHER
+from learnchain.primitives.selection import PostedTask
+from learnchain.primitives.signatures import address_of
+from learnchain.primitives.task_specification import (
+    DataManifest,
+    DataPart,
+    Metric,
+    Optimiser,
+    Range,
+    TaskSpecification,
+    TrainingMode,
+    TrainingRules,
+    specification_hash,
+)
+
+PEOPLE = (
+    "escrow",
+    "steward",
+    *(f"publisher-{number}" for number in range(1, 5)),
+    *(f"miner-{number}" for number in range(1, 9)),
+    *(f"node-{number}" for number in range(1, 5)),
+    "stranger",
+)
+TEST_ROWS = 100
+FAR_DEADLINE_SECONDS = 1_900_000_000
+
+
+def private_key(name: str) -> bytes:
+    """Return the key of a person; anybody can compute it, so it guards nothing."""
+    return tagged_hash("sample-person", name.encode())
+
+
+_ADDRESSES = {name: address_of(private_key(name)) for name in PEOPLE}
+_NAMES = {value: name for name, value in _ADDRESSES.items()}
+
+
+def address(name: str) -> Address:
+    """Return the address of one of PEOPLE."""
+    return _ADDRESSES[name]
+
+
+def name_of(known: Address) -> str:
+    """Return whose address it is."""
+    return _NAMES[known]
+
+
+def private_key_of(known: Address) -> bytes:
+    """Return the key that signs for an address of one of PEOPLE."""
+    return private_key(_NAMES[known])
+
+
+def training_key(specification_name: str) -> Hash32:
+    """Return the key of a sample task's training data."""
+    key: Hash32 = tagged_hash("sample-training-key", specification_name.encode())
+    return key
+
+
+def testing_key(specification_name: str) -> Hash32:
+    """Return the key of a sample task's test set."""
+    key: Hash32 = tagged_hash("sample-test-key", specification_name.encode())
+    return key
+
+
+def sample_specification(name: str, hidden: tuple[int, ...] = (8,), training_rows: int = 400) -> TaskSpecification:
+    """Return a small classifier over made-up data that is demanded to be right nine times of ten."""
+    return TaskSpecification(
+        name=name,
+        model=mlp((16,), 4, hidden),
+        data=DataManifest(
+            name=f"{name} data",
+            training=_part(name, "training", training_key(name), training_rows),
+            test=_part(name, "test", testing_key(name), TEST_ROWS),
+            sample_shape=(16,),
+            classes=4,
+            public=True,
+            synthetic=True,
+        ),
+        metric=Metric.ACCURACY,
+        required_numerator=9,
+        required_denominator=10,
+        time_limit_seconds=600,
+        training=TrainingRules(
+            optimiser=Optimiser.SGD,
+            learning_rate_millionths=Range(1, 1_000_000),
+            momentum_millionths=Range(0, 990_000),
+            weight_decay_millionths=Range(0, 100_000),
+            batch_size=Range(1, 128),
+            checkpoint_interval_steps=10,
+            mode=TrainingMode.DECLARED,
+        ),
+    )
+
+
+def sample_task(name: str, reward_wei: int = WEI_PER_ETHER, **changes: Any) -> PostedTask:
+    """Return a funded publisher's task whose identifier, keys and data follow from its name."""
+    specification = changes.pop("specification", None) or sample_specification(name)
+    task = Task(
+        task_id=tagged_hash("sample-task", name.encode()),
+        publisher=address("publisher-1"),
+        specification_hash=specification_hash(specification),
+        reward_wei=reward_wei,
+        bond_wei=WEI_PER_ETHER // 100,
+        deadline_seconds=FAR_DEADLINE_SECONDS,
+        posted_height=1,
+        standing=False,
+    )
+    return PostedTask(replace(task, **changes), specification)
+
+
+def _part(name: str, part: str, key: Hash32, rows: int) -> DataPart:
+    seed = tagged_hash("sample-data", name.encode(), part.encode())
+    return DataPart(b"\x01\x55" + seed, tagged_hash("rows", seed), key_hash(key), rows, 64 * rows + 104)
