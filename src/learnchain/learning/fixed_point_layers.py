@@ -25,6 +25,7 @@ _SUM_LIMIT = 1 << 24
 _EXPONENT_MINIMUM, _EXPONENT_MAXIMUM = -30, 40
 _SHIFT_MINIMUM, _SHIFT_MAXIMUM = -20, 40
 """Together these keep every scaled weight inside float32's normal range, where powers of two are exact."""
+_LARGEST_WEIGHT, _LARGEST_BIAS = 2.0**20, 2.0**40
 _BATCH_NORM_EPSILON = 1e-5
 _TABLE_EXPONENT = -10
 _SUMMAND_BITS = 8
@@ -51,21 +52,10 @@ def exponent_of(largest: float) -> int:
 
 def fold(layer: Layer, normalisation: Layer | None, weights: Weights) -> Folded:
     """Return a layer's weights with a following batch normalisation folded in, elementwise in float64."""
-    if layer.kind.startswith("BatchNorm"):
-        scale, bias = _normalisation(layer, weights)
-        return Folded(scale.reshape(-1, 1), bias)
-    weight = weights[f"{layer.name}.weight"].astype(np.float64)
-    if layer.kind.startswith("ConvTranspose"):
-        weight = weight.swapaxes(0, 1)
-    stored = weights.get(f"{layer.name}.bias")
-    bias = np.zeros(len(weight)) if stored is None else stored.astype(np.float64)
-    if normalisation is not None:
-        scale, shift = _normalisation(normalisation, weights)
-        weight = weight * scale.reshape(-1, *(1,) * (weight.ndim - 1))
-        bias = bias * scale + shift
-    if np.abs(weight).max() > 2.0**20 or np.abs(bias).max() > 2.0**40:
+    folded = _normalised(layer, normalisation, weights)
+    if np.abs(folded.weight).max() > _LARGEST_WEIGHT or np.abs(folded.bias).max() > _LARGEST_BIAS:
         raise Rejected(RejectionReason.WEIGHTS_NOT_FINITE, f"{layer.name} has weights beyond the fixed-point range")
-    return Folded(weight, bias)
+    return folded
 
 
 def linear_operation(
@@ -181,10 +171,25 @@ def _table(kind: str, exponent: int) -> tuple[int, ...]:
         magnitude = Decimal(value) * (Decimal(2) ** exponent)
         decay = CONTEXT.exp(-min(magnitude if kind == "Sigmoid" else 2 * magnitude, Decimal(200)))
         share = CONTEXT.divide(Decimal(1) if kind == "Sigmoid" else 1 - decay, 1 + decay)
-        upper.append(min(int((share * 1024).to_integral_value()), ACTIVATION_MAXIMUM))
-    if kind == "Tanh":
-        return (*(-value for value in reversed(upper[1:])), *upper)
-    return (*(1024 - value if value < ACTIVATION_MAXIMUM else 0 for value in reversed(upper[1:])), *upper)
+        upper.append(int((share * 1024).to_integral_value()))
+    lower = [(-value if kind == "Tanh" else 1024 - value) for value in reversed(upper[1:])]
+    return tuple(max(min(value, ACTIVATION_MAXIMUM), -ACTIVATION_MAXIMUM) for value in (*lower, *upper))
+
+
+def _normalised(layer: Layer, normalisation: Layer | None, weights: Weights) -> Folded:
+    if layer.kind.startswith("BatchNorm"):
+        scale, bias = _normalisation(layer, weights)
+        return Folded(scale.reshape(-1, 1), bias)
+    weight = weights[f"{layer.name}.weight"].astype(np.float64)
+    if layer.kind.startswith("ConvTranspose"):
+        weight = weight.swapaxes(0, 1)
+    stored = weights.get(f"{layer.name}.bias")
+    bias = np.zeros(len(weight)) if stored is None else stored.astype(np.float64)
+    if normalisation is not None:
+        scale, shift = _normalisation(normalisation, weights)
+        weight = weight * scale.reshape(-1, *(1,) * (weight.ndim - 1))
+        bias = bias * scale + shift
+    return Folded(weight, bias)
 
 
 def _normalisation(layer: Layer, weights: Weights) -> tuple[Array, Array]:

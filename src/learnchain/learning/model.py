@@ -57,7 +57,8 @@ class GraphModel(nn.Module):
         last_reader = {name: index for index, names in enumerate(sources) for name in names}
         self._plan: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = []
         for index, (layer, names) in enumerate(zip(specification.layers, sources, strict=True)):
-            self.add_module(layer.name, _module(layer, shapes[names[0]]))
+            # Not add_module, which refuses names like "double" or "train" that a task may well choose.
+            self._modules[layer.name] = _module(layer, shapes[names[0]])
             done = tuple(sorted({name for name in names if last_reader[name] == index}))
             self._plan.append((layer.name, names, done))
 

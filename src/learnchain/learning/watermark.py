@@ -78,7 +78,7 @@ class WatermarkTerm:
         marked = marked_tensor(specification)
         self._strength = terms.strength_millionths / MILLION
         self._target = float(_logit(terms.threshold_millionths)) + 1
-        self._weight = model.get_parameter(marked.name)
+        self._weight = dict(model.named_parameters())[marked.name]
         self._matrix = torch.from_numpy(watermark_matrix(terms.bits, _mean_length(marked)))
         self._flat = self._weight.detach().view(marked.shape[0], -1)
         self._averaging = torch.full((marked.shape[0],), 1 / marked.shape[0])

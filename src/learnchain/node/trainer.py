@@ -43,6 +43,11 @@ class Trainer:
         self._last_id = 0
         self._starting = asyncio.Lock()
 
+    @property
+    def process_id(self) -> int | None:
+        """Return the id of the running process, for status pages."""
+        return None if self._process is None else self._process.pid
+
     async def start(self) -> None:
         """Start the process if it does not run; the first job then need not wait for torch to load."""
         async with self._starting:

@@ -1,0 +1,27 @@
+import hashlib
+
+import pytest
+
+from learnchain.learning.data import digits, split
+from learnchain.learning.train import TrainingPlan, configure_torch
+from learnchain.primitives.model_presets import strided_cnn
+from learnchain.primitives.task_specification import Optimiser
+from learnchain.primitives.training_terms import Free, HyperParameters
+
+DIGITS_CNN = strided_cnn((1, 8, 8), 10)
+
+
+@pytest.fixture(autouse=True)
+def _pinned_torch():
+    configure_torch()
+
+
+@pytest.fixture(scope="session")
+def digit_sets():
+    return split(digits(), b"split", 360)
+
+
+def plan_of(name=b"miner", terms=None, epochs=2, optimiser=Optimiser.SGD, specification=DIGITS_CNN):
+    rate, momentum = (50_000, 900_000) if optimiser is Optimiser.SGD else (2_000, 0)
+    chosen = HyperParameters(rate, momentum, 0, 32, epochs)
+    return TrainingPlan(specification, optimiser, chosen, terms or Free(), hashlib.sha256(name).digest(), 20)

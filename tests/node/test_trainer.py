@@ -1,0 +1,179 @@
+import asyncio
+import hashlib
+import os
+
+import pytest
+
+from learnchain.learning.data import digits, save_data, split
+from learnchain.learning.jobs import (
+    MAXIMUM_FRAME_BYTES,
+    EvaluationJob,
+    Progress,
+    TrainingJob,
+    WatermarkJob,
+    frame_length,
+    pack_frame,
+    unpack_body,
+)
+from learnchain.node.trainer import Trainer, TrainerFailed
+from learnchain.primitives.model_presets import mlp, strided_cnn
+from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.primitives.task_specification import Metric, Optimiser
+from learnchain.primitives.training_terms import HyperParameters, Watermark
+
+MODEL = strided_cnn((1, 8, 8), 10)
+WORK_ID = hashlib.sha256(b"miner").digest()
+MARK = Watermark(hashlib.sha512(b"mark").digest(), 100_000, 999_900)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("data")
+    training, test = split(digits(), b"split", 360)
+    save_data(directory / "training", training)
+    save_data(directory / "test", test)
+    return directory
+
+
+def training_job(files, directory, epochs=8, specification=MODEL):
+    chosen = HyperParameters(50_000, 900_000, 0, 32, epochs)
+    training_path = str(files / "training")
+    return TrainingJob(specification, Optimiser.SGD, chosen, (MARK,), WORK_ID, 40, training_path, str(directory))
+
+
+def evaluation_job(files, weights_path, test="test"):
+    return EvaluationJob(MODEL, str(weights_path), str(files / "training"), str(files / test), Metric.ACCURACY)
+
+
+def with_trainer(action):
+    async def run():
+        trainer = Trainer()
+        try:
+            return await action(trainer)
+        finally:
+            await trainer.close()
+
+    return asyncio.run(run())
+
+
+async def rejected(awaitable):
+    with pytest.raises(Rejected) as caught:
+        await awaitable
+    return caught.value.reason
+
+
+def test_a_model_is_probed_trained_evaluated_and_checked_in_its_own_process(files, tmp_path):
+    async def action(trainer):
+        seconds = await trainer.probe(training_job(files, tmp_path))
+        seen: list[Progress] = []
+        trained = await trainer.train(training_job(files, tmp_path), seen.append)
+        job = evaluation_job(files, trained.weights_path)
+        mark = await trainer.check_watermark(WatermarkJob(MODEL, trained.weights_path, MARK))
+        return seconds, seen, trained, await trainer.evaluate(job), await trainer.float_accuracy(job), mark
+
+    seconds, seen, trained, exact, shown, mark = with_trainer(action)
+    assert 0 < seconds < 30
+    assert [progress.step for progress in seen if progress.step % 45 == 0] == [45 * epoch for epoch in range(1, 9)]
+    assert (trained.epochs, trained.steps, len(trained.trace_root)) == (8, 360, 32)
+    assert 0 < trained.training_seconds <= trained.process_seconds
+    assert exact.total == 360
+    assert exact.correct > 0.9 * exact.total
+    assert abs(exact.correct / exact.total - shown) < 0.02
+    assert mark.matches
+
+
+def test_a_refused_job_is_answered_with_its_reason_and_the_process_goes_on(files, tmp_path):
+    (tmp_path / "weights").write_bytes(b"\x80\x02cposix\nsystem\n")
+
+    async def action(trainer):
+        await trainer.start()
+        process = trainer.process_id
+        reasons = [
+            await rejected(trainer.evaluate(evaluation_job(files, tmp_path / "weights"))),
+            await rejected(trainer.train(training_job(files, tmp_path, specification=mlp((3,), 2)))),
+            await rejected(trainer.train(training_job(files, tmp_path, epochs=0))),
+        ]
+        with pytest.raises(Unavailable):
+            await trainer.evaluate(evaluation_job(files, tmp_path / "missing"))
+        with pytest.raises(TrainerFailed):
+            await trainer.train(training_job(files, tmp_path / "weights" / "no-directory"))
+        await trainer.probe(training_job(files, tmp_path))
+        assert trainer.process_id == process
+        return reasons
+
+    assert with_trainer(action) == [
+        RejectionReason.WEIGHTS_MALFORMED,
+        RejectionReason.MODEL_SHAPE_MISMATCH,
+        RejectionReason.HYPERPARAMETER_OUT_OF_RANGE,
+    ]
+
+
+def test_training_ends_early_is_cancelled_and_survives_a_killed_process(files, tmp_path):
+    async def started(trainer, directory):
+        running = asyncio.Event()
+        job = training_job(files, directory, epochs=100_000)
+        task = asyncio.create_task(trainer.train(job, lambda _: running.set()))
+        await running.wait()
+        return task
+
+    async def action(trainer):
+        task = await started(trainer, tmp_path / "early")
+        await trainer.finish_early()
+        early = await task
+        assert 1 <= early.epochs < 100_000
+
+        task = await started(trainer, tmp_path / "cancelled")
+        await trainer.cancel()
+        with pytest.raises(Unavailable):
+            await task
+        assert not (tmp_path / "cancelled" / "model.safetensors").exists()
+
+        task = await started(trainer, tmp_path / "dropped")
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await trainer.probe(training_job(files, tmp_path))
+
+        task = await started(trainer, tmp_path / "killed")
+        killed = trainer.process_id
+        os.kill(killed, 9)
+        with pytest.raises(Unavailable):
+            await task
+        await trainer.probe(training_job(files, tmp_path))
+        return killed, trainer.process_id
+
+    before, after = with_trainer(action)
+    assert before != after is not None
+
+
+def test_the_process_does_not_outlive_its_input(files, tmp_path):
+    async def action():
+        trainer = Trainer()
+        await trainer.start()
+        running = asyncio.Event()
+        task = asyncio.create_task(
+            trainer.train(training_job(files, tmp_path, epochs=100_000), lambda _: running.set())
+        )
+        await running.wait()
+        process = trainer.process_id
+        await trainer.close()
+        with pytest.raises(Unavailable):
+            await task
+        with pytest.raises(ProcessLookupError):
+            os.kill(process, 0)
+
+    asyncio.run(action())
+
+
+def test_frames_are_bounded_before_they_are_read():
+    assert unpack_body(pack_frame({"id": 1})[4:]) == {"id": 1}
+    for action, argument, reason in (
+        (frame_length, (MAXIMUM_FRAME_BYTES + 1).to_bytes(4, "big"), RejectionReason.TOO_LARGE),
+        (pack_frame, {"x": "y" * MAXIMUM_FRAME_BYTES}, RejectionReason.TOO_LARGE),
+        (unpack_body, b"[1]", RejectionReason.MALFORMED),
+        (unpack_body, b"\xff", RejectionReason.MALFORMED),
+        (unpack_body, b"[" * 100_000, RejectionReason.MALFORMED),
+    ):
+        with pytest.raises(Rejected) as caught:
+            action(argument)
+        assert caught.value.reason is reason
