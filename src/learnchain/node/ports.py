@@ -40,6 +40,8 @@ class Tasks:
         task = asyncio.create_task(self._supervised(coroutine, name), name=name)
         self.running.add(task)
         task.add_done_callback(self.running.discard)
+        # A task that is cancelled before its first step never awaits its coroutine.
+        task.add_done_callback(lambda _task: coroutine.close())
         return task
 
     async def close(self) -> None:

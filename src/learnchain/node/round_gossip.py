@@ -78,7 +78,8 @@ class RoundGossip:
 
     def _loses(self, block: EmptyBlock) -> bool:
         """Return whether a better empty block of the same height is known: only the lowest ticket can win."""
-        known = lowest_ticket(self._chain.round.tree, block.parent)
+        state = self._chain.round
+        known = lowest_ticket(state.tree, block.parent, state.witnessed)
         return empty_block_ticket(block.parent, block.proposer) >= known
 
     def _judged(self, message: WireMessage) -> Verdict:

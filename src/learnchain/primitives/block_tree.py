@@ -9,6 +9,8 @@ from learnchain.primitives.codec import Hash32
 from learnchain.primitives.messages import AnyBlock, Block, Deadline, EmptyBlock, empty_block_ticket
 from learnchain.primitives.rejection import Rejected, RejectionReason
 
+Witnessed = frozenset[tuple[Hash32, Deadline]]
+"""What this node saw in time, by the parent it belongs to."""
 CONFIRMATIONS_OF_SAFE = 2
 """High-accuracy models that must follow a block before wallets call it safe (DLBC IV-H)."""
 
@@ -117,9 +119,7 @@ def divergence(tree: BlockTree, left: Hash32, right: Hash32) -> tuple[tuple[Bloc
     return first[shared:], second[shared:]
 
 
-def is_eligible(
-    tree: BlockTree, weigh: Weigh, here: Hash32, tip: Hash32, witnessed: frozenset[tuple[Hash32, Deadline]]
-) -> bool:
+def is_eligible(tree: BlockTree, weigh: Weigh, here: Hash32, tip: Hash32, witnessed: Witnessed) -> bool:
     """Refuse a branch that leaves out what this node saw in time on the branch it is on (the round, rule 2)."""
     if tip == here:
         return True
@@ -132,7 +132,7 @@ def is_eligible(
     return True
 
 
-def _is_contradicted(tree: BlockTree, block: EmptyBlock, witnessed: frozenset[tuple[Hash32, Deadline]]) -> bool:
+def _is_contradicted(tree: BlockTree, block: EmptyBlock, witnessed: Witnessed) -> bool:
     """Return whether this node saw in time what the empty block says was missed."""
     if block.missed is Deadline.BLOCK:
         return any(isinstance(each, Block) for each in tree.siblings(block))
@@ -149,10 +149,10 @@ def safe_block(branch: tuple[BlockRecord, ...], final: Hash32) -> Hash32:
     return final
 
 
-def lowest_ticket(tree: BlockTree, parent: Hash32) -> bytes:
-    """Return the lowest ticket among the known empty blocks on `parent`, or more than any ticket."""
+def lowest_ticket(tree: BlockTree, parent: Hash32, witnessed: Witnessed) -> bytes:
+    """Return the lowest ticket among the empty blocks on `parent` that may become head, or more than any ticket."""
     known = (tree.records[key].block for key in tree.children.get(parent, ()))
-    rivals = (each for each in known if isinstance(each, EmptyBlock))
+    rivals = (each for each in known if isinstance(each, EmptyBlock) and not _is_contradicted(tree, each, witnessed))
     return min((empty_block_ticket(each.parent, each.proposer) for each in rivals), default=b"\xff" * 33)
 
 

@@ -115,8 +115,9 @@ class FullNode:
         """End a missed height, unless somebody with a lower ticket already has (the round, rule 3)."""
         selection, parent = action.selection, action.parent
         address, parameters = self._ports.wallet.address, self._ports.chain.parameters
+        known = self._ports.chain.round
         if empty_block_ticket(selection.parent, address) >= lowest_ticket(
-            self._ports.chain.round.tree, selection.parent
+            known.tree, selection.parent, known.witnessed
         ):
             return
         stamp = payload_timestamp(parent, selection, action.end_milliseconds, trained=False)
