@@ -82,8 +82,8 @@ if __name__ == "__main__":
     digest = hashlib.sha256()
     for chosen in SPECIFICATIONS.values():
         for as_real in (False, True):
-            rows_in = rows_for(chosen, real=as_real)
-            logits = compile_model(chosen, weights_for(chosen), rows_in[:16]).logits(rows_in)
+            rows_in = rows_for(chosen, 10, real=as_real)
+            logits = compile_model(chosen, weights_for(chosen), rows_in[:6]).logits(rows_in)
             assert np.isfinite(logits).all()
             digest.update(np.ascontiguousarray(logits).tobytes())
     sys.stdout.write(digest.hexdigest())

@@ -19,6 +19,7 @@ from learnchain.learning.data import (
 )
 from learnchain.learning.safe_tensors import write_tensors
 from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.primitives.task_specification import DataManifest
 
 KEYS = (b"\1" * 32, b"\2" * 32)
 
@@ -137,6 +138,19 @@ def test_other_rows_than_those_committed_at_posting_are_refused(prepared, tmp_pa
     wrong_rows = type(wrong_root)(b"cid", second.plaintext_root, second.key_hash, 5, second.ciphertext_bytes)
     assert reason_of(open_part, second.path, wrong_rows, KEYS[1], plain) is RejectionReason.PLAINTEXT_MISMATCH
     assert not plain.exists()
+
+
+def test_samples_and_labels_other_than_promised_are_the_publishers_fault(prepared, tmp_path):
+    _, _, (first, second) = prepared
+    parts = first.part(b"one"), second.part(b"two")
+
+    def opened(sample_shape, classes):
+        manifest = DataManifest("small", *parts, sample_shape, classes, False, True)
+        return open_part(second.path, parts[1], KEYS[1], tmp_path / "plain", manifest)
+
+    assert len(opened((4,), 3)) == 6
+    assert reason_of(opened, (2, 2), 3) is RejectionReason.PLAINTEXT_MISMATCH
+    assert reason_of(opened, (4,), 2) is RejectionReason.PLAINTEXT_MISMATCH
 
 
 def test_one_key_for_both_parts_would_release_the_test_set_early(tmp_path):

@@ -42,7 +42,7 @@ def test_one_digest_of_all_logits_on_three_instruction_sets_and_two_thread_count
     runs = []
     for capability in ("default", "avx2", "avx512"):
         for threads in ("1", "2"):
-            environment = {**os.environ, "ATEN_CPU_CAPABILITY": capability}
+            environment = {**os.environ, "ATEN_CPU_CAPABILITY": capability, "OMP_WAIT_POLICY": "PASSIVE"}
             if capability != "avx512":
                 environment["ONEDNN_MAX_CPU_ISA"] = "SSE41" if capability == "default" else "AVX2"
             command = [sys.executable, "-m", "tests.learning.fixed_point_models", threads]

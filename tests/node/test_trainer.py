@@ -92,6 +92,9 @@ def test_a_refused_job_is_answered_with_its_reason_and_the_process_goes_on(files
             await rejected(trainer.evaluate(evaluation_job(files, tmp_path / "weights"))),
             await rejected(trainer.train(training_job(files, tmp_path, specification=mlp((3,), 2)))),
             await rejected(trainer.train(training_job(files, tmp_path, epochs=0))),
+            await rejected(
+                trainer.probe(training_job(files, tmp_path, specification=mlp((1, 8, 8), 1 << 20, (1 << 20,))))
+            ),
         ]
         with pytest.raises(Unavailable):
             await trainer.evaluate(evaluation_job(files, tmp_path / "missing"))
@@ -105,6 +108,7 @@ def test_a_refused_job_is_answered_with_its_reason_and_the_process_goes_on(files
         RejectionReason.WEIGHTS_MALFORMED,
         RejectionReason.MODEL_SHAPE_MISMATCH,
         RejectionReason.HYPERPARAMETER_OUT_OF_RANGE,
+        RejectionReason.MODEL_TOO_LARGE,
     ]
 
 

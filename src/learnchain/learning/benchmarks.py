@@ -28,6 +28,7 @@ Figures = dict[str, Any]
 _SPECIFICATION = strided_cnn((1, 28, 28), 10, channels=(32, 64), hidden=128)
 _ROUNDS = 5
 _TRAINING_ROWS = 4_096
+_EVALUATION_ROWS = 10_000
 _BATCH_ROWS = 64
 _SEED = b"\1" * 32
 
@@ -74,7 +75,7 @@ def trace_cost() -> Figures:
 def exact_evaluation() -> Figures:
     """Compare the exact evaluation of 10,000 images, compilation included, with a bare float32 forward pass."""
     configure_torch()
-    data = synthetic_images(10_000)
+    data = synthetic_images(_EVALUATION_ROWS)
     weights = initial_weights(_SPECIFICATION, _SEED)
     model = build_model(_SPECIFICATION)
     set_weights(model, weights)
@@ -94,7 +95,9 @@ def exact_evaluation() -> Figures:
         return time.perf_counter() - started
 
     ours, anchor = _alternate(exact, bare)
-    figure = _figure("exact evaluation of 10,000 images", ours, "s", ours / anchor, "float32 forward pass")
+    figure = _figure(
+        f"exact evaluation of {_EVALUATION_ROWS:,} images", ours, "s", ours / anchor, "float32 forward pass"
+    )
     return {"name": "evaluation", "synthetic": True, "figures": [figure]}
 
 

@@ -15,7 +15,7 @@ from learnchain.primitives.codec import Hash32
 from learnchain.primitives.hashing import shake256, tagged_hash
 from learnchain.primitives.merkle import list_root
 from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.task_specification import MAXIMUM_DATA_BYTES, MAXIMUM_ROWS, DataPart
+from learnchain.primitives.task_specification import MAXIMUM_DATA_BYTES, MAXIMUM_ROWS, DataManifest, DataPart
 
 _INPUT_TYPES = ("U8", "F32")
 _LABEL_TYPES = ("U8", "I64")
@@ -143,8 +143,14 @@ def prepare_task_data(
     )
 
 
-def open_part(encrypted: Path, part: DataPart, key: bytes, plain: Path) -> DataSet:
-    """Decrypt a part to `plain` and return it; refuse a key, rows or a root other than those committed at posting."""
+def open_part(
+    encrypted: Path, part: DataPart, key: bytes, plain: Path, manifest: DataManifest | None = None
+) -> DataSet:
+    """Decrypt a part to `plain` and return it; refuse a key, rows or a root other than those committed at posting.
+
+    With the manifest, samples or labels other than those it promises are refused too: that is the publisher's fault
+    and must not look like a fault of the models.
+    """
     if key_hash(key) != part.key_hash:
         raise Rejected(RejectionReason.KEY_MISMATCH, "the key does not hash to the commitment of the task")
     decrypt_file(encrypted, plain, key, part.ciphertext_bytes)
@@ -152,10 +158,20 @@ def open_part(encrypted: Path, part: DataPart, key: bytes, plain: Path) -> DataS
         data = load_data(plain, part.ciphertext_bytes)
         if len(data) != part.rows or data_root(data, salt_of(key)) != part.plaintext_root:
             raise Rejected(RejectionReason.PLAINTEXT_MISMATCH, "the rows do not hash to the root of the task")
+        if manifest is not None:
+            check_data(data, manifest)
     except Rejected:
         plain.unlink(missing_ok=True)
         raise
     return data
+
+
+def check_data(data: DataSet, manifest: DataManifest) -> None:
+    """Refuse samples of another shape and labels beyond the classes that the manifest promises."""
+    largest = int(data.labels.max())
+    if data.sample_shape != tuple(manifest.sample_shape) or largest >= manifest.classes:
+        detail = f"samples of {data.sample_shape} and labels up to {largest}, promised {manifest.sample_shape}"
+        raise Rejected(RejectionReason.PLAINTEXT_MISMATCH, detail)
 
 
 # --- sources of real data inside the install ------------------------------------------------------------------

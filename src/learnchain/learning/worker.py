@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import torch
 
@@ -36,11 +36,14 @@ from learnchain.learning.model import build_model, load_weights, save_weights, s
 from learnchain.learning.train import TrainingPlan, Watcher, configure_torch, probe, to_float, train
 from learnchain.learning.watermark import check_watermark
 from learnchain.primitives.codec import decode
+from learnchain.primitives.model_costs import validate
+from learnchain.primitives.model_specification import ModelLimits
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.primitives.training_terms import Free
 
 _DISPLAY_BATCH = 256
 Answer = dict[str, Any]
+Job = TypeVar("Job", TrainingJob, EvaluationJob, WatermarkJob)
 
 
 class Worker:
@@ -108,11 +111,12 @@ class Worker:
         self._target.flush()
 
     def _probe(self, _number: int, job: bytes, _arrived: float) -> Answer:
-        asked = decode(TrainingJob, job)
+        asked = _asked(TrainingJob, job)
         return {"seconds": probe(_plan(asked), _data(asked.training_path), self._clock)}
 
     def _train(self, number: int, job: bytes, arrived: float) -> Answer:
-        asked, directory = decode(TrainingJob, job), Path(decode(TrainingJob, job).directory)
+        asked = _asked(TrainingJob, job)
+        directory = Path(asked.directory)
 
         def report(progress: Progress) -> None:
             self._send({"id": number, "progress": asdict(progress)})
@@ -135,7 +139,7 @@ class Worker:
         }
 
     def _evaluate(self, _number: int, job: bytes, arrived: float) -> Answer:
-        asked = decode(EvaluationJob, job)
+        asked = _asked(EvaluationJob, job)
         weights = load_weights(Path(asked.weights_path), asked.specification)
         training, test = _data(asked.training_path), _data(asked.test_path)
         counts = evaluate(asked.specification, weights, training, test, asked.metric)
@@ -148,12 +152,12 @@ class Worker:
         }
 
     def _check_watermark(self, _number: int, job: bytes, _arrived: float) -> Answer:
-        asked = decode(WatermarkJob, job)
+        asked = _asked(WatermarkJob, job)
         weights = load_weights(Path(asked.weights_path), asked.specification)
         return asdict(check_watermark(weights, asked.specification, asked.watermark))
 
     def _float_accuracy(self, _number: int, job: bytes, _arrived: float) -> Answer:
-        asked = decode(EvaluationJob, job)
+        asked = _asked(EvaluationJob, job)
         model = build_model(asked.specification)
         set_weights(model, load_weights(Path(asked.weights_path), asked.specification))
         test = _data(asked.test_path)
@@ -170,6 +174,13 @@ def float_accuracy(model: torch.nn.Module, test: DataSet) -> float:
             labels = torch.from_numpy(test.labels[start : start + _DISPLAY_BATCH].copy())
             correct += int((logits.argmax(1) == labels).sum())
     return correct / test.labels.size
+
+
+def _asked(kind: type[Job], data: bytes) -> Job:
+    """Return a job whose model is within the default limits: a second line behind the chain's own."""
+    job = decode(kind, data)
+    validate(job.specification, ModelLimits())
+    return job
 
 
 def _plan(job: TrainingJob) -> TrainingPlan:
