@@ -4,10 +4,8 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
-from learnchain.learning.jobs import EvaluationJob, WatermarkJob
-from learnchain.node.payload_facts import executed
+from learnchain.node.measuring import Measuring
 from learnchain.node.ports import Ports
 from learnchain.primitives.actions import (
     MeasureCandidate,
@@ -21,23 +19,17 @@ from learnchain.primitives.actions import (
 from learnchain.primitives.block_tree import lowest_ticket
 from learnchain.primitives.chain_state import payload_timestamp, settled_history, unselected_after
 from learnchain.primitives.events import DeadlineMissed, Event, Measured, ReleaseDue, RevealsClosed
-from learnchain.primitives.measurement import Finding, MeasureKind, Measurement
-from learnchain.primitives.messages import Deadline, EmptyBlock, Reveal, empty_block_ticket, work_id
-from learnchain.primitives.model_costs import model_bytes
-from learnchain.primitives.model_specification import ModelSpecification
-from learnchain.primitives.payload import MAXIMUM_PAYLOAD_BYTES, decode_payload, encode_payload
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
-from learnchain.primitives.selection import Selection
+from learnchain.primitives.measurement import Finding, Measurement
+from learnchain.primitives.messages import Deadline, EmptyBlock, empty_block_ticket
+from learnchain.primitives.payload import encode_payload
+from learnchain.primitives.rejection import Unavailable
 from learnchain.primitives.signatures import UNSIGNED, sign
 from learnchain.primitives.task_specification import DataPart
-from learnchain.primitives.training_terms import TrainingTerms, Watermark
 
 logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 0.5
 MAXIMUM_RETRY_SECONDS = 15.0
-WEIGHTS_HEADER_BYTES = 1 << 20
-"""What a weights file may hold beyond its numbers: names and shapes."""
 
 
 class FullNode:
@@ -45,6 +37,9 @@ class FullNode:
 
     def __init__(self, ports: Ports, head_moved: Callable[[MoveHead], None]) -> None:
         self._ports = ports
+        self._measuring = Measuring(
+            ports.chain.rules, ports.chain.parameters, ports.blobs, ports.data, ports.engine, ports.trainer
+        )
         self._head_moved = head_moved
         self._timers: list[asyncio.Task[None]] = []
         self._heads: asyncio.Lock = asyncio.Lock()
@@ -68,31 +63,27 @@ class FullNode:
 
     async def measure_candidate(self, action: MeasureCandidate) -> None:
         """Measure one thing of one candidate and report it; what is missing is tried again until the height is over."""
-        delay, deadline = RETRY_SECONDS, action.selection.schedule.deadline(Deadline.BLOCK)
+        delay, measure = RETRY_SECONDS, action.measure
+        deadline = action.selection.schedule.deadline(Deadline.BLOCK)
         while True:
             try:
-                found = await self._measured(action)
-                break
-            except Rejected as error:
-                found = Measurement(
-                    action.measure.candidate, action.measure.kind, Finding.REJECTED, reason=error.reason.value
-                )
-                logger.info("candidate %s fails: %s", action.measure.candidate.hex()[:16], error)
+                found = await self._measuring.measured(action)
                 break
             except Unavailable as error:
-                logger.info("measuring %s waits: %s", action.measure.candidate.hex()[:16], error)
-                if (action.measure.candidate, action.measure.kind) not in self._ports.chain.round.asked:
-                    return
-                late = self._ports.clock.now_milliseconds() + 1000 * delay > deadline
-                if late and action.measure.candidate in self._ports.chain.round.reveals:
-                    found = Measurement(action.measure.candidate, action.measure.kind, Finding.UNAVAILABLE)
-                    break
+                logger.info("measuring %s waits: %s", measure.candidate.hex()[:16], error)
+            state = self._ports.chain.round
+            if (measure.candidate, measure.kind) not in state.asked:
+                return
+            if self._ports.clock.now_milliseconds() + 1000 * delay > deadline and measure.candidate in state.reveals:
+                found = Measurement(measure.candidate, measure.kind, Finding.UNAVAILABLE)
+                break
             await asyncio.sleep(delay)
             delay = min(2 * delay, MAXIMUM_RETRY_SECONDS)
         now = self._ports.clock.now_milliseconds()
         facts = {"finding": found.finding.value, "reason": found.reason, "correct": found.correct}
-        about = action.measure.candidate.hex()
-        self._ports.decisions.note(now, action.selection.height, f"measured {found.kind.value}", about, **facts)
+        self._ports.decisions.note(
+            now, action.selection.height, f"measured {found.kind.value}", measure.candidate.hex(), **facts
+        )
         self._ports.chain.feed(Measured(found, now))
 
     def store_block(self, action: StoreBlock) -> None:
@@ -154,47 +145,6 @@ class FullNode:
         now = self._ports.clock.now_milliseconds()
         height = self._ports.chain.round.selection.height
         self._ports.decisions.note(now, height, "task refused", action.task_id.hex(), reason=action.reason.value)
-
-    async def _measured(self, action: MeasureCandidate) -> Measurement:
-        candidate, kind = action.measure.candidate, action.measure.kind
-        if kind is MeasureKind.PAYLOAD:
-            data = await self._ports.blobs.read(action.payload_cid, MAXIMUM_PAYLOAD_BYTES)
-            payload = decode_payload(data)
-            parameters = self._ports.chain.parameters
-            facts = await executed(self._ports.engine, payload, action.selection.height, parameters)
-            return Measurement(candidate, kind, Finding.ACCEPTED, facts=facts)
-        if action.reveal is None:
-            raise Unavailable("a reveal: an empty block has no model to measure")
-        specification = action.selection.posted.specification
-        maximum_bytes = model_bytes(specification.model) + WEIGHTS_HEADER_BYTES
-        model = await self._ports.blobs.fetch(action.reveal.model_cid, max_bytes=maximum_bytes)
-        if kind is MeasureKind.WATERMARK:
-            work = self._work(action.selection, action.reveal)
-            terms = self._ports.chain.rules.training_terms(action.selection, work)
-            await self._check_terms(specification.model, model, terms)
-            return Measurement(candidate, kind, Finding.ACCEPTED)
-        training = await self._ports.data.opened(specification.data.training, action.training_key)
-        test = await self._ports.data.opened(specification.data.test, action.test_key)
-        job = EvaluationJob(specification.model, str(model), str(training), str(test), specification.metric)
-        count = await self._ports.trainer.evaluate(job)
-        claim = action.reveal.claim()
-        if (count.correct, count.total) != (claim.correct, claim.total):
-            reason = RejectionReason.CLAIM_NOT_EXACT.value
-            return Measurement(candidate, kind, Finding.REJECTED, reason, count.correct, count.total)
-        return Measurement(candidate, kind, Finding.ACCEPTED, "", count.correct, count.total)
-
-    async def _check_terms(self, model: ModelSpecification, weights: Path, terms: TrainingTerms) -> None:
-        """Refuse weights that do not carry what the engine demanded of training."""
-        if not isinstance(terms, Watermark):
-            return
-        check = await self._ports.trainer.check_watermark(WatermarkJob(model, str(weights), terms))
-        if not check.matches:
-            detail = f"the rows reach {check.confidences}, {terms.threshold_millionths} millionths are needed"
-            raise Rejected(RejectionReason.WATERMARK_MISSING, detail)
-
-    def _work(self, selection: Selection, reveal: Reveal) -> bytes:
-        chain_id = self._ports.chain.parameters.chain_id
-        return work_id(chain_id, selection.parent, selection.task.task_id, reveal.miner)
 
     async def _at(self, milliseconds: int, event: Callable[[int], Event]) -> None:
         await self._ports.clock.sleep_until(milliseconds)

@@ -1,0 +1,81 @@
+"""Measure candidates: run the payload, look for the watermark, count exactly; live and when re-checking a store."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from learnchain.learning.jobs import EvaluationJob, WatermarkJob
+from learnchain.node.blobs.blob_store import BlobStore
+from learnchain.node.execution.engine import ExecutionEngine
+from learnchain.node.payload_facts import executed
+from learnchain.node.task_data import TaskData
+from learnchain.node.trainer import Trainer
+from learnchain.primitives.actions import MeasureCandidate
+from learnchain.primitives.measurement import Finding, MeasureKind, Measurement
+from learnchain.primitives.messages import work_id
+from learnchain.primitives.model_costs import model_bytes
+from learnchain.primitives.model_specification import ModelSpecification
+from learnchain.primitives.parameters import ChainParameters
+from learnchain.primitives.payload import MAXIMUM_PAYLOAD_BYTES, decode_payload
+from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.primitives.training_terms import TrainingTerms, Watermark
+from learnchain.rules.contract import Rules
+
+WEIGHTS_HEADER_BYTES = 1 << 20
+"""What a weights file may hold beyond its numbers: names and shapes."""
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """Carry out `MeasureCandidate`; a broken rule becomes a finding, a missing blob stays `Unavailable`."""
+
+    rules: Rules
+    parameters: ChainParameters
+    blobs: BlobStore
+    data: TaskData
+    engine: ExecutionEngine
+    trainer: Trainer
+
+    async def measured(self, action: MeasureCandidate) -> Measurement:
+        """Return the measurement; raise `Unavailable` when something it needs is not here."""
+        try:
+            if action.measure.kind is MeasureKind.PAYLOAD:
+                return await self._payload(action)
+            return await self._model(action)
+        except Rejected as error:
+            measure = action.measure
+            return Measurement(measure.candidate, measure.kind, Finding.REJECTED, error.reason.value)
+
+    async def _payload(self, action: MeasureCandidate) -> Measurement:
+        data = await self.blobs.read(action.payload_cid, MAXIMUM_PAYLOAD_BYTES)
+        payload = decode_payload(data)
+        facts = await executed(self.engine, payload, action.selection.height, self.parameters)
+        return Measurement(action.measure.candidate, action.measure.kind, Finding.ACCEPTED, facts=facts)
+
+    async def _model(self, action: MeasureCandidate) -> Measurement:
+        measure, reveal, selection = action.measure, action.reveal, action.selection
+        if reveal is None:
+            raise Unavailable("a reveal: an empty block has no model to measure")
+        specification = selection.posted.specification
+        maximum_bytes = model_bytes(specification.model) + WEIGHTS_HEADER_BYTES
+        model = await self.blobs.fetch(reveal.model_cid, max_bytes=maximum_bytes)
+        if measure.kind is MeasureKind.WATERMARK:
+            work = work_id(self.parameters.chain_id, selection.parent, selection.task.task_id, reveal.miner)
+            await self._check_terms(specification.model, model, self.rules.training_terms(selection, work))
+            return Measurement(measure.candidate, measure.kind, Finding.ACCEPTED)
+        training = await self.data.opened(specification.data.training, action.training_key)
+        test = await self.data.opened(specification.data.test, action.test_key)
+        job = EvaluationJob(specification.model, str(model), str(training), str(test), specification.metric)
+        count = await self.trainer.evaluate(job)
+        exact = (count.correct, count.total) == (reveal.claim_correct, reveal.claim_total)
+        finding = Finding.ACCEPTED if exact else Finding.REJECTED
+        reason = "" if exact else RejectionReason.CLAIM_NOT_EXACT.value
+        return Measurement(measure.candidate, measure.kind, finding, reason, count.correct, count.total)
+
+    async def _check_terms(self, model: ModelSpecification, weights: Path, terms: TrainingTerms) -> None:
+        """Refuse weights that do not carry what the engine demanded of training."""
+        if not isinstance(terms, Watermark):
+            return
+        check = await self.trainer.check_watermark(WatermarkJob(model, str(weights), terms))
+        if not check.matches:
+            detail = f"the rows reach {check.confidences}, {terms.threshold_millionths} millionths are needed"
+            raise Rejected(RejectionReason.WATERMARK_MISSING, detail)

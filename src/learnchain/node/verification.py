@@ -1,0 +1,168 @@
+"""Re-check a chain from its store: every block goes through the same spine again, on a fresh execution engine."""
+
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from learnchain.execution.escrow import decode_task, task_calldata
+from learnchain.execution.pyevm.engine import PyEvmEngine
+from learnchain.learning.trace import INDEX_NAME, read_trace
+from learnchain.node.blobs.peer_blobs import PeerBlobs
+from learnchain.node.clock import Clock
+from learnchain.node.execution.engine import WorkerEngine
+from learnchain.node.genesis import Genesis
+from learnchain.node.measuring import Measuring
+from learnchain.node.storage.archive import Archive
+from learnchain.node.storage.lmdb_store import LmdbStore
+from learnchain.node.task_data import TaskData
+from learnchain.node.trainer import Trainer
+from learnchain.primitives.actions import Action, MeasureCandidate, RefuseBlock, StoreBlock
+from learnchain.primitives.chain_state import ChainState
+from learnchain.primitives.events import BlockReceived, Measured
+from learnchain.primitives.key_value import MemoryStore
+from learnchain.primitives.measurement import Finding
+from learnchain.primitives.messages import Block
+from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.primitives.settlement import Settlement
+from learnchain.spine import Round, advance, begin
+
+MAXIMUM_TRACE_INDEX_BYTES = 1 << 26
+BLOCK_CHECKS = (
+    "links and signature",
+    "selection and list of unselected tasks",
+    "key release",
+    "release proof",
+    "opening of the commitment",
+    "verdict",
+    "payload and withdrawals",
+    "settlement root",
+)
+"""What the spine itself checks of every trained block, besides what is measured."""
+
+
+@dataclass(frozen=True)
+class BlockCheck:
+    """Report one block: what was checked, what was counted, how long it took, and the reason if it failed."""
+
+    height: int
+    block_hash: str
+    trained: bool
+    checks: tuple[str, ...]
+    correct: int
+    total: int
+    seconds: float
+    reason: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Return whether the block stands."""
+        return not self.reason
+
+
+@dataclass
+class Verifier:
+    """Walk the head's branch of a data directory from genesis; nothing in the directory is changed or believed."""
+
+    directory: Path
+    genesis: Genesis
+    clock: Clock
+    _measurements: list[str] = field(default_factory=list)
+
+    async def run(self) -> AsyncIterator[BlockCheck]:
+        """Yield one report a block, lowest first, and stop at the first that fails."""
+        store = LmdbStore(self.directory / "chain")
+        scratch = Path(tempfile.mkdtemp(prefix="learnchain-verify-"))
+        trainer, engine = Trainer(), WorkerEngine(PyEvmEngine(MemoryStore(), self.genesis.execution))
+        try:
+            archive = Archive(store, self.genesis.state())
+            blobs = PeerBlobs(self.directory / "blobs", None)
+            data = TaskData(scratch, blobs)
+            measuring = Measuring(self.genesis.rules, self.genesis.parameters, blobs, data, engine, trainer)
+            async for check in self._walk(archive, measuring):
+                yield check
+        finally:
+            await trainer.close()
+            await engine.close()
+            store.close()
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    async def _walk(self, archive: Archive, measuring: Measuring) -> AsyncIterator[BlockCheck]:
+        state, _ = begin(self.genesis.rules, self.genesis.parameters, self.genesis.state())
+        for stored in archive.branch(archive.head().block, 0):
+            started = self.clock.monotonic_seconds()
+            self._measurements = []
+            block = archive.block(stored.block_hash)
+            reason = ""
+            try:
+                state = await self._admitted(state, stored, archive, measuring)
+                if isinstance(block, Block):
+                    await self._check_trace(block, measuring)
+                await self._check_escrow(stored, archive, measuring)
+            except Rejected as error:
+                reason = error.reason.value
+            except Unavailable as error:
+                reason = f"unavailable: {error.what}"
+            verdict = (block.verdict.correct, block.verdict.total) if isinstance(block, Block) else (0, 0)
+            seconds = self.clock.monotonic_seconds() - started
+            checks = (*BLOCK_CHECKS, *self._measurements) if isinstance(block, Block) else tuple(self._measurements)
+            yield BlockCheck(
+                block.height, stored.block_hash.hex(), isinstance(block, Block), checks, *verdict, seconds, reason
+            )
+            if reason:
+                return
+
+    async def _admitted(self, state: Round, stored: ChainState, archive: Archive, measuring: Measuring) -> Round:
+        """Feed one block to the spine and measure all it asks for, until the block is admitted with equal state."""
+        block = archive.block(stored.block_hash)
+        at = max(block.end_milliseconds, self.clock.now_milliseconds())
+        state, actions = advance(state, BlockReceived(block, at))
+        waiting: list[Action] = list(actions)
+        while waiting:
+            action = waiting.pop(0)
+            if isinstance(action, RefuseBlock):
+                raise Rejected(_reason(action.reason), f"block {action.block.hex()[:16]} is refused: {action.reason}")
+            if isinstance(action, StoreBlock) and action.state.block_hash != stored.block_hash:
+                raise Rejected(RejectionReason.WRONG_HASH, "another block was admitted")
+            if isinstance(action, MeasureCandidate):
+                found = await measuring.measured(action)
+                self._measurements.append(f"measured {found.kind.value}")
+                if found.finding is Finding.REJECTED:
+                    raise Rejected(_reason(found.reason), f"{found.kind.value} fails")
+                state, more = advance(state, Measured(found, at))
+                waiting.extend(more)
+        if stored.block_hash not in state.tree or state.tree.state(stored.block_hash) != stored:
+            raise Rejected(RejectionReason.RESULT_ROOT_WRONG, "the stored state is not the recomputed one")
+        await measuring.engine.set_head(stored.payload_hash, stored.payload_hash, stored.payload_hash)
+        return state
+
+    async def _check_trace(self, block: Block, measuring: Measuring) -> None:
+        """Refuse a published trace whose index is not under the committed root."""
+        training = block.reveal.training
+        index = await measuring.blobs.read(training.trace_cid, MAXIMUM_TRACE_INDEX_BYTES)
+        with tempfile.TemporaryDirectory() as place:
+            (Path(place) / INDEX_NAME).write_bytes(index)
+            trace = read_trace(Path(place), training.state_root)
+        if len(trace.leaves) != training.states:
+            raise Rejected(RejectionReason.TRACE_MISMATCH, "the trace has another number of states than revealed")
+        self._measurements.append("trace root")
+
+    async def _check_escrow(self, stored: ChainState, archive: Archive, measuring: Measuring) -> None:
+        """Refuse a chain whose contract settled a task otherwise than consensus did; unclaimed ones stay open."""
+        settled = archive.settlements(stored.block_hash)
+        for each in settled[-4:]:
+            status = await self._contract_status(each, measuring)
+            if status not in (4, each.outcome.code):
+                raise Rejected(RejectionReason.ESCROW_MISMATCH, f"the contract says {status} of {each.outcome.value}")
+            self._measurements.append("escrow")
+
+    async def _contract_status(self, settlement: Settlement, measuring: Measuring) -> int:
+        escrow = self.genesis.parameters.escrow
+        call = {"to": "0x" + escrow.hex(), "data": "0x" + task_calldata(settlement.task_id).hex()}
+        answer = await measuring.engine.rpc("eth_call", [call, "latest"])
+        return decode_task(bytes.fromhex(answer[2:])).status
+
+
+def _reason(value: str) -> RejectionReason:
+    return RejectionReason(value) if value in set(RejectionReason) else RejectionReason.VERDICT_WRONG
