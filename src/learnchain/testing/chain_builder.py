@@ -59,6 +59,7 @@ def sample_parameters(**changes: Any) -> ChainParameters:
         escrow=address("escrow"),
         steward=address("steward"),
         standing=(sample_specification("standing"),),
+        minimum_commitment_bond_wei=10**15,
     )
     return replace(parameters, **changes)
 

@@ -1,0 +1,329 @@
+"""List the wrong things that others can send to the spine, each with the one reason it must be refused for.
+
+The tests feed every one and play the height to its end; `vectors/` holds every one for other implementations.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from learnchain.primitives.events import (
+    BlockReceived,
+    Committed,
+    DeadlineMissed,
+    EscrowLocked,
+    Event,
+    KeyReleased,
+    Released,
+    Revealed,
+    TaskPosted,
+    Trained,
+)
+from learnchain.primitives.messages import Block, Deadline, ReleaseAnnouncement
+from learnchain.primitives.model_presets import mlp
+from learnchain.primitives.model_specification import Layer, Setting
+from learnchain.primitives.rejection import RejectionReason
+from learnchain.primitives.selection import PostedTask
+from learnchain.primitives.task_specification import TaskSpecification
+from learnchain.testing.chain_builder import Candidate, altered
+from learnchain.testing.play import Observer, Plan, candidates
+from learnchain.testing.sample_tasks import sample_specification, sample_task
+
+Found = tuple[Candidate, ...]
+Make = Callable[[Observer, Found], Event]
+PLAN = Plan({"miner-1": 95, "miner-2": 93})
+STAGES = ("begun", "opened", "committed", "released", "revealed")
+
+
+@dataclass(frozen=True, slots=True)
+class BadInput:
+    """Name a wrong event, the stage of the height at which it comes, and why it is refused."""
+
+    name: str
+    stage: str
+    reason: RejectionReason
+    make: Make
+
+
+def prepare(node: Observer, stage: str) -> Found:
+    """Play the present height up to a stage; return its two candidates, of which only the first has revealed."""
+    parent, schedule = node.parent, node.round.selection.schedule
+    reached = STAGES.index(stage)
+    found = candidates(node, PLAN)
+    if reached >= 1:
+        node.feed(KeyReleased(node.builder.key_release(parent), schedule.start_milliseconds))
+    if reached >= 2:
+        node.feed(Committed(found[0].commitment, schedule.start_milliseconds + 1))
+    if reached >= 3:
+        node.feed(Released(node.builder.announcement(parent, found), schedule.release_opens_milliseconds))
+    if reached >= 4:
+        node.feed(Revealed(node.builder.reveal(parent, found[0]), schedule.release_opens_milliseconds + 1))
+    return found
+
+
+# --- messages ----------------------------------------------------------------------------------------------------
+
+
+def _key(signer: str = "steward", **changes: object) -> Make:
+    def make(node: Observer, _found: Found) -> Event:
+        message = altered(node.builder.key_release(node.parent), signer, **changes)
+        return KeyReleased(message, node.round.selection.schedule.start_milliseconds)
+
+    return make
+
+
+def _late_key(node: Observer, _found: Found) -> Event:
+    late = node.round.selection.schedule.key_milliseconds + 1
+    return KeyReleased(node.builder.key_release(node.parent), late)
+
+
+def _commitment(signer: str | None = None, after_milliseconds: int = 0, **changes: object) -> Make:
+    def make(node: Observer, found: Found) -> Event:
+        at = node.round.selection.schedule.commitment_milliseconds + after_milliseconds
+        return Committed(altered(found[1].commitment, signer, **changes), at)
+
+    return make
+
+
+def _double_commitment(node: Observer, found: Found) -> Event:
+    other = node.builder.candidate(node.parent, found[0].miner, 99, variant="second thoughts")
+    return Committed(other.commitment, node.round.selection.schedule.start_milliseconds + 2)
+
+
+def _release(signer: str = "steward", moved_milliseconds: int = 0, **changes: object) -> Make:
+    def make(node: Observer, found: Found) -> Event:
+        announcement = node.builder.announcement(node.parent, found, moved_milliseconds)
+        release = altered(announcement.release, signer, **changes)
+        return Released(replace(announcement, release=release), release.released_milliseconds)
+
+    return make
+
+
+def _release_of_twins(node: Observer, found: Found) -> Event:
+    other = node.builder.candidate(node.parent, found[0].miner, 99, variant="second thoughts")
+    opens = node.round.selection.schedule.release_opens_milliseconds
+    return Released(node.builder.announcement(node.parent, (found[0], other)), opens)
+
+
+def _release_without_one(node: Observer, found: Found) -> Event:
+    announcement = node.builder.announcement(node.parent, found)
+    shorter = ReleaseAnnouncement(announcement.release, announcement.commitments[:1])
+    return Released(shorter, announcement.release.released_milliseconds)
+
+
+def _release_unsorted(node: Observer, found: Found) -> Event:
+    announcement = node.builder.announcement(node.parent, found)
+    turned = ReleaseAnnouncement(announcement.release, announcement.commitments[::-1])
+    return Released(turned, announcement.release.released_milliseconds)
+
+
+def _late_release(node: Observer, found: Found) -> Event:
+    skew = node.builder.parameters.clock_skew_milliseconds
+    late = node.round.selection.schedule.release_milliseconds + skew + 1
+    return Released(node.builder.announcement(node.parent, found), late)
+
+
+def _reveal(index: int = 1, signer: str | None = None, **changes: object) -> Make:
+    def make(node: Observer, found: Found) -> Event:
+        reveal = altered(node.builder.reveal(node.parent, found[index]), signer, **changes)
+        return Revealed(reveal, node.round.selection.schedule.release_opens_milliseconds + 2)
+
+    return make
+
+
+def _uncommitted_reveal(node: Observer, _found: Found) -> Event:
+    stranger = node.builder.candidate(node.parent, "miner-8", 100)
+    at = node.round.selection.schedule.release_opens_milliseconds + 2
+    return Revealed(node.builder.reveal(node.parent, stranger), at)
+
+
+def _late_reveal(node: Observer, found: Found) -> Event:
+    late = node.round.selection.schedule.deadline(Deadline.REVEAL) + 1
+    return Revealed(node.builder.reveal(node.parent, found[1]), late)
+
+
+def _wild_training(node: Observer, found: Found) -> Event:
+    record = found[0].model.training
+    chosen = replace(record.hyperparameters, batch_size=65_537)
+    model = replace(found[0].model, training=replace(record, hyperparameters=chosen))
+    return Trained(model, node.round.selection.schedule.start_milliseconds + 1)
+
+
+# --- blocks ------------------------------------------------------------------------------------------------------
+
+
+def _block(signer: str | None = None, at_milliseconds: int | None = None, **changes: object) -> Make:
+    def make(node: Observer, found: Found) -> Event:
+        block = node.builder.block(node.parent, found)
+        at = block.end_milliseconds if at_milliseconds is None else at_milliseconds
+        return BlockReceived(altered(block, signer, **changes), at)
+
+    return make
+
+
+def _verdict(change: Callable[[Block], dict[str, object]]) -> Make:
+    def make(node: Observer, found: Found) -> Event:
+        block = node.builder.block(node.parent, found)
+        verdict = replace(block.verdict, **change(block))  # type: ignore[arg-type]
+        return BlockReceived(altered(block, verdict=verdict), block.end_milliseconds)
+
+    return make
+
+
+def _raised(block: Block) -> dict[str, object]:
+    lower = next(each for each in block.verdict.entries if each.commitment != block.verdict.winner)
+    wrong = replace(lower, claim_correct=block.verdict.correct + 1)
+    return {"entries": tuple(wrong if each == lower else each for each in block.verdict.entries)}
+
+
+def _reasoned(block: Block) -> dict[str, object]:
+    return {"entries": tuple(replace(each, reason="no such reason") for each in block.verdict.entries)}
+
+
+def _empty(signer: str | None = None, early: bool = False, **changes: object) -> Make:
+    def make(node: Observer, _found: Found) -> Event:
+        block = node.builder.empty_block(node.parent, Deadline.KEY)
+        skew = node.builder.parameters.clock_skew_milliseconds
+        at = block.end_milliseconds - (skew + 1 if early else 0)
+        return BlockReceived(altered(block, signer, **changes), at)
+
+    return make
+
+
+def _empty_too_soon(node: Observer, _found: Found) -> Event:
+    block = node.builder.empty_block(node.parent, Deadline.RELEASE, windows=-1)
+    return BlockReceived(block, block.end_milliseconds)
+
+
+def _second_arrival(node: Observer, _found: Found) -> Event:
+    won = node.builder.candidate(node.round.tree.state(node.round.tree.root), "miner-1", 95)
+    block = node.builder.block(node.round.tree.state(node.round.tree.root), (won,))
+    node.receive(block)
+    return BlockReceived(block, block.end_milliseconds)
+
+
+def _impatient(node: Observer, _found: Found) -> Event:
+    schedule = node.round.selection.schedule
+    return DeadlineMissed(node.parent.block_hash, Deadline.KEY, schedule.key_milliseconds)
+
+
+# --- tasks -------------------------------------------------------------------------------------------------------
+
+
+def _task(posted: PostedTask) -> Make:
+    return lambda node, _found: TaskPosted(node.parent.block_hash, posted)
+
+
+def _specified(**changes: object) -> PostedTask:
+    specification: TaskSpecification = replace(sample_specification("wrong"), **changes)  # type: ignore[arg-type]
+    return sample_task("wrong", specification=specification)
+
+
+def _rows(rows: int) -> PostedTask:
+    data = sample_specification("wrong").data
+    return _specified(data=replace(data, training=replace(data.training, rows=rows)))
+
+
+def _unknown_layer() -> PostedTask:
+    return _specified(model=replace(mlp((16,), 4), layers=(Layer("a0", "Lambda", (), ()),)))
+
+
+def _torn_graph() -> PostedTask:
+    model = mlp((16,), 4)
+    settings = (Setting("kernel_size", 3), Setting("out_channels", 4))
+    return _specified(model=replace(model, layers=(*model.layers, Layer("last", "Conv2d", (), settings))))
+
+
+def _unmatched_escrow(node: Observer, _found: Found) -> Event:
+    posted = sample_task("short of money")
+    node.feed(TaskPosted(node.parent.block_hash, posted))
+    escrow = node.builder.rules.escrow(posted.task)
+    return EscrowLocked(node.parent.block_hash, replace(escrow, locked_wei=escrow.locked_wei - 1))
+
+
+def _orphan_escrow(node: Observer, _found: Found) -> Event:
+    return EscrowLocked(node.parent.block_hash, node.builder.rules.escrow(sample_task("never posted").task))
+
+
+def _same_task_again(node: Observer, _found: Found) -> Event:
+    posted = sample_task("twice")
+    node.feed(TaskPosted(node.parent.block_hash, posted))
+    node.feed(EscrowLocked(node.parent.block_hash, node.builder.rules.escrow(posted.task)))
+    return TaskPosted(node.parent.block_hash, posted)
+
+
+_WRONG = b"\x77" * 32
+_R = RejectionReason
+
+BAD_INPUTS: tuple[BadInput, ...] = (
+    BadInput("task_rows_zero", "begun", _R.TASK_NUMBER_OUT_OF_RANGE, _task(_rows(0))),
+    BadInput("task_rows_huge", "begun", _R.TASK_NUMBER_OUT_OF_RANGE, _task(_rows(2**255))),
+    BadInput("task_accuracy_above_one", "begun", _R.TASK_NUMBER_OUT_OF_RANGE, _task(_specified(required_numerator=11))),
+    BadInput("task_layer_unknown", "begun", _R.MODEL_LAYER_UNKNOWN, _task(_unknown_layer())),
+    BadInput("task_shape_mismatch", "begun", _R.MODEL_SHAPE_MISMATCH, _task(_torn_graph())),
+    BadInput(
+        "task_model_too_large", "begun", _R.MODEL_TOO_LARGE, _task(_specified(model=mlp((16,), 4, (30_000,) * 2)))
+    ),
+    BadInput("task_reward_zero", "begun", _R.REWARD_TOO_LOW, _task(sample_task("free work", 0))),
+    BadInput("task_bond_zero", "begun", _R.BOND_TOO_LOW, _task(sample_task("no bond", bond_wei=0))),
+    BadInput("task_twice", "begun", _R.TASK_DUPLICATE, _same_task_again),
+    BadInput("escrow_short", "begun", _R.ESCROW_MISMATCH, _unmatched_escrow),
+    BadInput("escrow_unknown", "begun", _R.TASK_UNKNOWN, _orphan_escrow),
+    BadInput("key_mismatch", "begun", _R.KEY_MISMATCH, _key(key=_WRONG)),
+    BadInput("key_signed_by_stranger", "begun", _R.WRONG_SIGNATURE, _key(signer="stranger")),
+    BadInput("key_of_another_chain", "begun", _R.WRONG_CHAIN, _key(chain_id=1)),
+    BadInput("key_of_another_height", "begun", _R.WRONG_HEIGHT, _key(height=2)),
+    BadInput("key_of_another_task", "begun", _R.WRONG_TASK, _key(task_id=_WRONG)),
+    BadInput("key_of_the_past", "begun", _R.WRONG_HEIGHT, _key(parent=_WRONG, height=0)),
+    BadInput("key_late", "begun", _R.WRONG_PHASE, _late_key),
+    BadInput("training_out_of_range", "opened", _R.HYPERPARAMETER_OUT_OF_RANGE, _wild_training),
+    BadInput("commitment_late", "opened", _R.COMMITMENT_LATE, _commitment(after_milliseconds=1)),
+    BadInput("commitment_forged", "opened", _R.WRONG_SIGNATURE, _commitment(signer="stranger")),
+    BadInput("commitment_without_bond", "opened", _R.BOND_TOO_LOW, _commitment(bond_wei=0)),
+    BadInput("commitment_double", "committed", _R.COMMITMENT_DOUBLE, _double_commitment),
+    BadInput("release_key_mismatch", "committed", _R.KEY_MISMATCH, _release(key=_WRONG)),
+    BadInput("release_forged", "committed", _R.WRONG_SIGNATURE, _release(signer="miner-1")),
+    BadInput("release_root_wrong", "committed", _R.RELEASE_ROOT_WRONG, _release(root=_WRONG)),
+    BadInput("release_list_incomplete", "committed", _R.RELEASE_ROOT_WRONG, _release_without_one),
+    BadInput("release_list_unsorted", "committed", _R.RELEASE_ROOT_WRONG, _release_unsorted),
+    BadInput("release_early", "committed", _R.RELEASE_EARLY, _release(moved_milliseconds=-1)),
+    BadInput("release_dated_late", "committed", _R.WRONG_PHASE, _release(moved_milliseconds=15_001)),
+    BadInput("release_late", "committed", _R.WRONG_PHASE, _late_release),
+    BadInput("release_of_twins", "committed", _R.COMMITMENT_DOUBLE, _release_of_twins),
+    BadInput("release_double", "released", _R.RELEASE_DOUBLE, _release(moved_milliseconds=1)),
+    BadInput("commitment_after_release", "released", _R.COMMITMENT_LATE, _double_commitment),
+    BadInput("reveal_without_commitment", "released", _R.COMMITMENT_NOT_RELEASED, _uncommitted_reveal),
+    BadInput("reveal_of_another_model", "released", _R.REVEAL_MISMATCH, _reveal(model_cid=b"\x01\x55" + _WRONG)),
+    BadInput("reveal_of_another_payload", "released", _R.REVEAL_MISMATCH, _reveal(payload_hash=_WRONG)),
+    BadInput("reveal_of_another_place", "released", _R.REVEAL_MISMATCH, _reveal(payload_cid=b"\x01\x55" + _WRONG)),
+    BadInput("reveal_forged", "released", _R.WRONG_SIGNATURE, _reveal(signer="stranger")),
+    BadInput("reveal_attestation_wrong", "released", _R.WRONG_SIGNATURE, _reveal(attestation=b"\x01" * 65)),
+    BadInput("reveal_claim_above_total", "released", _R.CLAIM_OUT_OF_RANGE, _reveal(claim_correct=101)),
+    BadInput("reveal_claim_of_other_total", "released", _R.CLAIM_OUT_OF_RANGE, _reveal(claim_total=1_000)),
+    BadInput("reveal_claim_of_nothing", "released", _R.CLAIM_OUT_OF_RANGE, _reveal(claim_correct=0, claim_total=0)),
+    BadInput("reveal_late", "released", _R.WRONG_PHASE, _late_reveal),
+    BadInput("reveal_double", "revealed", _R.REVEAL_DOUBLE, _reveal(index=0, claim_correct=94)),
+    BadInput("block_forged", "revealed", _R.WRONG_SIGNATURE, _block(signer="stranger")),
+    BadInput("block_of_another_chain", "revealed", _R.WRONG_CHAIN, _block(chain_id=1)),
+    BadInput("block_of_another_height", "revealed", _R.WRONG_HEIGHT, _block(height=2)),
+    BadInput("block_below_final", "revealed", _R.BELOW_FINAL, _block(height=0)),
+    BadInput("block_list_wrong", "revealed", _R.UNSELECTED_LIST_WRONG, _block(unselected=(_WRONG,))),
+    BadInput("block_settlement_wrong", "revealed", _R.RESULT_ROOT_WRONG, _block(settlement_root=_WRONG)),
+    BadInput("block_end_wrong", "revealed", _R.TIMESTAMP_WRONG, _block(end_milliseconds=1)),
+    BadInput("block_from_future", "revealed", _R.RELEASE_EARLY, _block(at_milliseconds=1)),
+    BadInput("block_twice", "begun", _R.BLOCK_DUPLICATE, _second_arrival),
+    BadInput(
+        "verdict_winner_unreleased", "revealed", _R.COMMITMENT_NOT_RELEASED, _verdict(lambda _: {"winner": _WRONG})
+    ),
+    BadInput("verdict_count_wrong", "revealed", _R.VERDICT_WRONG, _verdict(lambda _: {"correct": 96})),
+    BadInput(
+        "verdict_incomplete", "revealed", _R.VERDICT_WRONG, _verdict(lambda b: {"entries": b.verdict.entries[:1]})
+    ),
+    BadInput("verdict_lower_is_higher", "revealed", _R.VERDICT_WRONG, _verdict(_raised)),
+    BadInput("verdict_reason_unknown", "revealed", _R.VERDICT_WRONG, _verdict(_reasoned)),
+    BadInput("empty_block_early", "begun", _R.EMPTY_BLOCK_EARLY, _empty(early=True)),
+    BadInput("empty_block_before_deadline", "begun", _R.TIMESTAMP_WRONG, _empty_too_soon),
+    BadInput("empty_block_between_windows", "begun", _R.TIMESTAMP_WRONG, _empty(end_milliseconds=1_800_000_061_500)),
+    BadInput("empty_block_forged", "begun", _R.WRONG_SIGNATURE, _empty(signer="stranger")),
+    BadInput("deadline_not_over", "begun", _R.EMPTY_BLOCK_EARLY, _impatient),
+)
+"""Every wrong event that the spine itself refuses; files and weights belong to `learning/`."""

@@ -1,0 +1,32 @@
+"""Every wrong event is refused for its reason, changes nothing, and the height goes on to a trained block."""
+
+import pytest
+
+from learnchain.primitives.messages import Block
+from learnchain.primitives.rejection import Rejected
+from learnchain.rules.dlbc import Dlbc
+from learnchain.spine import advance
+from learnchain.testing.bad_inputs import BAD_INPUTS, BadInput, prepare
+from learnchain.testing.chain_builder import ChainBuilder
+from learnchain.testing.play import observe
+
+
+@pytest.mark.parametrize("wrong", BAD_INPUTS, ids=lambda each: each.name)
+def test_bad_input_is_refused_and_the_height_goes_on(wrong: BadInput) -> None:
+    node = observe(ChainBuilder(Dlbc()))
+    found = prepare(node, wrong.stage)
+    event = wrong.make(node, found)
+    before = repr(node.round)
+    with pytest.raises(Rejected) as refusal:
+        advance(node.round, event)
+    assert refusal.value.reason is wrong.reason
+    assert repr(node.round) == before
+    if node.round.head.height == 0:
+        node.receive(node.builder.block(node.parent, found))
+    assert isinstance(node.round.tree.records[node.round.head.block].block, Block)
+    assert node.round.head.weight == 1
+
+
+def test_names_are_unique() -> None:
+    names = [each.name for each in BAD_INPUTS]
+    assert len(set(names)) == len(names)
