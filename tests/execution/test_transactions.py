@@ -108,8 +108,13 @@ def test_a_transaction_without_a_chain_is_read_but_names_none():
 
 @pytest.mark.parametrize(
     ("nonce", "balance", "code", "base_fee"),
-    [(2, ETHER, b"", 1), (4, ETHER, b"", 1), (3, 210_000_000_000_004, b"", 1), (3, ETHER, b"", 10**10 + 1)]
-    + [(3, ETHER, b"\x60", 1)],
+    [
+        (2, ETHER, b"", 1),
+        (4, ETHER, b"", 1),
+        (3, 210000000000004, b"", 1),
+        (3, ETHER, b"", 10**10 + 1),
+        (3, ETHER, b"`", 1),
+    ],
 )
 def test_rules_that_need_the_state(nonce: int, balance: int, code: bytes, base_fee: int):
     transaction = decode_transaction(GOOD, CHAIN_ID)
