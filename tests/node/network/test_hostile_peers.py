@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from learnchain.node.network.gossip import DEFERRED_MESSAGES_PER_PEER, WANTED_IDENTIFIERS, Verdict
+from learnchain.node.network.gossip import DEFERRED_MESSAGES_PER_PEER, WANTED_IDENTIFIERS_PER_PEER, Verdict
 from learnchain.node.network.multiplexer import WINDOW_BYTES
 from learnchain.node.network.network import Network
 from learnchain.node.network.peers import NetworkLimits
@@ -145,10 +145,10 @@ def test_invented_announcements_are_asked_for_once_and_bounded() -> None:
         for batch in range(40):
             identifiers = tuple((256 * batch + n).to_bytes(32, "big") for n in range(256))
             await attack.gossip.write(message_bytes(MessageKind.HAVE, Have(identifiers)))
-            await attack.heard.read(100_000)
+        await attack.heard.read_exactly(4 * 8_459)
         await asyncio.sleep(1)
-        assert 0 < len(attack.victim._gossip._wanted) <= WANTED_IDENTIFIERS
-        await asyncio.sleep(5)
+        assert len(attack.victim._gossip._wanted) == WANTED_IDENTIFIERS_PER_PEER
+        await asyncio.sleep(31)
         assert len(attack.victim._gossip._wanted) == 0
 
     attack(scenario, limits)

@@ -198,6 +198,45 @@ def test_flood_is_dropped_and_bans() -> None:
     simulate(scenario, 2, limits)
 
 
+def test_catching_up_after_an_absence_is_no_flood() -> None:
+    limits = NetworkLimits(messages_per_second=5, message_burst=20)
+
+    async def scenario(nodes: Nodes) -> None:
+        nodes.listen()
+        full, late = nodes.networks
+        await full.start()
+        await late.start()
+        for number in range(500):
+            await full.publish("topic", number.to_bytes(2, "big") * 1_000)
+        await late.connect(full.address())
+        await asyncio.sleep(20)
+        assert len(nodes.received[1]) == 500
+        assert [peer.score for peer in late.peers() + full.peers()] == [0.0, 0.0]
+
+    simulate(scenario, 2, limits)
+
+
+def test_silent_announcer_is_passed_over_for_the_next() -> None:
+    async def scenario(nodes: Nodes) -> None:
+        taker, silent, giver = nodes.networks
+        nodes.listen()
+        silent._gossip._answer = lambda peer, identifiers: None  # type: ignore[method-assign]
+        for network in nodes.networks:
+            await network.start()
+        payload = bytes(10_000)
+        for network in (silent, giver):
+            await network.publish("topic", payload)
+        await taker.connect(silent.address())
+        await asyncio.sleep(0.5)
+        await taker.connect(giver.address())
+        await asyncio.sleep(1)
+        assert nodes.received[0] == []
+        await asyncio.sleep(3)
+        assert nodes.received[0] == [payload]
+
+    simulate(scenario, 3, NetworkLimits(target_peers=1))
+
+
 def test_requests_stream_chunks_and_carry_reasons() -> None:
     async def scenario(nodes: Nodes) -> None:
         asker, answerer = nodes.networks

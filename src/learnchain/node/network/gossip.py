@@ -34,8 +34,12 @@ RECENT_BYTES = 32 * 1024 * 1024
 ANNOUNCED_SECONDS = 120.0
 """How old an accepted message may be to be announced to a peer that connects."""
 WANTED_IDENTIFIERS = 4_096
+WANTED_IDENTIFIERS_PER_PEER = 1_024
+"""One peer's inventions must not push out what others announce."""
 WANT_SECONDS = 2.0
 """How long we wait for a message from one announcer before we ask the next."""
+LONGEST_WANT_SECONDS = 30.0
+"""How long we wait when there is no other announcer."""
 DEFERRED_MESSAGES = 512
 DEFERRED_MESSAGES_PER_PEER = 128
 DEFERRED_SECONDS = 60.0
@@ -233,15 +237,16 @@ class Gossip:
 
     def _ask(self, peer: Peer, identifiers: tuple[Hash32, ...]) -> None:
         fresh: list[Hash32] = []
+        room = WANTED_IDENTIFIERS_PER_PEER - sum(wanted.asked == peer.peer_id for wanted in self._wanted.values())
         for identifier in identifiers:
             peer.knows.add(identifier)
             if identifier in self._seen:
                 continue
             wanted = self._wanted.get(identifier)
-            if wanted is None:
+            if wanted is None and len(fresh) < room:
                 fresh.append(identifier)
                 self._wanted[identifier] = _Wanted(peer.peer_id, self._now())
-            elif len(wanted.others) < _OTHER_ANNOUNCERS:
+            elif wanted is not None and len(wanted.others) < _OTHER_ANNOUNCERS:
                 wanted.others.append(peer.peer_id)
         while len(self._wanted) > WANTED_IDENTIFIERS:
             self._wanted.popitem(last=False)
@@ -255,7 +260,8 @@ class Gossip:
                 wanted.asked, wanted.since_seconds = peer.peer_id, self._now()
                 peer.post(message_bytes(MessageKind.WANT, Want((identifier,))))
                 return
-        self._wanted.pop(identifier, None)
+        if self._now() - wanted.since_seconds >= LONGEST_WANT_SECONDS:
+            del self._wanted[identifier]
 
     def _answer(self, peer: Peer, identifiers: tuple[Hash32, ...]) -> None:
         for identifier in identifiers:
