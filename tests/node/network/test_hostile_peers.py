@@ -10,7 +10,7 @@ from learnchain.node.network.gossip import DEFERRED_MESSAGES_PER_PEER, WANTED_ID
 from learnchain.node.network.multiplexer import WINDOW_BYTES
 from learnchain.node.network.network import Network
 from learnchain.node.network.peers import NetworkLimits
-from learnchain.node.network.transport import Connection, ConnectionLost, Stream
+from learnchain.node.network.transport import Connection, ConnectionLost, Stream, Transport
 from learnchain.node.network.wire import Full, Have, Hello, MessageKind, Want, message_bytes, message_id, raw_message
 from learnchain.testing.simulated_clock import SimulatedClock, run_simulated
 from learnchain.testing.simulated_network import SimulatedNetwork
@@ -23,8 +23,11 @@ ATTACKER = identity("attacker")
 class Attack:
     """A victim, and a connection of an attacker who speaks the protocol by hand."""
 
-    def __init__(self, victim: Network, connection: Connection, gossip: Stream, heard: Stream) -> None:
+    def __init__(
+        self, victim: Network, attacker: Transport, connection: Connection, gossip: Stream, heard: Stream
+    ) -> None:
         self.victim = victim
+        self.attacker = attacker
         self.connection = connection
         self.gossip = gossip
         self.heard = heard
@@ -54,7 +57,7 @@ def attack(
         await gossip.write(introduction if hello is None else hello)
         heard = await connection.accept_stream()
         await asyncio.sleep(1)
-        await scenario(Attack(victim, connection, gossip, heard))
+        await scenario(Attack(victim, attacker, connection, gossip, heard))
         await victim.close()
         await attacker.close()
 
@@ -69,6 +72,20 @@ def test_honest_hand_is_connected() -> None:
     async def scenario(attack: Attack) -> None:
         assert attack.is_connected()
         assert attack.score == 0
+
+    attack(scenario)
+
+
+def test_peer_that_comes_back_replaces_its_dead_connection() -> None:
+    async def scenario(attack: Attack) -> None:
+        connection = await attack.attacker.connect(attack.victim.address())
+        gossip = await connection.open_stream()
+        await gossip.write(message_bytes(MessageKind.HELLO, Hello(1, NETWORK_ID, "", 0)))
+        await asyncio.sleep(1)
+        assert attack.is_connected()
+        with pytest.raises(ConnectionLost):
+            await attack.connection.open_stream()
+        await (await connection.open_stream()).reset()
 
     attack(scenario)
 

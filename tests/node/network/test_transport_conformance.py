@@ -153,6 +153,22 @@ def test_close_is_seen_by_everybody_who_waits(kind: str) -> None:
     run_in(kind, scenario)
 
 
+def test_close_wakes_everybody_who_waits_for_a_stream(kind: str) -> None:
+    async def scenario(world: World) -> None:
+        near, far = await pair(world)
+        for _ in range(MAXIMUM_STREAMS):
+            await near.open_stream()
+        waiting = [asyncio.create_task(near.open_stream()) for _ in range(5)]
+        await asyncio.sleep(0.1)
+        assert not any(task.done() for task in waiting)
+        await far.close()
+        for task in waiting:
+            with pytest.raises(ConnectionLost):
+                await task
+
+    run_in(kind, scenario)
+
+
 def test_somebody_else_answering_is_refused(kind: str) -> None:
     async def scenario(world: World) -> None:
         one, other = await world.transport("one"), await world.transport("other")
