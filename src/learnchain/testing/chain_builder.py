@@ -39,7 +39,7 @@ from learnchain.primitives.selection import PostedTask, Selection
 from learnchain.primitives.signatures import UNSIGNED, sign, sign_digest
 from learnchain.primitives.training_terms import HyperParameters
 from learnchain.rules.contract import Rules
-from learnchain.testing.sample_tasks import address, private_key_of, sample_specification, testing_key, training_key
+from learnchain.testing.sample_tasks import address, private_key_of, release_key, sample_specification, training_key
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -154,7 +154,7 @@ class ChainBuilder:
             *self._place(selection),
             root=release_root(listed),
             count=len(listed),
-            key=testing_key(selection.posted.specification.name),
+            key=release_key(selection.posted.specification.name),
             released_milliseconds=selection.schedule.release_opens_milliseconds + late_milliseconds,
             signature=UNSIGNED,
         )

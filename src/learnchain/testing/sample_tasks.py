@@ -65,7 +65,7 @@ def training_key(specification_name: str) -> Hash32:
     return key
 
 
-def testing_key(specification_name: str) -> Hash32:
+def release_key(specification_name: str) -> Hash32:
     """Return the key of a sample task's test set."""
     key: Hash32 = tagged_hash("sample-test-key", specification_name.encode())
     return key
@@ -79,7 +79,7 @@ def sample_specification(name: str, hidden: tuple[int, ...] = (8,), training_row
         data=DataManifest(
             name=f"{name} data",
             training=_part(name, "training", training_key(name), training_rows),
-            test=_part(name, "test", testing_key(name), TEST_ROWS),
+            test=_part(name, "test", release_key(name), TEST_ROWS),
             sample_shape=(16,),
             classes=4,
             public=True,
