@@ -7,8 +7,8 @@ from learnchain.learning.jobs import EvaluationJob, WatermarkJob
 from learnchain.node.blobs.blob_store import BlobStore
 from learnchain.node.execution.engine import ExecutionEngine
 from learnchain.node.payload_facts import executed
+from learnchain.node.ports import Training
 from learnchain.node.task_data import TaskData
-from learnchain.node.trainer import Trainer
 from learnchain.primitives.actions import MeasureCandidate
 from learnchain.primitives.measurement import Finding, MeasureKind, Measurement
 from learnchain.primitives.messages import work_id
@@ -33,7 +33,7 @@ class Measuring:
     blobs: BlobStore
     data: TaskData
     engine: ExecutionEngine
-    trainer: Trainer
+    trainer: Training
 
     async def measured(self, action: MeasureCandidate) -> Measurement:
         """Return the measurement; raise `Unavailable` when something it needs is not here."""

@@ -1,15 +1,34 @@
-"""Wire one node: store, engine, network, chain and roles; everything it does, a role's method does."""
+"""Wire one node from its parts: store, engine, network, chain, roles; the process and the simulation use the same."""
 
 import asyncio
 import logging
+import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from learnchain.node.ports import Ports
+from learnchain.execution.door import ExecutionDoor
+from learnchain.node.blobs.peer_blobs import PeerBlobs
+from learnchain.node.chain import Chain
+from learnchain.node.clock import Clock
+from learnchain.node.decisions import Decisions
+from learnchain.node.execution.engine import WorkerEngine
+from learnchain.node.genesis import Genesis
+from learnchain.node.network.gossip import Verdict
+from learnchain.node.network.network import Network
+from learnchain.node.network.transport import Transport, parse_address
+from learnchain.node.ports import Ports, Tasks, Training
 from learnchain.node.roles.full_node import FullNode
-from learnchain.node.roles.miner import Miner
+from learnchain.node.roles.miner import Miner, Strategy
 from learnchain.node.roles.publisher import Publisher
+from learnchain.node.round_gossip import RoundGossip
+from learnchain.node.settings import NodeSettings
+from learnchain.node.storage.archive import Archive
+from learnchain.node.synchronising import Synchroniser
+from learnchain.node.task_data import TaskData
+from learnchain.node.vault import Vault
+from learnchain.node.wallet import Wallet
 from learnchain.primitives.actions import (
     Action,
     MeasureCandidate,
@@ -25,6 +44,10 @@ from learnchain.primitives.actions import (
     StoreBlock,
     TrainModel,
 )
+from learnchain.primitives.key_value import KeyValueStore
+from learnchain.primitives.rejection import Rejected
+
+TRANSACTION_TOPIC = "transaction"
 
 logger = logging.getLogger(__name__)
 
@@ -85,3 +108,98 @@ class Dispatcher:
 async def _carried_out(duty: Duty, action: Action) -> None:
     await asyncio.sleep(0)
     await duty(action)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Hold what differs between a real process and a simulated node; `trainer` is None where nobody mines."""
+
+    clock: Clock
+    transport: Transport
+    store: KeyValueStore
+    execution: ExecutionDoor
+    judge: Training
+    trainer: Training | None
+    random_source: random.Random
+
+
+class Node:
+    """Join the parts and play the roles; `start` continues where the store ended, `close` stops everything cleanly."""
+
+    def __init__(self, settings: NodeSettings, genesis: Genesis, wallet: Wallet, parts: Parts) -> None:
+        directory = Path(settings.data_directory)
+        self._settings, self._parts = settings, parts
+        self.genesis = genesis
+        self.network = Network(parts.transport, genesis.hash, parts.clock, parts.random_source)
+        self.engine = WorkerEngine(parts.execution)
+        self.head_moved: Callable[[MoveHead], None] = lambda _action: None
+        archive = Archive(parts.store, genesis.state())
+        blobs = PeerBlobs(directory / "blobs", self.network)
+        chain = Chain(genesis.rules, genesis.parameters, parts.clock)
+        self.ports = Ports(
+            clock=parts.clock,
+            chain=chain,
+            network=RoundGossip(self.network, chain),
+            blobs=blobs,
+            data=TaskData(directory / "data", blobs),
+            engine=self.engine,
+            trainer=parts.judge,
+            archive=archive,
+            wallet=wallet,
+            vault=Vault(directory / "vault"),
+            tasks=Tasks(),
+            decisions=Decisions(),
+        )
+        self._synchroniser = Synchroniser(self.network, chain, archive)
+        self._dispatcher = Dispatcher(self.ports, self._roles(directory))
+        self.network.on_topic(TRANSACTION_TOPIC, self._validate_transaction)
+
+    async def start(self) -> None:
+        """Open the round on what is stored, then join the network."""
+        archive = self.ports.archive
+        final = archive.state(archive.head().finalized)
+        later = tuple((each.block, each.state) for each in archive.records_above(final) if each.block is not None)
+        for training in (self._parts.trainer, self._parts.judge):
+            if training is not None:
+                self.ports.tasks.start(training.start(), "start of a training process")
+        self.ports.chain.start(final, later, self._dispatcher.perform)
+        await self.network.start(parse_address(each) for each in self._settings.peers)
+        self.ports.tasks.start(self._synchroniser.run(), "synchronising")
+
+    async def close(self) -> None:
+        """Stop in the reverse order of the start."""
+        await self.ports.tasks.close()
+        for training in (self._parts.trainer, self._parts.judge):
+            if training is not None:
+                await training.close()
+        await self.network.close()
+        await self.engine.close()
+
+    async def submit_transaction(self, raw: bytes) -> str:
+        """Put a raw transaction into our own pool and spread it; return its hash."""
+        sent: str = await self.engine.rpc("eth_sendRawTransaction", ["0x" + raw.hex()])
+        await self.network.publish(TRANSACTION_TOPIC, raw)
+        return sent
+
+    def _roles(self, directory: Path) -> Roles:
+        strategy = replace(Strategy(), learning_rate_thousandths=self._settings.learning_rate_thousandths)
+        miner = None
+        if self._settings.is_miner and self._parts.trainer is not None:
+            miner = Miner(self.ports, self._parts.trainer, directory / "training", strategy)
+        return Roles(
+            full_node=FullNode(self.ports, self._moved),
+            publisher=Publisher(self.ports) if self._settings.is_publisher else None,
+            miner=miner,
+        )
+
+    def _moved(self, action: MoveHead) -> None:
+        self.head_moved(action)
+
+    async def _validate_transaction(self, peer_id: bytes, raw: bytes) -> Verdict:
+        try:
+            await self.engine.rpc("eth_sendRawTransaction", ["0x" + raw.hex()])
+        except Rejected as error:
+            # Known, outdated or unaffordable here: an honest peer on another branch may see it differently.
+            logger.debug("a gossiped transaction is not taken: %s", error)
+            return Verdict.IGNORE
+        return Verdict.ACCEPT

@@ -61,5 +61,3 @@ def _posted(log: Log, height: int) -> PostedTask | None:
 def _escrow(task: Task) -> Escrow:
     """Return what the contract's own event says it locked; the contract refuses any other value."""
     return Escrow(task.task_id, task.reward_wei + task.bond_wei, task.deadline_seconds)
-
-

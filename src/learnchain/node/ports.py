@@ -2,10 +2,19 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from learnchain.learning.jobs import (
+    Evaluation,
+    EvaluationJob,
+    Progress,
+    TrainedFiles,
+    TrainingJob,
+    WatermarkCheck,
+    WatermarkJob,
+)
 from learnchain.node.blobs.blob_store import BlobStore
 from learnchain.node.chain import Chain, WireMessage
 from learnchain.node.clock import Clock
@@ -13,7 +22,6 @@ from learnchain.node.decisions import Decisions
 from learnchain.node.execution.engine import ExecutionEngine
 from learnchain.node.storage.archive import Archive
 from learnchain.node.task_data import TaskData
-from learnchain.node.trainer import Trainer
 from learnchain.node.vault import Vault
 from learnchain.node.wallet import Wallet
 from learnchain.primitives.rejection import Rejected, Unavailable
@@ -26,6 +34,38 @@ class Publishing(Protocol):
 
     async def publish(self, message: WireMessage) -> None:
         """Gossip one message; this node itself has already fed it to its chain."""
+        ...
+
+
+class Training(Protocol):
+    """Train and measure models somewhere else: in a process of its own, or in a simulation in this one."""
+
+    async def start(self) -> None:
+        """Get ready; the first job then need not wait."""
+        ...
+
+    async def probe(self, job: TrainingJob) -> float:
+        """Return the seconds of one epoch."""
+        ...
+
+    async def train(self, job: TrainingJob, on_progress: Callable[[Progress], None] | None = None) -> TrainedFiles:
+        """Run a job; weights and trace then lie in its directory."""
+        ...
+
+    async def finish_early(self) -> None:
+        """End running training after its present epoch."""
+        ...
+
+    async def evaluate(self, job: EvaluationJob) -> Evaluation:
+        """Return the exact counts of a model."""
+        ...
+
+    async def check_watermark(self, job: WatermarkJob) -> WatermarkCheck:
+        """Return whether a model carries a mark."""
+        ...
+
+    async def close(self) -> None:
+        """Stop."""
         ...
 
 
@@ -73,7 +113,7 @@ class Ports:
     blobs: BlobStore
     data: TaskData
     engine: ExecutionEngine
-    trainer: Trainer
+    trainer: Training
     archive: Archive
     wallet: Wallet
     vault: Vault

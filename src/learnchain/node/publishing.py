@@ -81,5 +81,3 @@ class Publishing:
         raw = self.wallet.sign_transaction(transaction)
         sent: str = await self.engine.rpc("eth_sendRawTransaction", ["0x" + raw.hex()])
         return Posting(sent, specification, draft.reward_wei, draft.bond_wei, value, raw)
-
-

@@ -97,9 +97,7 @@ class Synchroniser:
         while status.head not in self._chain.round.tree and status.height > above:
             body = encode(BlockRange(status.head, above))
             limit = BLOCKS_PER_REQUEST * MAXIMUM_BLOCK_BYTES
-            answer = await self._network.request_bytes(
-                peer_id, BLOCKS, body, timeout_seconds=30.0, limit_bytes=limit
-            )
+            answer = await self._network.request_bytes(peer_id, BLOCKS, body, timeout_seconds=30.0, limit_bytes=limit)
             encoded = decode(Blocks, answer).encoded
             if not encoded:
                 return

@@ -1,6 +1,7 @@
 """The full node: measures what the rules ask for, keeps blocks, follows the head, ends heights that were missed."""
 
 import asyncio
+import json
 import logging
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,9 +19,10 @@ from learnchain.primitives.actions import (
 )
 from learnchain.primitives.block_tree import lowest_ticket
 from learnchain.primitives.chain_state import payload_timestamp, settled_history, unselected_after
+from learnchain.primitives.content_id import cid_from_text
 from learnchain.primitives.events import DeadlineMissed, Event, Measured, ReleaseDue, RevealsClosed
 from learnchain.primitives.measurement import Finding, Measurement
-from learnchain.primitives.messages import Deadline, EmptyBlock, empty_block_ticket
+from learnchain.primitives.messages import AnyBlock, Block, Deadline, EmptyBlock, empty_block_ticket
 from learnchain.primitives.payload import encode_payload
 from learnchain.primitives.rejection import Unavailable
 from learnchain.primitives.signatures import UNSIGNED, sign
@@ -28,6 +30,9 @@ from learnchain.primitives.task_specification import DataPart
 
 logger = logging.getLogger(__name__)
 
+MAXIMUM_TRACE_INDEX_BYTES = 1 << 26
+MAXIMUM_STATES = 65_536
+MAXIMUM_STATE_BYTES = 1 << 34
 RETRY_SECONDS = 0.5
 MAXIMUM_RETRY_SECONDS = 15.0
 
@@ -89,6 +94,7 @@ class FullNode:
     def store_block(self, action: StoreBlock) -> None:
         """Write the block and its state durably before anything builds on them (step 8)."""
         self._ports.archive.store_block(action.block, action.state)
+        self._ports.tasks.start(self._kept(action.block), "keeping what a block rests on")
         now = self._ports.clock.now_milliseconds()
         about = f"missed {action.block.missed.value}" if isinstance(action.block, EmptyBlock) else "trained"
         self._ports.decisions.note(now, action.block.height, "block", about, hash=action.state.block_hash.hex())
@@ -145,6 +151,21 @@ class FullNode:
         now = self._ports.clock.now_milliseconds()
         height = self._ports.chain.round.selection.height
         self._ports.decisions.note(now, height, "task refused", action.task_id.hex(), reason=action.reason.value)
+
+    async def _kept(self, block: AnyBlock) -> None:
+        """Pin payload, model, checkpoints and data of a block: full nodes serve them to late nodes (rule 10)."""
+        blobs = self._ports.blobs
+        await blobs.pin(block.payload_cid)
+        if not isinstance(block, Block):
+            return
+        training = block.reveal.training
+        for cid in (block.reveal.model_cid, training.trace_cid):
+            await blobs.pin(cid)
+        index = json.loads(await blobs.read(training.trace_cid, MAXIMUM_TRACE_INDEX_BYTES))
+        for text in index.get("states", ())[:MAXIMUM_STATES]:
+            cid = cid_from_text(text)
+            await blobs.pin(cid)
+            await blobs.fetch(cid, max_bytes=MAXIMUM_STATE_BYTES)
 
     async def _at(self, milliseconds: int, event: Callable[[int], Event]) -> None:
         await self._ports.clock.sleep_until(milliseconds)

@@ -10,10 +10,9 @@ from pathlib import Path
 
 from learnchain.learning.jobs import EvaluationJob, Progress, TrainedFiles, TrainingJob
 from learnchain.learning.trace import INDEX_NAME
-from learnchain.node.ports import Ports
+from learnchain.node.ports import Ports, Training
 from learnchain.node.settling import settling_transactions
 from learnchain.node.storage.archive import OwnCandidate
-from learnchain.node.trainer import Trainer
 from learnchain.primitives.actions import ProposeBlock, RevealModel, SendCommitment, TrainModel
 from learnchain.primitives.block_checks import NOBODY
 from learnchain.primitives.chain_state import settled_history, unselected_after
@@ -51,7 +50,7 @@ class Strategy:
     learning_rate_thousandths: int = 500
     momentum_thousandths: int = 1_000
     batch_size_thousandths: int = 500
-    margin_milliseconds: int = 400
+    margin_milliseconds: int = 600
 
     def chosen(self, selection: Selection, epochs: int) -> HyperParameters:
         """Return hyper-parameters inside the ranges of a task."""
@@ -73,7 +72,7 @@ class Strategy:
 class Miner:
     """Earn block rewards by training; keeps what it committed to on disk, so that a restart can still reveal."""
 
-    def __init__(self, ports: Ports, trainer: Trainer, directory: Path, strategy: Strategy) -> None:
+    def __init__(self, ports: Ports, trainer: Training, directory: Path, strategy: Strategy) -> None:
         self._ports = ports
         self._trainer = trainer
         self._directory = directory
