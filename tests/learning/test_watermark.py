@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from learnchain.learning.data import iris, split
 from learnchain.learning.fixed_point import evaluate
 from learnchain.learning.model import build_model, initial_weights, set_weights
 from learnchain.learning.train import Watcher, train
@@ -56,6 +57,17 @@ def test_the_mark_embeds_within_a_few_epochs_and_the_model_still_learns(digit_se
     assert counts.correct > 0.9 * counts.total
 
 
+@pytest.mark.parametrize("strength", [50_000, 100_000])
+def test_one_strength_serves_small_models_too(strength):
+    specification, terms = mlp((4,), 3, hidden=(32, 32)), terms_of(b"alice", strength)
+    training, test = split(iris(), b"split", 45)
+    plan = plan_of(b"alice", terms, 30, specification=specification)
+    result = train(plan, training, Watcher(time.perf_counter))
+    assert check_watermark(result.weights, specification, terms).matches
+    counts = evaluate(specification, result.weights, training, test, Metric.ACCURACY)
+    assert counts.correct > 0.6 * counts.total
+
+
 def test_without_the_term_no_mark_appears(digit_sets):
     result = train(plan_of(), digit_sets[0], Watcher(time.perf_counter))
     check = check_watermark(result.weights, DIGITS_CNN, terms_of(b"alice"))
@@ -104,7 +116,8 @@ def test_the_closed_form_is_the_gradient_of_the_regulariser():
     terms = terms_of(b"alice")
     weight = dict(model.named_parameters())[MARKED]
     matrix = torch.from_numpy(watermark_matrix(terms.bits, 144))
-    regulariser = torch.relu(LOGIT + 1 - matrix @ weight.mean(dim=0).flatten()).sum()
+    lack = torch.relu(LOGIT + 1 - matrix @ weight.mean(dim=0).flatten())
+    regulariser = (lack * 32 * (LOGIT + 1) / matrix.sum(dim=1)).sum()
     expected = torch.autograd.grad(regulariser, weight)[0]
     row = WatermarkTerm(terms, DIGITS_CNN, model).regulariser_gradient()
     assert torch.allclose(row.expand_as(expected), expected, rtol=1e-5, atol=0)

@@ -8,8 +8,13 @@ if the confidence level of all watermark elements is higher than 0.9999" the mar
 
 The paper does not print $E_R$. Uchida's cross-entropy $-\sum_j \log y_j$ has a gradient of 1e-4 where the rule wants
 it: on the digits CNN (SGD) it stays below 0.998 for twelve epochs at lambda 0.01 to 1, embeds at 10 for about three
-points of accuracy, and destroys the model at 100. We take $E_R = \sum_j \max(0, \mathrm{logit}(t) + 1 - z_j)$, whose
-gradient does not fade and which is zero once the rule holds with a margin: lambda 0.1 embeds in three epochs.
+points of accuracy, and destroys the model at 100. We take
+
+$$ E_R = \sum_j \frac{F T}{n_j} \max(0, T - z_j), \quad T = \mathrm{logit}(t) + 1, $$
+
+for F filters and $n_j$ ones in row j. Its gradient does not fade, it is zero once the rule holds with a margin, and the
+factor makes lambda mean the same for every model: the mark is in after about $1 / (\lambda \eta)$ steps of the
+effective learning rate $\eta$ (that is rate / (1 - momentum)).
 
 The paper names no layer; Uchida marks convolutions. We take the hidden convolution with the longest mean vector, the
 first of equals, or the hidden linear layer if there is no convolution, or the only layer there is. Bits
@@ -81,17 +86,18 @@ class WatermarkTerm:
         self._weight = dict(model.named_parameters())[marked.name]
         self._matrix = torch.from_numpy(watermark_matrix(terms.bits, _mean_length(marked)))
         self._flat = self._weight.detach().view(marked.shape[0], -1)
+        self._weights_of_rows = -self._target / self._matrix.sum(dim=1)
         self._averaging = torch.full((marked.shape[0],), 1 / marked.shape[0])
 
     def regulariser_gradient(self) -> torch.Tensor | None:
         r"""Return $\nabla E_R$ for one filter, the same for all, or None where $E_R$ is zero.
 
-        $\partial E_R / \partial w_{fi} = -\frac{1}{F} \sum_j X_{ji} [z_j < \mathrm{logit}(t) + 1]$ for F filters.
+        $\partial E_R / \partial w_{fi} = -\sum_j X_{ji} \frac{T}{n_j} [z_j < T]$.
         """
         lacking = self._matrix @ (self._averaging @ self._flat) < self._target
         if not lacking.any():
             return None
-        row = (lacking.to(torch.float32) @ self._matrix).mul_(-1 / len(self._flat))
+        row = (lacking * self._weights_of_rows) @ self._matrix
         return row.view(self._weight.shape[1:])
 
     def apply(self) -> None:
