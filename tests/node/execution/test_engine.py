@@ -2,11 +2,12 @@
 
 import asyncio
 import threading
+from collections.abc import Awaitable
 
 import pytest
 
 from learnchain.execution.null import NullEngine
-from learnchain.node.execution.engine import ExecutionEngine, WorkerEngine
+from learnchain.node.execution.engine import MAXIMUM_WAITING_CALLS, ExecutionEngine, WorkerEngine
 from learnchain.primitives.payload import PayloadAttributes, PayloadVerdict, Withdrawal
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 from tests.execution.chain import ADDRESSES, ETHER, NONE, genesis
@@ -60,6 +61,42 @@ def test_the_event_loop_runs_on_while_the_engine_works_and_calls_keep_their_orde
         assert [method for method, _ in door.calls] == [f"call {index}" for index in range(5)]
         assert {thread for _, thread in door.calls}.isdisjoint({threading.get_ident()})
         assert len({thread for _, thread in door.calls}) == 1
+
+    asyncio.run(scenario())
+
+
+def test_consensus_overtakes_waiting_interface_calls():
+    async def scenario() -> None:
+        door = SlowEngine()
+        order: list[str] = []
+
+        async def ask(name: str, call: Awaitable[object]) -> None:
+            await call
+            order.append(name)
+
+        async with WorkerEngine(door) as engine:
+            calls = [asyncio.create_task(ask(f"call {index}", engine.rpc("x", []))) for index in range(3)]
+            await asyncio.sleep(0.01)
+            calls.append(asyncio.create_task(ask("consensus", engine.capabilities())))
+            await asyncio.sleep(0.01)
+            door.permit.set()
+            await asyncio.gather(*calls)
+        assert order.index("consensus") <= 1
+
+    asyncio.run(scenario())
+
+
+def test_a_flood_of_interface_calls_is_turned_away():
+    async def scenario() -> None:
+        door = SlowEngine()
+        async with WorkerEngine(door) as engine:
+            calls = [asyncio.create_task(engine.rpc("x", [])) for _ in range(MAXIMUM_WAITING_CALLS)]
+            await asyncio.sleep(0)
+            with pytest.raises(Unavailable):
+                await engine.rpc("one more", [])
+            door.permit.set()
+            await asyncio.gather(*calls)
+            assert await engine.rpc("again", []) == "again"
 
     asyncio.run(scenario())
 

@@ -71,8 +71,8 @@ class Overlay(BaseDB):
         self.written[key] = value
 
     def __delitem__(self, key: bytes) -> None:
-        # States are kept by root for ever: an old root may share the node.
-        self.written.pop(key, None)
+        # States are kept by root for ever, and another root may share the node: nothing is ever deleted.
+        return
 
     def _exists(self, key: bytes) -> bool:
         return key in self.written or self._records.node(key) is not None

@@ -47,15 +47,24 @@ class ExecutionEngine(Protocol):
         ...
 
 
-class WorkerEngine:
-    """Run a door in one worker thread: calls are answered in the order in which they were made, one at a time."""
+MAXIMUM_WAITING_CALLS = 256
+"""Interface calls that may wait; a flood of them, from a web page for instance, must not fill the memory."""
 
-    __slots__ = ("_closed", "_door", "_worker")
+
+class WorkerEngine:
+    """Run a door in one worker thread, one call at a time, in the order in which they were made.
+
+    Interface calls enter the thread's queue one by one, so that consensus never waits behind more than one of them.
+    """
+
+    __slots__ = ("_closed", "_door", "_turn", "_waiting", "_worker")
 
     def __init__(self, door: ExecutionDoor) -> None:
         self._door = door
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="execution")
         self._closed = False
+        self._turn = asyncio.Lock()
+        self._waiting = 0
 
     async def __aenter__(self) -> Self:
         return self
@@ -90,8 +99,15 @@ class WorkerEngine:
         return await self._run(lambda: self._door.balance(block_hash, address))
 
     async def rpc(self, method: str, params: Sequence[Any]) -> Any:
-        """Answer one `eth_*`, `net_*` or `web3_*` call."""
-        return await self._run(lambda: self._door.rpc(method, params))
+        """Answer one `eth_*`, `net_*` or `web3_*` call; raise `Unavailable` when too many wait already."""
+        if self._waiting >= MAXIMUM_WAITING_CALLS:
+            raise Unavailable("the execution engine is busy with other calls")
+        self._waiting += 1
+        try:
+            async with self._turn:
+                return await self._run(lambda: self._door.rpc(method, params))
+        finally:
+            self._waiting -= 1
 
     async def close(self) -> None:
         """Let the running call end, refuse all later ones and stop the thread."""
