@@ -3,6 +3,8 @@
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from learnchain.execution.door import ExecutionDoor
 from learnchain.execution.null import NullEngine
@@ -212,3 +214,28 @@ def test_the_calls_that_every_engine_answers(chain: Chain):
     with pytest.raises(Rejected) as caught:
         chain.door.rpc("eth_chainId", ["0x1"])
     assert caught.value.reason == RejectionReason.ARGUMENT_INVALID
+
+
+STEPS = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 3), st.integers(0, 5), st.booleans()), max_size=12)
+
+
+@pytest.mark.parametrize("name", ["pyevm", "null"])
+@settings(max_examples=25, deadline=None)
+@given(steps=STEPS)
+def test_any_tree_of_payloads_keeps_its_books(name: str, steps: list[tuple[int, int, int, bool]]):
+    """Grow a random tree with random rewards and heads; every state equals what its own branch was paid."""
+    chain = Chain(_engines()[name])
+    known = {chain.head: dict.fromkeys(range(4), 0)}
+    for pick, who, amount_gwei, choose in steps:
+        parent = list(known)[pick % len(known)]
+        address = bytes([0x50 + who]) * 20
+        step_seconds = 1 + pick + 31 * len(known)
+        payload = chain.build(parent=parent, withdrawals=(reward(address, amount_gwei),), step_seconds=step_seconds)
+        chain.accept(payload)
+        known[payload.block_hash] = known[parent] | {who: known[parent][who] + amount_gwei}
+        if choose:
+            chain.choose(payload.block_hash)
+            assert chain.door.capabilities().head == payload.block_hash
+    for block_hash, paid in known.items():
+        for who, amount_gwei in paid.items():
+            assert chain.door.balance(block_hash, bytes([0x50 + who]) * 20) == amount_gwei * 10**9

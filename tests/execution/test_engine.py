@@ -226,6 +226,13 @@ def test_a_wrong_withdrawal_changes_the_hash(chain: Chain, engine: PyEvmEngine):
     chain.accept(payload)
 
 
+def test_a_payload_cannot_cost_more_work_than_its_gas(chain: Chain, engine: PyEvmEngine):
+    flood = sealed(replace(chain.build(), transactions=(b"\x01",) * 286))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("learnchain.execution.pyevm.engine.block_hash", lambda _: pytest.fail("hashed too early"))
+        assert engine.new_payload(flood, flood.beacon_root).status == PayloadVerdict.INVALID
+
+
 def test_extra_data_is_the_builders_own(chain: Chain, engine: PyEvmEngine):
     payload = sealed(replace(chain.build(), extra_data=b"made elsewhere"))
     assert engine.new_payload(payload, payload.beacon_root).status == PayloadVerdict.VALID

@@ -62,6 +62,7 @@ class PyEvmEngine:
         self._chain_id = genesis_chain_id(genesis)
         self._pool = TransactionPool()
         self._head = self._open(genesis)
+        self._gas_limit = self._records.known_payload(self._head.head).gas_limit
         self._view = HeadView(self._records, self._chain_id, self._records.known_payload(self._head.head))
 
     @property
@@ -105,7 +106,7 @@ class PyEvmEngine:
         """Execute a payload in full and keep it when it is valid; a second time changes nothing."""
         parent = self._records.payload(payload.parent_hash)
         try:
-            _check_content(payload, beacon_root)
+            self._check_content(payload, beacon_root)
             if self._records.payload(payload.block_hash) is not None:
                 return PayloadStatus(PayloadVerdict.VALID, payload.block_hash)
             if parent is None:
@@ -173,6 +174,16 @@ class PyEvmEngine:
         elif self._records.canonical(0) != payload.block_hash:
             raise Rejected(RejectionReason.WRONG_CHAIN, "the store belongs to another genesis; use an empty one")
         return head
+
+    def _check_content(self, payload: ExecutionPayload, beacon_root: Hash32) -> None:
+        """Refuse a payload whose bytes are out of bounds or do not hash to the name it bears, cheapest checks first."""
+        encode_payload(payload)
+        if payload.beacon_root != beacon_root:
+            raise Rejected(RejectionReason.PAYLOAD_INVALID, "the beacon root is another")
+        if payload.gas_limit != self._gas_limit or len(payload.transactions) * _LEAST_GAS > self._gas_limit:
+            raise Rejected(RejectionReason.PAYLOAD_INVALID, "the gas limit is not the chain's, or too much is in it")
+        if block_hash(payload) != payload.block_hash:
+            raise Rejected(RejectionReason.PAYLOAD_INVALID, "the content does not hash to the block hash")
 
     def _execute(self, payload: ExecutionPayload, parent: ExecutionPayload) -> Outcome:
         """Re-execute a payload; refuse it unless every result is exactly what the payload claims."""
@@ -325,21 +336,11 @@ def _assemble(
     return sealed(payload)
 
 
-def _check_content(payload: ExecutionPayload, beacon_root: Hash32) -> None:
-    """Refuse a payload whose bytes are out of bounds or do not hash to the name it bears."""
-    encode_payload(payload)
-    if payload.beacon_root != beacon_root:
-        raise Rejected(RejectionReason.PAYLOAD_INVALID, "the beacon root is another")
-    if block_hash(payload) != payload.block_hash:
-        raise Rejected(RejectionReason.PAYLOAD_INVALID, "the content does not hash to the block hash")
-
-
 def _check_header(payload: ExecutionPayload, parent: ExecutionPayload) -> None:
     _check_withdrawals(payload.withdrawals)
     rules = (
         (payload.number == parent.number + 1, "the number does not follow the parent's"),
         (parent.timestamp_seconds < payload.timestamp_seconds < _UINT64_LIMIT, "the time does not follow the parent's"),
-        (payload.gas_limit == parent.gas_limit, "the gas limit is not the chain's"),
         (payload.base_fee_wei == next_base_fee_wei(parent), "the base fee does not follow from the parent"),
         (payload.blob_gas_used == 0 and payload.excess_blob_gas == 0, "blobs are not allowed"),
     )
