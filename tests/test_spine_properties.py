@@ -1,0 +1,262 @@
+"""Any order of events, valid or not, late, doubled or of rival branches: what must hold holds."""
+
+from dataclasses import fields, replace
+from random import Random
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from learnchain.primitives.actions import MeasureCandidate, ProposeBlock, ProposeEmptyBlock
+from learnchain.primitives.chain_state import ChainState
+from learnchain.primitives.events import (
+    BlockReceived,
+    Committed,
+    DeadlineMissed,
+    Event,
+    KeyReleased,
+    Measured,
+    Released,
+    Revealed,
+    RevealsClosed,
+)
+from learnchain.primitives.hashing import noun_hash
+from learnchain.primitives.messages import (
+    AnyBlock,
+    Block,
+    Deadline,
+    Outcome,
+    TrainedModel,
+    commitment_digest,
+    release_root,
+    work_id,
+)
+from learnchain.primitives.numbers import WEI_PER_ETHER
+from learnchain.primitives.rejection import Rejected, Unavailable
+from learnchain.rules.dlbc import Dlbc
+from learnchain.spine import Round, advance
+from learnchain.testing.bad_inputs import BAD_INPUTS
+from learnchain.testing.chain_builder import Candidate, ChainBuilder
+from learnchain.testing.play import Observer, measure, observe
+from learnchain.testing.sample_tasks import sample_task
+
+MINERS = ("miner-1", "miner-2", "miner-3")
+NUMBERS = st.integers(0, 1_000)
+
+
+def snapshot(state: Round) -> Round:
+    """A copy that shares no mutable part, so that a handler that writes into its argument is caught."""
+    copied = {each.name: dict(value) for each in fields(state) if isinstance(value := getattr(state, each.name), dict)}
+    tree = replace(state.tree, records=dict(state.tree.records), children=dict(state.tree.children))
+    return replace(state, tree=tree, **copied)
+
+
+class Spine(RuleBasedStateMachine):
+    """Drive one node with whatever may arrive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.node = observe(ChainBuilder(Dlbc()))
+        self.offered: list[Event] = []
+        self.proposals: list[ProposeBlock] = []
+        self.tasks = 0
+
+    # --- what happens ---------------------------------------------------------------------------------------------
+
+    def offer(self, event: Event) -> None:
+        """Feed an event and what it asks to be measured; refused events must leave the round as it was."""
+        before = snapshot(self.node.round)
+        self.offered.append(event)
+        try:
+            self.node.round, actions = advance(self.node.round, event)
+        except (Rejected, Unavailable):
+            assert snapshot(self.node.round) == before
+            return
+        for action in actions:
+            if isinstance(action, ProposeBlock):
+                self.proposals.append(action)
+            if isinstance(action, MeasureCandidate):
+                self.offer(Measured(measure(self.node.builder, action), self.now))
+
+    @property
+    def now(self) -> int:
+        return self.node.round.selection.schedule.commitment_milliseconds
+
+    def candidate(self, miner: str, correct: int, parent: ChainState | None = None) -> Candidate:
+        exact = correct % 101
+        return self.node.builder.candidate(parent or self.node.parent, miner, exact, variant=str(exact))
+
+    @initialize(seed=NUMBERS)
+    def first_task(self, seed: int) -> None:
+        self.rival(0, 0, 90 + seed % 10, 1)
+
+    @rule()
+    def key(self) -> None:
+        self.offer(KeyReleased(self.node.builder.key_release(self.node.parent), self.now - 600_000))
+
+    @rule(miner=st.sampled_from(MINERS), correct=NUMBERS)
+    def commit(self, miner: str, correct: int) -> None:
+        self.offer(Committed(self.candidate(miner, correct).commitment, self.now))
+
+    @rule(corrects=st.lists(NUMBERS, min_size=0, max_size=3))
+    def release(self, corrects: list[int]) -> None:
+        found = tuple(self.candidate(miner, each) for miner, each in zip(MINERS, corrects, strict=False))
+        announcement = self.node.builder.announcement(self.node.parent, found)
+        self.offer(Released(announcement, announcement.release.released_milliseconds))
+
+    @rule(miner=st.sampled_from(MINERS), correct=NUMBERS, lie=st.integers(-3, 3))
+    def reveal(self, miner: str, correct: int, lie: int) -> None:
+        candidate = self.candidate(miner, correct)
+        claim = max(0, min(100, candidate.correct + lie))
+        self.offer(Revealed(self.node.builder.reveal(self.node.parent, candidate, claim), self.now + 1))
+
+    @rule()
+    def close(self) -> None:
+        self.offer(RevealsClosed(self.node.parent.block_hash, self.now + 35_000))
+
+    @rule(which=NUMBERS)
+    def propose(self, which: int) -> None:
+        if not self.proposals:
+            return
+        proposal = self.proposals[which % len(self.proposals)]
+        if proposal.parent.block_hash not in self.node.round.tree:
+            return
+        for miner in MINERS:
+            candidate = self.candidate(miner, proposal.reveal.claim_correct, proposal.parent)
+            if candidate.key == proposal.verdict.winner:
+                self.arrive(self.node.builder.from_verdict(proposal, candidate))
+
+    @rule(which=NUMBERS, miner=st.integers(0, 2), correct=NUMBERS, tasks=st.integers(0, 2))
+    def rival(self, which: int, miner: int, correct: int, tasks: int) -> None:
+        """A trained block on any known parent; its payload posts tasks, some of which nobody may admit."""
+        parent = self.any_parent(which)
+        posted = tuple(self.new_task() for _ in range(tasks))
+        builder = self.node.builder
+        found = tuple(
+            builder.candidate(parent, each, (correct + index) % 101, variant=f"{correct + index}", posted=posted)
+            for index, each in enumerate((MINERS[miner], MINERS[miner - 1]))
+        )
+        hidden = found[1:] if correct % 3 == 0 else ()
+        self.arrive(builder.block(parent, found, hidden=hidden))
+
+    @rule(which=NUMBERS, missed=st.sampled_from(Deadline), proposer=st.integers(1, 3), windows=st.integers(0, 2))
+    def empty(self, which: int, missed: Deadline, proposer: int, windows: int) -> None:
+        parent = self.any_parent(which)
+        posted = (self.new_task(),) if windows == 1 else ()
+        self.arrive(self.node.builder.empty_block(parent, missed, f"node-{proposer}", windows, posted))
+
+    @rule(missed=st.sampled_from(Deadline))
+    def miss(self, missed: Deadline) -> None:
+        at = self.node.round.selection.schedule.deadline(missed) + 1_000
+        self.offer(DeadlineMissed(self.node.parent.block_hash, missed, at))
+
+    @rule(which=NUMBERS)
+    def again(self, which: int) -> None:
+        self.offer(self.offered[which % len(self.offered)])
+
+    @rule(wrong=st.sampled_from([each for each in BAD_INPUTS if each.stage != "begun"]))
+    def wrong(self, wrong: object) -> None:
+        found = (self.candidate("miner-1", 95), self.candidate("miner-2", 93))
+        self.offer(wrong.make(self.node, found))  # type: ignore[attr-defined]
+
+    def any_parent(self, which: int) -> ChainState:
+        records = sorted(
+            self.node.round.tree.records.values(), key=lambda each: (each.state.height, each.state.block_hash)
+        )
+        return records[-1 - which % min(4, len(records))].state
+
+    def new_task(self) -> object:
+        self.tasks += 1
+        reward = 1 if self.tasks % 5 == 0 else WEI_PER_ETHER * self.tasks
+        deadline = 1_800_000_000 + (2_000 if self.tasks % 4 == 0 else 10_000_000)
+        return sample_task(f"task {self.tasks}", reward, deadline_seconds=deadline)
+
+    def arrive(self, block: AnyBlock) -> None:
+        self.offer(BlockReceived(block, block.end_milliseconds))
+
+    # --- what must hold -------------------------------------------------------------------------------------------
+
+    @invariant()
+    def value_is_conserved(self) -> None:
+        tree = self.node.round.tree
+        for tip in tree.leaves():
+            minted = 0
+            for record in tree.branch(tip):
+                state, ledger = record.state, record.state.ledger
+                minted += sum(each.amount_gwei for each in state.reward.payouts)
+                assert ledger.minted_gwei == minted
+                waiting = (each.task for each in (*state.pool, *state.incoming))
+                assert ledger.locked_wei == sum(each.reward_wei + each.bond_wei for each in waiting)
+                assert min(ledger.paid_wei, ledger.refunded_wei, ledger.burned_wei) >= 0
+
+    @invariant()
+    def no_uncommitted_model_wins(self) -> None:
+        for record in self.node.round.tree.records.values():
+            block = record.block
+            if not isinstance(block, Block):
+                continue
+            assert release_root(block.commitments) == block.release.root
+            won = next(each for each in block.commitments if noun_hash(each) == block.verdict.winner)
+            work = work_id(block.chain_id, block.parent, block.release.task_id, won.miner)
+            opened = block.reveal
+            model = TrainedModel(opened.model_cid, opened.training)
+            digest = commitment_digest(work, model, opened.payload_hash, opened.payload_cid, opened.salt)
+            assert digest == won.digest
+            assert self.node.builder.counts[opened.model_cid] == block.verdict.correct
+            assert [each.outcome for each in block.verdict.entries].count(Outcome.WINNER) == 1
+
+    @invariant()
+    def the_head_is_the_tip_of_its_branch(self) -> None:
+        state = self.node.round
+        assert state.selection.parent == state.head.block
+        assert state.head.weight == state.tree.weight(state.head.block, state.rules.weigh)
+
+    def teardown(self) -> None:
+        self.no_height_hangs()
+        self.order_of_arrival_does_not_matter()
+
+    def no_height_hangs(self) -> None:
+        schedule, parent = self.node.round.selection.schedule, self.node.parent
+        offers = []
+        for missed in Deadline:
+            at = schedule.deadline(missed) + 1_000
+            offers += advance(self.node.round, DeadlineMissed(parent.block_hash, missed, at))[1]
+        assert any(isinstance(each, ProposeEmptyBlock) for each in offers)
+
+    def order_of_arrival_does_not_matter(self) -> None:
+        blocks = [each.block for each in self.offered if isinstance(each, BlockReceived)]
+        heads = set()
+        for seed in range(3):
+            order = list(blocks)
+            if seed:
+                Random(seed).shuffle(order)
+            heads.add(head_after(observe(self.node.builder), order))
+        assert len(heads) == 1
+
+
+def head_after(newcomer: Observer, blocks: list[AnyBlock]) -> tuple[bytes, int]:
+    """Deliver blocks in this order, those without a parent again later; nothing else is ever seen."""
+    waiting = blocks
+    while waiting:
+        early: list[AnyBlock] = []
+        for block in waiting:
+            try:
+                newcomer.feed(BlockReceived(block, block.end_milliseconds))
+            except Unavailable:
+                early.append(block)
+            except Rejected:
+                continue
+        if len(early) == len(waiting):
+            break
+        waiting = early
+    return newcomer.round.head.block, newcomer.round.head.weight
+
+
+Spine.TestCase.settings = settings(
+    max_examples=100,
+    stateful_step_count=40,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)
+TestSpine = Spine.TestCase
