@@ -6,14 +6,10 @@ import pytest
 
 from learnchain.learning.data import digits, save_data, split
 from learnchain.learning.jobs import (
-    MAXIMUM_FRAME_BYTES,
     EvaluationJob,
     Progress,
     TrainingJob,
     WatermarkJob,
-    frame_length,
-    pack_frame,
-    unpack_body,
 )
 from learnchain.node.trainer import Trainer, TrainerFailed
 from learnchain.primitives.model_presets import mlp, strided_cnn
@@ -167,17 +163,3 @@ def test_the_process_does_not_outlive_its_input(files, tmp_path):
             os.kill(process, 0)
 
     asyncio.run(action())
-
-
-def test_frames_are_bounded_before_they_are_read():
-    assert unpack_body(pack_frame({"id": 1})[4:]) == {"id": 1}
-    for action, argument, reason in (
-        (frame_length, (MAXIMUM_FRAME_BYTES + 1).to_bytes(4, "big"), RejectionReason.TOO_LARGE),
-        (pack_frame, {"x": "y" * MAXIMUM_FRAME_BYTES}, RejectionReason.TOO_LARGE),
-        (unpack_body, b"[1]", RejectionReason.MALFORMED),
-        (unpack_body, b"\xff", RejectionReason.MALFORMED),
-        (unpack_body, b"[" * 100_000, RejectionReason.MALFORMED),
-    ):
-        with pytest.raises(Rejected) as caught:
-            action(argument)
-        assert caught.value.reason is reason

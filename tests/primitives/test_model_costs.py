@@ -81,8 +81,3 @@ def test_flops_are_those_of_torchs_counter(specification):
 
 def test_grouped_convolutions_count_the_channels_they_read():
     assert forward_flops(GROUPED) == 2 * 36 * (8 * 9 + 8 * 6)
-
-
-def test_fcn34_has_34_convolutions_without_its_projections():
-    convolutions = sum(layer.kind == "Conv2d" for layer in PRESETS["fcn34"].layers)
-    assert convolutions - 3 == 34

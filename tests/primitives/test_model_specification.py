@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from learnchain.primitives.codec import decode, encode
 from learnchain.primitives.model_costs import validate
-from learnchain.primitives.model_presets import PRESETS, from_table, strided_cnn
+from learnchain.primitives.model_presets import PRESETS, strided_cnn
 from learnchain.primitives.model_specification import (
     Layer,
     ModelLimits,
@@ -96,32 +96,3 @@ def test_canonical_bytes_round_trip(preset, classes, side):
         PRESETS[preset]((1, side, side), classes) if side > 8 or preset != "lenet" else PRESETS["mlp"]((4,), 3)
     )
     assert decode(ModelSpecification, encode(specification)) == specification
-
-
-def test_a_table_gives_the_preset_or_the_explicit_layers():
-    assert from_table({"preset": "strided_cnn", "input_shape": [1, 8, 8], "classes": 10, "channels": [16, 32]}) == (
-        strided_cnn((1, 8, 8), 10)
-    )
-    rows = [{"name": "flat", "kind": "Flatten"}, {"name": "head", "kind": "Linear", "out_features": 3}]
-    assert from_table({"input_shape": [1, 8, 8], "layers": rows}) == small(FLAT, HEAD)
-
-
-@pytest.mark.parametrize(
-    ("table", "reason"),
-    [
-        ({"preset": "resnet", "input_shape": [1], "classes": 2}, RejectionReason.ARGUMENT_INVALID),
-        ({"preset": "mlp", "classes": 2}, RejectionReason.ARGUMENT_INVALID),
-        ({"preset": "mlp", "input_shape": [4], "classes": 2, "depth": 3}, RejectionReason.ARGUMENT_INVALID),
-        ({"input_shape": [4], "layers": [{"name": "x"}]}, RejectionReason.ARGUMENT_INVALID),
-        ({"preset": "mlp", "input_shape": [4], "classes": -2}, RejectionReason.TASK_NUMBER_OUT_OF_RANGE),
-        ({"preset": "mlp", "input_shape": [4.5], "classes": 2}, RejectionReason.TASK_NUMBER_OUT_OF_RANGE),
-        (
-            {"preset": "baas_cnn", "input_shape": [1, 28, 28], "classes": 10, "contributor": 6},
-            RejectionReason.TASK_NUMBER_OUT_OF_RANGE,
-        ),
-    ],
-)
-def test_a_wrong_table_is_refused(table, reason):
-    with pytest.raises(Rejected) as caught:
-        from_table(table)
-    assert caught.value.reason is reason

@@ -23,6 +23,7 @@ import torch
 
 from learnchain.learning import fixed_point_layers as layers
 from learnchain.learning.data import DataSet
+from learnchain.learning.exactness import check_backend
 from learnchain.learning.fixed_point_layers import ACTIVATION_MAXIMUM, Operation, fold, linear_operation
 from learnchain.learning.model import Weights, check_finite
 from learnchain.learning.safe_tensors import Array
@@ -102,6 +103,7 @@ class FixedPointModel:
 
 def compile_model(specification: ModelSpecification, weights: Weights, calibration: Array) -> FixedPointModel:
     """Return the fixed-point image; scales are fixed layer by layer on the integers of the layers before."""
+    check_backend()
     check_finite(weights)
     shapes = layer_shapes(specification)
     if tuple(calibration.shape[1:]) != shapes[INPUT]:

@@ -1,0 +1,38 @@
+import subprocess
+import sys
+
+import pytest
+
+from learnchain.learning.jobs import pack_frame, read_frame
+from learnchain.primitives.rejection import RejectionReason
+
+COMMAND = [sys.executable, "-m", "learnchain.learning.worker"]
+
+
+@pytest.fixture
+def worker():
+    process = subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    yield process
+    process.stdin.close()
+    assert process.wait(20) == 0
+    process.stdout.close()
+
+
+def asked(process, message):
+    process.stdin.write(pack_frame(message))
+    process.stdin.flush()
+    answer = read_frame(process.stdout)
+    assert answer["id"] == message["id"]
+    return answer["error"]["reason"]
+
+
+def test_wrong_requests_are_answered_and_the_next_one_too(worker):
+    assert asked(worker, {"id": 1, "method": "explode", "job": ""}) == RejectionReason.METHOD_UNKNOWN
+    assert asked(worker, {"id": 2, "method": "train", "job": "c0"}) == RejectionReason.MALFORMED
+    assert asked(worker, {"id": 3, "method": "evaluate", "job": "80"}) == RejectionReason.MALFORMED
+
+
+@pytest.mark.parametrize("data", [b"\xff\xff\xff\xff", pack_frame({"id": "x"}), b"\0\0\0\1["])
+def test_whoever_does_not_speak_in_frames_ends_the_process(data):
+    process = subprocess.run(COMMAND, input=data, capture_output=True, timeout=30, check=False)
+    assert process.returncode == 0
