@@ -1,5 +1,8 @@
 """The genesis is geth's: its JSON, its system contracts, its hash."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from learnchain.execution.genesis import (
@@ -14,7 +17,10 @@ from learnchain.execution.genesis import (
     genesis_chain_id,
     genesis_payload,
 )
+from learnchain.execution.null import NullEngine
+from learnchain.execution.pyevm.engine import PyEvmEngine
 from learnchain.primitives.hashing import keccak256
+from learnchain.primitives.key_value import MemoryStore
 from learnchain.primitives.rejection import Rejected, RejectionReason
 
 
@@ -85,3 +91,37 @@ def test_impossible_numbers_are_refused(arguments: tuple[int, int, int, dict[byt
     with pytest.raises(Rejected) as caught:
         execution_genesis(*arguments)
     assert caught.value.reason == RejectionReason.ARGUMENT_INVALID
+
+
+def _without(genesis: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in genesis.items() if key != name}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda genesis: _without(genesis, "alloc"),
+        lambda genesis: _without(genesis, "config"),
+        lambda genesis: _without(genesis, "gasLimit"),
+        lambda genesis: genesis | {"gasLimit": "-5"},
+        lambda genesis: genesis | {"gasLimit": []},
+        lambda genesis: genesis | {"timestamp": "soon"},
+        lambda genesis: genesis | {"alloc": {"0x12": {"balance": "0x1"}}},
+        lambda genesis: genesis | {"alloc": {"0x" + "12" * 20: 7}},
+        lambda genesis: genesis | {"alloc": []},
+        lambda genesis: genesis | {"coinbase": "0x12"},
+        lambda genesis: genesis | {"extraData": "0x" + "00" * 33},
+    ],
+)
+def test_a_broken_genesis_is_refused(change: Callable[[dict[str, Any]], dict[str, Any]]):
+    broken = change(execution_genesis(1, 0, 5_000, {}))
+    with pytest.raises(Rejected) as caught:
+        PyEvmEngine(MemoryStore(), broken)
+    assert caught.value.reason in (RejectionReason.MALFORMED, RejectionReason.TOO_LARGE)
+
+
+@pytest.mark.parametrize("name", ["alloc", "config", "gasLimit", "timestamp"])
+def test_the_ledger_refuses_a_genesis_without_what_it_reads(name: str):
+    with pytest.raises(Rejected) as caught:
+        NullEngine(_without(execution_genesis(1, 0, 5_000, {}), name))
+    assert caught.value.reason == RejectionReason.MALFORMED

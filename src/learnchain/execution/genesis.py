@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -16,7 +17,7 @@ from learnchain.execution.pyevm.headers import (
 )
 from learnchain.primitives.codec import Address, Hash32
 from learnchain.primitives.hashing import keccak256
-from learnchain.primitives.payload import ExecutionPayload
+from learnchain.primitives.payload import ExecutionPayload, encode_payload
 from learnchain.primitives.rejection import Rejected, RejectionReason
 
 ESCROW_ADDRESS: Address = bytes.fromhex("1ea6c4a1000000000000000000000000000e5c60")
@@ -116,11 +117,25 @@ def genesis_block_hash(genesis: Mapping[str, Any]) -> Hash32:
 
 def genesis_chain_id(genesis: Mapping[str, Any]) -> int:
     """Return the chain id that a genesis names."""
-    return _number(genesis["config"]["chainId"])
+    with _reading():
+        return _number(genesis["config"]["chainId"])
+
+
+def genesis_start(genesis: Mapping[str, Any]) -> tuple[int, int]:
+    """Return the gas limit and the time in seconds that a chain starts with."""
+    with _reading():
+        return _number(genesis["gasLimit"]), _number(genesis["timestamp"])
 
 
 def genesis_payload(genesis: Mapping[str, Any]) -> tuple[ExecutionPayload, dict[bytes, bytes]]:
-    """Return the genesis block as a payload, and the trie nodes and codes of its state."""
+    """Return the genesis block as a payload, and the trie nodes and codes of its state; refuse a malformed one."""
+    with _reading():
+        payload, nodes = _genesis_payload(genesis)
+    encode_payload(payload)
+    return payload, nodes
+
+
+def _genesis_payload(genesis: Mapping[str, Any]) -> tuple[ExecutionPayload, dict[bytes, bytes]]:
     nodes: dict[bytes, bytes] = {}
     payload = ExecutionPayload(
         parent_hash=_bytes(genesis["parentHash"]),
@@ -148,8 +163,9 @@ def genesis_payload(genesis: Mapping[str, Any]) -> tuple[ExecutionPayload, dict[
 
 def genesis_balances(genesis: Mapping[str, Any]) -> Iterator[tuple[Address, int]]:
     """Yield the balances in wei that a genesis allocates."""
-    for address, account in genesis["alloc"].items():
-        yield _bytes(address), _number(account.get("balance", 0))
+    with _reading():
+        balances = [(_address(name), _number(account.get("balance", 0))) for name, account in genesis["alloc"].items()]
+    yield from balances
 
 
 def _fork_configuration(chain_id: int) -> dict[str, Any]:
@@ -195,7 +211,7 @@ def _state_root(alloc: Mapping[str, Mapping[str, Any]], nodes: dict[bytes, bytes
                 _storage_root(account.get("storage", {}), nodes),
                 keccak256(code),
             ]
-            batch[keccak256(_bytes(name))] = rlp_encode(fields)
+            batch[keccak256(_address(name))] = rlp_encode(fields)
     return bytes(trie.root_hash)
 
 
@@ -207,6 +223,22 @@ def _storage_root(storage: Mapping[str, str], nodes: dict[bytes, bytes]) -> Hash
     return bytes(trie.root_hash)
 
 
+@contextmanager
+def _reading() -> Iterator[None]:
+    """Turn what a hostile genesis file makes of its reader into a refusal."""
+    try:
+        yield
+    except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
+        raise Rejected(RejectionReason.MALFORMED, f"the execution genesis cannot be read: {error!r}") from error
+
+
+def _address(text: str) -> Address:
+    address = _bytes(text)
+    if len(address) != 20:
+        raise ValueError(f"{text} is no address")
+    return address
+
+
 def _hex(data: bytes) -> str:
     return "0x" + data.hex()
 
@@ -216,4 +248,7 @@ def _bytes(text: str) -> bytes:
 
 
 def _number(value: int | str) -> int:
-    return value if isinstance(value, int) else int(value, 0)
+    number = value if isinstance(value, int) else int(value, 0)
+    if number < 0:
+        raise ValueError(f"{number} is negative")
+    return number

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from learnchain.execution.door import EngineInfo
-from learnchain.execution.genesis import genesis_balances, genesis_chain_id
+from learnchain.execution.genesis import genesis_balances, genesis_chain_id, genesis_start
 from learnchain.primitives.codec import Address, Hash32
 from learnchain.primitives.hashing import tagged_hash
 from learnchain.primitives.payload import (
@@ -32,11 +32,11 @@ class NullEngine:
 
     def __init__(self, genesis: Mapping[str, Any]) -> None:
         self._chain_id = genesis_chain_id(genesis)
-        self._gas_limit = int(genesis["gasLimit"], 0)
+        self._gas_limit, seconds = genesis_start(genesis)
         self._balances: dict[Hash32, dict[Address, int]] = {}
         self._payloads: dict[Hash32, ExecutionPayload] = {}
         balances = dict(genesis_balances(genesis))
-        first = PayloadAttributes(int(genesis["timestamp"], 0), NO_HASH, b"\0" * 20, (), NO_HASH)
+        first = PayloadAttributes(seconds, NO_HASH, b"\0" * 20, (), NO_HASH)
         payload = self._payload(NO_HASH, 0, first, _ledger_root(NO_HASH, balances))
         self._genesis_hash = payload.block_hash
         self._head = payload.block_hash
