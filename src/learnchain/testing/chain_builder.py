@@ -59,7 +59,19 @@ def sample_parameters(**changes: Any) -> ChainParameters:
         escrow=address("escrow"),
         steward=address("steward"),
         standing=(sample_specification("standing"),),
+        block_reward_gwei=2_000_000_000,
+        minimum_reward_wei=10**15,
+        minimum_task_bond_wei=10**14,
         minimum_commitment_bond_wei=10**15,
+        maximum_commitments=128,
+        maximum_tasks=512,
+        finality_depth=16,
+        high_accuracy_numerator=9,
+        high_accuracy_denominator=10,
+        claim_window_seconds=60,
+        empty_window_milliseconds=1_000,
+        clock_skew_milliseconds=5_000,
+        maximum_model_parameters=200_000_000,
     )
     return replace(parameters, **changes)
 

@@ -1,0 +1,76 @@
+"""Every vector passes, every reading has its vector, and writing them anew changes no byte."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from learnchain.rules.dlbc import READINGS
+from learnchain.testing.bad_inputs import BAD_INPUTS
+from learnchain.testing.vector_cases import all_vectors
+from learnchain.testing.vectors import run
+
+VECTORS = Path(__file__).parent.parent / "vectors"
+FOLDERS = ("dlbc", "messages", "pole")
+"""What `fill` writes; other folders hold vectors of other rooms, checked there."""
+FILES = sorted(str(path.relative_to(VECTORS)) for each in FOLDERS for path in (VECTORS / each).rglob("*.json"))
+_REFILL = "import sys, pathlib; from learnchain.testing.vectors import fill; fill(pathlib.Path(sys.argv[1]))"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_vector_gives_what_it_says(name: str) -> None:
+    outcomes = run(VECTORS / name)
+    assert outcomes
+    for expected, found in outcomes:
+        assert found == expected
+
+
+def test_a_wrong_expectation_is_noticed(tmp_path: Path) -> None:
+    text = (VECTORS / "dlbc/equations/5.json").read_text()
+    changed = tmp_path / "5.json"
+    changed.write_text(text.replace('"15/16"', '"16/15"'))
+    assert changed.read_text() != text
+    assert any(expected != found for expected, found in run(changed))
+
+
+@pytest.mark.parametrize("seed", ["1", "2"])
+def test_files_are_current_whatever_the_hash_seed(tmp_path: Path, seed: str) -> None:
+    environment = {**os.environ, "PYTHONHASHSEED": seed}
+    subprocess.run([sys.executable, "-c", _REFILL, str(tmp_path)], check=True, env=environment, timeout=60)
+    written = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.json"))
+    assert written == FILES
+    for name in written:
+        assert (tmp_path / name).read_bytes() == (VECTORS / name).read_bytes(), f"{name}: fill(Path('vectors')) changes it"
+
+
+@pytest.mark.parametrize("reading", READINGS, ids=lambda each: each.identifier)
+def test_a_reading_has_the_vector_it_names(reading: object) -> None:
+    vector = {each.path: each for each in all_vectors()}[reading.vector]  # type: ignore[attr-defined]
+    assert vector.reading == reading.identifier  # type: ignore[attr-defined]
+    assert vector.path in FILES
+
+
+@pytest.mark.parametrize("wrong", BAD_INPUTS, ids=lambda each: each.name)
+def test_a_bad_input_vector_ends_in_its_reason(wrong: object) -> None:
+    (expected, _), *_ = run(VECTORS / f"dlbc/bad_input/{wrong.name}.json")  # type: ignore[attr-defined]
+    assert expected["actions"][-1] == {"rejected": wrong.reason.value}  # type: ignore[attr-defined]
+
+
+_WITHOUT_C = """
+import sys
+sys.modules["_decimal"] = None
+import decimal, json, pathlib
+assert decimal.Decimal.__module__ in ("decimal", "_pydecimal") and "_pydecimal" in sys.modules
+from learnchain.testing.vectors import run
+paths = [*pathlib.Path(sys.argv[1]).glob("equations/*.json"), *pathlib.Path(sys.argv[1]).glob("selection/*score.json")]
+wrong = [str(path) for path in paths for expected, found in run(path) if expected != found]
+print(json.dumps([len(paths), wrong]))
+"""
+
+
+def test_equations_agree_in_pure_python_arithmetic() -> None:
+    command = [sys.executable, "-c", _WITHOUT_C, str(VECTORS / "dlbc")]
+    answer = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+    assert answer.stdout.strip() == "[7, []]"
