@@ -1,0 +1,168 @@
+"""Write the pages that follow from the code: messages, reasons, engines side by side; a test says when they are old."""
+
+import ast
+import inspect
+from dataclasses import fields, is_dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+from learnchain.primitives import messages, rejection
+from learnchain.primitives.codec import Bound, Exact
+from learnchain.rules.contract import STEPS, Rules
+from learnchain.rules.dlbc import READINGS, Dlbc
+from learnchain.rules.reading import Reading
+
+ENGINES: tuple[tuple[type, tuple[Reading, ...]], ...] = ((Dlbc, READINGS),)
+"""Every engine with its readings; another engine is one more line."""
+SIGNERS = {
+    "KeyRelease": "publisher",
+    "Commitment": "miner",
+    "Release": "publisher",
+    "Reveal": "miner",
+    "Block": "winner",
+    "EmptyBlock": "proposer",
+}
+NOUNS = [
+    "Task",
+    "Escrow",
+    "KeyRelease",
+    "TrainingRecord",
+    "TrainedModel",
+    "Commitment",
+    "Release",
+    "ReleaseAnnouncement",
+    "Reveal",
+    "VerdictEntry",
+    "Verdict",
+    "Block",
+    "EmptyBlock",
+    "Head",
+    "Payout",
+]
+"""The nouns of a height, in the order in which they appear."""
+_NOTE = "<!-- Written by learnchain.testing.documents; change the code, then write it anew. -->\n\n"
+_ROUND = """# Messages
+
+One height, from the parent's end to the next block. Everything is RLP over the fields below, in this order;
+integers are unsigned and at most 32 bytes, fixed byte strings say so, every other length has the bound in the
+table. A decoder refuses any second way to write the same noun.
+
+1. The engine selects a task from the list that the parent records. Its publisher signs `KeyRelease`; miners
+   decrypt and train.
+2. Each miner signs one `Commitment`: `digest = H("commitment", work_id, model_cid, trace_root, payload_hash,
+   payload_cid, salt)`, `work_id = H("work", chain_id, parent, task_id, miner)`, `trace_root` the hash of its
+   `TrainingRecord`.
+3. The publisher closes the list: `Release` signs the Merkle root over all commitment hashes in rising order
+   and opens the test set. It travels with the list as `ReleaseAnnouncement`. Two releases for one height are
+   slashable.
+4. Miners sign a `Reveal`: it opens the commitment and claims an exact count. Only the claim is not bound by
+   the commitment.
+5. All nodes recompute the `Verdict`, highest claim first, and stop at the first honest one.
+6. The winner signs a `Block` of key, list, release, its reveal and the verdict. After a missed deadline and
+   one window anybody may sign an `EmptyBlock` of weight 0 instead; the lowest `H("empty", randao, proposer)`
+   wins.
+7. The next payload carries the block's `Payout`s as withdrawals and `keccak(settlement_root, block_hash)` as
+   parent beacon root.
+
+`H(tag, parts...)` is SHA-256 over `learnchain/1/`, the tag, a zero byte and each part after its length in
+eight bytes. A noun's hash is `H(<name>, bytes)` and covers its signature. Signed nouns end in `signature`: 65
+bytes r, s, recovery bit, secp256k1, low s, over `H(sign/<name>, bytes with 65 zero bytes as signature)`. A
+block travels and is stored after one byte: 1 for `Block`, 0 for `EmptyBlock`. `vectors/messages/` holds one
+of each, `vectors/dlbc/height/` and `vectors/pole/height/` walk whole heights.
+"""
+
+
+def write_documents(directory: Path) -> tuple[Path, ...]:
+    """Write all generated pages into a directory; return their paths."""
+    pages = {"messages.md": messages_page(), "reasons.md": reasons_page(), "engines.md": engines_page()}
+    for name, text in pages.items():
+        (directory / name).write_text(text)
+    return tuple(directory / name for name in pages)
+
+
+def messages_page() -> str:
+    """Return the page of the round and its nouns."""
+    parts = [_NOTE + _ROUND]
+    for name in NOUNS:
+        kind = getattr(messages, name)
+        signer = f" Signed by the {SIGNERS[name]}." if name in SIGNERS else ""
+        rows = [f"| `{field}` | {shape} |" for field, shape in _fields(kind)]
+        parts.append(
+            f"\n## {name}\n\n{first_line(kind)}{signer}\n\n| field | bytes |\n|---|---|\n" + "\n".join(rows) + "\n"
+        )
+    return "".join(parts)
+
+
+def reasons_page() -> str:
+    """Return the page of every rejection reason, in the groups of its enumeration."""
+    source = inspect.getsource(rejection.RejectionReason)
+    body = ast.parse(source).body[0]
+    if not isinstance(body, ast.ClassDef):
+        raise TypeError("the reasons are no class")
+    lines = source.splitlines()
+    parts = [_NOTE + "# Reasons\n\nWhat `Rejected` carries: in answers of interfaces, logs and vectors.\n"]
+    for member, text in zip(body.body, body.body[1:], strict=False):
+        if not isinstance(member, ast.Assign) or not isinstance(member.targets[0], ast.Name):
+            continue
+        above = lines[member.lineno - 2].strip()
+        if above.startswith("# "):
+            parts.append(f"\n## {above[2:].capitalize()}\n\n| reason | meaning |\n|---|---|\n")
+        reason = rejection.RejectionReason[member.targets[0].id]
+        parts.append(f"| `{reason.value}` | {_text_of(text)} |\n")
+    return "".join(parts)
+
+
+def engines_page() -> str:
+    """Return the page that lays the engines' ten answers side by side, with their readings."""
+    names = [engine.__name__ for engine, _ in ENGINES]
+    parts = [_NOTE + "# Engines side by side\n\nThe ten questions and what each paper answers.\n\n"]
+    parts.append("| step | question | " + " | ".join(names) + " |\n|---|---|" + "---|" * len(names) + "\n")
+    for number, step in enumerate(STEPS, start=1):
+        answers = " | ".join(first_line(getattr(engine, step)) for engine, _ in ENGINES)
+        parts.append(f"| {number} | `{step}`: {first_line(getattr(Rules, step))} | {answers} |\n")
+    for engine, readings in ENGINES:
+        parts.append(
+            f"\n## Readings of {engine.__name__}\n\n| | the paper | we do | because | vector |\n|---|---|---|---|---|\n"
+        )
+        for each in readings:
+            row = (each.identifier, each.paper_says, each.we_do, each.because, f"`vectors/{each.vector}`")
+            parts.append("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |\n")
+    return "".join(parts)
+
+
+def first_line(thing: Any) -> str:
+    """Return the first line of a docstring."""
+    return (inspect.getdoc(thing) or "").split("\n", maxsplit=1)[0]
+
+
+def _fields(kind: type) -> list[tuple[str, str]]:
+    hints = get_type_hints(kind, include_extras=True)
+    return [(each.name, _shape(hints[each.name])) for each in fields(kind)]  # type: ignore[arg-type]
+
+
+def _shape(annotation: Any) -> str:
+    """Say in words what a field holds and how long it may be."""
+    limit = None
+    if get_origin(annotation) is Annotated:
+        annotation, limit = get_args(annotation)[:2]
+    most = f", at most {limit.maximum}" if isinstance(limit, Bound) else ""
+    if annotation is bytes:
+        return f"{limit.length} bytes" if isinstance(limit, Exact) else f"bytes{most}"
+    if get_origin(annotation) is tuple:
+        return f"list of {_shape(get_args(annotation)[0])}{most}"
+    if annotation is bool:
+        return "0 or 1"
+    if annotation is int:
+        return "integer"
+    if annotation is str:
+        return f"text{most} bytes"
+    if issubclass(annotation, StrEnum):
+        return "one of " + ", ".join(f"`{each}`" for each in annotation)
+    return f"`{annotation.__name__}`" if is_dataclass(annotation) else str(annotation)
+
+
+def _text_of(node: ast.stmt) -> str:
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+        return str(node.value.value)
+    raise TypeError("a reason has no docstring")

@@ -1,0 +1,134 @@
+"""The tree of blocks and the pure rule that picks its head."""
+
+from itertools import permutations
+
+import pytest
+
+from learnchain.primitives.block_tree import BlockRecord, BlockTree, divergence, heaviest, is_eligible, lowest_ticket
+from learnchain.primitives.chain_state import ChainState, state_after
+from learnchain.primitives.messages import AnyBlock, Deadline, empty_block_ticket
+from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.rules.dlbc import Dlbc
+from learnchain.testing.chain_builder import ChainBuilder
+from learnchain.testing.sample_tasks import address
+
+BUILDER = ChainBuilder(Dlbc())
+GENESIS = BUILDER.genesis()
+NOTHING: frozenset[tuple[bytes, Deadline]] = frozenset()
+
+
+def grown(parent: ChainState, block: AnyBlock) -> ChainState:
+    selection = BUILDER.selection(parent)
+    reward = BUILDER.rules.payouts(selection, block, BUILDER.parameters)
+    return state_after(parent, selection, block, reward, BUILDER.parameters)
+
+
+def trained(parent: ChainState, correct: int = 95, miner: str = "miner-1") -> tuple[AnyBlock, ChainState]:
+    block = BUILDER.block(parent, (BUILDER.candidate(parent, miner, correct, variant=str(correct)),))
+    return block, grown(parent, block)
+
+
+def empty(parent: ChainState, missed: Deadline, proposer: str = "node-1") -> tuple[AnyBlock, ChainState]:
+    block = BUILDER.empty_block(parent, missed, proposer)
+    return block, grown(parent, block)
+
+
+def tree_of(*grew: tuple[AnyBlock, ChainState]) -> BlockTree:
+    tree = BlockTree(GENESIS.block_hash, {GENESIS.block_hash: BlockRecord(GENESIS, None)})
+    for each in grew:
+        tree = tree.with_block(*each)
+    return tree
+
+
+def head_of(tree: BlockTree) -> bytes:
+    return heaviest(tree, BUILDER.rules.weigh, tree.leaves())
+
+
+def test_the_head_is_the_same_for_every_order_of_the_tips() -> None:
+    first = trained(GENESIS)
+    tree = tree_of(
+        first,
+        trained(first[1], 50),
+        empty(first[1], Deadline.KEY),
+        empty(GENESIS, Deadline.KEY, "node-2"),
+        trained(GENESIS, 97, "miner-2"),
+    )
+    heads = {heaviest(tree, BUILDER.rules.weigh, tips) for tips in permutations(tree.leaves())}
+    assert len(heads) == 1
+    assert tree.weight(heads.pop(), BUILDER.rules.weigh) == 2
+
+
+def test_the_higher_count_wins_at_equal_weight() -> None:
+    lower, higher = trained(GENESIS, 95), trained(GENESIS, 96, "miner-2")
+    assert head_of(tree_of(lower, higher)) == higher[1].block_hash
+
+
+def test_the_present_is_the_longer_of_two_equal_weights() -> None:
+    first = trained(GENESIS)
+    ended = empty(first[1], Deadline.KEY)
+    tree = tree_of(first, ended)
+    assert heaviest(tree, BUILDER.rules.weigh, (first[1].block_hash, ended[1].block_hash)) == ended[1].block_hash
+
+
+def test_a_changed_tree_is_a_new_tree() -> None:
+    tree = tree_of()
+    block, state = trained(GENESIS)
+    larger = tree.with_block(block, state)
+    assert state.block_hash in larger
+    assert state.block_hash not in tree
+    with pytest.raises(Rejected) as refusal:
+        larger.with_block(block, state)
+    assert refusal.value.reason is RejectionReason.BLOCK_DUPLICATE
+    with pytest.raises(Rejected) as refusal:
+        tree.state(state.block_hash)
+    assert refusal.value.reason is RejectionReason.BLOCK_UNKNOWN_PARENT
+
+
+def test_pruning_keeps_what_descends_from_the_root() -> None:
+    first, rival = trained(GENESIS), empty(GENESIS, Deadline.KEY)
+    second = trained(first[1], 60)
+    tree = tree_of(first, rival, second).pruned(first[1].block_hash)
+    assert set(tree.records) == {first[1].block_hash, second[1].block_hash}
+    assert tree.leaves() == (second[1].block_hash,)
+    assert [each.state for each in tree.branch(second[1].block_hash)] == [second[1]]
+
+
+def test_divergence_starts_at_the_first_difference() -> None:
+    first = trained(GENESIS)
+    left, right = trained(first[1], 60), empty(first[1], Deadline.KEY)
+    ours, theirs = divergence(tree_of(first, left, right), left[1].block_hash, right[1].block_hash)
+    assert [each.state for each in ours] == [left[1]]
+    assert [each.state for each in theirs] == [right[1]]
+
+
+@pytest.mark.parametrize("missed", [Deadline.KEY, Deadline.COMMITMENT, Deadline.RELEASE, Deadline.REVEAL])
+def test_an_empty_block_that_contradicts_a_witness_leads_only_when_heavier(missed: Deadline) -> None:
+    witnessed = frozenset({(GENESIS.block_hash, missed)})
+    ended = empty(GENESIS, missed)
+    tree, weigh = tree_of(ended), BUILDER.rules.weigh
+    assert is_eligible(tree, weigh, GENESIS.block_hash, ended[1].block_hash, NOTHING)
+    assert not is_eligible(tree, weigh, GENESIS.block_hash, ended[1].block_hash, witnessed)
+    later = trained(ended[1])
+    assert is_eligible(tree.with_block(*later), weigh, GENESIS.block_hash, later[1].block_hash, witnessed)
+
+
+def test_a_release_seen_in_time_binds_whatever_the_weight() -> None:
+    here, ended = trained(GENESIS), empty(GENESIS, Deadline.RELEASE)
+    second = trained(ended[1], 60)
+    third = trained(second[1], 61)
+    tree, weigh = tree_of(here, ended, second, third), BUILDER.rules.weigh
+    seen = frozenset({(GENESIS.block_hash, Deadline.RELEASE)})
+    assert tree.weight(third[1].block_hash, weigh) > tree.weight(here[1].block_hash, weigh)
+    assert not is_eligible(tree, weigh, here[1].block_hash, third[1].block_hash, seen)
+    assert is_eligible(tree, weigh, here[1].block_hash, third[1].block_hash, NOTHING)
+
+
+def test_the_lowest_ticket_of_the_known_empty_blocks() -> None:
+    tree = tree_of()
+    assert lowest_ticket(tree, GENESIS.block_hash, NOTHING) == b"\xff" * 33
+    for number in (1, 2, 3):
+        tree = tree.with_block(*empty(GENESIS, Deadline.KEY, f"node-{number}"))
+    tickets = [empty_block_ticket(GENESIS.block_hash, address(f"node-{number}")) for number in (1, 2, 3)]
+    assert lowest_ticket(tree, GENESIS.block_hash, NOTHING) == min(tickets)
+    seen = frozenset({(GENESIS.block_hash, Deadline.KEY)})
+    assert lowest_ticket(tree, GENESIS.block_hash, seen) == b"\xff" * 33
