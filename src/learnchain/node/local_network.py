@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import random
 import socket
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,10 +56,11 @@ class LocalPlan:
     miners: int = 3
     standing: tuple[str, ...] = ("digits",)
     rpc_port: int = 8545
-    first_block_milliseconds: int = 3_000
+    first_block_milliseconds: int = 6_000
     mnemonic: str = DEVELOPMENT_MNEMONIC
     phases: Phases = LOCAL_PHASES
     finality_depth: int = 16
+    random_source: random.Random = field(default_factory=random.SystemRandom)
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ async def lay_out(plan: LocalPlan, now_milliseconds: int) -> LocalNetwork:
         raise Rejected(RejectionReason.ARGUMENT_INVALID, f"no consensus {plan.consensus!r}; choose one of: {known}")
     plan.directory.mkdir(parents=True, exist_ok=True)
     wallets = development_accounts(plan.mnemonic, plan.miners + 1 + SPARE_ACCOUNTS)
-    standing = [await _standing_task(plan.directory / "node-0", each) for each in plan.standing]
+    standing = [await _standing_task(plan, each) for each in plan.standing]
     start = now_milliseconds + plan.first_block_milliseconds
     genesis = _genesis(plan, wallets, tuple(standing), start - start % 1000 + 1000)
     genesis.check()
@@ -146,13 +148,14 @@ def _genesis(
     return Genesis(parameters, _rules(plan), execution_genesis(LOCAL_CHAIN_ID, stamp, 6_000_000, funded))
 
 
-async def _standing_task(directory: Path, name: str) -> TaskSpecification:
+async def _standing_task(plan: LocalPlan, name: str) -> TaskSpecification:
     if name not in BUILT_IN:
         known = ", ".join(sorted(BUILT_IN))
         raise Rejected(RejectionReason.ARGUMENT_INVALID, f"no standing task {name!r}; choose one of: {known}")
     draft = await asyncio.to_thread(task_draft, BUILT_IN[name])
+    directory = plan.directory / "node-0"
     blobs, vault = PeerBlobs(directory / "blobs", None), Vault(directory / "vault")
-    return await prepared(draft, blobs, vault, directory / "publishing")
+    return await prepared(draft, blobs, vault, directory / "publishing", plan.random_source)
 
 
 def _settings(plan: LocalPlan, index: int, wallet: Wallet, listen: tuple[int, ...], rpc_port: int) -> Path:

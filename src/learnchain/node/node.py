@@ -149,6 +149,7 @@ class Node:
             vault=Vault(directory / "vault"),
             tasks=Tasks(),
             decisions=Decisions(),
+            random_source=parts.random_source,
         )
         self._synchroniser = Synchroniser(self.network, chain, archive)
         self._dispatcher = Dispatcher(self.ports, self._roles(directory))

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import random
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -119,6 +120,7 @@ class Ports:
     vault: Vault
     tasks: Tasks
     decisions: Decisions
+    random_source: random.Random
 
     async def announce(self, message: WireMessage) -> None:
         """Feed a message of our own to our own chain first, then to the others; a refusal of our own is a bug."""

@@ -1,7 +1,7 @@
 """Commission a model: encrypt its data, keep the keys, publish the files, post the task with its reward."""
 
 import asyncio
-import secrets
+import random
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,9 +34,11 @@ class Posting:
     raw: bytes
 
 
-async def prepared(draft: TaskDraft, blobs: BlobStore, vault: Vault, directory: Path) -> TaskSpecification:
+async def prepared(
+    draft: TaskDraft, blobs: BlobStore, vault: Vault, directory: Path, random_source: random.Random
+) -> TaskSpecification:
     """Encrypt both data sets under fresh keys, keep the keys, publish the files; return the specification."""
-    training_key, test_key = secrets.token_bytes(32), secrets.token_bytes(32)
+    training_key, test_key = random_source.randbytes(32), random_source.randbytes(32)
     vault.keep(training_key)
     vault.keep(test_key)
     directory.mkdir(parents=True, exist_ok=True)

@@ -189,7 +189,10 @@ class LearnInterface:
             raise Rejected(RejectionReason.WRONG_SIGNATURE, detail)
         draft = await asyncio.to_thread(task_draft, params[1])
         async with self._posting:
-            specification = await prepared(draft, self._ports.blobs, self._ports.vault, self._directory / "publishing")
+            ports = self._ports
+            specification = await prepared(
+                draft, ports.blobs, ports.vault, self._directory / "publishing", ports.random_source
+            )
             publishing = Publishing(
                 self._ports.chain.parameters, self._ports.engine, self._ports.wallet, self._ports.clock
             )

@@ -8,9 +8,10 @@ that are on disk already are never asked for again.
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from learnchain.node.blobs.blob_files import BlobFiles, chunks_of_bytes, chunks_of_file
 from learnchain.node.blobs.blob_store import BlobStat, Progress
@@ -33,7 +34,10 @@ TREE_SECONDS = 10.0
 LEAF_SECONDS = 20.0
 LEAVES_UNDER_WAY = 3
 """Leaves that one source is asked for at a time."""
+HEDGE_SECONDS = 0.25
+"""How long one source may stay silent before the next is asked as well."""
 _TREE_CHUNK_BYTES = 1024 * 1024
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,15 +170,14 @@ class PeerBlobs:
         return await asyncio.to_thread(self._files.complete, tree)
 
     async def _fetch_single_leaf(self, cid: Cid, max_bytes: int, sources: list[bytes]) -> Tree:
-        for source in sources:
-            leaf = Leaf(cid, 0, -1)
-            data = await self._ask_leaf(source, cid, 0, leaf)
-            if data is not None:
-                if len(data) > max_bytes:
-                    raise _too_large(len(data), max_bytes)
-                self._files.write_leaf(cid, leaf, data)
-                return Tree(cid, len(data), (Leaf(cid, 0, len(data)),))
-        raise _nobody(cid)
+        leaf = Leaf(cid, 0, -1)
+        data = await _first(sources, lambda source: self._ask_leaf(source, cid, 0, leaf))
+        if data is None:
+            raise _nobody(cid)
+        if len(data) > max_bytes:
+            raise _too_large(len(data), max_bytes)
+        self._files.write_leaf(cid, leaf, data)
+        return Tree(cid, len(data), (Leaf(cid, 0, len(data)),))
 
     async def _find_tree(self, cid: Cid, max_bytes: int, sources: list[bytes]) -> Tree:
         known = self._files.tree(cid)
@@ -182,21 +185,28 @@ class PeerBlobs:
             if known.size_bytes > max_bytes:
                 raise _too_large(known.size_bytes, max_bytes)
             return known
-        for source in list(sources):
-            written = await self._ask(source, METHOD_TREE, cid, TREE_SECONDS, maximum_tree_bytes(max_bytes))
-            if written is None:
-                continue
-            try:
-                tree = read_tree(cid, written, max_bytes)
-            except Rejected as rejected:
-                if rejected.reason is not RejectionReason.WRONG_HASH:
-                    raise
-                self._blame(source, rejected)
-                sources.remove(source)
-                continue
-            await asyncio.to_thread(self._files.put_tree, cid, written)
-            return tree
-        raise _nobody(cid)
+        found = await _first(list(sources), lambda source: self._ask_tree(source, cid, max_bytes, sources))
+        if found is None:
+            raise _nobody(cid)
+        tree, written = found
+        await asyncio.to_thread(self._files.put_tree, cid, written)
+        return tree
+
+    async def _ask_tree(
+        self, source: bytes, cid: Cid, max_bytes: int, sources: list[bytes]
+    ) -> tuple[Tree, bytes] | None:
+        """Return a checked tree with its bytes; a source whose nodes do not hash is blamed and asked no more."""
+        written = await self._ask(source, METHOD_TREE, cid, TREE_SECONDS, maximum_tree_bytes(max_bytes))
+        if written is None:
+            return None
+        try:
+            return read_tree(cid, written, max_bytes), written
+        except Rejected as rejected:
+            if rejected.reason is not RejectionReason.WRONG_HASH:
+                raise
+            self._blame(source, rejected)
+            sources.remove(source)
+            return None
 
     async def _fetch_leaves(self, job: _Job) -> None:
         """Run until nothing is missing or no source is left; a source that fails takes part no more."""
@@ -205,20 +215,34 @@ class PeerBlobs:
                 raise _nobody(job.tree.root)
             job.todo.clear()
             job.todo.extend(sorted(job.missing))
-            workers = [self._work(job, source) for source in sorted(job.sources) for _ in range(LEAVES_UNDER_WAY)]
-            async with asyncio.TaskGroup() as group:
-                for worker in workers:
-                    group.create_task(worker)
+            running = set[asyncio.Future[None]]()
+            for source in sorted(job.sources):
+                asked: set[int] = set()
+                running |= {asyncio.ensure_future(self._work(job, source, asked)) for _ in range(LEAVES_UNDER_WAY)}
+            try:
+                while running and job.missing:
+                    done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                    for worker in done:
+                        worker.result()
+            finally:
+                # Whoever still waits for a source that does not answer waits for what is here already.
+                await _cancelled(running)
 
-    async def _work(self, job: _Job, source: bytes) -> None:
-        while job.todo and source in job.sources:
-            index = job.todo.popleft()
+    async def _work(self, job: _Job, source: bytes, asked: set[int]) -> None:
+        while source in job.sources:
+            # When every leaf is under way, ask for those of slower sources too: the last leaf waits for nobody.
+            index = job.todo.popleft() if job.todo else next((i for i in sorted(job.missing) if i not in asked), None)
+            if index is None:
+                return
+            asked.add(index)
             leaf = job.tree.leaves[index]
             data = await self._ask_leaf(source, job.tree.root, index, leaf)
             if data is None:
                 job.todo.appendleft(index)
                 job.sources.discard(source)
                 return
+            if index not in job.missing:
+                continue
             self._files.write_leaf(job.tree.root, leaf, data)
             job.missing.discard(index)
             if job.progress is not None:
@@ -287,3 +311,29 @@ def _nobody(cid: Cid) -> Unavailable:
 
 def _too_large(size: int, max_bytes: int) -> Rejected:
     return Rejected(RejectionReason.TOO_LARGE, f"the blob has {size} bytes where {max_bytes} are allowed")
+
+
+async def _first(sources: list[bytes], ask: Callable[[bytes], Coroutine[None, None, _Answer | None]]) -> _Answer | None:
+    """Return the first answer; the next source is asked when one fails or stays silent, so a slow one stalls nobody."""
+    waiting, running = deque(sources), set[asyncio.Task[_Answer | None]]()
+    try:
+        while waiting or running:
+            if waiting:
+                running.add(asyncio.create_task(ask(waiting.popleft())))
+            patience = HEDGE_SECONDS if waiting else None
+            done, running = await asyncio.wait(running, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                answer = task.result()
+                if answer is not None:
+                    return answer
+    finally:
+        await _cancelled(running)
+    return None
+
+
+async def _cancelled(tasks: Iterable[asyncio.Future[Any]]) -> None:
+    """Cancel and await tasks, so that none outlives its fetch."""
+    left = list(tasks)
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import logging
-import secrets
 import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -109,7 +108,7 @@ class Miner:
         transactions = await settling_transactions(self._ports, parent, attributes.timestamp_seconds)
         payload = await self._ports.engine.build(parent.payload_hash, attributes, transactions)
         payload_cid = await self._ports.blobs.add_bytes(encode_payload(payload))
-        work, salt = self._work(selection), secrets.token_bytes(32)
+        work, salt = self._work(selection), self._ports.random_source.randbytes(32)
         commitment = Commitment(
             chain_id=self._ports.chain.parameters.chain_id,
             height=selection.height,
