@@ -42,7 +42,9 @@ def test_files_are_current_whatever_the_hash_seed(tmp_path: Path, seed: str) -> 
     written = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.json"))
     assert written == FILES
     for name in written:
-        assert (tmp_path / name).read_bytes() == (VECTORS / name).read_bytes(), f"{name}: fill(Path('vectors')) changes it"
+        assert (tmp_path / name).read_bytes() == (VECTORS / name).read_bytes(), (
+            f"{name}: fill(Path('vectors')) changes it"
+        )
 
 
 @pytest.mark.parametrize("reading", READINGS, ids=lambda each: each.identifier)
