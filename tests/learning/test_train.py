@@ -147,6 +147,15 @@ def test_dropout_and_batch_normalisation_are_reproducible_too(tmp_path):
     replay_segment(plan, data, result.trace, 0, tmp_path)
 
 
+def test_a_marked_run_at_a_high_rate_stays_stable(digit_sets):
+    plan = plan_of(terms=MARK)
+    steep = type(plan.hyper_parameters)(50_000, 900_000, 0, 16, 40)
+    plan = type(plan)(plan.specification, plan.optimiser, steep, plan.terms, plan.work_id, 1_000)
+    model = build_model(plan.specification)
+    set_weights(model, train(plan, digit_sets[0], WATCHER).weights)
+    assert float_accuracy(model, digit_sets[1]) > 0.9
+
+
 def test_data_that_do_not_fit_the_model_are_refused(digit_sets):
     plan = plan_of(specification=mlp((64,), 10))
     assert refusal(train, plan, digit_sets[0], WATCHER) is RejectionReason.MODEL_SHAPE_MISMATCH
