@@ -31,7 +31,7 @@ def files(tmp_path_factory):
     return directory
 
 
-def training_job(files, directory, epochs=8, specification=MODEL):
+def training_job(files, directory, epochs=16, specification=MODEL):
     chosen = HyperParameters(50_000, 900_000, 0, 32, epochs)
     training_path = str(files / "training")
     return TrainingJob(specification, Optimiser.SGD, chosen, (MARK,), WORK_ID, 40, training_path, str(directory))
@@ -69,8 +69,8 @@ def test_a_model_is_probed_trained_evaluated_and_checked_in_its_own_process(file
 
     seconds, seen, trained, exact, shown, mark = with_trainer(action)
     assert 0 < seconds < 30
-    assert [progress.step for progress in seen if progress.step % 45 == 0] == [45 * epoch for epoch in range(1, 9)]
-    assert (trained.epochs, trained.steps, len(trained.trace_root)) == (8, 360, 32)
+    assert [progress.step for progress in seen if progress.step % 45 == 0] == [45 * epoch for epoch in range(1, 17)]
+    assert (trained.epochs, trained.steps, len(trained.trace_root)) == (16, 720, 32)
     assert 0 < trained.training_seconds <= trained.process_seconds
     assert exact.total == 360
     assert exact.correct > 0.9 * exact.total
