@@ -193,13 +193,20 @@ class TrainingRun:
         loss = functional.cross_entropy(logits, labels)
         self._optimiser.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self._parameters, GRADIENT_NORM, foreach=True)
+        self._bound_gradient()
         if self._term is not None:
             self._term.apply()
         self._optimiser.step()
         if self.step % _MEASURED_STEP == 0:
             meter.add(loss.item(), (logits.argmax(1) == labels).float().mean().item())
         self.step += 1
+
+    def _bound_gradient(self) -> None:
+        # clip_grad_norm_ would rewrite every gradient even where nothing is to be shortened.
+        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        length = torch.nn.utils.get_total_norm(gradients, foreach=True)
+        if not length <= GRADIENT_NORM:
+            torch.nn.utils.clip_grads_with_norm_(self._parameters, GRADIENT_NORM, length, foreach=True)
 
     def weights(self) -> dict[str, Array]:
         """Return the model's tensors; they share memory with the run."""
