@@ -1,0 +1,106 @@
+"""Call a node over JSON-RPC and find out where it listens; answers of a node are data to judge, not to trust."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+
+DEFAULT_URL = "http://127.0.0.1:8545"
+MAXIMUM_ANSWER_BYTES = 64 << 20
+TOKEN_NAME = "admin.token"
+_PARSE_ERROR, _INVALID_REQUEST, _METHOD_NOT_FOUND, _INVALID_PARAMS = -32700, -32600, -32601, -32602
+_INTERNAL_ERROR = -32603
+
+
+@dataclass(frozen=True, slots=True)
+class NodeClient:
+    """Speak to one node."""
+
+    url: str
+    timeout_seconds: float = 20.0
+
+    def call(self, method: str, *params: Any) -> Any:
+        """Return a method's result; raise what the node's error stands for."""
+        # Loaded when needed: `learnchain --help` stays fast.
+        from urllib.error import HTTPError, URLError
+        from urllib.request import Request, urlopen
+
+        body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode()
+        request = Request(self.url, body, {"content-type": "application/json"})
+        try:
+            with urlopen(request, timeout=self.timeout_seconds) as response:
+                raw = response.read(MAXIMUM_ANSWER_BYTES + 1)
+        except HTTPError as error:
+            raise Unavailable(f"{self.url} answers {error.code}: no JSON-RPC server of learnchain") from error
+        except (URLError, OSError) as error:
+            raise Unavailable(f"no node answers at {self.url} ({error})") from error
+        if len(raw) > MAXIMUM_ANSWER_BYTES:
+            raise Rejected(RejectionReason.TOO_LARGE, f"the answer of {self.url} is larger than allowed")
+        return _result(self.url, raw)
+
+
+def _result(url: str, raw: bytes) -> Any:
+    try:
+        message = json.loads(raw)
+        error = message.get("error")
+    except (ValueError, AttributeError, RecursionError) as problem:
+        raise Unavailable(f"{url} does not speak JSON-RPC") from problem
+    if error is None:
+        return message.get("result")
+    data = error.get("data")
+    reason = data.get("reason") if isinstance(data, dict) else None
+    detail, code = str(error.get("message", "")), error.get("code")
+    if reason in set(RejectionReason):
+        raise Rejected(RejectionReason(reason), detail)
+    by_code = {
+        3: RejectionReason.EXECUTION_REVERTED,
+        _METHOD_NOT_FOUND: RejectionReason.METHOD_UNKNOWN,
+        _INVALID_PARAMS: RejectionReason.ARGUMENT_INVALID,
+        _INVALID_REQUEST: RejectionReason.MALFORMED,
+        _PARSE_ERROR: RejectionReason.MALFORMED,
+    }
+    if code in by_code:
+        raise Rejected(by_code[code], detail)
+    if code == _INTERNAL_ERROR:
+        raise RuntimeError(f"the node at {url} met a fault of its own: {detail}")
+    raise Unavailable(detail)
+
+
+def client_for(rpc: str | None, directory: Path, node: int = 0) -> NodeClient:
+    """Return the client of the node that the options name: an address, a local network's node, or a node's directory."""
+    if rpc is not None:
+        if not rpc.startswith(("http://", "https://")):
+            raise Rejected(RejectionReason.ARGUMENT_INVALID, f"--rpc {rpc!r} is no http address")
+        return NodeClient(rpc)
+    ports = layout_of(directory).get("rpc_ports")
+    if isinstance(ports, list):
+        if not 0 <= node < len(ports):
+            raise Rejected(RejectionReason.ARGUMENT_INVALID, f"the network has nodes 0 to {len(ports) - 1}")
+        return NodeClient(f"http://127.0.0.1:{int(ports[node])}")
+    port = _json(directory / "settings.json").get("rpc_port", 0)
+    return NodeClient(f"http://127.0.0.1:{int(port)}" if port else DEFAULT_URL)
+
+
+def layout_of(directory: Path) -> dict[str, Any]:
+    """Return what `learnchain up` wrote about its network; empty when there is none."""
+    return _json(directory / "network.json")
+
+
+def token_of(directory: Path, node: int = 0) -> str:
+    """Return the token that lets its holder spend a node's coins."""
+    for path in (directory / f"node-{node}" / TOKEN_NAME, directory / TOKEN_NAME):
+        if path.is_file():
+            return path.read_text().strip()
+    raise Unavailable(f"{TOKEN_NAME} in {directory}: point --data-dir at the directory of a node that has run")
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise Rejected(RejectionReason.MALFORMED, f"{path} is no JSON") from error
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,161 @@
+"""Report a local network as JSON values: blocks, balances, supply, tasks with the contract's own word, head."""
+
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+from learnchain.cli.observation import Snapshot, View
+from learnchain.cli.rpc import NodeClient
+
+CONTRACT_STATUS = {0: "unknown", 1: "paid", 2: "refunded", 3: "struck", 4: "open"}
+MAXIMUM_SUPPLY_BLOCKS = 2_000
+"""Beyond so many blocks the fees are not added up: that many calls would take longer than anybody waits."""
+_WEI_PER_GWEI = 10**9
+_ZERO_ADDRESS = "0x" + "0" * 40
+
+
+def block_report(view: View) -> View:
+    """Return one block as `up --json` prints it."""
+    training = view.get("training", {})
+    return {
+        "height": view["height"],
+        "hash": view["hash"],
+        "trained": view["trained"],
+        "missed": view.get("missed"),
+        "task": view["task"],
+        "standing": view["standing"],
+        "winner": view.get("winner"),
+        "accuracy": view.get("accuracy"),
+        "label": view.get("label"),
+        "model": view.get("model"),
+        "epochs": view.get("epochs"),
+        "interval_seconds": view["interval_seconds"],
+        "phase_seconds": view.get("phase_seconds"),
+        "training_share": training.get("training_share"),
+        "training_seconds": training.get("training_seconds"),
+    }
+
+
+def contract_status(client: NodeClient, escrow: str, task_id: str) -> View:
+    """Return what the escrow contract itself says of a task."""
+    # Loaded when needed: encoding a call needs the ABI library.
+    from learnchain.execution.escrow import decode_task, task_calldata
+
+    call = {"to": escrow, "data": "0x" + task_calldata(bytes.fromhex(task_id)).hex()}
+    answer = client.call("eth_call", call, "latest")
+    task = decode_task(bytes.fromhex(answer.removeprefix("0x")))
+    return {
+        "contract_status": CONTRACT_STATUS.get(task.status, str(task.status)),
+        "reward_wei": task.reward_wei,
+        "bond_wei": task.bond_wei,
+    }
+
+
+def task_reports(client: NodeClient) -> list[View]:
+    """Return every task that somebody posted: what consensus decided and what the contract has carried out."""
+    escrow, tasks = client.call("learn_network")["escrow"], client.call("learn_tasks")
+    found: list[View] = []
+    for each in tasks["settled"]:
+        name = client.call("learn_block", each["height"])["task"]["name"]
+        found.append(_task_report(client, escrow, each["task"], name, each))
+    undecided = [*tasks["waiting"], *tasks["incoming"]]
+    if not tasks["selected"]["standing"]:
+        undecided.insert(0, tasks["selected"])
+    seen = {each["id"] for each in found}
+    for each in undecided:
+        if not each["standing"] and each["id"] not in seen:
+            seen.add(each["id"])
+            found.append(_task_report(client, escrow, each["id"], each["name"], {}))
+    return found
+
+
+def _task_report(client: NodeClient, escrow: str, task_id: str, name: str, settled: View) -> View:
+    contract = contract_status(client, escrow, task_id)
+    outcome = settled.get("outcome", "waiting")
+    reward, bond = contract["reward_wei"], contract["bond_wei"]
+    # Paid: the reward to the winner, the bond back. Struck: the reward back, the bond lost.
+    refunded = {"paid": bond, "refunded": reward + bond, "struck": reward}.get(outcome, 0)
+    return {
+        "id": task_id,
+        "name": name,
+        "height": settled.get("height"),
+        "escrowed_wei": reward + bond,
+        "paid_wei": reward if outcome == "paid" else 0,
+        "refunded_wei": refunded,
+        "outcome": outcome,
+        "recipient": settled.get("recipient"),
+        "contract_status": contract["contract_status"],
+    }
+
+
+def supply_report(client: NodeClient, genesis: Path) -> View:
+    """Return where all coins came from and went, exactly; `conserved` says whether the books balance."""
+    initial = {
+        _address(key): int(str(value.get("balance", "0x0")), 0)
+        for key, value in json.loads(genesis.read_text())["execution"]["alloc"].items()
+    }
+    ledger = client.call("learn_ledger")
+    report: View = {"initial_wei": sum(initial.values()), **ledger}
+    head = client.call("learn_block") if int(client.call("learn_status")["head"]["height"]) else None
+    if head is None or head["height"] > MAXIMUM_SUPPLY_BLOCKS:
+        return report
+    holders, fees = {*initial, _ZERO_ADDRESS}, 0
+    for first in range(1, head["height"] + 1, 100):
+        for view in client.call("learn_blocks", first, min(head["height"], first + 99)):
+            holders.update(each["recipient"] for each in view["payouts"])
+    for number in range(1, head["height"] + 1):
+        block = client.call("eth_getBlockByNumber", hex(number), False)
+        fees += int(block["baseFeePerGas"], 16) * int(block["gasUsed"], 16)
+    held = sum(int(client.call("eth_getBalance", each, hex(head["height"])), 16) for each in sorted(holders))
+    # What the head's block minted reaches the accounts with the next payload.
+    on_the_way = sum(each["amount_gwei"] for each in head["payouts"]) * _WEI_PER_GWEI
+    minted = ledger["minted_gwei"] * _WEI_PER_GWEI
+    return {
+        **report,
+        "base_fees_burned_wei": fees,
+        "held_wei": held,
+        "minted_not_yet_paid_wei": on_the_way,
+        "conserved": report["initial_wei"] + minted == held + on_the_way + fees,
+    }
+
+
+def machine_report() -> View:
+    """Say on what machine the figures were taken."""
+    pages, page_bytes = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    return {
+        "system": platform.platform(),
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_bytes": pages * page_bytes,
+        "python": platform.python_version(),
+        "load_one_minute": round(os.getloadavg()[0], 2),
+    }
+
+
+def report(snapshot: Snapshot, client: NodeClient, directory: Path) -> dict[str, Any]:
+    """Return the data of `up --json`."""
+    leader = snapshot.leader
+    return {
+        "blocks": [block_report(each) for each in snapshot.blocks],
+        "balances": {each.address: each.balance_wei for each in snapshot.nodes},
+        "supply": supply_report(client, directory / "genesis.json"),
+        "tasks": task_reports(client),
+        "head": None if leader is None else {"hash": leader.head, "height": leader.height},
+        "agree": snapshot.agree,
+        "machine": machine_report(),
+    }
+
+
+def _processor() -> str:
+    information = Path("/proc/cpuinfo")
+    if information.is_file():
+        for line in information.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _address(text: str) -> str:
+    return "0x" + text.removeprefix("0x").lower()
