@@ -1,7 +1,7 @@
 """Answer every verb the same way: a page for people or one JSON envelope, and an exit code that says which family.
 
-The envelope is `{"success": bool, "data": ..., "error": null | {"reason", "detail", "what_to_do"}}`; with `--json` it is
-the only thing on standard output. `docs/cli.md` lists the exit codes.
+The envelope is `{"success": bool, "data": ..., "error": null | {"reason", "detail", "what_to_do"}}`; with `--json` it
+is the only thing on standard output. `docs/cli.md` lists the exit codes.
 """
 
 import contextlib

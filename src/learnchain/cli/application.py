@@ -24,7 +24,7 @@ application.add_typer(model.application, name="model")
 application.add_typer(chain.application, name="chain")
 application.add_typer(wallet.application, name="wallet")
 application.command("explain")(explain.explain)
-application.add_typer(bench.application, name="bench")
+application.command("bench")(bench.bench)
 application.command("doctor")(doctor.doctor)
 application.add_typer(why.application, name="why")
 

@@ -153,7 +153,9 @@ def _phase(snapshot: Snapshot) -> RenderableType:
     if leader is None or leader.status is None:
         return Text("no node answers yet")
     deciding, phase = leader.status["deciding"], leader.status["phase"]
-    length = {"training": deciding["commitment_milliseconds"] - deciding["start_milliseconds"]}.get(phase["name"], 5_000)
+    length = {"training": deciding["commitment_milliseconds"] - deciding["start_milliseconds"]}.get(
+        phase["name"], 5_000
+    )
     left = min(phase["ends_in_milliseconds"], length)
     row = Table.grid(padding=(0, 1))
     text = f"height {deciding['height']}  task {deciding['name']}  phase {phase['name']}  {left / 1000:4.1f} s left"

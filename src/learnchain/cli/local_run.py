@@ -104,9 +104,7 @@ class LocalRun:
             time.sleep(POLL_SECONDS)
         raise Unavailable(f"no node answered within {START_SECONDS:.0f} s; see the logs in {self.wanted.directory}")
 
-    def _post(
-        self, observer: Observer, snapshot: Snapshot, tables: Iterable[dict[str, Any]], display: Display
-    ) -> None:
+    def _post(self, observer: Observer, snapshot: Snapshot, tables: Iterable[dict[str, Any]], display: Display) -> None:
         leader = snapshot.leader
         observer.base_height = 0 if leader is None else leader.height
         poster = NodeClient(observer.clients[0].url, 60.0)
@@ -214,7 +212,7 @@ def is_free(port: int) -> bool:
 
 
 def with_free_ports(network: "LocalNetwork", rpc_port: int | None) -> "LocalNetwork":
-    """Give a network that is continued other ports where its own are taken by now, or where another one is asked for."""
+    """Give a continued network other ports where its own are taken by now, or where another one is asked for."""
     from learnchain.node.settings import load_settings
 
     settings = [load_settings(path) for path in network.settings]

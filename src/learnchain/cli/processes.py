@@ -145,10 +145,12 @@ class NodeProcesses:
         listing = self.directory / LIST_NAME
         if not listing.is_file():
             return
+        left: list[int] = []
         try:
             left = [int(key) for key, path in json.loads(listing.read_text()).items() if _runs(int(key), path)]
         except (ValueError, AttributeError, TypeError):
-            left = []
+            # A list that was cut short names nobody: the nodes' own stores still refuse a second owner.
+            return
         for each in left:
             _signal(each, signal.SIGTERM)
         limit = time.monotonic() + GRACE_SECONDS

@@ -69,7 +69,7 @@ def _result(url: str, raw: bytes) -> Any:
 
 
 def client_for(rpc: str | None, directory: Path, node: int = 0) -> NodeClient:
-    """Return the client of the node that the options name: an address, a local network's node, or a node's directory."""
+    """Return the client of the node that the options name: by address, local network, or directory of a node."""
     if rpc is not None:
         if not rpc.startswith(("http://", "https://")):
             raise Rejected(RejectionReason.ARGUMENT_INVALID, f"--rpc {rpc!r} is no http address")

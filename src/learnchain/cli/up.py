@@ -3,7 +3,6 @@
 import signal
 import sys
 import time
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +18,7 @@ DEFAULT_TASKS = ["digits"]
 
 
 def up(
+    *,
     consensus: Annotated[str, typer.Option(help="The protocol that decides who wins a block.")] = "dlbc",
     miners: Annotated[int, typer.Option(help="How many miners compete, 1 to 16 (new networks).")] = 3,
     task: Annotated[
@@ -35,7 +35,7 @@ def up(
     ] = 180.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Run a whole network on this machine: a publisher pays, miners train, all nodes verify; continue an existing one."""
+    """Run a whole network here: a publisher pays, miners train, all nodes verify; an existing one is continued."""
     started_seconds = time.monotonic()
 
     def work() -> dict[str, Any]:
@@ -60,7 +60,9 @@ def _run(run: Any, as_json: bool) -> dict[str, Any]:
     console = Console(file=sys.stderr if as_json else sys.stdout, highlight=False)
     try:
         network = run.network()
-        header = f"RPC http://127.0.0.1:{network.rpc_ports[0]}   consensus {network.consensus}   data {network.directory}"
+        header = (
+            f"RPC http://127.0.0.1:{network.rpc_ports[0]}   consensus {network.consensus}   data {network.directory}"
+        )
         for line in _introduction(network):
             console.print(line, markup=False, soft_wrap=True)
         live = console.is_terminal and not as_json
@@ -107,5 +109,3 @@ def _show(data: dict[str, Any]) -> None:
     if "conserved" in data["supply"]:
         console.print(f"every coin accounted for: {'yes' if data['supply']['conserved'] else 'NO'}")
     console.print("continue this network with the same command; look around with `learnchain chain show`")
-
-

@@ -1,0 +1,65 @@
+"""`learnchain bench`: figures that are always taken beside their anchor, in one run."""
+
+import importlib
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from learnchain.cli.answers import JsonOption, answer, page
+from learnchain.primitives.rejection import Rejected, RejectionReason
+
+REGISTERS = ("learnchain.learning.benchmarks",)
+"""Modules with a `BENCHMARKS` table; a room that measures itself is one more name here."""
+
+Benchmark = Callable[[], dict[str, Any]]
+
+
+def bench(
+    name: Annotated[str, typer.Argument(metavar="list|NAME", help="`list`, a benchmark's name, or `all`.")] = "list",
+    as_json: JsonOption = False,
+) -> None:
+    """List the benchmarks, or run one (about a minute each): every figure stands beside its anchor."""
+    if name == "list":
+        answer(as_json, _listed, _show_list)
+    else:
+        answer(as_json, lambda: _measured(name), _show)
+
+
+def _registered() -> dict[str, Benchmark]:
+    found: dict[str, Benchmark] = {}
+    for each in REGISTERS:
+        found.update(importlib.import_module(each).BENCHMARKS)
+    return found
+
+
+def _listed() -> dict[str, Any]:
+    described = [{"name": key, "what": (each.__doc__ or "").strip()} for key, each in sorted(_registered().items())]
+    return {"benchmarks": described}
+
+
+def _measured(name: str) -> dict[str, Any]:
+    known = _registered()
+    if name == "all":
+        return {"results": [known[each]() for each in sorted(known)]}
+    if name not in known:
+        detail = f"there is no benchmark {name!r}; known: {', '.join(sorted(known))}"
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
+    return {"results": [known[name]()]}
+
+
+def _show_list(data: dict[str, Any]) -> None:
+    for each in data["benchmarks"]:
+        page().print(f"{each['name']:<14}{each['what']}", markup=False, soft_wrap=True)
+
+
+def _show(data: dict[str, Any]) -> None:
+    table = Table(box=None, header_style="bold")
+    for title in ("benchmark", "what", "value", "unit", "ratio", "against"):
+        table.add_column(title)
+    for result in data["results"]:
+        for each in result["figures"]:
+            name = f"{result['name']} (synthetic)" if result.get("synthetic") else result["name"]
+            table.add_row(name, each["what"], str(each["value"]), each["unit"], str(each["ratio"]), each["against"])
+    page().print(table)

@@ -1,0 +1,110 @@
+"""`learnchain chain`: look at blocks, and check a whole store again from genesis."""
+
+import asyncio
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from learnchain.cli.answers import LOCAL_DIRECTORY, DataDirectoryOption, JsonOption, RpcOption, answer, page
+from learnchain.cli.rpc import NodeClient, client_for, layout_of
+from learnchain.primitives.rejection import Rejected, RejectionReason
+
+application = typer.Typer(help="Look at the chain and verify it.", no_args_is_help=True)
+
+
+@application.command("show")
+def show(
+    height: Annotated[int | None, typer.Argument(help="A height; without one, the last blocks.")] = None,
+    rpc: RpcOption = None,
+    data_dir: DataDirectoryOption = LOCAL_DIRECTORY,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the last blocks of the head's branch, or everything about one."""
+    answer(as_json, lambda: _blocks(client_for(rpc, data_dir), height), _show)
+
+
+@application.command("verify")
+def verify(
+    data_dir: DataDirectoryOption = LOCAL_DIRECTORY,
+    node: Annotated[int, typer.Option(min=0, help="Which node's store, in a local network.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Check every block of a store again: release, selection, exact count, watermark, signature, money, escrow.
+
+    Stop the node first: one process owns a store.
+    """
+    answer(as_json, lambda: asyncio.run(_verified(data_dir, node, as_json)), _show_checks)
+
+
+def _blocks(client: NodeClient, height: int | None) -> dict[str, Any]:
+    network = client.call("learn_network")
+    head = client.call("learn_status")["head"]
+    if height is not None:
+        return {"network": network, "head": head, "blocks": [client.call("learn_block", height)]}
+    return {"network": network, "head": head, "blocks": client.call("learn_blocks") if head["height"] else []}
+
+
+async def _verified(directory: Path, index: int, quiet: bool) -> dict[str, Any]:
+    # Loaded when needed: checking a chain loads torch and the execution engine.
+    from learnchain.node.clock import SystemClock
+    from learnchain.node.genesis import load_genesis
+    from learnchain.node.verification import Verifier
+
+    place = directory / f"node-{index}" if layout_of(directory) else directory
+    genesis = directory / "genesis.json"
+    if not (place / "chain").is_dir():
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{place} holds no chain; point --data-dir at one")
+    loaded = load_genesis(genesis)
+    total = _height(place / "chain", loaded.state())
+    checks: list[dict[str, Any]] = []
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
+        bar = progress.add_task("verifying", total=total)
+        async for check in Verifier(place, loaded, SystemClock()).run():
+            progress.update(bar, completed=check.height, description=f"block {check.height}")
+            checks.append({**dataclasses.asdict(check), "passed": check.passed})
+    failed = next((each for each in checks if not each["passed"]), None)
+    if failed is not None:
+        text = failed["reason"]
+        reason = RejectionReason(text) if text in set(RejectionReason) else RejectionReason.VERDICT_WRONG
+        raise Rejected(reason, f"block {failed['height']} ({failed['block_hash'][:16]}) does not stand: {text}")
+    return {"blocks": checks, "height": total, "verified": len(checks) == total}
+
+
+def _height(store_path: Path, genesis: Any) -> int:
+    from learnchain.node.storage.archive import Archive
+    from learnchain.node.storage.lmdb_store import LmdbStore
+
+    store = LmdbStore(store_path)
+    try:
+        return Archive(store, genesis).head().height
+    finally:
+        store.close()
+
+
+def _show(data: dict[str, Any]) -> None:
+    from learnchain.cli.display import block_line
+
+    console = page()
+    head, network = data["head"], data["network"]
+    console.print(
+        f"{network['consensus']}, genesis {network['genesis'][:16]}, head {head['height']} {head['hash'][:16]}"
+    )
+    if len(data["blocks"]) == 1:
+        for key, value in data["blocks"][0].items():
+            console.print(f"{key:<18}{value}", soft_wrap=True)
+        return
+    for view in data["blocks"]:
+        console.print(block_line(view), markup=False, soft_wrap=True)
+
+
+def _show_checks(data: dict[str, Any]) -> None:
+    console = page()
+    for each in data["blocks"]:
+        kind = f"{each['correct']}/{each['total']} counted again" if each["trained"] else "empty"
+        console.print(f"block {each['height']:>5}  {kind:<26} {len(each['checks']):>2} checks  {each['seconds']:.2f} s")
+    console.print(f"verified {len(data['blocks'])} of {data['height']} blocks")

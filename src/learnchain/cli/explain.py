@@ -1,0 +1,116 @@
+"""`learnchain explain`: from an equation of a paper to the line of code that carries it out, and a number."""
+
+import importlib
+import importlib.util
+import inspect
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from learnchain.cli.answers import JsonOption, answer, page
+from learnchain.primitives.citation import Citation, citations
+from learnchain.primitives.rejection import Rejected, RejectionReason
+
+LATE_MODULES = ("learnchain.learning.watermark",)
+"""Where equations live that need torch: loaded only when an engine's own module has not the number."""
+_REPOSITORY = Path(__file__).resolve().parents[3]
+
+
+def explain(
+    engine: Annotated[str, typer.Argument(metavar="ENGINE", help="An engine, such as dlbc.")],
+    number: Annotated[
+        int | None, typer.Argument(metavar="NUMBER", help="Of the equation; without one, list all.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print an equation's formula, the function that carries it out, a vector, and the readings that concern it."""
+    answer(as_json, lambda: _explained(engine, number), _show)
+
+
+def _explained(engine: str, number: int | None) -> dict[str, Any]:
+    if not engine.isidentifier() or importlib.util.find_spec(f"learnchain.rules.{engine}") is None:
+        known = ", ".join(sorted(each.name for each in (_REPOSITORY / "src/learnchain/rules").glob("*/")))
+        detail = f"there is no engine {engine!r}" + (f"; known: {known}" if known else "; try dlbc")
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
+    importlib.import_module(f"learnchain.rules.{engine}.equations")
+    found = _cited(engine)
+    if number is None or number not in {each.number for each in found}:
+        for name in LATE_MODULES:
+            importlib.import_module(name)
+        found = _cited(engine)
+    chosen = [each for each in found if number is None or each.number == number]
+    if not chosen:
+        numbers = ", ".join(str(each.number) for each in found)
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{engine} has no equation {number}; it has {numbers}")
+    return {"engine": engine, "equations": [_explanation(each) for each in chosen]}
+
+
+def _cited(engine: str) -> list[Citation]:
+    return [each for each in citations() if each.paper == engine and each.kind == "equation"]
+
+
+def _explanation(citation: Citation) -> dict[str, Any]:
+    function = inspect.unwrap(getattr(importlib.import_module(citation.module), citation.function))
+    file, (_, line) = inspect.getsourcefile(function) or "", inspect.getsourcelines(function)
+    docstring = inspect.getdoc(function) or ""
+    return {
+        "number": citation.number,
+        "formula": citation.formula,
+        "function": f"{citation.module}.{citation.function}",
+        "signature": f"{citation.function}{inspect.signature(function)}",
+        "source": f"{_shown(Path(file))}:{line}",
+        "docstring": docstring,
+        "vector": _vector(citation),
+        "readings": _readings(citation, docstring),
+    }
+
+
+def _shown(path: Path) -> str:
+    return str(path.relative_to(_REPOSITORY)) if path.is_relative_to(_REPOSITORY) else str(path)
+
+
+def _vector(citation: Citation) -> dict[str, Any] | None:
+    """Return the first case of the equation's vector; an installed package carries no vectors."""
+    path = _REPOSITORY / "vectors" / citation.paper / "equations" / f"{citation.number}.json"
+    if not path.is_file():
+        return None
+    content = json.loads(path.read_text())
+    case = content["cases"][0]
+    return {"file": _shown(path), "cases": len(content["cases"]), "input": case["input"], "expected": case["expected"]}
+
+
+def _readings(citation: Citation, docstring: str) -> list[dict[str, str]]:
+    name = f"learnchain.rules.{citation.paper}.readings"
+    if importlib.util.find_spec(name) is None:
+        return []
+    prefix = citation.paper.upper()
+    named = {f"{prefix}-{each}" for each in re.findall(r"\bR\d+", docstring)}
+    # "Equations 5,7", "Eq. 1 and 5", "Eq. 2-3": the number as a word after the name of the thing.
+    mentions = re.compile(rf"\bEq(?:uations?|\.)[^.;]*?\b{citation.number}\b")
+    found: list[dict[str, str]] = []
+    for each in importlib.import_module(name).READINGS:
+        if each.identifier in named or mentions.search(f"{each.paper_says} {each.we_do}"):
+            texts = {"identifier": each.identifier, "paper_says": each.paper_says, "we_do": each.we_do}
+            found.append({**texts, "because": each.because, "vector": each.vector})
+    return found
+
+
+def _show(data: dict[str, Any]) -> None:
+    console = page()
+    for each in data["equations"]:
+        console.print(f"[bold]{data['engine']} equation {each['number']}[/]")
+        console.print(f"  {each['formula']}", markup=False, soft_wrap=True)
+        console.print(f"  {each['source']}  {each['signature']}", markup=False, soft_wrap=True)
+        for line in each["docstring"].splitlines():
+            console.print(f"  {line}", markup=False, soft_wrap=True)
+        vector = each["vector"]
+        if vector is not None:
+            given = ", ".join(f"{key} = {value}" for key, value in vector["input"].items())
+            result = ", ".join(str(value) for value in vector["expected"].values())
+            console.print(f"  {vector['file']}: {given} -> {result}", markup=False, soft_wrap=True)
+        for reading in each["readings"]:
+            console.print(f"  [bold]{reading['identifier']}[/] {escape(reading['we_do'])}", soft_wrap=True)

@@ -1,0 +1,91 @@
+"""`learnchain model`: take home what was trained."""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import Progress
+
+from learnchain.cli.answers import LOCAL_DIRECTORY, DataDirectoryOption, JsonOption, RpcOption, answer, page
+from learnchain.cli.rpc import NodeClient, client_for
+from learnchain.primitives.rejection import Rejected, RejectionReason
+
+application = typer.Typer(help="Download trained models.", no_args_is_help=True)
+
+MAXIMUM_MODEL_BYTES = 16 << 30
+
+
+@application.command("download")
+def download(
+    which: Annotated[str, typer.Argument(metavar="HEIGHT|CID", help="A block's height, or a model's CID.")],
+    out: Annotated[Path, typer.Option(help="The file to write (safetensors); an existing one is not overwritten.")],
+    rpc: RpcOption = None,
+    data_dir: DataDirectoryOption = LOCAL_DIRECTORY,
+    as_json: JsonOption = False,
+) -> None:
+    """Download a model in chunks; the file appears only if its bytes hash to the CID that the block names."""
+    answer(as_json, lambda: _download(client_for(rpc, data_dir), which, out, as_json), _show)
+
+
+def _download(client: NodeClient, which: str, out: Path, quiet: bool) -> dict[str, Any]:
+    if out.exists():
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{out} exists; choose another --out")
+    name, facts = _named(client, which)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    handle, partial = tempfile.mkstemp(dir=out.parent, prefix=out.name, suffix=".partial")
+    try:
+        with os.fdopen(handle, "wb") as file, Progress(disable=quiet, transient=True) as progress:
+            size_bytes = _written(client, name, file.write, progress)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(partial).replace(out)
+    finally:
+        Path(partial).unlink(missing_ok=True)
+    return {"file": str(out), "size_bytes": size_bytes, "cid": name, **facts}
+
+
+def _named(client: NodeClient, which: str) -> tuple[str, dict[str, Any]]:
+    if not which.isdecimal():
+        return which, {}
+    view = client.call("learn_block", int(which))
+    if not view["trained"]:
+        detail = f"block {which} is empty (no {view['missed']} in time): it carries no model"
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
+    facts = {key: view[key] for key in ("height", "task", "winner", "accuracy")}
+    return view["model"], facts
+
+
+def _written(client: NodeClient, name: str, write: Any, progress: Progress) -> int:
+    """Write the chunks and hash them on the way; refuse what is not the named content."""
+    from learnchain.primitives.content_id import cid_from_text, cid_text
+    from learnchain.primitives.unixfs import UNIXFS_V1_2025, FileBuilder
+
+    cid = cid_from_text(name)
+    builder, pending, received = FileBuilder(), b"", 0
+    task = progress.add_task("downloading", total=None)
+    while True:
+        answered = client.call("learn_blob", name, received)
+        chunk, size = bytes.fromhex(answered["data"]), int(answered["size"])
+        if size > MAXIMUM_MODEL_BYTES:
+            raise Rejected(RejectionReason.TOO_LARGE, f"the node names {size} bytes")
+        write(chunk)
+        received += len(chunk)
+        progress.update(task, total=size, completed=received)
+        pending += chunk
+        while len(pending) >= UNIXFS_V1_2025.leaf_bytes:
+            builder.add(pending[: UNIXFS_V1_2025.leaf_bytes])
+            pending = pending[UNIXFS_V1_2025.leaf_bytes :]
+        if not chunk or received >= size:
+            break
+    if pending:
+        builder.add(pending)
+    builder.finish()
+    if builder.root.cid != cid:
+        raise Rejected(RejectionReason.WRONG_HASH, f"the node sent {cid_text(builder.root.cid)} instead of {name}")
+    return received
+
+
+def _show(data: dict[str, Any]) -> None:
+    page().print(f"{data['file']}: {data['size_bytes']:,} bytes, verified as {data['cid']}", soft_wrap=True)

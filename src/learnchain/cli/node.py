@@ -1,0 +1,129 @@
+"""`learnchain node` and `learnchain miner`: run one node, or set one up to join an existing network."""
+
+import asyncio
+import dataclasses
+import logging
+import shutil
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from learnchain.cli.answers import JsonOption, answer, page
+from learnchain.primitives.rejection import Rejected, RejectionReason
+
+if TYPE_CHECKING:
+    from learnchain.node.settings import NodeSettings
+
+application = typer.Typer(help="Run one node, or set one up.", no_args_is_help=True)
+
+SETTINGS_NAME = "settings.json"
+SettingsArgument = Annotated[Path, typer.Argument(metavar="SETTINGS", help="A settings file, or its directory.")]
+
+
+@application.command("run")
+def run_node(settings: SettingsArgument, as_json: JsonOption = False) -> None:
+    """Run a node in this process until SIGINT or SIGTERM; its log goes to standard error."""
+    answer(as_json, lambda: _serve(_loaded(settings)), _show_end)
+
+
+def miner(settings: SettingsArgument, as_json: JsonOption = False) -> None:
+    """Run a node with mining on, whatever its settings file says."""
+    answer(as_json, lambda: _serve(dataclasses.replace(_loaded(settings), is_miner=True)), _show_end)
+
+
+@application.command("init")
+def init(
+    directory: Annotated[Path, typer.Argument(help="Where the node shall keep its data; must not hold a node yet.")],
+    *,
+    genesis: Annotated[Path, typer.Option(help="The network's genesis.json.")],
+    wallet: Annotated[Path, typer.Option(help="A keystore (.json, opened with LEARNCHAIN_PASSWORD) or a key file.")],
+    peer: Annotated[list[str] | None, typer.Option(help="HOST:PORT of a node of the network; repeatable.")] = None,
+    listen_port: Annotated[int, typer.Option(min=0, max=65_535, help="Port for peers; 0 takes a free one.")] = 0,
+    rpc_port: Annotated[int, typer.Option(min=0, max=65_535, help="Port for JSON-RPC; 0 means none.")] = 0,
+    mine: Annotated[bool, typer.Option("--mine", help="Train and compete for blocks.")] = False,
+    publish: Annotated[bool, typer.Option("--publish", help="Release keys and test sets of own tasks.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Set up a node that joins an existing network: genesis file, peers and wallet are checked before writing."""
+
+    def work() -> dict[str, Any]:
+        from learnchain.node.settings import NodeSettings
+
+        place = directory.resolve()
+        made = NodeSettings(
+            name=place.name,
+            genesis=str(place / "genesis.json"),
+            data_directory=str(place),
+            wallet=str(wallet.resolve()),
+            listen_port=listen_port,
+            peers=tuple(_checked_peer(each) for each in peer or ()),
+            is_miner=mine,
+            is_publisher=publish,
+            rpc_port=rpc_port,
+        )
+        return _initialised(made, genesis)
+
+    answer(as_json, work, _show_init)
+
+
+def _initialised(made: "NodeSettings", genesis: Path) -> dict[str, Any]:
+    from learnchain.node.genesis import load_genesis
+
+    place = Path(made.data_directory)
+    if (place / SETTINGS_NAME).exists():
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{place} holds a node already; run it, or choose another")
+    network = load_genesis(genesis)
+    if not Path(made.wallet).is_file():
+        detail = f"{made.wallet} is no wallet; `learnchain wallet new --out FILE` makes one"
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
+    place.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(genesis, made.genesis)
+    made.save(place / SETTINGS_NAME)
+    return {
+        "settings": str(place / SETTINGS_NAME),
+        "genesis": network.hash.hex(),
+        "consensus": network.rules.name,
+        "peers": list(made.peers),
+        "next": f"learnchain node run {place}",
+    }
+
+
+def _checked_peer(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65_536:
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, f"--peer {text!r} is not HOST:PORT")
+    return text
+
+
+def _loaded(path: Path) -> "NodeSettings":
+    from learnchain.node.settings import load_settings
+
+    return load_settings(path / SETTINGS_NAME if path.is_dir() else path)
+
+
+def _serve(settings: "NodeSettings") -> dict[str, Any]:
+    from learnchain.node.service import NodeService
+
+    logging.basicConfig(
+        level=settings.log_level.upper(), format=f"%(asctime)s {settings.name} %(levelname)s %(name)s: %(message)s"
+    )
+
+    async def serve() -> None:
+        service = NodeService(settings)
+        loop = asyncio.get_running_loop()
+        for each in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(each, service.stop)
+        await service.run()
+
+    asyncio.run(serve())
+    return {"name": settings.name, "stopped": True}
+
+
+def _show_end(data: dict[str, Any]) -> None:
+    page().print(f"{data['name']} has stopped")
+
+
+def _show_init(data: dict[str, Any]) -> None:
+    page().print(f"settings {data['settings']}\ngenesis  {data['genesis']}\nnext     {data['next']}", soft_wrap=True)

@@ -1,0 +1,215 @@
+"""`learnchain wallet`: keys of one's own: made, listed, used to send, and taken elsewhere."""
+
+import os
+import secrets
+import sys
+from decimal import Decimal, InvalidOperation
+from getpass import getpass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from learnchain.cli.answers import LOCAL_DIRECTORY, DataDirectoryOption, JsonOption, RpcOption, answer, ether, page
+from learnchain.cli.rpc import NodeClient, client_for, layout_of
+from learnchain.primitives.rejection import Rejected, RejectionReason
+
+if TYPE_CHECKING:
+    from learnchain.node.wallet import Wallet
+
+application = typer.Typer(help="Make and use keys.", no_args_is_help=True)
+
+PASSWORD_VARIABLE = "LEARNCHAIN_PASSWORD"
+KEYSTORE_DIRECTORY = Path(".learnchain/wallets")
+TRANSFER_GAS = 21_000
+_WEI_PER_ETHER = 10**18
+
+WalletArgument = Annotated[Path, typer.Argument(metavar="WALLET", help="A keystore (.json) or a node's wallet.key.")]
+
+
+@application.command("new")
+def new(
+    out: Annotated[Path, typer.Option(help="The keystore to write; never overwritten.")] = KEYSTORE_DIRECTORY
+    / "wallet.json",
+    as_json: JsonOption = False,
+) -> None:
+    """Make a key, show its mnemonic once, and keep it in an encrypted keystore."""
+    answer(as_json, lambda: _new(out), _show_new)
+
+
+@application.command("list")
+def list_wallets(
+    directory: Annotated[Path, typer.Option(help="Where keystores lie.", file_okay=False)] = KEYSTORE_DIRECTORY,
+    data_dir: DataDirectoryOption = LOCAL_DIRECTORY,
+    as_json: JsonOption = False,
+) -> None:
+    """List the keystores of a directory and the accounts of the local network."""
+    answer(as_json, lambda: _listed(directory, data_dir), _show_list)
+
+
+@application.command("balance")
+def balance(
+    who: Annotated[str, typer.Argument(metavar="ADDRESS|WALLET", help="An address, or a wallet file.")],
+    rpc: RpcOption = None,
+    data_dir: DataDirectoryOption = LOCAL_DIRECTORY,
+    as_json: JsonOption = False,
+) -> None:
+    """Show an account's coins at the head."""
+
+    def work() -> dict[str, Any]:
+        address = _address_of(who)
+        wei = int(client_for(rpc, data_dir).call("eth_getBalance", address, "latest"), 16)
+        return {"address": address, "balance_wei": wei}
+
+    answer(as_json, work, lambda data: page().print(f"{data['address']}  {ether(data['balance_wei'])} ether"))
+
+
+@application.command("send")
+def send(
+    wallet: WalletArgument,
+    to: Annotated[str, typer.Option(help="The recipient's address.")],
+    amount: Annotated[str, typer.Option("--ether", help="How much, in ether; a decimal number.")],
+    rpc: RpcOption = None,
+    data_dir: DataDirectoryOption = LOCAL_DIRECTORY,
+    as_json: JsonOption = False,
+) -> None:
+    """Sign a transfer here and hand it to a node; it is carried out by the next block."""
+    answer(as_json, lambda: _sent(client_for(rpc, data_dir), wallet, to, amount), _show_sent)
+
+
+@application.command("export")
+def export(wallet: WalletArgument, as_json: JsonOption = False) -> None:
+    """Print the private key of a wallet, for another program; whoever reads it owns the coins."""
+
+    def work() -> dict[str, Any]:
+        opened = _opened(wallet)
+        return {"address": "0x" + opened.address.hex(), "private_key": "0x" + opened.private_key.hex()}
+
+    answer(as_json, work, lambda data: page().print(f"{data['address']}\n{data['private_key']}", soft_wrap=True))
+
+
+def _new(out: Path) -> dict[str, Any]:
+    from learnchain.node.wallet import ENTROPY_BYTES, new_mnemonic, save_keystore, wallet_from_mnemonic
+
+    if out.exists():
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{out} exists; a key is never overwritten, choose --out")
+    password = _password(f"password for {out}", twice=True)
+    mnemonic = new_mnemonic(secrets.token_bytes(ENTROPY_BYTES))
+    made = wallet_from_mnemonic(mnemonic)
+    save_keystore(made, out, password)
+    return {"address": "0x" + made.address.hex(), "keystore": str(out), "mnemonic": mnemonic}
+
+
+def _listed(directory: Path, data_directory: Path) -> dict[str, Any]:
+    import json
+
+    keystores: list[dict[str, Any]] = []
+    for path in sorted(directory.glob("*.json")) if directory.is_dir() else ():
+        try:
+            address = "0x" + str(json.loads(path.read_text())["address"]).removeprefix("0x")
+        except (ValueError, KeyError, TypeError):
+            # Other files may lie there; a list of wallets is no place to fail on them.
+            continue
+        keystores.append({"file": str(path), "address": address})
+    return {"keystores": keystores, "local_network": layout_of(data_directory).get("accounts", [])}
+
+
+def _sent(client: NodeClient, path: Path, to: str, amount: str) -> dict[str, Any]:
+    recipient, value_wei = _checked_address(to), _wei(amount)
+    wallet = _opened(path)
+    sender = "0x" + wallet.address.hex()
+    fee_wei = 2 * int(client.call("eth_gasPrice"), 16)
+    balance_wei = int(client.call("eth_getBalance", sender, "latest"), 16)
+    if balance_wei < value_wei + TRANSFER_GAS * fee_wei:
+        detail = f"{sender} has {ether(balance_wei)} ether: too little for {amount} and the fee"
+        raise Rejected(RejectionReason.TRANSACTION_INVALID, detail)
+    gas = int(client.call("eth_estimateGas", {"from": sender, "to": recipient, "value": hex(value_wei)}), 16)
+    raw = wallet.sign_transaction(
+        {
+            "chainId": int(client.call("eth_chainId"), 16),
+            "nonce": int(client.call("eth_getTransactionCount", sender, "pending"), 16),
+            "to": recipient,
+            "value": value_wei,
+            "gas": gas,
+            "maxFeePerGas": fee_wei,
+            "maxPriorityFeePerGas": 0,
+        }
+    )
+    sent = client.call("eth_sendRawTransaction", "0x" + raw.hex())
+    return {"transaction": sent, "from": sender, "to": recipient, "value_wei": value_wei}
+
+
+def _opened(path: Path) -> "Wallet":
+    from learnchain.node.service import load_wallet
+    from learnchain.node.wallet import load_keystore
+
+    if path.suffix == ".json" and path.is_file():
+        return load_keystore(path, _password(f"password for {path}"))
+    return load_wallet(path)
+
+
+def _password(question: str, twice: bool = False) -> str:
+    """Return the password from the environment, or ask a person; a program is never asked."""
+    given = os.environ.get(PASSWORD_VARIABLE)
+    if given is not None:
+        return given
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, f"set {PASSWORD_VARIABLE}: there is no terminal to ask on")
+    first = getpass(f"{question}: ", stream=sys.stderr)
+    if twice and getpass("again: ", stream=sys.stderr) != first:
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, "the two passwords differ")
+    return first
+
+
+def _address_of(who: str) -> str:
+    path = Path(who)
+    if not path.is_file():
+        return _checked_address(who)
+    if path.suffix == ".json":
+        import json
+
+        try:
+            return _checked_address("0x" + str(json.loads(path.read_text())["address"]).removeprefix("0x"))
+        except (ValueError, KeyError, TypeError) as error:
+            raise Rejected(RejectionReason.MALFORMED, f"{path} is no keystore") from error
+    return "0x" + _opened(path).address.hex()
+
+
+def _checked_address(text: str) -> str:
+    digits = text.removeprefix("0x").lower()
+    if len(digits) != 40 or any(each not in "0123456789abcdef" for each in digits):
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{text!r} is no address and no file")
+    return "0x" + digits
+
+
+def _wei(amount: str) -> int:
+    try:
+        scaled = Decimal(amount) * _WEI_PER_ETHER
+        if not scaled.is_finite() or scaled <= 0 or scaled != scaled.to_integral_value():
+            raise InvalidOperation
+    except InvalidOperation as error:
+        detail = f"--ether {amount!r} is no positive decimal number with at most 18 places"
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, detail) from error
+    return int(scaled)
+
+
+def _show_new(data: dict[str, Any]) -> None:
+    console = page()
+    console.print(
+        f"address   {data['address']}\nkeystore  {data['keystore']}\nmnemonic  {data['mnemonic']}", soft_wrap=True
+    )
+    console.print("Write the words down now: they are shown only once, and they are the only way back to the key.")
+
+
+def _show_list(data: dict[str, Any]) -> None:
+    console = page()
+    for each in data["keystores"]:
+        console.print(f"{each['address']}  {each['file']}", soft_wrap=True)
+    for index, each in enumerate(data["local_network"]):
+        console.print(f"{each}  account {index} of the local network", soft_wrap=True)
+
+
+def _show_sent(data: dict[str, Any]) -> None:
+    page().print(
+        f"sent {ether(data['value_wei'])} ether to {data['to']}\ntransaction {data['transaction']}", soft_wrap=True
+    )

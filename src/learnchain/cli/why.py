@@ -1,0 +1,119 @@
+"""`learnchain why`: what a node decided, and on which numbers."""
+
+from typing import Annotated, Any
+
+import typer
+
+from learnchain.cli.answers import LOCAL_DIRECTORY, DataDirectoryOption, JsonOption, RpcOption, answer, page
+from learnchain.cli.rpc import NodeClient, client_for
+
+application = typer.Typer(help="Ask a node why it decided as it did.", no_args_is_help=True)
+
+NodeOption = Annotated[int, typer.Option("--node", min=0, help="Which node to ask, in a local network.")]
+HeightArgument = Annotated[int, typer.Argument(metavar="HEIGHT", min=1, help="The block's height.")]
+
+
+@application.command("block")
+def why_block(
+    height: HeightArgument,
+    rpc: RpcOption = None,
+    data_dir: DataDirectoryOption = LOCAL_DIRECTORY,
+    node: NodeOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Say why a block is what it is: the score that selected its task, each candidate's fate, the node's steps."""
+    answer(as_json, lambda: _block(client_for(rpc, data_dir, node), height), _show)
+
+
+@application.command("reward")
+def why_reward(
+    height: HeightArgument,
+    rpc: RpcOption = None,
+    data_dir: DataDirectoryOption = LOCAL_DIRECTORY,
+    node: NodeOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Say who was paid what for a block: block reward, publisher's share, and the settlement of its task."""
+    answer(as_json, lambda: _reward(client_for(rpc, data_dir, node), height), _show)
+
+
+@application.command("idle")
+def why_idle(
+    rpc: RpcOption = None,
+    data_dir: DataDirectoryOption = LOCAL_DIRECTORY,
+    node: NodeOption = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what a miner is doing or waiting for at this moment, and what it did last."""
+    answer(as_json, lambda: _idle(client_for(rpc, data_dir, node)), _show)
+
+
+def _block(client: NodeClient, height: int) -> dict[str, Any]:
+    view = client.call("learn_block", height)
+    if view["trained"]:
+        reason = f"won by {view['winner']} with {view['accuracy']['correct']} of {view['accuracy']['total']}"
+    else:
+        reason = f"empty: no {view['missed']} came in time"
+    return {
+        "height": height,
+        "hash": view["hash"],
+        "because": reason,
+        "task": view["task"],
+        "score": view["score"],
+        "unselected": view["unselected"],
+        "candidates": view.get("verdict", []),
+        "decisions": client.call("learn_decisions", height),
+    }
+
+
+def _reward(client: NodeClient, height: int) -> dict[str, Any]:
+    view, network = client.call("learn_block", height), client.call("learn_network")
+    settled = [each for each in client.call("learn_tasks")["settled"] if each["height"] == height]
+    return {
+        "height": height,
+        "because": "a trained block mints the block reward" if view["trained"] else "an empty block mints nothing",
+        "block_reward_gwei": network["block_reward_gwei"] if view["trained"] else 0,
+        "payouts": view["payouts"],
+        "settlements": settled,
+        "formula": "publisher's share: Eq. 5, miner's share: Eq. 6 (`learnchain explain dlbc 5`)",
+    }
+
+
+def _idle(client: NodeClient) -> dict[str, Any]:
+    status, current = client.call("learn_status"), client.call("learn_round")
+    height = status["deciding"]["height"]
+    phase, mine = status["phase"], status["address"]
+    decisions = [*client.call("learn_decisions", height - 1), *client.call("learn_decisions", height)]
+    return {
+        "height": height,
+        "because": _doing(phase["name"], mine, current, status),
+        "phase": phase,
+        "task": status["deciding"]["name"],
+        "peers": status["peers"],
+        "training": status["training"],
+        "decisions": decisions,
+    }
+
+
+def _doing(phase: str, address: str, current: dict[str, Any], status: dict[str, Any]) -> str:
+    if not status["peers"]:
+        return "no peer is connected: nothing can be heard or won; check that other nodes run"
+    if not current["key_released"]:
+        return "the publisher has not released the key of the training data yet"
+    if address in current["commitments"]:
+        return "committed to a model; waiting for the test set and the verdict"
+    if phase == "training":
+        return "training, or about to: the commitment is due when the phase ends"
+    return "no commitment of this node at this height: its training came too late, or it does not mine"
+
+
+def _show(data: dict[str, Any]) -> None:
+    console = page()
+    for key, value in data.items():
+        if not isinstance(value, list):
+            console.print(f"{key:<18}{value}", markup=False, soft_wrap=True)
+            continue
+        console.print(f"{key:<18}{len(value)}")
+        for each in value:
+            text = "  ".join(f"{name}={part}" for name, part in each.items()) if isinstance(each, dict) else each
+            console.print(f"  {text}", markup=False, soft_wrap=True)
