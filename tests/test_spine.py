@@ -374,7 +374,7 @@ def test_resume_comes_back_to_the_same_head() -> None:
     play_empty(node, Deadline.KEY)
     play_height(node)
     kept = tuple((each.block, each.state) for each in node.actions if isinstance(each, StoreBlock))
-    state, actions = resume(node.builder.rules, node.builder.parameters, genesis, kept)
+    state, actions = resume(node.builder.rules, node.builder.parameters, genesis, kept, node.round.head)
     assert state.head == node.round.head
     assert state.parent == node.parent
     assert [type(each) for each in actions] == [MoveHead, OpenHeight]

@@ -34,6 +34,7 @@ from learnchain.primitives.block_checks import (
     check_opening,
     check_payload_links,
     check_release,
+    check_time,
 )
 from learnchain.primitives.block_tree import BlockRecord, BlockTree, heaviest, is_eligible, safe_block
 from learnchain.primitives.chain_state import ChainState, state_after, with_escrowed
@@ -75,6 +76,7 @@ from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailab
 from learnchain.primitives.selection import PostedTask, Selection
 from learnchain.rules.contract import Case, Rules
 
+Stored = tuple[tuple[AnyBlock, ChainState], ...]
 MAXIMUM_PENDING_BLOCKS = 64
 """Blocks that wait for measurements at one time; more are asked for again later."""
 
@@ -127,15 +129,20 @@ def begin(rules: Rules, parameters: ChainParameters, final: ChainState) -> tuple
 
 
 def resume(
-    rules: Rules, parameters: ChainParameters, final: ChainState, later: tuple[tuple[AnyBlock, ChainState], ...]
+    rules: Rules, parameters: ChainParameters, final: ChainState, later: Stored, head: Head
 ) -> tuple[Round, tuple[Action, ...]]:
-    """Open a round on what this node itself stored: blocks above the final state were checked before they were kept."""
+    """Open a round on what this node itself stored: blocks above the final state were checked before they were kept.
+
+    `head` is the stored head; its weight tells what lies below the final state.
+    """
     state, actions = begin(rules, parameters, final)
     tree = state.tree
     for block, after in sorted(later, key=lambda each: (each[1].height, each[1].block_hash)):
         if block.parent in tree and after.block_hash not in tree:
             tree = tree.with_block(block, after)
-    state, more, _ = on_head(replace(state, tree=tree), TreeGrew(final.end_milliseconds))
+    below = head.weight - tree.weight(head.block, rules.weigh) if head.block in tree else 0
+    start = replace(state, tree=tree, root_weight=below, head=replace(state.head, weight=below))
+    state, more, _ = on_head(start, TreeGrew(final.end_milliseconds))
     return state, more or actions
 
 
@@ -391,7 +398,7 @@ def on_block(state: Round, event: BlockReceived | DeadlineMissed) -> Step:
     selection = state.rules.select_task(parent, state.parameters)
     check_block(parent, selection, block, state.rules.payouts(selection, block, state.parameters), state.parameters)
     state.rules.check_header(parent, selection, block)
-    _check_time(state, block, event.at_milliseconds)
+    check_time(block, event.at_milliseconds, state.parameters)
     if isinstance(block, Block):
         winner = next(each for each in block.commitments if noun_hash(each) == block.verdict.winner)
         closed = min(block.release.released_milliseconds, selection.schedule.commitment_milliseconds)
@@ -471,15 +478,6 @@ def _on_missed_deadline(state: Round, event: DeadlineMissed) -> Step:
         return state, (), ()
     end = event.at_milliseconds - (event.at_milliseconds - earliest) % window
     return state, (ProposeEmptyBlock(state.selection, state.parent, event.missed, end),), ()
-
-
-def _check_time(state: Round, block: AnyBlock, at_milliseconds: int) -> None:
-    """Refuse a block from the future; the sender's clock is wrong or its deadline was not awaited."""
-    latest = at_milliseconds + state.parameters.clock_skew_milliseconds
-    if isinstance(block, EmptyBlock) and block.end_milliseconds > latest:
-        raise Rejected(RejectionReason.EMPTY_BLOCK_EARLY, "the height that the empty block ends is not over")
-    if isinstance(block, Block) and block.release.released_milliseconds > latest:
-        raise Rejected(RejectionReason.RELEASE_EARLY, "the release is dated in the future")
 
 
 # --- 9 fork choice -----------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from learnchain.testing.in_process_training import InProcessTraining
 from learnchain.testing.simulated_clock import run_simulated
 from learnchain.testing.simulated_nodes import SimulatedNodes
 
-DIGITS: dict[str, Any] = {**BUILT_IN["digits"], "model": {"preset": "mlp", "hidden": [32]}}
+DIGITS: dict[str, Any] = {**BUILT_IN["digits"], "required_accuracy": "0.5", "model": {"preset": "mlp", "hidden": [32]}}
 
 
 def run(directory: Path, scenario: Callable[[SimulatedNodes], Awaitable[None]], miners: int = 3) -> None:
@@ -61,7 +61,7 @@ def test_the_winner_is_paid_by_the_contract_exactly_once(tmp_path: Path) -> None
         state, settlement = settled[0]
         block = nodes.node(0).ports.archive.block(state.block_hash)
         assert isinstance(block, Block)
-        assert block.verdict.correct * 10 >= block.verdict.total * 9
+        assert block.verdict.correct * 2 >= block.verdict.total
         assert settlement.recipient == block.reveal.miner
         assert await contract_status(nodes, settlement.task_id) == settlement.outcome.code
         head = branch(nodes)[-1]
@@ -184,12 +184,14 @@ def test_a_false_claim_is_rejected_and_the_next_honest_one_wins(tmp_path: Path) 
         await nodes.start()
         liar = nodes.node(3).ports.wallet.address
         await nodes.until(lambda: nodes.node(0).ports.chain.round.head.height >= 3, 120)
+        assert isinstance(blocks(nodes)[0], Block)
         honest = {nodes.node(index).ports.chain.round.head.block for index in (0, 1, 2)}
         assert len(honest) == 1
         for block in blocks(nodes):
             assert isinstance(block, Block)
             assert block.proposer != liar
-            entry = next(each for each in block.verdict.entries if each.miner == liar)
-            assert (entry.outcome, entry.reason) == (Outcome.REJECTED, "claim_not_exact")
+        # From its second block on the liar sits on a branch of its own and competes no more.
+        entries = [each for each in blocks(nodes)[0].verdict.entries if each.miner == liar]
+        assert [(each.outcome, each.reason) for each in entries] == [(Outcome.REJECTED, "claim_not_exact")]
 
     run(tmp_path, scenario)

@@ -10,19 +10,20 @@ from learnchain.primitives.actions import Action
 from learnchain.primitives.chain_state import ChainState
 from learnchain.primitives.codec import Hash32
 from learnchain.primitives.events import BlockReceived, Committed, Event, KeyReleased, Released, Revealed
-from learnchain.primitives.messages import AnyBlock, Commitment, KeyRelease, ReleaseAnnouncement, Reveal
+from learnchain.primitives.hashing import noun_hash
+from learnchain.primitives.messages import AnyBlock, Commitment, Head, KeyRelease, ReleaseAnnouncement, Reveal
 from learnchain.primitives.parameters import ChainParameters
-from learnchain.primitives.rejection import Rejected, Unavailable
+from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.rules.contract import Rules
-from learnchain.spine import Round, advance, resume
+from learnchain.spine import Round, Stored, advance, resume
 
 logger = logging.getLogger(__name__)
 
 MAXIMUM_EARLY_EVENTS = 512
 """Messages that came before what they refer to; the oldest is forgotten first, its sender will repeat it."""
+MAXIMUM_REFUSED_BLOCKS = 1_024
 
 WireMessage = KeyRelease | Commitment | ReleaseAnnouncement | Reveal | AnyBlock
-Stored = tuple[tuple[AnyBlock, ChainState], ...]
 
 
 class Chain:
@@ -36,6 +37,7 @@ class Chain:
         self._round: Round | None = None
         self._early: OrderedDict[tuple[Hash32, int], Event] = OrderedDict()
         self._arrivals = 0
+        self._refused: OrderedDict[Hash32, str] = OrderedDict()
 
     @property
     def round(self) -> Round:
@@ -44,10 +46,10 @@ class Chain:
             raise Unavailable("the chain, before the node has started")
         return self._round
 
-    def start(self, final: ChainState, later: Stored, perform: Callable[[Action], None]) -> None:
+    def start(self, final: ChainState, later: Stored, head: Head, perform: Callable[[Action], None]) -> None:
         """Open the round on what this node stored and hand out the first actions."""
         self._perform = perform
-        self._round, actions = resume(self.rules, self.parameters, final, later)
+        self._round, actions = resume(self.rules, self.parameters, final, later, head)
         self._hand_out(actions)
 
     def feed(self, event: Event) -> None:
@@ -61,11 +63,25 @@ class Chain:
     def receive(self, message: WireMessage) -> None:
         """Feed a message from the wire, or keep it for later when what it refers to is missing."""
         event = self._event(message)
+        if isinstance(event, BlockReceived):
+            self._refuse_again(event.block)
         try:
             self.feed(event)
         except Unavailable:
             self._keep(event)
             raise
+
+    def remember_refusal(self, block_hash: Hash32, reason: str) -> None:
+        """Keep why a block failed its measurements, so that it is not measured again for every peer that sends it."""
+        self._refused[block_hash] = reason
+        while len(self._refused) > MAXIMUM_REFUSED_BLOCKS:
+            self._refused.popitem(last=False)
+
+    def _refuse_again(self, block: AnyBlock) -> None:
+        reason = self._refused.get(noun_hash(block))
+        if reason is not None:
+            known = RejectionReason(reason) if reason in set(RejectionReason) else RejectionReason.VERDICT_WRONG
+            raise Rejected(known, "this block failed its measurements before")
 
     def _event(self, message: WireMessage) -> Event:
         now = self._clock.now_milliseconds()

@@ -163,7 +163,7 @@ class Node:
         for training in (self._parts.trainer, self._parts.judge):
             if training is not None:
                 self.ports.tasks.start(training.start(), "start of a training process")
-        self.ports.chain.start(final, later, self._dispatcher.perform)
+        self.ports.chain.start(final, later, archive.head(), self._dispatcher.perform)
         await self.network.start(parse_address(each) for each in self._settings.peers)
         self.ports.tasks.start(self._synchroniser.run(), "synchronising")
 

@@ -129,6 +129,15 @@ def check_payload_links(parent: ChainState, facts: PayloadFacts, timestamp_secon
         raise Rejected(RejectionReason.WITHDRAWALS_WRONG, "withdrawals are not exactly the parent's payouts")
 
 
+def check_time(block: AnyBlock, at_milliseconds: int, parameters: ChainParameters) -> None:
+    """Refuse a block from the future; the sender's clock is wrong or its deadline was not awaited."""
+    latest = at_milliseconds + parameters.clock_skew_milliseconds
+    if isinstance(block, EmptyBlock) and block.end_milliseconds > latest:
+        raise Rejected(RejectionReason.EMPTY_BLOCK_EARLY, "the height that the empty block ends is not over")
+    if isinstance(block, Block) and block.release.released_milliseconds > latest:
+        raise Rejected(RejectionReason.RELEASE_EARLY, "the release is dated in the future")
+
+
 def _check_key(key: bytes, expected: Hash32, name: str) -> None:
     if key_hash(key) != expected:
         raise Rejected(RejectionReason.KEY_MISMATCH, f"the key of the {name} does not match its hash")

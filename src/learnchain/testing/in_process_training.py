@@ -18,7 +18,7 @@ from learnchain.learning.jobs import (
     WatermarkJob,
 )
 from learnchain.learning.model import load_weights, save_weights
-from learnchain.learning.train import TrainingPlan, Watcher, train
+from learnchain.learning.train import TrainingPlan, Watcher, configure_torch, train
 from learnchain.learning.watermark import check_watermark
 from learnchain.primitives.training_terms import Free, HyperParameters
 
@@ -27,6 +27,7 @@ class InProcessTraining:
     """Stand in for a training process; one epoch takes `epoch_seconds` of virtual time, at most `maximum_epochs`."""
 
     def __init__(self, epoch_seconds: float = 0.5, maximum_epochs: int = 8) -> None:
+        configure_torch()
         self._epoch_seconds = epoch_seconds
         self._maximum_epochs = maximum_epochs
 

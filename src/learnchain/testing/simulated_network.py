@@ -42,6 +42,12 @@ class SimulatedNetwork:
         self._transports[port] = SimulatedTransport(self, peer_id, port)
         return self._transports[port]
 
+    def reopened(self, transport: "SimulatedTransport") -> "SimulatedTransport":
+        """Return a new transport at the address of a closed one, as when its machine starts again."""
+        port = transport.address().port
+        self._transports[port] = SimulatedTransport(self, transport.peer_id, port)
+        return self._transports[port]
+
     def partition(self, *groups: set[bytes]) -> None:
         """Cut the network: bytes between different groups wait, dials time out; whoever is in no group is one more."""
         self._groups = {peer: number for number, group in enumerate(groups, 1) for peer in group}

@@ -76,7 +76,7 @@ class SimulatedNodes:
         """Start a node on whatever its stores hold."""
         place = self.places[index]
         if place.transport.closed:
-            place.transport = self.network.transport(place.transport.peer_id)
+            place.transport = self.network.reopened(place.transport)
         parts = Parts(
             clock=self.clock,
             transport=place.transport,

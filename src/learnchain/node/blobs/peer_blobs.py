@@ -36,6 +36,8 @@ LEAVES_UNDER_WAY = 3
 """Leaves that one source is asked for at a time."""
 HEDGE_SECONDS = 0.25
 """How long one source may stay silent before the next is asked as well."""
+STRAGGLER_SECONDS = 2.0
+"""How long a source that has nothing left to send waits before it is asked for what slower ones still owe."""
 _TREE_CHUNK_BYTES = 1024 * 1024
 _Answer = TypeVar("_Answer")
 
@@ -230,7 +232,9 @@ class PeerBlobs:
 
     async def _work(self, job: _Job, source: bytes, asked: set[int]) -> None:
         while source in job.sources:
-            # When every leaf is under way, ask for those of slower sources too: the last leaf waits for nobody.
+            if not job.todo:
+                # Every leaf is under way. After a while ask for those of slower sources too: the last waits for nobody.
+                await asyncio.sleep(STRAGGLER_SECONDS)
             index = job.todo.popleft() if job.todo else next((i for i in sorted(job.missing) if i not in asked), None)
             if index is None:
                 return

@@ -141,6 +141,7 @@ class FullNode:
     def refuse_block(self, action: RefuseBlock) -> None:
         """Say why a block that was waiting for measurements is not admitted."""
         logger.warning("block %s is refused: %s", action.block.hex()[:16], action.reason)
+        self._ports.chain.remember_refusal(action.block, action.reason)
         now = self._ports.clock.now_milliseconds()
         height = self._ports.chain.round.selection.height
         self._ports.decisions.note(now, height, "block refused", action.block.hex(), reason=action.reason)
