@@ -539,11 +539,22 @@ def test_a_task_that_nobody_finishes_is_settled(missed: Deadline, outcome: Money
 
 def test_an_expired_task_is_dropped_and_refundable() -> None:
     node = chain_of()
-    soon = node.parent.end_milliseconds // 1000 + 100
+    soon = node.round.selection.schedule.deadline(Deadline.BLOCK) // 1000 + 10
     play_height(node, Plan(posted=(sample_task("too late", deadline_seconds=soon),)))
     assert node.parent.ledger.locked_wei > 0
     play_height(node)
+    play_height(node)
     assert (node.parent.pool, node.parent.ledger.locked_wei) == ((), 0)
+
+
+def test_a_task_that_is_over_when_its_block_ends_is_refused() -> None:
+    node = chain_of()
+    over = node.round.selection.schedule.deadline(Deadline.BLOCK) // 1000
+    play_height(node, Plan(posted=(sample_task("over", deadline_seconds=over),)))
+    refused = [each for each in node.actions if isinstance(each, RefuseTask)]
+    # The escrow of a task that was not admitted is refused after it.
+    assert [each.reason for each in refused] == [RejectionReason.TASK_EXPIRED, RejectionReason.TASK_UNKNOWN]
+    assert (node.parent.incoming, node.parent.ledger.locked_wei) == ((), 0)
 
 
 def test_rewards_are_withdrawn_one_block_late() -> None:

@@ -170,6 +170,8 @@ def on_task(state: Round, event: TaskPosted) -> Step:
     known = state.tree.state(event.block)
     if task.task_id in {each.task.task_id for each in (*known.pool, *known.incoming)}:
         raise Rejected(RejectionReason.TASK_DUPLICATE, f"task {task.task_id.hex()[:16]} was posted before")
+    if task.deadline_seconds * 1000 <= known.end_milliseconds:
+        raise Rejected(RejectionReason.TASK_EXPIRED, f"task {task.task_id.hex()[:16]} is over before it is listed")
     state.rules.admit_task(task, event.posted.specification, state.parameters)
     unfunded = {**state.unfunded, (event.block, task.task_id): event.posted}
     return replace(state, unfunded=unfunded), (), ()

@@ -170,6 +170,31 @@ def test_a_late_node_syncs_and_agrees(tmp_path: Path) -> None:
     run(tmp_path, scenario)
 
 
+def test_three_tasks_are_trained_in_the_order_of_equation_four(tmp_path: Path) -> None:
+    small = {**DIGITS, "name": "small", "reward_ether": "1"}
+    rich = {**DIGITS, "name": "rich", "reward_ether": "4", "model": {"preset": "mlp", "hidden": [64]}}
+    heavy = {**DIGITS, "name": "heavy", "reward_ether": "1", "model": {"preset": "strided_cnn", "channels": [16, 32]}}
+
+    async def scenario(nodes: SimulatedNodes) -> None:
+        await nodes.start()
+        await nodes.until_height(1, 60)
+        for table in (heavy, small, rich):
+            await nodes.publish(table)
+        await nodes.until(lambda: len(nodes.node(0).ports.chain.round.selection.ranking) == 3, 60)
+        state = nodes.node(0).ports.chain.round
+        names = {each.task.task_id: each.specification.name for each in state.parent.pool}
+        promised = [names[task_id] for _, task_id in state.selection.ranking]
+        scores = [float(score) for score, _ in state.selection.ranking]
+        assert promised == ["rich", "small", "heavy"]
+        assert scores == sorted(scores)
+        first = state.selection.height
+        await nodes.until_height(first + 3, 120)
+        trained = [names.get(each.reveal.task_id) for each in blocks(nodes) if isinstance(each, Block)]
+        assert [name for name in trained if name is not None] == promised
+
+    run(tmp_path, scenario)
+
+
 class Liar(InProcessTraining):
     """Claim more than the model reaches."""
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from learnchain.primitives.codec import Bound, Hash32, decode, encode
 from learnchain.primitives.hashing import tagged_hash
-from learnchain.primitives.model_specification import ModelSpecification
+from learnchain.primitives.model_specification import ModelSpecification, output_shape
 from learnchain.primitives.rejection import Rejected, RejectionReason
 from learnchain.primitives.training_terms import HyperParameters
 
@@ -140,6 +140,14 @@ class TaskSpecification:
                 detail = f"{name} is {value}; it must lie between {minimum} and {maximum}"
                 raise Rejected(RejectionReason.TASK_NUMBER_OUT_OF_RANGE, detail)
         self._check_ranges()
+
+    def check_model_fits(self) -> None:
+        """Refuse a model that does not take the data's samples, or does not give one number for every class."""
+        shape, outputs = self.data.sample_shape, output_shape(self.model)
+        expected = (self.data.classes,) if self.metric is Metric.ACCURACY else (self.data.classes, *shape[1:])
+        if self.model.input_shape != shape or outputs != expected:
+            detail = f"the model maps {self.model.input_shape} to {outputs}, the task needs {shape} to {expected}"
+            raise Rejected(RejectionReason.MODEL_SHAPE_MISMATCH, detail)
 
     def _check_ranges(self) -> None:
         rules = self.training

@@ -44,7 +44,7 @@ class Dlbc:
 
     phases: Phases = field(default_factory=Phases)
     ranking: Ranking = field(default_factory=Ranking)
-    watermark_strength_millionths: int = 10_000
+    watermark_strength_millionths: int = 100_000
     watermark_threshold_millionths: int = 999_900
 
     @property
@@ -73,6 +73,7 @@ class Dlbc:
         """Require publisher, reward, model and data links; numbers and graph are checked before it queues (IV-D)."""
         specification.check_numbers()
         validate(specification.model, ModelLimits(parameters=parameters.maximum_model_parameters))
+        specification.check_model_fits()
         if not task.standing and task.reward_wei < parameters.minimum_reward_wei:
             detail = f"{task.reward_wei} wei are below the minimum of {parameters.minimum_reward_wei}"
             raise Rejected(RejectionReason.REWARD_TOO_LOW, detail)
