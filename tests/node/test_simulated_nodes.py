@@ -208,10 +208,12 @@ def test_a_false_claim_is_rejected_and_the_next_honest_one_wins(tmp_path: Path) 
         nodes.make_judge = lambda index: Liar() if index == 3 else InProcessTraining()
         await nodes.start()
         liar = nodes.node(3).ports.wallet.address
-        await nodes.until(lambda: nodes.node(0).ports.chain.round.head.height >= 3, 120)
-        assert isinstance(blocks(nodes)[0], Block)
-        honest = {nodes.node(index).ports.chain.round.head.block for index in (0, 1, 2)}
-        assert len(honest) == 1
+
+        def honest_agree() -> bool:
+            heads = [nodes.node(index).ports.chain.round.head for index in (0, 1, 2)]
+            return heads[0].height >= 3 and len({head.block for head in heads}) == 1
+
+        await nodes.until(honest_agree, 120)
         for block in blocks(nodes):
             assert isinstance(block, Block)
             assert block.proposer != liar
