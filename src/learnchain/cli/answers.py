@@ -39,6 +39,8 @@ RpcOption = Annotated[str | None, typer.Option("--rpc", help="Address of a node'
 DataDirectoryOption = Annotated[
     Path, typer.Option("--data-dir", help="Directory of a local network or of one node.", file_okay=False)
 ]
+PLAIN_WIDTH = 160
+"""Columns of tables in files and pipes, which have no width of their own."""
 LOCAL_DIRECTORY = Path(".learnchain/local")
 
 _WHAT_TO_DO = {
@@ -124,7 +126,7 @@ def write_envelope(envelope: dict[str, Any]) -> None:
 
 def page() -> Console:
     """Return the console that people read: standard output."""
-    return Console(highlight=False)
+    return Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH, soft_wrap=True)
 
 
 def ether(wei: int) -> str:

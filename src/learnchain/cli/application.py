@@ -40,6 +40,9 @@ def _exit_code(given: list[str]) -> int:
         code = application(given, prog_name="learnchain", standalone_mode=False)
         return code if isinstance(code, int) else ExitCode.OK
     except _UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            # The page was printed already.
+            return ExitCode.USAGE
         return _failed("--json" in given, ExitCode.USAGE, "usage", _text(error))
     except (KeyboardInterrupt, typer.Abort):
         return _failed("--json" in given, ExitCode.INTERRUPTED, "interrupted", "stopped from the keyboard")

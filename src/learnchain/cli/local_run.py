@@ -82,8 +82,11 @@ class LocalRun:
             stopped = ""
             snapshot = None
             try:
-                snapshot = self._until(observer, processes, display, lambda seen: seen.leader is not None)
-                self._post(observer, snapshot, tables, display)
+                # Read from the store: a node answers before it has opened its own.
+                observer.base_height = _stored_height(network)
+                processes.start()
+                snapshot = self._until(observer, processes, display, lambda seen: _ready(seen, observer.base_height))
+                self._post(observer, tables, display)
                 snapshot = self._watch(observer, processes, display)
             except KeyboardInterrupt:
                 stopped = "stopped from the keyboard"
@@ -104,9 +107,7 @@ class LocalRun:
             time.sleep(POLL_SECONDS)
         raise Unavailable(f"no node answered within {START_SECONDS:.0f} s; see the logs in {self.wanted.directory}")
 
-    def _post(self, observer: Observer, snapshot: Snapshot, tables: Iterable[dict[str, Any]], display: Display) -> None:
-        leader = snapshot.leader
-        observer.base_height = 0 if leader is None else leader.height
+    def _post(self, observer: Observer, tables: Iterable[dict[str, Any]], display: Display) -> None:
         poster = NodeClient(observer.clients[0].url, 60.0)
         for table in tables:
             posted = _patiently(lambda table=table: poster.call("learn_publishTask", token_of(self._root()), table))
@@ -185,6 +186,27 @@ class LocalRun:
         data["seconds_to_first_trained_block"] = self._first_trained_seconds
         data["stopped"] = stopped or None
         return data
+
+
+def _ready(snapshot: Snapshot, height: int) -> bool:
+    """Return whether every node answers and the publisher has its chain back."""
+    return all(each.status is not None for each in snapshot.nodes) and snapshot.nodes[0].height >= height
+
+
+def _stored_height(network: "LocalNetwork") -> int:
+    """Return the height that node 0 stopped at; 0 for a new network."""
+    from learnchain.node.genesis import load_genesis
+    from learnchain.node.storage.archive import Archive
+    from learnchain.node.storage.lmdb_store import LmdbStore
+
+    place = network.settings[0].parent / "chain"
+    if not place.is_dir():
+        return 0
+    store = LmdbStore(place)
+    try:
+        return Archive(store, load_genesis(network.directory / "genesis.json").state()).head().height
+    finally:
+        store.close()
 
 
 def _patiently(work: Callable[[], Any]) -> Any:

@@ -66,15 +66,18 @@ class NodeProcesses:
             self._lock.close()
             detail = f"another `learnchain up` runs on {self.directory}; end it, or choose another --data-dir"
             raise Rejected(RejectionReason.ARGUMENT_INVALID, detail) from error
-        self._end_leftovers()
-        self._children = [_Child(path) for path in self.settings]
         try:
-            for child in self._children:
-                self._start(child)
+            self._end_leftovers()
         except BaseException:
             self.stop()
             raise
         return self
+
+    def start(self) -> None:
+        """Start all nodes."""
+        self._children = [_Child(path) for path in self.settings]
+        for child in self._children:
+            self._start(child)
 
     def __exit__(
         self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None

@@ -116,7 +116,8 @@ def _show_list(data: dict[str, Any]) -> None:
     table = Table(box=None, header_style="bold")
     for title in ("task", "name", "state", "reward (ether)", "score", "parameters", "recipient"):
         table.add_column(title, no_wrap=True)
-    rows = [("selected", data["selected"]), *(("waiting", each) for each in data["waiting"])]
+    selected = data["selected"]["id"]
+    rows = [("selected", data["selected"]), *(("waiting", each) for each in data["waiting"] if each["id"] != selected)]
     rows += [("incoming", each) for each in data["incoming"]]
     for state, each in rows:
         kind = f"{state}, standing" if each["standing"] else state

@@ -1,0 +1,55 @@
+# Every target installs what it needs into .venv first; a second call finds it there.
+PYTHON ?= python3
+RPC_PORT ?= 8545
+DEMO_DIRECTORY ?= .learnchain/demo
+BIN := .venv/bin
+
+.PHONY: demo test test-all lint bench contracts test-contracts install install-dev clean
+
+install: .venv/.installed
+install-dev: .venv/.installed-dev
+
+.venv/.installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+.venv/.installed-dev: .venv/.installed
+	$(BIN)/python -m pip install --quiet --editable . --group dev
+	touch $@
+
+# A new network from nothing: a publisher, three miners, five blocks mined by training, the reward paid.
+demo: install
+	rm -rf "$(DEMO_DIRECTORY)"
+	$(BIN)/learnchain up --blocks 5 --task digits --data-dir "$(DEMO_DIRECTORY)" --rpc-port $(RPC_PORT)
+
+test: install-dev
+	$(BIN)/pytest -q -n 2 -m "not slow"
+
+test-all: install-dev
+	$(BIN)/pytest -q -n 2
+
+lint: install-dev
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/pyrefly check
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/lint-imports --no-cache
+	$(BIN)/codespell src tests docs README.md Makefile benchmarks
+
+bench: install
+	$(BIN)/learnchain bench all
+
+contracts/node_modules: contracts/package-lock.json
+	cd contracts && npm ci --no-audit --no-fund
+	touch $@
+
+# Compile the contract with the pinned compiler and write the artifact that the package carries.
+contracts: contracts/node_modules
+	cd contracts && npm run --silent build
+
+test-contracts: contracts/node_modules
+	cd contracts && npm run --silent check && npm test --silent
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis
