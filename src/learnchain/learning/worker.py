@@ -55,6 +55,7 @@ class Worker:
         self._finished: set[int] = set()
         self._cancelled: set[int] = set()
         self._methods: dict[str, Callable[[int, bytes, float], Answer]] = {
+            "ready": lambda _number, _job, _arrived: {},
             "probe": self._probe,
             "train": self._train,
             "evaluate": self._evaluate,

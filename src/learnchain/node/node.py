@@ -160,12 +160,16 @@ class Node:
         archive = self.ports.archive
         final = archive.state(archive.head().finalized)
         later = tuple((each.block, each.state) for each in archive.records_above(final) if each.block is not None)
-        for training in (self._parts.trainer, self._parts.judge):
-            if training is not None:
-                self.ports.tasks.start(training.start(), "start of a training process")
+        self.ports.tasks.start(self._warm_up(), "start of the training processes")
         self.ports.chain.start(final, later, archive.head(), self._dispatcher.perform)
         await self.network.start(parse_address(each) for each in self._settings.peers)
         self.ports.tasks.start(self._synchroniser.run(), "synchronising")
+
+    async def _warm_up(self) -> None:
+        """Load torch where it is needed first: a miner trains before it judges."""
+        for training in (self._parts.trainer, self._parts.judge):
+            if training is not None:
+                await training.start()
 
     async def close(self) -> None:
         """Stop in the reverse order of the start."""

@@ -49,7 +49,11 @@ class Trainer:
         return None if self._process is None else self._process.pid
 
     async def start(self) -> None:
-        """Start the process if it does not run; the first job then need not wait for torch to load."""
+        """Start the process if it does not run and return once torch is loaded: the first job need not wait for it."""
+        await self._ask("ready", b"")
+
+    async def _spawn(self) -> None:
+        """Start the process if it does not run."""
         async with self._starting:
             if self._process is not None and self._process.returncode is None:
                 return
@@ -109,7 +113,7 @@ class Trainer:
         await self._reap()
 
     async def _ask(self, method: str, job: bytes, on_progress: OnProgress | None = None) -> dict[str, Any]:
-        await self.start()
+        await self._spawn()
         self._last_id += 1
         number = self._last_id
         future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()

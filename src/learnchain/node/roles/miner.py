@@ -251,4 +251,5 @@ class Miner:
 
     def _note(self, selection: Selection, step: str, **facts: float | int | str) -> None:
         now = self._ports.clock.now_milliseconds()
+        logger.info("height %d: %s %s", selection.height, step, facts)
         self._ports.decisions.note(now, selection.height, step, selection.task.task_id.hex(), **facts)
