@@ -1,0 +1,77 @@
+import io
+
+from rich.console import Console
+
+from learnchain.cli.display import LiveDisplay, PlainDisplay, sparkline
+from learnchain.cli.observation import NodeView, Observer
+from learnchain.cli.rpc import NodeClient
+from tests.cli.fake_node import fake_node
+from tests.cli.samples import PUBLISHER, WINNER, node_answers, status, trained_block
+
+
+def _look(answers=None):
+    with fake_node(answers or node_answers()) as url:
+        clients = (NodeClient(url), NodeClient("http://127.0.0.1:1", 1.0))
+        return Observer(clients, ("node-0", "node-1"), (WINNER, PUBLISHER)).look()
+
+
+def test_a_snapshot_joins_blocks_with_the_winners_training():
+    snapshot = _look()
+    assert [each["height"] for each in snapshot.blocks] == [1, 2]
+    assert [each["training"]["training_share"] for each in snapshot.trained] == [0.97]
+    assert snapshot.nodes[0].balance_wei == 5 * 10**18
+    assert snapshot.nodes[1].status is None
+    assert not snapshot.agree
+
+
+def test_a_lost_branch_leaves_nothing_behind():
+    answers = node_answers()
+    with fake_node(answers) as url:
+        observer = Observer((NodeClient(url),), ("node-0",), (WINNER,))
+        assert len(observer.look().blocks) == 2
+        other = {**trained_block(1), "hash": "ff" * 32}
+        answers["learn_status"] = lambda: {**status(1), "head": {**status(1)["head"], "hash": "ff" * 32}}
+        answers["learn_blocks"] = lambda *_: [other]
+        assert [each["hash"] for each in observer.look().blocks] == ["ff" * 32]
+
+
+def test_the_live_table_shows_what_a_person_asks_for():
+    console = Console(file=io.StringIO(), width=180, force_terminal=True, color_system=None)
+    with LiveDisplay(console, "RPC http://127.0.0.1:8545") as display:
+        display.note("node-1 ended with code 1")
+        display.update(_look())
+        console.print(display.drawn())
+    text = console.file.getvalue()
+    wanted = (
+        "RPC http",
+        "phase training",
+        "epoch 3/4",
+        "350/360 = 0.9722",
+        "97 %",
+        "does not answer",
+        "escrowed 1.0000",
+    )
+    assert [each for each in wanted if each not in text] == []
+    assert "node-1 ended" in text
+
+
+def test_plain_lines_name_each_block_once():
+    console = Console(file=io.StringIO(), width=200)
+    snapshot = _look()
+    with PlainDisplay(console) as display:
+        display.update(snapshot)
+        display.update(snapshot)
+    lines = console.file.getvalue().splitlines()
+    assert len(lines) == 2
+    assert "empty: no commitment" in lines[0]
+    assert "350/360 = 0.9722" in lines[1]
+
+
+def test_sparkline_spans_its_own_extremes():
+    assert sparkline([0.0, 1.0]) == "▁█"
+    assert sparkline([2.0, 2.0]) == "██"
+    assert sparkline([]) == ""
+
+
+def test_a_node_that_is_silent_has_no_height():
+    assert NodeView("node-1", "miner", WINNER, None, 0).height == 0

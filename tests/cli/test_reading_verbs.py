@@ -1,0 +1,201 @@
+"""`chain`, `task`, `model`, `why` and `wallet` against a node that answers from a table."""
+
+import json
+
+import pytest
+
+from tests.cli.fake_node import fake_node
+from tests.cli.samples import MODEL, TASK_ID, WAITING_ID, WINNER, exit_code, model_cid, node_answers, spoken
+
+KEY = "59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d"
+KEY_ADDRESS = "0x70997970c51812dc3a010c7d01b50e0d17dc79c8"
+
+
+@pytest.fixture
+def rpc():
+    with fake_node(node_answers()) as url:
+        yield url
+
+
+READING = (
+    ("chain", "show"),
+    ("chain", "show", "2"),
+    ("task", "list"),
+    ("task", "show", TASK_ID),
+    ("why", "block", "2"),
+    ("why", "reward", "2"),
+    ("why", "idle"),
+    ("wallet", "balance", WINNER),
+)
+
+
+@pytest.mark.parametrize("verb", READING, ids=" ".join)
+def test_reading_verbs_answer_people_and_programs(verb, rpc, capsys):
+    assert exit_code(*verb, "--rpc", rpc) == 0
+    assert capsys.readouterr().out.strip()
+    code, envelope = spoken(capsys, *verb, "--rpc", rpc)
+    assert code == 0
+    assert envelope["data"]
+
+
+@pytest.mark.parametrize("verb", READING, ids=" ".join)
+def test_without_a_node_they_are_unavailable(verb, capsys):
+    code, envelope = spoken(capsys, *verb, "--rpc", "http://127.0.0.1:1")
+    assert (code, envelope["error"]["reason"]) == (3, "unavailable")
+
+
+def test_chain_show_tells_trained_from_empty(rpc, capsys):
+    _, envelope = spoken(capsys, "chain", "show", "--rpc", rpc)
+    assert [each["trained"] for each in envelope["data"]["blocks"]] == [False, True]
+
+
+def test_a_height_above_the_head_is_refused(rpc, capsys):
+    code, envelope = spoken(capsys, "chain", "show", "9", "--rpc", rpc)
+    assert (code, envelope["error"]["reason"]) == (1, "argument_invalid")
+
+
+def test_task_show_asks_the_contract(rpc, capsys):
+    _, envelope = spoken(capsys, "task", "show", TASK_ID[:6], "--rpc", rpc)
+    assert envelope["data"]["state"] == "settled"
+    assert envelope["data"]["contract"]["contract_status"] == "paid"
+
+
+def test_task_show_of_an_unknown_task(rpc, capsys):
+    code, envelope = spoken(capsys, "task", "show", "0123", "--rpc", rpc)
+    assert (code, envelope["error"]["reason"]) == (1, "task_unknown")
+
+
+def test_why_names_the_waiting_tasks_and_the_candidates(rpc, capsys):
+    _, envelope = spoken(capsys, "why", "block", "2", "--rpc", rpc)
+    assert envelope["data"]["unselected"] == [WAITING_ID]
+    assert envelope["data"]["candidates"][0]["outcome"] == "winner"
+
+
+@pytest.mark.parametrize("which", ["2", model_cid()])
+def test_a_model_is_downloaded_whole(which, rpc, tmp_path, capsys):
+    out = tmp_path / "model.safetensors"
+    code, envelope = spoken(capsys, "model", "download", which, "--out", str(out), "--rpc", rpc)
+    assert (code, envelope["data"]["cid"]) == (0, model_cid())
+    assert out.read_bytes() == MODEL
+    code, envelope = spoken(capsys, "model", "download", which, "--out", str(out), "--rpc", rpc)
+    assert (code, envelope["error"]["reason"]) == (1, "argument_invalid")
+
+
+def test_an_empty_block_has_no_model(rpc, tmp_path, capsys):
+    code, envelope = spoken(capsys, "model", "download", "1", "--out", str(tmp_path / "m"), "--rpc", rpc)
+    assert (code, envelope["error"]["reason"]) == (1, "argument_invalid")
+
+
+def test_a_changed_model_never_appears(tmp_path, capsys):
+    answers = node_answers()
+    honest = answers["learn_blob"]
+
+    def forged(cid, offset=0):
+        chunk = honest(cid, offset)
+        return {**chunk, "data": "00" + chunk["data"][2:]}
+
+    with fake_node({**answers, "learn_blob": forged}) as url:
+        arguments = ("model", "download", "2", "--out", str(tmp_path / "m"), "--rpc", url)
+        code, envelope = spoken(capsys, *arguments)
+    assert (code, envelope["error"]["reason"]) == (1, "wrong_hash")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_node_that_sends_nothing_is_noticed(tmp_path, capsys):
+    silent = {**node_answers(), "learn_blob": lambda *_: {"size": 10, "offset": 0, "data": ""}}
+    with fake_node(silent) as url:
+        code, envelope = spoken(capsys, "model", "download", "2", "--out", str(tmp_path / "m"), "--rpc", url)
+    assert (code, envelope["error"]["reason"]) == (1, "wrong_hash")
+
+
+@pytest.mark.parametrize("raw", [b"<html>", b"[]", b"\xff"])
+def test_what_is_no_json_rpc_is_unavailable(raw, capsys):
+    with fake_node({}, raw) as url:
+        code, envelope = spoken(capsys, "chain", "show", "--rpc", url)
+    assert (code, envelope["error"]["reason"]) == (3, "unavailable")
+
+
+def test_an_address_that_is_not_http_is_refused(capsys):
+    code, envelope = spoken(capsys, "chain", "show", "--rpc", "file:///etc/passwd")
+    assert (code, envelope["error"]["reason"]) == (1, "argument_invalid")
+
+
+def test_publishing_takes_the_token_of_the_data_directory(rpc, tmp_path, capsys):
+    code, envelope = spoken(capsys, "task", "publish", "iris", "--rpc", rpc, "--data-dir", str(tmp_path))
+    assert (code, envelope["error"]["reason"]) == (3, "unavailable")
+    (tmp_path / "admin.token").write_text("secret\n")
+    code, envelope = spoken(capsys, "task", "publish", "iris", "--rpc", rpc, "--data-dir", str(tmp_path))
+    assert (code, envelope["data"]["token"], envelope["data"]["name"]) == (0, "secret", "iris")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("name = ", "malformed"),
+        ("name = 'x'", "argument_invalid"),
+        (None, "argument_invalid"),
+    ],
+)
+def test_a_wrong_task_file_is_refused_before_anything_is_sent(text, reason, tmp_path, capsys):
+    file = tmp_path / "task.toml"
+    if text is not None:
+        file.write_text(text)
+    code, envelope = spoken(capsys, "task", "publish", str(file), "--dry-run")
+    assert (code, envelope["error"]["reason"]) == (1, reason)
+    code, envelope = spoken(capsys, "up", "--task", str(file), "--data-dir", str(tmp_path / "net"))
+    assert (code, envelope["error"]["reason"]) == (1, reason)
+    assert not (tmp_path / "net").exists()
+
+
+def test_a_transfer_is_signed_here(tmp_path, capsys):
+    answers, sent = node_answers(), []
+    key = tmp_path / "wallet.key"
+    key.write_text(KEY + "\n")
+    answers["eth_sendRawTransaction"] = lambda raw: sent.append(raw) or "0x" + "55" * 32
+    with fake_node(answers) as url:
+        arguments = ("wallet", "send", str(key), "--to", WINNER, "--ether", "1.25", "--rpc", url)
+        code, envelope = spoken(capsys, *arguments)
+        assert (code, envelope["data"]["value_wei"], envelope["data"]["from"]) == (0, 125 * 10**16, KEY_ADDRESS)
+        assert len(sent) == 1
+        assert WINNER[2:] in sent[0]
+        for amount in ("0", "-1", "x", "nan", "0.0000000000000000001"):
+            code, envelope = spoken(capsys, *arguments[:6], amount, *arguments[7:])
+            assert (code, envelope["error"]["reason"]) == (1, "argument_invalid"), amount
+        code, envelope = spoken(capsys, *arguments[:6], "5", *arguments[7:])
+        assert (code, envelope["error"]["reason"]) == (1, "transaction_invalid")
+    assert len(sent) == 1
+
+
+def test_a_new_wallet_is_encrypted_and_found_again(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("LEARNCHAIN_PASSWORD", "correct horse")
+    file = tmp_path / "mine.json"
+    _, made = spoken(capsys, "wallet", "new", "--out", str(file))
+    assert len(made["data"]["mnemonic"].split()) == 12
+    _, listed = spoken(capsys, "wallet", "list", "--directory", str(tmp_path), "--data-dir", str(tmp_path))
+    assert listed["data"]["keystores"][0]["address"].lower() == made["data"]["address"]
+    _, exported = spoken(capsys, "wallet", "export", str(file))
+    assert exported["data"]["private_key"][2:] not in file.read_text()
+    assert exported["data"]["address"] == made["data"]["address"]
+    code, envelope = spoken(capsys, "wallet", "new", "--out", str(file))
+    assert (code, envelope["error"]["reason"]) == (1, "argument_invalid")
+    monkeypatch.setenv("LEARNCHAIN_PASSWORD", "wrong")
+    code, envelope = spoken(capsys, "wallet", "export", str(file))
+    assert (code, envelope["error"]["reason"]) == (1, "argument_invalid")
+
+
+def test_nothing_asks_where_there_is_no_terminal(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("LEARNCHAIN_PASSWORD", raising=False)
+    code, envelope = spoken(capsys, "wallet", "new", "--out", str(tmp_path / "w.json"))
+    assert (code, envelope["error"]["reason"]) == (1, "argument_invalid")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_data_directory_names_its_ports(rpc, tmp_path, capsys):
+    port = int(rpc.rpartition(":")[2])
+    (tmp_path / "network.json").write_text(json.dumps({"rpc_ports": [port]}))
+    assert spoken(capsys, "chain", "show", "--data-dir", str(tmp_path))[0] == 0
+    code, envelope = spoken(capsys, "why", "idle", "--node", "7", "--data-dir", str(tmp_path))
+    assert (code, envelope["error"]["reason"]) == (1, "argument_invalid")
+    (tmp_path / "network.json").write_text("{")
+    code, envelope = spoken(capsys, "chain", "show", "--data-dir", str(tmp_path))
+    assert (code, envelope["error"]["reason"]) == (1, "malformed")
