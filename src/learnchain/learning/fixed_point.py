@@ -132,7 +132,8 @@ def evaluate(
         raise Rejected(RejectionReason.MODEL_SHAPE_MISMATCH, detail)
     if metric is Metric.DICE:
         intersection, sizes = dice_counts(predictions, test.labels)
-        return ExactCounts(2 * intersection, sizes, digest) if sizes else ExactCounts(1, 1, digest)
+        # Nothing to find and nothing found is a full match; the count stays even.
+        return ExactCounts(2 * intersection, sizes, digest) if sizes else ExactCounts(2, 2, digest)
     return ExactCounts(int((predictions == test.labels).sum()), int(test.labels.size), digest)
 
 

@@ -16,12 +16,15 @@ from learnchain.primitives.messages import (
     ReleaseAnnouncement,
     Reveal,
     TrainedModel,
+    Verdict,
+    VerdictEntry,
     attestation_digest,
     commitment_digest,
     previous_randao,
     release_root,
     work_id,
 )
+from learnchain.primitives.numbers import Accuracy
 from learnchain.primitives.parameters import ChainParameters
 from learnchain.primitives.rejection import Rejected, RejectionReason
 from learnchain.primitives.selection import Selection
@@ -165,13 +168,18 @@ def _check_verdict(block: Block, by_hash: dict[Hash32, Commitment]) -> None:
     for entry in verdict.entries:
         if (entry.outcome is Outcome.WINNER) != (entry.commitment == verdict.winner):
             raise Rejected(RejectionReason.VERDICT_WRONG, "the entries name another winner")
-        better = (-entry.claim_correct, entry.commitment) < (-verdict.correct, verdict.winner)
-        if entry.outcome is Outcome.LOWER_CLAIM and better:
+        if entry.outcome is Outcome.LOWER_CLAIM and _is_better(entry, verdict):
             raise Rejected(RejectionReason.VERDICT_WRONG, "an entry called lower has the better claim")
         if (entry.outcome is Outcome.REJECTED) != (entry.reason != ""):
             raise Rejected(RejectionReason.VERDICT_WRONG, "a reason stands where none belongs, or is missing")
         if entry.reason and entry.reason not in set(RejectionReason):
             raise Rejected(RejectionReason.VERDICT_WRONG, f"{entry.reason!r} is no reason")
+
+
+def _is_better(entry: VerdictEntry, verdict: Verdict) -> bool:
+    """Return whether an entry's claim beats the winner's; ties go to the lower commitment hash (the round, rule 1)."""
+    claim, won = Accuracy(entry.claim_correct, entry.claim_total), Accuracy(verdict.correct, verdict.total)
+    return (-claim.share, entry.commitment) < (-won.share, verdict.winner)
 
 
 def _check_empty(selection: Selection, block: EmptyBlock, parameters: ChainParameters) -> None:

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from types import MappingProxyType
 
 from learnchain.primitives.chain_state import ChainState
 from learnchain.primitives.codec import Hash32
 from learnchain.primitives.messages import AnyBlock, Block, Deadline, EmptyBlock, empty_block_ticket
+from learnchain.primitives.numbers import Accuracy
 from learnchain.primitives.rejection import Rejected, RejectionReason
 
 Witnessed = frozenset[tuple[Hash32, Deadline]]
@@ -168,11 +170,11 @@ def _is_preferred(tree: BlockTree, weigh: Weigh, left: Hash32, right: Hash32) ->
     return _first_difference(ours[0]) < _first_difference(theirs[0])
 
 
-def _first_difference(record: BlockRecord) -> tuple[int, bytes]:
+def _first_difference(record: BlockRecord) -> tuple[Fraction, bytes]:
     """Order rivals on one parent, best first: a higher exact count, a lower ticket, a lower hash."""
     block = record.block
     if isinstance(block, Block):
-        return -block.verdict.correct, record.state.block_hash
+        return -Accuracy(block.verdict.correct, block.verdict.total).share, record.state.block_hash
     if block is None:
         raise AssertionError("the root of a tree has no rivals")
-    return 1, empty_block_ticket(block.parent, block.proposer) + record.state.block_hash
+    return Fraction(1), empty_block_ticket(block.parent, block.proposer) + record.state.block_hash

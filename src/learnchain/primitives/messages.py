@@ -156,13 +156,17 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class VerdictEntry:
-    """Step 7: the outcome of one commitment, with the reason if it was rejected."""
+    """Step 7: the outcome of one commitment, with the reason if it was rejected.
+
+    The claim has its own total: Dice counts of two models on one test set differ in both numbers.
+    """
 
     commitment: Hash32
     miner: Address
     outcome: Outcome
     claim_correct: int
     reason: Reason
+    claim_total: int = 0
 
 
 @dataclass(frozen=True, slots=True)

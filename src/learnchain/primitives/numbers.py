@@ -3,6 +3,7 @@
 import decimal
 from dataclasses import dataclass
 from decimal import Decimal
+from fractions import Fraction
 
 from learnchain.primitives.rejection import Rejected, RejectionReason
 
@@ -40,6 +41,11 @@ class Accuracy:
 
     def __lt__(self, other: "Accuracy") -> bool:
         return self.correct * other.total < other.correct * self.total
+
+    @property
+    def share(self) -> Fraction:
+        """Return the exact share: Dice counts have totals of their own, so claims are ordered by it."""
+        return Fraction(self.correct, self.total)
 
     def reaches(self, numerator: int, denominator: int) -> bool:
         """Return whether the accuracy is at least the fraction, by cross-multiplication."""

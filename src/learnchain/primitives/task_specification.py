@@ -6,11 +6,13 @@ same numbers and no blob can be withheld to disturb the selection.
 
 from dataclasses import dataclass
 from enum import StrEnum
+from math import prod
 from typing import Annotated
 
 from learnchain.primitives.codec import Bound, Hash32, decode, encode
 from learnchain.primitives.hashing import tagged_hash
 from learnchain.primitives.model_specification import ModelSpecification, output_shape
+from learnchain.primitives.numbers import Accuracy
 from learnchain.primitives.rejection import Rejected, RejectionReason
 from learnchain.primitives.training_terms import HyperParameters
 
@@ -140,6 +142,22 @@ class TaskSpecification:
                 detail = f"{name} is {value}; it must lie between {minimum} and {maximum}"
                 raise Rejected(RejectionReason.TASK_NUMBER_OUT_OF_RANGE, detail)
         self._check_ranges()
+
+    def check_claim(self, claim: Accuracy) -> None:
+        """Refuse a claim that no model can reach: an accuracy counts all rows, Dice at most twice all places.
+
+        The total of a Dice claim depends on the model, so only measuring shows whether it is exact.
+        """
+        rows = self.data.test.rows
+        if self.metric is Metric.ACCURACY:
+            if claim.total != rows:
+                detail = f"the claim is out of {claim.total}, the test set has {rows} rows"
+                raise Rejected(RejectionReason.CLAIM_OUT_OF_RANGE, detail)
+            return
+        places = rows * prod(self.data.sample_shape[1:])
+        if claim.total > 2 * places or claim.correct % 2:
+            detail = f"{claim.correct} of {claim.total} is no Dice count over {places} places"
+            raise Rejected(RejectionReason.CLAIM_OUT_OF_RANGE, detail)
 
     def check_model_fits(self) -> None:
         """Refuse a model that does not take the data's samples, or does not give one number for every class."""

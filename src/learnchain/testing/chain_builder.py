@@ -244,6 +244,7 @@ class ChainBuilder:
     ) -> Verdict:
         """Return the verdict in which `won` wins: hidden candidates did not reveal, better ones claimed falsely."""
         entries: list[VerdictEntry] = []
+        total = self.selection(parent).posted.specification.data.test.rows
         for each in sorted(candidates, key=lambda each: each.key):
             outcome, claim, reason = Outcome.LOWER_CLAIM, each.correct, ""
             if each == won:
@@ -252,8 +253,8 @@ class ChainBuilder:
                 outcome, claim = Outcome.UNREVEALED, 0
             elif (-each.correct, each.key) < (-won.correct, won.key):
                 outcome, reason = Outcome.REJECTED, "claim_not_exact"
-            entries.append(VerdictEntry(each.key, address(each.miner), outcome, claim, reason))
-        total = self.selection(parent).posted.specification.data.test.rows
+            counted = 0 if each in hidden else total
+            entries.append(VerdictEntry(each.key, address(each.miner), outcome, claim, reason, counted))
         return Verdict(won.key, won.correct, total, tuple(entries))
 
     def empty_block(

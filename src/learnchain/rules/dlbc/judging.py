@@ -32,7 +32,7 @@ def judge(case: Case) -> Measure | Verdict | None:
 
 def in_claim_order(case: Case) -> list[Hash32]:
     """Return the revealed candidates, highest claim first; ties go to the lower commitment hash (the round, rule 1)."""
-    return sorted(case.reveals, key=lambda key: (-case.reveals[key].claim_correct, key))
+    return sorted(case.reveals, key=lambda key: (-case.reveals[key].claim().share, key))
 
 
 def _examine(case: Case, key: Hash32) -> Measure | str | None:
@@ -74,11 +74,11 @@ def _entry(
     case: Case, key: Hash32, miner: bytes, *, winner: Hash32, refused: dict[Hash32, str], missing: set[Hash32]
 ) -> VerdictEntry:
     reveal = case.reveals.get(key)
-    claim = reveal.claim_correct if reveal else 0
+    claim, total = (reveal.claim_correct, reveal.claim_total) if reveal else (0, 0)
     if key == winner:
-        return VerdictEntry(key, miner, Outcome.WINNER, claim, "")
+        return VerdictEntry(key, miner, Outcome.WINNER, claim, "", total)
     if key in refused:
-        return VerdictEntry(key, miner, Outcome.REJECTED, claim, refused[key])
+        return VerdictEntry(key, miner, Outcome.REJECTED, claim, refused[key], total)
     if reveal is None or key in missing:
         return VerdictEntry(key, miner, Outcome.UNREVEALED, 0, "")
-    return VerdictEntry(key, miner, Outcome.LOWER_CLAIM, claim, "")
+    return VerdictEntry(key, miner, Outcome.LOWER_CLAIM, claim, "", total)

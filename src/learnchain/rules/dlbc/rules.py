@@ -108,9 +108,7 @@ class Dlbc:
     def check_reveal(self, selection: Selection, commitment: Commitment, reveal: Reveal) -> None:
         """Require a claim over the whole released test set and parameters the task allows (IV-B, Phase 3)."""
         specification = selection.posted.specification
-        if reveal.claim_total != specification.data.test.rows:
-            detail = f"the claim is out of {reveal.claim_total}, the test set has {specification.data.test.rows} rows"
-            raise Rejected(RejectionReason.CLAIM_OUT_OF_RANGE, detail)
+        specification.check_claim(reveal.claim())
         specification.training.check(reveal.training.hyperparameters)
 
     def judge(self, case: Case) -> Measure | Verdict | None:
@@ -127,7 +125,7 @@ class Dlbc:
         if not isinstance(block, Block):
             return 0
         rivals = (each for each in siblings if isinstance(each, Block) and each.release == block.release)
-        best = min(rivals, key=lambda each: (-each.verdict.correct, each.verdict.winner))
+        best = min(rivals, key=lambda each: (-each.reveal.claim().share, each.verdict.winner))
         return int(best.verdict.winner == block.verdict.winner)
 
     def payouts(self, selection: Selection, block: AnyBlock, parameters: ChainParameters) -> Reward:
