@@ -44,8 +44,13 @@ def _blocks(client: NodeClient, height: int | None) -> dict[str, Any]:
     network = client.call("learn_network")
     head = client.call("learn_status")["head"]
     if height is not None:
-        return {"network": network, "head": head, "blocks": [client.call("learn_block", height)]}
-    return {"network": network, "head": head, "blocks": client.call("learn_blocks") if head["height"] else []}
+        return {"network": network, "head": head, "single": True, "blocks": [client.call("learn_block", height)]}
+    return {
+        "network": network,
+        "head": head,
+        "single": False,
+        "blocks": client.call("learn_blocks") if head["height"] else [],
+    }
 
 
 async def _verified(directory: Path, index: int, quiet: bool) -> dict[str, Any]:
@@ -94,7 +99,7 @@ def _show(data: dict[str, Any]) -> None:
     console.print(
         f"{network['consensus']}, genesis {network['genesis'][:16]}, head {head['height']} {head['hash'][:16]}"
     )
-    if len(data["blocks"]) == 1:
+    if data["single"]:
         for key, value in data["blocks"][0].items():
             console.print(f"{key:<18}{value}", soft_wrap=True)
         return

@@ -18,7 +18,7 @@ from learnchain.cli.answers import LOCAL_DIRECTORY, DataDirectoryOption, JsonOpt
 WANTED_TORCH = "2.13.0"
 """The version that the rules name: reproducible training is part of consensus."""
 _LOWEST_FREE_BYTES = 2 << 30
-_LOWEST_MEMORY_BYTES = 3 << 30
+_LOWEST_MEMORY_BYTES = 4 << 30
 _SENSIBLE_YEAR = 2024
 _SPEEDUPS = {"coincurve": "coincurve", "pysha3": "sha3", "rusty-rlp": "rusty_rlp"}
 """What makes the execution engine fast: package and module."""
@@ -98,7 +98,7 @@ def _disk(directory: Path) -> Finding:
 def _memory() -> Finding:
     available = _available_bytes()
     well = available >= _LOWEST_MEMORY_BYTES
-    advice = "" if well else "A network with three miners needs about 3 GiB: use fewer miners (--miners 1)."
+    advice = "" if well else "A network with three miners needs about 4 GiB: use fewer miners (--miners 1)."
     return Finding("memory", well, f"{available / 2**30:.1f} GiB available", advice)
 
 
