@@ -8,12 +8,12 @@ import secrets
 from pathlib import Path
 
 from learnchain.execution.pyevm.engine import PyEvmEngine
-from learnchain.node.api.json_rpc import JsonRpcServer, JsonRpcSettings
-from learnchain.node.api.views import LearnInterface
+from learnchain.node.api.interface import open_interface
+from learnchain.node.api.json_rpc import JsonRpcServer
 from learnchain.node.clock import Clock, SystemClock
 from learnchain.node.genesis import load_genesis
 from learnchain.node.network.tls_transport import TlsTransport
-from learnchain.node.node import TRANSACTION_TOPIC, Node, Parts
+from learnchain.node.node import Node, Parts
 from learnchain.node.settings import NodeSettings
 from learnchain.node.storage.lmdb_store import LmdbStore
 from learnchain.node.trainer import Trainer
@@ -59,9 +59,10 @@ class NodeService:
         )
         node = Node(settings, genesis, wallet, parts)
         node.head_moved = self._head_moved
-        server = await self._interface(node, directory)
+        server = None
         try:
             await node.start()
+            server = await self._interface(node, directory)
             logger.info("%s listens on %s", settings.name, node.network.address())
             await self._stopping.wait()
         finally:
@@ -78,16 +79,7 @@ class NodeService:
             self.stop()
 
     async def _interface(self, node: Node, directory: Path) -> JsonRpcServer | None:
-        if not self._settings.rpc_port:
-            return None
-
-        async def gossip(raw: bytes) -> None:
-            await node.network.publish(TRANSACTION_TOPIC, raw)
-
-        server = JsonRpcServer(node.engine, JsonRpcSettings(port=self._settings.rpc_port), gossip)
-        LearnInterface(node.ports, node.network, node.genesis, directory).register(server)
-        await server.start()
-        return server
+        return await open_interface(node, self._settings, directory) if self._settings.rpc_port else None
 
 
 def load_wallet(path: Path) -> Wallet:

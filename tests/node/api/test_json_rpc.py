@@ -29,10 +29,11 @@ class Service:
     """Hold a served engine, a chain that drives it, and a way to post JSON."""
 
     def __init__(
-        self, engine: PyEvmEngine, server: JsonRpcServer, session: aiohttp.ClientSession, gossiped: list[bytes]
+        self, engine: WorkerEngine, server: JsonRpcServer, session: aiohttp.ClientSession, gossiped: list[bytes]
     ) -> None:
         self.gossiped = gossiped
-        self.chain = Chain(engine)
+        self.engine = engine
+        self.chain = Chain(engine._door)
         self.server = server
         self.session = session
 
@@ -60,7 +61,7 @@ async def served() -> AsyncIterator[Service]:
             gossiped.append(raw)
 
         async with JsonRpcServer(engine, SETTINGS, gossip) as server:
-            yield Service(door, server, session, gossiped)
+            yield Service(engine, server, session, gossiped)
 
 
 def run(scenario: Callable[[Service], Awaitable[None]]) -> None:
@@ -222,7 +223,7 @@ def test_the_node_adds_its_own_methods():
 
 def test_a_taken_port_is_unavailable():
     async def scenario(service: Service) -> None:
-        second = JsonRpcServer(service.server._engine, JsonRpcSettings(port=service.server.port))
+        second = JsonRpcServer(service.engine, JsonRpcSettings(port=service.server.port))
         with pytest.raises(Unavailable):
             await second.start()
         with pytest.raises(Unavailable):

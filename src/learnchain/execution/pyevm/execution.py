@@ -11,6 +11,7 @@ from eth.vm.forks.prague.constants import (
     HISTORY_STORAGE_ADDRESS,
     WITHDRAWAL_REQUEST_PREDEPLOY_ADDRESS,
 )
+from eth.vm.forks.prague.state import PragueState
 from eth.vm.interrupt import EVMMissingData
 from eth_utils import ValidationError
 
@@ -51,11 +52,18 @@ class BlockExecution:
 
     __slots__ = ("_environment", "_log_count", "_overlay", "_receipts", "_state", "gas_used")
 
-    def __init__(self, records: Records, parent: ExecutionPayload, chain_id: int, environment: Environment) -> None:
+    def __init__(
+        self,
+        records: Records,
+        parent: ExecutionPayload,
+        chain_id: int,
+        environment: Environment,
+        state_class: Any = PragueState,
+    ) -> None:
         self._overlay = Overlay(records)
         self._environment = environment
         hashes = records.ancestors(parent.block_hash)
-        self._state = open_state(self._overlay, parent.state_root, chain_id, environment, hashes)
+        self._state = open_state(self._overlay, parent.state_root, chain_id, environment, hashes, state_class)
         self._receipts: list[Receipt] = []
         self._log_count = 0
         self.gas_used = 0
@@ -67,6 +75,10 @@ class BlockExecution:
 
     def apply(self, transaction: Transaction) -> Receipt:
         """Run a transaction and return its receipt; refuse one that may not run here, leaving the block unchanged."""
+        return self.run(transaction)[1]
+
+    def run(self, transaction: Transaction) -> tuple[Computation, Receipt]:
+        """Run a transaction as `apply` does, and return the finished computation beside the receipt."""
         if self.gas_used + transaction.gas > self._environment.gas_limit:
             raise invalid(f"{transaction.gas} gas do not fit into the block")
         state, sender = self._state, transaction.sender
@@ -74,7 +86,8 @@ class BlockExecution:
         check_against_state(
             transaction, state.get_nonce(sender), state.get_balance(sender), state.get_code(sender), base_fee_wei
         )
-        return self._receipt(transaction, self._run(transaction))
+        computation = self._run(transaction)
+        return computation, self._receipt(transaction, computation)
 
     def finish(self, withdrawals: tuple[Withdrawal, ...]) -> Outcome:
         """Credit the withdrawals, collect the requests and return the new state; the execution is spent afterwards."""

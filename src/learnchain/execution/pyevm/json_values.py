@@ -21,6 +21,7 @@ from learnchain.primitives.rejection import Rejected, RejectionReason
 _HEX = re.compile(r"0x(?:[0-9a-fA-F]{2})*\Z")
 _QUANTITY = re.compile(r"0x[0-9a-fA-F]{1,64}\Z")
 MAXIMUM_CALL_DATA_BYTES = 256 * 1024
+MAXIMUM_ACCESS_ENTRIES = 1_024
 
 
 def wrong_argument(detail: str) -> Rejected:
@@ -226,3 +227,20 @@ def read_addresses(value: Any) -> tuple[Address, ...]:
     if len(addresses) > 256:
         raise wrong_argument("too many addresses")
     return tuple(read_address(address) for address in addresses)
+
+
+def read_access_list(value: Any) -> tuple[tuple[Address, tuple[int, ...]], ...]:
+    """Return an access list (EIP-2930); a missing one is empty."""
+    if value is None:
+        return ()
+    if not isinstance(value, list) or len(value) > MAXIMUM_ACCESS_ENTRIES:
+        raise wrong_argument("the access list is no list or too long")
+    entries: list[tuple[Address, tuple[int, ...]]] = []
+    for entry in value:
+        fields = read_object(entry, "access list entry")
+        keys = fields.get("storageKeys", [])
+        if not isinstance(keys, list) or len(keys) > MAXIMUM_ACCESS_ENTRIES:
+            raise wrong_argument("the storage keys are no list or too many")
+        slots = tuple(int.from_bytes(read_fixed(key, "storage key", 32), "big") for key in keys)
+        entries.append((read_address(fields.get("address")), slots))
+    return tuple(entries)

@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from learnchain.execution.pyevm.fees import SUGGESTED_TIP_WEI, fee_history
-from learnchain.execution.pyevm.headers import logs_bloom, next_base_fee_wei
+from learnchain.execution.pyevm.headers import next_base_fee_wei
 from learnchain.execution.pyevm.json_values import (
+    read_access_list,
     read_address,
     read_addresses,
     read_bytes,
@@ -20,18 +21,21 @@ from learnchain.execution.pyevm.json_values import (
     write_transaction,
     wrong_argument,
 )
+from learnchain.execution.pyevm.log_search import matches, may_hold
 from learnchain.execution.pyevm.pool import TransactionPool
+from learnchain.execution.pyevm.proofs import account_proof
 from learnchain.execution.pyevm.records import Head, Records
 from learnchain.execution.pyevm.simulation import Call, HeadView
+from learnchain.execution.pyevm.tracing import call_trace, check_tracer
 from learnchain.execution.pyevm.transactions import decode_transaction
 from learnchain.primitives.codec import Address, Hash32
-from learnchain.primitives.payload import MAXIMUM_TRANSACTION_BYTES, ExecutionPayload, Log
+from learnchain.primitives.hashing import keccak256
+from learnchain.primitives.payload import MAXIMUM_TRANSACTION_BYTES, ExecutionPayload
 from learnchain.primitives.rejection import Rejected, RejectionReason
 
 MAXIMUM_LOG_RANGE = 2_000
 MAXIMUM_LOGS = 10_000
 _NOBODY: Address = b"\0" * 20
-_MAXIMUM_ACCESS_ENTRIES = 1_024
 
 
 class Queries:
@@ -94,6 +98,26 @@ class Queries:
         recipients = [decode_transaction(raw, self._chain_id).recipient for raw in payload.transactions]
         return [write_receipt(receipt, payload, index, recipients[index]) for index, receipt in enumerate(receipts)]
 
+    def transactions_in_numbered(self, tag: Any) -> Any:
+        """Return how many transactions a block holds; null when it is unknown."""
+        payload = self._find_tag(tag)
+        return None if payload is None else hex(len(payload.transactions))
+
+    def transactions_in(self, block_hash: Any) -> Any:
+        """Return how many transactions a block holds, by its hash; null when it is unknown."""
+        return self.transactions_in_numbered({"blockHash": block_hash})
+
+    def transaction_in_numbered(self, tag: Any, index: Any) -> Any:
+        """Return a transaction by its place in a block; null when there is none."""
+        payload, place = self._find_tag(tag), read_quantity(index, "index")
+        if payload is None or place >= len(payload.transactions):
+            return None
+        return write_transaction(decode_transaction(payload.transactions[place], self._chain_id), payload, place)
+
+    def transaction_in(self, block_hash: Any, index: Any) -> Any:
+        """Return a transaction by its place in a block that is named by its hash."""
+        return self.transaction_in_numbered({"blockHash": block_hash}, index)
+
     def gas_price(self) -> str:
         """Return a price that the next block accepts."""
         return hex(next_base_fee_wei(self._latest()) + SUGGESTED_TIP_WEI)
@@ -126,6 +150,10 @@ class Queries:
     def storage(self, address: Any, slot: Any, tag: Any = "latest") -> str:
         """Return one storage word."""
         return write_bytes(self._view(tag).storage(read_address(address), read_quantity(slot, "slot")))
+
+    def proof(self, address: Any, keys: Any, tag: Any = "latest") -> Any:
+        """Return an account, storage words and the trie nodes that prove them."""
+        return account_proof(self._records, self._tagged(tag).state_root, read_address(address), keys)
 
     # --- calls and transactions --------------------------------------------------------------------------------
 
@@ -162,16 +190,29 @@ class Queries:
         decoded = decode_transaction(payload.transactions[location.index], self._chain_id)
         return write_receipt(receipt, payload, location.index, decoded.recipient)
 
+    def trace(self, transaction_hash: Any, options: Any = None) -> Any:
+        """Return the call tree of a transaction on the chosen chain."""
+        only_top = check_tracer(options)
+        location = self._records.location(read_fixed(transaction_hash, "transaction hash", 32))
+        if location is None:
+            raise wrong_argument("the transaction is not on the chain")
+        payload = self._records.known_payload(location.block_hash)
+        return call_trace(self._records, self._chain_id, payload, location.index, only_top)
+
+    def digest(self, data: Any) -> str:
+        """Return the Keccak-256 of bytes."""
+        return write_bytes(keccak256(read_bytes(data, "data")))
+
     def logs(self, criteria: Any) -> Any:
         """Return the events that match a filter."""
         wanted = read_object(criteria, "filter")
         addresses, topics = read_addresses(wanted.get("address")), read_topics(wanted.get("topics"))
         found: list[dict[str, Any]] = []
         for payload in self._range(wanted):
-            if not _may_hold(payload, addresses, topics):
+            if not may_hold(payload, addresses, topics):
                 continue
             for index, receipt in enumerate(self._records.receipts(payload.block_hash)):
-                matching = [log for log in receipt.logs if _matches(log, addresses, topics)]
+                matching = [log for log in receipt.logs if matches(log, addresses, topics)]
                 found.extend(write_log(log, payload, index) for log in matching)
             if len(found) > MAXIMUM_LOGS:
                 raise wrong_argument(f"more than {MAXIMUM_LOGS} logs; ask for fewer blocks")
@@ -222,7 +263,7 @@ class Queries:
             gas=min(gas, gas_limit),
             value_wei=read_quantity(fields.get("value") or "0x0", "value"),
             data=read_bytes(data, "data"),
-            access_list=_read_access_list(fields.get("accessList")),
+            access_list=read_access_list(fields.get("accessList")),
         )
 
     def _block(self, payload: ExecutionPayload, full: Any) -> dict[str, Any]:
@@ -249,47 +290,8 @@ class Queries:
             yield self._tagged(hex(number))
 
 
-def _read_access_list(value: Any) -> tuple[tuple[Address, tuple[int, ...]], ...]:
-    if value is None:
-        return ()
-    if not isinstance(value, list) or len(value) > _MAXIMUM_ACCESS_ENTRIES:
-        raise wrong_argument("the access list is no list or too long")
-    entries: list[tuple[Address, tuple[int, ...]]] = []
-    for entry in value:
-        fields = read_object(entry, "access list entry")
-        keys = fields.get("storageKeys", [])
-        if not isinstance(keys, list) or len(keys) > _MAXIMUM_ACCESS_ENTRIES:
-            raise wrong_argument("the storage keys are no list or too many")
-        slots = tuple(int.from_bytes(read_fixed(key, "storage key", 32), "big") for key in keys)
-        entries.append((read_address(fields.get("address")), slots))
-    return tuple(entries)
-
-
-def _may_hold(
-    payload: ExecutionPayload, addresses: tuple[Address, ...], topics: tuple[tuple[Hash32, ...], ...]
-) -> bool:
-    """Say whether the block's bloom filter leaves a match possible."""
-    bloom = int.from_bytes(payload.logs_bloom, "big")
-
-    def possible(entry: bytes) -> bool:
-        bits = int.from_bytes(logs_bloom([Log(entry, (), b"", b"", 0)]), "big")
-        return bloom & bits == bits
-
-    if addresses and not any(possible(address) for address in addresses):
-        return False
-    return all(not place or any(possible(topic) for topic in place) for place in topics)
-
-
-def _matches(log: Log, addresses: tuple[Address, ...], topics: tuple[tuple[Hash32, ...], ...]) -> bool:
-    if addresses and log.address not in addresses:
-        return False
-    if len(log.topics) < len(topics):
-        return False
-    return all(not place or topic in place for place, topic in zip(topics, log.topics, strict=False))
-
-
-def _constant(value: Any) -> Callable[[Queries], Any]:
-    def answer(_queries: Queries) -> Any:
+def _constant(value: Any) -> Callable[..., Any]:
+    def answer(_queries: Queries, *_arguments: Any) -> Any:
         return value
 
     return answer
@@ -301,6 +303,16 @@ _METHODS: dict[str, tuple[Callable[..., Any], int, int]] = {
     "eth_getBlockByNumber": (Queries.block_by_number, 1, 2),
     "eth_getBlockByHash": (Queries.block_by_hash, 1, 2),
     "eth_getBlockReceipts": (Queries.block_receipts, 1, 1),
+    "eth_getBlockTransactionCountByHash": (Queries.transactions_in, 1, 1),
+    "eth_getBlockTransactionCountByNumber": (Queries.transactions_in_numbered, 1, 1),
+    "eth_getTransactionByBlockHashAndIndex": (Queries.transaction_in, 2, 2),
+    "eth_getTransactionByBlockNumberAndIndex": (Queries.transaction_in_numbered, 2, 2),
+    "eth_getUncleCountByBlockHash": (_constant("0x0"), 1, 1),
+    "eth_getUncleCountByBlockNumber": (_constant("0x0"), 1, 1),
+    "eth_getProof": (Queries.proof, 2, 3),
+    "eth_blobBaseFee": (_constant("0x1"), 0, 0),
+    "debug_traceTransaction": (Queries.trace, 1, 2),
+    "web3_sha3": (Queries.digest, 1, 1),
     "eth_getBalance": (Queries.balance, 1, 2),
     "eth_getTransactionCount": (Queries.transaction_count, 1, 2),
     "eth_getCode": (Queries.code, 1, 2),

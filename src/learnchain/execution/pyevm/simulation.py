@@ -123,16 +123,17 @@ def _checked(computation: Computation) -> Computation:
         return computation
     if isinstance(computation.error, Revert):
         data = bytes(computation.output)
-        raise Reverted(data, f"execution reverted{_reason(data)}")
+        reason = revert_reason(data)
+        raise Reverted(data, f"execution reverted: {reason}" if reason else "execution reverted")
     detail = f"execution failed: {type(computation.error).__name__} {computation.error}"
     raise Rejected(RejectionReason.EXECUTION_REVERTED, detail)
 
 
-def _reason(data: bytes) -> str:
-    """Return the text of Solidity's `Error(string)` behind a colon; nothing for other errors."""
+def revert_reason(data: bytes) -> str:
+    """Return the text of Solidity's `Error(string)`; nothing for other errors."""
     if not data.startswith(_ERROR_SELECTOR):
         return ""
     try:
-        return f": {abi_decode(('string',), data[4:])[0]}"
+        return str(abi_decode(("string",), data[4:])[0])
     except (DecodingError, UnicodeDecodeError, OverflowError):
         return ""

@@ -121,7 +121,12 @@ def environment_on(parent: ExecutionPayload, attributes: PayloadAttributes, base
 
 
 def open_state(
-    overlay: Overlay, root: Hash32, chain_id: int, environment: Environment, hashes: Iterator[Hash32]
+    overlay: Overlay,
+    root: Hash32,
+    chain_id: int,
+    environment: Environment,
+    hashes: Iterator[Hash32],
+    state_class: Any = PragueState,
 ) -> State:
     """Return py-evm's state at a root; `hashes` are the ancestors that BLOCKHASH sees, read only when asked for."""
     context = cast("Any", ExecutionContext)(
@@ -136,7 +141,7 @@ def open_state(
         base_fee_per_gas=environment.base_fee_wei,
         excess_blob_gas=0,
     )
-    return cast("State", cast("Any", PragueState)(AtomicDB(overlay), context, root))
+    return cast("State", state_class(AtomicDB(overlay), context, root))
 
 
 def system_call(state: State, address: Address, code: bytes) -> bytes:

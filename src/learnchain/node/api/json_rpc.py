@@ -1,17 +1,21 @@
-"""Serve JSON-RPC 2.0 over HTTP on the loopback: Ethereum's methods from the engine, the node's own from a register.
+"""Serve JSON-RPC 2.0 over HTTP and WebSocket on the loopback: Ethereum's methods and the node's own register.
 
 Wallets and web3 libraries speak it; browsers may, because CORS allows them, except to methods marked `sensitive`.
 """
 
+import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from aiohttp import web
 
 from learnchain.execution.door import Reverted
+from learnchain.node.api.chain_feed import Caller, ChainFeed
+from learnchain.node.api.filters import Filters
+from learnchain.node.api.web_socket import WebSockets
 from learnchain.node.execution.engine import ExecutionEngine
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 
@@ -27,7 +31,7 @@ PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR =
 )
 SERVER_ERROR = -32000
 EXECUTION_REVERTED = 3
-_ENGINE_NAMESPACES = ("eth_", "net_", "web3_")
+_ENGINE_NAMESPACES = ("eth_", "net_", "web3_", "debug_")
 _CODES = {
     RejectionReason.METHOD_UNKNOWN: METHOD_NOT_FOUND,
     RejectionReason.ARGUMENT_INVALID: INVALID_PARAMS,
@@ -47,11 +51,22 @@ TransactionHook = Callable[[bytes], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class JsonRpcSettings:
-    """Choose the port (0 takes a free one) and what one caller may send at once."""
+    """Choose the port (0 takes a free one), what one caller may send at once, and how long its batch may take."""
 
     port: int = 8545
     maximum_body_bytes: int = 2 * 1024 * 1024
     maximum_batch: int = 100
+    maximum_answer_bytes: int = 64 * 1024 * 1024
+    maximum_seconds: float = 30.0
+    maximum_requests: int = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Say whether a web page asks, and which methods the connection itself offers, as subscriptions."""
+
+    from_browser: bool = False
+    methods: Mapping[str, Handler] = field(default_factory=dict)
 
 
 class RpcError(Exception):
@@ -67,20 +82,37 @@ class RpcError(Exception):
 class JsonRpcServer:
     """Answer requests one batch entry after the other; the engine orders the calls of all callers."""
 
-    __slots__ = ("_engine", "_methods", "_on_transaction", "_runner", "_sensitive", "_settings")
+    __slots__ = (
+        "_caller",
+        "_feed",
+        "_methods",
+        "_on_transaction",
+        "_open_requests",
+        "_owned",
+        "_runner",
+        "_sensitive",
+        "_settings",
+        "_sockets",
+    )
 
     def __init__(
         self,
         engine: ExecutionEngine,
         settings: JsonRpcSettings | None = None,
         on_transaction: TransactionHook | None = None,
+        caller: Caller | None = None,
     ) -> None:
-        self._engine = engine
+        """Serve an engine; `caller` answers in its place and is closed with the server, as a `CallProcess` is."""
+        self._caller: Caller = caller or engine
+        self._owned = caller
         self._settings = settings or JsonRpcSettings()
         self._on_transaction = on_transaction
-        self._methods: dict[str, Handler] = {}
+        self._feed = ChainFeed(self._caller, engine.signals)
+        self._sockets = WebSockets(self, self._feed, self._caller)
+        self._methods: dict[str, Handler] = Filters(self._caller, self._feed).methods()
         self._sensitive: set[str] = set()
         self._runner: web.AppRunner | None = None
+        self._open_requests = 0
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -101,6 +133,7 @@ class JsonRpcServer:
         """Listen on the loopback and return the port; raise `Unavailable` when it is taken."""
         application = web.Application(client_max_size=self._settings.maximum_body_bytes)
         application.router.add_post("/", self._answer_http)
+        application.router.add_get("/", self._sockets.serve)
         application.router.add_options("/", _answer_options)
         runner = web.AppRunner(application, access_log=None)
         await runner.setup()
@@ -110,6 +143,7 @@ class JsonRpcServer:
             await runner.cleanup()
             raise Unavailable(f"port {self._settings.port} on {HOST}: {error}") from error
         self._runner = runner
+        self._feed.start()
         return self.port
 
     @property
@@ -121,56 +155,90 @@ class JsonRpcServer:
 
     async def close(self) -> None:
         """Stop listening and end the open connections; a second time changes nothing."""
+        await self._sockets.close()
+        await self._feed.close()
+        if self._owned is not None:
+            await self._owned.close()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
 
+    @property
+    def maximum_body_bytes(self) -> int:
+        """Return the bytes that one request may have."""
+        return self._settings.maximum_body_bytes
+
     async def _answer_http(self, request: web.Request) -> web.Response:
+        if self._open_requests >= self._settings.maximum_requests:
+            return _response(_text(_failure(None, RpcError(SERVER_ERROR, "too many requests are open"))), 503)
+        self._open_requests += 1
         try:
             body = await request.read()
+            answer = await self.answer(body, Origin(from_browser="Origin" in request.headers))
         except web.HTTPRequestEntityTooLarge:
-            return _response(_failure(None, RpcError(INVALID_REQUEST, "the request is too large")), 413)
-        answer = await self.answer(body, from_browser="Origin" in request.headers)
+            return _response(_text(_failure(None, RpcError(INVALID_REQUEST, "the request is too large"))), 413)
+        finally:
+            self._open_requests -= 1
         return web.Response(status=204, headers=_CORS) if answer is None else _response(answer)
 
-    async def answer(self, body: bytes, from_browser: bool = False) -> Any:
-        """Return the JSON answer to a request or a batch; None when all of it were notifications."""
+    async def answer_text(self, body: bytes, from_browser: bool, methods: Mapping[str, Handler]) -> str | None:
+        """Answer on a connection that offers methods of its own."""
+        return await self.answer(body, Origin(from_browser, methods))
+
+    async def answer(self, body: bytes, origin: Origin) -> str | None:
+        """Return the JSON text that answers a request or a batch; None when all of it were notifications."""
         try:
             message = json.loads(body, parse_constant=_refuse_constant)
         except (ValueError, RecursionError):
-            return _failure(None, RpcError(PARSE_ERROR, "the request is not JSON"))
+            return _text(_failure(None, RpcError(PARSE_ERROR, "the request is not JSON")))
         if not isinstance(message, list):
-            return await self._answer_one(message, from_browser)
+            return _optional_text(await self._answer_one(message, origin))
         if not message:
-            return _failure(None, RpcError(INVALID_REQUEST, "the batch is empty"))
+            return _text(_failure(None, RpcError(INVALID_REQUEST, "the batch is empty")))
         if len(message) > self._settings.maximum_batch:
             text = f"the batch has {len(message)} requests, {self._settings.maximum_batch} are allowed"
-            return _failure(None, RpcError(INVALID_REQUEST, text))
-        answers = [await self._answer_one(entry, from_browser) for entry in message]
-        return [answer for answer in answers if answer is not None] or None
+            return _text(_failure(None, RpcError(INVALID_REQUEST, text)))
+        return await self._answer_batch(message, origin)
 
-    async def _answer_one(self, message: Any, from_browser: bool) -> dict[str, Any] | None:
-        identity = message.get("id") if isinstance(message, dict) else None
-        if isinstance(identity, bool) or not isinstance(identity, str | int | float | None):
-            identity = None
+    async def _answer_batch(self, batch: list[Any], origin: Origin) -> str | None:
+        """Answer one entry after the other; when time or room is spent, the rest is refused."""
+        ends = asyncio.get_running_loop().time() + self._settings.maximum_seconds
+        answers: list[str] = []
+        size_bytes = 0
+        for entry in batch:
+            spent = asyncio.get_running_loop().time() > ends or size_bytes > self._settings.maximum_answer_bytes
+            if spent:
+                error = RpcError(SERVER_ERROR, "the batch took too long or its answer is too large")
+                answer: dict[str, Any] | None = _failure(_identity(entry), error)
+            else:
+                answer = await self._answer_one(entry, origin)
+            text = _optional_text(answer)
+            if text is not None:
+                answers.append(text)
+                size_bytes += len(text)
+        return f"[{','.join(answers)}]" if answers else None
+
+    async def _answer_one(self, message: Any, origin: Origin) -> dict[str, Any] | None:
+        identity = _identity(message)
         try:
             method, params = _read_request(message)
-            if from_browser and method in self._sensitive:
+            if origin.from_browser and method in self._sensitive:
                 raise RpcError(METHOD_NOT_FOUND, "web pages may not call this method")
-            result = await self._call(method, params)
+            result = await self._call(method, params, origin.methods)
         except RpcError as error:
             return _failure(identity, error)
         if "id" not in message:
             return None
         return {"jsonrpc": "2.0", "id": identity, "result": result}
 
-    async def _call(self, method: str, params: list[Any]) -> Any:
+    async def _call(self, method: str, params: list[Any], of_connection: Mapping[str, Handler]) -> Any:
+        handler = of_connection.get(method) or self._methods.get(method)
         try:
-            if method in self._methods:
-                return await self._methods[method](*params)
+            if handler is not None:
+                return await handler(*params)
             if not method.startswith(_ENGINE_NAMESPACES):
                 raise Rejected(RejectionReason.METHOD_UNKNOWN, method[:64])
-            result = await self._engine.rpc(method, params)
+            result = await self._caller.rpc(method, params)
             if method == "eth_sendRawTransaction" and self._on_transaction is not None:
                 await self._on_transaction(bytes.fromhex(params[0][2:]))
             return result
@@ -182,7 +250,7 @@ class JsonRpcServer:
         except Unavailable as error:
             raise RpcError(SERVER_ERROR, f"not available: {error.what}") from error
         except TypeError as error:
-            if method in self._methods and error.__traceback__ is not None and error.__traceback__.tb_next is None:
+            if handler is not None and error.__traceback__ is not None and error.__traceback__.tb_next is None:
                 # Raised by the call itself, not inside the handler: the arguments do not fit.
                 raise RpcError(INVALID_PARAMS, f"wrong number of arguments for {method}") from error
             raise _internal(method, error) from error
@@ -218,8 +286,23 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON number")
 
 
-def _response(answer: Any, status: int = 200) -> web.Response:
-    return web.json_response(answer, status=status, headers=_CORS)
+def _identity(message: Any) -> Any:
+    identity = message.get("id") if isinstance(message, dict) else None
+    if isinstance(identity, bool) or not isinstance(identity, str | int | float | None):
+        return None
+    return identity
+
+
+def _text(answer: Any) -> str:
+    return json.dumps(answer, separators=(",", ":"))
+
+
+def _optional_text(answer: Any) -> str | None:
+    return None if answer is None else _text(answer)
+
+
+def _response(text: str, status: int = 200) -> web.Response:
+    return web.json_response(text=text, status=status, headers=_CORS)
 
 
 async def _answer_options(_request: web.Request) -> web.Response:

@@ -6,8 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, Self, TypeVar
 
 from learnchain.execution.door import EngineInfo, ExecutionDoor
+from learnchain.node.execution.signals import EngineSignals
 from learnchain.primitives.codec import Address, Hash32
-from learnchain.primitives.payload import ExecutionPayload, Log, PayloadAttributes, PayloadStatus
+from learnchain.primitives.payload import ExecutionPayload, Log, PayloadAttributes, PayloadStatus, PayloadVerdict
 from learnchain.primitives.rejection import Unavailable
 
 Result = TypeVar("Result")
@@ -15,6 +16,11 @@ Result = TypeVar("Result")
 
 class ExecutionEngine(Protocol):
     """Do what every execution engine does for consensus; the vocabulary is Ethereum's Engine API (DESIGN section 6)."""
+
+    @property
+    def signals(self) -> EngineSignals:
+        """Return where to listen for moves of the head and for waiting transactions."""
+        ...
 
     async def capabilities(self) -> EngineInfo:
         """Return the engine's name, rules, chain and head."""
@@ -46,18 +52,28 @@ class ExecutionEngine(Protocol):
         """Answer one `eth_*`, `net_*` or `web3_*` call."""
         ...
 
+    async def close(self) -> None:
+        """Stop cleanly."""
+        ...
+
 
 MAXIMUM_WAITING_CALLS = 256
 """Interface calls that may wait; a flood of them, from a web page for instance, must not fill the memory."""
+_WHERE_WE_STAND: dict[str, Callable[[EngineInfo], str]] = {
+    "eth_chainId": lambda info: hex(info.chain_id),
+    "net_version": lambda info: str(info.chain_id),
+    "eth_blockNumber": lambda info: hex(info.head_number),
+}
 
 
 class WorkerEngine:
     """Run a door in one worker thread, one call at a time, in the order in which they were made.
 
     Interface calls enter the thread's queue one by one, so that consensus never waits behind more than one of them.
+    Where the head stands is answered beside the thread, which may be executing a block.
     """
 
-    __slots__ = ("_closed", "_door", "_turn", "_waiting", "_worker")
+    __slots__ = ("_closed", "_door", "_info", "_signals", "_turn", "_waiting", "_worker")
 
     def __init__(self, door: ExecutionDoor) -> None:
         self._door = door
@@ -65,6 +81,13 @@ class WorkerEngine:
         self._closed = False
         self._turn = asyncio.Lock()
         self._waiting = 0
+        self._signals = EngineSignals()
+        self._info: EngineInfo | None = None
+
+    @property
+    def signals(self) -> EngineSignals:
+        """Return where to listen for moves of the head and for waiting transactions."""
+        return self._signals
 
     async def __aenter__(self) -> Self:
         return self
@@ -88,7 +111,10 @@ class WorkerEngine:
 
     async def set_head(self, head: Hash32, safe: Hash32, finalized: Hash32) -> PayloadStatus:
         """Make a known payload the head, on whatever branch."""
-        return await self._run(lambda: self._door.set_head(head, safe, finalized))
+        status, self._info = await self._run(lambda: self._set_head(head, safe, finalized))
+        if status.status == PayloadVerdict.VALID:
+            self._signals.head_moved(head)
+        return status
 
     async def logs(self, block_hash: Hash32, address: Address) -> tuple[Log, ...]:
         """Return the events of one contract in one known payload."""
@@ -100,19 +126,27 @@ class WorkerEngine:
 
     async def rpc(self, method: str, params: Sequence[Any]) -> Any:
         """Answer one `eth_*`, `net_*` or `web3_*` call; raise `Unavailable` when too many wait already."""
+        if self._info is not None and not params and method in _WHERE_WE_STAND:
+            return _WHERE_WE_STAND[method](self._info)
         if self._waiting >= MAXIMUM_WAITING_CALLS:
             raise Unavailable("the execution engine is busy with other calls")
         self._waiting += 1
         try:
             async with self._turn:
-                return await self._run(lambda: self._door.rpc(method, params))
+                result = await self._run(lambda: self._door.rpc(method, params))
         finally:
             self._waiting -= 1
+        if method == "eth_sendRawTransaction":
+            self._signals.transaction_waits(str(result))
+        return result
 
     async def close(self) -> None:
         """Let the running call end, refuse all later ones and stop the thread."""
         self._closed = True
         await asyncio.to_thread(self._worker.shutdown, True, cancel_futures=True)
+
+    def _set_head(self, head: Hash32, safe: Hash32, finalized: Hash32) -> tuple[PayloadStatus, EngineInfo]:
+        return self._door.set_head(head, safe, finalized), self._door.capabilities()
 
     async def _run(self, call: Callable[[], Result]) -> Result:
         if self._closed:

@@ -1,0 +1,38 @@
+"""Open a node's interface: Ethereum's methods, the node's own, and the faucet where the genesis is for development."""
+
+from pathlib import Path
+from typing import Any
+
+from learnchain.node.api.chain_feed import Caller
+from learnchain.node.api.faucet import Faucet, faucet_wallet
+from learnchain.node.api.json_rpc import JsonRpcServer, JsonRpcSettings
+from learnchain.node.api.views import LearnInterface
+from learnchain.node.execution.call_process import CallProcess
+from learnchain.node.execution.engine import WorkerEngine
+from learnchain.node.node import TRANSACTION_TOPIC, Node
+from learnchain.node.settings import NodeSettings
+
+
+async def open_interface(node: Node, settings: NodeSettings, directory: Path) -> JsonRpcServer:
+    """Return the listening server; whoever closes it also ends the process for calls."""
+    chain_id = node.genesis.parameters.chain_id
+
+    async def gossip(raw: bytes) -> None:
+        await node.network.publish(TRANSACTION_TOPIC, raw)
+
+    calls: Caller | None = None
+    if isinstance(node.engine, WorkerEngine):
+        # An external client bounds its calls itself, and its state is not in our store.
+        calls = CallProcess(node.engine, directory / "execution", chain_id)
+    server = JsonRpcServer(node.engine, JsonRpcSettings(port=settings.rpc_port), gossip, calls)
+    LearnInterface(node.ports, node.network, node.genesis, directory).register(server)
+    wallet = faucet_wallet(node.genesis)
+    if wallet is not None:
+        faucet = Faucet(node.engine, wallet, chain_id, node.ports.clock, node.submit_transaction)
+
+        async def give(address: Any) -> str:
+            return await faucet.give(address)
+
+        server.register("learn_faucet", give, sensitive=True)
+    await server.start()
+    return server

@@ -1,0 +1,167 @@
+"""Serve the same interface on WebSocket, with `eth_subscribe`: new heads, logs and waiting transactions are pushed."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
+
+from aiohttp import WSMsgType, web
+
+from learnchain.node.api.chain_feed import BlockEvent, Caller, ChainFeed, Event, TransactionEvent, matching_logs
+from learnchain.node.api.filters import checked_criteria
+from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+
+logger = logging.getLogger(__name__)
+
+MAXIMUM_CONNECTIONS = 64
+MAXIMUM_SUBSCRIPTIONS = 64
+MAXIMUM_WAITING_EVENTS = 1_024
+"""A reader that falls behind by more is cut off: its events must not fill the memory."""
+_HEARTBEAT_SECONDS = 30.0
+
+Handler = Callable[..., Awaitable[Any]]
+
+
+class Answering(Protocol):
+    """Answer one JSON-RPC text."""
+
+    @property
+    def maximum_body_bytes(self) -> int:
+        """Return the bytes that one request may have."""
+        ...
+
+    async def answer_text(self, body: bytes, from_browser: bool, methods: Mapping[str, Handler]) -> str | None:
+        """Return the JSON text that answers a request or a batch."""
+        ...
+
+
+class WebSockets:
+    """Accept connections, so many at once."""
+
+    __slots__ = ("_answering", "_caller", "_feed", "_open")
+
+    def __init__(self, answering: Answering, feed: ChainFeed, caller: Caller) -> None:
+        self._answering = answering
+        self._feed = feed
+        self._caller = caller
+        self._open: set[web.WebSocketResponse] = set()
+
+    async def serve(self, request: web.Request) -> web.StreamResponse:
+        """Speak with one client until it leaves; a plain GET is told what is spoken here."""
+        socket = web.WebSocketResponse(max_msg_size=self._answering.maximum_body_bytes, heartbeat=_HEARTBEAT_SECONDS)
+        if not socket.can_prepare(request):
+            return web.Response(status=405, headers={"Allow": "POST, OPTIONS"}, text="POST JSON-RPC 2.0 here\n")
+        if len(self._open) >= MAXIMUM_CONNECTIONS:
+            return web.Response(status=503, text="too many connections\n")
+        await socket.prepare(request)
+        self._open.add(socket)
+        connection = _Connection(socket, self._feed, self._caller)
+        try:
+            await connection.speak(self._answering, from_browser="Origin" in request.headers)
+        finally:
+            self._open.discard(socket)
+            await connection.close()
+        return socket
+
+    async def close(self) -> None:
+        """End all connections."""
+        for socket in tuple(self._open):
+            await socket.close(code=1001, message=b"the node stops")
+
+
+class _Connection:
+    """Hold one client's subscriptions and push their events in order."""
+
+    def __init__(self, socket: web.WebSocketResponse, feed: ChainFeed, caller: Caller) -> None:
+        self._socket = socket
+        self._feed = feed
+        self._caller = caller
+        self._subscriptions: dict[str, tuple[str, dict[str, Any]]] = {}
+        self._events: asyncio.Queue[Event] = asyncio.Queue(MAXIMUM_WAITING_EVENTS)
+        self._pushing: asyncio.Task[None] | None = None
+        self._methods: dict[str, Handler] = {"eth_subscribe": self._subscribe, "eth_unsubscribe": self._unsubscribe}
+
+    async def speak(self, answering: Answering, from_browser: bool) -> None:
+        """Answer messages one after the other; binary ones are refused."""
+        self._feed.listeners.add(self._on_event)
+        self._pushing = asyncio.create_task(self._push(), name="subscriptions")
+        async for message in self._socket:
+            if message.type != WSMsgType.TEXT:
+                await self._socket.close(code=1003, message=b"text only")
+                return
+            answer = await answering.answer_text(message.data.encode(), from_browser, self._methods)
+            if answer is not None:
+                await self._send(answer)
+
+    async def close(self) -> None:
+        """Forget the subscriptions."""
+        self._feed.listeners.discard(self._on_event)
+        if self._pushing is not None:
+            self._pushing.cancel()
+            await asyncio.gather(self._pushing, return_exceptions=True)
+
+    async def _subscribe(self, kind: Any, criteria: Any = None) -> str:
+        if kind not in ("newHeads", "logs", "newPendingTransactions"):
+            raise Rejected(RejectionReason.ARGUMENT_INVALID, f"there is no subscription {str(kind)[:40]!r}")
+        if len(self._subscriptions) >= MAXIMUM_SUBSCRIPTIONS:
+            detail = f"{MAXIMUM_SUBSCRIPTIONS} subscriptions a connection are allowed"
+            raise Rejected(RejectionReason.RATE_LIMITED, detail)
+        checked = await checked_criteria(self._caller, criteria or {}) if kind == "logs" else {}
+        identity = hex(1 << 127 | secrets.randbits(127))
+        self._subscriptions[identity] = (kind, checked)
+        return identity
+
+    async def _unsubscribe(self, identity: Any) -> bool:
+        return isinstance(identity, str) and self._subscriptions.pop(identity, None) is not None
+
+    def _on_event(self, event: Event) -> None:
+        if not self._subscriptions:
+            return
+        try:
+            self._events.put_nowait(event)
+        except asyncio.QueueFull:
+            logger.info("a subscriber reads too slowly and is cut off")
+            if self._pushing is not None:
+                self._pushing.cancel()
+
+    async def _push(self) -> None:
+        try:
+            while True:
+                event = await self._events.get()
+                for identity, (kind, criteria) in tuple(self._subscriptions.items()):
+                    for result in await self._results(event, kind, criteria):
+                        await self._notify(identity, result)
+        except asyncio.CancelledError:
+            with contextlib.suppress(ConnectionError):
+                await self._socket.close(code=1008, message=b"too slow")
+            raise
+
+    async def _results(self, event: Event, kind: str, criteria: dict[str, Any]) -> list[Any]:
+        if isinstance(event, TransactionEvent):
+            return [event.hash] if kind == "newPendingTransactions" else []
+        if kind == "newHeads":
+            return [] if event.removed else [_header(event)]
+        if kind != "logs":
+            return []
+        try:
+            return list(await matching_logs(self._caller, event, criteria))
+        except (Rejected, Unavailable) as error:
+            logger.info("logs of a subscription are not to be had: %s", error)
+            return []
+
+    async def _notify(self, identity: str, result: Any) -> None:
+        params = {"subscription": identity, "result": result}
+        await self._send(json.dumps({"jsonrpc": "2.0", "method": "eth_subscription", "params": params}))
+
+    async def _send(self, text: str) -> None:
+        with contextlib.suppress(ConnectionError):
+            await self._socket.send_str(text)
+
+
+def _header(event: BlockEvent) -> dict[str, Any]:
+    """Return a block without its body."""
+    body = ("transactions", "uncles", "withdrawals", "size", "totalDifficulty")
+    return {name: value for name, value in event.block.items() if name not in body}
