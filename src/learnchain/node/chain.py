@@ -32,6 +32,8 @@ class Chain:
     def __init__(self, rules: Rules, parameters: ChainParameters, clock: Clock) -> None:
         self.rules = rules
         self.parameters = parameters
+        self.is_current = False
+        """Whether our head was compared with the network's; before that this node ends no height."""
         self._clock = clock
         self._perform: Callable[[Action], None] = lambda _action: None
         self._round: Round | None = None

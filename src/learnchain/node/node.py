@@ -151,7 +151,7 @@ class Node:
             decisions=Decisions(),
             random_source=parts.random_source,
         )
-        self._synchroniser = Synchroniser(self.network, chain, archive)
+        self._synchroniser = Synchroniser(self.network, chain, archive, parts.clock)
         self._dispatcher = Dispatcher(self.ports, self._roles(directory))
         self.network.on_topic(TRANSACTION_TOPIC, self._validate_transaction)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from learnchain.node.chain import Chain
+from learnchain.node.clock import Clock
 from learnchain.node.network.network import Network
 from learnchain.node.storage.archive import MAXIMUM_BLOCK_BYTES, Archive, decode_block
 from learnchain.primitives.codec import Bound, Hash32, decode, encode
@@ -19,6 +20,9 @@ logger = logging.getLogger(__name__)
 STATUS, BLOCKS = "status", "blocks"
 BLOCKS_PER_REQUEST = 32
 PIECE_BYTES = 1 << 15
+ALONE_SECONDS = 3.0
+"""How long a starting node looks for peers before it takes itself for the first."""
+IMPATIENT_SECONDS = 0.5
 STALE_SECONDS = 3.0
 """How often we compare heads even when nobody new connects: gossip that was lost shows here."""
 
@@ -50,19 +54,22 @@ class Blocks:
 class Synchroniser:
     """Answer for our chain and fetch from those that are ahead."""
 
-    def __init__(self, network: Network, chain: Chain, archive: Archive) -> None:
-        self._network, self._chain, self._archive = network, chain, archive
+    def __init__(self, network: Network, chain: Chain, archive: Archive, clock: Clock) -> None:
+        self._network, self._chain, self._archive, self._clock = network, chain, archive, clock
         self._busy = asyncio.Lock()
         network.on_request(STATUS, self._answer_status)
         network.on_request(BLOCKS, self._answer_blocks)
         network.on_peer_connected(self._compare)
 
     async def run(self) -> None:
-        """Compare heads with every peer again and again."""
+        """Compare heads with every peer again and again; a node that finds nobody for a while is the network."""
+        started = self._clock.monotonic_seconds()
         while True:
-            await asyncio.sleep(STALE_SECONDS)
+            await asyncio.sleep(STALE_SECONDS if self._chain.is_current else IMPATIENT_SECONDS)
             for peer in self._network.peers():
                 await self._compare(peer.peer_id)
+            if not self._network.peers() and self._clock.monotonic_seconds() - started >= ALONE_SECONDS:
+                self._chain.is_current = True
 
     async def _answer_status(self, peer_id: bytes, body: bytes) -> AsyncIterator[bytes]:
         head = self._chain.round.head
@@ -84,7 +91,10 @@ class Synchroniser:
         async with self._busy:
             try:
                 answer = await self._network.request_bytes(peer_id, STATUS, b"", timeout_seconds=5.0, limit_bytes=256)
-                await self._follow(peer_id, decode(Status, answer))
+                status = decode(Status, answer)
+                await self._follow(peer_id, status)
+                if status.head in self._chain.round.tree or status.weight < self._chain.round.head.weight:
+                    self._chain.is_current = True
             except Unavailable as error:
                 logger.debug("peer %s: %s", peer_id.hex()[:16], error)
             except Rejected as error:

@@ -131,7 +131,9 @@ def _draft(table: dict[str, Any]) -> TaskDraft:
     seed = tagged_hash("data-split", str(table["data"].get("seed", 0)).encode())
     training_data, test_data = split(data, seed, test_rows)
     classes = int(data.labels.max()) + 1
-    model = {"input_shape": list(data.sample_shape), "classes": classes, **table["model"]}
+    model = {"input_shape": list(data.sample_shape), **table["model"]}
+    if "preset" in model:
+        model = {"classes": classes, **model}
     return TaskDraft(
         name=str(table["name"]),
         reward_wei=_wei(table["reward_ether"]),

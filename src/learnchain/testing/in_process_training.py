@@ -26,10 +26,11 @@ from learnchain.primitives.training_terms import Free, HyperParameters
 class InProcessTraining:
     """Stand in for a training process; one epoch takes `epoch_seconds` of virtual time, at most `maximum_epochs`."""
 
-    def __init__(self, epoch_seconds: float = 0.5, maximum_epochs: int = 8) -> None:
+    def __init__(self, epoch_seconds: float = 0.4, maximum_epochs: int = 8) -> None:
         configure_torch()
         self._epoch_seconds = epoch_seconds
         self._maximum_epochs = maximum_epochs
+        self._finished = False
 
     async def start(self) -> None:
         """Nothing has to be loaded."""
@@ -42,7 +43,10 @@ class InProcessTraining:
     async def train(self, job: TrainingJob, on_progress: Callable[[Progress], None] | None = None) -> TrainedFiles:
         """Train for real; the time that passes is the simulation's."""
         chosen = job.hyper_parameters
-        epochs = min(chosen.epochs, self._maximum_epochs)
+        epochs, self._finished = 0, False
+        while epochs < min(chosen.epochs, self._maximum_epochs) and not self._finished:
+            await asyncio.sleep(self._epoch_seconds)
+            epochs += 1
         shortened = HyperParameters(
             chosen.learning_rate_millionths,
             chosen.momentum_millionths,
@@ -55,7 +59,6 @@ class InProcessTraining:
             job.specification, job.optimiser, shortened, terms, job.work_id, job.checkpoint_interval_steps
         )
         directory = Path(job.directory)
-        await asyncio.sleep(self._epoch_seconds * epochs)
         watcher = Watcher(asyncio.get_running_loop().time, on_progress or (lambda _progress: None))
         result = train(plan, load_data(Path(job.training_path)), watcher, directory / TRACE_NAME)
         save_weights(directory / WEIGHTS_NAME, result.weights)
@@ -74,7 +77,8 @@ class InProcessTraining:
         )
 
     async def finish_early(self) -> None:
-        """Runs end in time by construction."""
+        """End running training after its present epoch."""
+        self._finished = True
 
     async def evaluate(self, job: EvaluationJob) -> Evaluation:
         """Return the exact counts of a model."""

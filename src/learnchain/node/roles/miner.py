@@ -38,6 +38,8 @@ from learnchain.primitives.training_terms import HyperParameters, Watermark
 logger = logging.getLogger(__name__)
 
 MAXIMUM_EPOCHS = 10_000
+PLANNED_THOUSANDTHS = 1_250
+"""Epochs planned for the time left by the probe, with a reserve: the clock ends the run at an epoch's end anyway."""
 MAXIMUM_OWN_BYTES = 1 << 40
 """Our own model lies on our own disk already."""
 
@@ -88,11 +90,14 @@ class Miner:
         self._training = asyncio.current_task()
         part = selection.posted.specification.data.training
         data = await self._ports.data.opened(part, action.key_release.key)
+        # The first epoch of a process pays for what torch sets up once; the second tells what an epoch takes.
+        await self._trainer.probe(self._job(selection, data, epochs=1))
         epoch_seconds = await self._trainer.probe(self._job(selection, data, epochs=1))
         await self._ports.clock.sleep_until(selection.schedule.deadline(Deadline.KEY))
         closing = selection.schedule.commitment_milliseconds - self._strategy.margin_milliseconds
         left_seconds = (closing - self._ports.clock.now_milliseconds()) / 1000
-        epochs = max(1, min(MAXIMUM_EPOCHS, int(left_seconds / max(epoch_seconds, 1e-6))))
+        planned = PLANNED_THOUSANDTHS * left_seconds / (1000 * max(epoch_seconds, 1e-6))
+        epochs = max(1, min(MAXIMUM_EPOCHS, int(planned)))
         self._note(selection, "probe", epoch_seconds=epoch_seconds, epochs=epochs)
         run = await self._trained(self._job(selection, data, epochs=epochs), closing)
         self._record_share(selection, run)
