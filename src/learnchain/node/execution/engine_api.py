@@ -1,0 +1,300 @@
+"""`EngineApiClient`: drive any stock execution client, geth or reth for instance, over Ethereum's Engine API (Prague).
+
+What consensus adds to Ethereum's rules is checked here before the client sees a payload: one gas limit, no blobs.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from learnchain.execution.door import EngineInfo, Reverted
+from learnchain.execution.genesis import genesis_block_hash, genesis_chain_id, genesis_start
+from learnchain.execution.pyevm.queries import ETHEREUM_METHODS
+from learnchain.node.execution.engine_http import ClientCaller, ClientError
+from learnchain.node.execution.engine_values import attributes_json, hexadecimal, logs_of, payload_json, payload_of
+from learnchain.node.execution.signals import EngineSignals
+from learnchain.primitives.codec import Address, Hash32
+from learnchain.primitives.payload import (
+    ExecutionPayload,
+    Log,
+    PayloadAttributes,
+    PayloadStatus,
+    PayloadVerdict,
+    encode_payload,
+)
+from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+
+REQUIRED_METHODS = ("engine_forkchoiceUpdatedV3", "engine_getPayloadV4", "engine_newPayloadV4")
+NO_HASH: Hash32 = b"\0" * 32
+_UINT64_LIMIT = 2**64
+_BLOB = 3
+_INVALID_FORK_CHOICE = -38002
+_INVALID_ATTRIBUTES = -38003
+_INVALID_PARAMS = -32602
+_REASONS = {-32601: RejectionReason.METHOD_UNKNOWN, _INVALID_PARAMS: RejectionReason.ARGUMENT_INVALID}
+_VERDICTS = {"VALID": PayloadVerdict.VALID, "INVALID": PayloadVerdict.INVALID, "SYNCING": PayloadVerdict.SYNCING}
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """Hold how the client is asked: the authenticated engine port, and the port that answers wallets."""
+
+    engine: ClientCaller
+    ethereum: ClientCaller
+
+
+class EngineApiClient:
+    """Ask a stock client; building and choosing take turns, because both move the client's head."""
+
+    __slots__ = (
+        "_build_seconds",
+        "_chain_id",
+        "_endpoints",
+        "_gas_limit",
+        "_genesis_hash",
+        "_head",
+        "_signals",
+        "_turn",
+    )
+
+    def __init__(self, endpoints: Endpoints, genesis: Mapping[str, Any], build_seconds: float = 0.5) -> None:
+        """Drive the client that was started from the same genesis; it fills a payload for `build_seconds`."""
+        self._endpoints = endpoints
+        self._build_seconds = build_seconds
+        self._chain_id = genesis_chain_id(genesis)
+        self._gas_limit = genesis_start(genesis)[0]
+        self._genesis_hash = genesis_block_hash(genesis)
+        self._head: tuple[Hash32, Hash32, Hash32] | None = None
+        self._signals = EngineSignals()
+        self._turn = asyncio.Lock()
+
+    @property
+    def signals(self) -> EngineSignals:
+        """Return where to listen for moves of the head and for waiting transactions."""
+        return self._signals
+
+    async def check(self) -> None:
+        """Refuse a client that lacks a method we need or that runs another chain."""
+        offered = await self._engine("engine_exchangeCapabilities", [list(REQUIRED_METHODS)])
+        missing = [name for name in REQUIRED_METHODS if name not in offered]
+        if missing:
+            raise Rejected(RejectionReason.METHOD_UNKNOWN, f"the execution client lacks {', '.join(missing)}")
+        chain_id = int(await self.rpc("eth_chainId", []), 16)
+        first = await self._ethereum("eth_getBlockByNumber", ["0x0", False])
+        if chain_id != self._chain_id or first is None or first["hash"] != hexadecimal(self._genesis_hash):
+            detail = "the execution client runs another chain; start it from this network's genesis"
+            raise Rejected(RejectionReason.WRONG_CHAIN, detail)
+
+    async def capabilities(self) -> EngineInfo:
+        """Return the client's name, rules, chain and head."""
+        await self.check()
+        version = str(await self._ethereum("web3_clientVersion", []))[:128]
+        head = await self._block("latest")
+        number, block_hash = int(head["number"], 16), _bytes(head["hash"])
+        return EngineInfo(
+            "engine-api", version, "prague", self._chain_id, self._genesis_hash, block_hash, number, self._gas_limit
+        )
+
+    async def build(
+        self, parent: Hash32, attributes: PayloadAttributes, transactions: tuple[bytes, ...] = ()
+    ) -> ExecutionPayload:
+        """Build on a known payload; the given transactions enter the client's pool, which orders them by its own rule."""
+        before = await self._block(hexadecimal(parent))
+        if not int(before["timestamp"], 16) < attributes.timestamp_seconds < _UINT64_LIMIT:
+            raise Rejected(RejectionReason.TIMESTAMP_WRONG, "the time does not follow the parent's")
+        for withdrawal in attributes.withdrawals:
+            if max(withdrawal.index, withdrawal.validator_index, withdrawal.amount_gwei) >= _UINT64_LIMIT:
+                raise Rejected(RejectionReason.WITHDRAWALS_WRONG, "a number of a withdrawal exceeds 64 bits")
+        for raw in transactions:
+            await self._offer(raw)
+        async with self._turn, self._on(parent, attributes) as answer:
+            identity = answer.get("payloadId")
+            if identity is None:
+                raise Unavailable("the execution client does not build on this payload")
+            await asyncio.sleep(self._build_seconds)
+            built = await self._engine("engine_getPayloadV4", [identity])
+        payload = payload_of(built["executionPayload"], attributes.beacon_root, built.get("executionRequests") or [])
+        self._check_ours(payload)
+        return payload
+
+    async def new_payload(self, payload: ExecutionPayload, beacon_root: Hash32) -> PayloadStatus:
+        """Let the client execute a payload; a second time changes nothing."""
+        try:
+            if payload.beacon_root != beacon_root:
+                raise Rejected(RejectionReason.PAYLOAD_INVALID, "the beacon root is another")
+            self._check_ours(payload)
+        except Rejected as problem:
+            return PayloadStatus(PayloadVerdict.INVALID, await self._known_parent(payload), problem.detail[:512])
+        requests = [hexadecimal(each) for each in payload.execution_requests]
+        params = [payload_json(payload), [], hexadecimal(beacon_root), requests]
+        try:
+            status = await self._endpoints.engine.call("engine_newPayloadV4", params)
+        except ClientError as error:
+            if error.code != _INVALID_PARAMS:
+                raise Unavailable(f"the execution client answers {error}") from error
+            return PayloadStatus(PayloadVerdict.INVALID, await self._known_parent(payload), error.message[:512])
+        if status["status"] == "ACCEPTED":
+            # A side branch that the client has kept but not executed: only choosing it gives a verdict.
+            async with self._turn, self._on(payload.block_hash, None) as answer:
+                status = answer["payloadStatus"]
+        return await self._status(status, payload)
+
+    async def set_head(self, head: Hash32, safe: Hash32, finalized: Hash32) -> PayloadStatus:
+        """Make a known payload the head, on whatever branch."""
+        async with self._turn:
+            answer = await self._choose((head, safe, finalized), None)
+            status = answer["payloadStatus"]
+            verdict = _VERDICTS.get(str(status["status"]), PayloadVerdict.SYNCING)
+            if verdict is PayloadVerdict.VALID:
+                self._head = (head, safe, finalized)
+        if verdict is PayloadVerdict.VALID:
+            self._signals.head_moved(head)
+        return PayloadStatus(
+            verdict, _hash(status.get("latestValidHash")), str(status.get("validationError") or "")[:512]
+        )
+
+    async def logs(self, block_hash: Hash32, address: Address) -> tuple[Log, ...]:
+        """Return the events of one contract in one known payload; raise `Unavailable` for an unknown one."""
+        wanted = {"blockHash": hexadecimal(block_hash), "address": hexadecimal(address)}
+        try:
+            return logs_of(await self._endpoints.ethereum.call("eth_getLogs", [wanted]))
+        except ClientError:
+            # Some clients show only the chosen chain: choose the payload's branch for this one question.
+            async with self._turn, self._on(block_hash, None):
+                return logs_of(await self._ethereum("eth_getLogs", [wanted]))
+
+    async def balance(self, block_hash: Hash32, address: Address) -> int:
+        """Return a balance in wei after one known payload; raise `Unavailable` for an unknown one."""
+        wanted = [hexadecimal(address), {"blockHash": hexadecimal(block_hash)}]
+        try:
+            return int(await self._endpoints.ethereum.call("eth_getBalance", wanted), 16)
+        except ClientError:
+            # EIP-1898 is not everywhere: choose the payload's branch for this one question.
+            async with self._turn, self._on(block_hash, None):
+                return int(await self._ethereum("eth_getBalance", [hexadecimal(address), "latest"]), 16)
+
+    async def rpc(self, method: str, params: Sequence[Any]) -> Any:
+        """Pass one of the interface's methods on; accounts that the client may hold stay out of reach."""
+        if method not in ETHEREUM_METHODS:
+            raise Rejected(RejectionReason.METHOD_UNKNOWN, method[:64])
+        if method == "eth_accounts":
+            return []
+        if method == "eth_sendRawTransaction":
+            _refuse_blob(params)
+        result = await self._ethereum(method, params)
+        if method == "eth_sendRawTransaction":
+            self._signals.transaction_waits(str(result))
+        return result
+
+    async def close(self) -> None:
+        """End the connections."""
+        await self._endpoints.engine.close()
+        await self._endpoints.ethereum.close()
+
+    def _check_ours(self, payload: ExecutionPayload) -> None:
+        """Refuse what consensus forbids although Ethereum allows it, and numbers that no client can read."""
+        encode_payload(payload)
+        if payload.gas_limit != self._gas_limit:
+            detail = f"the gas limit is {payload.gas_limit}; set the client's target to {self._gas_limit}"
+            raise Rejected(RejectionReason.PAYLOAD_INVALID, detail)
+        if payload.blob_gas_used or payload.excess_blob_gas or any(raw[:1] == b"\3" for raw in payload.transactions):
+            raise Rejected(RejectionReason.PAYLOAD_INVALID, "blobs are not allowed")
+        numbers = [payload.number, payload.gas_used, payload.timestamp_seconds]
+        for each in payload.withdrawals:
+            numbers += [each.index, each.validator_index, each.amount_gwei]
+        if max(numbers) >= _UINT64_LIMIT or payload.base_fee_wei >= 2**256:
+            raise Rejected(RejectionReason.PAYLOAD_INVALID, "a number is too large")
+
+    async def _status(self, status: Mapping[str, Any], payload: ExecutionPayload) -> PayloadStatus:
+        detail = str(status.get("validationError") or "")[:512]
+        if status["status"] == "VALID":
+            return PayloadStatus(PayloadVerdict.VALID, payload.block_hash)
+        if status["status"] in ("INVALID", "INVALID_BLOCK_HASH"):
+            return PayloadStatus(PayloadVerdict.INVALID, await self._known_parent(payload), detail)
+        return PayloadStatus(PayloadVerdict.SYNCING, NO_HASH, detail or "the parent payload is unknown")
+
+    async def _known_parent(self, payload: ExecutionPayload) -> Hash32:
+        parent = await self._ethereum("eth_getBlockByHash", [hexadecimal(payload.parent_hash), False])
+        return NO_HASH if parent is None else payload.parent_hash
+
+    async def _block(self, wanted: str) -> Mapping[str, Any]:
+        method = "eth_getBlockByNumber" if wanted == "latest" else "eth_getBlockByHash"
+        block: Mapping[str, Any] | None = await self._ethereum(method, [wanted, False])
+        if block is None:
+            raise Unavailable(f"execution payload {wanted}")
+        return block
+
+    @asynccontextmanager
+    async def _on(self, head: Hash32, attributes: PayloadAttributes | None) -> AsyncIterator[Mapping[str, Any]]:
+        """Choose a head for one question and come back to the one that consensus chose."""
+        chosen = self._head
+        if chosen is None:
+            chosen = (_bytes((await self._block("latest"))["hash"]), NO_HASH, NO_HASH)
+        try:
+            answer = await self._choose((head, NO_HASH, NO_HASH), attributes)
+            if answer["payloadStatus"]["status"] == "SYNCING":
+                raise Unavailable(f"execution payload {hexadecimal(head)}")
+            yield answer
+        finally:
+            if chosen[0] != head:
+                await self._choose(chosen, None)
+
+    async def _choose(
+        self, chosen: tuple[Hash32, Hash32, Hash32], attributes: PayloadAttributes | None
+    ) -> Mapping[str, Any]:
+        names = ("headBlockHash", "safeBlockHash", "finalizedBlockHash")
+        state = {name: hexadecimal(each) for name, each in zip(names, chosen, strict=True)}
+        content = None if attributes is None else attributes_json(attributes)
+        try:
+            answer: Mapping[str, Any] = await self._endpoints.engine.call(
+                "engine_forkchoiceUpdatedV3", [state, content]
+            )
+        except ClientError as error:
+            if error.code in (_INVALID_FORK_CHOICE, _INVALID_ATTRIBUTES, _INVALID_PARAMS):
+                raise Rejected(RejectionReason.ARGUMENT_INVALID, error.message) from error
+            raise Unavailable(f"the execution client answers {error}") from error
+        return answer
+
+    async def _offer(self, raw: bytes) -> None:
+        try:
+            await self._endpoints.ethereum.call("eth_sendRawTransaction", [hexadecimal(raw)])
+        except ClientError:
+            # Known already, or it cannot run: what cannot run is left out.
+            return
+
+    async def _engine(self, method: str, params: Sequence[Any]) -> Any:
+        try:
+            return await self._endpoints.engine.call(method, params)
+        except ClientError as error:
+            raise Unavailable(f"the execution client answers {error}") from error
+
+    async def _ethereum(self, method: str, params: Sequence[Any]) -> Any:
+        try:
+            return await self._endpoints.ethereum.call(method, params)
+        except ClientError as error:
+            raise _refusal(error) from error
+
+
+def _refusal(error: ClientError) -> Rejected:
+    """Return the refusal that a client's error means; what has no code of its own concerns the transaction."""
+    if error.code == 3 and isinstance(error.data, str):
+        return Reverted(_bytes(error.data), error.message)
+    return Rejected(_REASONS.get(error.code, RejectionReason.TRANSACTION_INVALID), error.message)
+
+
+def _refuse_blob(params: Sequence[Any]) -> None:
+    if params and isinstance(params[0], str) and params[0].lower().startswith(f"0x{_BLOB:02x}"):
+        raise Rejected(RejectionReason.TRANSACTION_INVALID, "blob transactions are not allowed")
+
+
+def _bytes(text: str) -> bytes:
+    try:
+        return bytes.fromhex(text.removeprefix("0x"))
+    except (AttributeError, ValueError) as error:
+        raise Unavailable(f"the execution client answers no bytes: {str(text)[:64]}") from error
+
+
+def _hash(text: Any) -> Hash32:
+    return NO_HASH if text is None else _bytes(text)
