@@ -12,6 +12,7 @@ from learnchain.learning.trace import INDEX_NAME
 from learnchain.node.ports import Ports, Training
 from learnchain.node.settling import settling_transactions
 from learnchain.node.storage.archive import OwnCandidate
+from learnchain.node.storage.files import clear_directory
 from learnchain.primitives.actions import ProposeBlock, RevealModel, SendCommitment, TrainModel
 from learnchain.primitives.block_checks import NOBODY
 from learnchain.primitives.chain_state import settled_history, unselected_after
@@ -40,6 +41,8 @@ logger = logging.getLogger(__name__)
 MAXIMUM_EPOCHS = 10_000
 PLANNED_THOUSANDTHS = 1_250
 """Epochs planned for the time left by the probe, with a reserve: the clock ends the run at an epoch's end anyway."""
+LAST_EPOCH_THOUSANDTHS = 1_500
+"""What the last epoch may take of a measured one, in thousandths: other miners may train on the same machine."""
 MAXIMUM_OWN_BYTES = 1 << 40
 """Our own model lies on our own disk already."""
 
@@ -77,6 +80,7 @@ class Miner:
         self._ports = ports
         self._trainer = trainer
         self._directory = directory
+        clear_directory(directory)
         self._strategy = strategy
         self._training: asyncio.Task[None] | None = None
 
@@ -85,7 +89,10 @@ class Miner:
         selection = action.selection
         if self._training is not None and not self._training.done():
             self._training.cancel()
-        if self._ports.archive.own_candidate(selection.parent) is not None:
+        own = self._ports.archive.own_candidate(selection.parent)
+        if own is not None:
+            # An earlier life committed, and may have been killed before anybody heard of it.
+            await self._ports.announce(own.commitment)
             return
         self._training = asyncio.current_task()
         part = selection.posted.specification.data.training
@@ -99,7 +106,9 @@ class Miner:
         planned = PLANNED_THOUSANDTHS * left_seconds / (1000 * max(epoch_seconds, 1e-6))
         epochs = max(1, min(MAXIMUM_EPOCHS, int(planned)))
         self._note(selection, "probe", epoch_seconds=epoch_seconds, epochs=epochs)
-        run = await self._trained(self._job(selection, data, epochs=epochs), closing)
+        # The epoch that runs when time is up still ends: a long one must not carry the model past the deadline.
+        stopping = closing - int(LAST_EPOCH_THOUSANDTHS * epoch_seconds)
+        run = await self._trained(self._job(selection, data, epochs=epochs), stopping)
         self._record_share(selection, run)
         model = await self._published(selection, run)
         self._note(selection, "trained", epochs=run.epochs, training_seconds=run.training_seconds)
@@ -216,11 +225,11 @@ class Miner:
             directory=str(self._directory / f"height-{selection.height}-{work.hex()[:12]}"),
         )
 
-    async def _trained(self, job: TrainingJob, closing_milliseconds: int) -> TrainedFiles:
+    async def _trained(self, job: TrainingJob, stopping_milliseconds: int) -> TrainedFiles:
         """Train; when the time is up the finished epochs are the run (DLBC, Assumption 2)."""
 
         async def stop() -> None:
-            await self._ports.clock.sleep_until(closing_milliseconds)
+            await self._ports.clock.sleep_until(stopping_milliseconds)
             await self._trainer.finish_early()
 
         stopper = self._ports.tasks.start(stop(), "end of training")
