@@ -56,7 +56,8 @@ class LocalRun:
     def network(self) -> "LocalNetwork":
         """Return the network of the data directory, laid out anew if there is none."""
         # Loaded when needed: laying out a network needs torch and the execution engine.
-        from learnchain.node.local_network import LocalPlan, existing_network, lay_out
+        from learnchain.node.local_network import LocalPlan, existing_network, lay_out, local_needs
+        from learnchain.node.task_file import read_task_file
 
         directory = self.wanted.directory.resolve()
         directory.mkdir(parents=True, exist_ok=True)
@@ -72,7 +73,16 @@ class LocalRun:
         if port and not is_free(port):
             detail = f"port {port} is taken; choose another with --rpc-port, or 0 for a free one"
             raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
-        plan = LocalPlan(directory, self.wanted.consensus, self.wanted.miners, rpc_port=port)
+        needs = local_needs(read_task_file(each) for each in self.wanted.tasks)
+        plan = LocalPlan(
+            directory,
+            self.wanted.consensus,
+            self.wanted.miners,
+            needs.standing,
+            port,
+            phases=needs.phases,
+            evaluation_milliseconds=needs.evaluation_milliseconds,
+        )
         return asyncio.run(lay_out(plan, time.time_ns() // 1_000_000))
 
     def run(self, network: "LocalNetwork", display: Display, tables: Iterable[dict[str, Any]]) -> dict[str, Any]:

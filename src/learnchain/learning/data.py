@@ -15,7 +15,13 @@ from learnchain.primitives.codec import Hash32
 from learnchain.primitives.hashing import shake256, tagged_hash
 from learnchain.primitives.merkle import list_root
 from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.task_specification import MAXIMUM_DATA_BYTES, MAXIMUM_ROWS, DataManifest, DataPart
+from learnchain.primitives.task_specification import (
+    MAXIMUM_DATA_BYTES,
+    MAXIMUM_ROWS,
+    DataPart,
+    Metric,
+    TaskSpecification,
+)
 
 _INPUT_TYPES = ("U8", "F32")
 _LABEL_TYPES = ("U8", "I64")
@@ -67,8 +73,11 @@ def save_data(path: Path, data: DataSet) -> None:
     write_tensors(path, {"inputs": np.ascontiguousarray(data.inputs), "labels": np.ascontiguousarray(data.labels)})
 
 
-def load_data(path: Path, maximum_bytes: int = MAXIMUM_DATA_BYTES) -> DataSet:
-    """Return the data set of a file; anything but two well-formed tensors is `MALFORMED`."""
+def load_data(path: Path, maximum_bytes: int = MAXIMUM_DATA_BYTES, mapped: bool = False) -> DataSet:
+    """Return the data set of a file; anything but two well-formed tensors is `MALFORMED`.
+
+    Mapped rows stay in the file until they are looked at: whoever only checks them needs no memory for all.
+    """
     entries = read_header(path, maximum_bytes, RejectionReason.MALFORMED)
     if set(entries) != {"inputs", "labels"}:
         raise Rejected(RejectionReason.MALFORMED, f"a data file holds inputs and labels, not {sorted(entries)}")
@@ -77,7 +86,7 @@ def load_data(path: Path, maximum_bytes: int = MAXIMUM_DATA_BYTES) -> DataSet:
         raise Rejected(RejectionReason.MALFORMED, f"inputs are {inputs.dtype}, labels {labels.dtype}")
     if not 2 <= len(inputs.shape) <= 5 or not 1 <= len(labels.shape) <= 4 or inputs.shape[0] != labels.shape[0]:
         raise Rejected(RejectionReason.MALFORMED, f"inputs {inputs.shape} do not fit labels {labels.shape}")
-    return DataSet(read_tensor(path, inputs), read_tensor(path, labels))
+    return DataSet(read_tensor(path, inputs, mapped), read_tensor(path, labels, mapped))
 
 
 def data_root(data: DataSet, salt: bytes) -> Hash32:
@@ -144,33 +153,40 @@ def prepare_task_data(
 
 
 def open_part(
-    encrypted: Path, part: DataPart, key: bytes, plain: Path, manifest: DataManifest | None = None
+    encrypted: Path, part: DataPart, key: bytes, plain: Path, promised: TaskSpecification | None = None
 ) -> DataSet:
     """Decrypt a part to `plain` and return it; refuse a key, rows or a root other than those committed at posting.
 
-    With the manifest, samples or labels other than those it promises are refused too: that is the publisher's fault
-    and must not look like a fault of the models.
+    With the task's specification, samples or labels other than those it promises are refused too: that is the
+    publisher's fault and must not look like a fault of the models. The rows are mapped, not read into memory.
     """
     if key_hash(key) != part.key_hash:
         raise Rejected(RejectionReason.KEY_MISMATCH, "the key does not hash to the commitment of the task")
     decrypt_file(encrypted, plain, key, part.ciphertext_bytes)
     try:
-        data = load_data(plain, part.ciphertext_bytes)
+        data = load_data(plain, part.ciphertext_bytes, mapped=True)
         if len(data) != part.rows or data_root(data, salt_of(key)) != part.plaintext_root:
             raise Rejected(RejectionReason.PLAINTEXT_MISMATCH, "the rows do not hash to the root of the task")
-        if manifest is not None:
-            check_data(data, manifest)
+        if promised is not None:
+            check_data(data, promised)
     except Rejected:
         plain.unlink(missing_ok=True)
         raise
     return data
 
 
-def check_data(data: DataSet, manifest: DataManifest) -> None:
-    """Refuse samples of another shape and labels beyond the classes that the manifest promises."""
+def check_data(data: DataSet, promised: TaskSpecification) -> None:
+    """Refuse samples of another shape, and labels beyond the promised classes or of a shape the metric cannot count.
+
+    An accuracy needs one label a row, Dice one label a place.
+    """
+    manifest = promised.data
+    shape = tuple(manifest.sample_shape)
+    places = shape[1:] if promised.metric is Metric.DICE else ()
     largest = int(data.labels.max())
-    if data.sample_shape != tuple(manifest.sample_shape) or largest >= manifest.classes:
-        detail = f"samples of {data.sample_shape} and labels up to {largest}, promised {manifest.sample_shape}"
+    if data.sample_shape != shape or largest >= manifest.classes or data.labels.shape[1:] != places:
+        detail = f"samples of {data.sample_shape}, labels of {data.labels.shape[1:]} up to {largest}"
+        detail += f", promised {shape}, {places} and {manifest.classes} classes"
         raise Rejected(RejectionReason.PLAINTEXT_MISMATCH, detail)
 
 

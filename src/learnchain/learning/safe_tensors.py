@@ -86,12 +86,14 @@ def read_header(path: Path, maximum_bytes: int, reason: RejectionReason) -> dict
     return dict(entries)
 
 
-def read_tensor(path: Path, entry: Entry) -> Array:
-    """Return one tensor of a file whose header was checked."""
+def read_tensor(path: Path, entry: Entry, mapped: bool = False) -> Array:
+    """Return one tensor of a file whose header was checked; a mapped one stays in the file, read-only."""
     with path.open("rb") as file:
         header_bytes = 8 + int.from_bytes(file.read(8), "little")
-        file.seek(header_bytes + entry.start)
         count = math.prod(entry.shape)
+        if mapped and count and path.stat().st_size >= header_bytes + entry.end:
+            return np.memmap(file, DTYPES[entry.dtype], "r", header_bytes + entry.start, entry.shape)
+        file.seek(header_bytes + entry.start)
         array = np.fromfile(file, dtype=DTYPES[entry.dtype], count=count)
     if array.size != count:
         raise Rejected(RejectionReason.MALFORMED, "the file became shorter while it was read")

@@ -5,16 +5,20 @@ import json
 import os
 import random
 import socket
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from learnchain.execution.genesis import ESCROW_ADDRESS, execution_genesis
 from learnchain.node.blobs.peer_blobs import PeerBlobs
+from learnchain.node.built_in_tasks import BUILT_IN
 from learnchain.node.engines import ENGINES
 from learnchain.node.genesis import Genesis, save_genesis
 from learnchain.node.publishing import prepared
 from learnchain.node.settings import NodeSettings
-from learnchain.node.task_file import BUILT_IN, task_draft
+from learnchain.node.storage.files import write_whole
+from learnchain.node.task_file import task_draft
 from learnchain.node.vault import Vault
 from learnchain.node.wallet import Wallet, development_accounts
 from learnchain.primitives.numbers import WEI_PER_ETHER
@@ -40,11 +44,42 @@ LOCAL_MARGINS = {
 """All nodes share one clock and one disk, so the last phase may be short (the round, rule 14)."""
 LOCAL_PHASES = Phases(
     one_milliseconds=1_500,
-    two_milliseconds=4_000,
+    two_milliseconds=5_000,
     three_milliseconds=2_000,
     release_milliseconds=500,
     reveal_milliseconds=1_300,
 )
+
+
+@dataclass(frozen=True)
+class LocalNeeds:
+    """Say what the tasks of a local network need: standing tasks, phases, and time for an exact evaluation."""
+
+    standing: tuple[str, ...] = ("digits",)
+    phases: Phases = LOCAL_PHASES
+    evaluation_milliseconds: int = LOCAL_MARGINS["evaluation_milliseconds"]
+
+
+def local_needs(tables: Iterable[Mapping[str, Any]]) -> LocalNeeds:
+    """Return what tasks need together: a table's `local` part names phases; the longest ones serve all."""
+    needs = LocalNeeds()
+    standing: list[str] = []
+    for table in tables:
+        local = table.get("local", {})
+        if not local:
+            continue
+        try:
+            one, two, three = (int(each) for each in local["phases_milliseconds"])
+            release, reveal = int(local["release_milliseconds"]), int(local["reveal_milliseconds"])
+            evaluation = int(local["evaluation_milliseconds"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise Rejected(RejectionReason.ARGUMENT_INVALID, f"the task's table [local] is wrong: {error!r}") from error
+        phases = Phases(one, two, three, release, reveal)
+        if phases.interval_milliseconds > needs.phases.interval_milliseconds:
+            needs = LocalNeeds(needs.standing, phases, evaluation)
+        if local.get("standing") and BUILT_IN.get(str(table.get("name"))) == table:
+            standing.append(str(table["name"]))
+    return replace(needs, standing=tuple(standing)) if standing else needs
 
 
 @dataclass(frozen=True)
@@ -56,9 +91,10 @@ class LocalPlan:
     miners: int = 3
     standing: tuple[str, ...] = ("digits",)
     rpc_port: int = 8545
-    first_block_milliseconds: int = 6_000
+    first_block_milliseconds: int = 7_000
     mnemonic: str = DEVELOPMENT_MNEMONIC
     phases: Phases = LOCAL_PHASES
+    evaluation_milliseconds: int = LOCAL_MARGINS["evaluation_milliseconds"]
     finality_depth: int = 16
     random_source: random.Random = field(default_factory=random.SystemRandom)
 
@@ -117,9 +153,7 @@ async def lay_out(plan: LocalPlan, now_milliseconds: int) -> LocalNetwork:
         "settings": [str(path.relative_to(plan.directory)) for path in settings],
         "rpc_ports": list(ports),
     }
-    partial = plan.directory / "network.partial"
-    partial.write_text(json.dumps(layout, indent=1) + "\n")
-    partial.replace(plan.directory / LAYOUT_NAME)
+    write_whole(plan.directory / LAYOUT_NAME, (json.dumps(layout, indent=1) + "\n").encode(), 0o644)
     addresses = tuple(str(each) for each in layout["accounts"])
     return LocalNetwork(plan.directory, settings, ports, addresses, plan.mnemonic, plan.consensus)
 
@@ -141,7 +175,7 @@ def _genesis(
         finality_depth=plan.finality_depth,
         claim_window_seconds=2 * plan.phases.interval_milliseconds // 1000,
         empty_window_milliseconds=500,
-        **LOCAL_MARGINS,
+        **{**LOCAL_MARGINS, "evaluation_milliseconds": plan.evaluation_milliseconds},
     )
     funded = {wallet.address: 10_000 * WEI_PER_ETHER for wallet in wallets}
     stamp = start_milliseconds // 1000 - 1

@@ -6,7 +6,10 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
-from learnchain.learning.data import DataSet, digits, iris, split
+from learnchain.learning.data import SOURCES, DataSet, permutation, select_rows, split
+from learnchain.learning.sources.store import DataStore
+from learnchain.learning.sources.synthetic import SYNTHETIC_SOURCES
+from learnchain.node.built_in_tasks import BUILT_IN
 from learnchain.primitives.hashing import tagged_hash
 from learnchain.primitives.model_presets import from_table
 from learnchain.primitives.model_specification import ModelSpecification
@@ -28,41 +31,6 @@ MAXIMUM_FILE_BYTES = 1 << 20
 DENOMINATOR = 10_000
 """Required accuracies are written as decimals and kept in ten-thousandths."""
 
-DATA_SOURCES = {"digits": digits, "iris": iris}
-"""Real data inside the install: scikit-learn's 1,797 digits and Fisher's 150 irises; both are public."""
-
-BUILT_IN = {
-    "digits": {
-        "name": "digits",
-        "reward_ether": "2",
-        "bond_ether": "0.1",
-        "required_accuracy": "0.9",
-        "data": {"source": "digits", "test_rows": 360},
-        "model": {"preset": "strided_cnn", "channels": [16, 32], "hidden": 64},
-        "training": {
-            "optimiser": "sgd",
-            "learning_rate": ["0.05", "0.15"],
-            "momentum": ["0", "0.9"],
-            "batch_size": [16, 64],
-        },
-    },
-    "iris": {
-        "name": "iris",
-        "reward_ether": "0.5",
-        "bond_ether": "0.1",
-        "required_accuracy": "0.9",
-        "data": {"source": "iris", "test_rows": 50},
-        "model": {"preset": "mlp", "hidden": [32, 32]},
-        "training": {
-            "optimiser": "sgd",
-            "learning_rate": ["0.02", "0.1"],
-            "momentum": ["0", "0.9"],
-            "batch_size": [8, 32],
-        },
-    },
-}
-"""Tasks that `--task NAME` takes: the demo's main job is digits."""
-
 
 @dataclass(frozen=True)
 class TaskDraft:
@@ -78,18 +46,21 @@ class TaskDraft:
     training: TrainingRules
     training_data: DataSet
     test_data: DataSet
+    source: str
     classes: int
     public: bool
+    synthetic: bool = False
+    metric: Metric = Metric.ACCURACY
 
     def specification(self, training: DataPart, test: DataPart) -> TaskSpecification:
         """Return the specification that is posted, once both files have their CIDs."""
         shape = self.training_data.sample_shape
-        manifest = DataManifest(self.name, training, test, shape, self.classes, self.public, False)
+        manifest = DataManifest(self.source, training, test, shape, self.classes, self.public, self.synthetic)
         return TaskSpecification(
             name=self.name,
             model=self.model,
             data=manifest,
-            metric=Metric.ACCURACY,
+            metric=self.metric,
             required_numerator=self.required_numerator,
             required_denominator=DENOMINATOR,
             time_limit_seconds=self.time_limit_seconds,
@@ -113,27 +84,64 @@ def read_task_file(name_or_path: str) -> dict[str, Any]:
         raise Rejected(RejectionReason.MALFORMED, f"{path} is no TOML: {error}") from error
 
 
-def task_draft(table: dict[str, Any]) -> TaskDraft:
-    """Return the draft that a table describes; a missing or wrong entry is named."""
+def task_draft(table: dict[str, Any], store: DataStore | None = None) -> TaskDraft:
+    """Return the draft that a table describes; a missing or wrong entry is named.
+
+    `data.source` names data inside the install, or a set of the store, by default that of `learnchain data`.
+    """
     try:
-        return _draft(table)
+        return _draft(table, _source(str(table["data"]["source"]), store or DataStore()))
     except (KeyError, TypeError, AttributeError, ValueError, InvalidOperation) as error:
         raise Rejected(RejectionReason.ARGUMENT_INVALID, f"the task table is wrong or incomplete: {error!r}") from error
 
 
-def _draft(table: dict[str, Any]) -> TaskDraft:
-    source = table["data"]["source"]
-    if source not in DATA_SOURCES:
-        known = ", ".join(sorted(DATA_SOURCES))
-        raise Rejected(RejectionReason.ARGUMENT_INVALID, f"data.source is {source!r}; known: {known}")
-    data = DATA_SOURCES[source]()
-    test_rows = int(table["data"].get("test_rows", len(data) // 5))
-    seed = tagged_hash("data-split", str(table["data"].get("seed", 0)).encode())
-    training_data, test_data = split(data, seed, test_rows)
-    classes = int(data.labels.max()) + 1
-    model = {"input_shape": list(data.sample_shape), **table["model"]}
+@dataclass(frozen=True)
+class _Source:
+    """Hold what a task draws its rows from; without a test set of its own, the task splits the rows."""
+
+    name: str
+    rows: DataSet
+    test: DataSet | None
+    classes: int
+    public: bool
+    synthetic: bool
+
+
+def _source(name: str, store: DataStore) -> _Source:
+    if name in SOURCES or name in SYNTHETIC_SOURCES:
+        made_up = name in SYNTHETIC_SOURCES
+        rows = (SYNTHETIC_SOURCES if made_up else SOURCES)[name]()
+        return _Source(name, rows, None, int(rows.labels.max()) + 1, True, made_up)
+    stored = store.load(name)
+    manifest = stored.manifest
+    classes = max(2, len(manifest.classes))
+    return _Source(name, stored.training, stored.test, classes, manifest.public, manifest.synthetic)
+
+
+def _parts(table: dict[str, Any], source: _Source) -> tuple[DataSet, DataSet]:
+    """Return training and test rows: the published split or one drawn by the seed, each cut to the rows asked for."""
+    seed = tagged_hash("data-split", str(table.get("seed", 0)).encode())
+    if source.test is None:
+        test_rows = int(table.get("test_rows", max(1, len(source.rows) // 5)))
+        training, test = split(source.rows, seed, test_rows)
+    else:
+        training, test = source.rows, _cut(source.test, int(table.get("test_rows", len(source.test))), seed)
+    return _cut(training, int(table.get("training_rows", len(training))), seed), test
+
+
+def _cut(data: DataSet, rows: int, seed: bytes) -> DataSet:
+    if not 1 <= rows <= len(data):
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{rows} rows are asked for, the data have {len(data)}")
+    return data if rows == len(data) else select_rows(data, permutation("cut", seed, len(data))[:rows])
+
+
+def _draft(table: dict[str, Any], source: _Source) -> TaskDraft:
+    training_data, test_data = _parts(table["data"], source)
+    segments = training_data.labels.ndim > 1
+    metric = Metric(table.get("metric", Metric.DICE if segments else Metric.ACCURACY))
+    model = {"input_shape": list(training_data.sample_shape), **table["model"]}
     if "preset" in model:
-        model = {"classes": classes, **model}
+        model = {"classes": source.classes, **model}
     return TaskDraft(
         name=str(table["name"]),
         reward_wei=_wei(table["reward_ether"]),
@@ -145,8 +153,11 @@ def _draft(table: dict[str, Any]) -> TaskDraft:
         training=_training(table["training"]),
         training_data=training_data,
         test_data=test_data,
-        classes=classes,
-        public=True,
+        source=source.name,
+        classes=source.classes,
+        public=source.public,
+        synthetic=source.synthetic,
+        metric=metric,
     )
 
 

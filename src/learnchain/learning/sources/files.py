@@ -116,9 +116,7 @@ def _of_zip(path: Path, wanted: Callable[[str], bool]) -> Iterator[SourceFile]:
                 continue
             budget.take(member.filename, member.file_size)
             with archive.open(member) as stream:
-                yield _source_file(
-                    member.filename, _exactly(stream, member.file_size, member.filename), budget
-                )
+                yield _source_file(member.filename, _exactly(stream, member.file_size, member.filename), budget)
 
 
 def _of_tar(path: Path, wanted: Callable[[str], bool]) -> Iterator[SourceFile]:

@@ -61,9 +61,7 @@ def import_idx(path: Path, options: ImportOptions) -> ImportedData:
     return _import(path, options, {}, ())
 
 
-def _import(
-    path: Path, options: ImportOptions, known: dict[str, str], class_names: tuple[str, ...]
-) -> ImportedData:
+def _import(path: Path, options: ImportOptions, known: dict[str, str], class_names: tuple[str, ...]) -> ImportedData:
     files = read_files(path, lambda name: _part(name) is not None, options.progress)
     by_part: dict[str, SourceFile] = {}
     for file in files:

@@ -123,9 +123,7 @@ def import_spoken_digits(path: Path, options: ImportOptions) -> ImportedData:
 def import_speech_commands(path: Path, options: ImportOptions) -> ImportedData:
     """Return recordings in the layout of Speech Commands: a folder a word, `testing_list.txt` names the test set."""
     lists = (_TEST_LIST, _VALIDATION_LIST)
-    files = read_files(
-        path, lambda name: name.endswith(".wav") or name.rpartition("/")[2] in lists, options.progress
-    )
+    files = read_files(path, lambda name: name.endswith(".wav") or name.rpartition("/")[2] in lists, options.progress)
     tested: set[str] = set()
     recordings: list[tuple[str, str, SourceFile]] = []
     for file in files:

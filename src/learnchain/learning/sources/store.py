@@ -10,14 +10,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from learnchain.learning.data import DataSet, load_data, save_data
+from learnchain.learning.data import SOURCES, DataSet, load_data, save_data
 from learnchain.learning.sources.idx import import_fashion, import_idx, import_mnist
 from learnchain.learning.sources.imported import ImportedData, ImportOptions
 from learnchain.learning.sources.pictures import import_cifar10, import_glas, import_image_classes
 from learnchain.learning.sources.speech import import_speech_commands, import_spoken_digits
-from learnchain.learning.sources.synthetic import WRITERS, generator
+from learnchain.learning.sources.synthetic import SYNTHETIC_SOURCES, WRITERS, generator
 from learnchain.learning.sources.volumes import import_mmwhs
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.primitives.rejection import Rejected, RejectionReason
 
 Importer = Callable[[Path, ImportOptions], ImportedData]
 IMPORTERS: Mapping[str, Importer] = {
@@ -38,6 +38,8 @@ MAXIMUM_MANIFEST_BYTES = 1 << 20
 MAXIMUM_GENERATED_ROWS = 100_000
 DIRECTORY_VARIABLE = "LEARNCHAIN_DATA"
 FORMAT = 1
+RESERVED = (*SOURCES, *SYNTHETIC_SOURCES)
+"""Names of data that need no import."""
 _NAME = re.compile(r"^[a-z0-9][a-z0-9_-]{0,63}$")
 
 
@@ -120,11 +122,13 @@ class DataStore:
         return sorted(each.parent.name for each in self._directory.glob(f"*/{MANIFEST_NAME}"))
 
     def manifest(self, name: str) -> Manifest:
-        """Return what is known of a data set; `Unavailable` says how to import it."""
+        """Return what is known of a data set; the refusal of an unknown one says how to import it."""
         path = self._place(name) / MANIFEST_NAME
         if not path.is_file():
             command = f"learnchain data import {name if name in IMPORTERS else 'KIND'} PATH --name {name}"
-            raise Unavailable(f"the data set {name!r} in {self._directory}; import it with: {command}")
+            known = ", ".join((*RESERVED, *self.names()))
+            detail = f"no data set {name!r} in {self._directory}; known: {known}; import it with: {command}"
+            raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
         if path.stat().st_size > MAXIMUM_MANIFEST_BYTES:
             raise Rejected(RejectionReason.TOO_LARGE, f"{path} is larger than {MAXIMUM_MANIFEST_BYTES} bytes")
         try:
@@ -150,6 +154,8 @@ class DataStore:
         return self._directory / name
 
     def _check_free(self, name: str) -> None:
+        if name in RESERVED:
+            raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{name!r} names data inside the install")
         if self._place(name).exists():
             detail = f"there is a data set {name!r} in {self._directory}; choose another --name or delete that folder"
             raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)

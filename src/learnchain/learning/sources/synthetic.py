@@ -212,3 +212,9 @@ WRITERS: Mapping[str, Callable[[Path, int, Generator], None]] = {
     "mmwhs": _write_mmwhs,
 }
 """Kinds whose layouts can be made up; (directory, rows, random source)."""
+
+SYNTHETIC_SOURCES: Mapping[str, Callable[[], DataSet]] = {
+    "glas-synthetic": glas_synthetic,
+    "mmwhs-synthetic": mmwhs_synthetic,
+}
+"""Made-up data sets that any node can produce by itself, as those of `learning.data.SOURCES`."""
