@@ -1,0 +1,164 @@
+"""Take the upper features of contributors' models, fuse the models in arrival order, export the result as one model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from learnchain.learning.data import DataSet
+from learnchain.learning.fusion import FusionLabels, FusionModel, FusionTerms, FusionWeights, fuse, predict
+from learnchain.learning.model import Weights, build_model, save_weights, set_weights
+from learnchain.learning.safe_tensors import Array
+from learnchain.learning.train import to_float
+from learnchain.primitives.codec import encode
+from learnchain.primitives.model_specification import (
+    INPUT,
+    Layer,
+    ModelSpecification,
+    Setting,
+    inputs_of,
+    layer_shapes,
+    mismatch,
+)
+from learnchain.primitives.numbers import Accuracy
+from learnchain.primitives.rejection import Rejected, RejectionReason
+
+MAXIMUM_FUSED_MODELS = 16
+"""As many inputs as one `Concat` reads."""
+_BATCH_ROWS = 250
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SharedModel:
+    """Hold one contributor's trained model and the labels of the data it has seen."""
+
+    specification: ModelSpecification
+    weights: Weights
+    labels: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VerifierData:
+    """Hold the three parts of the initiator's sample: fit the fusion, choose its epoch, and judge it."""
+
+    training: DataSet
+    test: DataSet
+    verification: DataSet
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Examined:
+    """Hold a model with its features on all parts of the sample, computed once and used in every fusion after."""
+
+    model: SharedModel
+    features: tuple[Array, Array, Array]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fused:
+    """Hold a learned fusion and what it scores on the verification rows."""
+
+    members: tuple[Examined, ...]
+    weights: FusionWeights
+    accuracy: Accuracy
+
+
+def upper_part(specification: ModelSpecification) -> ModelSpecification:
+    """Return the model without its last layer: its output is f_i, the features of the highest abstraction."""
+    shapes, sources = layer_shapes(specification), inputs_of(specification)
+    if len(specification.layers) < 2 or specification.layers[-1].kind != "Linear":
+        raise mismatch("a model can be fused when a Linear layer gives its classes and another layer stands before it")
+    if sources[-1] != (specification.layers[-2].name,) or len(shapes[specification.layers[-2].name]) != 1:
+        raise mismatch("the last layer has to read the layer before it, which has to be a vector")
+    return ModelSpecification(specification.input_shape, specification.layers[:-1])
+
+
+def features_of(model: SharedModel, data: DataSet) -> Array:
+    """Return f_i of every row; a model that answers with NaN or an infinity is refused."""
+    upper = upper_part(model.specification)
+    if data.sample_shape != tuple(upper.input_shape):
+        raise mismatch(f"samples of {data.sample_shape} for a model that reads {upper.input_shape}")
+    module = build_model(upper).eval()
+    last = model.specification.layers[-1].name
+    set_weights(module, {name: array for name, array in model.weights.items() if name.rpartition(".")[0] != last})
+    rows = torch.from_numpy(np.require(data.inputs, requirements=["C", "W"]))
+    with torch.inference_mode():
+        found = torch.cat([module(to_float(batch)) for batch in rows.split(_BATCH_ROWS)]).numpy()
+    if not np.isfinite(found).all():
+        raise Rejected(RejectionReason.WEIGHTS_NOT_FINITE, "the model's features hold a NaN or an infinity")
+    return np.array(found, dtype=np.float32)
+
+
+def examine(model: SharedModel, data: VerifierData) -> Examined:
+    """Return the model with its features on the verifier's rows."""
+    return Examined(
+        model, (features_of(model, data.training), features_of(model, data.test), features_of(model, data.verification))
+    )
+
+
+def fuse_models(members: Sequence[Examined], data: VerifierData, terms: FusionTerms, seed: bytes) -> Fused:
+    """Fuse models in their order of arrival and count the right answers on the verification rows."""
+    if not 1 <= len(members) <= MAXIMUM_FUSED_MODELS:
+        raise Rejected(RejectionReason.TOO_LARGE, f"{len(members)} models; 1 to {MAXIMUM_FUSED_MODELS} can be fused")
+    models = [FusionModel(each.features[0], each.features[1], each.model.labels) for each in members]
+    truth = FusionLabels(data.training.labels, data.test.labels)
+    weights = fuse(models, truth, terms, seed)
+    answers = predict(weights, [each.features[2] for each in members])
+    right = int((answers == data.verification.labels).sum())
+    return Fused(tuple(members), weights, Accuracy(right, len(data.verification)))
+
+
+def fused_specification(members: Sequence[SharedModel], hidden: int, classes: int) -> ModelSpecification:
+    """Return the fused architecture as one graph: all models on one sample, joined, then two linear layers."""
+    layers: list[Layer] = []
+    ends: list[str] = []
+    for index, member in enumerate(members):
+        upper = upper_part(member.specification)
+        names = {INPUT: INPUT} | {layer.name: f"m{index}_{at}" for at, layer in enumerate(upper.layers)}
+        for layer, sources in zip(upper.layers, inputs_of(upper), strict=True):
+            renamed = tuple(names[source] for source in sources)
+            layers.append(replace(layer, name=names[layer.name], inputs=renamed))
+        ends.append(names[upper.layers[-1].name])
+    joined = ends[0]
+    if len(ends) > 1:
+        joined = "joined"
+        layers.append(Layer(joined, "Concat", tuple(ends), ()))
+    layers.append(_linear("hidden", joined, hidden))
+    layers.append(_linear("classes", "hidden", classes))
+    return ModelSpecification(members[0].specification.input_shape, tuple(layers))
+
+
+def fused_weights(fused: Fused) -> dict[str, Array]:
+    """Return the weights that belong to `fused_specification`: the contributors' own, A and B."""
+    weights: dict[str, Array] = {}
+    for index, member in enumerate(fused.members):
+        upper = upper_part(member.model.specification)
+        names = {layer.name: f"m{index}_{at}" for at, layer in enumerate(upper.layers)}
+        for name, array in member.model.weights.items():
+            layer, _, part = name.rpartition(".")
+            if layer in names:
+                weights[f"{names[layer]}.{part}"] = array
+    weights["hidden.weight"] = np.ascontiguousarray(fused.weights.hidden.T)
+    weights["classes.weight"] = np.ascontiguousarray(fused.weights.output.T)
+    return weights
+
+
+def specification_of(fused: Fused) -> ModelSpecification:
+    """Return the architecture of a learned fusion."""
+    hidden, classes = fused.weights.output.shape
+    return fused_specification([member.model for member in fused.members], hidden, classes)
+
+
+def export(fused: Fused, directory: Path) -> tuple[Path, Path]:
+    """Write `fused.safetensors` and `fused.specification` (canonical bytes); any node can load the pair."""
+    directory.mkdir(parents=True, exist_ok=True)
+    weights, specification = directory / "fused.safetensors", directory / "fused.specification"
+    save_weights(weights, fused_weights(fused))
+    specification.write_bytes(encode(specification_of(fused)))
+    return weights, specification
+
+
+def _linear(name: str, source: str, width: int) -> Layer:
+    return Layer(name, "Linear", (source,), (Setting("bias", 0), Setting("out_features", width)))

@@ -1,0 +1,217 @@
+"""Fuse contributors' models into one (BaaS III-B): frozen features, a hidden layer, an output layer; Eq. 1 to 6.
+
+Only the two weight matrices are learned; what contributors trained stays as it is, so that models can be added one
+at a time and left out again. Every draw comes from SHAKE-256 of a seed, so that honest verifiers who fuse the same
+models on the same kind of machine find the same counts.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from math import sqrt
+
+import numpy as np
+import torch
+
+from learnchain.learning.data import permutation
+from learnchain.learning.safe_tensors import Array
+from learnchain.primitives.citation import equation
+from learnchain.primitives.hashing import shake256
+from learnchain.primitives.rejection import Rejected, RejectionReason
+
+
+class Strategy(StrEnum):
+    """Name the two ways of the paper to learn the fusion's weights."""
+
+    FREE = "strategy_1"
+    GRADUAL = "strategy_2"
+
+
+class Outputs(StrEnum):
+    """Name the two readings of |l_i| and Eq. 4 (BAAS-R2): `LITERAL` has n identities, `BY_LABEL` only known labels."""
+
+    LITERAL = "literal"
+    BY_LABEL = "by_label"
+
+
+@dataclass(frozen=True, slots=True)
+class FusionTerms:
+    """Fix how a fusion is learned; verifiers who share them and the seed find the same result."""
+
+    classes: int
+    strategy: Strategy = Strategy.GRADUAL
+    outputs: Outputs = Outputs.LITERAL
+    epochs: int = 60
+    first_stage_epochs: int = 20
+    learning_rate: float = 0.0003
+    batch_size: int = 64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FusionModel:
+    """Hold what fusion needs of one contributor's model: its features on training and test rows, and its labels."""
+
+    training: Array
+    test: Array
+    labels: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FusionLabels:
+    """Hold the true labels of the rows that features were computed on."""
+
+    training: Array
+    test: Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FusionWeights:
+    """Hold the learned matrices A (features x hidden) and B (hidden x classes), and the count on the test rows."""
+
+    hidden: Array
+    output: Array
+    test_correct: int
+
+
+@equation("baas", 1, "h_j = sum_i A_ij fc_i")
+def hidden_layer(features: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    """Return the hidden layer: a weighted sum of the concatenated features, without constraint."""
+    return features @ hidden
+
+
+@equation("baas", 2, "y_j = exp(sum_i B_ij h_i) / sum_k exp(sum_i B_ik h_i)")
+def log_probabilities(hidden: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+    """Return ln y_j: the logarithm keeps small probabilities that the quotient of exponentials would lose."""
+    return torch.log_softmax(hidden @ output, dim=1)
+
+
+@equation("baas", 3, "A_init = diag(W_1, ..., W_n), W_i of |f_i| x |l_i|")
+def initial_hidden(widths: Sequence[int], label_counts: Sequence[int], seed: bytes) -> Array:
+    """Return A of Strategy II before training: one dense random block a model on the diagonal (BAAS-R1)."""
+    matrix = np.zeros((sum(widths), sum(label_counts)), dtype=np.float32)
+    row, column = 0, 0
+    for index, (width, count) in enumerate(zip(widths, label_counts, strict=True)):
+        block = _drawn(f"fusion/block/{index}", seed, (width, count), sqrt(1.0 / width))
+        matrix[row : row + width, column : column + count] = block
+        row, column = row + width, column + count
+    return matrix
+
+
+@equation("baas", 4, "B_init = (I_d, ..., I_d) stacked n times")
+def initial_output(labels: Sequence[Sequence[int]], classes: int) -> Array:
+    """Return B of Strategy II before training: row (i, l) votes for class l alone (BAAS-R2).
+
+    The literal reading hands every model all d labels, which stacks n identities of size d; by label a model has
+    rows for the labels of its own data only.
+    """
+    rows = [label for own in labels for label in own]
+    matrix = np.zeros((len(rows), classes), dtype=np.float32)
+    matrix[np.arange(len(rows)), rows] = 1.0
+    return matrix
+
+
+@equation("baas", 5, "h_j = sum_{A_ij in W} A_ij fc_i + gamma sum_{A_ij not in W} A_ij fc_i")
+def staged_hidden_layer(features: torch.Tensor, hidden: torch.Tensor, inside: torch.Tensor, gamma: int) -> torch.Tensor:
+    """Return the hidden layer of Strategy II: within the blocks, and across them once gamma is one (BAAS-R1)."""
+    own = features @ (hidden * inside)
+    return own + gamma * (features @ (hidden * (1 - inside))) if gamma else own
+
+
+@equation("baas", 6, "y_j = softmax_j(sum_{B_ij = w_jpp} B_ij h_i + gamma sum_{B_ij != w_jpp} B_ij h_i)")
+def staged_log_probabilities(
+    hidden: torch.Tensor, output: torch.Tensor, inside: torch.Tensor, gamma: int
+) -> torch.Tensor:
+    """Return ln y_j of Strategy II: each hidden unit speaks for its own label until gamma is one."""
+    own = hidden @ (output * inside)
+    return torch.log_softmax(own + gamma * (hidden @ (output * (1 - inside))) if gamma else own, dim=1)
+
+
+def hidden_labels(models: Sequence[FusionModel], terms: FusionTerms) -> tuple[tuple[int, ...], ...]:
+    """Return the labels for which each model has hidden units; their number is the size of the hidden layer."""
+    everything = tuple(range(terms.classes))
+    chosen = tuple(everything if terms.outputs is Outputs.LITERAL else model.labels for model in models)
+    for labels in chosen:
+        if not labels or list(labels) != sorted(set(labels)) or not set(labels) <= set(everything):
+            raise Rejected(RejectionReason.MODEL_SHAPE_MISMATCH, f"labels {labels} of {terms.classes} classes")
+    return chosen
+
+
+def fuse(models: Sequence[FusionModel], truth: FusionLabels, terms: FusionTerms, seed: bytes) -> FusionWeights:
+    """Learn A and B by back-propagation on the training rows and keep the epoch that is best on the test rows."""
+    if not models or terms.epochs < 1 or terms.batch_size < 1 or not 0 <= terms.first_stage_epochs <= terms.epochs:
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, "a fusion needs a model, epochs and a batch size")
+    learner = _Learner(models, terms, seed)
+    training = torch.from_numpy(np.concatenate([model.training for model in models], axis=1))
+    test = torch.from_numpy(np.concatenate([model.test for model in models], axis=1))
+    wanted = torch.from_numpy(truth.training.astype(np.int64))
+    wanted_test = torch.from_numpy(truth.test.astype(np.int64))
+    best: tuple[int, float] | None = None
+    kept = learner.matrices()
+    for epoch in range(terms.epochs):
+        order = torch.from_numpy(permutation("fusion/order", seed + epoch.to_bytes(4, "big"), len(wanted)))
+        for rows in order.split(terms.batch_size):
+            learner.advance(training[rows], wanted[rows], epoch)
+        found = learner.measure(test, wanted_test, epoch)
+        if best is None or found > best:
+            best, kept = found, learner.matrices()
+    assert best is not None
+    if not all(np.isfinite(matrix).all() for matrix in kept):
+        raise Rejected(RejectionReason.WEIGHTS_NOT_FINITE, "the features of a model make the fusion diverge")
+    return FusionWeights(kept[0], kept[1], best[0])
+
+
+def predict(weights: FusionWeights, features: Sequence[Array]) -> Array:
+    """Return the class of every row from the features of all fused models, ties to the lowest class."""
+    together = torch.from_numpy(np.concatenate(list(features), axis=1))
+    hidden = hidden_layer(together, torch.from_numpy(weights.hidden))
+    return log_probabilities(hidden, torch.from_numpy(weights.output)).argmax(1).numpy()
+
+
+class _Learner:
+    """Hold the matrices of one fusion in training."""
+
+    def __init__(self, models: Sequence[FusionModel], terms: FusionTerms, seed: bytes) -> None:
+        labels = hidden_labels(models, terms)
+        widths, counts = [model.training.shape[1] for model in models], [len(own) for own in labels]
+        self._gradual, self._first = terms.strategy is Strategy.GRADUAL, terms.first_stage_epochs
+        blocks = initial_hidden(widths, counts, seed)
+        identities = initial_output(labels, terms.classes)
+        self._own_hidden = torch.from_numpy(_block_mask(widths, counts))
+        self._own_output = torch.from_numpy(identities)
+        if not self._gradual:
+            blocks = _drawn("fusion/hidden", seed, blocks.shape, sqrt(1.0 / blocks.shape[0]))
+            identities = _drawn("fusion/output", seed, identities.shape, sqrt(3.0 / identities.shape[0]))
+        self._hidden = torch.tensor(blocks, requires_grad=True)
+        self._output = torch.tensor(identities, requires_grad=True)
+        self._optimiser = torch.optim.Adam([self._hidden, self._output], lr=terms.learning_rate, fused=True)
+
+    def advance(self, features: torch.Tensor, wanted: torch.Tensor, epoch: int) -> None:
+        self._optimiser.zero_grad()
+        torch.nn.functional.nll_loss(self._forward(features, epoch), wanted).backward()
+        self._optimiser.step()
+
+    def measure(self, features: torch.Tensor, wanted: torch.Tensor, epoch: int) -> tuple[int, float]:
+        with torch.inference_mode():
+            found = self._forward(features, epoch)
+            return int((found.argmax(1) == wanted).sum()), -float(torch.nn.functional.nll_loss(found, wanted))
+
+    def matrices(self) -> tuple[Array, Array]:
+        return self._hidden.detach().numpy().copy(), self._output.detach().numpy().copy()
+
+    def _forward(self, features: torch.Tensor, epoch: int) -> torch.Tensor:
+        if not self._gradual:
+            return log_probabilities(hidden_layer(features, self._hidden), self._output)
+        gamma = int(epoch >= self._first)
+        hidden = staged_hidden_layer(features, self._hidden, self._own_hidden, gamma)
+        return staged_log_probabilities(hidden, self._output, self._own_output, gamma)
+
+
+def _block_mask(widths: Sequence[int], counts: Sequence[int]) -> Array:
+    owner_of_row = np.repeat(np.arange(len(widths)), widths)
+    owner_of_column = np.repeat(np.arange(len(counts)), counts)
+    return (owner_of_row[:, None] == owner_of_column[None, :]).astype(np.float32)
+
+
+def _drawn(tag: str, seed: bytes, shape: tuple[int, ...], bound: float) -> Array:
+    integers = np.frombuffer(shake256(tag, seed, 4 * shape[0] * shape[1]), dtype="<u4").astype(np.float64)
+    return ((2 * integers + (1 - 2.0**32)) * (bound / 2.0**32)).astype(np.float32).reshape(shape)
