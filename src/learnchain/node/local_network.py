@@ -15,6 +15,8 @@ from learnchain.node.blobs.peer_blobs import PeerBlobs
 from learnchain.node.built_in_tasks import BUILT_IN
 from learnchain.node.engines import ENGINES
 from learnchain.node.genesis import Genesis, save_genesis
+from learnchain.node.network.identity import IDENTITY_NAME, load_identity, peer_id_of
+from learnchain.node.network.transport import PeerAddress
 from learnchain.node.publishing import prepared
 from learnchain.node.settings import NodeSettings
 from learnchain.node.storage.files import write_whole
@@ -206,7 +208,7 @@ def _settings(plan: LocalPlan, index: int, wallet: Wallet, listen: tuple[int, ..
         data_directory=str(directory),
         wallet=str(key),
         listen_port=listen[index],
-        peers=tuple(f"127.0.0.1:{port}" for port in listen[:index]),
+        peers=tuple(_peer(plan.directory / f"node-{earlier}", listen[earlier]) for earlier in range(index)),
         is_miner=index > 0,
         is_publisher=index == 0,
         rpc_port=rpc_port,
@@ -214,6 +216,12 @@ def _settings(plan: LocalPlan, index: int, wallet: Wallet, listen: tuple[int, ..
         learning_rate_thousandths=min(1000, 250 * index),
     ).save(path)
     return path
+
+
+def _peer(directory: Path, port: int) -> str:
+    """Return the address of a node that is laid out already: with its identity, as iroh must know it."""
+    peer_id = peer_id_of(load_identity(directory / IDENTITY_NAME))
+    return str(PeerAddress("127.0.0.1", port, peer_id))
 
 
 def _free_ports(count: int) -> tuple[int, ...]:
