@@ -4,7 +4,6 @@ import asyncio
 import logging
 import os
 import random
-import secrets
 from pathlib import Path
 
 from learnchain.execution.pyevm.engine import PyEvmEngine
@@ -12,7 +11,8 @@ from learnchain.node.api.interface import open_interface
 from learnchain.node.api.json_rpc import JsonRpcServer
 from learnchain.node.clock import Clock, SystemClock
 from learnchain.node.genesis import load_genesis
-from learnchain.node.network.tls_transport import TlsTransport
+from learnchain.node.network.identity import IDENTITY_NAME, load_identity
+from learnchain.node.network.listening import ListenPlan, check_peers, listen
 from learnchain.node.node import Node, Parts
 from learnchain.node.settings import NodeSettings
 from learnchain.node.storage.lmdb_store import LmdbStore
@@ -24,6 +24,7 @@ from learnchain.primitives.rejection import Rejected, RejectionReason
 logger = logging.getLogger(__name__)
 
 PASSWORD_VARIABLE = "LEARNCHAIN_PASSWORD"
+IDENTITY_BYTES = 32
 
 
 class NodeService:
@@ -41,12 +42,19 @@ class NodeService:
     async def run(self) -> None:
         """Run the node until it is told to stop."""
         settings, directory = self._settings, Path(self._settings.data_directory)
+        check_peers(settings.transport, settings.peers)
         directory.mkdir(parents=True, exist_ok=True)
         genesis = load_genesis(Path(settings.genesis))
         wallet = load_wallet(Path(settings.wallet))
         stores = (LmdbStore(directory / "chain"), LmdbStore(directory / "execution"))
-        transport = await TlsTransport.listen(
-            _identity(directory / "identity.key"), settings.listen_host, settings.listen_port
+        transport = await listen(
+            ListenPlan(
+                load_identity(directory / IDENTITY_NAME),
+                settings.listen_host,
+                settings.listen_port,
+                settings.transport,
+                settings.relays,
+            )
         )
         parts = Parts(
             clock=self._clock,
@@ -95,16 +103,3 @@ def load_wallet(path: Path) -> Wallet:
         return Wallet(bytes.fromhex(path.read_text().strip()))
     except ValueError as error:
         raise Rejected(RejectionReason.MALFORMED, f"{path} holds no private key in hex") from error
-
-
-def _identity(path: Path) -> bytes:
-    """Return the node's ed25519 key, made on the first start."""
-    if not path.exists():
-        partial = path.with_suffix(".partial")
-        handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.write(secrets.token_bytes(32))
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    return path.read_bytes()

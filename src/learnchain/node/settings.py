@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from learnchain.node.storage.files import write_whole
 from learnchain.primitives.rejection import Rejected, RejectionReason
 
 MAXIMUM_SETTINGS_BYTES = 1 << 20
@@ -14,7 +15,11 @@ MAXIMUM_SETTINGS_BYTES = 1 << 20
 class NodeSettings:
     """Name everything that differs from node to node; all paths are absolute.
 
-    `training_nice` lowers the priority of training beside the node's own work; `rpc_port` 0 means no RPC server.
+    `transport` is `iroh` or `tls`: one for a whole network, since the two do not reach each other. `relays` names
+    relays for iroh, none by default. `training_nice` lowers the priority of training beside the node's own work;
+    `rpc_port` and `metrics_port` 0 mean no such server. `judge` false follows the chain at header level, without torch; `sync_level` "headers" takes
+    only what was decided before this start at that level (`node/assurance.py`). `retain_blocks`
+    is the window W of DLBC IV-H: models and traces of older blocks are deleted, but each task's best; 0 keeps all.
     """
 
     name: str
@@ -31,10 +36,17 @@ class NodeSettings:
     training_nice: int = 5
     stop_after_height: int = 0
     log_level: str = "info"
+    transport: str = "iroh"
+    relays: tuple[str, ...] = ()
+    local_discovery: bool = False
+    judge: bool = True
+    sync_level: str = "accuracy"
+    metrics_port: int = 0
+    retain_blocks: int = 0
 
     def save(self, path: Path) -> None:
         """Write the settings file."""
-        path.write_text(json.dumps(asdict(self), indent=1) + "\n")
+        write_whole(path, (json.dumps(asdict(self), indent=1) + "\n").encode(), 0o644)
 
 
 def load_settings(path: Path) -> NodeSettings:
@@ -45,7 +57,13 @@ def load_settings(path: Path) -> NodeSettings:
         raise Rejected(RejectionReason.TOO_LARGE, f"{path} is larger than {MAXIMUM_SETTINGS_BYTES} bytes")
     try:
         content: dict[str, Any] = json.loads(path.read_text())
-        content["peers"] = tuple(content.get("peers", ()))
+        for name in ("peers", "relays"):
+            content[name] = tuple(content.get(name, ()))
+        # Files written before there was a choice belong to networks of TLS.
+        content.setdefault("transport", "tls")
         return NodeSettings(**content)
     except (ValueError, TypeError) as error:
         raise Rejected(RejectionReason.MALFORMED, f"{path} is no settings file: {error}") from error
+    if settings.is_miner and not settings.judge:
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{path}: a miner has to judge, its own models first")
+    return settings

@@ -10,7 +10,7 @@ from learnchain.node.network.transport import Connection, ConnectionLost, Stream
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 from tests.node.network.worlds import World, run_in
 
-pytestmark = pytest.mark.parametrize("kind", ["tls", "simulated"])
+pytestmark = pytest.mark.parametrize("kind", ["iroh", "tls", "simulated"])
 
 
 async def pair(world: World) -> tuple[Connection, Connection]:
@@ -22,10 +22,24 @@ async def pair(world: World) -> tuple[Connection, Connection]:
 def test_both_sides_know_each_other(kind: str) -> None:
     async def scenario(world: World) -> None:
         one, other = await world.transport("one"), await world.transport("other")
-        near = await one.connect(replace(other.address(), peer_id=b""))
+        near = await one.connect(other.address())
         far = await other.accept()
         assert (near.peer_id, far.peer_id) == (other.peer_id, one.peer_id)
         assert (near.dialled, far.dialled) == (True, False)
+
+    run_in(kind, scenario)
+
+
+def test_address_without_identity_is_whoever_answers_or_refused_at_home(kind: str) -> None:
+    async def scenario(world: World) -> None:
+        one, other = await world.transport("one"), await world.transport("other")
+        anonymous = replace(other.address(), peer_id=b"")
+        if kind == "iroh":
+            with pytest.raises(Rejected) as caught:
+                await one.connect(anonymous)
+            assert caught.value.reason is RejectionReason.ARGUMENT_INVALID
+        else:
+            assert (await one.connect(anonymous)).peer_id == other.peer_id
 
     run_in(kind, scenario)
 

@@ -1,9 +1,11 @@
-"""The two worlds that one suite runs in: TLS on loopback in real time, and the simulation in virtual time."""
+"""The worlds that one suite runs in: iroh and TLS on loopback in real time, and the simulation in virtual time."""
 
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
+
+import pytest
 
 from learnchain.node.network.multiplexer import ConnectionLimits
 from learnchain.node.network.tls_transport import TlsTransport
@@ -14,6 +16,13 @@ from learnchain.testing.simulated_network import SimulatedNetwork
 
 def identity(name: str) -> bytes:
     return hashlib.sha256(name.encode()).digest()
+
+
+async def iroh_transport(name: str, limits: ConnectionLimits | None = None) -> Transport:
+    pytest.importorskip("iroh")
+    from learnchain.node.network.iroh_transport import IrohTransport
+
+    return await IrohTransport.listen(identity(name), limits=limits)
 
 
 class World(Protocol):
@@ -43,7 +52,9 @@ def run_in(kind: str, scenario: Scenario, limits: ConnectionLimits | None = None
     """Run one scenario in a world; every wait in it is bounded."""
 
     async def whole() -> None:
-        if kind == "tls":
+        if kind == "iroh":
+            world = _World(lambda name: iroh_transport(name, limits))
+        elif kind == "tls":
             world = _World(lambda name: TlsTransport.listen(identity(name), limits=limits))
         else:
             network = SimulatedNetwork(seed, limits=limits)
@@ -58,4 +69,4 @@ def run_in(kind: str, scenario: Scenario, limits: ConnectionLimits | None = None
         finally:
             await world.close()
 
-    (asyncio.run if kind == "tls" else run_simulated)(whole())
+    (run_simulated if kind == "simulated" else asyncio.run)(whole())

@@ -1,6 +1,7 @@
 """Keep enough peers: dial the bootstrap list for ever with a growing pause, and fill up by peer exchange."""
 
 import asyncio
+import logging
 import random
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -19,6 +20,7 @@ METHOD_PEERS = "network/peers"
 FIRST_PAUSE_SECONDS = 0.25
 LONGEST_PAUSE_SECONDS = 30.0
 EXCHANGE_SECONDS = 5.0
+_log = logging.getLogger(__name__)
 _MAXIMUM_TOLD = 64
 _MAXIMUM_TOLD_BYTES = 32_768
 
@@ -49,6 +51,7 @@ class Dialler:
                 pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
             except Rejected as rejected:
                 if rejected.reason is RejectionReason.ARGUMENT_INVALID:
+                    _log.warning("not dialling %s any more: %s", address, rejected)
                     return
                 pause = LONGEST_PAUSE_SECONDS
             await asyncio.sleep(pause * self._random.uniform(0.75, 1.25))
