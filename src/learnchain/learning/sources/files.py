@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, Any, cast
 
 from learnchain.primitives.rejection import Rejected, RejectionReason
 
@@ -23,7 +23,7 @@ MAXIMUM_FILES = 500_000
 MAXIMUM_FILE_BYTES = 1 << 30
 MAXIMUM_TOTAL_BYTES = 1 << 35
 _CHUNK_BYTES = 1 << 20
-_COMPRESSED: dict[bytes, Callable[..., BinaryIO]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
+_COMPRESSED: dict[bytes, Callable[[Any], Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 _FAULTS = (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, OSError, ValueError)
 
 Progress = Callable[[int], None]
@@ -125,7 +125,7 @@ def _of_tar(path: Path, wanted: Callable[[str], bool]) -> Iterator[SourceFile]:
         head = raw.peek(6)[:6]
         opener = next((opener for magic, opener in _COMPRESSED.items() if head.startswith(magic)), None)
         plain = opener(raw) if opener is not None else raw
-        with tarfile.open(fileobj=_Bounded(plain), mode="r:") as archive:
+        with tarfile.open(fileobj=cast(Any, _Bounded(plain)), mode="r:") as archive:
             for member in archive:
                 # Files that nobody wants are decompressed on the way too, so they count.
                 budget.take(member.name, member.size)
@@ -136,39 +136,33 @@ def _of_tar(path: Path, wanted: Callable[[str], bool]) -> Iterator[SourceFile]:
                     yield _source_file(member.name, _exactly(stream, member.size, member.name), budget)
 
 
-class _Bounded(io.RawIOBase):
+class _Bounded:
     """Refuse to read more at once than a file may have: headers of archives name sizes too."""
 
-    def __init__(self, stream: BinaryIO) -> None:
-        super().__init__()
+    def __init__(self, stream: Any) -> None:
         self._stream = stream
 
     def read(self, size: int = -1, /) -> bytes:
         """Read at most `size` bytes, which must be within the bound."""
         if not 0 <= size <= MAXIMUM_FILE_BYTES:
             raise Rejected(RejectionReason.TOO_LARGE, f"the archive asks to read {size} bytes at once")
-        return self._stream.read(size)
+        data: bytes = self._stream.read(size)
+        return data
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
         """Move within the bound on the whole archive."""
         if offset > MAXIMUM_TOTAL_BYTES:
             raise Rejected(RejectionReason.TOO_LARGE, f"the archive reaches to byte {offset}")
-        return self._stream.seek(offset, whence)
+        place: int = self._stream.seek(offset, whence)
+        return place
 
     def tell(self) -> int:
         """Return the place."""
-        return self._stream.tell()
-
-    def seekable(self) -> bool:
-        """Say that places can be moved to."""
-        return True
-
-    def readable(self) -> bool:
-        """Say that bytes can be read."""
-        return True
+        place: int = self._stream.tell()
+        return place
 
 
-def _exactly(stream: BinaryIO | io.BufferedIOBase, size: int, name: str) -> bytes:
+def _exactly(stream: IO[bytes], size: int, name: str) -> bytes:
     data = stream.read(size + 1)
     if len(data) != size:
         raise Rejected(RejectionReason.MALFORMED, f"{name} has another size than it claims")

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from learnchain.learning.data import SOURCES, DataSet, load_data, save_data
 from learnchain.learning.sources.idx import import_fashion, import_idx, import_mnist
 from learnchain.learning.sources.imported import ImportedData, ImportOptions
@@ -70,6 +72,12 @@ class StoredData:
     manifest: Manifest
     training: DataSet
     test: DataSet | None
+
+
+def label_counts(stored: StoredData) -> list[int]:
+    """Return how many training labels each class has; for segmentation these are places, not samples."""
+    counts = np.bincount(stored.training.labels.reshape(-1), minlength=len(stored.manifest.classes))
+    return [int(each) for each in counts]
 
 
 def default_directory() -> Path:

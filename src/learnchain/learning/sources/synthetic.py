@@ -61,7 +61,7 @@ def glands(random: Generator, height: int, width: int) -> tuple[Array, Array]:
 
 def heart(random: Generator, shape: tuple[int, int, int]) -> tuple[Array, Array]:
     """Return a volume of grey values and the classes 0 to 7 of seven balls at roughly fixed places."""
-    grid = np.stack(np.mgrid[: shape[0], : shape[1], : shape[2]]).astype(float) / np.array(shape)[:, None, None, None]
+    grid = np.indices(shape).astype(float) / np.array(shape)[:, None, None, None]
     centres = 0.5 + 0.27 * np.array(
         [(-1, -1, -1), (-1, 1, -1), (1, -1, -1), (1, 1, -1), (0, 0, 0), (-1, 0, 1), (1, 0, 1)], dtype=float
     )
