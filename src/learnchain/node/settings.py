@@ -17,9 +17,10 @@ class NodeSettings:
 
     `transport` is `iroh` or `tls`: one for a whole network, since the two do not reach each other. `relays` names
     relays for iroh, none by default. `training_nice` lowers the priority of training beside the node's own work;
-    `rpc_port` and `metrics_port` 0 mean no such server. `judge` false follows the chain at header level, without torch; `sync_level` "headers" takes
-    only what was decided before this start at that level (`node/assurance.py`). `retain_blocks`
-    is the window W of DLBC IV-H: models and traces of older blocks are deleted, but each task's best; 0 keeps all.
+    `rpc_port` and `metrics_port` 0 mean no such server. `judge` false follows the chain at header level, without torch;
+    `sync_level` "headers" takes only what was decided before this start at that level (`node/assurance.py`).
+    `retain_blocks` is the window W of DLBC IV-H: models and traces of older blocks are deleted, but each task's best;
+    0 keeps all.
     """
 
     name: str
@@ -32,6 +33,9 @@ class NodeSettings:
     is_miner: bool = False
     is_publisher: bool = False
     rpc_port: int = 0
+    engine_url: str = ""
+    engine_secret: str = ""
+    ethereum_url: str = ""
     learning_rate_thousandths: int = 500
     training_nice: int = 5
     stop_after_height: int = 0
@@ -61,7 +65,7 @@ def load_settings(path: Path) -> NodeSettings:
             content[name] = tuple(content.get(name, ()))
         # Files written before there was a choice belong to networks of TLS.
         content.setdefault("transport", "tls")
-        return NodeSettings(**content)
+        settings = NodeSettings(**content)
     except (ValueError, TypeError) as error:
         raise Rejected(RejectionReason.MALFORMED, f"{path} is no settings file: {error}") from error
     if settings.is_miner and not settings.judge:
