@@ -1,5 +1,6 @@
 """What every engine must do behind the door, asked of each of them."""
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -13,13 +14,21 @@ from learnchain.primitives.key_value import MemoryStore
 from learnchain.primitives.payload import PayloadVerdict, decode_payload, encode_payload
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 from tests.execution.chain import ADDRESSES, CHAIN_ID, ETHER, NONE, Chain, genesis, reward
+from tests.node.execution.doors import client_over_embedded_engine
+
+LOOP = asyncio.new_event_loop()
+NAMES = ["pyevm", "null", "engine-api"]
 
 
 def _engines() -> dict[str, ExecutionDoor]:
-    return {"pyevm": PyEvmEngine(MemoryStore(), genesis()), "null": NullEngine(genesis())}
+    return {
+        "pyevm": PyEvmEngine(MemoryStore(), genesis()),
+        "null": NullEngine(genesis()),
+        "engine-api": client_over_embedded_engine(LOOP),
+    }
 
 
-@pytest.fixture(params=["pyevm", "null"])
+@pytest.fixture(params=NAMES)
 def door(request: pytest.FixtureRequest) -> ExecutionDoor:
     return _engines()[request.param]
 
@@ -219,7 +228,7 @@ def test_the_calls_that_every_engine_answers(chain: Chain):
 STEPS = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 3), st.integers(0, 5), st.booleans()), max_size=12)
 
 
-@pytest.mark.parametrize("name", ["pyevm", "null"])
+@pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=25, deadline=None)
 @given(steps=STEPS)
 def test_any_tree_of_payloads_keeps_its_books(name: str, steps: list[tuple[int, int, int, bool]]):

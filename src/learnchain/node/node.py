@@ -13,7 +13,7 @@ from learnchain.node.blobs.peer_blobs import PeerBlobs
 from learnchain.node.chain import Chain
 from learnchain.node.clock import Clock
 from learnchain.node.decisions import Decisions
-from learnchain.node.execution.engine import WorkerEngine
+from learnchain.node.execution.engine_api import EngineApiClient, as_engine
 from learnchain.node.genesis import Genesis
 from learnchain.node.network.gossip import Verdict
 from learnchain.node.network.network import Network
@@ -117,7 +117,7 @@ class Parts:
     clock: Clock
     transport: Transport
     store: KeyValueStore
-    execution: ExecutionDoor
+    execution: ExecutionDoor | EngineApiClient
     judge: Training
     trainer: Training | None
     random_source: random.Random
@@ -131,7 +131,7 @@ class Node:
         self._settings, self._parts = settings, parts
         self.genesis = genesis
         self.network = Network(parts.transport, genesis.hash, parts.clock, parts.random_source)
-        self.engine = WorkerEngine(parts.execution)
+        self.engine = as_engine(parts.execution)
         self.head_moved: Callable[[MoveHead], None] = lambda _action: None
         archive = Archive(parts.store, genesis.state())
         blobs = PeerBlobs(directory / "blobs", self.network)

@@ -10,7 +10,9 @@ from learnchain.execution.pyevm.engine import PyEvmEngine
 from learnchain.node.api.interface import open_interface
 from learnchain.node.api.json_rpc import JsonRpcServer
 from learnchain.node.clock import Clock, SystemClock
-from learnchain.node.genesis import load_genesis
+from learnchain.node.execution.engine_api import Endpoints, EngineApiClient
+from learnchain.node.execution.engine_http import HttpCaller, load_secret
+from learnchain.node.genesis import Genesis, load_genesis
 from learnchain.node.network.identity import IDENTITY_NAME, load_identity
 from learnchain.node.network.listening import ListenPlan, check_peers, listen
 from learnchain.node.node import Node, Parts
@@ -60,7 +62,7 @@ class NodeService:
             clock=self._clock,
             transport=transport,
             store=stores[0],
-            execution=PyEvmEngine(stores[1], genesis.execution),
+            execution=await _execution(settings, genesis, stores[1], self._clock),
             judge=Trainer(),
             trainer=Trainer(nice=settings.training_nice) if settings.is_miner else None,
             random_source=random.SystemRandom(),
@@ -88,6 +90,28 @@ class NodeService:
 
     async def _interface(self, node: Node, directory: Path) -> JsonRpcServer | None:
         return await open_interface(node, self._settings, directory) if self._settings.rpc_port else None
+
+
+async def _execution(
+    settings: NodeSettings, genesis: Genesis, store: LmdbStore, clock: Clock
+) -> PyEvmEngine | EngineApiClient:
+    """Return the embedded engine, or the stock client that the settings name once it runs this network's genesis."""
+    if not settings.engine_url:
+        return PyEvmEngine(store, genesis.execution)
+    secret = load_secret(Path(settings.engine_secret))
+
+    def now_seconds() -> int:
+        return clock.now_milliseconds() // 1000
+
+    engine = HttpCaller(settings.engine_url, secret, now_seconds)
+    ethereum = HttpCaller(settings.ethereum_url, None, now_seconds) if settings.ethereum_url else engine
+    client = EngineApiClient(Endpoints(engine, ethereum), genesis.execution)
+    try:
+        await client.check()
+    except BaseException:
+        await client.close()
+        raise
+    return client
 
 
 def load_wallet(path: Path) -> Wallet:

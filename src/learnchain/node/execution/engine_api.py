@@ -9,9 +9,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from learnchain.execution.door import EngineInfo, Reverted
+from learnchain.execution.door import EngineInfo, ExecutionDoor, Reverted
 from learnchain.execution.genesis import genesis_block_hash, genesis_chain_id, genesis_start
 from learnchain.execution.pyevm.queries import ETHEREUM_METHODS
+from learnchain.node.execution.engine import WorkerEngine
 from learnchain.node.execution.engine_http import ClientCaller, ClientError
 from learnchain.node.execution.engine_values import attributes_json, hexadecimal, logs_of, payload_json, payload_of
 from learnchain.node.execution.signals import EngineSignals
@@ -100,7 +101,7 @@ class EngineApiClient:
     async def build(
         self, parent: Hash32, attributes: PayloadAttributes, transactions: tuple[bytes, ...] = ()
     ) -> ExecutionPayload:
-        """Build on a known payload; the given transactions enter the client's pool, which orders them by its own rule."""
+        """Build on a known payload; the given transactions enter the client's pool, which orders them itself."""
         before = await self._block(hexadecimal(parent))
         if not int(before["timestamp"], 16) < attributes.timestamp_seconds < _UINT64_LIMIT:
             raise Rejected(RejectionReason.TIMESTAMP_WRONG, "the time does not follow the parent's")
@@ -115,7 +116,8 @@ class EngineApiClient:
                 raise Unavailable("the execution client does not build on this payload")
             await asyncio.sleep(self._build_seconds)
             built = await self._engine("engine_getPayloadV4", [identity])
-        payload = payload_of(built["executionPayload"], attributes.beacon_root, built.get("executionRequests") or [])
+        requests: list[str] = list(built.get("executionRequests") or ())
+        payload = payload_of(built["executionPayload"], attributes.beacon_root, requests)
         self._check_ours(payload)
         return payload
 
@@ -128,14 +130,14 @@ class EngineApiClient:
         except Rejected as problem:
             return PayloadStatus(PayloadVerdict.INVALID, await self._known_parent(payload), problem.detail[:512])
         requests = [hexadecimal(each) for each in payload.execution_requests]
-        params = [payload_json(payload), [], hexadecimal(beacon_root), requests]
+        params: list[Any] = [payload_json(payload), (), hexadecimal(beacon_root), requests]
         try:
             status = await self._endpoints.engine.call("engine_newPayloadV4", params)
         except ClientError as error:
             if error.code != _INVALID_PARAMS:
                 raise Unavailable(f"the execution client answers {error}") from error
             return PayloadStatus(PayloadVerdict.INVALID, await self._known_parent(payload), error.message[:512])
-        if status["status"] == "ACCEPTED":
+        if status["status"] == "ACCEPTED" and await self._known_parent(payload) != NO_HASH:
             # A side branch that the client has kept but not executed: only choosing it gives a verdict.
             async with self._turn, self._on(payload.block_hash, None) as answer:
                 status = answer["payloadStatus"]
@@ -180,7 +182,7 @@ class EngineApiClient:
         if method not in ETHEREUM_METHODS:
             raise Rejected(RejectionReason.METHOD_UNKNOWN, method[:64])
         if method == "eth_accounts":
-            return []
+            return list[str]()
         if method == "eth_sendRawTransaction":
             _refuse_blob(params)
         result = await self._ethereum(method, params)
@@ -298,3 +300,8 @@ def _bytes(text: str) -> bytes:
 
 def _hash(text: Any) -> Hash32:
     return NO_HASH if text is None else _bytes(text)
+
+
+def as_engine(execution: ExecutionDoor | EngineApiClient) -> WorkerEngine | EngineApiClient:
+    """Return an engine that does not block: an embedded one gets a thread, a stock client waits for the network."""
+    return execution if isinstance(execution, EngineApiClient) else WorkerEngine(execution)

@@ -1,6 +1,5 @@
 """Ask an execution client over HTTP; the Engine API wants a fresh HS256 token (JWT, RFC 7519) with every request."""
 
-import asyncio
 import base64
 import hashlib
 import hmac
@@ -98,7 +97,7 @@ class HttpCaller:
                 if response.status in (401, 403):
                     raise Unavailable(f"{self._url} refuses the token; node and client must share one secret")
             answer = json.loads(body)
-        except (aiohttp.ClientError, asyncio.TimeoutError, ValueError, RecursionError) as error:
+        except (TimeoutError, aiohttp.ClientError, ValueError, RecursionError) as error:
             raise Unavailable(f"the execution client at {self._url}: {type(error).__name__} {error}") from error
         return _result(answer)
 

@@ -45,11 +45,10 @@ def payload_json(payload: ExecutionPayload) -> dict[str, Any]:
 def payload_of(content: Mapping[str, Any], beacon_root: Hash32, requests: list[str]) -> ExecutionPayload:
     """Return the payload that a client built; a client that answers nonsense is not usable."""
     try:
-        quantities = {ours: int(content[theirs], 16) for ours, theirs in _QUANTITIES.items()}
-        strings = {ours: _bytes(content[theirs]) for ours, theirs in _BYTES.items()}
+        fields: dict[str, Any] = {ours: int(content[theirs], 16) for ours, theirs in _QUANTITIES.items()}
+        fields |= {ours: _bytes(content[theirs]) for ours, theirs in _BYTES.items()}
         return ExecutionPayload(
-            **quantities,
-            **strings,
+            **fields,
             transactions=tuple(_bytes(raw) for raw in content["transactions"]),
             withdrawals=tuple(_withdrawal(each) for each in content["withdrawals"]),
             beacon_root=beacon_root,
