@@ -97,12 +97,12 @@ def read_wav(file: SourceFile) -> tuple[Array, int]:
             channels, width, rate, count = recording.getparams()[:4]
             if channels != 1 or width != 2 or rate not in RATES:
                 raise malformed(f"{file.name} has {channels} channels of {8 * width} bits at {rate} Hz")
-            if not 0 < count <= MAXIMUM_SECONDS * rate:
+            if count > MAXIMUM_SECONDS * rate:
                 raise Rejected(RejectionReason.TOO_LARGE, f"{file.name} has {count} samples")
             data = recording.readframes(count)
     except (wave.Error, EOFError, struct.error, ValueError, OverflowError) as error:
         raise malformed(f"{file.name} is no recording: {error}") from error
-    if len(data) != 2 * count:
+    if count == 0 or len(data) != 2 * count:
         raise malformed(f"{file.name} holds {len(data) // 2} samples and promises {count}")
     return np.frombuffer(data, "<i2"), rate
 
