@@ -49,6 +49,9 @@ class RejectionReason(StrEnum):
     MODEL_TOO_LARGE = "model_too_large"
     """The model has more parameters, layers or FLOPs than the chain admits."""
 
+    TASK_NOT_TRAINED = "task_not_trained"
+    """The consensus trains nothing, so it takes no tasks."""
+
     # 2 escrow
     ESCROW_MISMATCH = "escrow_mismatch"
     """The value locked is not the reward and bond that the task declares."""
@@ -80,6 +83,9 @@ class RejectionReason(StrEnum):
     """The miner committed twice for one height."""
     COMMITMENTS_FULL = "commitments_full"
     """The height already holds as many commitments as the chain admits."""
+
+    PUZZLE_UNSOLVED = "puzzle_unsolved"
+    """The commitment's digest does not lie below the target."""
 
     # 6 reveal
     COMMITMENT_NOT_RELEASED = "commitment_not_released"
@@ -150,6 +156,10 @@ class RejectionReason(StrEnum):
     """An argument of a call, a command or a settings file is missing or out of range."""
     RATE_LIMITED = "rate_limited"
     """The peer sent more than its share."""
+    PEER_RECORD_STALE = "peer_record_stale"
+    """A newer address record of the same peer is known."""
+    PEER_RECORD_DOUBLE = "peer_record_double"
+    """The peer signed two different address records under one sequence number."""
 
 
 class Rejected(Exception):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from learnchain.node.network.multiplexer import ConnectionLimits, MultiplexedConnection, Remote
 from learnchain.node.network.transport import DIAL_TIMEOUT_SECONDS, ConnectionLost, PeerAddress
+from learnchain.primitives.hashing import shake256
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 
 PIPE_BUFFER_BYTES = 256 * 1024
@@ -118,6 +119,14 @@ class SimulatedTransport:
         return PeerAddress(
             f"10.{self._port >> 16}.{self._port >> 8 & 255}.{self._port & 255}", self._port, self._peer_id
         )
+
+    def sign(self, message: bytes) -> bytes:
+        """Return a mark in place of a signature: identities are taken at their word here, as in the handshake."""
+        return shake256("simulated-signature", self._peer_id + message, 64)
+
+    def verify(self, peer_id: bytes, message: bytes, signature: bytes) -> bool:
+        """Return whether a peer's `sign` made the mark."""
+        return signature == shake256("simulated-signature", peer_id + message, 64)
 
     async def connect(
         self, address: PeerAddress, timeout_seconds: float = DIAL_TIMEOUT_SECONDS

@@ -183,6 +183,19 @@ def test_close_wakes_everybody_who_waits_for_a_stream(kind: str) -> None:
     run_in(kind, scenario)
 
 
+def test_signature_is_its_peers_alone(kind: str) -> None:
+    async def scenario(world: World) -> None:
+        one, other = await world.transport("one"), await world.transport("other")
+        signature = one.sign(b"message")
+        assert len(signature) == 64
+        assert other.verify(one.peer_id, b"message", signature)
+        assert not other.verify(other.peer_id, b"message", signature)
+        assert not other.verify(one.peer_id, b"massage", signature)
+        assert not other.verify(one.peer_id, b"message", signature[::-1])
+
+    run_in(kind, scenario)
+
+
 def test_somebody_else_answering_is_refused(kind: str) -> None:
     async def scenario(world: World) -> None:
         one, other = await world.transport("one"), await world.transport("other")

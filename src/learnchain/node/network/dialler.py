@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from learnchain.node.network.address_book import AddressBook, AddressRecord, AddressRecords
 from learnchain.node.network.tasks import TaskSet
 from learnchain.node.network.transport import PeerAddress
-from learnchain.node.network.wire import KnownAddress, KnownAddresses
 from learnchain.primitives.codec import decode, encode
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 
@@ -21,15 +21,15 @@ FIRST_PAUSE_SECONDS = 0.25
 LONGEST_PAUSE_SECONDS = 30.0
 EXCHANGE_SECONDS = 5.0
 _log = logging.getLogger(__name__)
-_MAXIMUM_TOLD = 64
 _MAXIMUM_TOLD_BYTES = 32_768
 
 
 class Dialler:
-    """Dial for a network; addresses learned from peers are a hint, the dial proves the identity."""
+    """Dial for a network; addresses come from records that the peers signed, the dial proves the identity."""
 
-    def __init__(self, network: "Network", random_source: random.Random, target_peers: int) -> None:
+    def __init__(self, network: "Network", book: AddressBook, random_source: random.Random, target_peers: int) -> None:
         self._network = network
+        self._book = book
         self._random = random_source
         self._target_peers = target_peers
 
@@ -59,25 +59,54 @@ class Dialler:
     async def _tell(self, peer_id: bytes, body: bytes) -> AsyncIterator[bytes]:
         if body:
             raise Rejected(RejectionReason.MALFORMED, "the question has no body")
-        known = [peer.address for peer in self._network.peers() if peer.address and peer.peer_id != peer_id]
-        self._random.shuffle(known)
-        told = tuple(KnownAddress(address.peer_id, address.host, address.port) for address in known[:_MAXIMUM_TOLD])
-        yield encode(KnownAddresses(told))
+        yield encode(self._book.told(peer_id))
 
     async def _exchange(self) -> None:
         while True:
             await asyncio.sleep(EXCHANGE_SECONDS * self._random.uniform(0.5, 1.5))
             connected = [peer.peer_id for peer in self._network.peers()]
-            if connected and len(connected) < self._target_peers:
-                try:
-                    await self._ask_one(self._random.choice(connected), {*connected, self._network.peer_id})
-                except (Rejected, Unavailable):
-                    continue
+            strangers = [peer_id for peer_id in connected if self._book.record(peer_id) is None]
+            hungry = len(connected) < self._target_peers
+            try:
+                if strangers or (connected and hungry):
+                    await self._ask(self._random.choice(strangers or connected))
+                if hungry:
+                    await self._dial_another({*connected, self._network.peer_id})
+            except (Rejected, Unavailable) as outcome:
+                _log.debug("peer exchange: %s", outcome)
 
-    async def _ask_one(self, peer_id: bytes, connected: set[bytes]) -> None:
-        answer = await self._network.request_bytes(peer_id, METHOD_PEERS, b"", limit_bytes=_MAXIMUM_TOLD_BYTES)
-        told = [known for known in decode(KnownAddresses, answer).addresses if known.peer_id not in connected]
-        if told:
-            chosen = self._random.choice(told)
-            if 0 < chosen.port < 65_536:
-                await self._network.connect(PeerAddress(chosen.host, chosen.port, chosen.peer_id))
+    async def _ask(self, teller: bytes) -> None:
+        answer = await self._network.request_bytes(teller, METHOD_PEERS, b"", limit_bytes=_MAXIMUM_TOLD_BYTES)
+        try:
+            records = decode(AddressRecords, answer).records
+        except Rejected as rejected:
+            self._network.report(teller, rejected)
+            raise
+        self._learn(records, teller)
+
+    def _learn(self, records: tuple[AddressRecord, ...], teller: bytes) -> None:
+        """Take records in; a broken rule counts against the signer if he equivocated, else once against the teller."""
+        fault: Rejected | None = None
+        for record in records:
+            try:
+                self._book.learn(record)
+            except Rejected as rejected:
+                if rejected.reason is RejectionReason.PEER_RECORD_DOUBLE:
+                    self._network.report(record.peer_id, rejected)
+                elif fault is None or fault.reason is RejectionReason.PEER_RECORD_STALE:
+                    fault = rejected
+        if fault is not None:
+            self._network.report(teller, fault)
+
+    async def _dial_another(self, but: set[bytes]) -> None:
+        address = self._book.choose(but)
+        if address is None:
+            return
+        try:
+            await self._network.connect(address)
+            self._book.answered(address.peer_id)
+        except Unavailable:
+            self._book.failed(address.peer_id)
+        except Rejected:
+            self._book.forget(address.peer_id)
+            raise

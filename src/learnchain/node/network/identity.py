@@ -3,7 +3,8 @@
 import secrets
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from learnchain.node.storage.files import write_whole
 from learnchain.primitives.rejection import Rejected, RejectionReason
@@ -26,3 +27,17 @@ def load_identity(path: Path) -> bytes:
 def peer_id_of(identity: bytes) -> bytes:
     """Return the public key by which peers know this identity."""
     return Ed25519PrivateKey.from_private_bytes(identity).public_key().public_bytes_raw()
+
+
+def signature_of(identity: bytes, message: bytes) -> bytes:
+    """Return the ed25519 signature of a message."""
+    return Ed25519PrivateKey.from_private_bytes(identity).sign(message)
+
+
+def is_signed_by(peer_id: bytes, message: bytes, signature: bytes) -> bool:
+    """Return whether the signature is the peer's; a `peer_id` that is no key has signed nothing."""
+    try:
+        Ed25519PublicKey.from_public_bytes(peer_id).verify(signature, message)
+    except (InvalidSignature, ValueError):
+        return False
+    return True

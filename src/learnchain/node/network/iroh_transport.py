@@ -21,6 +21,7 @@ import iroh
 from iroh import iroh_ffi
 
 from learnchain.node.network.frames import Frame, FrameKind
+from learnchain.node.network.identity import is_signed_by, signature_of
 from learnchain.node.network.multiplexer import ConnectionLimits, MultiplexedConnection, Remote
 from learnchain.node.network.transport import DIAL_TIMEOUT_SECONDS, ConnectionLost, PeerAddress
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
@@ -127,6 +128,14 @@ class IrohTransport:
     def address(self) -> PeerAddress:
         """Return the address that the listening socket has."""
         return self._address
+
+    def sign(self, message: bytes) -> bytes:
+        """Return our ed25519 signature of a message."""
+        return signature_of(self._endpoint.secret_key().to_bytes(), message)
+
+    def verify(self, peer_id: bytes, message: bytes, signature: bytes) -> bool:
+        """Return whether a peer signed a message."""
+        return is_signed_by(peer_id, message, signature)
 
     async def connect(
         self, address: PeerAddress, timeout_seconds: float = DIAL_TIMEOUT_SECONDS

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 
 from learnchain.node.clock import Clock
+from learnchain.node.network.address_book import AddressBook, AddressRecord
 from learnchain.node.network.dialler import Dialler
 from learnchain.node.network.gossip import Gossip, GossipContext, Validate
 from learnchain.node.network.peers import NetworkLimits, Peer, PeerBook, PeerInfo, address_range
@@ -66,9 +67,12 @@ class Network:
         self._handlers: dict[str, Handle] = {}
         self._callbacks: list[OnPeerConnected] = []
         self._admitted: Counter[str] = Counter()
+        self.rejections: Counter[str] = Counter()
+        """Broken rules of peers by reason, since the start."""
         context = GossipContext(clock, random_source, self._limits, self._tasks, self._peers, self.report)
         self._gossip = Gossip(context)
-        self._dialler = Dialler(self, random_source, self._limits.target_peers)
+        self._addresses = AddressBook(transport, network_id, random_source)
+        self._dialler = Dialler(self, self._addresses, random_source, self._limits.target_peers)
 
     @property
     def peer_id(self) -> bytes:
@@ -81,6 +85,7 @@ class Network:
 
     async def start(self, bootstrap: Iterable[PeerAddress] = ()) -> None:
         """Accept connections, and dial the bootstrap addresses again and again for as long as they are away."""
+        self._addresses.sign_own(self._clock.now_milliseconds())
         self._tasks.start("accepting connections", self._accept())
         self._tasks.start("gossip clockwork", self._tick())
         self._dialler.start(self._tasks, tuple(bootstrap))
@@ -156,6 +161,15 @@ class Network:
             for peer_id, peer in sorted(self._peers.items())
         )
 
+    @property
+    def own_record(self) -> AddressRecord | None:
+        """Return the signed record of our own address, once started."""
+        return self._addresses.own
+
+    def learn_address(self, record: AddressRecord) -> None:
+        """Take in a record that came outside the peer exchange; `Rejected` says what is wrong with it."""
+        self._addresses.learn(record)
+
     def on_peer_connected(self, callback: OnPeerConnected) -> None:
         """Call back with the identity of every peer that connects, so that the chain can compare tips."""
         self._callbacks.append(callback)
@@ -175,12 +189,15 @@ class Network:
 
     def report(self, peer_id: bytes, rejected: Rejected) -> None:
         """Count a broken rule against a peer; at the threshold it is dropped and banned for a while."""
+        self.rejections[rejected.reason.value] += 1
         now = self._clock.monotonic_seconds()
         _log.info("peer %s: %s", peer_id.hex()[:16], rejected)
         if self._book.standing(peer_id, now).penalise(rejected, now):
             _log.warning("peer %s is banned for %d seconds", peer_id.hex()[:16], self._limits.ban_seconds)
+            self._addresses.forget(peer_id)
             peer = self._peers.pop(peer_id, None)
             if peer is not None:
+                self._book.count_ban(peer.connection.remote_host, now)
                 self._tasks.start("dropping a banned peer", peer.connection.close())
 
     # --- the course of a connection ----------------------------------------------------------------------------------
@@ -227,6 +244,8 @@ class Network:
         now = self._clock.monotonic_seconds()
         if self._book.standing(connection.peer_id, now).banned_until_seconds > now:
             raise Unavailable("the peer is banned")
+        if self._book.is_host_banned(connection.remote_host, now):
+            raise Unavailable("the peer's host is banned")
         crowded = self._admitted[block] > self._limits.maximum_peers_per_range
         if crowded or self._admitted.total() > self._limits.maximum_peers:
             raise Unavailable("there are enough peers, in all or of this address range")

@@ -27,6 +27,8 @@ class NetworkLimits:
     request_burst: float = 400.0
     ban_score: float = -90.0
     ban_seconds: float = 600.0
+    host_bans_after: int = 3
+    """Identities banned from one host before the host is: keys cost nothing, addresses do."""
     score_recovered_per_second: float = 0.1
     outbox_messages: int = 2_048
     outbox_bytes: int = 4 * 1024 * 1024
@@ -58,6 +60,7 @@ HONEST_DIFFERENCES = frozenset(
         RejectionReason.BELOW_FINAL,
         RejectionReason.METHOD_UNKNOWN,
         RejectionReason.RATE_LIMITED,
+        RejectionReason.PEER_RECORD_STALE,
     }
 )
 """Reasons that two honest nodes may differ on, because their clocks, heads or versions do: a flood of them bans, one
@@ -120,10 +123,11 @@ class Standing:
 
 
 class PeerBook:
-    """Remember the standing of the peers seen last; the oldest is forgotten first."""
+    """Remember the standing of the peers seen last, and of their hosts; the oldest is forgotten first."""
 
     def __init__(self, limits: NetworkLimits) -> None:
         self._limits = limits
+        self._host_bans: OrderedDict[str, deque[float]] = OrderedDict()
         self._standings: OrderedDict[bytes, Standing] = OrderedDict()
 
     def standing(self, peer_id: bytes, now_seconds: float) -> Standing:
@@ -133,6 +137,21 @@ class PeerBook:
         if len(self._standings) > _REMEMBERED_STANDINGS:
             self._standings.popitem(last=False)
         return standing
+
+    def count_ban(self, host: str, now_seconds: float) -> None:
+        """Note that an identity of this host was banned; loopback is never, for all of a machine share it."""
+        if not _is_loopback(host):
+            bans = self._host_bans.pop(host, None) or deque(maxlen=self._limits.host_bans_after)
+            bans.append(now_seconds)
+            self._host_bans[host] = bans
+            if len(self._host_bans) > _REMEMBERED_STANDINGS:
+                self._host_bans.popitem(last=False)
+
+    def is_host_banned(self, host: str, now_seconds: float) -> bool:
+        """Return whether so many identities of a host were banned lately that none is let in."""
+        bans = self._host_bans.get(host, deque[float]())
+        recent = sum(1 for each in bans if now_seconds - each < self._limits.ban_seconds)
+        return recent >= self._limits.host_bans_after
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,3 +245,10 @@ def address_range(host: str) -> str:
     except ValueError:
         return host
     return str(ipaddress.ip_network((address, 16 if address.version == 4 else 32), strict=False))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

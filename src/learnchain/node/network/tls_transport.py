@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+from learnchain.node.network.identity import is_signed_by, signature_of
 from learnchain.node.network.multiplexer import ConnectionLimits, MultiplexedConnection, Remote
 from learnchain.node.network.transport import DIAL_TIMEOUT_SECONDS, ConnectionLost, PeerAddress
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
@@ -47,6 +48,7 @@ class TlsTransport:
     """Dial and accept TLS connections; a `Transport`. Made by `await TlsTransport.listen(...)`."""
 
     def __init__(self, identity: bytes, listener: socket.socket, limits: ConnectionLimits | None = None) -> None:
+        self._identity = identity
         key = Ed25519PrivateKey.from_private_bytes(identity)
         self._peer_id = key.public_key().public_bytes_raw()
         self._server_context, self._client_context = _contexts(key)
@@ -81,6 +83,14 @@ class TlsTransport:
         """Return the address that the listening socket has."""
         host, port = self._listener.getsockname()[:2]
         return PeerAddress(host, port, self._peer_id)
+
+    def sign(self, message: bytes) -> bytes:
+        """Return our ed25519 signature of a message."""
+        return signature_of(self._identity, message)
+
+    def verify(self, peer_id: bytes, message: bytes, signature: bytes) -> bool:
+        """Return whether a peer signed a message."""
+        return is_signed_by(peer_id, message, signature)
 
     async def connect(
         self, address: PeerAddress, timeout_seconds: float = DIAL_TIMEOUT_SECONDS

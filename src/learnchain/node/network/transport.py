@@ -127,6 +127,14 @@ class Transport(Protocol):
         """Return where others can dial us."""
         ...
 
+    def sign(self, message: bytes) -> bytes:
+        """Return our signature of a message: 64 bytes."""
+        ...
+
+    def verify(self, peer_id: bytes, message: bytes, signature: bytes) -> bool:
+        """Return whether a peer signed a message."""
+        ...
+
     async def connect(self, address: PeerAddress, timeout_seconds: float = DIAL_TIMEOUT_SECONDS) -> Connection:
         """Dial; raise `Unavailable` when nobody answers in time, `Rejected` when somebody else does."""
         ...

@@ -82,22 +82,6 @@ class Refusal:
     detail: Annotated[str, Bound(1_024)]
 
 
-@dataclass(frozen=True, slots=True)
-class KnownAddress:
-    """Tell of a peer's address; whoever dials it proves the identity himself."""
-
-    peer_id: Hash32
-    host: Annotated[str, Bound(253)]
-    port: int
-
-
-@dataclass(frozen=True, slots=True)
-class KnownAddresses:
-    """Answer a peer exchange."""
-
-    addresses: Annotated[tuple[KnownAddress, ...], Bound(64)]
-
-
 MAXIMUM_BYTES = {
     MessageKind.HELLO: 512,
     MessageKind.FULL: MAXIMUM_GOSSIP_BYTES + 128,
