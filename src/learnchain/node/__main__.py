@@ -1,11 +1,11 @@
 """Start one node: `python -m learnchain.node SETTINGS`."""
 
 import asyncio
-import logging
 import signal
 import sys
 from pathlib import Path
 
+from learnchain.node.logs import open_logs
 from learnchain.node.service import NodeService
 from learnchain.node.settings import load_settings
 from learnchain.primitives.rejection import Rejected, Unavailable
@@ -13,9 +13,7 @@ from learnchain.primitives.rejection import Rejected, Unavailable
 
 async def _run(path: Path) -> None:
     settings = load_settings(path)
-    logging.basicConfig(
-        level=settings.log_level.upper(), format=f"%(asctime)s {settings.name} %(levelname)s %(name)s: %(message)s"
-    )
+    open_logs(Path(settings.data_directory), settings.name, settings.log_level)
     service = NodeService(settings)
     loop = asyncio.get_running_loop()
     for each in (signal.SIGINT, signal.SIGTERM):

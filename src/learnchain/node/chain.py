@@ -2,11 +2,11 @@
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from learnchain.node.clock import Clock
-from learnchain.primitives.actions import Action
+from learnchain.primitives.actions import Action, StoreBlock
 from learnchain.primitives.chain_state import ChainState
 from learnchain.primitives.codec import Hash32
 from learnchain.primitives.events import BlockReceived, Committed, Event, KeyReleased, Released, Revealed
@@ -23,6 +23,7 @@ MAXIMUM_EARLY_EVENTS = 512
 """Messages that came before what they refer to; the oldest is forgotten first, its sender will repeat it."""
 MAXIMUM_REFUSED_BLOCKS = 1_024
 
+ROUND_EVENTS = (KeyReleased, Committed, Released, Revealed)
 WireMessage = KeyRelease | Commitment | ReleaseAnnouncement | Reveal | AnyBlock
 
 
@@ -36,6 +37,7 @@ class Chain:
         """Whether our head was compared with the network's; before that this node ends no height."""
         self._clock = clock
         self._perform: Callable[[Action], None] = lambda _action: None
+        self._keep_message: Callable[[Event], None] = lambda _event: None
         self._round: Round | None = None
         self._early: OrderedDict[tuple[Hash32, int], Event] = OrderedDict()
         self._arrivals = 0
@@ -54,12 +56,26 @@ class Chain:
         self._round, actions = resume(self.rules, self.parameters, final, later, head)
         self._hand_out(actions)
 
+    def remember(self, events: Iterable[Event], keep: Callable[[Event], None]) -> None:
+        """Go on inside the height that a kill interrupted, with the times of arrival; keep what comes from now on."""
+        for event in events:
+            try:
+                self.feed(event)
+            except (Rejected, Unavailable) as error:
+                logger.debug("a message of an earlier life is of no use now: %s", error)
+        self._keep_message = keep
+
     def feed(self, event: Event) -> None:
         """Advance by one event; raise `Rejected` or `Unavailable`, in which case nothing has changed."""
-        before = self.round.head.block
-        self._round, actions = advance(self.round, event)
-        self._hand_out(actions)
-        if isinstance(event, BlockReceived | Released) or self.round.head.block != before or actions:
+        before = self.round
+        actions = self._step(event)
+        freed = len(self.round.pending) < len(before.pending)
+        if (
+            isinstance(event, BlockReceived | Released)
+            or self.round.head.block != before.head.block
+            or actions
+            or freed
+        ):
             self._retry_early()
 
     def receive(self, message: WireMessage) -> None:
@@ -84,6 +100,18 @@ class Chain:
         if reason is not None:
             known = RejectionReason(reason) if reason in set(RejectionReason) else RejectionReason.VERDICT_WRONG
             raise Rejected(known, "this block failed its measurements before")
+
+    def _step(self, event: Event) -> tuple[Action, ...]:
+        """Take a step only once what must survive a kill is on disk: a full disk leaves the round as it was."""
+        after, actions = advance(self.round, event)
+        if after is not self.round and isinstance(event, ROUND_EVENTS):
+            self._keep_message(event)
+        for action in actions:
+            if isinstance(action, StoreBlock):
+                self._perform(action)
+        self._round = after
+        self._hand_out(tuple(each for each in actions if not isinstance(each, StoreBlock)))
+        return actions
 
     def _event(self, message: WireMessage) -> Event:
         now = self._clock.now_milliseconds()
@@ -117,13 +145,11 @@ class Chain:
                 continue
             del self._early[key]
             try:
-                self._round, actions = advance(self.round, event)
+                self._step(event)
             except Unavailable:
                 self._early[key] = event
             except Rejected as error:
                 logger.debug("a kept message is refused: %s", error)
-            else:
-                self._hand_out(actions)
 
 
 def _parent_of(event: Event) -> Hash32:

@@ -28,10 +28,17 @@ class Decisions:
     curve: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=MAXIMUM_CURVE_POINTS))
     training: dict[str, Any] = field(default_factory=dict)
     trainings: dict[int, dict[str, Any]] = field(default_factory=dict)
+    measured: dict[str, tuple[int, float]] = field(default_factory=dict)
+    """How many measurements of a kind were made, and the seconds they took."""
 
     def note(self, at_milliseconds: int, height: int, step: str, about: str = "", **facts: Any) -> None:
         """Add a decision."""
         self.recent.append(Decision(at_milliseconds, height, step, about, facts))
+
+    def note_measured(self, kind: str, seconds: float) -> None:
+        """Add up what measuring costs this node."""
+        count, spent = self.measured.get(kind, (0, 0.0))
+        self.measured[kind] = (count + 1, spent + seconds)
 
     def note_training(self, height: int, facts: dict[str, Any]) -> None:
         """Keep where the seconds of a run went; the oldest heights are forgotten."""

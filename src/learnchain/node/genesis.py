@@ -7,6 +7,7 @@ from typing import Any
 
 from learnchain.execution.genesis import genesis_block_hash
 from learnchain.node.engines import engine_from
+from learnchain.node.storage.files import write_whole
 from learnchain.primitives.chain_state import ChainState, genesis_state
 from learnchain.primitives.codec import Hash32, decode, encode
 from learnchain.primitives.parameters import ChainParameters
@@ -63,7 +64,7 @@ def save_genesis(genesis: Genesis, path: Path) -> None:
         },
         "execution": genesis.execution,
     }
-    path.write_text(json.dumps(content, indent=1) + "\n")
+    write_whole(path, (json.dumps(content, indent=1) + "\n").encode(), 0o644)
 
 
 def load_genesis(path: Path) -> Genesis:

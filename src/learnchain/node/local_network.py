@@ -13,7 +13,7 @@ from typing import Any
 from learnchain.execution.genesis import ESCROW_ADDRESS, execution_genesis
 from learnchain.node.blobs.peer_blobs import PeerBlobs
 from learnchain.node.built_in_tasks import BUILT_IN
-from learnchain.node.engines import ENGINES
+from learnchain.node.engines import engine_named
 from learnchain.node.genesis import Genesis, save_genesis
 from learnchain.node.network.identity import IDENTITY_NAME, load_identity, peer_id_of
 from learnchain.node.network.transport import PeerAddress
@@ -28,7 +28,6 @@ from learnchain.primitives.parameters import ChainParameters
 from learnchain.primitives.rejection import Rejected, RejectionReason
 from learnchain.primitives.task_specification import TaskSpecification
 from learnchain.rules.contract import Rules
-from learnchain.rules.dlbc import Dlbc
 from learnchain.rules.dlbc.schedule import Phases
 
 DEVELOPMENT_MNEMONIC = "test test test test test test test test test test test junk"
@@ -96,6 +95,7 @@ class LocalPlan:
     first_block_milliseconds: int = 7_000
     mnemonic: str = DEVELOPMENT_MNEMONIC
     phases: Phases = LOCAL_PHASES
+    rules: Rules | None = None
     evaluation_milliseconds: int = LOCAL_MARGINS["evaluation_milliseconds"]
     finality_depth: int = 16
     random_source: random.Random = field(default_factory=random.SystemRandom)
@@ -135,9 +135,7 @@ async def lay_out(plan: LocalPlan, now_milliseconds: int) -> LocalNetwork:
     """Write everything a network needs; the steward's data are encrypted and lie in its blob store already."""
     if not 1 <= plan.miners <= 16:
         raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{plan.miners} miners: choose 1 to 16")
-    if plan.consensus not in ENGINES:
-        known = ", ".join(sorted(ENGINES))
-        raise Rejected(RejectionReason.ARGUMENT_INVALID, f"no consensus {plan.consensus!r}; choose one of: {known}")
+    engine_named(plan.consensus)
     plan.directory.mkdir(parents=True, exist_ok=True)
     wallets = development_accounts(plan.mnemonic, plan.miners + 1 + SPARE_ACCOUNTS)
     standing = [await _standing_task(plan, each) for each in plan.standing]
@@ -161,7 +159,7 @@ async def lay_out(plan: LocalPlan, now_milliseconds: int) -> LocalNetwork:
 
 
 def _rules(plan: LocalPlan) -> Rules:
-    return Dlbc(phases=plan.phases)
+    return plan.rules or engine_named(plan.consensus).local(plan.phases)
 
 
 def _genesis(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from learnchain.execution.door import ExecutionDoor
+from learnchain.node.assurance import Level, Trust
 from learnchain.node.blobs.peer_blobs import PeerBlobs
 from learnchain.node.chain import Chain
 from learnchain.node.clock import Clock
@@ -19,7 +20,7 @@ from learnchain.node.network.gossip import Verdict
 from learnchain.node.network.network import Network
 from learnchain.node.network.transport import Transport, parse_address
 from learnchain.node.ports import Ports, Tasks, Training
-from learnchain.node.roles.full_node import FullNode
+from learnchain.node.roles.full_node import FullNode, Policy
 from learnchain.node.roles.miner import Miner, Strategy
 from learnchain.node.roles.publisher import Publisher
 from learnchain.node.round_gossip import RoundGossip
@@ -83,7 +84,7 @@ class Dispatcher:
             TrainModel: [],
             SendCommitment: [],
             ReleaseTestSet: [],
-            RevealModel: [],
+            RevealModel: [full.close_reveals],
             ProposeBlock: [],
         }
         if publisher is not None:
@@ -152,7 +153,8 @@ class Node:
             random_source=parts.random_source,
         )
         self._synchroniser = Synchroniser(self.network, chain, archive, parts.clock)
-        self._dispatcher = Dispatcher(self.ports, self._roles(directory))
+        self.roles = self._roles(directory)
+        self._dispatcher = Dispatcher(self.ports, self.roles)
         self.network.on_topic(TRANSACTION_TOPIC, self._validate_transaction)
 
     async def start(self) -> None:
@@ -162,8 +164,10 @@ class Node:
         later = tuple((each.block, each.state) for each in archive.records_above(final) if each.block is not None)
         self.ports.tasks.start(self._warm_up(), "start of the training processes")
         self.ports.chain.start(final, later, archive.head(), self._dispatcher.perform)
+        self.ports.chain.remember(archive.round_messages(self.ports.chain.round.head.block), archive.keep_round_message)
         await self.network.start(parse_address(each) for each in self._settings.peers)
         self.ports.tasks.start(self._synchroniser.run(), "synchronising")
+        self.ports.tasks.start(self.roles.full_node.keep_again(), "keeping again what recent blocks rest on")
 
     async def _warm_up(self) -> None:
         """Load torch where it is needed first: a miner trains before it judges."""
@@ -174,9 +178,7 @@ class Node:
     async def close(self) -> None:
         """Stop in the reverse order of the start."""
         await self.ports.tasks.close()
-        for training in (self._parts.trainer, self._parts.judge):
-            if training is not None:
-                await training.close()
+        await asyncio.gather(*(each.close() for each in (self._parts.trainer, self._parts.judge) if each is not None))
         await self.network.close()
         await self.engine.close()
 
@@ -192,10 +194,15 @@ class Node:
         if self._settings.is_miner and self._parts.trainer is not None:
             miner = Miner(self.ports, self._parts.trainer, directory / "training", strategy)
         return Roles(
-            full_node=FullNode(self.ports, self._moved),
+            full_node=FullNode(self.ports, self._moved, self._policy()),
             publisher=Publisher(self.ports) if self._settings.is_publisher else None,
             miner=miner,
         )
+
+    def _policy(self) -> Policy:
+        started = self._parts.clock.now_milliseconds()
+        trust = Trust(Level(self._settings.sync_level), self._settings.judge, started)
+        return Policy(trust, self._settings.retain_blocks)
 
     def _moved(self, action: MoveHead) -> None:
         self.head_moved(action)

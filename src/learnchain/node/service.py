@@ -9,10 +9,12 @@ from pathlib import Path
 from learnchain.execution.pyevm.engine import PyEvmEngine
 from learnchain.node.api.interface import open_interface
 from learnchain.node.api.json_rpc import JsonRpcServer
+from learnchain.node.assurance import NoTraining
 from learnchain.node.clock import Clock, SystemClock
 from learnchain.node.execution.engine_api import Endpoints, EngineApiClient
 from learnchain.node.execution.engine_http import HttpCaller, load_secret
 from learnchain.node.genesis import Genesis, load_genesis
+from learnchain.node.metrics import MetricsServer
 from learnchain.node.network.identity import IDENTITY_NAME, load_identity
 from learnchain.node.network.listening import ListenPlan, check_peers, listen
 from learnchain.node.node import Node, Parts
@@ -63,19 +65,24 @@ class NodeService:
             transport=transport,
             store=stores[0],
             execution=await _execution(settings, genesis, stores[1], self._clock),
-            judge=Trainer(),
+            judge=Trainer() if settings.judge else NoTraining(),
             trainer=Trainer(nice=settings.training_nice) if settings.is_miner else None,
             random_source=random.SystemRandom(),
         )
         node = Node(settings, genesis, wallet, parts)
         node.head_moved = self._head_moved
         server = None
+        metrics = MetricsServer(node, settings.metrics_port, directory) if settings.metrics_port else None
         try:
             await node.start()
             server = await self._interface(node, directory)
+            if metrics is not None:
+                await metrics.start()
             logger.info("%s listens on %s", settings.name, node.network.address())
             await self._stopping.wait()
         finally:
+            if metrics is not None:
+                await metrics.close()
             if server is not None:
                 await server.close()
             await node.close()

@@ -1,12 +1,17 @@
 """Fetch, open and check the data of tasks: encrypted files early, plain rows once the publisher opens them."""
 
 import asyncio
+import os
 from pathlib import Path
 
 from learnchain.learning.data import open_part
 from learnchain.node.blobs.blob_store import BlobStore
+from learnchain.node.storage.files import PARTIAL_SUFFIX, clear_leftovers, disk_refused, sync_file
 from learnchain.primitives.rejection import Rejected, RejectionReason
 from learnchain.primitives.task_specification import DataPart
+
+MAXIMUM_PLAIN_PARTS = 16
+"""Opened parts that stay on disk beside their encrypted files."""
 
 
 class TaskData:
@@ -17,6 +22,7 @@ class TaskData:
         self._blobs = blobs
         self._opening: dict[bytes, asyncio.Lock] = {}
         directory.mkdir(parents=True, exist_ok=True)
+        clear_leftovers(directory)
 
     async def prefetch(self, part: DataPart) -> Path:
         """Fetch the encrypted file; a file of another size than declared voids the task (DLBC-R11)."""
@@ -34,7 +40,22 @@ class TaskData:
         async with lock:
             if not plain.exists():
                 encrypted = await self.prefetch(part)
-                partial = plain.with_suffix(".partial")
-                await asyncio.to_thread(open_part, encrypted, part, key, partial)
-                partial.replace(plain)
+                partial = plain.with_name(plain.name + PARTIAL_SUFFIX)
+                try:
+                    await asyncio.to_thread(open_part, encrypted, part, key, partial)
+                    await asyncio.to_thread(sync_file, partial)
+                    partial.replace(plain)
+                except OSError as error:
+                    partial.unlink(missing_ok=True)
+                    raise disk_refused(plain, error) from error
+                await asyncio.to_thread(self._forget_old, plain)
+            else:
+                os.utime(plain)
         return plain
+
+    def _forget_old(self, just_opened: Path) -> None:
+        """Delete plain files that were used longest ago: they can be opened again from what the chain holds."""
+        found = sorted(self._directory.glob("*.safetensors"), key=lambda path: path.stat().st_mtime_ns)
+        for path in found[:-MAXIMUM_PLAIN_PARTS]:
+            if path != just_opened:
+                path.unlink(missing_ok=True)

@@ -12,6 +12,8 @@ from learnchain.learning.jobs import (
     Evaluation,
     EvaluationJob,
     Progress,
+    Search,
+    SearchJob,
     TrainedFiles,
     TrainingJob,
     WatermarkCheck,
@@ -24,7 +26,8 @@ from learnchain.primitives.codec import encode
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 
 OnProgress = Callable[[Progress], None]
-_CLOSE_SECONDS = 5.0
+_CLOSE_SECONDS = 1.0
+"""A process that still loads torch does not see the end of its input; it holds nothing that is worth waiting for."""
 
 
 class TrainerFailed(Exception):
@@ -87,6 +90,11 @@ class Trainer:
         """Return whether a model carries a mark."""
         result = await self._ask("check_watermark", encode(job))
         return WatermarkCheck(bool(result["matches"]), tuple(result["confidences"]))
+
+    async def search(self, job: SearchJob) -> Search:
+        """Try salts of a puzzle."""
+        result = await self._ask("search", encode(job))
+        return Search(bytes.fromhex(result["salt"]), result["attempts"])
 
     async def float_accuracy(self, job: EvaluationJob) -> float:
         """Return the float32 accuracy of a model, for display only."""

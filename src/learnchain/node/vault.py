@@ -1,8 +1,8 @@
 """A publisher's data keys: written before a task is posted, read when the chain asks for them, never sent early."""
 
-import os
 from pathlib import Path
 
+from learnchain.node.storage.files import clear_leftovers, write_whole
 from learnchain.primitives.ciphers import key_hash
 from learnchain.primitives.codec import Hash32
 
@@ -13,23 +13,19 @@ class Vault:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        clear_leftovers(directory)
 
     def keep(self, key: bytes) -> Hash32:
         """Write a key durably and return its hash."""
         digest = key_hash(key)
-        path = self._directory / digest.hex()
-        if not path.exists():
-            partial = path.with_suffix(".partial")
-            handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            try:
-                os.write(handle, key)
-                os.fsync(handle)
-            finally:
-                os.close(handle)
-            partial.replace(path)
+        if self.key(digest) is None:
+            write_whole(self._directory / digest.hex(), key)
         return digest
 
     def key(self, digest: Hash32) -> bytes | None:
-        """Return the key behind a hash, or None when this publisher does not hold it."""
+        """Return the key behind a hash, or None when this publisher does not hold it whole."""
         path = self._directory / digest.hex()
-        return path.read_bytes() if path.is_file() else None
+        if not path.is_file():
+            return None
+        key = path.read_bytes()
+        return key if key_hash(key) == digest else None

@@ -12,6 +12,7 @@ from learnchain.node.genesis import Genesis
 from learnchain.node.network.network import Network
 from learnchain.node.ports import Ports
 from learnchain.node.publishing import Publishing, prepared
+from learnchain.node.storage.files import write_whole
 from learnchain.node.task_file import task_draft
 from learnchain.primitives.block_checks import NOBODY
 from learnchain.primitives.chain_state import ChainState
@@ -36,9 +37,8 @@ class LearnInterface:
         self._ports, self._network, self._genesis, self._directory = ports, network, genesis, directory
         self._posting = asyncio.Lock()
         token = directory / TOKEN_NAME
-        if not token.exists():
-            token.touch(0o600)
-            token.write_text(secrets.token_hex(16))
+        if not token.is_file() or not token.stat().st_size:
+            write_whole(token, secrets.token_hex(16).encode())
         self._token = token.read_text()
 
     def register(self, server: JsonRpcServer) -> None:

@@ -9,6 +9,7 @@ What lies in `partial` is believed only leaf by leaf, by hash: so a resumed fetc
 """
 
 import contextlib
+import errno
 import os
 import shutil
 from collections import OrderedDict
@@ -16,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from learnchain.node.blobs.tree import Leaf, Tree, read_tree, write_tree
+from learnchain.node.storage.files import disk_refused
 from learnchain.primitives.content_id import Cid, Codec, check_block, cid_from_text, cid_text, parse_cid
 from learnchain.primitives.rejection import Rejected, RejectionReason
 from learnchain.primitives.unixfs import UNIXFS_V1_2025, FileBuilder
@@ -48,7 +50,11 @@ class BlobFiles:
         return path
 
     def add(self, chunks: Iterator[bytes]) -> Cid:
-        """Write a blob from chunks of the layout's leaf size."""
+        """Write a blob from chunks of the layout's leaf size; raise `Unavailable` when the disk is full."""
+        with self._writing():
+            return self._add(chunks)
+
+    def _add(self, chunks: Iterator[bytes]) -> Cid:
         builder = FileBuilder()
         nodes: dict[Cid, bytes] = {}
         temporary = self._temporary()
@@ -70,10 +76,14 @@ class BlobFiles:
     def put_tree(self, cid: Cid, written: bytes) -> None:
         """Keep the tree of a blob, whole or to be fetched."""
         temporary = self._temporary()
-        with temporary.open("wb") as file:
-            file.write(written)
-            _sync(file.fileno())
-        self._move(temporary, self._place("trees", cid))
+        with self._writing():
+            try:
+                with temporary.open("wb") as file:
+                    file.write(written)
+                    _sync(file.fileno())
+                self._move(temporary, self._place("trees", cid))
+            finally:
+                temporary.unlink(missing_ok=True)
 
     def tree_bytes(self, cid: Cid) -> bytes | None:
         """Return the written tree, if it is here."""
@@ -107,11 +117,14 @@ class BlobFiles:
 
     def write_leaf(self, cid: Cid, leaf: Leaf, data: bytes) -> None:
         """Write a checked leaf to its place in the partial file."""
-        descriptor = os.open(self._place("partial", cid), os.O_WRONLY | os.O_CREAT, 0o644)
-        try:
-            os.pwrite(descriptor, data, leaf.offset)
-        finally:
-            os.close(descriptor)
+        with self._writing():
+            descriptor = os.open(self._place("partial", cid), os.O_WRONLY | os.O_CREAT, 0o644)
+            try:
+                written = os.pwrite(descriptor, data, leaf.offset)
+            finally:
+                os.close(descriptor)
+            if written != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def missing(self, tree: Tree) -> list[int]:
         """Return the leaves of a partial blob that are not here, by reading and hashing what is."""
@@ -120,13 +133,14 @@ class BlobFiles:
     def complete(self, tree: Tree) -> Path:
         """Turn a partial blob, all leaves of which are here, into a whole one."""
         partial, path = self._place("partial", tree.root), self._place("files", tree.root)
-        descriptor = os.open(partial, os.O_RDWR)
-        try:
-            os.ftruncate(descriptor, tree.size_bytes)
-            _sync(descriptor)
-        finally:
-            os.close(descriptor)
-        self._move(partial, path)
+        with self._writing():
+            descriptor = os.open(partial, os.O_RDWR)
+            try:
+                os.ftruncate(descriptor, tree.size_bytes)
+                _sync(descriptor)
+            finally:
+                os.close(descriptor)
+            self._move(partial, path)
         return path
 
     def verify(self, cid: Cid) -> None:
@@ -136,6 +150,16 @@ class BlobFiles:
             self.delete(cid)
             raise Rejected(RejectionReason.WRONG_HASH, f"the stored blob {cid_text(cid)} is damaged or incomplete")
 
+    def discard(self, cid: Cid) -> int:
+        """Delete a blob and its pin; return the bytes freed."""
+        freed = 0
+        for folder in ("files", "partial"):
+            with contextlib.suppress(FileNotFoundError):
+                freed += self._place(folder, cid).stat().st_size
+        self.unpin(cid)
+        self.delete(cid)
+        return freed
+
     def delete(self, cid: Cid) -> None:
         """Delete everything of a blob but its pin."""
         self._trees.pop(cid, None)
@@ -144,8 +168,9 @@ class BlobFiles:
 
     def pin(self, cid: Cid) -> None:
         """Keep a blob."""
-        self._place("pins", cid).touch()
-        _sync_folder(self._directory / "pins")
+        with self._writing():
+            self._place("pins", cid).touch()
+            _sync_folder(self._directory / "pins")
 
     def unpin(self, cid: Cid) -> None:
         """Let go of a blob."""
@@ -183,6 +208,14 @@ class BlobFiles:
     def free_disk_bytes(self) -> int:
         """Return what the disk has left."""
         return shutil.disk_usage(self._directory).free
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turn what a full disk does into `Unavailable`; what was half written is never believed."""
+        try:
+            yield
+        except OSError as error:
+            raise disk_refused(self._directory, error) from error
 
     def _listed(self, folder: str) -> Iterator[tuple[Cid, Path]]:
         for path in sorted((self._directory / folder).iterdir()):

@@ -57,3 +57,11 @@ class BlobStore(Protocol):
     async def unpin(self, cid: Cid) -> None:
         """Let the quota decide again."""
         ...
+
+    async def discard(self, cid: Cid) -> int:
+        """Delete a blob, pinned or not; return the bytes freed."""
+        ...
+
+    def used_bytes(self) -> int:
+        """Return the bytes that blobs take on this disk."""
+        ...

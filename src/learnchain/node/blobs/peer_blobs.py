@@ -112,6 +112,16 @@ class PeerBlobs:
         self._files.unpin(cid)
         await self._respect_quota(cid)
 
+    async def discard(self, cid: Cid) -> int:
+        """Delete a blob, pinned or not; return the bytes freed."""
+        if cid in self._fetching:
+            return 0
+        return await asyncio.to_thread(self._files.discard, cid)
+
+    def used_bytes(self) -> int:
+        """Return the bytes that blobs take on this disk."""
+        return self._files.used_bytes()
+
     def pins(self) -> tuple[Cid, ...]:
         """Return every pinned blob."""
         return self._files.pins()

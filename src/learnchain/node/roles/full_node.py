@@ -4,10 +4,12 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
+from learnchain.node.assurance import Trust
 from learnchain.node.measuring import Measuring
 from learnchain.node.ports import Ports
+from learnchain.node.retention import Retention
 from learnchain.primitives.actions import (
     MeasureCandidate,
     MoveHead,
@@ -15,16 +17,18 @@ from learnchain.primitives.actions import (
     ProposeEmptyBlock,
     RefuseBlock,
     RefuseTask,
+    RevealModel,
     StoreBlock,
 )
 from learnchain.primitives.block_tree import lowest_ticket
 from learnchain.primitives.chain_state import payload_timestamp, settled_history, unselected_after
-from learnchain.primitives.content_id import cid_from_text
+from learnchain.primitives.content_id import Cid, cid_from_text
 from learnchain.primitives.events import DeadlineMissed, Event, Measured, ReleaseDue, RevealsClosed
 from learnchain.primitives.measurement import Finding, Measurement
 from learnchain.primitives.messages import AnyBlock, Block, Deadline, EmptyBlock, empty_block_ticket
-from learnchain.primitives.payload import encode_payload
+from learnchain.primitives.payload import MAXIMUM_PAYLOAD_BYTES, encode_payload
 from learnchain.primitives.rejection import Unavailable
+from learnchain.primitives.selection import Selection
 from learnchain.primitives.signatures import UNSIGNED, sign
 from learnchain.primitives.task_specification import DataPart
 
@@ -37,14 +41,34 @@ RETRY_SECONDS = 0.5
 MAXIMUM_RETRY_SECONDS = 15.0
 
 
+EMPTY_BLOCK_SECONDS = 10.0
+"""How long an empty block waits for its payload before it makes room for another."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Say what this node measures itself, and for how many blocks it keeps models and traces."""
+
+    trust: Trust = field(default_factory=Trust)
+    retain_blocks: int = 0
+
+
 class FullNode:
     """Carry out what every node does, whether it mines, publishes, or only verifies."""
 
-    def __init__(self, ports: Ports, head_moved: Callable[[MoveHead], None]) -> None:
+    def __init__(self, ports: Ports, head_moved: Callable[[MoveHead], None], policy: Policy = Policy()) -> None:
         self._ports = ports
         self._measuring = Measuring(
-            ports.chain.rules, ports.chain.parameters, ports.blobs, ports.data, ports.engine, ports.trainer
+            ports.chain.rules,
+            ports.chain.parameters,
+            ports.blobs,
+            ports.data,
+            ports.engine,
+            ports.trainer,
+            policy.trust,
         )
+        self._judges = policy.trust.judges
+        self._retention = Retention(ports.archive, ports.blobs, policy.retain_blocks)
         self._head_moved = head_moved
         self._timers: list[asyncio.Task[None]] = []
         self._heads: asyncio.Lock = asyncio.Lock()
@@ -57,39 +81,91 @@ class FullNode:
         window = self._ports.chain.parameters.empty_window_milliseconds
         parent = selection.parent
         due: list[tuple[int, Callable[[int], Event]]] = [
-            (schedule.commitment_milliseconds, lambda now: ReleaseDue(parent, now)),
-            (schedule.deadline(Deadline.REVEAL) + 1, lambda now: RevealsClosed(parent, now)),
+            (at, lambda now: ReleaseDue(parent, now))
+            for at in sorted({schedule.release_opens_milliseconds, schedule.commitment_milliseconds})
         ]
         for missed in (Deadline.KEY, Deadline.COMMITMENT, Deadline.RELEASE, Deadline.BLOCK):
             due.append((schedule.deadline(missed) + window, _missed(parent, missed)))
         self._timers = [self._ports.tasks.start(self._at(when, event), "timer") for when, event in due]
-        data = selection.posted.specification.data
-        await asyncio.gather(self._prefetched(data.training), self._prefetched(data.test))
+        await self._retention.prune(self._ports.chain.round.head)
+        if self._judges:
+            data = selection.posted.specification.data
+            if selection.task.publisher != self._ports.wallet.address:
+                self._ports.archive.note_blobs(selection.height, (data.training.cid, data.test.cid))
+            over = schedule.deadline(Deadline.BLOCK)
+            await asyncio.gather(self._prefetched(data.training, over), self._prefetched(data.test, over))
+
+    async def keep_again(self) -> None:
+        """Fetch what recent blocks rest on and a kill or a full disk kept from coming."""
+        final = self._ports.chain.round.tree.root
+        for record in self._ports.archive.records_above(self._ports.archive.state(final)):
+            if record.block is not None:
+                await self._kept(record.block)
+
+    async def close_reveals(self, action: RevealModel) -> None:
+        """Set the timer after which no reveal counts: it follows the release in event-driven rounds (step 7)."""
+        selection, released = action.selection, action.announcement.release.released_milliseconds
+        closed = selection.schedule.deadline(Deadline.REVEAL, released) + 1
+        timer = self._at(closed, lambda now: RevealsClosed(selection.parent, now))
+        self._timers.append(self._ports.tasks.start(timer, "timer"))
 
     async def measure_candidate(self, action: MeasureCandidate) -> None:
-        """Measure one thing of one candidate and report it; what is missing is tried again until the height is over."""
-        delay, measure = RETRY_SECONDS, action.measure
-        deadline = action.selection.schedule.deadline(Deadline.BLOCK)
-        while True:
-            try:
-                found = await self._measuring.measured(action)
-                break
-            except Unavailable as error:
-                logger.info("measuring %s waits: %s", measure.candidate.hex()[:16], error)
-            state = self._ports.chain.round
+        """Measure one thing of one candidate and report it; what is missing is tried again until the height is over.
+
+        A pending block is tried for ever, with pauses that grow; an empty one is let go after a while, so that blocks
+        whose payload never comes leave room, and comes again from whoever builds on it.
+        """
+        deadline = self._block_deadline(action.selection)
+        started, delay = self._ports.clock.monotonic_seconds(), RETRY_SECONDS
+        while (found := await self._measured(action)) is None:
+            measure, state = action.measure, self._ports.chain.round
             if (measure.candidate, measure.kind) not in state.asked:
                 return
-            if self._ports.clock.now_milliseconds() + 1000 * delay > deadline and measure.candidate in state.reveals:
+            late = self._ports.clock.now_milliseconds() + 1000 * delay > deadline
+            waited = self._ports.clock.monotonic_seconds() - started >= EMPTY_BLOCK_SECONDS
+            if (late and measure.candidate in state.reveals) or (waited and action.reveal is None):
                 found = Measurement(measure.candidate, measure.kind, Finding.UNAVAILABLE)
                 break
             await asyncio.sleep(delay)
             delay = min(2 * delay, MAXIMUM_RETRY_SECONDS)
-        now = self._ports.clock.now_milliseconds()
+        await self._report(action, found)
+
+    async def _measured(self, action: MeasureCandidate) -> Measurement | None:
+        try:
+            if action.reveal is not None and self._judges:
+                # Losing models are let go too: whatever is fetched is noted under its height.
+                self._ports.archive.note_blobs(action.selection.height, (action.reveal.model_cid,))
+            began = self._ports.clock.monotonic_seconds()
+            found = await self._measuring.measured(action)
+            self._ports.decisions.note_measured(found.kind.value, self._ports.clock.monotonic_seconds() - began)
+            return found
+        except Unavailable as error:
+            logger.info("measuring %s waits: %s", action.measure.candidate.hex()[:16], error)
+            return None
+
+    async def _report(self, action: MeasureCandidate, found: Measurement) -> None:
+        """Feed a measurement until the chain takes it: a full disk must not lose what was measured."""
         facts = {"finding": found.finding.value, "reason": found.reason, "correct": found.correct}
+        now = self._ports.clock.now_milliseconds()
         self._ports.decisions.note(
-            now, action.selection.height, f"measured {found.kind.value}", measure.candidate.hex(), **facts
+            now, action.selection.height, f"measured {found.kind.value}", found.candidate.hex(), **facts
         )
-        self._ports.chain.feed(Measured(found, now))
+        delay = RETRY_SECONDS
+        while True:
+            try:
+                self._ports.chain.feed(Measured(found, self._ports.clock.now_milliseconds()))
+            except Unavailable as error:
+                logger.error("what was measured cannot be kept: %s", error)
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, MAXIMUM_RETRY_SECONDS)
+            else:
+                return
+
+    def _block_deadline(self, selection: Selection) -> int:
+        known = self._ports.chain.round
+        here = known.announcement if known.selection.parent == selection.parent else None
+        released = None if here is None else here.release.released_milliseconds
+        return selection.schedule.deadline(Deadline.BLOCK, released)
 
     def store_block(self, action: StoreBlock) -> None:
         """Write the block and its state durably before anything builds on them (step 8)."""
@@ -101,12 +177,23 @@ class FullNode:
 
     async def move_head(self, action: MoveHead) -> None:
         """Point the execution engine at the new head, in the order of the moves (step 9)."""
-        self._ports.archive.store_head(action.head)
         async with self._heads:
-            archive = self._ports.archive
-            safe, final = archive.payload_hash(action.head.safe), archive.payload_hash(action.head.finalized)
-            await self._ports.engine.set_head(action.state.payload_hash, safe, final)
+            delay = RETRY_SECONDS
+            while self._ports.chain.round.head == action.head:
+                try:
+                    await self._point_to(action)
+                    break
+                except Unavailable as error:
+                    logger.error("the new head cannot be kept: %s", error)
+                    await asyncio.sleep(delay)
+                    delay = min(2 * delay, MAXIMUM_RETRY_SECONDS)
         self._head_moved(action)
+
+    async def _point_to(self, action: MoveHead) -> None:
+        archive = self._ports.archive
+        archive.store_head(action.head)
+        safe, final = archive.payload_hash(action.head.safe), archive.payload_hash(action.head.finalized)
+        await self._ports.engine.set_head(action.state.payload_hash, safe, final)
 
     async def propose_empty_block(self, action: ProposeEmptyBlock) -> None:
         """End a missed height, unless somebody with a lower ticket already has (the round, rule 3)."""
@@ -162,26 +249,37 @@ class FullNode:
         """Pin payload, model, checkpoints and data of a block: full nodes serve them to late nodes (rule 10)."""
         blobs = self._ports.blobs
         await blobs.pin(block.payload_cid)
-        if not isinstance(block, Block):
+        await blobs.fetch(block.payload_cid, max_bytes=MAXIMUM_PAYLOAD_BYTES)
+        if not isinstance(block, Block) or not self._judges or self._retention.is_over(block.height):
             return
         training = block.reveal.training
-        for cid in (block.reveal.model_cid, training.trace_cid):
-            await blobs.pin(cid)
+        await self._noted(block.height, (block.reveal.model_cid, training.trace_cid))
         index = json.loads(await blobs.read(training.trace_cid, MAXIMUM_TRACE_INDEX_BYTES))
-        for text in index.get("states", ())[:MAXIMUM_STATES]:
-            cid = cid_from_text(text)
-            await blobs.pin(cid)
+        states = tuple(cid_from_text(text) for text in index.get("states", ())[:MAXIMUM_STATES])
+        await self._noted(block.height, states)
+        for cid in states:
             await blobs.fetch(cid, max_bytes=MAXIMUM_STATE_BYTES)
+
+    async def _noted(self, height: int, cids: tuple[Cid, ...]) -> None:
+        self._ports.archive.note_blobs(height, cids)
+        for cid in cids:
+            await self._ports.blobs.pin(cid)
 
     async def _at(self, milliseconds: int, event: Callable[[int], Event]) -> None:
         await self._ports.clock.sleep_until(milliseconds)
         self._ports.chain.feed(event(self._ports.clock.now_milliseconds()))
 
-    async def _prefetched(self, part: DataPart) -> None:
-        try:
-            await self._ports.data.prefetch(part)
-        except Unavailable as error:
-            logger.info("data are not here yet: %s", error)
+    async def _prefetched(self, part: DataPart, over_milliseconds: int) -> None:
+        """Fetch encrypted data until they are here or the height is over."""
+        delay = RETRY_SECONDS
+        while self._ports.clock.now_milliseconds() < over_milliseconds:
+            try:
+                await self._ports.data.prefetch(part)
+                return
+            except Unavailable as error:
+                logger.info("data are not here yet: %s", error)
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, MAXIMUM_RETRY_SECONDS)
 
 
 def _missed(parent: bytes, missed: Deadline) -> Callable[[int], Event]:

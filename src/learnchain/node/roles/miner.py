@@ -7,7 +7,7 @@ import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from learnchain.learning.jobs import EvaluationJob, Progress, TrainedFiles, TrainingJob
+from learnchain.learning.jobs import EvaluationJob, Progress, SearchJob, TrainedFiles, TrainingJob
 from learnchain.learning.trace import INDEX_NAME
 from learnchain.node.ports import Ports, Training
 from learnchain.node.settling import settling_transactions
@@ -16,7 +16,7 @@ from learnchain.node.storage.files import clear_directory
 from learnchain.primitives.actions import ProposeBlock, RevealModel, SendCommitment, TrainModel
 from learnchain.primitives.block_checks import NOBODY
 from learnchain.primitives.chain_state import settled_history, unselected_after
-from learnchain.primitives.content_id import cid_text
+from learnchain.primitives.content_id import cid_from_text, cid_text
 from learnchain.primitives.events import Trained
 from learnchain.primitives.hashing import noun_hash
 from learnchain.primitives.messages import (
@@ -31,10 +31,11 @@ from learnchain.primitives.messages import (
     work_id,
 )
 from learnchain.primitives.payload import encode_payload
+from learnchain.primitives.puzzle import Puzzle
 from learnchain.primitives.rejection import Unavailable
 from learnchain.primitives.selection import Selection
 from learnchain.primitives.signatures import UNSIGNED, sign
-from learnchain.primitives.training_terms import HyperParameters, Watermark
+from learnchain.primitives.training_terms import HashPuzzle, HyperParameters, TrainingTerms, Watermark
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ class Strategy:
     momentum_thousandths: int = 1_000
     batch_size_thousandths: int = 500
     margin_milliseconds: int = 600
+    search_attempts: int = 20_000
 
     def chosen(self, selection: Selection, epochs: int) -> HyperParameters:
         """Return hyper-parameters inside the ranges of a task."""
@@ -95,6 +97,9 @@ class Miner:
             await self._ports.announce(own.commitment)
             return
         self._training = asyncio.current_task()
+        if isinstance(self._terms(selection), HashPuzzle):
+            self._ports.chain.feed(Trained(await self._untrained(selection), self._ports.clock.now_milliseconds()))
+            return
         part = selection.posted.specification.data.training
         data = await self._ports.data.opened(part, action.key_release.key)
         # The first epoch of a process pays for what torch sets up once; the second tells what an epoch takes.
@@ -122,7 +127,12 @@ class Miner:
         transactions = await settling_transactions(self._ports, parent, attributes.timestamp_seconds)
         payload = await self._ports.engine.build(parent.payload_hash, attributes, transactions)
         payload_cid = await self._ports.blobs.add_bytes(encode_payload(payload))
-        work, salt = self._work(selection), self._ports.random_source.randbytes(32)
+        work, terms = self._work(selection), self._terms(selection)
+        salt: bytes | None = self._ports.random_source.randbytes(32)
+        if isinstance(terms, HashPuzzle):
+            salt = await self._solved(selection, Puzzle(work, trained, payload.block_hash, payload_cid, terms.target))
+        if salt is None:
+            return
         commitment = Commitment(
             chain_id=self._ports.chain.parameters.chain_id,
             height=selection.height,
@@ -149,15 +159,8 @@ class Miner:
         if own.commitment not in action.announcement.commitments:
             self._note(selection, "not under the release", commitment=noun_hash(own.commitment).hex())
             return
-        opened = self._ports.chain.round.key_release
-        if opened is None:
-            raise Unavailable("the training data key")
         specification = selection.posted.specification
-        training = await self._ports.data.opened(specification.data.training, opened.key)
-        test = await self._ports.data.opened(specification.data.test, release.key)
-        model = await self._ports.blobs.fetch(own.model_cid, max_bytes=MAXIMUM_OWN_BYTES)
-        job = EvaluationJob(specification.model, str(model), str(training), str(test), specification.metric)
-        count = await self._ports.trainer.evaluate(job)
+        count = await self._counted(selection, own, release.key)
         digest = attestation_digest(own.model_cid, specification.data.training.plaintext_root, selection.task.task_id)
         reveal = Reveal(
             chain_id=release.chain_id,
@@ -170,13 +173,28 @@ class Miner:
             payload_hash=own.payload_hash,
             payload_cid=own.payload_cid,
             salt=own.salt,
-            claim_correct=count.correct,
-            claim_total=count.total,
+            claim_correct=count[0],
+            claim_total=count[1],
             attestation=self._ports.wallet.sign_digest(digest),
             signature=UNSIGNED,
         )
         await self._ports.announce(sign(reveal, self._ports.wallet.private_key))
-        self._note(selection, "revealed", correct=count.correct, total=count.total)
+        self._note(selection, "revealed", correct=count[0], total=count[1])
+
+    async def _counted(self, selection: Selection, own: OwnCandidate, test_key: bytes) -> tuple[int, int]:
+        """Return the exact count of our model on the test set; nothing where nothing is trained."""
+        specification = selection.posted.specification
+        if isinstance(self._terms(selection), HashPuzzle):
+            return 0, specification.data.test.rows
+        opened = self._ports.chain.round.key_release
+        if opened is None:
+            raise Unavailable("the training data key")
+        training = await self._ports.data.opened(specification.data.training, opened.key)
+        test = await self._ports.data.opened(specification.data.test, test_key)
+        model = await self._ports.blobs.fetch(own.model_cid, max_bytes=MAXIMUM_OWN_BYTES)
+        job = EvaluationJob(specification.model, str(model), str(training), str(test), specification.metric)
+        count = await self._ports.trainer.evaluate(job)
+        return count.correct, count.total
 
     async def propose_block(self, action: ProposeBlock) -> None:
         """Publish the block when this node's own verdict names this miner the winner (step 8)."""
@@ -206,6 +224,32 @@ class Miner:
         await self._ports.announce(sign(block, self._ports.wallet.private_key))
         self._note(selection, "proposed", correct=verdict.correct, total=verdict.total)
 
+    def _terms(self, selection: Selection) -> TrainingTerms:
+        return self._ports.chain.rules.training_terms(selection, self._work(selection))
+
+    async def _untrained(self, selection: Selection) -> TrainedModel:
+        """Return what stands for a model where nothing is trained: an empty file."""
+        nothing = await self._ports.blobs.add_bytes(b"{}")
+        return TrainedModel(nothing, TrainingRecord(NOBODY, 0, nothing, self._strategy.chosen(selection, 1)))
+
+    async def _solved(self, selection: Selection, puzzle: Puzzle) -> bytes | None:
+        """Search slice by slice until a salt is found or somebody else's solution ended the height."""
+        first, tried = self._ports.random_source.randrange(1 << 200), 0
+        while self._is_open(selection):
+            found = await self._trainer.search(SearchJob(puzzle, first + tried, self._strategy.search_attempts))
+            tried += found.attempts
+            if found.salt and self._is_open(selection):
+                self._note(selection, "puzzle solved", attempts=tried)
+                return found.salt
+        self._note(selection, "puzzle given up", attempts=tried)
+        return None
+
+    def _is_open(self, selection: Selection) -> bool:
+        """Return whether a commitment for this height can still win."""
+        known, now = self._ports.chain.round, self._ports.clock.now_milliseconds()
+        here = known.selection.parent == selection.parent and known.announcement is None
+        return here and now < selection.schedule.commitment_milliseconds
+
     def _work(self, selection: Selection) -> bytes:
         chain_id = self._ports.chain.parameters.chain_id
         return work_id(chain_id, selection.parent, selection.task.task_id, self._ports.wallet.address)
@@ -213,7 +257,7 @@ class Miner:
     def _job(self, selection: Selection, data: Path, epochs: int) -> TrainingJob:
         work = self._work(selection)
         specification = selection.posted.specification
-        terms = self._ports.chain.rules.training_terms(selection, work)
+        terms = self._terms(selection)
         return TrainingJob(
             specification=specification.model,
             optimiser=specification.training.optimiser,
@@ -256,6 +300,7 @@ class Miner:
         states = [cid_text(await self._ports.blobs.add(path)) for path in sorted(directory.glob("state-*.safetensors"))]
         index = {**json.loads((directory / INDEX_NAME).read_text()), "states": states}
         trace_cid = await self._ports.blobs.add_bytes(json.dumps(index, sort_keys=True).encode())
+        self._ports.archive.note_blobs(selection.height, (model_cid, trace_cid, *map(cid_from_text, states)))
         chosen = self._strategy.chosen(selection, run.epochs)
         shutil.rmtree(self._directory / directory.parent.name, ignore_errors=True)
         return TrainedModel(model_cid, TrainingRecord(run.trace_root, len(states), trace_cid, chosen))

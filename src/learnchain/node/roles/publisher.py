@@ -28,11 +28,21 @@ class Publisher:
         if self._ports.chain.round.selection.parent != selection.parent:
             return
         self._released.add((selection.parent, "key"))
+        if self._ports.clock.now_milliseconds() > selection.schedule.key_milliseconds:
+            await self._announce_again(selection)
+            return
         chain_id = self._ports.chain.parameters.chain_id
         task_id = selection.task.task_id
         message = KeyRelease(chain_id, selection.height, selection.parent, task_id, key, UNSIGNED)
         await self._ports.announce(sign(message, self._ports.wallet.private_key))
         self._note(selection, "key released")
+        await self._announce_again(selection)
+
+    async def _announce_again(self, selection: Selection) -> None:
+        """Send the release that an earlier life signed: it may have been killed before anybody had it."""
+        announcement = self._ports.archive.own_release(selection.parent)
+        if announcement is not None:
+            await self._ports.announce(announcement)
 
     async def release_test_set(self, action: ReleaseTestSet) -> None:
         """Close the list of commitments and open the test set, once per height: two releases are slashable (step 6)."""

@@ -1,11 +1,15 @@
 """The chain on disk: blocks, the states after them, the head, and what this node signed; each step one atomic batch."""
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from learnchain.primitives.block_tree import BlockRecord
 from learnchain.primitives.chain_state import ChainState
 from learnchain.primitives.codec import Hash32, decode, encode
+from learnchain.primitives.events import Committed, KeyReleased, Released, Revealed
+from learnchain.primitives.hashing import noun_hash
 from learnchain.primitives.key_value import KeyValueStore
 from learnchain.primitives.messages import (
     AnyBlock,
@@ -13,7 +17,9 @@ from learnchain.primitives.messages import (
     Commitment,
     EmptyBlock,
     Head,
+    KeyRelease,
     ReleaseAnnouncement,
+    Reveal,
     TrainingRecord,
     block_bytes,
 )
@@ -37,6 +43,40 @@ class OwnCandidate:
     payload_hash: Hash32
     payload_cid: Cid
     salt: Hash32
+
+
+@dataclass(frozen=True, slots=True)
+class BestModel:
+    """Name the best model of a task among the blocks whose models were let go."""
+
+    height: int
+    model_cid: Cid
+    correct: int
+    total: int
+
+    def beats(self, other: "BestModel") -> bool:
+        """Compare exact shares; of equals the earlier one stays."""
+        return self.correct * other.total > other.correct * self.total
+
+
+RoundEvent = KeyReleased | Committed | Released | Revealed
+_KINDS: dict[type, bytes] = {KeyReleased: b"1", Committed: b"2", Released: b"3", Revealed: b"4"}
+"""In the order of the round, which is the order in which they are fed again."""
+_NOUNS: dict[bytes, tuple[Any, Any]] = {
+    b"1": (KeyReleased, KeyRelease),
+    b"2": (Committed, Commitment),
+    b"3": (Released, ReleaseAnnouncement),
+    b"4": (Revealed, Reveal),
+}
+ROUND, BLOB = b"round/", b"blob/"
+
+
+def _height_of(event: RoundEvent) -> int:
+    return event.message.release.height if isinstance(event, Released) else event.message.height
+
+
+def _parent_of(event: RoundEvent) -> Hash32:
+    return event.message.release.parent if isinstance(event, Released) else event.message.parent
 
 
 def decode_block(data: bytes) -> AnyBlock:
@@ -144,8 +184,14 @@ class Archive:
     # --- head ----------------------------------------------------------------------------------------------------
 
     def store_head(self, head: Head) -> None:
-        """Write the head."""
-        self._store.put_many({b"head": encode(head)})
+        """Write the head, and drop the messages of heights that are final."""
+        items: dict[bytes, bytes | None] = {b"head": encode(head)}
+        final = self.state(head.finalized).height
+        for key, _ in self._store.scan(ROUND):
+            if int.from_bytes(key[len(ROUND) : len(ROUND) + 8], "big") > final:
+                break
+            items[key] = None
+        self._store.put_many(items)
 
     def head(self) -> Head:
         """Return the head of the last run; the genesis block at first."""
@@ -153,6 +199,55 @@ class Archive:
         if data is None:
             raise Unavailable("the head of a data directory that was not set up")
         return decode(Head, data)
+
+    # --- messages of the round -----------------------------------------------------------------------------------
+
+    def keep_round_message(self, event: RoundEvent) -> None:
+        """Write what came in time and when, so that a killed node goes on inside the height."""
+        key = ROUND + _height_of(event).to_bytes(8, "big") + _KINDS[type(event)] + noun_hash(event.message)
+        self._store.put_many({key: event.at_milliseconds.to_bytes(8, "big") + encode(event.message)})
+
+    def round_messages(self, parent: Hash32) -> tuple[RoundEvent, ...]:
+        """Return what came in time on a parent, in the order of the round."""
+        prefix = ROUND + (self.state(parent).height + 1).to_bytes(8, "big")
+        found: list[RoundEvent] = []
+        for key, value in self._store.scan(prefix):
+            event_type, noun = _NOUNS[key[len(prefix) : len(prefix) + 1]]
+            event = event_type(decode(noun, value[8:]), int.from_bytes(value[:8], "big"))
+            if _parent_of(event) == parent:
+                found.append(event)
+        return tuple(found)
+
+    # --- blobs and the blocks they are kept for ------------------------------------------------------------------
+
+    def note_blobs(self, height: int, cids: Iterable[Cid]) -> None:
+        """Write which blobs a height brought, before they are fetched: what is noted is deleted in the end."""
+        self._store.put_many({BLOB + height.to_bytes(8, "big") + cid: b"" for cid in cids})
+
+    def blobs_below(self, height: int) -> dict[int, tuple[Cid, ...]]:
+        """Return the noted blobs of all heights below one, leaving out those that a later height brought too."""
+        early: dict[int, list[Cid]] = {}
+        later: set[Cid] = set()
+        for key, _ in self._store.scan(BLOB):
+            at, cid = int.from_bytes(key[len(BLOB) : len(BLOB) + 8], "big"), key[len(BLOB) + 8 :]
+            if at < height:
+                early.setdefault(at, []).append(cid)
+            else:
+                later.add(cid)
+        return {at: tuple(cid for cid in cids if cid not in later) for at, cids in early.items()}
+
+    def forget_blobs_of(self, height: int) -> None:
+        """Drop the notes of a height, after its blobs are deleted."""
+        self._store.put_many({key: None for key, _ in self._store.scan(BLOB + height.to_bytes(8, "big"))})
+
+    def best_model(self, task_id: Hash32) -> BestModel | None:
+        """Return the model that is kept for a task for ever (DLBC IV-H, PoDL III-C)."""
+        data = self._store.get(b"best/" + task_id)
+        return None if data is None else decode(BestModel, data)
+
+    def keep_best_model(self, task_id: Hash32, best: BestModel) -> None:
+        """Write which model is kept for a task."""
+        self._store.put_many({b"best/" + task_id: encode(best)})
 
     # --- what this node signed -----------------------------------------------------------------------------------
 

@@ -41,7 +41,9 @@ def sync_folder(folder: Path) -> None:
 
 def disk_refused(path: Path, error: OSError) -> Unavailable:
     """Say what to do when the disk takes no more; nothing is lost, whoever asked tries again."""
-    return Unavailable(f"{path} cannot be written ({error.strerror}); free disk space there, the node goes on by itself")
+    return Unavailable(
+        f"{path} cannot be written ({error.strerror}); free disk space there, the node goes on by itself"
+    )
 
 
 def clear_leftovers(directory: Path) -> None:

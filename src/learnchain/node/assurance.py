@@ -1,0 +1,103 @@
+"""How much of a block a node checks itself, and what it then takes from signatures: stated before work starts."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from learnchain.learning.jobs import (
+    Evaluation,
+    EvaluationJob,
+    Progress,
+    TrainedFiles,
+    TrainingJob,
+    WatermarkCheck,
+    WatermarkJob,
+)
+from learnchain.primitives.actions import MeasureCandidate
+from learnchain.primitives.messages import Deadline
+from learnchain.primitives.rejection import Unavailable
+
+
+class Level(StrEnum):
+    """Name a level; every level checks all that the levels before it check."""
+
+    HEADERS = "headers"
+    ACCURACY = "accuracy"
+
+
+CHECKED: dict[Level, tuple[str, ...]] = {
+    Level.HEADERS: (
+        "links and signatures",
+        "selection and list of unselected tasks",
+        "key release and release proof by the task's publisher",
+        "opening of the commitment under the release",
+        "every payload executed, its state root and withdrawals",
+        "settlement root and what the escrow contract paid",
+    ),
+    Level.ACCURACY: ("the winner's watermark found", "the winner's exact count repeated on the released test set"),
+}
+"""What a block was checked for, added up from the first level."""
+
+BELIEVED = "the winner's own count and watermark"
+"""What header level takes from the winner's signature: a false claim shows at accuracy level only."""
+
+
+def checked_at(level: Level) -> tuple[str, ...]:
+    """Return everything that a level checks."""
+    return CHECKED[Level.HEADERS] if level is Level.HEADERS else (*CHECKED[Level.HEADERS], *CHECKED[Level.ACCURACY])
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Say which measurements a node takes from the winner's claim instead of making them.
+
+    At header level those of heights that were over before `since_milliseconds`; a node that never judges takes all.
+    """
+
+    level: Level = Level.ACCURACY
+    judges: bool = True
+    since_milliseconds: int = 0
+
+    def believes(self, action: MeasureCandidate) -> bool:
+        """Return whether this measurement is taken from the claim."""
+        if not self.judges:
+            return True
+        over = action.selection.schedule.deadline(Deadline.BLOCK) < self.since_milliseconds
+        return self.level is Level.HEADERS and over
+
+
+class NoTraining:
+    """Stand where a training process would be in a node that does not judge: no torch, no process."""
+
+    async def start(self) -> None:
+        """Nothing has to be loaded."""
+
+    async def probe(self, job: TrainingJob) -> float:
+        """Refuse: this node has no training process."""
+        raise _absent()
+
+    async def train(self, job: TrainingJob, on_progress: Callable[[Progress], None] | None = None) -> TrainedFiles:
+        """Refuse: this node has no training process."""
+        raise _absent()
+
+    async def finish_early(self) -> None:
+        """Nothing runs."""
+
+    async def evaluate(self, job: EvaluationJob) -> Evaluation:
+        """Refuse: this node has no training process."""
+        raise _absent()
+
+    async def search(self, job: SearchJob) -> Search:
+        """Refuse: this node has no training process."""
+        raise _absent()
+
+    async def check_watermark(self, job: WatermarkJob) -> WatermarkCheck:
+        """Refuse: this node has no training process."""
+        raise _absent()
+
+    async def close(self) -> None:
+        """Nothing runs."""
+
+
+def _absent() -> Unavailable:
+    return Unavailable("a training process: this node does not judge (settings: judge)")

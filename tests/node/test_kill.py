@@ -1,0 +1,173 @@
+"""Kill real node processes: nothing that was committed or final is lost, and the chain goes on."""
+
+import asyncio
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from learnchain.node.genesis import load_genesis
+from learnchain.node.local_network import LocalPlan, lay_out
+from learnchain.node.settings import load_settings
+from learnchain.node.storage.archive import Archive
+from learnchain.node.storage.lmdb_store import LmdbStore
+from learnchain.primitives.messages import Block
+from learnchain.primitives.rejection import Unavailable
+from learnchain.rules.dlbc.schedule import Phases
+from learnchain.testing.node_processes import LocalProcesses
+
+PHASES = Phases(
+    one_milliseconds=1_500,
+    two_milliseconds=2_500,
+    three_milliseconds=2_000,
+    release_milliseconds=500,
+    reveal_milliseconds=1_300,
+)
+
+
+@contextmanager
+def network(directory: Path, miners: int = 2) -> Iterator[LocalProcesses]:
+    plan = LocalPlan(directory, miners=miners, rpc_port=0, first_block_milliseconds=9_000, phases=PHASES)
+    laid_out = asyncio.run(lay_out(plan, time.time_ns() // 1_000_000))
+    nodes = LocalProcesses(laid_out)
+    try:
+        nodes.start()
+        yield nodes
+    finally:
+        nodes.stop()
+
+
+def archives(nodes: LocalProcesses, index: int, use: Callable[[Archive], Any]) -> Any:
+    settings = load_settings(nodes.network.settings[index])
+    store = LmdbStore(Path(settings.data_directory) / "chain")
+    try:
+        return use(Archive(store, load_genesis(Path(settings.genesis)).state()))
+    finally:
+        store.close()
+
+
+@dataclass
+class Signed:
+    """What a node had signed at a moment: its commitments and releases by parent."""
+
+    candidates: dict[bytes, bytes]
+    releases: dict[bytes, bytes]
+
+
+def signed(nodes: LocalProcesses, index: int) -> Signed:
+    def read(archive: Archive) -> Signed:
+        scan = archive._store.scan
+        return Signed(dict(scan(b"candidate/")), dict(scan(b"release/")))
+
+    return archives(nodes, index, read)
+
+
+def branch(nodes: LocalProcesses, index: int) -> list[str]:
+    height = nodes.height(index)
+    return [each["hash"] for each in nodes.call(index, "learn_blocks", max(1, height - 100), height)]
+
+
+def check_stores(nodes: LocalProcesses) -> None:
+    """Every block on the branch is here, no release was signed twice, and execution stands where the archive does."""
+
+    def check(archive: Archive) -> None:
+        states = archive.branch(archive.head().block, 0)
+        for state in states:
+            archive.block(state.block_hash)
+
+    for index in range(len(nodes.network.settings)):
+        archives(nodes, index, check)
+
+
+def kill_at_random(directory: Path, kills: int, seed: int) -> None:
+    source = random.Random(seed)
+    with network(directory) as nodes:
+        nodes.until_height(1, 60)
+        kept = branch(nodes, 0)
+        releases: dict[bytes, bytes] = {}
+        for _ in range(kills):
+            time.sleep(source.uniform(0.1, 2.5))
+            index = source.randrange(len(nodes.network.settings))
+            before = branch(nodes, index)
+            nodes.kill(index)
+            held = signed(nodes, index)
+            if index == 0:
+                assert all(held.releases.get(parent, each) == each for parent, each in releases.items())
+                releases = held.releases
+            time.sleep(source.uniform(0.0, 0.5))
+            nodes.start_one(index)
+            nodes.until_answers(index, 30)
+            after = branch(nodes, index)
+            # The last block may be replaced by a heavier one; what has a block on it is there as it was.
+            assert after[: len(before) - 1] == before[: len(before) - 1]
+        height = max(nodes.height(index) for index in range(3))
+        nodes.until_height(height + 2, 90)
+        kept = branch(nodes, 0)
+        trained = [each for each in nodes.call(0, "learn_blocks", 1, len(kept)) if each["trained"]]
+        assert trained
+        nodes.stop()
+        check_stores(nodes)
+
+
+@pytest.mark.network
+@pytest.mark.timeout(240)
+def test_nodes_killed_at_random_instants_lose_nothing(tmp_path: Path) -> None:
+    kill_at_random(tmp_path, kills=6, seed=3)
+
+
+@pytest.mark.slow
+@pytest.mark.network
+@pytest.mark.timeout(600)
+def test_nodes_killed_at_twenty_random_instants_lose_nothing(tmp_path: Path) -> None:
+    kill_at_random(tmp_path, kills=20, seed=20)
+
+
+@pytest.mark.network
+@pytest.mark.timeout(240)
+def test_all_killed_after_the_commitments_still_reveal_them(tmp_path: Path) -> None:
+    with network(tmp_path) as nodes:
+        nodes.until_height(1, 60)
+        nodes.until(lambda: len(nodes.call(0, "learn_round")["commitments"]) == 2, 40)
+        height = nodes.height(0)
+        before = branch(nodes, 0)
+        for index in range(3):
+            nodes.kill(index)
+        committed = [signed(nodes, index).candidates for index in range(3)]
+        parent = bytes.fromhex(before[-1])
+        assert b"candidate/" + parent in committed[1]
+        for index in range(3):
+            nodes.start_one(index)
+        nodes.until_height(height + 1, 90)
+        assert branch(nodes, 0)[: len(before)] == before
+        nodes.stop()
+
+        def decided(archive: Archive) -> Any:
+            return archive.block(archive.branch(archive.head().block, height)[0].block_hash)
+
+        block = archives(nodes, 0, decided)
+        assert isinstance(block, Block)
+        assert len(block.commitments) == 2
+        check_stores(nodes)
+
+
+@pytest.mark.network
+@pytest.mark.timeout(120)
+def test_a_terminated_node_ends_within_five_seconds_while_it_trains(tmp_path: Path) -> None:
+    with network(tmp_path) as nodes:
+        nodes.until_height(1, 60)
+        time.sleep(2.0)
+        for index in range(3):
+            nodes.signal(index, signal.SIGTERM)
+        started = time.monotonic()
+        codes = [nodes.wait(index, 5.0) for index in range(3)]
+        assert codes == [0, 0, 0]
+        assert time.monotonic() - started < 5.0
+        with pytest.raises(Unavailable):
+            nodes.call(0, "learn_status")
+        check_stores(nodes)
