@@ -4,16 +4,24 @@ import pytest
 
 from learnchain.primitives.messages import Block
 from learnchain.primitives.rejection import Rejected
+from learnchain.rules.contract import Rules
 from learnchain.rules.dlbc import Dlbc
 from learnchain.spine import advance
 from learnchain.testing.bad_inputs import BAD_INPUTS, BadInput, prepare
 from learnchain.testing.chain_builder import ChainBuilder
 from learnchain.testing.play import observe
+from learnchain.testing.proof_of_work_cases import PROOF_OF_WORK, PROOF_OF_WORK_BAD_INPUTS
+
+EVERY = [
+    pytest.param(rules, wrong, id=f"{rules.name}-{wrong.name}")
+    for rules, inputs in ((Dlbc(), BAD_INPUTS), (PROOF_OF_WORK, PROOF_OF_WORK_BAD_INPUTS))
+    for wrong in inputs
+]
 
 
-@pytest.mark.parametrize("wrong", BAD_INPUTS, ids=lambda each: each.name)
-def test_bad_input_is_refused_and_the_height_goes_on(wrong: BadInput) -> None:
-    node = observe(ChainBuilder(Dlbc()))
+@pytest.mark.parametrize(("rules", "wrong"), EVERY)
+def test_bad_input_is_refused_and_the_height_goes_on(rules: Rules, wrong: BadInput) -> None:
+    node = observe(ChainBuilder(rules))
     found = prepare(node, wrong.stage)
     event = wrong.make(node, found)
     before = repr(node.round)

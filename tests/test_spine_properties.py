@@ -2,6 +2,7 @@
 
 from dataclasses import fields, replace
 from random import Random
+from typing import ClassVar
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -33,11 +34,13 @@ from learnchain.primitives.messages import (
 )
 from learnchain.primitives.numbers import WEI_PER_ETHER
 from learnchain.primitives.rejection import Rejected, Unavailable
+from learnchain.rules.contract import Rules
 from learnchain.rules.dlbc import Dlbc
 from learnchain.spine import Round, advance
 from learnchain.testing.bad_inputs import BAD_INPUTS
 from learnchain.testing.chain_builder import Candidate, ChainBuilder
 from learnchain.testing.play import Observer, measure, observe
+from learnchain.testing.proof_of_work_cases import PROOF_OF_WORK
 from learnchain.testing.sample_tasks import sample_task
 
 MINERS = ("miner-1", "miner-2", "miner-3")
@@ -54,9 +57,11 @@ def snapshot(state: Round) -> Round:
 class Spine(RuleBasedStateMachine):
     """Drive one node with whatever may arrive."""
 
+    engine: ClassVar[Rules] = Dlbc()
+
     def __init__(self) -> None:
         super().__init__()
-        self.node = observe(ChainBuilder(Dlbc()))
+        self.node = observe(ChainBuilder(self.engine))
         self.offered: list[Event] = []
         self.proposals: list[ProposeBlock] = []
         self.tasks = 0
@@ -260,3 +265,17 @@ Spine.TestCase.settings = settings(
     suppress_health_check=list(HealthCheck),
 )
 TestSpine = Spine.TestCase
+
+
+class SpineUnderProofOfWork(Spine):
+    """Drive a node of a chain that hashes: nothing is due at a fixed time."""
+
+    engine = PROOF_OF_WORK
+
+    @property
+    def now(self) -> int:
+        return self.node.round.selection.schedule.start_milliseconds + 100_000
+
+
+SpineUnderProofOfWork.TestCase.settings = settings(Spine.TestCase.settings, max_examples=40)
+TestSpineUnderProofOfWork = SpineUnderProofOfWork.TestCase

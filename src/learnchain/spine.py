@@ -70,6 +70,7 @@ from learnchain.primitives.messages import (
     ReleaseAnnouncement,
     Reveal,
     Verdict,
+    empty_block_ticket,
 )
 from learnchain.primitives.parameters import ChainParameters
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
@@ -79,6 +80,9 @@ from learnchain.rules.contract import Case, Rules
 Stored = tuple[tuple[AnyBlock, ChainState], ...]
 MAXIMUM_PENDING_BLOCKS = 64
 """Blocks that wait for measurements at one time; more are asked for again later."""
+MAXIMUM_PENDING_EMPTY = 32
+MAXIMUM_PENDING_EMPTY_SIBLINGS = 4
+"""Anybody may sign an empty block without ever serving its payload: they never take the place of trained blocks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +247,8 @@ def on_commitment(state: Round, event: Committed) -> Step:
     if len(state.commitments) >= state.parameters.maximum_commitments:
         raise Rejected(RejectionReason.COMMITMENTS_FULL, "this height holds as many commitments as it may")
     commitments = {**state.commitments, key: message}
-    return replace(state, commitments=commitments, witnessed=_with_witness(state, Deadline.COMMITMENT)), (), ()
+    state = replace(state, commitments=commitments, witnessed=_with_witness(state, Deadline.COMMITMENT))
+    return _on_release_due(state, ReleaseDue(message.parent, event.at_milliseconds))
 
 
 # --- 6 reveal ----------------------------------------------------------------------------------------------------
@@ -259,7 +264,8 @@ def on_reveal(state: Round, event: ReleaseDue | Released | Revealed) -> Step:
 
 
 def _on_release_due(state: Round, event: ReleaseDue) -> Step:
-    if event.parent != state.selection.parent or state.announcement is not None or not state.commitments:
+    due = state.selection.schedule.is_release_due(len(state.commitments), event.at_milliseconds)
+    if event.parent != state.selection.parent or state.announcement is not None or not due:
         return state, (), ()
     listed = tuple(state.commitments[key] for key in sorted(state.commitments))
     return state, (ReleaseTestSet(state.selection, listed),), ()
@@ -317,8 +323,11 @@ def on_verification(state: Round, event: RevealsClosed | Measured) -> Step:
         return _judged(replace(state, reveals_closed=True))
     found = event.measurement
     if found.finding is Finding.UNAVAILABLE and found.candidate not in state.reveals:
-        # A pending block waits; the node asks again. Nothing is held against anybody.
-        return replace(state, asked=state.asked - {(found.candidate, found.kind)}), (), ()
+        # A pending block waits; the node asks again. Nothing is held against anybody. An empty block makes room and
+        # comes again with whoever builds on it.
+        asked = state.asked - {(found.candidate, found.kind)}
+        left = {key: each for key, each in state.pending.items() if key != found.candidate}
+        return replace(state, asked=asked, pending=left), (), ()
     measurements = {**state.measurements, (found.candidate, found.kind): _linked(state, found)}
     state, actions, later = _judged(replace(state, measurements=measurements))
     for key in sorted(state.pending):
@@ -394,8 +403,7 @@ def on_block(state: Round, event: BlockReceived | DeadlineMissed) -> Step:
         raise Rejected(RejectionReason.BELOW_FINAL, f"height {block.height} is final")
     if block.parent not in state.tree:
         raise Unavailable(f"block {block.parent.hex()}")
-    if len(state.pending) >= MAXIMUM_PENDING_BLOCKS:
-        raise Unavailable("room for one more block to be measured")
+    state = _with_room(state, block)
     parent = state.tree.state(block.parent)
     selection = state.rules.select_task(parent, state.parameters)
     check_block(parent, selection, block, state.rules.payouts(selection, block, state.parameters), state.parameters)
@@ -407,6 +415,36 @@ def on_block(state: Round, event: BlockReceived | DeadlineMissed) -> Step:
         state.rules.check_commitment(selection, winner, closed, state.parameters)
         state.rules.check_reveal(selection, winner, block.reveal)
     return _admitted(replace(state, pending={**state.pending, key: block}), key, event.at_milliseconds)
+
+
+def _with_room(state: Round, block: AnyBlock) -> Round:
+    """Make room for a block among those that wait: of empty siblings the lowest lots stay, of all the highest."""
+    if isinstance(block, EmptyBlock):
+        empty = {key: each for key, each in state.pending.items() if isinstance(each, EmptyBlock)}
+        siblings = {key: each for key, each in empty.items() if each.parent == block.parent}
+        if len(siblings) >= MAXIMUM_PENDING_EMPTY_SIBLINGS:
+            return _in_place_of(state, block, siblings)
+        if len(empty) >= MAXIMUM_PENDING_EMPTY:
+            return _in_place_of(state, block, empty)
+    if len(state.pending) >= MAXIMUM_PENDING_BLOCKS:
+        raise Unavailable("room for one more block to be measured")
+    return state
+
+
+def _in_place_of(state: Round, block: EmptyBlock, rivals: dict[Hash32, EmptyBlock]) -> Round:
+    """Drop the last of the rivals when the new block comes before it."""
+
+    def place(each: EmptyBlock) -> tuple[int, bytes]:
+        return -each.height, empty_block_ticket(each.parent, each.proposer)
+
+    last = max(rivals, key=lambda key: place(rivals[key]))
+    if place(block) >= place(rivals[last]):
+        raise Unavailable("room for one more empty block to be measured")
+    return replace(
+        state,
+        asked=frozenset(each for each in state.asked if each[0] != last),
+        pending={key: each for key, each in state.pending.items() if key != last},
+    )
 
 
 def _admitted(state: Round, key: Hash32, at_milliseconds: int) -> Step:
@@ -490,8 +528,7 @@ def on_head(state: Round, event: TreeGrew | HeadOverridden) -> Step:
     weigh, tree, here = state.rules.weigh, state.tree, state.head.block
     if isinstance(event, HeadOverridden):
         state = replace(state, overridden=state.overridden | {tree.state(event.tip).block_hash})
-    eligible = (tip for tip in tree.leaves() if tip != here and _may_lead(state, tip))
-    best = heaviest(tree, weigh, (here, *eligible))
+    best = heaviest(tree, weigh, (here, *(tip for tip in tree.leaves() if tip != here and _may_lead(state, tip))))
     if best == here:
         return state, (), ()
     return _opened(state, best)
@@ -555,8 +592,7 @@ def _require_current(state: Round, parent: Hash32, height: int) -> None:
         return
     if height >= state.selection.height:
         raise Unavailable(f"a head on block {parent.hex()}")
-    detail = f"height {height} is over, {state.selection.height} is being decided"
-    raise Rejected(RejectionReason.WRONG_HEIGHT, detail)
+    raise Rejected(RejectionReason.WRONG_HEIGHT, f"height {height} is over, {state.selection.height} is decided now")
 
 
 def _with_witness(state: Round, which: Deadline) -> frozenset[tuple[Hash32, Deadline]]:

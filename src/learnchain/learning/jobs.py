@@ -10,6 +10,7 @@ from typing import Annotated, Any, BinaryIO
 
 from learnchain.primitives.codec import Bound, Hash32
 from learnchain.primitives.model_specification import ModelSpecification
+from learnchain.primitives.puzzle import Puzzle
 from learnchain.primitives.rejection import Rejected, RejectionReason
 from learnchain.primitives.task_specification import Metric, Optimiser
 from learnchain.primitives.training_terms import HyperParameters, Watermark
@@ -55,6 +56,23 @@ class WatermarkJob:
     specification: ModelSpecification
     weights_path: FilePath
     watermark: Watermark
+
+
+@dataclass(frozen=True, slots=True)
+class SearchJob:
+    """Ask for at most so many attempts at a hash puzzle, counted from `first`."""
+
+    puzzle: Puzzle
+    first: int
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Hold the salt that solves a puzzle, or nothing, and how many were tried."""
+
+    salt: bytes
+    attempts: int
 
 
 @dataclass(frozen=True, slots=True)

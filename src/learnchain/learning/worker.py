@@ -27,6 +27,7 @@ from learnchain.learning.jobs import (
     WEIGHTS_NAME,
     EvaluationJob,
     Progress,
+    SearchJob,
     TrainingJob,
     WatermarkJob,
     pack_frame,
@@ -60,6 +61,7 @@ class Worker:
             "train": self._train,
             "evaluate": self._evaluate,
             "check_watermark": self._check_watermark,
+            "search": self._search,
             "float_accuracy": self._float_accuracy,
         }
 
@@ -156,6 +158,11 @@ class Worker:
         asked = _asked(WatermarkJob, job)
         weights = load_weights(Path(asked.weights_path), asked.specification)
         return asdict(check_watermark(weights, asked.specification, asked.watermark))
+
+    def _search(self, _number: int, job: bytes, _arrived: float) -> Answer:
+        asked = decode(SearchJob, job)
+        salt, tried = asked.puzzle.search(asked.first, asked.attempts)
+        return {"salt": salt.hex(), "attempts": tried}
 
     def _float_accuracy(self, _number: int, job: bytes, _arrived: float) -> Answer:
         asked = _asked(EvaluationJob, job)

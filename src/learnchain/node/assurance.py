@@ -8,6 +8,8 @@ from learnchain.learning.jobs import (
     Evaluation,
     EvaluationJob,
     Progress,
+    Search,
+    SearchJob,
     TrainedFiles,
     TrainingJob,
     WatermarkCheck,

@@ -11,6 +11,8 @@ from learnchain.learning.jobs import (
     Evaluation,
     EvaluationJob,
     Progress,
+    Search,
+    SearchJob,
     TrainedFiles,
     TrainingJob,
     WatermarkCheck,
@@ -63,6 +65,10 @@ class Training(Protocol):
 
     async def check_watermark(self, job: WatermarkJob) -> WatermarkCheck:
         """Return whether a model carries a mark."""
+        ...
+
+    async def search(self, job: SearchJob) -> Search:
+        """Try salts of a puzzle, at most as many as the job says."""
         ...
 
     async def close(self) -> None:

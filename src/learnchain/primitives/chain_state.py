@@ -1,8 +1,9 @@
 """What consensus knows after a block: small, exact, and the same on every node that holds the block."""
 
 from dataclasses import dataclass, replace
+from typing import Annotated
 
-from learnchain.primitives.codec import Hash32
+from learnchain.primitives.codec import Bound, Hash32
 from learnchain.primitives.hashing import noun_hash
 from learnchain.primitives.merkle import History
 from learnchain.primitives.messages import AnyBlock, Block, Payout, consensus_root, previous_randao
@@ -12,13 +13,20 @@ from learnchain.primitives.payload import PayloadAttributes, Withdrawal
 from learnchain.primitives.selection import PostedTask, Selection
 from learnchain.primitives.settlement import Outcome, Settlement
 
+MAXIMUM_MEMORY_BYTES = 4_096
+"""Room for a difficulty or a handful of losers; it is kept with every state."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reward:
-    """Step 10: what a block mints and what it tells the escrow contract to do."""
+    """Step 10: what a block mints, what it tells the escrow contract to do, what its engine remembers from it.
+
+    `memory` is the engine's own; the selections on top of the block carry it.
+    """
 
     payouts: tuple[Payout, ...]
     settlements: tuple[Settlement, ...]
+    memory: Annotated[bytes, Bound(MAXIMUM_MEMORY_BYTES)] = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,9 @@ class PostedTask:
 class Schedule:
     """Name every deadline of one height as data: clock-driven and event-driven rounds differ only here.
 
-    Commitments are in time up to `commitment_milliseconds`, or up to an earlier release where `opens_early_*` allows
-    one. `reveal_*` and `block_*` are offsets: from the release deadline when `clocked`, from the actual release else.
+    Commitments are in time up to `commitment_milliseconds`, or up to an earlier release: from
+    `release_opens_milliseconds` on, `enough_commitments` of them end the wait; 0 means that only the clock does.
+    `reveal_*` and `block_*` are offsets: from the release deadline when `clocked`, from the actual release else.
     """
 
     start_milliseconds: int
@@ -32,6 +33,13 @@ class Schedule:
     block_after_milliseconds: int
     clocked: bool
     payload_timestamp_seconds: int
+    enough_commitments: int = 0
+
+    def is_release_due(self, commitments: int, at_milliseconds: int) -> bool:
+        """Return whether the publisher should close the list now."""
+        if at_milliseconds >= self.commitment_milliseconds:
+            return commitments > 0
+        return at_milliseconds >= self.release_opens_milliseconds and 0 < self.enough_commitments <= commitments
 
     def deadline(self, which: Deadline, released_milliseconds: int | None = None) -> int:
         """Return the time of a deadline; reveal and block follow the release in event-driven rounds."""
@@ -53,7 +61,8 @@ class Selection:
     """Say which task every miner works on at a height, and what the next block must list as unselected.
 
     `score` is the engine's ranking number as text, for display and for the decision trace; `queue_length` is l of
-    DLBC Eq. 1: publishers' tasks in the parent's list, the selected one included (reading DLBC-R7).
+    DLBC Eq. 1: publishers' tasks in the parent's list, the selected one included (reading DLBC-R7). `memory` is what
+    the engine remembers from the parent block (`Reward.memory`).
     """
 
     height: int
@@ -63,6 +72,7 @@ class Selection:
     queue_length: int
     schedule: Schedule
     ranking: tuple[tuple[str, Hash32], ...]
+    memory: bytes = b""
 
     @property
     def task(self) -> Task:

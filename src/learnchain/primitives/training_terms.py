@@ -30,7 +30,14 @@ class SecureMapping:
     rows: Annotated[tuple[Annotated[bytes, Bound(65_536)], ...], Bound(4_096)]
 
 
-TrainingTerms = Free | Watermark | SecureMapping
+@dataclass(frozen=True, slots=True)
+class HashPuzzle:
+    """Train nothing; search a commitment whose SHA-256 digest, read as a number, lies below the target."""
+
+    target: int
+
+
+TrainingTerms = Free | Watermark | SecureMapping | HashPuzzle
 
 
 @dataclass(frozen=True, slots=True)

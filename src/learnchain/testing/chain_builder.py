@@ -35,9 +35,10 @@ from learnchain.primitives.messages import (
     work_id,
 )
 from learnchain.primitives.parameters import ChainParameters
+from learnchain.primitives.puzzle import Puzzle
 from learnchain.primitives.selection import PostedTask, Selection
 from learnchain.primitives.signatures import UNSIGNED, sign, sign_digest
-from learnchain.primitives.training_terms import HyperParameters
+from learnchain.primitives.training_terms import HashPuzzle, HyperParameters
 from learnchain.rules.contract import Rules
 from learnchain.testing.sample_tasks import address, private_key_of, release_key, sample_specification, training_key
 
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
     Signed = TypeVar("Signed", bound=DataclassInstance)
 
 GENESIS_MILLISECONDS = 1_800_000_000_000
+MAXIMUM_ATTEMPTS = 1 << 20
+"""Made-up chains set easy puzzles."""
 HYPER_PARAMETERS = HyperParameters(10_000, 900_000, 0, 32, 3)
 
 
@@ -149,6 +152,10 @@ class ChainBuilder:
         salt: Hash32 = tagged_hash("salt", seed)
         payload_hash = self.payload(parent, selection.schedule.payload_timestamp_seconds, address(miner), posted)
         work = work_id(self.parameters.chain_id, parent.block_hash, selection.task.task_id, address(miner))
+        terms = self.rules.training_terms(selection, work)
+        if isinstance(terms, HashPuzzle):
+            puzzle = Puzzle(work, model, payload_hash, b"\x01\x55" + payload_hash, terms.target)
+            (salt, _), correct = puzzle.search(int.from_bytes(salt, "big") >> 8, MAXIMUM_ATTEMPTS), 0
         digest = commitment_digest(work, model, payload_hash, b"\x01\x55" + payload_hash, salt)
         bond = self.parameters.minimum_commitment_bond_wei
         commitment = Commitment(*self._place(selection), address(miner), digest, bond, UNSIGNED)
@@ -215,7 +222,7 @@ class ChainBuilder:
             self.reveal(parent, won),
             self.verdict(parent, candidates, won, hidden),
             self.unselected(parent),
-            selection.schedule.deadline(Deadline.BLOCK),
+            selection.schedule.deadline(Deadline.BLOCK, announcement.release.released_milliseconds),
             b"\0" * 32,
             UNSIGNED,
         )
@@ -233,7 +240,7 @@ class ChainBuilder:
             self.reveal(proposal.parent, winner),
             proposal.verdict,
             self.unselected(proposal.parent),
-            proposal.selection.schedule.deadline(Deadline.BLOCK),
+            proposal.selection.schedule.deadline(Deadline.BLOCK, proposal.announcement.release.released_milliseconds),
             b"\0" * 32,
             UNSIGNED,
         )

@@ -12,6 +12,8 @@ from learnchain.learning.jobs import (
     Evaluation,
     EvaluationJob,
     Progress,
+    Search,
+    SearchJob,
     TrainedFiles,
     TrainingJob,
     WatermarkCheck,
@@ -22,14 +24,20 @@ from learnchain.learning.train import TrainingPlan, Watcher, configure_torch, tr
 from learnchain.learning.watermark import check_watermark
 from learnchain.primitives.training_terms import Free, HyperParameters
 
+SIMULATED_HASHES_PER_SECOND = 4_000
+"""Few enough that a simulated hour of hashing takes seconds."""
+
 
 class InProcessTraining:
     """Stand in for a training process; one epoch takes `epoch_seconds` of virtual time, at most `maximum_epochs`."""
 
-    def __init__(self, epoch_seconds: float = 0.4, maximum_epochs: int = 8) -> None:
+    def __init__(
+        self, epoch_seconds: float = 0.4, maximum_epochs: int = 8, hashes_per_second: int = SIMULATED_HASHES_PER_SECOND
+    ) -> None:
         configure_torch()
         self._epoch_seconds = epoch_seconds
         self._maximum_epochs = maximum_epochs
+        self._hashes_per_second = hashes_per_second
         self._finished = False
 
     async def start(self) -> None:
@@ -91,6 +99,12 @@ class InProcessTraining:
         """Return whether a model carries a mark."""
         weights = load_weights(Path(job.weights_path), job.specification)
         return check_watermark(weights, job.specification, job.watermark)
+
+    async def search(self, job: SearchJob) -> Search:
+        """Try salts for real, a twentieth of a virtual second of them at a time."""
+        salt, tried = job.puzzle.search(job.first, min(job.attempts, self._hashes_per_second // 20))
+        await asyncio.sleep(tried / self._hashes_per_second)
+        return Search(salt, tried)
 
     async def close(self) -> None:
         """Nothing runs."""

@@ -18,8 +18,10 @@ from learnchain.primitives.events import Event
 from learnchain.primitives.hashing import noun_hash
 from learnchain.primitives.parameters import ChainParameters
 from learnchain.primitives.rejection import Rejected
+from learnchain.rules.contract import Rules
 from learnchain.rules.dlbc import Dlbc, equations
 from learnchain.rules.dlbc.schedule import Phases
+from learnchain.rules.proof_of_work import ProofOfWork
 from learnchain.spine import advance, begin
 from learnchain.testing.json_nouns import from_json, to_json
 
@@ -55,10 +57,18 @@ CALLS: dict[str, Callable[..., Any]] = {
         Dlbc.judge,
         Dlbc.weigh,
         Dlbc.payouts,
+        ProofOfWork.admit_task,
+        ProofOfWork.select_task,
+        ProofOfWork.training_terms,
+        ProofOfWork.check_commitment,
+        ProofOfWork.check_reveal,
+        ProofOfWork.weigh,
+        ProofOfWork.payouts,
     )
 }
 """Every function that a vector may call, by its name."""
-OWNERS: dict[str, type] = {"Dlbc": Dlbc, "Phases": Phases, "Schedule": selection.Schedule}
+ENGINES: dict[str, type] = {"Dlbc": Dlbc, "ProofOfWork": ProofOfWork}
+OWNERS: dict[str, type] = {**ENGINES, "Phases": Phases, "Schedule": selection.Schedule}
 
 Case = dict[str, Any]
 
@@ -95,10 +105,10 @@ def noun(value: Any) -> Case:
     return {"noun": kind.__name__, "input": fields, "expected": _canonical(kind, fields)}
 
 
-def walk(rules: Dlbc, parameters: ChainParameters, genesis: ChainState, happened: tuple[Event, ...]) -> Case:
+def walk(rules: Rules, parameters: ChainParameters, genesis: ChainState, happened: tuple[Event, ...]) -> Case:
     """Return a case that feeds events to the spine; the last one may be refused."""
     inputs = {
-        "engine": to_json(rules, Dlbc),
+        "engine": {type(rules).__name__: to_json(rules, type(rules))},
         "parameters": "0x" + encode(parameters).hex(),
         "genesis": to_json(genesis, ChainState),
         "events": [to_json(each, Event) for each in happened],
@@ -169,7 +179,8 @@ def _noun_kinds() -> dict[str, type]:
 
 def _walked(inputs: dict[str, Any]) -> dict[str, Any]:
     parameters = decode(ChainParameters, bytes.fromhex(inputs["parameters"][2:]))
-    rules: Dlbc = from_json(inputs["engine"], Dlbc)
+    (name, fields), *_ = inputs["engine"].items()
+    rules: Rules = from_json(fields, ENGINES[name])
     state, actions = begin(rules, parameters, from_json(inputs["genesis"], ChainState))
     steps: list[Any] = []
     for each in inputs["events"]:

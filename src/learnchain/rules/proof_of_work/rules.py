@@ -1,0 +1,141 @@
+"""The ten answers of proof of work, in spine order; the fields are the puzzle's parameters."""
+
+from dataclasses import dataclass, field
+
+from learnchain.primitives.chain_state import ChainState, Reward
+from learnchain.primitives.codec import Hash32, encode
+from learnchain.primitives.measurement import Measure
+from learnchain.primitives.messages import AnyBlock, Block, Commitment, Deadline, Escrow, Payout, Reveal, Task, Verdict
+from learnchain.primitives.parameters import ChainParameters
+from learnchain.primitives.puzzle import LARGEST_TARGET, expected_attempts, is_solved
+from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.primitives.selection import PostedTask, Schedule, Selection
+from learnchain.primitives.task_specification import TaskSpecification
+from learnchain.primitives.training_terms import HashPuzzle, TrainingTerms
+from learnchain.rules.contract import Case
+from learnchain.rules.proof_of_work.difficulty import Difficulty
+from learnchain.rules.proof_of_work.judging import judge
+
+
+@dataclass(frozen=True, slots=True)
+class ProofOfWork:
+    """Answer the ten questions as a chain that only hashes.
+
+    `limit_milliseconds` ends a search that nobody won. `reveal_milliseconds` and `block_milliseconds` count from the
+    release: time to open the solution and to spread the block.
+    """
+
+    difficulty: Difficulty = field(default_factory=Difficulty)
+    limit_milliseconds: int = 3_600_000
+    release_milliseconds: int = 10_000
+    reveal_milliseconds: int = 10_000
+    block_milliseconds: int = 50_000
+
+    @property
+    def name(self) -> str:
+        """Name the consensus."""
+        return "proof_of_work"
+
+    def check_parameters(self, parameters: ChainParameters) -> None:
+        """Refuse a target beyond the hash, times that do not rise, and a last phase too short to spread a block."""
+        parameters.check_last_phase(self.block_milliseconds)
+        difficulty = self.difficulty
+        times = (difficulty.aim_milliseconds, self.release_milliseconds, self.reveal_milliseconds, difficulty.damping)
+        rising = self.reveal_milliseconds < self.block_milliseconds
+        sought = difficulty.aim_milliseconds < self.limit_milliseconds
+        if min(times) < 1 or not (rising and sought) or not 1 <= difficulty.first_target <= LARGEST_TARGET:
+            raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{self}: times must be positive and rise")
+
+    def canonical(self) -> bytes:
+        """Return the engine's parameters for the genesis hash."""
+        return b"proof_of_work" + encode(self)
+
+    def admit_task(self, task: Task, specification: TaskSpecification, parameters: ChainParameters) -> None:
+        """Refuse every commissioned task: nothing is trained; a standing task only names the steward (POW-R1)."""
+        specification.check_numbers()
+        if not task.standing:
+            raise Rejected(RejectionReason.TASK_NOT_TRAINED, "this chain hashes; post the task on one that trains")
+
+    def escrow(self, task: Task) -> Escrow:
+        """Lock what the task declares, though no task is ever admitted."""
+        return Escrow(task.task_id, task.reward_wei + task.bond_wei, task.deadline_seconds)
+
+    def select_task(self, parent: ChainState, parameters: ChainParameters) -> Selection:
+        """Set the puzzle of the next height: the target that the parent's solution time left (POW-R3)."""
+        standing = parameters.standing_tasks()
+        height, memory = parent.height + 1, parent.reward.memory
+        chosen = PostedTask(*standing[height % len(standing)])
+        score = str(expected_attempts(self.difficulty.target(memory)))
+        return Selection(height, parent.block_hash, chosen, score, 0, self._schedule(parent), (), memory)
+
+    def training_terms(self, selection: Selection, work: Hash32) -> TrainingTerms:
+        """Train nothing; search a digest below the target (PoLe 1, 2.1; POW-R2)."""
+        return HashPuzzle(self.difficulty.target(selection.memory))
+
+    def check_commitment(
+        self, selection: Selection, commitment: Commitment, at_milliseconds: int, parameters: ChainParameters
+    ) -> None:
+        """Require a solved puzzle: the digest lies below the target (PoLe 2.1; POW-R2)."""
+        if at_milliseconds > selection.schedule.commitment_milliseconds:
+            raise Rejected(RejectionReason.COMMITMENT_LATE, "the solution came after the search ended")
+        if commitment.bond_wei < parameters.minimum_commitment_bond_wei:
+            detail = f"a bond of {commitment.bond_wei} wei is below {parameters.minimum_commitment_bond_wei}"
+            raise Rejected(RejectionReason.BOND_TOO_LOW, detail)
+        if not is_solved(commitment.digest, self.difficulty.target(selection.memory)):
+            raise Rejected(RejectionReason.PUZZLE_UNSOLVED, "the digest does not lie below the target")
+
+    def check_reveal(self, selection: Selection, commitment: Commitment, reveal: Reveal) -> None:
+        """Require a claim of nothing: no model was trained, so none may seem to have been."""
+        selection.posted.specification.check_claim(reveal.claim())
+        if reveal.claim_correct:
+            raise Rejected(RejectionReason.CLAIM_OUT_OF_RANGE, "a hash knows no test set; claim 0")
+
+    def judge(self, case: Case) -> Measure | Verdict | None:
+        """Take the lowest solved commitment whose payload runs; nothing else is measured."""
+        return judge(case)
+
+    def check_header(self, parent: ChainState, selection: Selection, block: AnyBlock) -> None:
+        """Require the block to end a fixed time after the release that dates the solution (POW-R1)."""
+        if isinstance(block, Block):
+            due = selection.schedule.deadline(Deadline.BLOCK, block.release.released_milliseconds)
+            if block.end_milliseconds != due:
+                raise Rejected(RejectionReason.TIMESTAMP_WRONG, "the block does not end as long after its release")
+
+    def weigh(self, block: AnyBlock, siblings: tuple[AnyBlock, ...]) -> int:
+        """Count solved blocks: the longest chain leads (PoLe 2.1; POW-R4)."""
+        return int(isinstance(block, Block))
+
+    def payouts(self, selection: Selection, block: AnyBlock, parameters: ChainParameters) -> Reward:
+        """Mint the block reward for who solved the puzzle; remember the adjusted target (POW-R3)."""
+        start = selection.schedule.start_milliseconds
+        if not isinstance(block, Block):
+            return Reward((), (), self.difficulty.memory(selection.memory, self.limit_milliseconds))
+        memory = self.difficulty.memory(selection.memory, block.release.released_milliseconds - start)
+        return Reward((Payout(block.proposer, parameters.block_reward_gwei, "block reward"),), (), memory)
+
+    def _schedule(self, parent: ChainState) -> Schedule:
+        """Return deadlines that only bound the search: the first solution ends it."""
+        start = parent.end_milliseconds
+        closing = start + self.limit_milliseconds
+        return Schedule(
+            start_milliseconds=start,
+            key_milliseconds=closing,
+            release_opens_milliseconds=start,
+            commitment_milliseconds=closing,
+            release_milliseconds=closing + self.release_milliseconds,
+            reveal_after_milliseconds=self.reveal_milliseconds,
+            block_after_milliseconds=self.block_milliseconds,
+            clocked=False,
+            payload_timestamp_seconds=max(parent.payload_timestamp_seconds + 1, start // 1000),
+            enough_commitments=1,
+        )
+
+
+LOCAL = ProofOfWork(
+    difficulty=Difficulty(aim_milliseconds=3_000, first_target=LARGEST_TARGET >> 20),
+    limit_milliseconds=60_000,
+    release_milliseconds=500,
+    reveal_milliseconds=800,
+    block_milliseconds=1_600,
+)
+"""For several nodes on one machine: solutions within seconds."""
