@@ -69,11 +69,14 @@ class FileBuilder:
 
     def add(self, chunk: bytes) -> list[Block]:
         """Append one leaf; only the last may be shorter than the layout's leaf."""
-        if self._short_leaf or not chunk or len(chunk) > self._layout.leaf_bytes:
-            detail = f"every chunk but the last has {self._layout.leaf_bytes} bytes; the last has at least one"
-            raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
-        self._short_leaf = len(chunk) < self._layout.leaf_bytes
+        self._admit(len(chunk))
         return self._leaf(chunk)
+
+    def add_hashed(self, cid: Cid, size: int) -> list[Block]:
+        """Append one leaf that somebody hashed already, as `cid_of_block` does; return the nodes that it closed."""
+        self._admit(size)
+        self._leaves += 1
+        return self._push(0, Link(cid, size, size))
 
     def finish(self) -> list[Block]:
         """Close what is open; the last block ever returned, here or by `add`, is the root."""
@@ -90,6 +93,12 @@ class FileBuilder:
     def root(self) -> Link:
         """Return the link to the root of the finished file."""
         return self._levels[-1][0]
+
+    def _admit(self, size: int) -> None:
+        if self._short_leaf or not 0 < size <= self._layout.leaf_bytes:
+            detail = f"every chunk but the last has {self._layout.leaf_bytes} bytes; the last has at least one"
+            raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
+        self._short_leaf = size < self._layout.leaf_bytes
 
     def _leaf(self, chunk: bytes) -> list[Block]:
         block = Block(cid_of_block(chunk, Codec.RAW, self._layout.hash_kind), chunk)

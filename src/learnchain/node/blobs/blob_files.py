@@ -16,8 +16,9 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 
+from learnchain.node.blobs.file_hashing import tree_of_file
 from learnchain.node.blobs.tree import Leaf, Tree, read_tree, write_tree
-from learnchain.node.storage.files import disk_refused
+from learnchain.node.storage.files import disk_refused, sync_file
 from learnchain.primitives.content_id import Cid, Codec, check_block, cid_from_text, cid_text, parse_cid
 from learnchain.primitives.rejection import Rejected, RejectionReason
 from learnchain.primitives.unixfs import UNIXFS_V1_2025, FileBuilder
@@ -48,6 +49,20 @@ class BlobFiles:
         except FileNotFoundError:
             return None
         return path
+
+    def add_file(self, source: Path) -> Cid:
+        """Copy a file and hash the copy, on all cores: what is named is what lies here, whoever writes the source."""
+        temporary = self._temporary()
+        try:
+            shutil.copyfile(source, temporary)
+            root, nodes = tree_of_file(temporary)
+            sync_file(temporary)
+            if tree := write_tree(root, nodes):
+                self.put_tree(root.cid, tree)
+            self._move(temporary, self._place("files", root.cid))
+        finally:
+            temporary.unlink(missing_ok=True)
+        return root.cid
 
     def add(self, chunks: Iterator[bytes]) -> Cid:
         """Write a blob from chunks of the layout's leaf size; raise `Unavailable` when the disk is full."""
@@ -250,13 +265,6 @@ class BlobFiles:
     def _move(self, source: Path, target: Path) -> None:
         source.replace(target)
         _sync_folder(target.parent)
-
-
-def chunks_of_file(path: Path) -> Iterator[bytes]:
-    """Yield a file in leaves."""
-    with path.open("rb") as file:
-        while chunk := file.read(UNIXFS_V1_2025.leaf_bytes):
-            yield chunk
 
 
 def chunks_of_bytes(data: bytes) -> Iterator[bytes]:

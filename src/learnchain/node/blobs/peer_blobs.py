@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from learnchain.node.blobs.blob_files import BlobFiles, chunks_of_bytes, chunks_of_file
+from learnchain.node.blobs.blob_files import BlobFiles, chunks_of_bytes
 from learnchain.node.blobs.blob_store import BlobStat, Progress
 from learnchain.node.blobs.tree import Leaf, Tree, maximum_tree_bytes, read_tree
 from learnchain.node.network.network import Network
@@ -78,7 +78,7 @@ class PeerBlobs:
 
     async def add(self, path: Path) -> Cid:
         """Take a copy of a file; return its CID."""
-        cid = await asyncio.to_thread(self._files.add, chunks_of_file(path))
+        cid = await asyncio.to_thread(self._files.add_file, path)
         await self._respect_quota(cid)
         return cid
 
