@@ -1,5 +1,6 @@
 """Drive the spine: turn what arrives into events, hand its actions to the roles, keep what came too early."""
 
+import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -39,6 +40,7 @@ class Chain:
         self._perform: Callable[[Action], None] = lambda _action: None
         self._keep_message: Callable[[Event], None] = lambda _event: None
         self._round: Round | None = None
+        self._stepped: set[asyncio.Future[None]] = set()
         self._early: OrderedDict[tuple[Hash32, int], Event] = OrderedDict()
         self._arrivals = 0
         self._refused: OrderedDict[Hash32, str] = OrderedDict()
@@ -78,6 +80,16 @@ class Chain:
         ):
             self._retry_early()
 
+    async def next_step(self, within_seconds: float) -> None:
+        """Return after the next step of the round; raise TimeoutError when none comes."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._stepped.add(future)
+        try:
+            async with asyncio.timeout(within_seconds):
+                await future
+        finally:
+            self._stepped.discard(future)
+
     def receive(self, message: WireMessage) -> None:
         """Feed a message from the wire, or keep it for later when what it refers to is missing."""
         event = self._event(message)
@@ -110,6 +122,10 @@ class Chain:
             if isinstance(action, StoreBlock):
                 self._perform(action)
         self._round = after
+        for future in self._stepped:
+            if not future.done():
+                future.set_result(None)
+        self._stepped.clear()
         self._hand_out(tuple(each for each in actions if not isinstance(each, StoreBlock)))
         return actions
 

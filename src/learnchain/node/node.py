@@ -152,7 +152,7 @@ class Node:
             decisions=Decisions(),
             random_source=parts.random_source,
         )
-        self._synchroniser = Synchroniser(self.network, chain, archive, parts.clock)
+        self._synchroniser = Synchroniser(self.network, chain, archive, parts.clock, blobs)
         self.roles = self._roles(directory)
         self._dispatcher = Dispatcher(self.ports, self.roles)
         self.network.on_topic(TRANSACTION_TOPIC, self._validate_transaction)

@@ -3,26 +3,39 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated
 
+from learnchain.node.blobs.blob_store import BlobStore
 from learnchain.node.chain import Chain
 from learnchain.node.clock import Clock
 from learnchain.node.network.network import Network
 from learnchain.node.storage.archive import MAXIMUM_BLOCK_BYTES, Archive, decode_block
 from learnchain.primitives.codec import Bound, Hash32, decode, encode
 from learnchain.primitives.hashing import noun_hash
-from learnchain.primitives.messages import block_bytes
+from learnchain.primitives.messages import (
+    MAXIMUM_COMMITMENTS,
+    AnyBlock,
+    Commitment,
+    KeyRelease,
+    ReleaseAnnouncement,
+    Reveal,
+    block_bytes,
+)
+from learnchain.primitives.payload import MAXIMUM_PAYLOAD_BYTES
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 
 logger = logging.getLogger(__name__)
 
-STATUS, BLOCKS = "status", "blocks"
+STATUS, BLOCKS, ROUND = "status", "blocks", "round"
+MAXIMUM_ROUND_BYTES = 2 << 20
 BLOCKS_PER_REQUEST = 32
 PIECE_BYTES = 1 << 15
 ALONE_SECONDS = 3.0
 """How long a starting node looks for peers before it takes itself for the first."""
 IMPATIENT_SECONDS = 0.5
+ADMITTED_SECONDS = 30.0
 STALE_SECONDS = 3.0
 """How often we compare heads even when nobody new connects: gossip that was lost shows here."""
 
@@ -51,15 +64,29 @@ class Blocks:
     encoded: Annotated[tuple[Annotated[bytes, Bound(MAXIMUM_BLOCK_BYTES)], ...], Bound(BLOCKS_PER_REQUEST)]
 
 
+@dataclass(frozen=True, slots=True)
+class RoundSoFar:
+    """Answer with what came on a parent: for a node that was away while it was gossiped."""
+
+    keys: Annotated[tuple[KeyRelease, ...], Bound(1)]
+    commitments: Annotated[tuple[Commitment, ...], Bound(MAXIMUM_COMMITMENTS)]
+    releases: Annotated[tuple[ReleaseAnnouncement, ...], Bound(1)]
+    reveals: Annotated[tuple[Reveal, ...], Bound(MAXIMUM_COMMITMENTS)]
+
+
 class Synchroniser:
     """Answer for our chain and fetch from those that are ahead."""
 
-    def __init__(self, network: Network, chain: Chain, archive: Archive, clock: Clock) -> None:
+    def __init__(
+        self, network: Network, chain: Chain, archive: Archive, clock: Clock, blobs: BlobStore | None = None
+    ) -> None:
         self._network, self._chain, self._archive, self._clock = network, chain, archive, clock
+        self._blobs = blobs
         self._busy = asyncio.Lock()
         network.on_request(STATUS, self._answer_status)
         network.on_request(BLOCKS, self._answer_blocks)
-        network.on_peer_connected(self._compare)
+        network.on_request(ROUND, self._answer_round)
+        network.on_peer_connected(self._greet)
 
     async def run(self) -> None:
         """Compare heads with every peer again and again; a node that finds nobody for a while is the network."""
@@ -84,6 +111,43 @@ class Synchroniser:
         answer = encode(Blocks(tuple(block_bytes(self._archive.block(state.block_hash)) for state in path)))
         for start in range(0, len(answer), PIECE_BYTES):
             yield answer[start : start + PIECE_BYTES]
+
+    async def _answer_round(self, peer_id: bytes, body: bytes) -> AsyncIterator[bytes]:
+        state = self._chain.round
+        if body != state.selection.parent:
+            raise Unavailable("a round on another parent is decided here")
+        here = state.key_release, state.announcement
+        answer = RoundSoFar(
+            () if here[0] is None else (here[0],),
+            () if here[1] is not None else tuple(state.commitments.values()),
+            () if here[1] is None else (here[1],),
+            tuple(state.reveals.values()),
+        )
+        encoded = encode(answer)
+        for start in range(0, len(encoded), PIECE_BYTES):
+            yield encoded[start : start + PIECE_BYTES]
+
+    async def _greet(self, peer_id: bytes) -> None:
+        """Compare heads with a new peer, then enter the height that is being decided."""
+        await self._compare(peer_id)
+        try:
+            parent = self._chain.round.selection.parent
+            answer = await self._network.request_bytes(
+                peer_id, ROUND, parent, timeout_seconds=10.0, limit_bytes=MAXIMUM_ROUND_BYTES
+            )
+            sofar = decode(RoundSoFar, answer)
+        except Unavailable as error:
+            logger.debug("peer %s: %s", peer_id.hex()[:16], error)
+            return
+        except Rejected as error:
+            self._network.report(peer_id, error)
+            return
+        for message in (*sofar.keys, *sofar.commitments, *sofar.releases, *sofar.reveals):
+            try:
+                self._chain.receive(message)
+            except (Rejected, Unavailable) as error:
+                # Late here, however timely it was there: what is held against nobody.
+                logger.debug("%s of a round under way: %s", type(message).__name__, error)
 
     async def _compare(self, peer_id: bytes) -> None:
         if self._busy.locked():
@@ -111,8 +175,21 @@ class Synchroniser:
             encoded = decode(Blocks, answer).encoded
             if not encoded:
                 return
-            for each in encoded:
-                above = await self._feed(each)
+            ahead = asyncio.create_task(self._fetched_ahead(tuple(decode_block(each) for each in encoded), peer_id))
+            try:
+                for each in encoded:
+                    above = await self._feed(each)
+            finally:
+                ahead.cancel()
+                await asyncio.gather(ahead, return_exceptions=True)
+
+    async def _fetched_ahead(self, blocks: tuple[AnyBlock, ...], peer_id: bytes) -> None:
+        """Fetch the payloads of a batch while its first blocks are executed."""
+        if self._blobs is None:
+            return
+        for block in blocks:
+            with suppress(Unavailable, Rejected):
+                await self._blobs.fetch(block.payload_cid, max_bytes=MAXIMUM_PAYLOAD_BYTES, sources=(peer_id,))
 
     async def _feed(self, encoded: bytes) -> int:
         """Feed one block and wait until it is admitted, because the next one builds on it."""
@@ -128,9 +205,10 @@ class Synchroniser:
         return block.height
 
     async def _admitted(self, key: Hash32) -> None:
-        for _ in range(600):
-            state = self._chain.round
-            if key in state.tree or key not in state.pending:
-                return
-            await asyncio.sleep(0.05)
-        raise Unavailable(f"what block {key.hex()[:16]} rests on")
+        """Wait until a block is judged: everything that comes after it rests on it."""
+        try:
+            async with asyncio.timeout(ADMITTED_SECONDS):
+                while (state := self._chain.round) and key not in state.tree and key in state.pending:
+                    await self._chain.next_step(ADMITTED_SECONDS)
+        except TimeoutError as error:
+            raise Unavailable(f"what block {key.hex()[:16]} rests on") from error
