@@ -68,6 +68,8 @@ class CallProcess:
         await self._end()
 
     async def _computed(self, method: str, params: Sequence[Any]) -> Any:
+        if self._closed:
+            raise Unavailable("the node stops")
         child = await self._running()
         request = json.dumps({"method": method, "params": list(params)}).encode() + b"\n"
         try:
@@ -107,6 +109,9 @@ class CallProcess:
         except TimeoutError as error:
             await self._end()
             raise Unavailable("the process for calls did not start in time") from error
+        except BaseException:
+            await self._end()
+            raise
         if not ready:
             await self._end()
             raise Unavailable("the process for calls could not start")
@@ -118,9 +123,9 @@ class CallProcess:
             return
         with contextlib.suppress(ProcessLookupError):
             child.kill()
-        await child.wait()
         if child.stdin is not None:
             child.stdin.close()
+        await child.wait()
 
 
 async def _exchange(child: asyncio.subprocess.Process, request: bytes) -> bytes:
