@@ -162,3 +162,12 @@ def export(fused: Fused, directory: Path) -> tuple[Path, Path]:
 
 def _linear(name: str, source: str, width: int) -> Layer:
     return Layer(name, "Linear", (source,), (Setting("bias", 0), Setting("out_features", width)))
+
+
+def answers_of(specification: ModelSpecification, weights: Weights, data: DataSet) -> Array:
+    """Return the class that a model, fused or not, gives every row."""
+    module = build_model(specification).eval()
+    set_weights(module, weights)
+    rows = torch.from_numpy(np.require(data.inputs, requirements=["C", "W"]))
+    with torch.inference_mode():
+        return torch.cat([module(to_float(batch)).argmax(1) for batch in rows.split(_BATCH_ROWS)]).numpy()

@@ -1,0 +1,101 @@
+"""What every role of the market does: send calls under its own key, open keys sealed for it, fetch models."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from learnchain.market.contract import seal_calldata, withdraw_calldata
+from learnchain.market.package import Manifest, read_package
+from learnchain.market.sealing import open_key, public_key, purpose_of, seal_key
+from learnchain.node.blobs.blob_store import BlobStore
+from learnchain.node.market.ledger import Ledger
+from learnchain.node.market.task_view import TaskView
+from learnchain.node.wallet import Wallet
+from learnchain.primitives.ciphers import ciphertext_bytes, decrypt_file, key_hash
+from learnchain.primitives.codec import Address
+from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+
+
+@dataclass(slots=True)
+class Participant:
+    """Join an account, a chain, a blob store and a task."""
+
+    wallet: Wallet
+    ledger: Ledger
+    contract: Address
+    blobs: BlobStore
+    view: TaskView
+    directory: Path
+    entropy: Callable[[int], bytes]
+    _sealed: set[tuple[int, Address]] = field(default_factory=set)
+
+    @property
+    def public_key(self) -> bytes:
+        """Return the key that others seal for."""
+        return public_key(self.wallet.private_key)
+
+    async def send(self, data: bytes, value_wei: int = 0) -> None:
+        """Call the contract and wait until the call is in a block."""
+        await self.ledger.send(self.wallet, self.contract, data, value_wei)
+
+    async def try_send(self, data: bytes) -> bool:
+        """Call the contract where somebody else may have been faster; return whether it was we."""
+        try:
+            await self.send(data)
+        except Rejected as error:
+            if error.reason is not RejectionReason.EXECUTION_REVERTED:
+                raise
+            return False
+        return True
+
+    async def withdraw(self) -> int:
+        """Pull what was earned, staked or returned; return the amount in wei."""
+        amount_wei = await self.view.withdrawable(self.wallet.address)
+        if amount_wei:
+            await self.send(withdraw_calldata())
+        return amount_wei
+
+    async def seal(self, place: int, key: bytes, recipients: tuple[Address, ...]) -> int:
+        """Hand a model's key to all who have none from us yet; return to how many.
+
+        What others sealed does not count: they may have sealed garbage.
+        """
+        sent = 0
+        for recipient in recipients:
+            given = any(each.sender == self.wallet.address for each in self.view.sealed.get((place, recipient), []))
+            known = given or (place, recipient) in self._sealed or recipient == self.wallet.address
+            if known or recipient not in self.view.public_keys:
+                continue
+            purpose = purpose_of(self.view.task_id, place)
+            sealed = seal_key(key, self.view.public_keys[recipient], purpose, self.entropy(32))
+            await self.send(seal_calldata(self.view.task_id, place, recipient, sealed))
+            self._sealed.add((place, recipient))
+            sent += 1
+        return sent
+
+    def key_of(self, place: int) -> bytes:
+        """Return a model's key from what was sealed for us; garbage beside the right one is passed over."""
+        boxes = self.view.sealed.get((place, self.wallet.address), [])
+        purpose = purpose_of(self.view.task_id, place)
+        for each in boxes:
+            try:
+                key = open_key(each.box, self.wallet.private_key, purpose)
+            except Rejected:
+                continue
+            if key_hash(key) == self.view.models[place].key_hash:
+                return key
+        if any(each.sender == self.view.models[place].contributor for each in boxes):
+            raise Rejected(RejectionReason.KEY_MISMATCH, f"the contributor sealed another key for model {place}")
+        raise Unavailable(f"the key of model {place}")
+
+    async def unpack(self, place: int) -> tuple[Manifest, Path]:
+        """Fetch, decrypt and check a model; return its manifest and the file of its weights."""
+        key, bound = self.key_of(place), self.view.description.maximum_model_bytes
+        encrypted = await self.blobs.fetch(self.view.models[place].cid, max_bytes=ciphertext_bytes(bound))
+        self.directory.mkdir(parents=True, exist_ok=True)
+        package, weights = self.directory / f"{place}.package", self.directory / f"{place}.safetensors"
+        try:
+            decrypt_file(encrypted, package, key, bound)
+            return read_package(package, self.view.description, weights), weights
+        finally:
+            package.unlink(missing_ok=True)

@@ -1,0 +1,172 @@
+"""The verification contributor (BaaS III) as a daemon: stake, be drawn, fuse, measure, vote, be paid.
+
+Everything it needs to go on lies on chain or follows from its key, so it may be stopped at any moment. A model that
+breaks a rule is voted down with the reason; one that does not arrive in time likewise; nothing of a hostile model
+reaches torch before its manifest, size and tensors were checked.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Protocol
+
+from learnchain.market.contract import (
+    ModelState,
+    TaskState,
+    commit_calldata,
+    enrol_calldata,
+    place_calldata,
+    resign_calldata,
+    reveal_calldata,
+)
+from learnchain.market.votes import UNAVAILABLE, Ballot, ModelStatus, Vote, refusal_of, vote_commitment
+from learnchain.node.market.participant import Participant
+from learnchain.primitives.hashing import tagged_hash
+from learnchain.primitives.model_specification import ModelSpecification
+from learnchain.primitives.rejection import Rejected, Unavailable
+
+logger = logging.getLogger(__name__)
+
+PATIENCE = 2
+"""A model that is not here when 1/2 of the time for commitments is over is voted unavailable."""
+
+
+class FusionMeasure(Protocol):
+    """Fuse and measure where torch is."""
+
+    def measure(self, accepted: tuple[int, ...], place: int) -> int:
+        """Return the right answers of the fusion of the accepted models and one more, all added before."""
+        ...
+
+    def add(self, place: int, specification: ModelSpecification, labels: tuple[int, ...], weights: Path) -> None:
+        """Load a model and compute its features; raise `Rejected` for one that cannot be used."""
+        ...
+
+    def known(self, place: int) -> bool:
+        """Return whether a model was added."""
+        ...
+
+
+class VerificationContributor:
+    """Verify for one task."""
+
+    def __init__(self, me: Participant, fusion: FusionMeasure) -> None:
+        self._me = me
+        self._fusion = fusion
+        self._votes: dict[tuple[int, int], Vote] = {}
+
+    async def run(self, pause: Callable[[], Awaitable[None]]) -> None:
+        """Verify until the task is closed, then take stake and pay; a chain that does not answer is tried again."""
+        while True:
+            try:
+                if await self.step():
+                    await self.leave()
+                    return
+            except Unavailable as missing:
+                logger.info("verification waits for %s", missing.what)
+            await pause()
+
+    async def step(self) -> bool:
+        """Do whatever is due; return whether the task is closed."""
+        view, me = self._me.view, self._me.wallet.address
+        await view.refresh()
+        task = await view.task()
+        if task.closed:
+            return True
+        number, now = await self._me.ledger.head()
+        if me not in view.enrolled and now <= view.terms.closes_seconds:
+            data = enrol_calldata(view.task_id, self._me.public_key)
+            await self._me.send(data, view.terms.stake_wei)
+        if task.judged < task.announced:
+            model = await view.model(task.judged)
+            if model.status is ModelStatus.ANNOUNCED and number >= model.drawable_after:
+                await self._me.try_send(place_calldata("draw", view.task_id, task.judged))
+            elif model.status is ModelStatus.DRAWN:
+                await self._attend(task, model, now)
+        return False
+
+    async def leave(self) -> int:
+        """Take stake and pay; return the amount in wei."""
+        await self._me.try_send(resign_calldata(self._me.view.task_id))
+        return await self._me.withdraw()
+
+    async def _attend(self, task: TaskState, model: ModelState, now: int) -> None:
+        view, place = self._me.view, task.judged
+        vote = await view.vote(place, self._me.wallet.address)
+        if vote.drawn and vote.attempt == model.attempts:
+            await self._share_keys(place)
+            if vote.commitment == bytes(32) and now <= model.commit_until:
+                await self._commit(place, model, now)
+            elif vote.commitment != bytes(32) and not vote.revealed:
+                everybody = model.commits == view.terms.committee
+                if (everybody or now > model.commit_until) and now <= model.reveal_until:
+                    await self._reveal(place, model)
+        model = await view.model(place)
+        over = model.reveals == view.terms.committee or now > model.reveal_until
+        if model.status is ModelStatus.DRAWN and over:
+            await self._me.try_send(place_calldata("judge", view.task_id, place))
+
+    async def _commit(self, place: int, model: ModelState, now: int) -> None:
+        try:
+            vote = await self._measured(place, model)
+        except Unavailable as missing:
+            left = model.commit_until - now
+            if left * PATIENCE > self._me.view.terms.commit_seconds or not self._earlier_known():
+                logger.info("model %d waits for %s", place, missing.what)
+                return
+            vote = Vote(0, UNAVAILABLE)
+        self._votes[place, model.attempts] = vote
+        commitment = vote_commitment(await self._ballot(place), self._me.wallet.address, vote, self._salt(place, model))
+        await self._me.send(commit_calldata(self._me.view.task_id, place, commitment))
+
+    async def _reveal(self, place: int, model: ModelState) -> None:
+        vote = self._votes.get((place, model.attempts)) or await self._remembered(place, model)
+        await self._me.try_send(reveal_calldata(self._me.view.task_id, place, vote, self._salt(place, model)))
+
+    async def _remembered(self, place: int, model: ModelState) -> Vote:
+        """Return the vote of before a restart: measured again, since equal models and seeds give equal counts."""
+        try:
+            return await self._measured(place, model)
+        except Unavailable:
+            return Vote(0, UNAVAILABLE)
+
+    async def _measured(self, place: int, model: ModelState) -> Vote:
+        accepted = self._me.view.accepted()
+        for earlier in accepted:
+            try:
+                await self._load(earlier)
+            except Rejected as fault:
+                raise Unavailable(f"accepted model {earlier}: {fault}") from fault
+        try:
+            await self._load(place)
+            return Vote(await asyncio.to_thread(self._fusion.measure, accepted, place))
+        except Rejected as fault:
+            logger.info("model %d (attempt %d) is refused: %s", place, model.attempts, fault)
+            return Vote(0, refusal_of(fault.reason))
+
+    async def _load(self, place: int) -> None:
+        if not self._fusion.known(place):
+            manifest, weights = await self._me.unpack(place)
+            await asyncio.to_thread(self._fusion.add, place, manifest.specification, manifest.labels, weights)
+
+    def _earlier_known(self) -> bool:
+        """Return whether what is missing is the model itself: for anybody else's absence it must not be blamed."""
+        return all(self._fusion.known(place) for place in self._me.view.accepted())
+
+    async def _share_keys(self, place: int) -> None:
+        """Hand the keys of accepted models to colleagues who joined later, should the contributor be gone."""
+        drawn = await self._me.view.committee(place)
+        for earlier in self._me.view.accepted():
+            own = await self._me.view.vote(earlier, self._me.wallet.address)
+            without = tuple(each for each in drawn if (earlier, each) not in self._me.view.sealed)
+            if own.drawn and without and (earlier, self._me.wallet.address) in self._me.view.sealed:
+                await self._me.seal(earlier, self._me.key_of(earlier), without)
+
+    async def _ballot(self, place: int) -> Ballot:
+        return Ballot(await self._me.ledger.chain_id(), self._me.contract, self._me.view.task_id, place)
+
+    def _salt(self, place: int, model: ModelState) -> bytes:
+        """Return the salt that only the key's owner can compute, and can compute again after a restart."""
+        where = self._me.view.task_id + bytes((place, model.attempts))
+        return tagged_hash("market/vote-salt", self._me.wallet.private_key, where)

@@ -1,0 +1,127 @@
+"""Who plays in a run of the market: data dealt as in BaaS Table II, models trained at home, hostile offers."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from learnchain.learning.data import DataSet, permutation, select_rows
+from learnchain.learning.fused_model import VerifierData
+from learnchain.learning.fusion_judge import rows_of_labels
+from learnchain.learning.model import save_weights
+from learnchain.learning.privacy import Membership, membership, row_losses
+from learnchain.learning.train import TrainingPlan, Watcher, train
+from learnchain.market.package import Manifest
+from learnchain.node.roles.computing_contributor import TrainedAtHome
+from learnchain.primitives.hashing import tagged_hash
+from learnchain.primitives.model_presets import baas_cnn
+from learnchain.primitives.model_specification import ModelSpecification
+from learnchain.primitives.numbers import Accuracy
+from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.primitives.task_specification import Optimiser
+from learnchain.primitives.training_terms import Free, HyperParameters
+
+TABLE_2_LABELS = ((0, 1, 2, 3, 4), (0, 1, 2, 8, 9), (0, 6, 7, 8, 9), (0, 1, 5, 7, 8, 9), (5, 6, 7, 8, 9))
+"""The labels of computing contributors 1 to 5."""
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Say how many rows everybody gets: (training, test, verification)."""
+
+    verifiers: tuple[int, int, int]
+    contributor: tuple[int, int, int]
+
+
+TABLE_2 = Split((2_000, 500, 1_000), (500, 200, 500))
+SMALL = Split((400, 100, 250), (90, 25, 25))
+"""What the 1,797 digits of scikit-learn are enough for."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PrivateData:
+    """Hold what one contributor owns and never shows."""
+
+    labels: tuple[int, ...]
+    training: DataSet
+    test: DataSet
+    verification: DataSet
+
+
+@dataclass(frozen=True, slots=True)
+class HomeTerms:
+    """Say how contributors train; the paper's 100,000 iterations at 0.0001 overfit 500 rows long before they end."""
+
+    epochs: int = 40
+    learning_rate_millionths: int = 300
+    batch_size: int = 32
+
+
+def deal(data: DataSet, split: Split, seed: bytes) -> tuple[VerifierData, tuple[PrivateData, ...]]:
+    """Deal disjoint rows to the verifiers and to five contributors, by Table II's labels."""
+    order = permutation("market/deal", seed, len(data))
+    shared, rest = order[: sum(split.verifiers)], order[sum(split.verifiers) :]
+    sample = VerifierData(*_cut(data, shared, split.verifiers))
+    private: list[PrivateData] = []
+    for labels in TABLE_2_LABELS:
+        fitting = np.array(rows_of_labels(select_rows(data, rest), labels)[: sum(split.contributor)], dtype=np.int64)
+        if len(fitting) < sum(split.contributor):
+            raise Rejected(RejectionReason.ARGUMENT_INVALID, f"too few rows with labels {labels}")
+        private.append(PrivateData(labels, *_cut(data, rest[fitting], split.contributor)))
+        rest = np.delete(rest, fitting)
+    return sample, tuple(private)
+
+
+def recommended_model(scenario: int, index: int, shape: tuple[int, ...]) -> ModelSpecification:
+    """Return Table I's CNN: each contributor's own in scenario I, contributor 1's for all in scenario II."""
+    return baas_cnn(shape, 10, index + 1 if scenario == 1 else 1)
+
+
+def train_at_home(
+    specification: ModelSpecification, own: PrivateData, terms: HomeTerms, directory: Path, clock: Callable[[], float]
+) -> tuple[TrainedAtHome, Membership]:
+    """Train on private rows; return the model with its accuracy on kept-back rows, and what it gives away."""
+    chosen = HyperParameters(terms.learning_rate_millionths, 0, 0, terms.batch_size, terms.epochs)
+    seed = tagged_hash("market/home", own.training.inputs.tobytes()[:4_096])
+    result = train(
+        TrainingPlan(specification, Optimiser.ADAM, chosen, Free(), seed, 1 << 30), own.training, Watcher(clock)
+    )
+    directory.mkdir(parents=True, exist_ok=True)
+    weights = directory / "home.safetensors"
+    save_weights(weights, result.weights)
+    right = correct_rows(specification, result.weights, own.verification)
+    members = row_losses(specification, result.weights, own.training)
+    strangers = row_losses(specification, result.weights, own.verification)
+    accuracy = Accuracy(right, len(own.verification))
+    return TrainedAtHome(Manifest(specification, own.labels), weights, accuracy), membership(members, strangers)
+
+
+def correct_rows(specification: ModelSpecification, weights: dict[str, np.ndarray], data: DataSet) -> int:
+    """Return how many rows a model gets right."""
+    from learnchain.learning.fused_model import answers_of
+
+    return int((answers_of(specification, weights, data) == data.labels).sum())
+
+
+def hostile_model(kind: str, honest: TrainedAtHome, directory: Path) -> TrainedAtHome:
+    """Return what a hostile contributor offers: `nan` weights, `oversized` bytes, another `shape`, or `garbage`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    path, content = directory / f"{kind}.safetensors", bytearray(honest.weights.read_bytes())
+    if kind == "nan":
+        content[-4:] = b"\x00\x00\xc0\x7f"
+    elif kind == "oversized":
+        content += bytes(8 << 20)
+    elif kind == "garbage":
+        content = bytearray(b"\xff" * 4_096)
+    elif kind == "shape":
+        content[8:] = content[8:].replace(b'"shape":[10,', b'"shape":[11,')
+    else:
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, f"no hostile contributor is called {kind!r}")
+    path.write_bytes(content)
+    return TrainedAtHome(honest.manifest, path, honest.accuracy)
+
+
+def _cut(data: DataSet, rows: np.ndarray, counts: tuple[int, int, int]) -> tuple[DataSet, DataSet, DataSet]:
+    first, second = counts[0], counts[0] + counts[1]
+    return select_rows(data, rows[:first]), select_rows(data, rows[first:second]), select_rows(data, rows[second:])

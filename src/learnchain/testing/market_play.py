@@ -1,0 +1,371 @@
+"""Play one task of the market from its announcement to the last payout, on any EVM chain (BaaS IV)."""
+
+import hashlib
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from learnchain.learning.data import DataSet, save_data
+from learnchain.learning.fused_model import SharedModel, VerifierData, examine
+from learnchain.learning.fusion import FusionTerms, Outputs, Strategy
+from learnchain.learning.fusion_judge import FusionJudge, fusion_curve, load_sample
+from learnchain.learning.model import load_weights
+from learnchain.learning.privacy import Membership
+from learnchain.market.contract import creation_code
+from learnchain.market.terms import Description, Payment, Reading, Sample, Terms
+from learnchain.market.votes import ModelStatus, refusal_text
+from learnchain.node.blobs.peer_blobs import PeerBlobs
+from learnchain.node.market.ledger import Ledger, RpcPort
+from learnchain.node.market.participant import Participant
+from learnchain.node.market.task_view import TaskView
+from learnchain.node.roles.computing_contributor import ComputingContributor, TrainedAtHome
+from learnchain.node.roles.initiator import Initiator, announce_task
+from learnchain.node.roles.verification_contributor import VerificationContributor
+from learnchain.node.wallet import Wallet
+from learnchain.primitives.codec import Address
+from learnchain.primitives.content_id import cid_text
+from learnchain.primitives.model_specification import ModelSpecification
+from learnchain.primitives.numbers import WEI_PER_ETHER
+from learnchain.primitives.rejection import Unavailable
+from learnchain.testing.market_cast import (
+    HomeTerms,
+    Split,
+    deal,
+    hostile_model,
+    recommended_model,
+    train_at_home,
+)
+
+ROUND_SECONDS = 10
+"""How far the chain's time moves between two looks of every role."""
+_MAXIMUM_ROUNDS = 400
+_ETHER = WEI_PER_ETHER
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Hand over a chain: calls, a pause while a block is awaited, a way to let time pass, and funded wallets."""
+
+    rpc: RpcPort
+    pause: Callable[[], Awaitable[None]]
+    advance: Callable[[int], Awaitable[None]]
+    wallets: tuple[Wallet, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """Fix what is played: the scenario, who lies, who joins late or leaves, and which hostile models are offered."""
+
+    scenario: int
+    split: Split
+    home: HomeTerms = field(default_factory=HomeTerms)
+    strategy: Strategy = Strategy.GRADUAL
+    outputs: Outputs = Outputs.LITERAL
+    fusion_epochs: int = 60
+    verifiers: int = 3
+    committee: int = 3
+    reading: Reading = Reading.GAIN
+    payment: Payment = Payment.WITHIN_TOLERANCE
+    fitness: int = 0
+    threshold: int = 7_000
+    liar: bool = False
+    leaver: bool = False
+    late_joiner: bool = False
+    hostile: tuple[str, ...] = ()
+
+
+class Market:
+    """Hold one run: the cast, the chain, and what everybody owned before."""
+
+    def __init__(self, script: Script, stage: Stage, data: DataSet, directory: Path) -> None:
+        self._script, self._stage, self._directory = script, stage, directory
+        self._ledger = Ledger(stage.rpc, stage.pause)
+        self._sample, self._private = deal(data, script.split, b"table-2")
+        self._blobs = PeerBlobs(directory / "blobs")
+        self._contract: Address = b""
+        self._task_id = b""
+        self._first_block = 0
+        self._homes: list[tuple[TrainedAtHome, Membership]] = []
+        self._offers: list[tuple[str, TrainedAtHome]] = []
+        self._contributors: list[ComputingContributor] = []
+        self._verifiers: list[VerificationContributor] = []
+        self._gone: set[int] = set()
+        self._views: dict[int, TaskView] = {}
+
+    async def play(self) -> dict[str, Any]:
+        """Carry out the script; return what happened in numbers."""
+        started = time.monotonic()
+        before = await self._balances()
+        self._train()
+        trained = time.monotonic()
+        initiator = await self._announce()
+        await self._run(initiator)
+        collected = await initiator.collect()
+        judge = self._judge(load_sample(*self._sample_paths()))
+        places = self._view(0).accepted()
+        for place, (manifest, weights) in zip(places, collected, strict=True):
+            judge.add(place, manifest.specification, manifest.labels, weights)
+        exported = await self._export(judge, places)
+        await self._settle(initiator)
+        decided = time.monotonic()
+        curves = self._curves()
+        report = self._report(await self._payouts(before))
+        seconds = {
+            "training": trained - started,
+            "market": decided - trained,
+            "fusion_curves": time.monotonic() - decided,
+        }
+        return report | {"fusion": curves, "fused_model": exported, "seconds": seconds}
+
+    # --- acts -----------------------------------------------------------------------------------------------------
+
+    def _train(self) -> None:
+        shape = self._sample.training.sample_shape
+        for index, own in enumerate(self._private):
+            model = recommended_model(self._script.scenario, index, shape)
+            home = self._directory / f"contributor-{index + 1}"
+            self._homes.append(train_at_home(model, own, self._script.home, home, time.monotonic))
+        self._offers = [(f"contributor {index + 1}", home) for index, (home, _) in enumerate(self._homes)]
+        for kind in self._script.hostile:
+            made = hostile_model(kind, self._homes[0][0], self._directory / "hostile")
+            self._offers.insert(1, (f"hostile: {kind}", made))
+
+    async def _announce(self) -> Initiator:
+        self._contract = await self._ledger.deploy(self._stage.wallets[0], creation_code())
+        parts = (self._sample.training, self._sample.test, self._sample.verification)
+        for path, part in zip(self._sample_paths(), parts, strict=True):
+            save_data(path, part)
+        cids = [await self._blobs.add(path) for path in self._sample_paths()]
+        terms, description = await self._terms(), self._description(Sample(*cids))
+        self._task_id, self._first_block = await announce_task(
+            self._ledger, self._stage.wallets[0], self._contract, terms, description
+        )
+        return Initiator(self._participant(0))
+
+    async def _run(self, initiator: Initiator) -> None:
+        script = self._script
+        for index in range(script.verifiers):
+            await self._add_verifier(index)
+        offers = list(self._offers)
+        for _ in range(_MAXIMUM_ROUNDS):
+            view = self._view(0)
+            if offers and len(view.judged) == len(self._contributors):
+                await self._offer(*offers.pop(0))
+            if script.late_joiner and len(view.judged) == 2 and len(self._verifiers) == script.verifiers:
+                await self._add_verifier(script.verifiers)
+            if script.leaver and len(view.judged) == 2:
+                self._gone.add(0)
+            for contributor in self._contributors:
+                await contributor.step()
+            for index, verifier in enumerate(self._verifiers):
+                if index not in self._gone:
+                    await verifier.step()
+            if await initiator.step():
+                for contributor in self._contributors:
+                    await contributor.step()
+                return
+            await self._stage.advance(ROUND_SECONDS)
+        raise Unavailable(f"an end of the task after {_MAXIMUM_ROUNDS} rounds")
+
+    async def _settle(self, initiator: Initiator) -> None:
+        for contributor in self._contributors:
+            await contributor.withdraw()
+        for verifier in self._verifiers:
+            await verifier.leave()
+        await initiator.withdraw()
+
+    async def _offer(self, name: str, trained: TrainedAtHome) -> None:
+        index = len(self._contributors)
+        contributor = ComputingContributor(self._participant(1 + index))
+        self._contributors.append(contributor)
+        if not await contributor.offer(trained):
+            raise Unavailable(
+                f"a model of {name}: {trained.accuracy.correct} of {trained.accuracy.total} is too little"
+            )
+
+    async def _add_verifier(self, index: int) -> None:
+        judge: Any = self._judge(load_sample(*self._sample_paths()))
+        if self._script.liar and index == self._script.verifiers - 1:
+            judge = _Liar(judge)
+        verifier = VerificationContributor(self._participant(1 + len(self._offers) + index), judge)
+        self._verifiers.append(verifier)
+        await verifier.step()
+
+    # --- what the acts need -----------------------------------------------------------------------------------------
+
+    def _participant(self, index: int) -> Participant:
+        folder = self._directory / f"account-{index}"
+        wallet = self._stage.wallets[index]
+        return Participant(
+            wallet, self._ledger, self._contract, self._blobs, self._view(index), folder, _entropy(index, self._task_id)
+        )
+
+    def _view(self, index: int) -> TaskView:
+        if index not in self._views:
+            self._views[index] = TaskView(self._ledger, self._contract, self._task_id, self._first_block)
+        return self._views[index]
+
+    def _judge(self, sample: VerifierData) -> FusionJudge:
+        return FusionJudge(self._task_id, sample, self._fusion_terms(self._script.strategy))
+
+    def _fusion_terms(self, strategy: Strategy, outputs: Outputs | None = None) -> FusionTerms:
+        epochs = self._script.fusion_epochs
+        return FusionTerms(10, strategy, outputs or self._script.outputs, epochs, epochs // 3)
+
+    def _sample_paths(self) -> tuple[Path, Path, Path]:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        names = ("training", "test", "verification")
+        first, second, third = (self._directory / f"sample-{name}.safetensors" for name in names)
+        return first, second, third
+
+    async def _terms(self) -> Terms:
+        script, (_, now) = self._script, await self._ledger.head()
+        return Terms(
+            closes_seconds=now + 100_000,
+            commit_seconds=60,
+            reveal_seconds=60,
+            rows=len(self._sample.verification),
+            fitness=script.fitness,
+            tolerance=50,
+            reading=script.reading,
+            payment=script.payment,
+            models=len(self._offers),
+            committee=script.committee,
+            model_wei=2 * _ETHER,
+            vote_wei=_ETHER // 10,
+            stake_wei=_ETHER,
+            bond_wei=_ETHER // 2,
+        )
+
+    def _description(self, sample: Sample) -> Description:
+        recommended: tuple[ModelSpecification, ...] = ()
+        if self._script.scenario == 2:
+            recommended = (self._homes[0][0].manifest.specification,)
+        return Description(
+            "handwritten digits",
+            "grey images of one handwritten digit each, centred, 0 to 255",
+            self._sample.training.sample_shape,
+            tuple(str(digit) for digit in range(10)),
+            sample,
+            recommended,
+            self._script.threshold if self._script.scenario == 2 else 0,
+            self._script.strategy.value,
+            self._script.outputs.value,
+            16 << 20,
+        )
+
+    async def _balances(self) -> int:
+        return sum([await self._ledger.balance(wallet.address) for wallet in self._stage.wallets])
+
+    # --- what came of it ----------------------------------------------------------------------------------------------
+
+    async def _payouts(self, before: int) -> dict[str, Any]:
+        held = await self._ledger.balance(self._contract)
+        after = await self._balances()
+        return {
+            "accounts_before_wei": before,
+            "accounts_after_wei": after,
+            "fees_wei": self._ledger.fees_wei,
+            "left_in_contract_wei": held,
+            "conserved": before == after + held + self._ledger.fees_wei,
+        }
+
+    async def _export(self, judge: FusionJudge, places: tuple[int, ...]) -> dict[str, Any]:
+        if not places:
+            return {}
+        weights, specification = judge.export(places, self._directory / "fused")
+        accuracy = judge.fused(places).accuracy
+        return {
+            "places": list(places),
+            "weights_cid": cid_text(await self._blobs.add(weights)),
+            "weights_bytes": weights.stat().st_size,
+            "specification_bytes": specification.stat().st_size,
+            "correct": accuracy.correct,
+            "total": accuracy.total,
+        }
+
+    def _curves(self) -> dict[str, Any]:
+        """Return the accuracy by the number of models, in arrival order, whatever the votes made of them."""
+        honest = [
+            SharedModel(
+                home.manifest.specification, load_weights(home.weights, home.manifest.specification), own.labels
+            )
+            for (home, _), own in zip(self._homes, self._private, strict=True)
+        ]
+        started = time.monotonic()
+        members = [examine(model, self._sample) for model in honest]
+        rows = len(self._sample.verification)
+        curves: dict[str, Any] = {}
+        for strategy in Strategy:
+            found = fusion_curve(members, self._sample, self._fusion_terms(strategy), b"curve")
+            curves[strategy.value] = [correct / rows for correct in found]
+        literal = time.monotonic() - started
+        by_label = fusion_curve(members, self._sample, self._fusion_terms(Strategy.GRADUAL, Outputs.BY_LABEL), b"curve")
+        paper = {"strategy_1": 0.984, "strategy_2": 0.986}
+        return curves | {
+            "strategy_2_by_label": [correct / rows for correct in by_label],
+            "rows": rows,
+            "paper": paper,
+            "seconds_both_strategies": literal,
+        }
+
+    def _report(self, value: dict[str, Any]) -> dict[str, Any]:
+        view = self._view(0)
+        names = {wallet.address: f"account {index}" for index, wallet in enumerate(self._stage.wallets)}
+        models = []
+        for place, (name, home) in enumerate(self._offers):
+            status, median, paid = view.judged.get(place, (ModelStatus.UNKNOWN, 0, 0))
+            votes = [vote for vote in view.votes if vote.place == place]
+            refusals = sorted({refusal_text(vote.refusal) for vote in votes if vote.refusal})
+            models.append({
+                "place": place,
+                "name": name,
+                "labels": list(home.manifest.labels),
+                "own_accuracy": float(home.accuracy.share),
+                "status": status.name.lower(),
+                "median_correct": median,
+                "paid_votes": paid,
+                "votes": {names[vote.verifier]: vote.correct for vote in votes},
+                "refused_because": refusals,
+                "cid": cid_text(view.models[place].cid) if place in view.models else None,
+            })  # fmt: skip
+        inference = [{"advantage": leak.advantage, "area": leak.area} for _, leak in self._homes]
+        return {
+            "scenario": self._script.scenario,
+            "task": self._task_id.hex(),
+            "contract": "0x" + self._contract.hex(),
+            "models": models,
+            "membership_inference": inference,
+            "value": value,
+        }
+
+
+class _Liar:
+    """Measure honestly and report half of it."""
+
+    def __init__(self, judge: FusionJudge) -> None:
+        self._judge = judge
+
+    def measure(self, accepted: tuple[int, ...], place: int) -> int:
+        return self._judge.measure(accepted, place) // 2
+
+    def add(self, place: int, specification: ModelSpecification, labels: tuple[int, ...], weights: Path) -> None:
+        self._judge.add(place, specification, labels, weights)
+
+    def known(self, place: int) -> bool:
+        return self._judge.known(place)
+
+
+def _entropy(index: int, task_id: bytes) -> Callable[[int], bytes]:
+    """Return reproducible bytes: a run on a chain without value is the same every time."""
+    drawn = 0
+
+    def draw(length: int) -> bytes:
+        nonlocal drawn
+        drawn += 1
+        seed = task_id + index.to_bytes(2, "big") + drawn.to_bytes(4, "big")
+        return hashlib.shake_256(b"market-play" + seed).digest(length)
+
+    return draw

@@ -1,0 +1,78 @@
+"""Where a run of the market takes place: an own chain in this process, or any chain behind a JSON-RPC address."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import numpy as np
+
+from learnchain.learning.data import DataSet
+from learnchain.node.market.ledger import http_rpc
+from learnchain.node.wallet import Wallet, development_accounts
+from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.testing.local_chain import LocalChain
+from learnchain.testing.market_play import Stage
+
+DEVELOPMENT_MNEMONIC = "test test test test test test test test test test test junk"
+"""The words of every development chain: worthless on purpose."""
+_IDX_IMAGES, _IDX_LABELS = 0x803, 0x801
+_IMAGE_HEADER_BYTES, _LABEL_HEADER_BYTES = 16, 8
+_MAXIMUM_IDX_ROWS = 70_000
+_POLL_SECONDS = 0.2
+
+
+def local_stage(accounts: int) -> tuple[Stage, LocalChain]:
+    """Return a chain of this process with funded accounts; time passes when the play says so."""
+    wallets = development_accounts(DEVELOPMENT_MNEMONIC, accounts)
+    chain = LocalChain(tuple(wallet.address for wallet in wallets))
+
+    async def advance(seconds: int) -> None:
+        chain.mine(seconds)
+
+    return Stage(chain.rpc, chain.pause, advance, wallets), chain
+
+
+@asynccontextmanager
+async def remote_stage(url: str, wallets: tuple[Wallet, ...]) -> AsyncIterator[Stage]:
+    """Yield a chain behind an address; development chains are told to let time pass, others are waited for."""
+    timeout = aiohttp.ClientTimeout(total=30)
+    async with aiohttp.ClientSession(timeout=timeout) as session:
+        rpc = http_rpc(session, url)
+
+        async def pause() -> None:
+            await asyncio.sleep(_POLL_SECONDS)
+
+        async def advance(seconds: int) -> None:
+            try:
+                await rpc("evm_increaseTime", [seconds])
+                await rpc("evm_mine", [])
+            except Rejected:
+                await asyncio.sleep(1)
+
+        yield Stage(rpc, pause, advance, wallets)
+
+
+def idx_data(directory: Path) -> DataSet:
+    """Return MNIST's training images from the two IDX files of their distribution, uncompressed."""
+    images, labels = directory / "train-images-idx3-ubyte", directory / "train-labels-idx1-ubyte"
+    count = _idx_rows(images, _IDX_IMAGES, _IMAGE_HEADER_BYTES, 28 * 28)
+    if _idx_rows(labels, _IDX_LABELS, _LABEL_HEADER_BYTES, 1) != count:
+        raise Rejected(RejectionReason.MALFORMED, f"{labels} does not fit {images}")
+    pixels = np.fromfile(images, dtype=np.uint8, offset=_IMAGE_HEADER_BYTES)
+    return DataSet(pixels.reshape(count, 1, 28, 28), np.fromfile(labels, dtype=np.uint8, offset=_LABEL_HEADER_BYTES))
+
+
+def _idx_rows(path: Path, kind: int, header_bytes: int, row_bytes: int) -> int:
+    try:
+        with path.open("rb") as file:
+            head = file.read(8)
+        size = path.stat().st_size
+    except OSError as error:
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{path} cannot be read: {error}") from error
+    count = int.from_bytes(head[4:], "big")
+    wrong = int.from_bytes(head[:4], "big") != kind or not 1 <= count <= _MAXIMUM_IDX_ROWS
+    if wrong or size != header_bytes + count * row_bytes:
+        raise Rejected(RejectionReason.MALFORMED, f"{path} is no such IDX file")
+    return count

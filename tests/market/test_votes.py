@@ -1,0 +1,105 @@
+"""The majority, the median and the pay, by hand and for any committee."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from learnchain.market.terms import Payment, Reading
+from learnchain.market.votes import (
+    REFUSALS,
+    UNAVAILABLE,
+    Ballot,
+    ModelStatus,
+    Vote,
+    approves,
+    judge,
+    refusal_of,
+    refusal_text,
+    vote_commitment,
+)
+from learnchain.primitives.rejection import Rejected, RejectionReason
+from tests.market.samples import TERMS
+
+BALLOT = Ballot(1, b"\x01" * 20, b"\x02" * 32, 0)
+SALT = b"\x03" * 32
+
+
+def test_a_lying_verifier_is_outvoted_and_unpaid():
+    found = judge([Vote(950), Vote(0), Vote(951)], TERMS, 0)
+    assert (found.status, found.median) == (ModelStatus.ACCEPTED, 950)
+    assert found.paid == (True, False, True)
+    assert found.fined == (False, True, False)
+
+
+def test_the_paper_pays_all_who_voted():
+    found = judge([Vote(950), Vote(0), None], replace(TERMS, payment=Payment.ALL), 0)
+    assert found.paid == (True, True, False)
+
+
+@pytest.mark.parametrize(
+    ("reading", "correct", "accepted", "expected"),
+    [
+        (Reading.GAIN, 909, 900, False),
+        (Reading.GAIN, 910, 900, True),
+        (Reading.ABSOLUTE, 10, 900, True),
+        (Reading.ABSOLUTE, 9, 0, False),
+    ],
+)
+def test_reading_3(reading: Reading, correct: int, accepted: int, expected: bool):
+    assert approves(Vote(correct), replace(TERMS, reading=reading), accepted) is expected
+
+
+def test_the_tolerance_is_met_exactly():
+    paid = judge([Vote(900), Vote(905), Vote(906), Vote(900), Vote(900)], TERMS, 0).paid
+    assert paid == (True, True, False, True, True)
+
+
+def test_a_model_that_cannot_be_measured_is_refused_by_majority():
+    found = judge([Vote(0, 11), Vote(0, UNAVAILABLE), Vote(990)], TERMS, 0)
+    assert found.status is ModelStatus.REFUSED
+    assert found.paid == (True, True, False)
+
+
+def test_half_a_silent_committee_decides_nothing():
+    found = judge([Vote(900), None, None, Vote(900)], TERMS, 0)
+    assert found.status is ModelStatus.ANNOUNCED
+    assert found.fined == (False, True, True, False)
+
+
+@given(st.lists(st.integers(0, 1_000), min_size=3, max_size=15), st.integers(0, 1_000), st.integers(0, 1_000))
+def test_fewer_than_half_liars_never_change_an_honest_decision(honest: list[int], lie: int, accepted: int):
+    truth = honest[0]
+    votes = [Vote(truth)] * len(honest) + [Vote(lie)] * (len(honest) - 1)
+    found = judge(votes, TERMS, accepted)
+    wanted = ModelStatus.ACCEPTED if approves(Vote(truth), TERMS, accepted) else ModelStatus.BELOW
+    assert (found.status, found.median) == (wanted, truth)
+    assert all(found.paid[: len(honest)])
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        vote_commitment(BALLOT, b"\x05" * 20, Vote(7), SALT),
+        vote_commitment(BALLOT, b"\x04" * 20, Vote(8), SALT),
+        vote_commitment(BALLOT, b"\x04" * 20, Vote(7, 1), SALT),
+        vote_commitment(BALLOT, b"\x04" * 20, Vote(7), b"\x04" * 32),
+        vote_commitment(replace(BALLOT, place=1), b"\x04" * 20, Vote(7), SALT),
+        vote_commitment(replace(BALLOT, chain_id=2), b"\x04" * 20, Vote(7), SALT),
+    ],
+)
+def test_a_commitment_covers_everything(other: bytes):
+    assert vote_commitment(BALLOT, b"\x04" * 20, Vote(7), SALT) != other
+
+
+def test_a_short_salt_is_refused():
+    with pytest.raises(Rejected) as caught:
+        vote_commitment(BALLOT, b"\x04" * 20, Vote(7), b"")
+    assert caught.value.reason is RejectionReason.ARGUMENT_INVALID
+
+
+def test_refusals_have_one_code_each_and_come_back():
+    assert len(set(REFUSALS.values()) | {UNAVAILABLE, 0}) == len(REFUSALS) + 2
+    assert refusal_text(refusal_of(RejectionReason.WEIGHTS_NOT_FINITE)) == "weights_not_finite"
+    assert refusal_text(refusal_of(RejectionReason.RATE_LIMITED)) == "other"
