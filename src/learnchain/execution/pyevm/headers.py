@@ -61,7 +61,18 @@ def requests_hash(requests: Sequence[bytes]) -> Hash32:
 
 def block_hash(payload: ExecutionPayload) -> Hash32:
     """Return the hash that the payload's content gives, whatever its `block_hash` field claims."""
-    fields = [
+    return keccak256(rlp_encode(_header(payload)))
+
+
+def block_rlp(payload: ExecutionPayload) -> bytes:
+    """Return the block as Ethereum's own network encodes it: header, transactions, no ommers, withdrawals."""
+    transactions = [raw if raw[0] < 0x80 else rlp.decode(raw) for raw in payload.transactions]
+    withdrawals = [rlp.decode(_encode_withdrawal(each)) for each in payload.withdrawals]
+    return rlp_encode([_header(payload), transactions, [], withdrawals])
+
+
+def _header(payload: ExecutionPayload) -> list[RlpItem]:
+    return [
         payload.parent_hash,
         EMPTY_OMMERS_HASH,
         payload.fee_recipient,
@@ -84,7 +95,6 @@ def block_hash(payload: ExecutionPayload) -> Hash32:
         payload.beacon_root,
         requests_hash(payload.execution_requests),
     ]
-    return keccak256(rlp_encode(fields))
 
 
 def sealed(payload: ExecutionPayload) -> ExecutionPayload:

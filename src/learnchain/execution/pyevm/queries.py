@@ -35,6 +35,7 @@ from learnchain.primitives.rejection import Rejected, RejectionReason
 
 MAXIMUM_LOG_RANGE = 2_000
 MAXIMUM_LOGS = 10_000
+_HASH_LENGTH = 66
 _NOBODY: Address = b"\0" * 20
 
 
@@ -233,11 +234,13 @@ class Queries:
         return payload
 
     def _find_tag(self, tag: Any) -> ExecutionPayload | None:
-        """Return the payload that a tag, a number or an EIP-1898 object names."""
+        """Return the payload that a tag, a number, a hash or an EIP-1898 object names."""
         if isinstance(tag, dict):
             if "blockHash" in tag:
                 return self._records.payload(read_fixed(tag["blockHash"], "block hash", 32))
             tag = tag.get("blockNumber")
+        if isinstance(tag, str) and len(tag) == _HASH_LENGTH:
+            return self._records.payload(read_fixed(tag, "block hash", 32))
         named = {
             "latest": self._head.head,
             "pending": self._head.head,
