@@ -32,7 +32,7 @@ METHOD_TREE = "blob/tree"
 METHOD_LEAF = "blob/leaf"
 TREE_SECONDS = 10.0
 LEAF_SECONDS = 20.0
-LEAVES_UNDER_WAY = 3
+LEAVES_UNDER_WAY = 6
 """Leaves that one source is asked for at a time."""
 HEDGE_SECONDS = 0.25
 """How long one source may stay silent before the next is asked as well."""
@@ -241,7 +241,7 @@ class PeerBlobs:
                 await _cancelled(running)
 
     async def _work(self, job: _Job, source: bytes, asked: set[int]) -> None:
-        while source in job.sources:
+        while source in job.sources and job.missing:
             if not job.todo:
                 # Every leaf is under way. After a while ask for those of slower sources too: the last waits for nobody.
                 await asyncio.sleep(STRAGGLER_SECONDS)
@@ -257,7 +257,7 @@ class PeerBlobs:
                 return
             if index not in job.missing:
                 continue
-            self._files.write_leaf(job.tree.root, leaf, data)
+            await asyncio.to_thread(self._files.write_leaf, job.tree.root, leaf, data)
             job.missing.discard(index)
             if job.progress is not None:
                 here = job.tree.size_bytes - sum(job.tree.leaves[other].size for other in job.missing)
@@ -313,7 +313,7 @@ class PeerBlobs:
         if index >= len(tree.leaves):
             raise Rejected(RejectionReason.ARGUMENT_INVALID, f"the blob has {len(tree.leaves)} leaves")
         # Hashed again before it leaves: a damaged disk must not cost us our standing.
-        data = self._files.read_leaf(cid, tree.leaves[index])
+        data = await asyncio.to_thread(self._files.read_leaf, cid, tree.leaves[index])
         if data is None:
             raise Unavailable("this leaf is not here")
         yield data
