@@ -71,15 +71,12 @@ async def check_dice(nodes: SimulatedNodes, block: Block) -> None:
 
     ports = nodes.node(0).ports
     parameters = ports.chain.parameters
-    specification = next(
-        posted for task, posted in parameters.standing_tasks() if posted.name in CASES
-    )
+    specification = next(posted for task, posted in parameters.standing_tasks() if posted.name in CASES)
     assert specification.metric is Metric.DICE
     assert specification.data.synthetic
     model = await ports.blobs.fetch(block.reveal.model_cid, max_bytes=1 << 24)
     data = [
-        load_data(path)
-        for path in sorted(Path(nodes.places[0].settings.data_directory, "data").glob("*.safetensors"))
+        load_data(path) for path in sorted(Path(nodes.places[0].settings.data_directory, "data").glob("*.safetensors"))
     ]
     test = next(each for each in data if len(each) == 8)
     training = next(each for each in data if len(each) != 8)

@@ -9,8 +9,8 @@ import pytest
 
 from learnchain.execution.escrow import decode_task, task_calldata
 from learnchain.learning.jobs import Evaluation, EvaluationJob
-from learnchain.node.local_network import LocalPlan
 from learnchain.node.built_in_tasks import BUILT_IN
+from learnchain.node.local_network import LocalPlan
 from learnchain.primitives.chain_state import ChainState
 from learnchain.primitives.messages import Block, Deadline, EmptyBlock, Outcome
 from learnchain.primitives.settlement import Outcome as Settled

@@ -4,11 +4,11 @@ import asyncio
 import os
 from pathlib import Path
 
-from learnchain.learning.data import open_part
+from learnchain.learning.data import check_data, load_data, open_part
 from learnchain.node.blobs.blob_store import BlobStore
 from learnchain.node.storage.files import PARTIAL_SUFFIX, clear_leftovers, disk_refused, sync_file
 from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.task_specification import DataPart
+from learnchain.primitives.task_specification import DataPart, Metric, TaskSpecification
 
 MAXIMUM_PLAIN_PARTS = 16
 """Opened parts that stay on disk beside their encrypted files."""
@@ -21,6 +21,7 @@ class TaskData:
         self._directory = directory
         self._blobs = blobs
         self._opening: dict[bytes, asyncio.Lock] = {}
+        self._checked: set[tuple[DataPart, tuple[int, ...], int, Metric]] = set()
         directory.mkdir(parents=True, exist_ok=True)
         clear_leftovers(directory)
 
@@ -33,8 +34,11 @@ class TaskData:
             raise Rejected(RejectionReason.TASK_SIZE_DECLARED_WRONG, detail)
         return path
 
-    async def opened(self, part: DataPart, key: bytes) -> Path:
-        """Return the plain file; raise `Rejected` for a wrong key or root, `Unavailable` while nobody has the file."""
+    async def opened(self, part: DataPart, key: bytes, promised: TaskSpecification) -> Path:
+        """Return the plain file; raise `Rejected` for a wrong key or root, `Unavailable` while nobody has the file.
+
+        Rows that are not what the task promises are refused: two tasks may share a file and promise different things.
+        """
         plain = self._directory / f"{part.plaintext_root.hex()}.safetensors"
         lock = self._opening.setdefault(part.plaintext_root, asyncio.Lock())
         async with lock:
@@ -42,7 +46,7 @@ class TaskData:
                 encrypted = await self.prefetch(part)
                 partial = plain.with_name(plain.name + PARTIAL_SUFFIX)
                 try:
-                    await asyncio.to_thread(open_part, encrypted, part, key, partial)
+                    await asyncio.to_thread(open_part, encrypted, part, key, partial, promised)
                     await asyncio.to_thread(sync_file, partial)
                     partial.replace(plain)
                 except OSError as error:
@@ -51,6 +55,9 @@ class TaskData:
                 await asyncio.to_thread(self._forget_old, plain)
             else:
                 os.utime(plain)
+                if (part, promised.data.sample_shape, promised.data.classes, promised.metric) not in self._checked:
+                    await asyncio.to_thread(_check, plain, promised)
+            self._checked.add((part, promised.data.sample_shape, promised.data.classes, promised.metric))
         return plain
 
     def _forget_old(self, just_opened: Path) -> None:
@@ -59,3 +66,7 @@ class TaskData:
         for path in found[:-MAXIMUM_PLAIN_PARTS]:
             if path != just_opened:
                 path.unlink(missing_ok=True)
+
+
+def _check(plain: Path, promised: TaskSpecification) -> None:
+    check_data(load_data(plain, mapped=True), promised)

@@ -23,6 +23,7 @@ from learnchain.primitives.messages import AnyBlock, Block, Deadline
 from learnchain.primitives.model_costs import model_bytes, parameter_count, training_flops_per_sample
 from learnchain.primitives.rejection import Rejected, RejectionReason
 from learnchain.primitives.selection import PostedTask, Selection
+from learnchain.primitives.task_specification import Metric, TaskSpecification
 
 MAXIMUM_BLOCKS = 128
 CHUNK_BYTES = 1 << 19
@@ -269,7 +270,7 @@ def block_view(block: AnyBlock, parent: ChainState, state: ChainState, selection
         "trained": True,
         "winner": "0x" + block.reveal.miner.hex(),
         "accuracy": {"correct": block.verdict.correct, "total": block.verdict.total},
-        "label": "accuracy on public data" if selection.posted.specification.data.public else "accuracy on unseen data",
+        "label": count_label(selection.posted.specification),
         "training_mode": selection.posted.specification.training.mode.value,
         "model": cid_text(block.reveal.model_cid),
         "trace": cid_text(block.reveal.training.trace_cid),
@@ -281,6 +282,14 @@ def block_view(block: AnyBlock, parent: ChainState, state: ChainState, selection
         },
         "verdict": entries,
     }
+
+
+def count_label(specification: TaskSpecification) -> str:
+    """Return what a block's exact count is worth: made-up and public data are never called unseen."""
+    metric = "Dice" if specification.metric is Metric.DICE else "accuracy"
+    data = specification.data
+    kind = "synthetic" if data.synthetic else "public" if data.public else "unseen"
+    return f"{metric} on {kind} data"
 
 
 def _selection_view(selection: Selection) -> dict[str, Any]:
@@ -311,6 +320,8 @@ def _task_view(posted: PostedTask, score: str) -> dict[str, Any]:
         "test_rows": data.test.rows,
         "public_data": data.public,
         "synthetic_data": data.synthetic,
+        "data": data.name,
+        "metric": posted.specification.metric.value,
         "specification": noun_hash(posted.specification).hex(),
     }
 

@@ -101,7 +101,7 @@ class Miner:
             self._ports.chain.feed(Trained(await self._untrained(selection), self._ports.clock.now_milliseconds()))
             return
         part = selection.posted.specification.data.training
-        data = await self._ports.data.opened(part, action.key_release.key)
+        data = await self._ports.data.opened(part, action.key_release.key, selection.posted.specification)
         # The first epoch of a process pays for what torch sets up once; the second tells what an epoch takes.
         await self._trainer.probe(self._job(selection, data, epochs=1))
         epoch_seconds = await self._trainer.probe(self._job(selection, data, epochs=1))
@@ -189,8 +189,8 @@ class Miner:
         opened = self._ports.chain.round.key_release
         if opened is None:
             raise Unavailable("the training data key")
-        training = await self._ports.data.opened(specification.data.training, opened.key)
-        test = await self._ports.data.opened(specification.data.test, test_key)
+        training = await self._ports.data.opened(specification.data.training, opened.key, specification)
+        test = await self._ports.data.opened(specification.data.test, test_key, specification)
         model = await self._ports.blobs.fetch(own.model_cid, max_bytes=MAXIMUM_OWN_BYTES)
         job = EvaluationJob(specification.model, str(model), str(training), str(test), specification.metric)
         count = await self._ports.trainer.evaluate(job)
