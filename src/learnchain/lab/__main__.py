@@ -1,0 +1,18 @@
+"""Run one comparison in a process of its own: `python -m learnchain.lab` with an experiment as JSON on its input."""
+
+import json
+import sys
+
+from learnchain.lab.comparison import Experiment, compare
+
+
+def main() -> None:
+    """Read `{"engines": [...], "seed": ..., "blocks": ..., "miners": ...}`, write the result."""
+    asked = json.loads(sys.stdin.read())
+    experiment = Experiment(int(asked["seed"]), int(asked["blocks"]), int(asked["miners"]))
+    result = compare(experiment, tuple(asked["engines"]), lambda text: print(text, file=sys.stderr))
+    sys.stdout.write(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

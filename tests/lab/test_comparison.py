@@ -1,0 +1,46 @@
+"""Protocols side by side: one seed gives one digest, whatever runs, and no engine is made up."""
+
+from xml.etree import ElementTree
+
+import pytest
+
+from learnchain.lab.comparison import Experiment, compare, rules_for
+from learnchain.lab.plot import svg
+from learnchain.node.engines import ENGINES
+from learnchain.primitives.rejection import Rejected, RejectionReason
+
+
+def quiet(_text: str) -> None:
+    """Say nothing."""
+
+
+def test_one_seed_gives_one_digest_and_another_seed_another() -> None:
+    first, again, other = (compare(Experiment(seed, 4, 2), ("proof_of_work",), quiet) for seed in (7, 7, 8))
+    assert first == again
+    assert first["digest"] != other["digest"]
+    report = first["reports"][0]
+    assert report["blocks"] == 4
+    assert report["training_share"] == 0
+    assert report["work"] > 0
+    assert sum(report["reward_gwei"].values()) == 4 * 2_000_000_000
+
+
+def test_training_engines_train_and_hold_their_interval() -> None:
+    result = compare(Experiment(7, 3, 2), ("dlbc",), quiet)
+    report = result["reports"][0]
+    assert report["intervals"]["variation"] == 0
+    assert 0 < report["training_share"] < 1
+    assert report["stale_share"] == pytest.approx(0.5)
+    drawn = ElementTree.fromstring(svg(result))
+    assert len([each for each in drawn.iter() if each.tag.endswith("rect")]) == 5
+
+
+@pytest.mark.parametrize(("blocks", "engines"), [(1, ("dlbc",)), (4, ("proof of luck",))])
+def test_what_cannot_be_run_is_refused(blocks: int, engines: tuple[str, ...]) -> None:
+    with pytest.raises(Rejected) as refusal:
+        compare(Experiment(7, blocks, 2), engines, quiet)
+    assert refusal.value.reason is RejectionReason.ARGUMENT_INVALID
+
+
+def test_only_hashing_needs_parameters_for_simulated_machines() -> None:
+    assert {name for name in ENGINES if rules_for(name, 3) is not None} == {"proof_of_work"}
