@@ -1,0 +1,122 @@
+"""Task files: what data they may name, how rows are drawn, and how long the phases of a local network become."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from learnchain.learning.sources.store import DataStore
+from learnchain.node.built_in_tasks import BUILT_IN
+from learnchain.node.local_network import LOCAL_PHASES, LocalPlan, local_needs
+from learnchain.node.task_file import TaskDraft, read_task_file, task_draft
+from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.primitives.task_specification import (
+    MAXIMUM_SPECIFICATION_BYTES,
+    DataPart,
+    Metric,
+    encode_specification,
+)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> DataStore:
+    made = DataStore(tmp_path_factory.mktemp("data"))
+    made.generate("idx", "strokes", 1, 50)
+    made.generate("mmwhs", "hearts", 1, 10)
+    return made
+
+
+def table(name: str, **data: Any) -> dict[str, Any]:
+    return {**BUILT_IN["digits"], "name": "mine", "data": {"source": name, **data}}
+
+
+def specification_of(draft: TaskDraft) -> Any:
+    parts = [
+        DataPart(b"\1" * 36, b"\2" * 32, b"\3" * 32, len(each), 1 << 30)
+        for each in (draft.training_data, draft.test_data)
+    ]
+    return draft.specification(*parts)
+
+
+def reason_of(action: Any, *arguments: Any) -> RejectionReason:
+    with pytest.raises(Rejected) as caught:
+        action(*arguments)
+    return caught.value.reason
+
+
+def test_an_imported_set_keeps_its_published_split(store: DataStore) -> None:
+    draft, stored = task_draft(table("strokes"), store), store.load("strokes")
+    assert stored.test is not None
+    assert np.array_equal(draft.training_data.inputs, stored.training.inputs)
+    assert np.array_equal(draft.test_data.inputs, stored.test.inputs)
+    manifest = specification_of(draft).data
+    assert (manifest.name, manifest.synthetic, manifest.public, manifest.classes) == ("strokes", True, True, 10)
+
+
+def test_rows_are_cut_by_the_seed(store: DataStore) -> None:
+    draft = task_draft(table("strokes", training_rows=30, test_rows=5), store)
+    again = task_draft(table("strokes", training_rows=30, test_rows=5), store)
+    other = task_draft(table("strokes", training_rows=30, test_rows=5, seed=1), store)
+    assert (len(draft.training_data), len(draft.test_data)) == (30, 5)
+    assert np.array_equal(draft.training_data.inputs, again.training_data.inputs)
+    assert not np.array_equal(draft.training_data.inputs, other.training_data.inputs)
+
+
+@pytest.mark.parametrize("rows", [{"training_rows": 51}, {"test_rows": 11}, {"training_rows": 0}, {"test_rows": 0}])
+def test_more_rows_than_there_are_is_an_argument(store: DataStore, rows: dict[str, int]) -> None:
+    assert reason_of(task_draft, table("strokes", **rows), store) is RejectionReason.ARGUMENT_INVALID
+
+
+def test_a_set_that_is_not_here_is_an_argument(store: DataStore) -> None:
+    for name in ("mnist", "../strokes", ""):
+        assert reason_of(task_draft, table(name), store) is RejectionReason.ARGUMENT_INVALID
+
+
+def test_labels_of_every_place_are_counted_by_dice(store: DataStore) -> None:
+    chosen = {**table("hearts", test_rows=3), "model": {"preset": "unet3d", "width": 2, "steps": 2}}
+    draft = task_draft(chosen, store)
+    assert (draft.metric, len(draft.training_data), len(draft.test_data)) == (Metric.DICE, 7, 3)
+    specification = specification_of(draft)
+    specification.check_numbers()
+    specification.check_model_fits()
+    assert reason_of(task_draft, {**chosen, "metric": "luck"}, store) is RejectionReason.ARGUMENT_INVALID
+
+
+@pytest.mark.parametrize("name", ["digits", "iris", "glas-synthetic", "mmwhs-synthetic"])
+def test_built_in_tasks_fit_into_their_transaction(name: str, store: DataStore) -> None:
+    draft = task_draft(read_task_file(name), store)
+    specification = specification_of(draft)
+    specification.check_numbers()
+    specification.check_model_fits()
+    assert len(encode_specification(specification)) <= MAXIMUM_SPECIFICATION_BYTES // 4
+    assert specification.data.synthetic == name.endswith("-synthetic")
+
+
+def test_phases_of_a_local_network_are_those_of_its_longest_task() -> None:
+    assert local_needs([BUILT_IN["digits"]]).phases == LOCAL_PHASES
+    assert local_needs([BUILT_IN["digits"]]).standing == ("digits",)
+    needs = local_needs([BUILT_IN["digits"], BUILT_IN["mnist"], BUILT_IN["glas-synthetic"]])
+    assert needs.phases.two_milliseconds == 30_000
+    assert needs.standing == ("mnist",)
+    assert needs.evaluation_milliseconds == 3_000
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_every_built_in_task_names_phases_that_a_chain_can_run(name: str) -> None:
+    needs = local_needs([BUILT_IN[name]])
+    needs.phases.check()
+    margins = 2 * (50 + 200 + 200 + needs.evaluation_milliseconds)
+    assert needs.phases.three_milliseconds >= margins
+    assert LocalPlan(Path("/nowhere")).phases == LOCAL_PHASES
+
+
+def test_a_wrong_local_table_is_an_argument() -> None:
+    assert reason_of(local_needs, [{"name": "x", "local": {"phases_milliseconds": [1]}}]) is (
+        RejectionReason.ARGUMENT_INVALID
+    )
+
+
+def test_a_file_of_another_name_never_becomes_a_standing_task() -> None:
+    changed = {**BUILT_IN["mnist"], "required_accuracy": "0"}
+    assert local_needs([changed]).standing == ("digits",)
