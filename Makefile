@@ -4,7 +4,7 @@ RPC_PORT ?= 8545
 DEMO_DIRECTORY ?= .learnchain/demo
 BIN := .venv/bin
 
-.PHONY: demo test test-all lint bench contracts test-contracts install install-dev clean
+.PHONY: demo test test-all lint bench contracts test-contracts test-eels test-interop install install-dev clean
 
 install: .venv/.installed
 install-dev: .venv/.installed-dev
@@ -50,6 +50,23 @@ contracts: contracts/node_modules
 
 test-contracts: contracts/node_modules
 	cd contracts && npm run --silent check && npm test --silent
+
+# Replay our chains through Ethereum's executable specification, in an environment of its own.
+test-eels: .venv/.eels
+	$(BIN)/python -m tests.eels.export .venv/eels/chains
+	.venv/eels/bin/python tests/eels/replay.py .venv/eels/chains/*.json
+
+.venv/.eels: .venv/.installed-dev tests/eels/requirements.txt
+	$(PYTHON) -m venv .venv/eels
+	.venv/eels/bin/python -m pip install --quiet -r tests/eels/requirements.txt
+	touch $@
+
+# Put a stock execution client and Ethereum's own tools where their tests look for them.
+tests/node/execution/stock_client/node_modules tests/interop/node_modules:
+	cd $(dir $@) && npm ci --no-audit --no-fund --ignore-scripts
+
+test-interop: .venv/.installed-dev tests/node/execution/stock_client/node_modules tests/interop/node_modules
+	$(BIN)/pytest -q tests/interop tests/node/execution/test_stock_client.py
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis

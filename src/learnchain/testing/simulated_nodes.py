@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from learnchain.execution.pyevm.engine import PyEvmEngine
+from learnchain.node.execution.engine_api import EngineApiClient
 from learnchain.node.genesis import Genesis, load_genesis
 from learnchain.node.local_network import LocalPlan, lay_out
 from learnchain.node.node import Node, Parts
@@ -47,7 +48,9 @@ class SimulatedNodes:
         self.places: list[Place] = []
         self.make_training: Callable[[int], Training] = lambda _index: InProcessTraining()
         self.make_judge: Callable[[int], Training] = lambda _index: InProcessTraining()
+        self.make_execution: Callable[[int, PyEvmEngine], PyEvmEngine | EngineApiClient] = lambda _index, engine: engine
         self.publishers = {0}
+        self.change: Callable[[NodeSettings], NodeSettings] = lambda settings: settings
 
     @property
     def genesis(self) -> Genesis:
@@ -68,7 +71,7 @@ class SimulatedNodes:
             transport = self.network.transport(shake256("simulated-peer", bytes([index]), 32))
             known = tuple(str(place.transport.address()) for place in self.places)
             settings = replace(load_settings(path), peers=known, is_publisher=index in self.publishers)
-            self.places.append(Place(settings, transport, MemoryStore(), MemoryStore()))
+            self.places.append(Place(self.change(settings), transport, MemoryStore(), MemoryStore()))
         for index in range(len(self.places)):
             await self.start_node(index)
 
@@ -81,7 +84,7 @@ class SimulatedNodes:
             clock=self.clock,
             transport=place.transport,
             store=place.store,
-            execution=PyEvmEngine(place.execution, self.genesis.execution),
+            execution=self.make_execution(index, PyEvmEngine(place.execution, self.genesis.execution)),
             judge=self.make_judge(index),
             trainer=self.make_training(index) if place.settings.is_miner else None,
             random_source=random.Random(f"{self._seed}/{index}/{self.clock.now_milliseconds()}"),

@@ -170,8 +170,8 @@ def test_connections_and_subscriptions_are_bounded(monkeypatch: pytest.MonkeyPat
             assert refused.value.status == 503
             await socket.send_str("[" * 10_000)
             assert (await socket.receive_json(timeout=5))["error"]["code"] == -32700
-            await socket.send_bytes(b"\0")
-            assert (await socket.receive(timeout=5)).type == aiohttp.WSMsgType.CLOSE
+            await socket.send_bytes(b'{"jsonrpc": "2.0", "id": 1, "method": "eth_chainId"}')
+            assert (await socket.receive_json(timeout=5))["result"] == "0x539"
         async with service.session.ws_connect(service.url, max_msg_size=0) as socket:
             await socket.send_str("x" * 70_000)
             assert (await socket.receive(timeout=5)).type == aiohttp.WSMsgType.CLOSE

@@ -85,14 +85,14 @@ class _Connection:
         self._methods: dict[str, Handler] = {"eth_subscribe": self._subscribe, "eth_unsubscribe": self._unsubscribe}
 
     async def speak(self, answering: Answering, from_browser: bool) -> None:
-        """Answer messages one after the other; binary ones are refused."""
+        """Answer messages one after the other; web3.py sends its text in binary frames."""
         self._feed.listeners.add(self._on_event)
         self._pushing = asyncio.create_task(self._push(), name="subscriptions")
         async for message in self._socket:
-            if message.type != WSMsgType.TEXT:
-                await self._socket.close(code=1003, message=b"text only")
-                return
-            answer = await answering.answer_text(message.data.encode(), from_browser, self._methods)
+            if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
+                continue
+            body = message.data if isinstance(message.data, bytes) else str(message.data).encode()
+            answer = await answering.answer_text(body, from_browser, self._methods)
             if answer is not None:
                 await self._send(answer)
 
