@@ -102,9 +102,9 @@ def test_the_root_binds_rows_labels_order_types_and_salt():
 def test_sixty_thousand_images_open_fast_and_in_little_memory(tmp_path):
     data = DataSet(np.zeros((60_000, 1, 28, 28), np.uint8), np.zeros(60_000, np.uint8))
     part = prepare_part(data, KEYS[0], tmp_path / "training.enc").part(b"cid")
-    started = time.perf_counter()
+    started = time.process_time()
     open_part(tmp_path / "training.enc", part, KEYS[0], tmp_path / "plain")
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     tracemalloc.start()
     try:
         opened = open_part(tmp_path / "training.enc", part, KEYS[0], tmp_path / "plain")
@@ -112,8 +112,8 @@ def test_sixty_thousand_images_open_fast_and_in_little_memory(tmp_path):
     finally:
         tracemalloc.stop()
     assert len(opened) == 60_000
-    # Measured 0.5 s alone; other work on the machine may treble it.
-    assert seconds < 3
+    # Measured 0.25 s of processor time: decryption, root and checks.
+    assert seconds < 1
     assert peak_bytes < 60_000 * 784 // 2, "the rows were read into memory"
 
 
