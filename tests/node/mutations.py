@@ -1,0 +1,268 @@
+"""Every decoder that reads bytes of strangers, with honest bytes to start from, and the hand that spoils them."""
+
+import dataclasses
+import functools
+import json
+import random
+from collections.abc import Callable, Coroutine, Iterable
+from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
+
+import numpy as np
+
+from learnchain.learning.safe_tensors import read_header, write_tensors
+from learnchain.node.api.json_rpc import JsonRpcServer, JsonRpcSettings, Origin
+from learnchain.node.blobs.tree import read_tree
+from learnchain.node.network import address_book, wire
+from learnchain.node.network.frames import (
+    HEADER_BYTES,
+    MAXIMUM_PAYLOAD_BYTES,
+    Frame,
+    FrameDecoder,
+    FrameKind,
+    encode_frame,
+)
+from learnchain.node.network.transport import ConnectionLost, StreamEnded, parse_address
+from learnchain.node.network.wire import MessageKind, raw_message, read_message
+from learnchain.node.storage.archive import decode_block
+from learnchain.node.synchronising import BlockRange, Blocks, Status
+from learnchain.primitives import messages
+from learnchain.primitives.codec import decode, encode
+from learnchain.primitives.content_id import Codec, cid_from_text, cid_of_block, cid_text, parse_cid
+from learnchain.primitives.messages import Deadline, block_bytes
+from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.primitives.unixfs import Link, decode_node, encode_node
+from learnchain.rules.dlbc import Dlbc
+from learnchain.testing.chain_builder import ChainBuilder
+from learnchain.testing.play import Plan, observe, open_height, play_empty, play_height
+
+WIRE_NOUNS = (
+    wire.Hello,
+    wire.Full,
+    wire.Have,
+    wire.Want,
+    wire.Request,
+    wire.Refusal,
+    address_book.AddressRecord,
+    address_book.AddressRecords,
+    Status,
+    BlockRange,
+    Blocks,
+)
+MESSAGE_NOUNS = tuple(
+    noun
+    for name, noun in sorted(vars(messages).items())
+    if dataclasses.is_dataclass(noun) and getattr(noun, "__module__", "") == messages.__name__ and name[0] != "_"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoder:
+    """Pair a decoder with honest bytes; `read` raises `Rejected` or returns."""
+
+    seeds: tuple[bytes, ...]
+    read: Callable[[bytes], object]
+
+
+class Bytes:
+    """A stream that ends."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    async def read_exactly(self, size: int) -> bytes:
+        if size > len(self._data):
+            raise StreamEnded("the end")
+        data, self._data = self._data[:size], self._data[size:]
+        return data
+
+
+def finished(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine that never waits."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        return end.value
+    raise AssertionError("the decoder waits")
+
+
+def decoders(folder: Path) -> dict[str, Decoder]:
+    """Return every decoder by name."""
+    found = {f"noun {noun.__name__}": _noun(noun) for noun in (*MESSAGE_NOUNS, *WIRE_NOUNS)}
+    blocks = tuple(block_bytes(each) for each in _instances() if isinstance(each, messages.Block | messages.EmptyBlock))
+    found["block"] = Decoder(blocks, decode_block)
+    frames = b"".join(encode_frame(Frame(FrameKind.DATA, number, bytes(number))) for number in (1, 3, 300))
+    found["frames"] = Decoder((frames, encode_frame(Frame(FrameKind.WINDOW, 1, bytes(4)))), _frames)
+    found["gossip"] = Decoder(_gossip_seeds(), _gossip)
+    cid = cid_of_block(b"x")
+    found["content id"] = Decoder((cid,), parse_cid)
+    found["content id text"] = Decoder((cid_text(cid).encode(),), lambda data: cid_from_text(data.decode("latin-1")))
+    node = encode_node(tuple(Link(cid_of_block(bytes([n])), 100 + n, 100 + n) for n in range(5)))
+    found["node"] = Decoder((node,), lambda data: decode_node(cid_of_block(data, Codec.DAG_PB), data))
+    found["tree"] = Decoder((node,), _tree)
+    written = len(node).to_bytes(4, "big") + node
+    found["tree bytes"] = Decoder((written,), lambda data: read_tree(cid_of_block(node, Codec.DAG_PB), data, 1 << 20))
+    found["address"] = Decoder((b"ab" * 32 + b"@[::1]:5", b"host:80"), lambda d: parse_address(d.decode("latin-1")))
+    found["safetensors"] = _safetensors(folder)
+    found["json-rpc"] = Decoder(_rpc_seeds(), _json_rpc())
+    return found
+
+
+def mutated(seeds: tuple[bytes, ...], hand: random.Random) -> bytes:
+    """Return honest bytes with one to four kinds of harm done to them."""
+    data = bytearray(hand.choice(seeds))
+    for _ in range(hand.randint(1, 4)):
+        place = hand.randrange(len(data) + 1)
+        match hand.randrange(7):
+            case 0 if data:
+                data[place % len(data)] ^= 1 << hand.randrange(8)
+            case 1:
+                del data[place : place + hand.randint(1, 64)]
+            case 2:
+                data[place:place] = hand.randbytes(hand.randint(1, 16))
+            case 3:
+                data[place : place + 4] = hand.choice((b"\xff" * 4, bytes(4), b"\x7f\xff\xff\xff", b"\xb9\xff\xff\xfb"))
+            case 4:
+                data[place:place] = data[: hand.randint(0, 256)]
+            case 5:
+                other = hand.choice(seeds)
+                data[place:] = other[hand.randrange(len(other) + 1) :]
+            case _:
+                data[place:place] = bytes((hand.randrange(256),)) * hand.choice((1, 8, 2_000))
+    return bytes(data)
+
+
+def _noun(noun: type) -> Decoder:
+    seeds = tuple(encode(each) for each in _instances() if type(each) is noun)
+    # What a played height has no example of starts from lists and strings that resemble every noun.
+    return Decoder(seeds or (b"\xc0", b"\xf8\x60" + (b"\xa0" + bytes(range(32))) * 2), lambda data: decode(noun, data))
+
+
+@functools.cache
+def _instances() -> tuple[object, ...]:
+    """Return every noun that a trained and an empty height hold, and some of the wire."""
+    observer, opened = observe(ChainBuilder(Dlbc())), observe(ChainBuilder(Dlbc()))
+    found = open_height(opened, Plan())
+    revealed = [opened.builder.reveal(opened.parent, each) for each in found]
+    announced = opened.builder.announcement(opened.parent, found)
+    roots: list[object] = [*found, *revealed, announced, opened.builder.key_release(opened.parent)]
+    roots += [play_height(observer), play_empty(observer, Deadline.KEY), observer.round, observer.builder]
+    record = address_book.AddressRecord(bytes(32), "10.0.0.1", 9, 1 << 40, bytes(64))
+    roots += [
+        wire.Hello(1, bytes(32), "10.0.0.1", 80),
+        wire.Full("topic", b"payload" * 20),
+        wire.Have((bytes(32), b"x" * 32)),
+        wire.Want((b"y" * 32,)),
+        wire.Request("method", b"body"),
+        wire.Refusal("malformed", "detail"),
+        address_book.AddressRecords((record, record)),
+        Status(bytes(32), 5, 10**30),
+        BlockRange(bytes(32), 7),
+        Blocks((b"block", b"other")),
+    ]
+    return tuple(_walk(roots, set()))
+
+
+def _walk(values: Iterable[object], seen: set[int]) -> Iterable[object]:
+    for value in values:
+        if id(value) in seen or isinstance(value, str | bytes | int | float | type):
+            continue
+        seen.add(id(value))
+        if dataclasses.is_dataclass(value):
+            yield value
+            yield from _walk([getattr(value, each.name) for each in dataclasses.fields(value)], seen)
+        elif isinstance(value, dict):
+            yield from _walk(list(value.values()), seen)
+        elif isinstance(value, list | tuple | set | frozenset):
+            yield from _walk(list(value), seen)
+
+
+def _frames(data: bytes) -> None:
+    decoder = FrameDecoder()
+    for start in range(0, len(data), 512):
+        decoder.feed(data[start : start + 512])
+        assert decoder.held_bytes <= HEADER_BYTES + MAXIMUM_PAYLOAD_BYTES + 512
+
+
+_BODIES = {
+    MessageKind.HELLO: wire.Hello,
+    MessageKind.FULL: wire.Full,
+    MessageKind.HAVE: wire.Have,
+    MessageKind.WANT: wire.Want,
+    MessageKind.REQUEST: wire.Request,
+    MessageKind.REFUSAL: wire.Refusal,
+}
+
+
+def _gossip_seeds() -> tuple[bytes, ...]:
+    kinds = {noun: kind for kind, noun in _BODIES.items()}
+    honest = [each for each in _instances() if type(each) in kinds]
+    return tuple(raw_message(kinds[type(each)], encode(each)) for each in honest)
+
+
+def _gossip(data: bytes) -> None:
+    try:
+        kind, body = finished(read_message(Bytes(data), frozenset(_BODIES)))
+    except ConnectionLost:
+        return
+    decode(_BODIES[kind], body)
+
+
+def _tree(data: bytes) -> None:
+    read_tree(cid_of_block(data, Codec.DAG_PB), len(data).to_bytes(4, "big") + data, 1 << 20)
+
+
+def _safetensors(folder: Path) -> Decoder:
+    path = folder / "weights"
+    write_tensors(path, {"a": np.zeros((2, 3), np.float32), "b": np.zeros(4, np.uint8)}, {"who": "me"})
+
+    def read(data: bytes) -> None:
+        path.write_bytes(data)
+        read_header(path, 1 << 20, RejectionReason.WEIGHTS_MALFORMED)
+
+    return Decoder((path.read_bytes(),), read)
+
+
+def _rpc_seeds() -> tuple[bytes, ...]:
+    one = {"jsonrpc": "2.0", "id": 1, "method": "eth_getBalance", "params": ["0x" + "00" * 20, "latest"]}
+    query = {
+        "fromBlock": "0x1",
+        "toBlock": "latest",
+        "address": ["0x" + "11" * 20],
+        "topics": [None, ["0x" + "2" * 64]],
+    }
+    other = {"jsonrpc": "2.0", "id": "x", "method": "eth_newFilter", "params": [query]}
+    gone = {"jsonrpc": "2.0", "id": None, "method": "eth_getFilterChanges", "params": ["0x1"]}
+    return tuple(json.dumps(each).encode() for each in (one, other, gone, [one, other, gone], [[[{}]]], 1e300))
+
+
+class _Refusing:
+    """Stand in for the execution engine: it knows no method."""
+
+    async def rpc(self, method: str, params: list[Any]) -> Any:
+        raise Rejected(RejectionReason.METHOD_UNKNOWN, method)
+
+    signals = MagicMock()
+
+
+def _json_rpc() -> Callable[[bytes], None]:
+    engine: Any = _Refusing()
+    origin = Origin()
+
+    def read(data: bytes) -> None:
+        import asyncio
+
+        async def answered() -> str | None:
+            server = JsonRpcServer(engine, JsonRpcSettings(maximum_batch=20), caller=engine)
+            return await server.answer(data, origin)
+
+        answer = asyncio.run(answered())
+        if answer is None:
+            return
+        for each in [answer] if answer[0] != "[" else json.loads(answer):
+            content = json.loads(each) if isinstance(each, str) else each
+            # -32603 is how the server says that it met a bug of its own.
+            assert content.get("error", {}).get("code") != -32603, data
+
+    return read
