@@ -1,0 +1,174 @@
+"""Measure the embedded engine against what the project promises: transfers, contract calls, state, and latency.
+
+Every function returns `{name, figures: [{what, value, unit, ratio, against}]}`; the anchor is the promised figure.
+Rates are of processor time, signatures, roots and synced disk included; latency is of wall time on a busy machine.
+"""
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import aiohttp
+
+from learnchain.execution.escrow import post_calldata, posting_value_wei
+from learnchain.execution.genesis import ESCROW_ADDRESS, execution_genesis
+from learnchain.execution.pyevm.engine import PyEvmEngine
+from learnchain.node.api.json_rpc import JsonRpcServer, JsonRpcSettings
+from learnchain.node.execution.engine import WorkerEngine
+from learnchain.node.storage.lmdb_store import LmdbStore
+from learnchain.node.wallet import Wallet
+from learnchain.primitives.key_value import MemoryStore
+from learnchain.primitives.payload import ExecutionPayload, PayloadAttributes, PayloadVerdict
+
+Figures = dict[str, Any]
+CHAIN_ID = 1337
+GAS_LIMIT = 60_000_000
+BLOCKS = 4
+TRANSACTIONS_PER_BLOCK = 100
+REQUESTS = 1_000
+PROMISED_TRANSFERS, PROMISED_CALLS, PROMISED_BYTES, PROMISED_MILLISECONDS = 200, 150, 1_000, 20
+_GWEI_WEI = 10**9
+_NONE = b"\0" * 32
+_WALLETS = tuple(Wallet(bytes([index]) * 32) for index in range(1, 21))
+_FAR_SECONDS = 10**10
+
+
+def transfers() -> Figures:
+    """Judge blocks of signed transfers to new accounts: decode, recover, execute, root, write."""
+    rate, size_bytes = _judged(_transfer)
+    return {
+        "name": "execution-transfers",
+        "figures": [
+            _figure("signed transfers", rate, "1/s", rate / PROMISED_TRANSFERS, f"{PROMISED_TRANSFERS}/s promised"),
+            _figure("disk of a transfer", size_bytes, "bytes", size_bytes / PROMISED_BYTES, "1 kB promised"),
+        ],
+    }
+
+
+def contract_calls() -> Figures:
+    """Judge blocks of task postings: a call that writes five words, moves value and emits an event."""
+    rate, size_bytes = _judged(_posting)
+    return {
+        "name": "execution-calls",
+        "figures": [
+            _figure("contract calls", rate, "1/s", rate / PROMISED_CALLS, f"{PROMISED_CALLS}/s promised"),
+            _figure("disk of a call", size_bytes, "bytes", size_bytes / PROMISED_BYTES, "1 kB promised"),
+        ],
+    }
+
+
+def interface_latency() -> Figures:
+    """Ask for the block number over HTTP while another process keeps a core busy, as a miner does."""
+    busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        milliseconds = sorted(asyncio.run(_latencies()))
+    finally:
+        busy.kill()
+        busy.wait()
+    slow = milliseconds[len(milliseconds) * 99 // 100]
+    against = f"{PROMISED_MILLISECONDS} ms promised"
+    return {
+        "name": "execution-latency",
+        "figures": [_figure("eth_blockNumber p99", slow, "ms", slow / PROMISED_MILLISECONDS, against)],
+    }
+
+
+BENCHMARKS: dict[str, Callable[[], Figures]] = {
+    "execution-transfers": transfers,
+    "execution-calls": contract_calls,
+    "execution-latency": interface_latency,
+}
+
+
+def _figure(what: str, value: float, unit: str, ratio: float, against: str) -> Figures:
+    return {"what": what, "value": round(value, 2), "unit": unit, "ratio": round(ratio, 4), "against": against}
+
+
+def _genesis() -> dict[str, Any]:
+    balances = {wallet.address: 10**24 for wallet in _WALLETS}
+    return execution_genesis(CHAIN_ID, 1_000, GAS_LIMIT, balances)
+
+
+def _fees(nonce: int) -> dict[str, Any]:
+    return {
+        "chainId": CHAIN_ID,
+        "nonce": nonce,
+        "maxFeePerGas": 100 * _GWEI_WEI,
+        "maxPriorityFeePerGas": _GWEI_WEI,
+    }
+
+
+def _transfer(index: int) -> bytes:
+    wallet, nonce = _WALLETS[index % len(_WALLETS)], index // len(_WALLETS)
+    recipient = b"\x77" * 12 + index.to_bytes(8, "big")
+    return wallet.sign_transaction(_fees(nonce) | {"gas": 21_000, "to": recipient, "value": 1})
+
+
+def _posting(index: int) -> bytes:
+    wallet, nonce = _WALLETS[index % len(_WALLETS)], index // len(_WALLETS)
+    data = post_calldata(b"x" * 64, 1, 0, _FAR_SECONDS)
+    fields = {"gas": 250_000, "to": ESCROW_ADDRESS, "value": posting_value_wei(1, 0), "data": data}
+    return wallet.sign_transaction(_fees(nonce) | fields)
+
+
+def _payloads(make: Callable[[int], bytes]) -> list[ExecutionPayload]:
+    engine = PyEvmEngine(MemoryStore(), _genesis())
+    payloads: list[ExecutionPayload] = []
+    for block in range(BLOCKS):
+        raws = tuple(make(block * TRANSACTIONS_PER_BLOCK + index) for index in range(TRANSACTIONS_PER_BLOCK))
+        head = engine.capabilities().head
+        payload = engine.build(head, PayloadAttributes(1_012 + 12 * block, _NONE, b"\xaa" * 20, (), b"\x0b" * 32), raws)
+        if len(payload.transactions) != TRANSACTIONS_PER_BLOCK:
+            raise RuntimeError(f"{len(payload.transactions)} of {TRANSACTIONS_PER_BLOCK} transactions were taken")
+        _judge(engine, payload)
+        payloads.append(payload)
+    return payloads
+
+
+def _judge(engine: PyEvmEngine, payload: ExecutionPayload) -> None:
+    if engine.new_payload(payload, payload.beacon_root).status is not PayloadVerdict.VALID:
+        raise RuntimeError("the engine refuses its own payload")
+    engine.set_head(payload.block_hash, _NONE, _NONE)
+
+
+def _judged(make: Callable[[int], bytes]) -> tuple[float, float]:
+    """Return transactions a second of processor time and the disk bytes of one."""
+    payloads = _payloads(make)
+    with TemporaryDirectory() as place:
+        store = LmdbStore(Path(place) / "execution")
+        engine = PyEvmEngine(store, _genesis())
+        _judge(engine, payloads[0])
+        size_bytes = _used_bytes(store)
+        started = time.process_time()
+        for payload in payloads[1:]:
+            _judge(engine, payload)
+        seconds = time.process_time() - started
+        grown_bytes = _used_bytes(store) - size_bytes
+        store.close()
+    count = (BLOCKS - 1) * TRANSACTIONS_PER_BLOCK
+    return count / seconds, grown_bytes / count
+
+
+def _used_bytes(store: LmdbStore) -> int:
+    """Return the bytes of all keys and values: what the file holds, without the room it keeps for later."""
+    return sum(len(key) + len(value) for key, value in store.scan(b""))
+
+
+async def _latencies() -> list[float]:
+    found: list[float] = []
+    body = b'{"jsonrpc":"2.0","id":1,"method":"eth_blockNumber","params":[]}'
+    async with WorkerEngine(PyEvmEngine(MemoryStore(), _genesis())) as engine:
+        info = await engine.capabilities()
+        await engine.set_head(info.head, _NONE, _NONE)
+        async with JsonRpcServer(engine, JsonRpcSettings(port=0)) as server, aiohttp.ClientSession() as session:
+            for _ in range(REQUESTS):
+                started = time.perf_counter()
+                async with session.post(f"http://127.0.0.1:{server.port}/", data=body) as response:
+                    await response.read()
+                found.append(1000 * (time.perf_counter() - started))
+    return found
