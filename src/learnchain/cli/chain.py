@@ -31,13 +31,18 @@ def show(
 def verify(
     data_dir: DataDirectoryOption = LOCAL_DIRECTORY,
     node: Annotated[int, typer.Option(min=0, help="Which node's store, in a local network.")] = 0,
+    level: Annotated[str, typer.Option(help="headers: all but the models; accuracy: every model again.")] = "accuracy",
+    only_quote: Annotated[bool, typer.Option("--quote", help="Only say what it will cost and prove.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Check every block of a store again: release, selection, exact count, watermark, signature, money, escrow.
 
     Stop the node first: one process owns a store.
     """
-    answer(as_json, lambda: asyncio.run(_verified(data_dir, node, as_json)), _show_checks)
+    if only_quote:
+        answer(as_json, lambda: asyncio.run(_quoted(data_dir, node, level)), _show_quote)
+        return
+    answer(as_json, lambda: asyncio.run(_verified(data_dir, node, level, as_json)), _show_checks)
 
 
 def _blocks(client: NodeClient, height: int | None) -> dict[str, Any]:
@@ -53,23 +58,51 @@ def _blocks(client: NodeClient, height: int | None) -> dict[str, Any]:
     }
 
 
-async def _verified(directory: Path, index: int, quiet: bool) -> dict[str, Any]:
-    # Loaded when needed: checking a chain loads torch and the execution engine.
+def _place(directory: Path, index: int) -> Path:
+    place = directory / f"node-{index}" if layout_of(directory) else directory
+    if not (place / "chain").is_dir():
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{place} holds no chain; point --data-dir at one")
+    return place
+
+
+def _verifier(directory: Path, index: int, level: str) -> Any:
+    # Loaded when needed: checking a chain loads the execution engine.
+    from learnchain.node.assurance import Level
     from learnchain.node.clock import SystemClock
     from learnchain.node.genesis import load_genesis
     from learnchain.node.verification import Verifier
 
-    place = directory / f"node-{index}" if layout_of(directory) else directory
-    genesis = directory / "genesis.json"
-    if not (place / "chain").is_dir():
-        raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{place} holds no chain; point --data-dir at one")
-    loaded = load_genesis(genesis)
+    if level not in set(Level):
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, f"no level {level!r}; choose {' or '.join(Level)}")
+    place = _place(directory, index)
+    return Verifier(place, load_genesis(directory / "genesis.json"), SystemClock(), Level(level))
+
+
+async def _quoted(directory: Path, index: int, level: str) -> dict[str, Any]:
+    from learnchain.node.verification import quote
+
+    return dataclasses.asdict(await quote(_verifier(directory, index, level)))
+
+
+def _show_quote(data: dict[str, Any]) -> None:
+    console = page()
+    console.print(f"{data['blocks']} blocks at {data['level']} level: about {data['seconds']:.0f} s")
+    console.print(f"{data['bytes_read'] / 1e6:.1f} MB are read")
+    for each in data["proven"]:
+        console.print(f"  checked   {each}")
+    for each in data["believed"]:
+        console.print(f"  believed  {each}")
+
+
+async def _verified(directory: Path, index: int, level: str, quiet: bool) -> dict[str, Any]:
+    verifier = _verifier(directory, index, level)
+    place, loaded = verifier.directory, verifier.genesis
     total = _height(place / "chain", loaded.state())
     checks: list[dict[str, Any]] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
         bar = progress.add_task("verifying", total=total)
-        async for check in Verifier(place, loaded, SystemClock()).run():
+        async for check in verifier.run():
             progress.update(bar, completed=check.height, description=f"block {check.height}")
             checks.append({**dataclasses.asdict(check), "passed": check.passed})
     failed = next((each for each in checks if not each["passed"]), None)
@@ -110,6 +143,7 @@ def _show(data: dict[str, Any]) -> None:
 def _show_checks(data: dict[str, Any]) -> None:
     console = page()
     for each in data["blocks"]:
-        kind = f"{each['correct']}/{each['total']} counted again" if each["trained"] else "empty"
+        how = "counted again" if each["level"] == "accuracy" else "claimed"
+        kind = f"{each['correct']}/{each['total']} {how}" if each["trained"] else "empty"
         console.print(f"block {each['height']:>5}  {kind:<26} {len(each['checks']):>2} checks  {each['seconds']:.2f} s")
     console.print(f"verified {len(data['blocks'])} of {data['height']} blocks")

@@ -12,7 +12,7 @@ from learnchain.node.ports import Training
 from learnchain.node.task_data import TaskData
 from learnchain.primitives.actions import MeasureCandidate
 from learnchain.primitives.measurement import Finding, MeasureKind, Measurement
-from learnchain.primitives.messages import work_id
+from learnchain.primitives.messages import Reveal, work_id
 from learnchain.primitives.model_costs import model_bytes
 from learnchain.primitives.model_specification import ModelSpecification
 from learnchain.primitives.parameters import ChainParameters
@@ -58,8 +58,7 @@ class Measuring:
         if reveal is None:
             raise Unavailable("a reveal: an empty block has no model to measure")
         if self.trust.believes(action):
-            claimed = reveal.claim_correct, reveal.claim_total
-            return Measurement(measure.candidate, measure.kind, Finding.ACCEPTED, "", *claimed)
+            return claimed(action, reveal)
         specification = selection.posted.specification
         maximum_bytes = model_bytes(specification.model) + WEIGHTS_HEADER_BYTES
         model = await self.blobs.fetch(reveal.model_cid, max_bytes=maximum_bytes)
@@ -84,3 +83,9 @@ class Measuring:
         if not check.matches:
             detail = f"the rows reach {check.confidences}, {terms.threshold_millionths} millionths are needed"
             raise Rejected(RejectionReason.WATERMARK_MISSING, detail)
+
+
+def claimed(action: MeasureCandidate, reveal: Reveal) -> Measurement:
+    """Return what the winner says of itself: all that header level knows."""
+    measure = action.measure
+    return Measurement(measure.candidate, measure.kind, Finding.ACCEPTED, "", reveal.claim_correct, reveal.claim_total)

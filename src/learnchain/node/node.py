@@ -152,7 +152,8 @@ class Node:
             decisions=Decisions(),
             random_source=parts.random_source,
         )
-        self._synchroniser = Synchroniser(self.network, chain, archive, parts.clock, blobs)
+        self._synchroniser = Synchroniser(self.network, chain, archive, parts.clock)
+        self._synchroniser.execute_ahead(blobs, self.engine)
         self.roles = self._roles(directory)
         self._dispatcher = Dispatcher(self.ports, self.roles)
         self.network.on_topic(TRANSACTION_TOPIC, self._validate_transaction)

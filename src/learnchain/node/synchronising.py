@@ -10,6 +10,7 @@ from typing import Annotated
 from learnchain.node.blobs.blob_store import BlobStore
 from learnchain.node.chain import Chain
 from learnchain.node.clock import Clock
+from learnchain.node.execution.engine import ExecutionEngine
 from learnchain.node.network.network import Network
 from learnchain.node.storage.archive import MAXIMUM_BLOCK_BYTES, Archive, decode_block
 from learnchain.primitives.codec import Bound, Hash32, decode, encode
@@ -23,7 +24,7 @@ from learnchain.primitives.messages import (
     Reveal,
     block_bytes,
 )
-from learnchain.primitives.payload import MAXIMUM_PAYLOAD_BYTES
+from learnchain.primitives.payload import MAXIMUM_PAYLOAD_BYTES, PayloadVerdict, decode_payload
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ ALONE_SECONDS = 3.0
 """How long a starting node looks for peers before it takes itself for the first."""
 IMPATIENT_SECONDS = 0.5
 ADMITTED_SECONDS = 30.0
+FETCHES_AT_ONCE = 8
 STALE_SECONDS = 3.0
 """How often we compare heads even when nobody new connects: gossip that was lost shows here."""
 
@@ -77,16 +79,19 @@ class RoundSoFar:
 class Synchroniser:
     """Answer for our chain and fetch from those that are ahead."""
 
-    def __init__(
-        self, network: Network, chain: Chain, archive: Archive, clock: Clock, blobs: BlobStore | None = None
-    ) -> None:
+    def __init__(self, network: Network, chain: Chain, archive: Archive, clock: Clock) -> None:
         self._network, self._chain, self._archive, self._clock = network, chain, archive, clock
-        self._blobs = blobs
+        self._blobs: BlobStore | None = None
+        self._engine: ExecutionEngine | None = None
         self._busy = asyncio.Lock()
         network.on_request(STATUS, self._answer_status)
         network.on_request(BLOCKS, self._answer_blocks)
         network.on_request(ROUND, self._answer_round)
         network.on_peer_connected(self._greet)
+
+    def execute_ahead(self, blobs: BlobStore, engine: ExecutionEngine) -> None:
+        """Work on the payloads of a batch while its first blocks are judged."""
+        self._blobs, self._engine = blobs, engine
 
     async def run(self) -> None:
         """Compare heads with every peer again and again; a node that finds nobody for a while is the network."""
@@ -184,12 +189,30 @@ class Synchroniser:
                 await asyncio.gather(ahead, return_exceptions=True)
 
     async def _fetched_ahead(self, blocks: tuple[AnyBlock, ...], peer_id: bytes) -> None:
-        """Fetch the payloads of a batch while its first blocks are executed."""
-        if self._blobs is None:
+        """Fetch and execute the payloads of a batch while its first blocks are judged; that changes no head."""
+        if self._blobs is None or self._engine is None:
             return
-        for block in blocks:
+        blobs, at_once = self._blobs, asyncio.Semaphore(FETCHES_AT_ONCE)
+
+        async def fetched(block: AnyBlock) -> bytes:
+            async with at_once:
+                path = await blobs.fetch(block.payload_cid, max_bytes=MAXIMUM_PAYLOAD_BYTES, sources=(peer_id,))
+                return await asyncio.to_thread(path.read_bytes)
+
+        coming = [asyncio.create_task(fetched(block)) for block in blocks]
+        try:
             with suppress(Unavailable, Rejected):
-                await self._blobs.fetch(block.payload_cid, max_bytes=MAXIMUM_PAYLOAD_BYTES, sources=(peer_id,))
+                for block, data in zip(blocks, coming, strict=True):
+                    payload = decode_payload(await data)
+                    if payload.block_hash != block.payload_hash:
+                        return
+                    status = await self._engine.new_payload(payload, payload.beacon_root)
+                    if status.status is not PayloadVerdict.VALID:
+                        return
+        finally:
+            for each in coming:
+                each.cancel()
+            await asyncio.gather(*coming, return_exceptions=True)
 
     async def _feed(self, encoded: bytes) -> int:
         """Feed one block and wait until it is admitted, because the next one builds on it."""

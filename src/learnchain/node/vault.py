@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from learnchain.node.storage.files import clear_leftovers, write_whole
-from learnchain.primitives.ciphers import key_hash
+from learnchain.primitives.ciphers import KEY_BYTES, key_hash
 from learnchain.primitives.codec import Hash32
 
 
@@ -28,4 +28,4 @@ class Vault:
         if not path.is_file():
             return None
         key = path.read_bytes()
-        return key if key_hash(key) == digest else None
+        return key if len(key) == KEY_BYTES and key_hash(key) == digest else None

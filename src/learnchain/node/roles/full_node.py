@@ -41,6 +41,7 @@ RETRY_SECONDS = 0.5
 MAXIMUM_RETRY_SECONDS = 15.0
 
 
+CATCHING_UP_SECONDS = 0.1
 EMPTY_BLOCK_SECONDS = 10.0
 """How long an empty block waits for its payload before it makes room for another."""
 
@@ -169,7 +170,7 @@ class FullNode:
 
     def store_block(self, action: StoreBlock) -> None:
         """Write the block and its state durably before anything builds on them (step 8)."""
-        self._ports.archive.store_block(action.block, action.state)
+        self._ports.archive.store_block(action.block, action.state, at_once=self._ports.chain.is_current)
         self._ports.tasks.start(self._kept(action.block), "keeping what a block rests on")
         now = self._ports.clock.now_milliseconds()
         about = f"missed {action.block.missed.value}" if isinstance(action.block, EmptyBlock) else "trained"
@@ -178,6 +179,9 @@ class FullNode:
     async def move_head(self, action: MoveHead) -> None:
         """Point the execution engine at the new head, in the order of the moves (step 9)."""
         async with self._heads:
+            if not self._ports.chain.is_current and self._ports.chain.round.head == action.head:
+                # Behind the others heads come by the dozen: only the last one is worth the disk's time.
+                await asyncio.sleep(CATCHING_UP_SECONDS)
             delay = RETRY_SECONDS
             while self._ports.chain.round.head == action.head:
                 try:

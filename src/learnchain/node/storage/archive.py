@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from learnchain.node.storage.buffered import BufferedStore
 from learnchain.primitives.block_tree import BlockRecord
 from learnchain.primitives.chain_state import ChainState
 from learnchain.primitives.codec import Hash32, decode, encode
@@ -94,7 +95,7 @@ class Archive:
     """Keep what a node may not forget; reopening it continues exactly where the last atomic batch ended."""
 
     def __init__(self, store: KeyValueStore, genesis: ChainState) -> None:
-        self._store = store
+        self._store = BufferedStore(store)
         self._settled: OrderedDict[Hash32, tuple[Settlement, ...]] = OrderedDict()
         known = store.get(b"format")
         if known is None:
@@ -115,15 +116,17 @@ class Archive:
 
     # --- blocks and states ---------------------------------------------------------------------------------------
 
-    def store_block(self, block: AnyBlock, state: ChainState) -> None:
-        """Write a block and the state after it in one batch."""
-        self._store.put_many(
-            {
-                b"block/" + state.block_hash: block_bytes(block),
-                b"state/" + state.block_hash: encode(state),
-                b"height/" + state.height.to_bytes(8, "big") + state.block_hash: b"",
-            }
-        )
+    def store_block(self, block: AnyBlock, state: ChainState, at_once: bool = True) -> None:
+        """Write a block and the state after it in one batch; a node that catches up writes many together."""
+        items = {
+            b"block/" + state.block_hash: block_bytes(block),
+            b"state/" + state.block_hash: encode(state),
+            b"height/" + state.height.to_bytes(8, "big") + state.block_hash: b"",
+        }
+        if at_once:
+            self._store.put_many(items)
+        else:
+            self._store.put_later(items)
 
     def block(self, block_hash: Hash32) -> AnyBlock:
         """Return a stored block."""

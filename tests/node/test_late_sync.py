@@ -1,0 +1,104 @@
+"""Late nodes on real sockets and disks: fast at header level, small in memory, and agreeing."""
+
+import asyncio
+import random
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from learnchain.execution.pyevm.engine import PyEvmEngine
+from learnchain.node.assurance import NoTraining
+from learnchain.node.clock import SystemClock
+from learnchain.node.local_network import LocalPlan
+from learnchain.node.network.tls_transport import TlsTransport
+from learnchain.node.node import Node, Parts
+from learnchain.node.service import load_wallet
+from learnchain.node.settings import NodeSettings
+from learnchain.node.storage.lmdb_store import LmdbStore
+from learnchain.primitives.key_value import KeyValueStore
+from learnchain.primitives.messages import Block
+from learnchain.testing.instant_training import InstantTraining
+from learnchain.testing.simulated_clock import SimulatedClock, run_simulated
+from learnchain.testing.simulated_nodes import SimulatedNodes
+
+BLOCKS = 120
+BLOCKS_PER_SECOND = 50.0
+
+
+async def built(directory: Path, blocks: int) -> SimulatedNodes:
+    nodes = SimulatedNodes(directory, LocalPlan(directory, miners=1), seed=5)
+    # In the past of the real clock that the late node reads.
+    nodes.clock = SimulatedClock(start_milliseconds=1_700_000_000_000)
+    rows = test_rows(nodes)
+    nodes.make_training = lambda _index: InstantTraining(rows)
+    nodes.make_judge = lambda _index: InstantTraining(rows)
+    await nodes.start()
+    await nodes.until_height(blocks, 60.0 * blocks)
+    await nodes.close()
+    return nodes
+
+
+def test_rows(nodes: SimulatedNodes) -> int:
+    return 360
+
+
+test_rows.__test__ = False  # type: ignore[attr-defined]
+
+
+async def real_node(nodes: SimulatedNodes, settings: NodeSettings, stores: tuple[KeyValueStore, KeyValueStore]) -> Node:
+    transport = await TlsTransport.listen(random.Random(settings.name).randbytes(32), "127.0.0.1", 0)
+    parts = Parts(
+        clock=SystemClock(),
+        transport=transport,
+        store=stores[0],
+        execution=PyEvmEngine(stores[1], nodes.genesis.execution),
+        judge=NoTraining(),
+        trainer=None,
+        random_source=random.Random(settings.name),
+    )
+    node = Node(settings, nodes.genesis, load_wallet(Path(settings.wallet)), parts)
+    await node.start()
+    return node
+
+
+async def synced(nodes: SimulatedNodes, directory: Path, blocks: int) -> tuple[float, bool, int]:
+    """Return the seconds of a header-level sync over TLS on loopback to a fresh LMDB store, and what came out."""
+    place = nodes.places[0]
+    passive = {"is_miner": False, "is_publisher": False, "judge": False, "peers": ()}
+    server = await real_node(nodes, replace(place.settings, **passive), (place.store, place.execution))
+    wanted = server.ports.archive.head().block
+    data = directory / "late"
+    data.mkdir()
+    stores = (LmdbStore(data / "chain"), LmdbStore(data / "execution"))
+    settings = replace(
+        place.settings, **{**passive, "peers": (str(server.network.address()),), "data_directory": str(data)}
+    )
+    settings = replace(settings, name="late")
+    started = time.perf_counter()
+    late = await real_node(nodes, settings, stores)
+    async with asyncio.timeout(60):
+        while wanted not in late.ports.chain.round.tree:
+            await asyncio.sleep(0.02)
+    seconds = time.perf_counter() - started
+    agrees = late.ports.archive.branch(wanted, 0) == server.ports.archive.branch(wanted, 0)
+    trained = sum(
+        isinstance(late.ports.archive.block(state.block_hash), Block) for state in late.ports.archive.branch(wanted, 0)
+    )
+    for node in (late, server):
+        await node.close()
+    for store in stores:
+        store.close()
+    return seconds, agrees, trained
+
+
+@pytest.mark.network
+def test_a_late_node_syncs_fifty_blocks_a_second_at_header_level(tmp_path: Path) -> None:
+    nodes = run_simulated(built(tmp_path, BLOCKS))
+    seconds, agrees, trained = asyncio.run(synced(nodes, tmp_path, BLOCKS))
+    rate = BLOCKS / seconds
+    print(f"header level: {BLOCKS} blocks, {trained} trained, {seconds:.2f} s, {rate:.0f} blocks/s")
+    assert agrees
+    assert trained >= BLOCKS // 2
+    assert rate >= BLOCKS_PER_SECOND

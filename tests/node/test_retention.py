@@ -1,0 +1,44 @@
+"""Storage relief: old models and traces go, the best of each task stays, the chain stays whole."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from learnchain.node.local_network import LocalPlan
+from learnchain.primitives.messages import Block
+from learnchain.testing.instant_training import InstantTraining
+from learnchain.testing.simulated_clock import run_simulated
+from learnchain.testing.simulated_nodes import SimulatedNodes
+
+WINDOW = 4
+TEST_ROWS = 360
+
+
+def test_models_outside_the_window_are_deleted_but_the_best(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        nodes = SimulatedNodes(tmp_path, LocalPlan(tmp_path, miners=2, finality_depth=3), seed=2)
+        nodes.make_training = lambda _index: InstantTraining(TEST_ROWS)
+        nodes.make_judge = lambda _index: InstantTraining(TEST_ROWS)
+        nodes.change = lambda settings: replace(settings, retain_blocks=WINDOW)
+        await nodes.start()
+        sizes: list[int] = []
+        for height in (8, 11, 14):
+            await nodes.until_height(height, 300)
+            sizes.append(nodes.node(1).ports.blobs.used_bytes())
+        ports = nodes.node(1).ports
+        states = ports.archive.branch(ports.chain.round.head.block, 0)
+        blocks = [ports.archive.block(state.block_hash) for state in states]
+        trained = [each for each in blocks if isinstance(each, Block)]
+        assert len(trained) >= 12
+        best = ports.archive.best_model(trained[0].reveal.task_id)
+        assert best is not None
+        here = {each.height for each in trained if ports.blobs.path(each.reveal.model_cid) is not None}
+        head = states[-1].height
+        assert {height for height in here if height <= head - WINDOW - 1} == {best.height}
+        assert set(range(head - WINDOW + 2, head + 1)) <= here
+        assert all(ports.blobs.path(each.payload_cid) is not None for each in blocks[:-1])
+        # Only payloads, small and kept for late nodes, still add up.
+        payloads = max(path.stat().st_size for each in blocks if (path := ports.blobs.path(each.payload_cid)))
+        assert sizes[2] - sizes[1] <= 4 * 3 * payloads + 2 * InstantTraining.bytes_a_run()
+        await nodes.close()
+
+    run_simulated(scenario())
