@@ -8,6 +8,7 @@ import json
 from dataclasses import dataclass
 from typing import Annotated, Any, BinaryIO
 
+from learnchain.primitives.bounded_json import parse_json
 from learnchain.primitives.codec import Bound, Hash32
 from learnchain.primitives.model_specification import ModelSpecification
 from learnchain.primitives.puzzle import Puzzle
@@ -145,7 +146,7 @@ def frame_length(head: bytes) -> int:
 def unpack_body(body: bytes) -> dict[str, Any]:
     """Return the message of a frame's body."""
     try:
-        message = json.loads(body)
+        message = parse_json(body)
     except (ValueError, RecursionError) as error:
         raise Rejected(RejectionReason.MALFORMED, "a frame holds no JSON") from error
     if not isinstance(message, dict):

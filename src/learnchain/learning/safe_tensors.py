@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from learnchain.primitives.bounded_json import parse_json
 from learnchain.primitives.rejection import Rejected, RejectionReason
 
 Array = npt.NDArray[Any]
@@ -69,7 +70,7 @@ def read_header(path: Path, maximum_bytes: int, reason: RejectionReason) -> dict
             raise Rejected(reason, "the header's length is wrong")
         text = file.read(length)
     try:
-        header = json.loads(text, object_pairs_hook=_unique)
+        header = parse_json(text, object_pairs_hook=_unique)
         if not isinstance(header, dict):
             raise ValueError("the header is no object")
         header.pop("__metadata__", None)

@@ -13,6 +13,7 @@ import numpy as np
 from blake3 import blake3
 
 from learnchain.learning.safe_tensors import Array, raw_bytes, read_header, read_tensor, write_tensors
+from learnchain.primitives.bounded_json import parse_json
 from learnchain.primitives.codec import Hash32, decode, encode
 from learnchain.primitives.merkle import list_root
 from learnchain.primitives.rejection import Rejected, RejectionReason
@@ -88,7 +89,7 @@ def read_trace(directory: Path, root: Hash32) -> Trace:
     if path.stat().st_size > MAXIMUM_INDEX_BYTES:
         raise Rejected(RejectionReason.TOO_LARGE, f"the trace's index is larger than {MAXIMUM_INDEX_BYTES} bytes")
     try:
-        lines = json.loads(path.read_bytes())["leaves"]
+        lines = parse_json(path.read_bytes())["leaves"]
         leaves = tuple(decode(StateLeaf, bytes.fromhex(line)) for line in lines)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise Rejected(RejectionReason.MALFORMED, f"the trace's index is wrong: {error}") from error

@@ -8,6 +8,7 @@ from typing import Any
 from learnchain.execution.genesis import genesis_block_hash
 from learnchain.node.engines import engine_from
 from learnchain.node.storage.files import write_whole
+from learnchain.primitives.bounded_json import parse_json
 from learnchain.primitives.chain_state import ChainState, genesis_state
 from learnchain.primitives.codec import Hash32, decode, encode
 from learnchain.primitives.parameters import ChainParameters
@@ -74,7 +75,7 @@ def load_genesis(path: Path) -> Genesis:
     if path.stat().st_size > MAXIMUM_GENESIS_BYTES:
         raise Rejected(RejectionReason.TOO_LARGE, f"{path} is larger than {MAXIMUM_GENESIS_BYTES} bytes")
     try:
-        content = json.loads(path.read_text())
+        content = parse_json(path.read_text())
         if content["format"] != FORMAT:
             raise Rejected(RejectionReason.MALFORMED, f"{path} has format {content['format']}, this program reads 1")
         parameters = decode(ChainParameters, bytes.fromhex(content["parameters"]))

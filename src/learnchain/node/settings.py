@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from learnchain.node.storage.files import write_whole
+from learnchain.primitives.bounded_json import parse_json
 from learnchain.primitives.rejection import Rejected, RejectionReason
 
 MAXIMUM_SETTINGS_BYTES = 1 << 20
@@ -60,7 +61,7 @@ def load_settings(path: Path) -> NodeSettings:
     if path.stat().st_size > MAXIMUM_SETTINGS_BYTES:
         raise Rejected(RejectionReason.TOO_LARGE, f"{path} is larger than {MAXIMUM_SETTINGS_BYTES} bytes")
     try:
-        content: dict[str, Any] = json.loads(path.read_text())
+        content: dict[str, Any] = parse_json(path.read_text())
         for name in ("peers", "relays"):
             content[name] = tuple(content.get(name, ()))
         # Files written before there was a choice belong to networks of TLS.

@@ -10,6 +10,7 @@ from eth_account import Account
 from eth_account.hdaccount.mnemonic import Mnemonic
 from eth_utils import ValidationError
 
+from learnchain.primitives.bounded_json import parse_json
 from learnchain.primitives.codec import Address
 from learnchain.primitives.rejection import Rejected, RejectionReason
 from learnchain.primitives.signatures import address_of, sign_digest
@@ -110,7 +111,7 @@ def load_keystore(path: Path, password: str) -> Wallet:
     if size_bytes > MAXIMUM_KEYSTORE_BYTES:
         raise Rejected(RejectionReason.TOO_LARGE, f"a keystore of {size_bytes} bytes")
     try:
-        content = json.loads(path.read_bytes())
+        content = parse_json(path.read_bytes())
         _check_work(content)
         return Wallet(bytes(Account.decrypt(content, password)))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

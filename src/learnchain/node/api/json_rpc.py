@@ -17,6 +17,7 @@ from learnchain.node.api.chain_feed import Caller, ChainFeed
 from learnchain.node.api.filters import Filters
 from learnchain.node.api.web_socket import WebSockets
 from learnchain.node.execution.engine import ExecutionEngine
+from learnchain.primitives.bounded_json import parse_json
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 
 logger = logging.getLogger(__name__)
@@ -188,7 +189,7 @@ class JsonRpcServer:
     async def answer(self, body: bytes, origin: Origin) -> str | None:
         """Return the JSON text that answers a request or a batch; None when all of it were notifications."""
         try:
-            message = json.loads(body, parse_constant=_refuse_constant)
+            message = parse_json(body, parse_constant=_refuse_constant)
         except (ValueError, RecursionError):
             return _text(_failure(None, RpcError(PARSE_ERROR, "the request is not JSON")))
         if not isinstance(message, list):

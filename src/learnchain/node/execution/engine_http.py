@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import aiohttp
 
+from learnchain.primitives.bounded_json import parse_json
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 
 MAXIMUM_ANSWER_BYTES = 64 << 20
@@ -96,7 +97,7 @@ class HttpCaller:
                 body = await _bounded(response)
                 if response.status in (401, 403):
                     raise Unavailable(f"{self._url} refuses the token; node and client must share one secret")
-            answer = json.loads(body)
+            answer = parse_json(body)
         except (TimeoutError, aiohttp.ClientError, ValueError, RecursionError) as error:
             raise Unavailable(f"the execution client at {self._url}: {type(error).__name__} {error}") from error
         return _result(answer)

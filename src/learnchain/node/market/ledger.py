@@ -1,12 +1,12 @@
 """Use any EVM chain through its `eth_*` methods: our own node, our engine in this process, anvil, geth."""
 
-import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import aiohttp
 
 from learnchain.node.wallet import Wallet
+from learnchain.primitives.bounded_json import parse_json
 from learnchain.primitives.codec import Address, Hash32
 from learnchain.primitives.payload import Log
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
@@ -102,7 +102,7 @@ def http_rpc(session: aiohttp.ClientSession, url: str) -> RpcPort:
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise Unavailable(f"the chain at {url}: {error}") from error
         try:
-            answer = json.loads(raw)
+            answer = parse_json(raw)
             error = answer.get("error")
         except (ValueError, AttributeError, RecursionError) as problem:
             raise Unavailable(f"{url} does not speak JSON-RPC") from problem

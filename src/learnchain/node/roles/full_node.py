@@ -1,7 +1,6 @@
 """The full node: measures what the rules ask for, keeps blocks, follows the head, ends heights that were missed."""
 
 import asyncio
-import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -21,6 +20,7 @@ from learnchain.primitives.actions import (
     StoreBlock,
 )
 from learnchain.primitives.block_tree import lowest_ticket
+from learnchain.primitives.bounded_json import parse_json
 from learnchain.primitives.chain_state import payload_timestamp, settled_history, unselected_after
 from learnchain.primitives.content_id import Cid, cid_from_text
 from learnchain.primitives.events import DeadlineMissed, Event, Measured, ReleaseDue, RevealsClosed
@@ -258,7 +258,7 @@ class FullNode:
             return
         training = block.reveal.training
         await self._noted(block.height, (block.reveal.model_cid, training.trace_cid))
-        index = json.loads(await blobs.read(training.trace_cid, MAXIMUM_TRACE_INDEX_BYTES))
+        index = parse_json(await blobs.read(training.trace_cid, MAXIMUM_TRACE_INDEX_BYTES))
         states = tuple(cid_from_text(text) for text in index.get("states", ())[:MAXIMUM_STATES])
         await self._noted(block.height, states)
         for cid in states:
