@@ -34,7 +34,7 @@ PHASES = Phases(
 
 @contextmanager
 def network(directory: Path, miners: int = 2, phases: Phases = PHASES) -> Iterator[LocalProcesses]:
-    plan = LocalPlan(directory, miners=miners, rpc_port=0, first_block_milliseconds=9_000, phases=phases)
+    plan = LocalPlan(directory, miners=miners, rpc_port=0, first_block_milliseconds=12_000, phases=phases)
     laid_out = asyncio.run(lay_out(plan, time.time_ns() // 1_000_000))
     nodes = LocalProcesses(laid_out)
     try:
@@ -143,7 +143,13 @@ def test_nodes_killed_at_twenty_random_instants_lose_nothing(tmp_path: Path) -> 
 @pytest.mark.timeout(240)
 def test_all_killed_after_the_commitments_still_reveal_them(tmp_path: Path) -> None:
     # A last phase that outlasts the restart: who is away longer than a deadline finds the height ended.
-    slow = replace(PHASES, three_milliseconds=28_000, release_milliseconds=12_000, reveal_milliseconds=22_000)
+    slow = replace(
+        PHASES,
+        two_milliseconds=8_000,
+        three_milliseconds=28_000,
+        release_milliseconds=12_000,
+        reveal_milliseconds=22_000,
+    )
     with network(tmp_path, phases=slow) as nodes:
         nodes.until(lambda: len(nodes.call(0, "learn_round")["commitments"]) == 2, 60)
         for index in range(3):

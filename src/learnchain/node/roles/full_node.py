@@ -202,11 +202,11 @@ class FullNode:
     async def propose_empty_block(self, action: ProposeEmptyBlock) -> None:
         """End a missed height, unless somebody with a lower ticket already has (the round, rule 3)."""
         selection, parent = action.selection, action.parent
-        if not self._ports.chain.is_current:
-            logger.info(
-                "height %d is not ended by us: our head is not compared with the network's yet", selection.height
-            )
-            return
+        while not self._ports.chain.is_current:
+            # Our head is not compared with the network's yet; the deadline has passed for good, so this may wait.
+            await asyncio.sleep(RETRY_SECONDS)
+            if self._ports.chain.round.selection.parent != selection.parent:
+                return
         address, parameters = self._ports.wallet.address, self._ports.chain.parameters
         known = self._ports.chain.round
         if empty_block_ticket(selection.parent, address) >= lowest_ticket(
