@@ -16,7 +16,13 @@ SOURCE = Path(__file__).parent.parent / "src" / "learnchain"
 FILES = sorted(SOURCE.rglob("*.py"))
 FORBIDDEN_NAMES = re.compile(r"(^|_)(utils?|helpers?|managers?|base(?!_fee)|common|misc)(_|$)|^_?get_")
 NO_IMPERATIVE = re.compile(r"^(The|This|That|A|An|It|Returns|Gets|Sets|Raises|Writes|Reads|Checks|Function|Method)\b")
-PAPERS = {("dlbc", "equation", number) for number in range(1, 8)}
+PAPERS = {
+    *(("dlbc", "equation", number) for number in range(1, 8)),
+    *(("baas", "equation", number) for number in range(1, 7)),
+    ("pole", "equation", 1),
+    ("pole", "equation", 2),
+    ("pole", "algorithm", 3),
+}
 """What the papers number and is carried out so far; each engine adds its own."""
 
 

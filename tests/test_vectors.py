@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from learnchain.rules import pole
 from learnchain.testing.bad_inputs import BAD_INPUTS, BadInput
 from learnchain.testing.documents import ENGINES
 from learnchain.testing.proof_of_work_cases import PROOF_OF_WORK_BAD_INPUTS
@@ -48,7 +49,7 @@ def test_files_are_current_whatever_the_hash_seed(tmp_path: Path, seed: str) -> 
         )
 
 
-READINGS = [each for _, readings in ENGINES for each in readings]
+READINGS = [*(each for _, readings in ENGINES for each in readings), *pole.READINGS]
 
 
 @pytest.mark.parametrize("reading", READINGS, ids=lambda each: each.identifier)

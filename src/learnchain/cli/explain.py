@@ -36,6 +36,8 @@ def _explained(engine: str, number: int | None) -> dict[str, Any]:
         known = ", ".join(sorted(each.name for each in (_REPOSITORY / "src/learnchain/rules").glob("*/")))
         detail = f"there is no engine {engine!r}" + (f"; known: {known}" if known else "; try dlbc")
         raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
+    if importlib.util.find_spec(f"learnchain.rules.{engine}.equations") is None:
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{engine} follows no numbered equation; see docs/engines.md")
     importlib.import_module(f"learnchain.rules.{engine}.equations")
     found = _cited(engine)
     if number is None or number not in {each.number for each in found}:

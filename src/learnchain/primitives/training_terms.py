@@ -25,9 +25,13 @@ class Watermark:
 
 @dataclass(frozen=True, slots=True)
 class SecureMapping:
-    """Fix the first layer to these query vectors (PoLe 3.4); one row per output, signed weights offset by 2**15."""
+    """Fix the first layer to these query vectors (PoLe 3.4); one row per output, signed weights offset by 2**15.
+
+    `kernel` 0 maps whole samples; else each row is a filter of kernel x kernel over every channel (CSML).
+    """
 
     rows: Annotated[tuple[Annotated[bytes, Bound(65_536)], ...], Bound(4_096)]
+    kernel: int = 0
 
 
 @dataclass(frozen=True, slots=True)

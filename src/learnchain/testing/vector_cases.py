@@ -19,6 +19,7 @@ from learnchain.rules.dlbc.schedule import Phases
 from learnchain.testing.bad_inputs import BAD_INPUTS, BadInput, prepare
 from learnchain.testing.chain_builder import ChainBuilder, altered
 from learnchain.testing.play import Observer, Plan, observe, play_empty, play_height
+from learnchain.testing.pole_cases import pole_vectors
 from learnchain.testing.proof_of_work_cases import proof_of_work_vectors
 from learnchain.testing.sample_tasks import address, sample_specification, sample_task
 from learnchain.testing.vectors import Case, Vector, call, noun, walk
@@ -37,7 +38,7 @@ _READING_OF = {each.vector: each.identifier for each in READINGS}
 def all_vectors() -> tuple[Vector, ...]:
     """Return every vector, in the order of their paths."""
     wrong = (_bad_input(each) for each in BAD_INPUTS)
-    found = (*_equations(), *_readings(), *_messages(), *_heights(), *wrong, *proof_of_work_vectors())
+    found = (*_equations(), *_readings(), *_messages(), *_heights(), *wrong, *proof_of_work_vectors(), *pole_vectors())
     return tuple(sorted(found, key=lambda each: each.path))
 
 

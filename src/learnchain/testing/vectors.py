@@ -21,6 +21,8 @@ from learnchain.primitives.rejection import Rejected
 from learnchain.rules.contract import Rules
 from learnchain.rules.dlbc import Dlbc, equations
 from learnchain.rules.dlbc.schedule import Phases
+from learnchain.rules.pole import mapping
+from learnchain.rules.pole.equations import citing_rewards, ommer_reward
 from learnchain.rules.proof_of_work import ProofOfWork
 from learnchain.spine import advance, begin
 from learnchain.testing.json_nouns import from_json, to_json
@@ -57,6 +59,11 @@ CALLS: dict[str, Callable[..., Any]] = {
         Dlbc.judge,
         Dlbc.weigh,
         Dlbc.payouts,
+        ommer_reward,
+        citing_rewards,
+        mapping.query_vectors,
+        mapping.dense_vectors,
+        mapping.sparse_vectors,
         ProofOfWork.admit_task,
         ProofOfWork.select_task,
         ProofOfWork.training_terms,

@@ -1,0 +1,100 @@
+"""Map samples through a secure mapping layer once per block: what a network with that layer trains on (PoLe 3.4).
+
+The layer stays fixed during training, so its products are features of the data: they are computed once, not in every
+step. They are exact integers, hence the same on every machine; float samples are discretised first, as the paper's
+Step 2 does. Then each feature is centred and scaled by a power of two, both taken from the first training rows alone.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from learnchain.learning.data import DataSet
+from learnchain.learning.safe_tensors import Array
+from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.primitives.training_terms import SecureMapping
+
+REFERENCE_ROWS = 1_024
+"""Training rows from which centre and scale are taken."""
+_DISCRETE = 256.0
+_LARGEST_SAMPLE = 1 << 15
+_BATCH_ROWS = 2_048
+_OFFSET = 1 << 15
+
+
+@dataclass(frozen=True, slots=True)
+class MappedFeatures:
+    """Hold what maps any part of a task's data: the vectors, and centre and scale of each feature."""
+
+    mapping: SecureMapping
+    centre: Array
+    shift: int
+
+    def of(self, data: DataSet) -> DataSet:
+        """Return the mapped samples with their labels, in float32."""
+        parts: list[Array] = []
+        for start in range(0, len(data), _BATCH_ROWS):
+            products = _products(data.inputs[start : start + _BATCH_ROWS], self.mapping)
+            parts.append(np.ldexp(products - self.centre, -self.shift).astype(np.float32))
+        return DataSet(np.concatenate(parts), data.labels)
+
+
+def fitted(mapping: SecureMapping, training: DataSet) -> MappedFeatures:
+    """Return the map with centre and scale of the first training rows; integers decide, so all nodes agree.
+
+    The scale is one power of two for all features: their relative sizes are part of what was mapped.
+    """
+    products = _products(training.inputs[:REFERENCE_ROWS], mapping).astype(np.int64)
+    axes = (0, *range(2, products.ndim))
+    count = products.size // products.shape[1]
+    centre = products.sum(axis=axes, keepdims=True) // count
+    # The mean absolute deviation becomes a number between one half and one.
+    spread = int(np.abs(products - centre).sum()) // products.size
+    return MappedFeatures(mapping, centre.astype(np.float64), spread.bit_length())
+
+
+def weights_of_rows(mapping: SecureMapping) -> Array:
+    """Return the query vectors as a matrix of integers, one row an output."""
+    lengths = {len(row) for row in mapping.rows}
+    if len(lengths) != 1 or lengths == {0} or lengths.pop() % 2:
+        raise Rejected(RejectionReason.MODEL_SHAPE_MISMATCH, "the query vectors differ in length, or there are none")
+    return np.stack([np.frombuffer(row, dtype=">u2").astype(np.int64) - _OFFSET for row in mapping.rows])
+
+
+def _products(inputs: Array, mapping: SecureMapping) -> Array:
+    """Return the inner products of samples and vectors: integers below 2**53, exact in float64 in any order."""
+    samples, weights = _discretised(inputs), weights_of_rows(mapping).astype(np.float64)
+    if float(np.abs(weights).sum(axis=1).max()) * _LARGEST_SAMPLE >= 2.0**53:
+        raise Rejected(RejectionReason.TOO_LARGE, "the products of these query vectors are not exact")
+    if mapping.kernel:
+        return _convolved(samples, weights, mapping.kernel)
+    flat = samples.reshape(len(samples), -1)
+    if flat.shape[1] != weights.shape[1]:
+        detail = f"vectors of {weights.shape[1]} weights do not fit samples of {flat.shape[1]} numbers"
+        raise Rejected(RejectionReason.MODEL_SHAPE_MISMATCH, detail)
+    return flat @ weights.T
+
+
+def _convolved(samples: Array, weights: Array, kernel: int) -> Array:
+    """Return L products for every channel and place, with zeros around the image (CSML, 3.4)."""
+    if samples.ndim != 4 or weights.shape[1] != kernel * kernel or kernel % 2 == 0:
+        raise Rejected(RejectionReason.MODEL_SHAPE_MISMATCH, "a convolutional mapping takes images and odd filters")
+    rows, channels, height, width = samples.shape
+    margin = kernel // 2
+    padded = np.pad(samples, ((0, 0), (0, 0), (margin, margin), (margin, margin)))
+    out = np.zeros((rows, channels, len(weights), height, width))
+    for place in range(kernel * kernel):
+        down, right = divmod(place, kernel)
+        window = padded[:, :, down : down + height, right : right + width]
+        out += window[:, :, None] * weights[:, place][None, None, :, None, None]
+    return out.reshape(rows, channels * len(weights), height, width)
+
+
+def _discretised(inputs: Array) -> Array:
+    """Return samples as whole numbers: bytes as they are, real numbers in steps of 1/256 (Step 2)."""
+    if inputs.dtype == np.uint8:
+        return inputs.astype(np.float64)
+    rounded = np.rint(inputs.astype(np.float64) * _DISCRETE)
+    if not np.isfinite(rounded).all() or float(np.abs(rounded).max()) > _LARGEST_SAMPLE:
+        raise Rejected(RejectionReason.PLAINTEXT_MISMATCH, "a sample is too large, or no number, to be discretised")
+    return rounded
