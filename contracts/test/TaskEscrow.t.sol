@@ -185,6 +185,7 @@ contract Actors is Consensus {
     TaskEscrow public immutable escrow;
     Payee public immutable payee;
     bytes32[] private open;
+    bytes32[] private closed;
     uint256 public heldWei;
 
     constructor(TaskEscrow target) {
@@ -213,6 +214,38 @@ contract Actors is Consensus {
         heldWei += escrow.withdrawable(address(payee)) - before;
     }
 
+    /// Claim without a proof: another root, another branch, another recipient; nothing may move.
+    function forge(uint256 pick, uint8 code, uint32 index, bytes32 change, uint8 way) external {
+        if (open.length == 0 || change == 0) return;
+        TaskEscrow.Settlement memory settlement =
+            TaskEscrow.Settlement(open[pick % open.length], uint64(pick), address(payee), code % 3 + 1);
+        (bytes32[32] memory branch, bytes32 blockHash, uint64 timestamp) = publish(escrow, settlement, index, pick);
+        if (way % 4 == 0) branch[index % 32] ^= change;
+        if (way % 4 == 1) blockHash ^= change;
+        if (way % 4 == 2) settlement.recipient = address(this);
+        if (way % 4 == 3) timestamp += 1;
+        uint256 before = address(escrow).balance;
+        try escrow.settle(settlement, index, branch, blockHash, timestamp) {
+            revert("paid without a proof");
+        } catch {}
+        require(address(escrow).balance == before, "money moved");
+    }
+
+    /// Claim a task again that is closed already, with a true proof of it.
+    function repeat(uint256 pick, uint8 code, uint32 index) external {
+        if (closed.length == 0) return;
+        bytes32 taskId = closed[pick % closed.length];
+        TaskEscrow.Settlement memory settlement =
+            TaskEscrow.Settlement(taskId, uint64(pick), address(payee), code % 3 + 1);
+        (bytes32[32] memory branch, bytes32 blockHash, uint64 timestamp) = publish(escrow, settlement, index, pick);
+        try escrow.settle(settlement, index, branch, blockHash, timestamp) {
+            revert("paid twice");
+        } catch {}
+        try escrow.refund(taskId) {
+            revert("refunded after it was closed");
+        } catch {}
+    }
+
     function refund(uint256 pick) external {
         if (open.length == 0) return;
         bytes32 taskId = open[pick % open.length];
@@ -236,6 +269,7 @@ contract Actors is Consensus {
     function take(uint256 pick) private returns (bytes32 taskId) {
         uint256 place = pick % open.length;
         taskId = open[place];
+        closed.push(taskId);
         open[place] = open[open.length - 1];
         open.pop();
         (, uint256 reward, uint256 bond,,) = escrow.task(taskId);
