@@ -65,6 +65,12 @@ class RejectionReason(StrEnum):
     """The released key does not match the hash committed at posting."""
     PLAINTEXT_MISMATCH = "plaintext_mismatch"
     """The decrypted data do not match the root committed at posting."""
+    FUNCTIONAL_KEY_WRONG = "functional_key_wrong"
+    """The functional key does not fit the master public key, the data set or the queries of the block."""
+    CIPHERTEXT_INVALID = "ciphertext_invalid"
+    """A ciphertext is no point of the curve, or its inner product lies outside the declared range."""
+    LEAK_BUDGET_SPENT = "leak_budget_spent"
+    """The inner products released would let the data set be solved for."""
 
     # 4 training
     HYPERPARAMETER_OUT_OF_RANGE = "hyperparameter_out_of_range"
