@@ -10,7 +10,7 @@ from rich.table import Table
 from learnchain.cli.answers import JsonOption, answer, page
 from learnchain.primitives.rejection import Rejected, RejectionReason
 
-REGISTERS = ("learnchain.learning.benchmarks",)
+REGISTERS = ("learnchain.learning.benchmarks", "learnchain.node.network.benchmarks")
 """Modules with a `BENCHMARKS` table; a room that measures itself is one more name here."""
 
 Benchmark = Callable[[], dict[str, Any]]

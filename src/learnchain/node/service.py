@@ -16,7 +16,7 @@ from learnchain.node.execution.engine_http import HttpCaller, load_secret
 from learnchain.node.genesis import Genesis, load_genesis
 from learnchain.node.metrics import MetricsServer
 from learnchain.node.network.identity import IDENTITY_NAME, load_identity
-from learnchain.node.network.listening import ListenPlan, check_peers, listen
+from learnchain.node.network.listening import ListenPlan, check_peers, discover, listen
 from learnchain.node.node import Node, Parts
 from learnchain.node.settings import NodeSettings
 from learnchain.node.storage.lmdb_store import LmdbStore
@@ -71,10 +71,11 @@ class NodeService:
         )
         node = Node(settings, genesis, wallet, parts)
         node.head_moved = self._head_moved
-        server = None
+        server = discovery = None
         metrics = MetricsServer(node, settings.metrics_port, directory) if settings.metrics_port else None
         try:
             await node.start()
+            discovery = await discover(node.network, settings.local_discovery)
             server = await self._interface(node, directory)
             if metrics is not None:
                 await metrics.start()
@@ -85,6 +86,8 @@ class NodeService:
                 await metrics.close()
             if server is not None:
                 await server.close()
+            if discovery is not None:
+                await discovery.close()
             await node.close()
             await transport.close()
             for store in stores:

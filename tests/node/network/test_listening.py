@@ -8,7 +8,8 @@ import pytest
 
 from learnchain.node.network import listening
 from learnchain.node.network.identity import load_identity, peer_id_of
-from learnchain.node.network.listening import ListenPlan, check_peers, listen
+from learnchain.node.network.listening import ListenPlan, check_peers, discover, listen
+from learnchain.node.network.network import Network
 from learnchain.node.network.tls_transport import TlsTransport
 from learnchain.primitives.rejection import Rejected, RejectionReason
 
@@ -52,6 +53,17 @@ def test_peer_without_identity_is_refused_where_it_could_never_be_dialled(monkey
     with pytest.raises(Rejected) as caught:
         check_peers("iroh", ["127.0.0.1:1"])
     assert caught.value.reason is RejectionReason.ARGUMENT_INVALID
+
+
+def test_discovery_is_off_unless_wanted_and_missing_without_its_package(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    network: Network = None  # type: ignore[assignment]
+    assert asyncio.run(discover(network, wanted=False)) is None
+    assert not caplog.records
+    monkeypatch.setattr(listening.importlib.util, "find_spec", lambda name: None)
+    assert asyncio.run(discover(network, wanted=True)) is None
+    assert caplog.records
 
 
 def test_identity_is_made_once_and_for_its_owner(tmp_path: Path) -> None:

@@ -8,10 +8,15 @@ import importlib.util
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from learnchain.node.network.network import Network
 from learnchain.node.network.tls_transport import TlsTransport
 from learnchain.node.network.transport import Transport, parse_address
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+
+if TYPE_CHECKING:
+    from learnchain.node.network.local_discovery import LocalDiscovery
 
 IROH, TLS = "iroh", "tls"
 TRANSPORTS = (IROH, TLS)
@@ -46,6 +51,24 @@ async def listen(plan: ListenPlan) -> Transport:
     if plan.transport == IROH:
         _log.warning("iroh is not installed: listening with TLS, which reaches TLS nodes only")
     return await TlsTransport.listen(plan.identity, plan.host, plan.port)
+
+
+async def discover(network: Network, wanted: bool) -> "LocalDiscovery | None":
+    """Start discovery on the local network if it is wanted and possible; the log says when it is not."""
+    if not wanted:
+        return None
+    if importlib.util.find_spec("zeroconf") is None:
+        _log.warning("local discovery needs the package zeroconf, which is not installed")
+        return None
+    from learnchain.node.network.local_discovery import LocalDiscovery
+
+    discovery = LocalDiscovery(network)
+    try:
+        await discovery.start()
+    except Unavailable as unavailable:
+        _log.warning("local discovery: %s", unavailable)
+        return None
+    return discovery
 
 
 def check_peers(transport: str, peers: Iterable[str]) -> None:
