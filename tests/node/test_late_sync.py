@@ -93,6 +93,7 @@ async def synced(nodes: SimulatedNodes, directory: Path, blocks: int) -> tuple[f
     return seconds, agrees, trained
 
 
+@pytest.mark.slow
 @pytest.mark.network
 def test_a_late_node_syncs_fifty_blocks_a_second_at_header_level(tmp_path: Path) -> None:
     nodes = run_simulated(built(tmp_path, BLOCKS))

@@ -25,6 +25,7 @@ MAXIMUM_EARLY_EVENTS = 512
 MAXIMUM_REFUSED_BLOCKS = 1_024
 
 ROUND_EVENTS = (KeyReleased, Committed, Released, Revealed)
+RoundEvent = KeyReleased | Committed | Released | Revealed
 WireMessage = KeyRelease | Commitment | ReleaseAnnouncement | Reveal | AnyBlock
 
 
@@ -38,7 +39,7 @@ class Chain:
         """Whether our head was compared with the network's; before that this node ends no height."""
         self._clock = clock
         self._perform: Callable[[Action], None] = lambda _action: None
-        self._keep_message: Callable[[Event], None] = lambda _event: None
+        self._keep_message: Callable[[RoundEvent], None] = lambda _event: None
         self._round: Round | None = None
         self._stepped: set[asyncio.Future[None]] = set()
         self._early: OrderedDict[tuple[Hash32, int], Event] = OrderedDict()
@@ -58,7 +59,7 @@ class Chain:
         self._round, actions = resume(self.rules, self.parameters, final, later, head)
         self._hand_out(actions)
 
-    def remember(self, events: Iterable[Event], keep: Callable[[Event], None]) -> None:
+    def remember(self, events: Iterable[Event], keep: Callable[[RoundEvent], None]) -> None:
         """Go on inside the height that a kill interrupted, with the times of arrival; keep what comes from now on."""
         for event in events:
             try:

@@ -1,8 +1,14 @@
 """Log to a bounded set of files under the data directory; warnings go to standard error too."""
 
 import logging
+import sys
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
+
+if sys.version_info >= (3, 12):
+    from typing import override
+else:
+    from typing_extensions import override
 
 LOG_FOLDER, LOG_NAME = "logs", "node.log"
 MAXIMUM_LOG_BYTES = 8 << 20
@@ -12,7 +18,8 @@ KEPT_LOGS = 4
 class _BoundedHandler(RotatingFileHandler):
     """Go on without a log while the disk is full: a node that cannot log still serves."""
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is the library's
+    @override
+    def handleError(self, record: logging.LogRecord) -> None:
         """Drop the record."""
 
 

@@ -137,7 +137,8 @@ class Verifier:
         state, _ = begin(self.genesis.rules, self.genesis.parameters, self.genesis.state())
         for stored in archive.branch(archive.head().block, 0):
             started = self.clock.monotonic_seconds()
-            self._measurements, self._believed = [], self.level is Level.HEADERS
+            self._measurements.clear()
+            self._believed = self.level is Level.HEADERS
             block = archive.block(stored.block_hash)
             reason = ""
             try:

@@ -26,7 +26,8 @@ class BufferedStore:
     def put_many(self, items: Mapping[bytes, bytes | None]) -> None:
         """Write these items and everything kept back in one batch."""
         self._store.put_many({**self._kept_back, **items})
-        self._kept_back, self._later = {}, MemoryStore()
+        self._kept_back.clear()
+        self._later = MemoryStore()
 
     def put_later(self, items: Mapping[bytes, bytes]) -> None:
         """Keep items back until the next batch, or until too many are."""
