@@ -4,7 +4,7 @@ set -euo pipefail
 url=$1 artifact=$3 mnemonic=$4
 export ETH_RPC_URL=$url
 fail() { echo "cast: $*" >&2; exit 1; }
-key=$(cast wallet private-key "$mnemonic" 7)
+key=$(cast wallet private-key "$mnemonic" 5)
 me=$(cast wallet address --private-key "$key")
 field() { node -p "JSON.parse(require('fs').readFileSync(0))['$1']"; }
 

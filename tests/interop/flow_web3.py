@@ -15,7 +15,7 @@ eth_account.Account.enable_unaudited_hdwallet_features()
 
 def flow(url: str, artifact: dict, mnemonic: str) -> None:
     web3 = Web3(HTTPProvider(url))
-    account = eth_account.Account.from_mnemonic(mnemonic, account_path="m/44'/60'/0'/0/8")
+    account = eth_account.Account.from_mnemonic(mnemonic, account_path="m/44'/60'/0'/0/6")
     web3.middleware_onion.inject(SignAndSendRawMiddlewareBuilder.build(account), layer=0)
     web3.eth.default_account = account.address
     made = web3.eth.contract(abi=artifact["abi"], bytecode=artifact["bytecode"]).constructor().transact()
@@ -55,7 +55,7 @@ def flow(url: str, artifact: dict, mnemonic: str) -> None:
 async def subscription(url: str, http: str, mnemonic: str) -> None:
     async with AsyncWeb3(WebSocketProvider(url)) as web3:
         await web3.eth.subscribe("newHeads")
-        account = eth_account.Account.from_mnemonic(mnemonic, account_path="m/44'/60'/0'/0/8")
+        account = eth_account.Account.from_mnemonic(mnemonic, account_path="m/44'/60'/0'/0/6")
         plain = Web3(HTTPProvider(http))
         plain.middleware_onion.inject(SignAndSendRawMiddlewareBuilder.build(account), layer=0)
         plain.eth.send_transaction({"from": account.address, "to": "0x" + "99" * 20, "value": 1})
