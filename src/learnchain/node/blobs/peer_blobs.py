@@ -32,7 +32,7 @@ METHOD_TREE = "blob/tree"
 METHOD_LEAF = "blob/leaf"
 TREE_SECONDS = 10.0
 LEAF_SECONDS = 20.0
-LEAVES_UNDER_WAY = 6
+LEAVES_UNDER_WAY = 3
 """Leaves that one source is asked for at a time."""
 HEDGE_SECONDS = 0.25
 """How long one source may stay silent before the next is asked as well."""
