@@ -70,19 +70,14 @@ from learnchain.primitives.messages import (
     ReleaseAnnouncement,
     Reveal,
     Verdict,
-    empty_block_ticket,
 )
 from learnchain.primitives.parameters import ChainParameters
+from learnchain.primitives.pending_blocks import with_room
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.primitives.selection import PostedTask, Selection
 from learnchain.rules.contract import Case, Rules
 
 Stored = tuple[tuple[AnyBlock, ChainState], ...]
-MAXIMUM_PENDING_BLOCKS = 64
-"""Blocks that wait for measurements at one time; more are asked for again later."""
-MAXIMUM_PENDING_EMPTY = 32
-MAXIMUM_PENDING_EMPTY_SIBLINGS = 4
-"""Anybody may sign an empty block without ever serving its payload: they never take the place of trained blocks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -403,7 +398,9 @@ def on_block(state: Round, event: BlockReceived | DeadlineMissed) -> Step:
         raise Rejected(RejectionReason.BELOW_FINAL, f"height {block.height} is final")
     if block.parent not in state.tree:
         raise Unavailable(f"block {block.parent.hex()}")
-    state = _with_room(state, block)
+    kept = with_room(state.pending, block)
+    asked = frozenset(each for each in state.asked if each[0] in kept or each[0] not in state.pending)
+    state = replace(state, pending=kept, asked=asked)
     parent = state.tree.state(block.parent)
     selection = state.rules.select_task(parent, state.parameters)
     check_block(parent, selection, block, state.rules.payouts(selection, block, state.parameters), state.parameters)
@@ -415,36 +412,6 @@ def on_block(state: Round, event: BlockReceived | DeadlineMissed) -> Step:
         state.rules.check_commitment(selection, winner, closed, state.parameters)
         state.rules.check_reveal(selection, winner, block.reveal)
     return _admitted(replace(state, pending={**state.pending, key: block}), key, event.at_milliseconds)
-
-
-def _with_room(state: Round, block: AnyBlock) -> Round:
-    """Make room for a block among those that wait: of empty siblings the lowest lots stay, of all the highest."""
-    if isinstance(block, EmptyBlock):
-        empty = {key: each for key, each in state.pending.items() if isinstance(each, EmptyBlock)}
-        siblings = {key: each for key, each in empty.items() if each.parent == block.parent}
-        if len(siblings) >= MAXIMUM_PENDING_EMPTY_SIBLINGS:
-            return _in_place_of(state, block, siblings)
-        if len(empty) >= MAXIMUM_PENDING_EMPTY:
-            return _in_place_of(state, block, empty)
-    if len(state.pending) >= MAXIMUM_PENDING_BLOCKS:
-        raise Unavailable("room for one more block to be measured")
-    return state
-
-
-def _in_place_of(state: Round, block: EmptyBlock, rivals: dict[Hash32, EmptyBlock]) -> Round:
-    """Drop the last of the rivals when the new block comes before it."""
-
-    def place(each: EmptyBlock) -> tuple[int, bytes]:
-        return -each.height, empty_block_ticket(each.parent, each.proposer)
-
-    last = max(rivals, key=lambda key: place(rivals[key]))
-    if place(block) >= place(rivals[last]):
-        raise Unavailable("room for one more empty block to be measured")
-    return replace(
-        state,
-        asked=frozenset(each for each in state.asked if each[0] != last),
-        pending={key: each for key, each in state.pending.items() if key != last},
-    )
 
 
 def _admitted(state: Round, key: Hash32, at_milliseconds: int) -> Step:
@@ -529,9 +496,7 @@ def on_head(state: Round, event: TreeGrew | HeadOverridden) -> Step:
     if isinstance(event, HeadOverridden):
         state = replace(state, overridden=state.overridden | {tree.state(event.tip).block_hash})
     best = heaviest(tree, weigh, (here, *(tip for tip in tree.leaves() if tip != here and _may_lead(state, tip))))
-    if best == here:
-        return state, (), ()
-    return _opened(state, best)
+    return (state, (), ()) if best == here else _opened(state, best)
 
 
 def _may_lead(state: Round, tip: Hash32) -> bool:
@@ -543,8 +508,7 @@ def _may_lead(state: Round, tip: Hash32) -> bool:
 
 def _opened(state: Round, tip: Hash32) -> Step:
     branch = state.tree.branch(tip)
-    final = state.tree.root
-    depth = state.parameters.finality_depth
+    final, depth = state.tree.root, state.parameters.finality_depth
     if len(branch) > depth:
         final = branch[-depth - 1].state.block_hash
     weight = state.root_weight + state.tree.weight(tip, state.rules.weigh)

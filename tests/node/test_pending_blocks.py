@@ -8,9 +8,10 @@ from learnchain.primitives.events import BlockReceived, Measured
 from learnchain.primitives.hashing import noun_hash
 from learnchain.primitives.measurement import Finding, MeasureKind, Measurement
 from learnchain.primitives.messages import Deadline, EmptyBlock, empty_block_ticket
+from learnchain.primitives.pending_blocks import MAXIMUM_PENDING_EMPTY_SIBLINGS
 from learnchain.primitives.rejection import Unavailable
 from learnchain.rules.dlbc import Dlbc
-from learnchain.spine import MAXIMUM_PENDING_EMPTY_SIBLINGS, Round, advance, begin
+from learnchain.spine import Round, advance, begin
 from learnchain.testing.chain_builder import ChainBuilder
 from learnchain.testing.sample_tasks import PEOPLE
 
