@@ -8,7 +8,7 @@ models on the same kind of machine find the same counts.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from math import sqrt
+from math import isfinite, sqrt
 
 import numpy as np
 import torch
@@ -152,11 +152,11 @@ def fuse(models: Sequence[FusionModel], truth: FusionLabels, terms: FusionTerms,
         for rows in order.split(terms.batch_size):
             learner.advance(training[rows], wanted[rows], epoch)
         found = learner.measure(test, wanted_test, epoch)
+        if not isfinite(found[1]):
+            raise Rejected(RejectionReason.WEIGHTS_NOT_FINITE, "the features of a model make the fusion diverge")
         if best is None or found > best:
             best, kept = found, learner.matrices()
     assert best is not None
-    if not all(np.isfinite(matrix).all() for matrix in kept):
-        raise Rejected(RejectionReason.WEIGHTS_NOT_FINITE, "the features of a model make the fusion diverge")
     return FusionWeights(kept[0], kept[1], best[0])
 
 

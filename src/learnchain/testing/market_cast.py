@@ -64,8 +64,11 @@ def deal(data: DataSet, split: Split, seed: bytes) -> tuple[VerifierData, tuple[
     shared, rest = order[: sum(split.verifiers)], order[sum(split.verifiers) :]
     sample = VerifierData(*_cut(data, shared, split.verifiers))
     private: list[PrivateData] = []
-    for labels in TABLE_2_LABELS:
-        fitting = np.array(rows_of_labels(select_rows(data, rest), labels)[: sum(split.contributor)], dtype=np.int64)
+    for index, labels in enumerate(TABLE_2_LABELS):
+        places = np.array(rows_of_labels(select_rows(data, rest), labels), dtype=np.int64)
+        # Drawn anew for each: the front of `rest` lacks the labels that earlier contributors took.
+        drawn = permutation(f"market/deal/{index}", seed, len(places))
+        fitting = places[drawn][: sum(split.contributor)]
         if len(fitting) < sum(split.contributor):
             raise Rejected(RejectionReason.ARGUMENT_INVALID, f"too few rows with labels {labels}")
         private.append(PrivateData(labels, *_cut(data, rest[fitting], split.contributor)))
