@@ -26,9 +26,10 @@ from learnchain.primitives.chain_state import ChainState
 from learnchain.primitives.events import BlockReceived, Measured
 from learnchain.primitives.key_value import MemoryStore
 from learnchain.primitives.measurement import Finding, MeasureKind, Measurement
-from learnchain.primitives.messages import Block
+from learnchain.primitives.messages import Block, work_id
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.primitives.settlement import Settlement
+from learnchain.primitives.training_terms import HashPuzzle
 from learnchain.spine import Round, advance, begin
 
 MAXIMUM_TRACE_INDEX_BYTES = 1 << 26
@@ -143,7 +144,7 @@ class Verifier:
             reason = ""
             try:
                 state = await self._admitted(state, stored, archive, measuring)
-                if isinstance(block, Block) and not self._believed:
+                if isinstance(block, Block) and not self._believed and self._is_trained(block, archive):
                     await self._check_trace(block, measuring)
                 await self._check_escrow(stored, archive, measuring)
             except Rejected as error:
@@ -202,6 +203,13 @@ class Verifier:
                     raise
                 self._believed = True
         return claimed(action, reveal)
+
+    def _is_trained(self, block: Block, archive: Archive) -> bool:
+        """Return whether the engine asked for training at this height: a puzzle leaves no trace."""
+        rules, parameters = self.genesis.rules, self.genesis.parameters
+        selection = rules.select_task(archive.state(block.parent), parameters)
+        work = work_id(parameters.chain_id, block.parent, selection.task.task_id, block.proposer)
+        return not isinstance(rules.training_terms(selection, work), HashPuzzle)
 
     async def _check_trace(self, block: Block, measuring: Measuring) -> None:
         """Refuse a published trace whose index is not under the committed root."""
