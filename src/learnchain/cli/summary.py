@@ -106,8 +106,12 @@ def supply_report(client: NodeClient, genesis: Path) -> View:
         for view in client.call("learn_blocks", first, min(head["height"], first + 99)):
             holders.update(each["recipient"] for each in view["payouts"])
     for number in range(1, head["height"] + 1):
-        block = client.call("eth_getBlockByNumber", hex(number), False)
+        block = client.call("eth_getBlockByNumber", hex(number), True)
         fees += int(block["baseFeePerGas"], 16) * int(block["gasUsed"], 16)
+        holders.add(_address(block["miner"]))
+        # People may have paid whomever they liked; coins that a contract sends on are counted with the contract alone.
+        for sent in block["transactions"]:
+            holders.update(_address(each) for each in (sent["from"], sent["to"]) if each)
     held = sum(int(client.call("eth_getBalance", each, hex(head["height"])), 16) for each in sorted(holders))
     # What the head's block minted reaches the accounts with the next payload.
     on_the_way = sum(each["amount_gwei"] for each in head["payouts"]) * _WEI_PER_GWEI
