@@ -69,7 +69,9 @@ def test_a_model_is_probed_trained_evaluated_and_checked_in_its_own_process(file
 
     seconds, seen, trained, exact, shown, mark = with_trainer(action)
     assert 0 < seconds < 30
-    assert [progress.step for progress in seen if progress.step % 45 == 0] == [45 * epoch for epoch in range(1, 17)]
+    # A point is shown at every epoch's end, and in between whenever enough time has passed: sometimes at both at once.
+    ends = sorted({progress.step for progress in seen if progress.step % 45 == 0})
+    assert ends == [45 * epoch for epoch in range(1, 17)]
     assert (trained.epochs, trained.steps, len(trained.trace_root)) == (16, 720, 32)
     assert 0 < trained.training_seconds <= trained.process_seconds
     assert exact.total == 360
