@@ -25,7 +25,7 @@ demo: install
 	$(BIN)/learnchain up --blocks 5 --task digits --data-dir "$(DEMO_DIRECTORY)" --rpc-port $(RPC_PORT)
 
 test: install-dev
-	$(BIN)/pytest -q -n 2 -m "not slow"
+	$(BIN)/pytest -q -n 2 -m "not slow and not network"
 
 test-all: install-dev
 	$(BIN)/pytest -q -n 2
