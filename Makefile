@@ -3,6 +3,9 @@ PYTHON ?= python3
 RPC_PORT ?= 8545
 DEMO_DIRECTORY ?= .learnchain/demo
 BIN := .venv/bin
+# Foundry's packages name one binary package per platform; a lock file would bind us to the platforms of whoever wrote it.
+FOUNDRY := 1.7.1
+NPM_ADD := npm install --no-save --no-package-lock --no-audit --no-fund
 
 .PHONY: demo test test-all lint bench contracts test-contracts test-eels test-interop install install-dev clean
 
@@ -49,6 +52,7 @@ contracts: contracts/node_modules
 	cd contracts && npm run --silent build
 
 test-contracts: contracts/node_modules
+	cd contracts && $(NPM_ADD) @foundry-rs/forge@$(FOUNDRY)
 	cd contracts && npm run --silent check && npm test --silent
 
 # Replay our chains through Ethereum's executable specification, in an environment of its own.
@@ -62,8 +66,12 @@ test-eels: .venv/.eels
 	touch $@
 
 # Put a stock execution client and Ethereum's own tools where their tests look for them.
-tests/node/execution/stock_client/node_modules tests/interop/node_modules:
+tests/node/execution/stock_client/node_modules:
 	cd $(dir $@) && npm ci --no-audit --no-fund --ignore-scripts
+
+tests/interop/node_modules:
+	cd $(dir $@) && npm ci --no-audit --no-fund --ignore-scripts
+	cd $(dir $@) && $(NPM_ADD) --ignore-scripts @foundry-rs/anvil@$(FOUNDRY) @foundry-rs/cast@$(FOUNDRY)
 
 test-interop: .venv/.installed-dev tests/node/execution/stock_client/node_modules tests/interop/node_modules
 	$(BIN)/pytest -q tests/interop tests/node/execution/test_stock_client.py
