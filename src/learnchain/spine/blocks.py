@@ -1,0 +1,203 @@
+"""Steps 8 to 10: a block is checked and admitted, the head moves, what it pays is fixed."""
+
+from dataclasses import replace
+
+from learnchain.primitives.actions import (
+    MoveHead,
+    OpenHeight,
+    ProposeEmptyBlock,
+    RefuseBlock,
+    StoreBlock,
+)
+from learnchain.primitives.block_checks import (
+    check_block,
+    check_facts,
+    check_time,
+)
+from learnchain.primitives.block_tree import heaviest, is_eligible, safe_block
+from learnchain.primitives.chain_state import state_after
+from learnchain.primitives.codec import Hash32
+from learnchain.primitives.events import (
+    BlockReceived,
+    DeadlineMissed,
+    EscrowLocked,
+    HeadOverridden,
+    PayoutDue,
+    TaskPosted,
+    TreeGrew,
+)
+from learnchain.primitives.hashing import noun_hash
+from learnchain.primitives.measurement import Finding, Measure, MeasureKind, PayloadFacts
+from learnchain.primitives.messages import (
+    AnyBlock,
+    Block,
+    Deadline,
+    Head,
+)
+from learnchain.primitives.pending_blocks import with_room
+from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.primitives.selection import Selection
+from learnchain.rules.contract import Case
+from learnchain.spine.round import Round, Step, asked_for, candidate_of
+
+# --- 8 block -----------------------------------------------------------------------------------------------------
+
+
+def on_block(state: Round, event: BlockReceived | DeadlineMissed) -> Step:
+    """Check a block against its parent and its own evidence, have it measured, admit it; or end a missed height."""
+    if isinstance(event, DeadlineMissed):
+        return _on_missed_deadline(state, event)
+    block, key = event.block, noun_hash(event.block)
+    if key in state.tree or key in state.pending:
+        raise Rejected(RejectionReason.BLOCK_DUPLICATE, f"block {key.hex()[:16]} is known")
+    if block.height <= state.tree.state(state.tree.root).height:
+        raise Rejected(RejectionReason.BELOW_FINAL, f"height {block.height} is final")
+    if block.parent not in state.tree:
+        raise Unavailable(f"block {block.parent.hex()}")
+    kept = with_room(state.pending, block)
+    asked = frozenset(each for each in state.asked if each[0] in kept or each[0] not in state.pending)
+    state = replace(state, pending=kept, asked=asked)
+    parent = state.tree.state(block.parent)
+    selection = state.rules.select_task(parent, state.parameters)
+    check_block(parent, selection, block, state.rules.payouts(selection, block, state.parameters), state.parameters)
+    state.rules.check_header(parent, selection, block)
+    check_time(block, event.at_milliseconds, state.parameters)
+    if isinstance(block, Block):
+        winner = next(each for each in block.commitments if noun_hash(each) == block.verdict.winner)
+        closed = min(block.release.released_milliseconds, selection.schedule.commitment_milliseconds)
+        state.rules.check_commitment(selection, winner, closed, state.parameters)
+        state.rules.check_reveal(selection, winner, block.reveal)
+    return admitted(replace(state, pending={**state.pending, key: block}), key, event.at_milliseconds)
+
+
+def admitted(state: Round, key: Hash32, at_milliseconds: int) -> Step:
+    """Admit a pending block once everything it rests on is measured; drop it with the reason if it fails."""
+    block = state.pending[key]
+    parent = state.tree.state(block.parent)
+    selection = state.rules.select_task(parent, state.parameters)
+    answer = _examined(state, selection, block)
+    if isinstance(answer, Measure):
+        known = state.measurements.get((answer.candidate, answer.kind))
+        if known is not None and known.finding is Finding.UNAVAILABLE:
+            state = replace(state, asked=state.asked - {(answer.candidate, answer.kind)})
+        subject = block.reveal if isinstance(block, Block) else block
+        keys = (block.key_release.key, block.release.key) if isinstance(block, Block) else (b"", b"")
+        return asked_for(state, answer, selection, subject, keys)
+    left = {each: value for each, value in state.pending.items() if each != key}
+    state = replace(state, pending=left)
+    if isinstance(answer, str):
+        return state, (RefuseBlock(key, answer),), ()
+    reward = state.rules.payouts(selection, block, state.parameters)
+    after = state_after(parent, selection, block, reward, state.parameters)
+    state = replace(state, tree=state.tree.with_block(block, after))
+    posted = tuple(TaskPosted(key, each) for each in answer.posted)
+    locked = tuple(EscrowLocked(key, each) for each in answer.escrows)
+    return state, (), (*posted, *locked, PayoutDue(key), TreeGrew(at_milliseconds))
+
+
+def _examined(state: Round, selection: Selection, block: AnyBlock) -> Measure | str | PayloadFacts:
+    """Return what to measure next, the reason to refuse, or the facts of the payload of a good block."""
+    candidate = candidate_of(block)
+    paid = state.measurements.get((candidate, MeasureKind.PAYLOAD))
+    if paid is None or paid.finding is Finding.UNAVAILABLE:
+        return Measure(candidate, MeasureKind.PAYLOAD)
+    if paid.finding is not Finding.ACCEPTED or paid.facts is None:
+        return paid.reason or RejectionReason.PAYLOAD_INVALID.value
+    try:
+        check_facts(state.tree.state(block.parent), selection, block, paid.facts)
+    except Rejected as error:
+        return error.reason.value
+    if isinstance(block, Block):
+        winner = next(each for each in block.commitments if noun_hash(each) == candidate)
+        present = {key: value for key, value in state.measurements.items() if value.finding is not Finding.UNAVAILABLE}
+        case = Case(selection, ((candidate, winner),), {candidate: block.reveal}, present, True)
+        answer = state.rules.judge(case)
+        if isinstance(answer, Measure):
+            return answer
+        if answer is None or answer.winner != candidate:
+            reason = answer.entries[0].reason if answer is not None else ""
+            return reason or RejectionReason.VERDICT_WRONG.value
+    return paid.facts
+
+
+def _on_missed_deadline(state: Round, event: DeadlineMissed) -> Step:
+    """Offer an empty block when what the deadline asked for has not come; a height never hangs (rule 3)."""
+    schedule, window = state.selection.schedule, state.parameters.empty_window_milliseconds
+    if event.parent != state.selection.parent:
+        return state, (), ()
+    # An empty block carries no release, so its deadlines count from the latest moment at which one could come.
+    earliest = schedule.deadline(event.missed) + window
+    if event.at_milliseconds < earliest:
+        raise Rejected(
+            RejectionReason.EMPTY_BLOCK_EARLY, f"{event.missed} has {earliest - event.at_milliseconds} ms left"
+        )
+    came = {
+        Deadline.KEY: state.key_release is not None,
+        Deadline.COMMITMENT: bool(state.commitments),
+        Deadline.RELEASE: state.announcement is not None,
+        Deadline.REVEAL: bool(state.reveals),
+    }
+    if came.get(event.missed, False):
+        return state, (), ()
+    end = event.at_milliseconds - (event.at_milliseconds - earliest) % window
+    return state, (ProposeEmptyBlock(state.selection, state.parent, event.missed, end),), ()
+
+
+# --- 9 fork choice -----------------------------------------------------------------------------------------------
+
+
+def on_head(state: Round, event: TreeGrew | HeadOverridden) -> Step:
+    """Move to the heaviest eligible branch, and open the next height on it."""
+    weigh, tree, here = state.rules.weigh, state.tree, state.head.block
+    if isinstance(event, HeadOverridden):
+        state = replace(state, overridden=state.overridden | {tree.state(event.tip).block_hash})
+    best = heaviest(tree, weigh, (here, *(tip for tip in tree.leaves() if tip != here and _may_lead(state, tip))))
+    return (state, (), ()) if best == here else _opened(state, best)
+
+
+def _may_lead(state: Round, tip: Hash32) -> bool:
+    """Return whether a branch contradicts nothing that was seen in time, or the operator accepted it anyway."""
+    if not state.overridden.isdisjoint(each.state.block_hash for each in state.tree.branch(tip)):
+        return True
+    return is_eligible(state.tree, state.rules.weigh, state.head.block, tip, state.witnessed)
+
+
+def _opened(state: Round, tip: Hash32) -> Step:
+    branch = state.tree.branch(tip)
+    final, depth = state.tree.root, state.parameters.finality_depth
+    if len(branch) > depth:
+        final = branch[-depth - 1].state.block_hash
+    weight = state.root_weight + state.tree.weight(tip, state.rules.weigh)
+    tree = state.tree.pruned(final)
+    head = Head(tip, branch[-1].state.height, weight, safe_block(branch, final), final)
+    selection = state.rules.select_task(branch[-1].state, state.parameters)
+    alive = {key: block for key, block in state.pending.items() if block.parent in tree}
+    needed = {candidate_of(block) for block in alive.values()}
+    opened = Round(
+        state.rules,
+        state.parameters,
+        tree,
+        head,
+        selection,
+        root_weight=state.root_weight + state.tree.weight(final, state.rules.weigh),
+        measurements={key: value for key, value in state.measurements.items() if key[0] in needed},
+        asked=frozenset(key for key in state.asked if key[0] in needed),
+        pending=alive,
+        unfunded={key: value for key, value in state.unfunded.items() if key[0] in tree},
+        witnessed=frozenset(each for each in state.witnessed if each[0] in tree),
+        overridden=frozenset(each for each in state.overridden if each in tree),
+    )
+    return opened, (MoveHead(head, branch[-1].state), OpenHeight(selection)), ()
+
+
+# --- 10 reward ---------------------------------------------------------------------------------------------------
+
+
+def on_payout(state: Round, event: PayoutDue) -> Step:
+    """Fix what the accepted block mints and settles; the next payload must carry exactly that (rule 4)."""
+    record = state.tree.records[event.block]
+    if record.block is None:
+        return state, (), ()
+    if record.state.ledger.locked_wei < 0:
+        raise AssertionError(f"block {event.block.hex()} settles more than was escrowed")
+    return state, (StoreBlock(record.block, record.state),), ()

@@ -1,0 +1,246 @@
+"""Steps 1 to 7: a task is listed, funded, chosen, trained for, committed to, revealed and judged."""
+
+from dataclasses import replace
+
+from learnchain.primitives.actions import (
+    ProposeBlock,
+    ReleaseTestSet,
+    RevealModel,
+    SendCommitment,
+    TrainModel,
+)
+from learnchain.primitives.block_checks import (
+    NOBODY,
+    check_key_release,
+    check_message,
+    check_opening,
+    check_payload_links,
+    check_release,
+)
+from learnchain.primitives.chain_state import with_escrowed
+from learnchain.primitives.events import (
+    Committed,
+    EscrowLocked,
+    KeyReleased,
+    Measured,
+    Released,
+    ReleaseDue,
+    Revealed,
+    RevealsClosed,
+    TaskPosted,
+    Trained,
+)
+from learnchain.primitives.hashing import noun_hash
+from learnchain.primitives.measurement import Finding, Measure, Measurement
+from learnchain.primitives.messages import (
+    Deadline,
+)
+from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.rules.contract import Case
+from learnchain.spine.blocks import admitted
+from learnchain.spine.round import Round, Step, asked_for, candidate_of, require_current, reveal_deadline, with_witness
+
+# --- 1 task ------------------------------------------------------------------------------------------------------
+
+
+def on_task(state: Round, event: TaskPosted) -> Step:
+    """Admit a posted task that the engine accepts; it counts once its escrow is locked."""
+    task = event.posted.task
+    known = state.tree.state(event.block)
+    if task.task_id in {each.task.task_id for each in (*known.pool, *known.incoming)}:
+        raise Rejected(RejectionReason.TASK_DUPLICATE, f"task {task.task_id.hex()[:16]} was posted before")
+    if task.deadline_seconds * 1000 <= known.end_milliseconds:
+        raise Rejected(RejectionReason.TASK_EXPIRED, f"task {task.task_id.hex()[:16]} is over before it is listed")
+    state.rules.admit_task(task, event.posted.specification, state.parameters)
+    unfunded = {**state.unfunded, (event.block, task.task_id): event.posted}
+    return replace(state, unfunded=unfunded), (), ()
+
+
+# --- 2 escrow ----------------------------------------------------------------------------------------------------
+
+
+def on_escrow(state: Round, event: EscrowLocked) -> Step:
+    """Move an admitted task to the list once the contract holds exactly what the engine demands."""
+    key = (event.block, event.escrow.task_id)
+    posted = state.unfunded.get(key)
+    if posted is None:
+        raise Rejected(RejectionReason.TASK_UNKNOWN, f"no admitted task {event.escrow.task_id.hex()[:16]} waits")
+    unfunded = {each: value for each, value in state.unfunded.items() if each != key}
+    if event.escrow != state.rules.escrow(posted.task):
+        raise Rejected(RejectionReason.ESCROW_MISMATCH, f"{event.escrow.locked_wei} wei locked is not what is due")
+    tree = state.tree.with_state(with_escrowed(state.tree.state(event.block), posted))
+    return replace(state, tree=tree, unfunded=unfunded), (), ()
+
+
+# --- 3 selection -------------------------------------------------------------------------------------------------
+
+
+def on_selection(state: Round, event: KeyReleased) -> Step:
+    """Open training when the publisher of the selected task releases the data key in time."""
+    require_current(state, event.message.parent, event.message.height)
+    if event.message == state.key_release:
+        return state, (), ()
+    check_key_release(event.message, state.selection, state.parameters)
+    if event.at_milliseconds > state.selection.schedule.key_milliseconds:
+        raise Rejected(RejectionReason.WRONG_PHASE, "the data key came after its deadline")
+    if state.key_release is not None:
+        # The same key under another signature: training has begun and must not begin again.
+        return state, (), ()
+    opened = replace(state, key_release=event.message, witnessed=with_witness(state, Deadline.KEY))
+    return opened, (TrainModel(state.selection, event.message),), ()
+
+
+# --- 4 training --------------------------------------------------------------------------------------------------
+
+
+def on_training(state: Round, event: Trained) -> Step:
+    """Commit this node's own model if it was trained inside the task's ranges and ended in time."""
+    if state.key_release is None:
+        raise Unavailable("the data key of the selected task")
+    if event.at_milliseconds > state.selection.schedule.commitment_milliseconds:
+        raise Rejected(RejectionReason.COMMITMENT_LATE, "training ended after commitments closed")
+    state.selection.posted.specification.training.check(event.model.training.hyperparameters)
+    return state, (SendCommitment(state.selection, event.model),), ()
+
+
+# --- 5 commitment ------------------------------------------------------------------------------------------------
+
+
+def on_commitment(state: Round, event: Committed) -> Step:
+    """Count a miner's one commitment if it came in time."""
+    message = event.message
+    require_current(state, message.parent, message.height)
+    key = noun_hash(message)
+    if key in state.commitments:
+        return state, (), ()
+    check_message(message, state.selection, message.miner, state.parameters)
+    state.rules.check_commitment(state.selection, message, event.at_milliseconds, state.parameters)
+    if state.announcement is not None:
+        raise Rejected(RejectionReason.COMMITMENT_LATE, "the publisher has closed the list of commitments")
+    if any(each.miner == message.miner for each in state.commitments.values()):
+        raise Rejected(RejectionReason.COMMITMENT_DOUBLE, f"0x{message.miner.hex()} committed to another model")
+    if len(state.commitments) >= state.parameters.maximum_commitments:
+        raise Rejected(RejectionReason.COMMITMENTS_FULL, "this height holds as many commitments as it may")
+    commitments = {**state.commitments, key: message}
+    state = replace(state, commitments=commitments, witnessed=with_witness(state, Deadline.COMMITMENT))
+    return _on_release_due(state, ReleaseDue(message.parent, event.at_milliseconds))
+
+
+# --- 6 reveal ----------------------------------------------------------------------------------------------------
+
+
+def on_reveal(state: Round, event: ReleaseDue | Released | Revealed) -> Step:
+    """Open the test set, then the models: first the publisher's release, then each miner's reveal."""
+    if isinstance(event, ReleaseDue):
+        return _on_release_due(state, event)
+    if isinstance(event, Released):
+        return _on_release(state, event)
+    return _on_opening(state, event)
+
+
+def _on_release_due(state: Round, event: ReleaseDue) -> Step:
+    due = state.selection.schedule.is_release_due(len(state.commitments), event.at_milliseconds)
+    if event.parent != state.selection.parent or state.announcement is not None or not due:
+        return state, (), ()
+    listed = tuple(state.commitments[key] for key in sorted(state.commitments))
+    return state, (ReleaseTestSet(state.selection, listed),), ()
+
+
+def _on_release(state: Round, event: Released) -> Step:
+    release = event.message.release
+    require_current(state, release.parent, release.height)
+    if event.message == state.announcement:
+        return state, (), ()
+    check_release(event.message, state.selection, state.parameters)
+    if state.announcement is not None:
+        raise Rejected(RejectionReason.RELEASE_DOUBLE, "the publisher signed two releases for one height")
+    if event.at_milliseconds > state.selection.schedule.release_milliseconds + state.parameters.clock_skew_milliseconds:
+        raise Rejected(RejectionReason.WRONG_PHASE, "the release came after its deadline")
+    commitments = {noun_hash(each): each for each in event.message.commitments}
+    released = replace(
+        state,
+        announcement=event.message,
+        commitments=commitments,
+        witnessed=with_witness(state, Deadline.RELEASE),
+    )
+    return released, (RevealModel(state.selection, event.message),), ()
+
+
+def _on_opening(state: Round, event: Revealed) -> Step:
+    message = event.message
+    require_current(state, message.parent, message.height)
+    if state.announcement is None:
+        raise Unavailable("the release that the reveal belongs to")
+    found = [key for key, each in state.commitments.items() if each.miner == message.miner]
+    if not found:
+        raise Rejected(RejectionReason.COMMITMENT_NOT_RELEASED, f"0x{message.miner.hex()} is not under the release")
+    key = found[0]
+    if message == state.reveals.get(key):
+        return state, (), ()
+    check_opening(state.commitments[key], message, state.selection, state.parameters)
+    state.rules.check_reveal(state.selection, state.commitments[key], message)
+    if key in state.reveals:
+        raise Rejected(RejectionReason.REVEAL_DOUBLE, "the miner opened its commitment with two claims")
+    if state.reveals_closed or event.at_milliseconds > reveal_deadline(state):
+        raise Rejected(RejectionReason.WRONG_PHASE, "the reveal came after its deadline")
+    witnessed = with_witness(state, Deadline.REVEAL)
+    return _judged(replace(state, reveals={**state.reveals, key: message}, witnessed=witnessed))
+
+
+# --- 7 verification ----------------------------------------------------------------------------------------------
+
+
+def on_verification(state: Round, event: RevealsClosed | Measured) -> Step:
+    """Judge as far as the measurements reach; ask for the next one, and admit blocks that waited for this one."""
+    if isinstance(event, RevealsClosed):
+        if event.parent != state.selection.parent or state.announcement is None:
+            return state, (), ()
+        return _judged(replace(state, reveals_closed=True))
+    found = event.measurement
+    if found.finding is Finding.UNAVAILABLE and found.candidate not in state.reveals:
+        # A pending block waits; the node asks again. Nothing is held against anybody. An empty block makes room and
+        # comes again with whoever builds on it.
+        asked = state.asked - {(found.candidate, found.kind)}
+        left = {key: each for key, each in state.pending.items() if key != found.candidate}
+        return replace(state, asked=asked, pending=left), (), ()
+    measurements = {**state.measurements, (found.candidate, found.kind): _linked(state, found)}
+    state, actions, later = _judged(replace(state, measurements=measurements))
+    for key in sorted(state.pending):
+        if candidate_of(state.pending[key]) == found.candidate:
+            state, more, after = admitted(state, key, event.at_milliseconds)
+            actions, later = (*actions, *more), (*later, *after)
+    return state, actions, later
+
+
+def _judged(state: Round) -> Step:
+    """Put the case to the engine: a measurement to make, a verdict, or nothing yet."""
+    announcement, opened = state.announcement, state.key_release
+    if announcement is None or opened is None or state.verdict is not None:
+        return state, (), ()
+    listed = tuple(state.commitments.items())
+    case = Case(state.selection, listed, state.reveals, state.measurements, state.reveals_closed)
+    answer = state.rules.judge(case)
+    if answer is None:
+        return state, (), ()
+    if isinstance(answer, Measure):
+        keys = (opened.key, announcement.release.key)
+        return asked_for(state, answer, state.selection, state.reveals[answer.candidate], keys)
+    state = replace(state, verdict=answer)
+    if answer.winner == NOBODY:
+        return state, (), ()
+    winner = state.reveals[answer.winner]
+    return state, (ProposeBlock(state.selection, state.parent, opened, announcement, winner, answer),), ()
+
+
+def _linked(state: Round, found: Measurement) -> Measurement:
+    """Turn a payload that does not follow from its parent into a rejection, before the engine sees it."""
+    if found.facts is None or found.candidate not in state.commitments:
+        return found
+    reveal = state.reveals.get(found.candidate)
+    try:
+        if reveal is not None and reveal.payload_hash != found.facts.payload_hash:
+            raise Rejected(RejectionReason.PAYLOAD_INVALID, "another payload was measured")
+        check_payload_links(state.parent, found.facts, state.selection.schedule.payload_timestamp_seconds)
+    except Rejected as error:
+        return replace(found, finding=Finding.REJECTED, reason=error.reason.value)
+    return found

@@ -1,0 +1,115 @@
+"""One node's view of the height that is being decided, and what all steps share."""
+
+from dataclasses import dataclass, field, replace
+
+from learnchain.primitives.actions import (
+    Action,
+    MeasureCandidate,
+)
+from learnchain.primitives.block_tree import BlockTree
+from learnchain.primitives.chain_state import ChainState
+from learnchain.primitives.codec import Hash32
+from learnchain.primitives.events import (
+    Event,
+)
+from learnchain.primitives.hashing import noun_hash
+from learnchain.primitives.measurement import Measure, MeasureKind, Measurement
+from learnchain.primitives.messages import (
+    AnyBlock,
+    Block,
+    Commitment,
+    Deadline,
+    EmptyBlock,
+    Head,
+    KeyRelease,
+    ReleaseAnnouncement,
+    Reveal,
+    Verdict,
+)
+from learnchain.primitives.parameters import ChainParameters
+from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.primitives.selection import PostedTask, Selection
+from learnchain.rules.contract import Rules
+
+Stored = tuple[tuple[AnyBlock, ChainState], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """Hold one node's view: the tree of complete blocks, the head, and the height that is being decided on it.
+
+    `root_weight` is what lies below the tree's root. `witnessed` names what arrived in time on which parent,
+    `overridden` the branches the operator accepted in spite of it. `measurements` and `asked` are keyed by
+    commitment, or by an empty block's hash.
+    """
+
+    rules: Rules
+    parameters: ChainParameters
+    tree: BlockTree
+    head: Head
+    selection: Selection
+    root_weight: int = 0
+    key_release: KeyRelease | None = None
+    commitments: dict[Hash32, Commitment] = field(default_factory=dict)
+    announcement: ReleaseAnnouncement | None = None
+    reveals: dict[Hash32, Reveal] = field(default_factory=dict)
+    reveals_closed: bool = False
+    verdict: Verdict | None = None
+    measurements: dict[tuple[Hash32, MeasureKind], Measurement] = field(default_factory=dict)
+    asked: frozenset[tuple[Hash32, MeasureKind]] = frozenset()
+    pending: dict[Hash32, AnyBlock] = field(default_factory=dict)
+    unfunded: dict[tuple[Hash32, Hash32], PostedTask] = field(default_factory=dict)
+    witnessed: frozenset[tuple[Hash32, Deadline]] = frozenset()
+    overridden: frozenset[Hash32] = frozenset()
+
+    @property
+    def parent(self) -> ChainState:
+        """Return the state after the head, on which the current height is decided."""
+        return self.tree.state(self.head.block)
+
+
+Step = tuple[Round, tuple[Action, ...], tuple[Event, ...]]
+"""A handler's answer: the new round, what the node must do, and which later steps follow at once."""
+
+
+def asked_for(
+    state: Round, measure: Measure, selection: Selection, subject: Reveal | EmptyBlock, keys: tuple[bytes, bytes]
+) -> Step:
+    """Ask the node for a measurement, once."""
+    if (measure.candidate, measure.kind) in state.asked:
+        return state, (), ()
+    action = MeasureCandidate(
+        measure,
+        state.tree.state(selection.parent),
+        selection,
+        subject if isinstance(subject, Reveal) else None,
+        *keys,
+        subject.payload_hash,
+        subject.payload_cid,
+    )
+    return replace(state, asked=state.asked | {(measure.candidate, measure.kind)}), (action,), ()
+
+
+def require_current(state: Round, parent: Hash32, height: int) -> None:
+    """Keep what belongs to a rival or a later block for when the head moves there; refuse what is over."""
+    if parent == state.selection.parent:
+        return
+    if height >= state.selection.height:
+        raise Unavailable(f"a head on block {parent.hex()}")
+    raise Rejected(RejectionReason.WRONG_HEIGHT, f"height {height} is over, {state.selection.height} is decided now")
+
+
+def with_witness(state: Round, which: Deadline) -> frozenset[tuple[Hash32, Deadline]]:
+    """Note that what this deadline asks for came in time on the head."""
+    return state.witnessed | {(state.selection.parent, which)}
+
+
+def reveal_deadline(state: Round) -> int:
+    """Return the moment after which no reveal counts, given when the release came."""
+    released = state.announcement.release.released_milliseconds if state.announcement else None
+    return state.selection.schedule.deadline(Deadline.REVEAL, released)
+
+
+def candidate_of(block: AnyBlock) -> Hash32:
+    """Return the key under which a block's measurements are kept."""
+    return block.verdict.winner if isinstance(block, Block) else noun_hash(block)

@@ -1,0 +1,122 @@
+"""Which handler answers which event, and how a round begins, resumes and advances."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from learnchain.primitives.actions import (
+    Action,
+    MoveHead,
+    OpenHeight,
+    RefuseTask,
+)
+from learnchain.primitives.block_tree import BlockRecord, BlockTree
+from learnchain.primitives.chain_state import ChainState
+from learnchain.primitives.events import (
+    BlockReceived,
+    Committed,
+    DeadlineMissed,
+    EscrowLocked,
+    Event,
+    HeadOverridden,
+    KeyReleased,
+    Measured,
+    PayoutDue,
+    Released,
+    ReleaseDue,
+    Revealed,
+    RevealsClosed,
+    TaskPosted,
+    Trained,
+    TreeGrew,
+)
+from learnchain.primitives.messages import (
+    Head,
+)
+from learnchain.primitives.parameters import ChainParameters
+from learnchain.primitives.rejection import Rejected
+from learnchain.rules.contract import Rules
+from learnchain.spine.blocks import on_block, on_head, on_payout
+from learnchain.spine.height import (
+    on_commitment,
+    on_escrow,
+    on_reveal,
+    on_selection,
+    on_task,
+    on_training,
+    on_verification,
+)
+from learnchain.spine.round import (
+    Round,
+    Step,
+    Stored,
+)
+
+
+def begin(rules: Rules, parameters: ChainParameters, final: ChainState) -> tuple[Round, tuple[Action, ...]]:
+    """Open the first round on a final state: genesis, or a trusted checkpoint not older than D."""
+    tree = BlockTree(final.block_hash, {final.block_hash: BlockRecord(final, None)})
+    head = Head(final.block_hash, final.height, 0, final.block_hash, final.block_hash)
+    selection = rules.select_task(final, parameters)
+    opened = Round(rules, parameters, tree, head, selection)
+    return opened, (MoveHead(head, final), OpenHeight(selection))
+
+
+def resume(
+    rules: Rules, parameters: ChainParameters, final: ChainState, later: Stored, head: Head
+) -> tuple[Round, tuple[Action, ...]]:
+    """Open a round on what this node itself stored: blocks above the final state were checked before they were kept.
+
+    `head` is the stored head; its weight tells what lies below the final state.
+    """
+    state, actions = begin(rules, parameters, final)
+    tree = state.tree
+    for block, after in sorted(later, key=lambda each: (each[1].height, each[1].block_hash)):
+        if block.parent in tree and after.block_hash not in tree:
+            tree = tree.with_block(block, after)
+    below = head.weight - tree.weight(head.block, rules.weigh) if head.block in tree else 0
+    start = replace(state, tree=tree, root_weight=below, head=replace(state.head, weight=below))
+    state, more, _ = on_head(start, TreeGrew(final.end_milliseconds))
+    return state, more or actions
+
+
+def advance(state: Round, event: Event) -> tuple[Round, tuple[Action, ...]]:
+    """Apply one event and all steps that follow from it; raise `Rejected` or `Unavailable` and change nothing."""
+    state, actions, waiting = _HANDLERS[type(event)](state, event)
+    queue = list(waiting)
+    while queue:
+        follower = queue.pop(0)
+        try:
+            state, more, later = _HANDLERS[type(follower)](state, follower)
+        except Rejected as error:
+            # A bad task in a good block is the publisher's loss, not the block's.
+            more, later = (_refusal(follower, error),), ()
+        actions, queue = (*actions, *more), [*later, *queue]
+    return state, actions
+
+
+def _refusal(event: Event, error: Rejected) -> Action:
+    if isinstance(event, TaskPosted):
+        return RefuseTask(event.posted.task.task_id, error.reason, error.detail)
+    if isinstance(event, EscrowLocked):
+        return RefuseTask(event.escrow.task_id, error.reason, error.detail)
+    raise error
+
+
+_HANDLERS: dict[type, Callable[[Round, Any], Step]] = {
+    TaskPosted: on_task,
+    EscrowLocked: on_escrow,
+    KeyReleased: on_selection,
+    Trained: on_training,
+    Committed: on_commitment,
+    ReleaseDue: on_reveal,
+    Released: on_reveal,
+    Revealed: on_reveal,
+    RevealsClosed: on_verification,
+    Measured: on_verification,
+    BlockReceived: on_block,
+    DeadlineMissed: on_block,
+    TreeGrew: on_head,
+    HeadOverridden: on_head,
+    PayoutDue: on_payout,
+}
