@@ -150,7 +150,7 @@ def _instances() -> tuple[object, ...]:
     roots += [play_height(observer), play_empty(observer, Deadline.KEY), observer.round, observer.builder]
     record = address_book.AddressRecord(bytes(32), "10.0.0.1", 9, 1 << 40, bytes(64))
     roots += [
-        wire.Hello(1, bytes(32), "10.0.0.1", 80),
+        wire.Hello(1, bytes(32), bytes(32), "10.0.0.1", 80),
         wire.Full("topic", b"payload" * 20),
         wire.Have((bytes(32), b"x" * 32)),
         wire.Want((b"y" * 32,)),

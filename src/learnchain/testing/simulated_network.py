@@ -65,6 +65,12 @@ class SimulatedNetwork:
             if pipe.owner == peer_id:
                 pipe.snap()
 
+    def kill(self, peer_id: bytes) -> None:
+        """End a peer as a power cut does: its connections end at its own side, and the others hear nothing of it."""
+        for pipe in sorted(self._pipes, key=lambda pipe: pipe.number):
+            if pipe.owner == peer_id:
+                pipe.end_unheard()
+
     def delay_seconds(self) -> float:
         """Return the time that the next bytes are under way."""
         return self._random.uniform(self.weather.minimum_delay_seconds, self.weather.maximum_delay_seconds)
@@ -238,6 +244,11 @@ class SimulatedPipe:
         """Break the connection on both sides at once."""
         self._end()
         self._other._end()
+
+    def end_unheard(self) -> None:
+        """End this side alone; the other one will notice by the silence."""
+        self._held.clear()
+        self._end()
 
     def acknowledge(self, size: int) -> None:
         """Count bytes as read; for the other end."""

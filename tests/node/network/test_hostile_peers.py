@@ -53,7 +53,7 @@ def attack(
         attacker = simulated.transport(ATTACKER)
         connection = await attacker.connect(victim.address())
         gossip = await connection.open_stream()
-        introduction = message_bytes(MessageKind.HELLO, Hello(1, NETWORK_ID, "", 0))
+        introduction = message_bytes(MessageKind.HELLO, Hello(1, NETWORK_ID, bytes(32), "", 0))
         await gossip.write(introduction if hello is None else hello)
         heard = await connection.accept_stream()
         await asyncio.sleep(1)
@@ -80,7 +80,7 @@ def test_peer_that_comes_back_replaces_its_dead_connection() -> None:
     async def scenario(attack: Attack) -> None:
         connection = await attack.attacker.connect(attack.victim.address())
         gossip = await connection.open_stream()
-        await gossip.write(message_bytes(MessageKind.HELLO, Hello(1, NETWORK_ID, "", 0)))
+        await gossip.write(message_bytes(MessageKind.HELLO, Hello(1, NETWORK_ID, bytes(32), "", 0)))
         await asyncio.sleep(1)
         assert attack.is_connected()
         with pytest.raises(ConnectionLost):
@@ -96,7 +96,7 @@ def test_peer_that_comes_back_replaces_its_dead_connection() -> None:
         raw_message(MessageKind.FULL, b""),
         raw_message(MessageKind.HELLO, b"garbage"),
         bytes((MessageKind.HELLO,)) + b"\xff\xff\xff\xff",
-        message_bytes(MessageKind.HELLO, Hello(1, b"x" * 32, "", 0)),
+        message_bytes(MessageKind.HELLO, Hello(1, b"x" * 32, bytes(32), "", 0)),
     ],
     ids=["no hello", "garbage", "oversize", "other network"],
 )

@@ -14,7 +14,7 @@ from learnchain.node.network.requests import PeerRefused
 from learnchain.node.network.tls_transport import TlsTransport
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.testing.simulated_clock import SimulatedClock, run_simulated
-from learnchain.testing.simulated_network import SimulatedNetwork, Weather
+from learnchain.testing.simulated_network import SimulatedNetwork, SimulatedTransport, Weather
 from tests.node.network.worlds import identity
 
 NETWORK_ID = b"n" * 32
@@ -26,9 +26,11 @@ class Nodes:
     def __init__(self, count: int, limits: NetworkLimits | None = None, weather: Weather | None = None) -> None:
         self.simulated = SimulatedNetwork(7, weather)
         self.networks: list[Network] = []
+        self.transports: list[SimulatedTransport] = []
         self.received: list[list[bytes]] = []
         for number in range(count):
             transport = self.simulated.transport(identity(f"node {number}"))
+            self.transports.append(transport)
             self.networks.append(Network(transport, NETWORK_ID, SimulatedClock(), random.Random(number), limits))
             self.received.append([])
 
@@ -377,6 +379,34 @@ def test_two_nodes_that_dial_each_other_keep_one_connection() -> None:
         await one.publish("topic", b"hello")
         await asyncio.sleep(1)
         assert nodes.received[1] == [b"hello"]
+
+    simulate(scenario, 2)
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+@pytest.mark.parametrize("dialler", [0, 1])
+def test_killed_peer_that_comes_back_is_connected_at_once(killed: int, dialler: int) -> None:
+    async def scenario(nodes: Nodes) -> None:
+        other = nodes.networks[1 - killed]
+        for network in nodes.networks:
+            await network.start()
+        await nodes.networks[dialler].connect(nodes.networks[1 - dialler].address())
+        await asyncio.sleep(1)
+        gone = nodes.networks[killed]
+        # Its sockets are gone before it could say so; the other side still holds its end.
+        nodes.simulated.kill(gone.peer_id)
+        await gone.close()
+        transport = nodes.simulated.reopened(nodes.transports[killed])
+        again = Network(transport, NETWORK_ID, SimulatedClock(), random.Random(99))
+        nodes.networks[killed] = again
+        assert [peer.peer_id for peer in other.peers()] == [gone.peer_id]
+        await again.start([other.address()])
+        await asyncio.sleep(1)
+        assert [peer.peer_id for peer in again.peers()] == [other.peer_id]
+        nodes.listen()
+        await other.publish("topic", b"welcome")
+        await asyncio.sleep(1)
+        assert nodes.received[killed] == [b"welcome"]
 
     simulate(scenario, 2)
 

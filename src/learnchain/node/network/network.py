@@ -59,6 +59,7 @@ class Network:
     ) -> None:
         self._transport = transport
         self._network_id = network_id
+        self._session = random_source.randbytes(32)
         self._clock = clock
         self._limits = limits or NetworkLimits()
         self._tasks = TaskSet()
@@ -254,7 +255,7 @@ class Network:
         """Exchange introductions and register the peer; return the stream that its gossip comes on."""
         address = self._transport.address()
         outgoing = await connection.open_stream()
-        hello = Hello(VERSION, self._network_id, address.host, address.port)
+        hello = Hello(VERSION, self._network_id, self._session, address.host, address.port)
         await outgoing.write(message_bytes(MessageKind.HELLO, hello))
         try:
             async with asyncio.timeout(self._limits.hello_seconds):
@@ -266,6 +267,7 @@ class Network:
             raise Rejected(RejectionReason.WRONG_CHAIN, "the peer is on another network")
         now = self._clock.monotonic_seconds()
         peer = Peer(connection, self._book.standing(connection.peer_id, now), self._limits, now)
+        peer.session = theirs.session
         if 0 < theirs.port < 65_536:
             peer.address = PeerAddress(theirs.host or connection.remote_host, theirs.port, peer.peer_id)
         await self._register(peer, outgoing)
@@ -274,7 +276,7 @@ class Network:
     async def _register(self, peer: Peer, outgoing: Stream) -> None:
         known = self._peers.get(peer.peer_id)
         if known is not None:
-            if not self._prefers(peer.connection, known.connection):
+            if not self._prefers(peer, known):
                 raise ConnectionLost("the peer is connected already")
             self._tasks.start("closing the other connection", known.connection.close())
         self._peers[peer.peer_id] = peer
@@ -283,11 +285,18 @@ class Network:
         for callback in self._callbacks:
             self._tasks.start("comparing with a new peer", _awaited(callback, peer.peer_id))
 
-    def _prefers(self, new: Connection, old: Connection) -> bool:
-        """Decide which of two connections to one peer stays, so that both sides decide alike."""
-        if new.dialled == old.dialled:
+    def _prefers(self, new: Peer, old: Peer) -> bool:
+        """Decide which of two connections to one peer stays, so that both sides decide alike.
+
+        Only two that were dialled at once need the order of the identities. Nobody dials a peer it is connected to: who
+        comes back later, or after a restart, has lost the old connection, and we would hear nothing of it until that
+        one has been idle for long enough.
+        """
+        if new.session != old.session or new.since_seconds - old.since_seconds > DIAL_TIMEOUT_SECONDS:
             return True
-        return new.dialled == (self.peer_id < new.peer_id)
+        if new.connection.dialled == old.connection.dialled:
+            return True
+        return new.connection.dialled == (self.peer_id < new.peer_id)
 
     async def _send(self, peer: Peer, outgoing: Stream) -> None:
         while True:

@@ -198,6 +198,7 @@ class Peer:
         self.connection = connection
         self.standing = standing
         self.since_seconds = now_seconds
+        self.session = b""
         self.address: PeerAddress | None = None
         self.knows = RecentIdentifiers(_KNOWN_IDENTIFIERS)
         self.was_sent = RecentIdentifiers(_KNOWN_IDENTIFIERS)

@@ -36,10 +36,14 @@ class MessageKind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """Introduce a node: which network it is on and where it listens; opens the one gossip stream of a side."""
+    """Introduce a node: which network it is on and where it listens; opens the one gossip stream of a side.
+
+    `session` is drawn anew at every start: a peer that comes back under another one has lost all its connections.
+    """
 
     version: int
     network_id: Hash32
+    session: Hash32
     host: Annotated[str, Bound(253)]
     port: int
 
