@@ -122,6 +122,10 @@ class RejectionReason(StrEnum):
     """No commitment of the release holds a valid model."""
     TRACE_MISMATCH = "trace_mismatch"
     """The published training trace does not match its committed root."""
+    CHALLENGE_WRONG = "challenge_wrong"
+    """The challenged segments are not those that the seed draws."""
+    FRAUD_PROOF_INVALID = "fraud_proof_invalid"
+    """A proof of a fault has not the form that its finding needs, or does not prove it."""
 
     # 8 block
     BLOCK_UNKNOWN_PARENT = "block_unknown_parent"

@@ -1,0 +1,298 @@
+"""Audits of training as data: which segments are challenged, what was found, and what proves a fault (DESIGN 10).
+
+A trace of N + 1 committed states has N segments. An auditor replays k of them, drawn after the commitment; whoever
+forged f segments is found with the exact probability of `detection_probability`. Faults that need no arithmetic of
+floating point (`HARDWARE_FREE`) are proven by the bytes alone. A numeric mismatch proves nothing yet: the miner names
+every step's state (`StepAnswer`), the auditor names one step, the miner opens it (`StepOpening`), and the ordered
+reference computation of `learning.replay` settles it; a miner who does not answer in time loses.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from fractions import Fraction
+from math import comb
+from typing import Annotated
+
+from learnchain.primitives.codec import Address, Bound, Hash32, Signature, decode, encode
+from learnchain.primitives.hashing import shake256, tagged_hash
+from learnchain.primitives.merkle import check_list_branch, list_branch
+from learnchain.primitives.messages import TrainingRecord
+from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.primitives.task_specification import Cid
+
+MAXIMUM_CHALLENGED = 1_024
+"""Segments that one challenge may name."""
+MAXIMUM_STATES = 1 << 24
+"""Bound of the states of a trace, and of the steps of a segment; it bounds every branch."""
+MAXIMUM_FRAUD_PROOF_BYTES = 8_192
+"""A proof links to states by CID and carries at most four branches, so it fits into a block's evidence."""
+_DRAW_BYTES = 16
+"""Bytes of the stream for one draw: the remainder of 128 bits favours no segment by more than 2**-100."""
+
+Branch = Annotated[tuple[Hash32, ...], Bound(24)]
+
+
+@dataclass(frozen=True, slots=True)
+class StateLeaf:
+    """Name one full training state, and what the steps since the state before it were computed from.
+
+    `seed` is the random state: every later draw follows from it and the step. `order` is the digest of the row
+    numbers and `points` of the rows themselves, in the order in which they were shown. `digest` covers weights,
+    running statistics and the optimiser's memory.
+    """
+
+    step: int
+    seed: Hash32
+    order: Hash32
+    points: Hash32
+    digest: Hash32
+
+
+class AuditFinding(StrEnum):
+    """Say what replaying one segment, or settling one step, has shown."""
+
+    REPRODUCED = "reproduced"
+    """Every bit follows."""
+    FAULT_MERKLE_PATH = "fault_merkle_path"
+    """The published index or a published state does not hash to the committed root."""
+    FAULT_SEED = "fault_seed"
+    """A state names another random state than chain, parent, task and miner determine."""
+    FAULT_DATA_MEMBERSHIP = "fault_data_membership"
+    """A state names points that are not the rows under the task's data root."""
+    FAULT_HYPERPARAMETER_RANGE = "fault_hyperparameter_range"
+    """A hyper-parameter lies outside the task's range."""
+    FAULT_BATCH_ORDER = "fault_batch_order"
+    """A state names rows in another order than the seed draws."""
+    FAULT_END_POINTS = "fault_end_points"
+    """The steps are not those of the declared epochs and interval, or the last state is not the committed model."""
+    FAULT_FIRST_STATE = "fault_first_state"
+    """The first state is not derived from the seed, or not the miner's own committed state of an earlier block."""
+    FAULT_STEP_CHAIN = "fault_step_chain"
+    """The steps with which a miner answers do not begin and end in the committed states, or miscount them."""
+    NUMERIC_MISMATCH = "numeric_mismatch"
+    """The bits differ in this auditor's class: nothing is proven until one step is settled."""
+    WITHIN_BOUNDS = "within_bounds"
+    """The disputed step may be the work of an honest machine of another class: the accusation fails."""
+    FAULT_OUT_OF_BOUNDS = "fault_out_of_bounds"
+    """No honest machine reaches the state that the miner claims for the disputed step."""
+    NOT_AUDITED = "not_audited"
+    """The task is `free`: accuracy is all that is known (the round, rule 8)."""
+
+
+HARDWARE_FREE = frozenset(
+    {
+        AuditFinding.FAULT_MERKLE_PATH,
+        AuditFinding.FAULT_SEED,
+        AuditFinding.FAULT_DATA_MEMBERSHIP,
+        AuditFinding.FAULT_HYPERPARAMETER_RANGE,
+        AuditFinding.FAULT_BATCH_ORDER,
+        AuditFinding.FAULT_END_POINTS,
+        AuditFinding.FAULT_FIRST_STATE,
+        AuditFinding.FAULT_STEP_CHAIN,
+    }
+)
+"""Faults that every node finds alike from published bytes: slashed automatically (the round, rule 11)."""
+SLASHABLE = HARDWARE_FREE | {AuditFinding.FAULT_OUT_OF_BOUNDS}
+"""Findings that cost the miner its bond; `NUMERIC_MISMATCH` alone never does."""
+
+
+# --- the challenge --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentChallenge:
+    """Name the segments that are to be replayed; anybody recomputes them from the seed.
+
+    The first state's derivation and the last state's model are compared in every audit, whatever is drawn: both cost
+    a hash. So the draw is uniform over all segments, and k of N finds a forged one with probability k / N.
+    """
+
+    seed: Hash32
+    trace_root: Hash32
+    segments: int
+    indices: Annotated[tuple[int, ...], Bound(MAXIMUM_CHALLENGED)]
+
+    def check(self) -> None:
+        """Refuse indices that the seed does not draw."""
+        if draw_challenge(self.seed, self.trace_root, self.segments, len(self.indices)) != self:
+            raise Rejected(RejectionReason.CHALLENGE_WRONG, "the segments are not those that the seed draws")
+
+
+def draw_challenge(seed: Hash32, trace_root: Hash32, segments: int, wanted: int) -> SegmentChallenge:
+    """Draw `wanted` of `segments` without replacement by Floyd's method from SHAKE-256 (DESIGN 10.5).
+
+    `trace_root` is `messages.trace_root` of the run, so that two traces under one seed get challenges of their own.
+    """
+    if not 1 <= segments < MAXIMUM_STATES:
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, f"a trace of {segments} segments cannot be challenged")
+    count = min(wanted, segments)
+    if not 1 <= count <= MAXIMUM_CHALLENGED:
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{wanted} segments; 1 to {MAXIMUM_CHALLENGED} can be named")
+    stream = shake256("audit-challenge", seed + trace_root + segments.to_bytes(8, "big"), _DRAW_BYTES * count)
+    chosen: set[int] = set()
+    for place, top in enumerate(range(segments - count, segments)):
+        drawn = int.from_bytes(stream[_DRAW_BYTES * place : _DRAW_BYTES * (place + 1)], "big") % (top + 1)
+        chosen.add(top if drawn in chosen else drawn)
+    return SegmentChallenge(seed, trace_root, segments, tuple(sorted(chosen)))
+
+
+def challenged_count(segments: int, thousandths: int) -> int:
+    """Return how many segments a share of the trace is, rounded up, at least one."""
+    return min(max(1, -(-segments * thousandths // 1_000)), segments, MAXIMUM_CHALLENGED)
+
+
+def detection_probability(audited: int, segments: int, forged: int) -> Fraction:
+    """Return the exact chance that k of N segments contain one of f forged ones: 1 - C(N - f, k) / C(N, k)."""
+    if not 0 <= audited <= segments or not 0 <= forged <= segments or segments == 0:
+        detail = f"{audited} audited and {forged} forged of {segments} segments"
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
+    return 1 - Fraction(comb(segments - forged, audited), comb(segments, audited))
+
+
+# --- openings -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentOpening:
+    """Show the two committed states at the ends of one segment, with their branches under the committed root."""
+
+    index: int
+    first: StateLeaf
+    first_branch: Branch
+    following: StateLeaf
+    following_branch: Branch
+
+    def check(self, training: TrainingRecord) -> None:
+        """Refuse states that are not under the root of the run."""
+        for place, leaf, branch in (
+            (self.index, self.first, self.first_branch),
+            (self.index + 1, self.following, self.following_branch),
+        ):
+            _check_branch(training.state_root, encode(leaf), (place, training.states), branch)
+
+
+def open_segment(leaves: tuple[StateLeaf, ...], index: int) -> SegmentOpening:
+    """Return the opening of segment `index` of a trace."""
+    encoded = tuple(encode(leaf) for leaf in leaves)
+    first, following = list_branch(encoded, index), list_branch(encoded, index + 1)
+    return SegmentOpening(index, leaves[index], first, leaves[index + 1], following)
+
+
+@dataclass(frozen=True, slots=True)
+class StepAnswer:
+    """Answer an accusation: the root over the state digests of every step of the segment, both ends included.
+
+    The list itself is the blob `digests_cid`: the digests one after the other, 32 bytes each.
+    """
+
+    chain_id: int
+    commitment: Hash32
+    segment: int
+    states: int
+    root: Hash32
+    digests_cid: Cid
+    signature: Signature
+
+
+@dataclass(frozen=True, slots=True)
+class StepOpening:
+    """Open the step that the auditor named: the two states as files, with their digests under the answer's root.
+
+    `offset` counts steps from the segment's first state.
+    """
+
+    chain_id: int
+    commitment: Hash32
+    segment: int
+    offset: int
+    before: Hash32
+    before_branch: Branch
+    before_cid: Cid
+    after: Hash32
+    after_branch: Branch
+    after_cid: Cid
+    signature: Signature
+
+    def check(self, answer: StepAnswer) -> None:
+        """Refuse an opening that is not one of the answer."""
+        if (self.chain_id, self.commitment, self.segment) != (answer.chain_id, answer.commitment, answer.segment):
+            raise Rejected(RejectionReason.TRACE_MISMATCH, "the opening belongs to another segment than the answer")
+        for place, digest, branch in (
+            (self.offset, self.before, self.before_branch),
+            (self.offset + 1, self.after, self.after_branch),
+        ):
+            _check_branch(answer.root, digest, (place, answer.states), branch)
+
+
+@dataclass(frozen=True, slots=True)
+class FraudProof:
+    """Prove one fault of one committed run; everything else that judging it needs lies under the commitment.
+
+    An opening names the segment, unless the fault concerns the run as a whole (root, ranges, end points). Only
+    `FAULT_STEP_CHAIN` carries an answer, and `FAULT_OUT_OF_BOUNDS` an answer and the miner's own opening of a step.
+    """
+
+    chain_id: int
+    commitment: Hash32
+    finding: AuditFinding
+    segments: Annotated[tuple[SegmentOpening, ...], Bound(1)]
+    answers: Annotated[tuple[StepAnswer, ...], Bound(1)]
+    steps: Annotated[tuple[StepOpening, ...], Bound(1)]
+    reporter: Address
+    signature: Signature
+
+    def check_form(self, training: TrainingRecord) -> None:
+        """Refuse a proof that is not of the form its finding needs, or whose parts do not fit the run."""
+        finding = self.finding
+        if finding not in SLASHABLE:
+            raise Rejected(RejectionReason.FRAUD_PROOF_INVALID, f"{finding.value} is no fault")
+        wanted = (
+            int(finding not in _OF_THE_RUN),
+            int(finding in (AuditFinding.FAULT_STEP_CHAIN, AuditFinding.FAULT_OUT_OF_BOUNDS)),
+            int(finding is AuditFinding.FAULT_OUT_OF_BOUNDS),
+        )
+        optional = finding is AuditFinding.FAULT_MERKLE_PATH
+        found = (len(self.segments), len(self.answers), len(self.steps))
+        if found != wanted and not (optional and found == (1, 0, 0)):
+            raise Rejected(RejectionReason.FRAUD_PROOF_INVALID, f"{finding.value} with {found} openings, not {wanted}")
+        for opening in self.segments:
+            opening.check(training)
+        for answer in self.answers:
+            if (answer.commitment, answer.segment) != (self.commitment, self.segments[0].index):
+                raise Rejected(RejectionReason.FRAUD_PROOF_INVALID, "the answer belongs to another segment")
+            for step in self.steps:
+                step.check(answer)
+
+
+_OF_THE_RUN = (
+    AuditFinding.FAULT_MERKLE_PATH,
+    AuditFinding.FAULT_HYPERPARAMETER_RANGE,
+    AuditFinding.FAULT_END_POINTS,
+    AuditFinding.FAULT_FIRST_STATE,
+)
+
+
+def decode_fraud_proof(data: bytes) -> FraudProof:
+    """Return the proof; refuse bytes above the bound before they are read."""
+    if len(data) > MAXIMUM_FRAUD_PROOF_BYTES:
+        raise Rejected(RejectionReason.TOO_LARGE, f"a fraud proof of {len(data)} bytes")
+    return decode(FraudProof, data)
+
+
+def steps_root_leaves(digests: bytes) -> tuple[bytes, ...]:
+    """Return the digests of a list blob; refuse one that is no whole number of them."""
+    if len(digests) % 32 or not 64 <= len(digests) <= 32 * MAXIMUM_STATES:
+        raise Rejected(RejectionReason.MALFORMED, f"{len(digests)} bytes are no list of two or more digests")
+    return tuple(digests[place : place + 32] for place in range(0, len(digests), 32))
+
+
+def rows_digest(tag: str, before: Hash32, rows: bytes) -> Hash32:
+    """Return the running digest over what was shown to the model, one step after the other."""
+    return tagged_hash(tag, before, rows)
+
+
+def _check_branch(root: Hash32, leaf: bytes, place: tuple[int, int], branch: tuple[Hash32, ...]) -> None:
+    try:
+        check_list_branch(root, leaf, *place, branch)
+    except Rejected as error:
+        raise Rejected(RejectionReason.TRACE_MISMATCH, error.detail) from error
