@@ -15,6 +15,7 @@ from learnchain.primitives.actions import (
     StoreBlock,
     TrainModel,
 )
+from learnchain.primitives.block_tree import EMPTY_DEPTH_FACTOR
 from learnchain.primitives.events import (
     BlockReceived,
     Committed,
@@ -356,6 +357,29 @@ def test_final_blocks_are_forgotten_and_their_rivals_refused() -> None:
     with pytest.raises(Rejected) as refusal:
         node.receive(node.builder.empty_block(genesis, Deadline.KEY))
     assert refusal.value.reason is RejectionReason.BELOW_FINAL
+
+
+def test_empty_blocks_make_nothing_final() -> None:
+    node = chain_of(finality_depth=2)
+    genesis = node.parent
+    aside = Observer(node.builder, node.round)
+    play_height(aside)
+    for _ in range(8):
+        play_empty(node, Deadline.KEY)
+    assert node.round.head.finalized == genesis.block_hash
+    # Whoever was alone comes back to the branch on which the others trained.
+    for each in aside.actions:
+        if isinstance(each, StoreBlock):
+            node.receive(each.block)
+    assert node.round.head.block == aside.round.head.block
+
+
+def test_a_tree_is_bounded_although_nothing_has_weight() -> None:
+    node = chain_of(finality_depth=1)
+    for _ in range(EMPTY_DEPTH_FACTOR + 4):
+        play_empty(node, Deadline.KEY)
+    assert node.round.tree.state(node.round.head.finalized).height == 4
+    assert len(node.round.tree.records) == EMPTY_DEPTH_FACTOR + 1
 
 
 def test_safe_needs_two_accurate_models_on_top() -> None:

@@ -12,6 +12,7 @@ from learnchain.node.chain import Chain
 from learnchain.node.clock import Clock
 from learnchain.node.execution.engine import ExecutionEngine
 from learnchain.node.network.network import Network
+from learnchain.node.network.transport import DIAL_TIMEOUT_SECONDS
 from learnchain.node.storage.archive import MAXIMUM_BLOCK_BYTES, Archive, decode_block
 from learnchain.primitives.codec import Bound, Hash32, decode, encode
 from learnchain.primitives.hashing import noun_hash
@@ -33,8 +34,8 @@ STATUS, BLOCKS, ROUND = "status", "blocks", "round"
 MAXIMUM_ROUND_BYTES = 2 << 20
 BLOCKS_PER_REQUEST = 32
 PIECE_BYTES = 1 << 15
-ALONE_SECONDS = 3.0
-"""How long a starting node looks for peers before it takes itself for the first."""
+ALONE_SECONDS = DIAL_TIMEOUT_SECONDS + 1.0
+"""How long a starting node looks for peers before it takes itself for the first: longer than one dial may take."""
 IMPATIENT_SECONDS = 0.5
 ADMITTED_SECONDS = 30.0
 FETCHES_AT_ONCE = 8

@@ -17,6 +17,10 @@ CONFIRMATIONS_OF_SAFE = 2
 """High-accuracy models that must follow a block before wallets call it safe (DLBC IV-H)."""
 
 
+EMPTY_DEPTH_FACTOR = 16
+"""How many times D heights may stay open while nothing of weight happens: the bound on what a tree holds."""
+
+
 @dataclass(frozen=True, slots=True)
 class BlockRecord:
     """Join a complete, checked block with the state after it; the root of the tree has no block."""
@@ -149,6 +153,21 @@ def safe_block(branch: tuple[BlockRecord, ...], final: Hash32) -> Hash32:
             return record.state.block_hash
         followers += record.state.high_accuracy
     return final
+
+
+def final_block(tree: BlockTree, tip: Hash32, weigh: Weigh, depth: int) -> Hash32:
+    """Return the newest block of a branch that D blocks of weight follow (the round, rule 2); the root if none is.
+
+    Empty blocks weigh nothing, so they make nothing final: who was alone for a while, and ended height after height
+    because nobody else was there, must be able to come back to the branch on which the others went on training.
+    """
+    weight = 0
+    for heights, record in enumerate(reversed(tree.branch(tip))):
+        if weight >= depth or heights >= EMPTY_DEPTH_FACTOR * depth:
+            return record.state.block_hash
+        if record.block is not None:
+            weight += weigh(record.block, tree.siblings(record.block))
+    return tree.root
 
 
 def lowest_ticket(tree: BlockTree, parent: Hash32, witnessed: Witnessed) -> bytes:

@@ -14,7 +14,7 @@ from learnchain.primitives.block_checks import (
     check_facts,
     check_time,
 )
-from learnchain.primitives.block_tree import heaviest, is_eligible, safe_block
+from learnchain.primitives.block_tree import final_block, heaviest, is_eligible, safe_block
 from learnchain.primitives.chain_state import state_after
 from learnchain.primitives.codec import Hash32
 from learnchain.primitives.events import (
@@ -164,9 +164,7 @@ def _may_lead(state: Round, tip: Hash32) -> bool:
 
 def _opened(state: Round, tip: Hash32) -> Step:
     branch = state.tree.branch(tip)
-    final, depth = state.tree.root, state.parameters.finality_depth
-    if len(branch) > depth:
-        final = branch[-depth - 1].state.block_hash
+    final = final_block(state.tree, tip, state.rules.weigh, state.parameters.finality_depth)
     weight = state.root_weight + state.tree.weight(tip, state.rules.weigh)
     tree = state.tree.pruned(final)
     head = Head(tip, branch[-1].state.height, weight, safe_block(branch, final), final)
