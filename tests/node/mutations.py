@@ -7,13 +7,17 @@ import random
 from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
-from unittest.mock import MagicMock
 
 import numpy as np
 
+from learnchain.execution.pyevm.engine import PyEvmEngine
+from learnchain.execution.pyevm.transactions import decode_transaction
 from learnchain.learning.safe_tensors import read_header, write_tensors
+from learnchain.market.package import Manifest, read_package, write_package
+from learnchain.market.terms import decode_description, encode_description
 from learnchain.node.api.json_rpc import JsonRpcServer, JsonRpcSettings, Origin
 from learnchain.node.blobs.tree import read_tree
+from learnchain.node.execution.signals import EngineSignals
 from learnchain.node.network import address_book, wire
 from learnchain.node.network.frames import (
     HEADER_BYTES,
@@ -25,17 +29,24 @@ from learnchain.node.network.frames import (
 )
 from learnchain.node.network.transport import ConnectionLost, StreamEnded, parse_address
 from learnchain.node.network.wire import MessageKind, raw_message, read_message
+from learnchain.node.roles.full_node import published_states
 from learnchain.node.storage.archive import decode_block
-from learnchain.node.synchronising import BlockRange, Blocks, Status
+from learnchain.node.synchronising import BlockRange, Blocks, RoundSoFar, Status
 from learnchain.primitives import messages
 from learnchain.primitives.codec import decode, encode
 from learnchain.primitives.content_id import Codec, cid_from_text, cid_of_block, cid_text, parse_cid
+from learnchain.primitives.key_value import MemoryStore
 from learnchain.primitives.messages import Deadline, block_bytes
+from learnchain.primitives.payload import PayloadVerdict, decode_payload, encode_payload
 from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.primitives.task_specification import decode_specification, encode_specification
 from learnchain.primitives.unixfs import Link, decode_node, encode_node
 from learnchain.rules.dlbc import Dlbc
 from learnchain.testing.chain_builder import ChainBuilder
 from learnchain.testing.play import Plan, observe, open_height, play_empty, play_height
+from learnchain.testing.sample_tasks import sample_specification
+from tests.execution import chain as execution_chain
+from tests.market.samples import DESCRIPTION, MODEL
 
 WIRE_NOUNS = (
     wire.Hello,
@@ -49,6 +60,7 @@ WIRE_NOUNS = (
     Status,
     BlockRange,
     Blocks,
+    RoundSoFar,
 )
 MESSAGE_NOUNS = tuple(
     noun
@@ -106,7 +118,57 @@ def decoders(folder: Path) -> dict[str, Decoder]:
     found["address"] = Decoder((b"ab" * 32 + b"@[::1]:5", b"host:80"), lambda d: parse_address(d.decode("latin-1")))
     found["safetensors"] = _safetensors(folder)
     found["json-rpc"] = Decoder(_rpc_seeds(), _json_rpc())
-    return found
+    return found | _executed_decoders() | _market_decoders(folder)
+
+
+def _executed_decoders() -> dict[str, Decoder]:
+    """Return what reads payloads, transactions and what publishers and winners describe in bytes of their own."""
+    engine = PyEvmEngine(MemoryStore(), execution_chain.genesis())
+    chain = execution_chain.Chain(engine)
+    transactions = (
+        execution_chain.signed(execution_chain.KEYS[0], 0),
+        execution_chain.signed(execution_chain.KEYS[0], 1, data=bytes(range(90)), gas=90_000),
+        execution_chain.signed(
+            execution_chain.KEYS[1],
+            0,
+            type=None,
+            gasPrice=2 * 10**9,
+            maxFeePerGas=None,
+            maxPriorityFeePerGas=None,
+        ),
+    )
+    full = chain.build(transactions, withdrawals=(execution_chain.reward(b"\x05" * 20, 7),))
+    payloads = (encode_payload(full), encode_payload(chain.build()))
+
+    def execute(data: bytes) -> None:
+        payload = decode_payload(data)
+        if engine.new_payload(payload, payload.beacon_root).status is PayloadVerdict.INVALID:
+            raise Rejected(RejectionReason.PAYLOAD_INVALID)
+
+    specification = encode_specification(sample_specification("spoiled"))
+    states = json.dumps({"leaves": [], "states": [cid_text(cid_of_block(bytes([n]))) for n in range(4)]}).encode()
+    return {
+        "payload": Decoder(payloads, execute),
+        "transaction": Decoder(transactions, lambda data: decode_transaction(data, execution_chain.CHAIN_ID)),
+        "specification": Decoder((specification,), decode_specification),
+        "states of a trace": Decoder((states, json.dumps({"leaves": []}).encode()), published_states),
+    }
+
+
+def _market_decoders(folder: Path) -> dict[str, Decoder]:
+    """Return what reads the announcements and packages of the market."""
+    weights, package, out = folder / "model", folder / "package", folder / "out"
+    weights.write_bytes(bytes(64))
+    write_package(Manifest(MODEL, (0, 2)), weights, package)
+
+    def read(data: bytes) -> None:
+        package.write_bytes(data)
+        read_package(package, DESCRIPTION, out)
+
+    return {
+        "description": Decoder((encode_description(DESCRIPTION),), decode_description),
+        "package": Decoder((package.read_bytes(),), read),
+    }
 
 
 def mutated(seeds: tuple[bytes, ...], hand: random.Random) -> bytes:
@@ -160,6 +222,12 @@ def _instances() -> tuple[object, ...]:
         Status(bytes(32), 5, 10**30),
         BlockRange(bytes(32), 7),
         Blocks((b"block", b"other")),
+        RoundSoFar(
+            (opened.builder.key_release(opened.parent),),
+            tuple(each.commitment for each in found),
+            (announced,),
+            tuple(revealed),
+        ),
     ]
     return tuple(_walk(roots, set()))
 
@@ -243,7 +311,10 @@ class _Refusing:
     async def rpc(self, method: str, params: list[Any]) -> Any:
         raise Rejected(RejectionReason.METHOD_UNKNOWN, method)
 
-    signals = MagicMock()
+    @property
+    def signals(self) -> EngineSignals:
+        # New ones for every server: a process has one server, this test has a hundred thousand.
+        return EngineSignals()
 
 
 def _json_rpc() -> Callable[[bytes], None]:

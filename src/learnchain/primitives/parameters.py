@@ -1,6 +1,7 @@
 """The parameters of one network: every node reads them from the same genesis, all are integers."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated
 
 from learnchain.primitives.codec import Address, Bound, Hash32
@@ -69,13 +70,18 @@ class ChainParameters:
 
     def standing_tasks(self) -> tuple[tuple[Task, TaskSpecification], ...]:
         """Return the tasks that keep the chain alive when nobody commissions anything; they mint nothing."""
-        return tuple((self._standing_task(index, each), each) for index, each in enumerate(self.standing))
-
-    def _standing_task(self, index: int, specification: TaskSpecification) -> Task:
-        digest = specification_hash(specification)
-        task_id: Hash32 = tagged_hash("standing", self.chain_id.to_bytes(32, "big"), bytes([index]), digest)
-        return Task(task_id, self.steward, digest, 0, 0, 0, 0, True)
+        return tuple(
+            (_standing_task(self.chain_id, self.steward, index, each), each) for index, each in enumerate(self.standing)
+        )
 
     def genesis_hash(self, execution_genesis_hash: Hash32, engine: bytes) -> Hash32:
         """Return the hash that block 1 names as parent: parameters, engine and execution genesis are all bound."""
         return tagged_hash("genesis", noun_hash(self), engine, execution_genesis_hash)
+
+
+@lru_cache(maxsize=256)
+def _standing_task(chain_id: int, steward: Address, index: int, specification: TaskSpecification) -> Task:
+    """Return a standing task; it is asked for several times a block and never changes."""
+    digest = specification_hash(specification)
+    task_id: Hash32 = tagged_hash("standing", chain_id.to_bytes(32, "big"), bytes([index]), digest)
+    return Task(task_id, steward, digest, 0, 0, 0, 0, True)

@@ -27,7 +27,7 @@ from learnchain.primitives.events import DeadlineMissed, Event, Measured, Releas
 from learnchain.primitives.measurement import Finding, Measurement
 from learnchain.primitives.messages import AnyBlock, Block, Deadline, EmptyBlock, empty_block_ticket
 from learnchain.primitives.payload import MAXIMUM_PAYLOAD_BYTES, encode_payload
-from learnchain.primitives.rejection import Unavailable
+from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.primitives.selection import Selection
 from learnchain.primitives.signatures import UNSIGNED, sign
 from learnchain.primitives.task_specification import DataPart
@@ -258,8 +258,7 @@ class FullNode:
             return
         training = block.reveal.training
         await self._noted(block.height, (block.reveal.model_cid, training.trace_cid))
-        index = parse_json(await blobs.read(training.trace_cid, MAXIMUM_TRACE_INDEX_BYTES))
-        states = tuple(cid_from_text(text) for text in index.get("states", ())[:MAXIMUM_STATES])
+        states = published_states(await blobs.read(training.trace_cid, MAXIMUM_TRACE_INDEX_BYTES))
         await self._noted(block.height, states)
         for cid in states:
             await blobs.fetch(cid, max_bytes=MAXIMUM_STATE_BYTES)
@@ -284,6 +283,18 @@ class FullNode:
                 logger.info("data are not here yet: %s", error)
             await asyncio.sleep(delay)
             delay = min(2 * delay, MAXIMUM_RETRY_SECONDS)
+
+
+def published_states(index: bytes) -> tuple[Cid, ...]:
+    """Return the checkpoints that a winner's index names; the index is a stranger's, so anything may stand in it."""
+    try:
+        found = parse_json(index)
+    except (ValueError, RecursionError) as error:
+        raise Rejected(RejectionReason.MALFORMED, "the index of a trace is no JSON") from error
+    texts = found.get("states", []) if isinstance(found, dict) else None
+    if not isinstance(texts, list) or len(texts) > MAXIMUM_STATES or not all(isinstance(each, str) for each in texts):
+        raise Rejected(RejectionReason.MALFORMED, "the index of a trace names no list of states")
+    return tuple(cid_from_text(text) for text in texts)
 
 
 def _missed(parent: bytes, missed: Deadline) -> Callable[[int], Event]:
