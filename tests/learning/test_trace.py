@@ -3,8 +3,18 @@ import json
 import numpy as np
 import pytest
 
+from learnchain.learning.data import DataSet
 from learnchain.learning.safe_tensors import write_tensors
-from learnchain.learning.trace import INDEX_NAME, TraceWriter, read_state, read_trace, state_leaf, state_path
+from learnchain.learning.trace import (
+    INDEX_NAME,
+    ShownRows,
+    TraceWriter,
+    read_state,
+    read_trace,
+    state_digest,
+    state_path,
+)
+from learnchain.primitives.audit import StateLeaf
 from learnchain.primitives.codec import encode
 from learnchain.primitives.merkle import check_list_branch, list_branch
 from learnchain.primitives.rejection import Rejected, RejectionReason
@@ -16,10 +26,16 @@ SHAPES = {"w": (4,), "m/w": (4,)}
 @pytest.fixture
 def written(tmp_path):
     writer = TraceWriter(tmp_path)
-    writer.add(0, STATE)
-    writer.add(5, {**STATE, "w": STATE["w"] + 1})
-    writer.add(5, STATE)
+    assert writer.last_step == -1
+    writer.add(leaf(0, STATE), STATE)
+    later = {**STATE, "w": STATE["w"] + 1}
+    writer.add(leaf(5, later), later)
+    assert writer.last_step == 5
     return tmp_path, writer.finish()
+
+
+def leaf(step, state):
+    return StateLeaf(step, b"\1" * 32, b"\2" * 32, b"\3" * 32, state_digest(state))
 
 
 def refusal(action, *arguments):
@@ -28,16 +44,34 @@ def refusal(action, *arguments):
     return caught.value.reason
 
 
-def test_a_leaf_binds_step_names_order_shapes_and_bits():
-    leaves = {
-        state_leaf(0, STATE),
-        state_leaf(1, STATE),
-        state_leaf(0, dict(reversed(STATE.items()))),
-        state_leaf(0, {"v": STATE["w"], "m/w": STATE["m/w"]}),
-        state_leaf(0, {**STATE, "w": STATE["w"].reshape(2, 2)}),
-        state_leaf(0, {**STATE, "m/w": -STATE["m/w"]}),
+def test_a_digest_binds_names_order_shapes_and_bits():
+    digests = {
+        state_digest(STATE),
+        state_digest(dict(reversed(STATE.items()))),
+        state_digest({"v": STATE["w"], "m/w": STATE["m/w"]}),
+        state_digest({**STATE, "w": STATE["w"].reshape(2, 2)}),
+        state_digest({**STATE, "m/w": -STATE["m/w"]}),
     }
-    assert len(leaves) == 6
+    assert len(digests) == 5
+
+
+def test_the_rows_shown_are_bound_in_their_order_with_what_they_hold():
+    data = DataSet(np.arange(8, dtype=np.uint8).reshape(4, 2), np.arange(4, dtype=np.uint8))
+    other = DataSet(data.inputs + np.uint8(1), data.labels)
+    relabelled = DataSet(data.inputs, data.labels[::-1].copy())
+
+    def shown(rows, source=data, cut=0):
+        digests = ShownRows(source)
+        for place in (rows[:cut], rows[cut:]) if cut else (rows,):
+            digests.add(np.array(place))
+        return digests.close()
+
+    assert shown([0, 1, 2]) == shown([0, 1, 2])
+    assert shown([0, 1, 2])[0] == shown([0, 1, 2], other)[0] != shown([0, 2, 1])[0]
+    assert len({shown(rows, source)[1] for rows in ([0, 1], [1, 0]) for source in (data, other, relabelled)}) == 6
+    continued = ShownRows(data)
+    continued.add(np.array([0]))
+    assert continued.close() != continued.close()
 
 
 def test_the_index_gives_back_the_trace_under_its_root_only(written):
@@ -62,11 +96,11 @@ def test_a_state_is_proven_by_a_branch(written):
 
 def test_states_are_read_only_if_they_hash_to_their_leaf(written):
     directory, trace = written
-    state = read_state(state_path(directory, 0), trace.leaves[0], SHAPES)
+    state = read_state(state_path(directory, 0), trace.leaves[0].digest, SHAPES)
     assert np.array_equal(state["w"], STATE["w"])
     path = state_path(directory, 1)
-    assert refusal(read_state, path, trace.leaves[0], SHAPES) is RejectionReason.TRACE_MISMATCH
-    assert refusal(read_state, path, trace.leaves[1], {"w": (4,)}) is RejectionReason.TRACE_MISMATCH
+    assert refusal(read_state, path, trace.leaves[0].digest, SHAPES) is RejectionReason.TRACE_MISMATCH
+    assert refusal(read_state, path, trace.leaves[1].digest, {"w": (4,)}) is RejectionReason.TRACE_MISMATCH
     write_tensors(path, {"w": STATE["w"]})
-    assert refusal(read_state, path, trace.leaves[1], SHAPES) is RejectionReason.TRACE_MISMATCH
+    assert refusal(read_state, path, trace.leaves[1].digest, SHAPES) is RejectionReason.TRACE_MISMATCH
     assert "root" in json.loads((directory / INDEX_NAME).read_text())

@@ -10,8 +10,8 @@ import torch
 from learnchain.learning.data import DataSet, save_data
 from learnchain.learning.jobs import Progress
 from learnchain.learning.model import build_model, set_weights
-from learnchain.learning.trace import Trace, read_trace
-from learnchain.learning.train import TrainingRun, Watcher, probe, replay_segment, train
+from learnchain.learning.trace import read_trace
+from learnchain.learning.train import TrainingRun, Watcher, epoch_rows, probe, segment_rows, train
 from learnchain.learning.worker import float_accuracy
 from learnchain.primitives.model_presets import keyword_cnn, mlp
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
@@ -81,24 +81,12 @@ def test_the_trace_begins_at_the_initialisation_and_ends_in_the_model(tmp_path, 
     assert len(list(tmp_path.glob("state-*.safetensors"))) == 6
 
 
-@pytest.mark.parametrize("optimiser", list(Optimiser))
-def test_every_segment_replays_to_the_bit(tmp_path, digit_sets, optimiser):
-    plan = plan_of(optimiser=optimiser, terms=MARK)
-    result = train(plan, digit_sets[0], WATCHER, tmp_path)
-    for index in range(len(result.trace.leaves) - 1):
-        replay_segment(plan, digit_sets[0], result.trace, index, tmp_path)
-
-
-def test_replay_refuses_another_miners_trace_and_edited_states(tmp_path, digit_sets):
-    result = train(plan_of(b"thief"), digit_sets[0], WATCHER, tmp_path)
-    reason = refusal(replay_segment, plan_of(b"owner"), digit_sets[0], result.trace, 0, tmp_path)
-    assert reason is RejectionReason.TRACE_MISMATCH
-    assert refusal(replay_segment, plan_of(b"owner"), digit_sets[0], result.trace, 1, tmp_path) is reason
-    state = tmp_path / "state-000002.safetensors"
-    state.write_bytes(state.read_bytes()[:-1] + b"\x7f")
-    assert refusal(replay_segment, plan_of(b"thief"), digit_sets[0], result.trace, 2, tmp_path) is reason
-    skipping = Trace((result.trace.leaves[0], *result.trace.leaves[2:]))
-    assert refusal(replay_segment, plan_of(b"thief"), digit_sets[0], skipping, 0, tmp_path) is reason
+def test_the_rows_of_a_segment_are_those_of_its_steps_across_epochs():
+    plan = plan_of()
+    steps = [rows.tolist() for epoch in range(3) for rows in epoch_rows(plan, 100, epoch)]
+    assert len(steps) == 12
+    for first, following in ((0, 4), (0, 1), (2, 6), (3, 12), (11, 12), (4, 8)):
+        assert [rows.tolist() for rows in segment_rows(plan, 100, first, following)] == steps[first:following]
 
 
 def test_finished_epochs_are_the_run_when_it_is_ended_early(digit_sets):
@@ -144,7 +132,6 @@ def test_dropout_and_batch_normalisation_are_reproducible_too(tmp_path):
     assert train(plan, data, WATCHER).trace.root() == result.trace.root()
     # 65 rows in batches of 32: the single last row is left out.
     assert result.steps == 4
-    replay_segment(plan, data, result.trace, 0, tmp_path)
 
 
 def test_a_marked_run_at_a_high_rate_stays_stable(digit_sets):

@@ -48,6 +48,32 @@ class Concat(nn.Module):
         return torch.cat(received, dim=1)
 
 
+class SeededDropout(nn.Module):
+    """Drop elements that the SHAKE-256 stream of a step's seed names: the same ones on every machine and device.
+
+    torch's own stream differs between its builds, and no such stream may decide consensus.
+    """
+
+    def __init__(self, name: str, percent: int) -> None:
+        super().__init__()
+        self._name, self._percent = name, percent
+        self.seed = b""
+
+    @override
+    def forward(self, received: torch.Tensor) -> torch.Tensor:
+        """Return the kept elements, scaled up by what was dropped."""
+        if not self.training or not self._percent:
+            return received
+        kept = torch.from_numpy(dropout_mask(self._name, self.seed, tuple(received.shape), self._percent))
+        return received * kept.to(received.device)
+
+
+def dropout_mask(name: str, seed: bytes, shape: tuple[int, ...], percent: int) -> Array:
+    """Return zeros and 1 / (1 - p), rounded once to float32; 16 bits of the stream decide over an element."""
+    drawn = np.frombuffer(shake256(f"dropout/{name}", seed, 2 * prod(shape)), dtype="<u2").reshape(shape)
+    return np.where(drawn >= round(percent * 65_536 / 100), np.float32(100 / (100 - percent)), np.float32(0))
+
+
 class GraphModel(nn.Module):
     """Run the layers of a specification in order, each on the layers it names."""
 
@@ -58,7 +84,8 @@ class GraphModel(nn.Module):
         self._plan: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = []
         for index, (layer, names) in enumerate(zip(specification.layers, sources, strict=True)):
             # Not add_module, which refuses names like "double" or "train" that a task may well choose.
-            self._modules[layer.name] = _module(layer, shapes[names[0]])
+            built = SeededDropout(layer.name, settings_of(layer)["percent"]) if layer.kind == "Dropout" else None
+            self._modules[layer.name] = built or _module(layer, shapes[names[0]])
             done = tuple(sorted({name for name in names if last_reader[name] == index}))
             self._plan.append((layer.name, names, done))
 
@@ -191,7 +218,6 @@ _BUILDERS: Mapping[str, Callable[[Mapping[str, int], tuple[int, ...]], nn.Module
     "Upsample": lambda settings, _received: nn.Upsample(scale_factor=settings["scale_factor"], mode="nearest"),
     "ZeroPad2d": _zero_padding,
     "Flatten": lambda _settings, _received: nn.Flatten(),
-    "Dropout": lambda settings, _received: nn.Dropout(settings["percent"] / 100),
     "Add": lambda _settings, _received: Add(),
     "Concat": lambda _settings, _received: Concat(),
 }

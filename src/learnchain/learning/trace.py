@@ -1,7 +1,8 @@
 """Commit to a training run: full training states on disk and the Merkle root over their hashes (DESIGN section 10).
 
-A state is everything the next step depends on: weights, running statistics, the optimiser's memory and the step.
-The first leaf is the derived initialisation, the last one holds the committed model.
+A state is everything the next step depends on: weights, running statistics, the optimiser's memory, the step and the
+random state. A leaf also binds what was shown since the leaf before: the rows' numbers in their order and the rows
+themselves. The first leaf is the derived initialisation, the last one holds the committed model.
 """
 
 import json
@@ -12,7 +13,9 @@ from pathlib import Path
 import numpy as np
 from blake3 import blake3
 
+from learnchain.learning.data import DataSet
 from learnchain.learning.safe_tensors import Array, raw_bytes, read_header, read_tensor, write_tensors
+from learnchain.primitives.audit import StateLeaf
 from learnchain.primitives.bounded_json import parse_json
 from learnchain.primitives.codec import Hash32, decode, encode
 from learnchain.primitives.merkle import list_root
@@ -20,15 +23,9 @@ from learnchain.primitives.rejection import Rejected, RejectionReason
 
 INDEX_NAME = "trace.json"
 MAXIMUM_INDEX_BYTES = 1 << 26
+FIRST_DIGEST = b"\0" * 32
+"""Stands for the rows shown before the first step."""
 _HEADER_ALLOWANCE_BYTES = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class StateLeaf:
-    """Name one training state: the steps taken and the digest over its tensors."""
-
-    step: int
-    digest: Hash32
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +39,38 @@ class Trace:
         return list_root(tuple(encode(leaf) for leaf in self.leaves))
 
 
-def state_leaf(step: int, state: Mapping[str, Array]) -> StateLeaf:
-    """Return the leaf of a state: BLAKE3 over names, shapes and little-endian bytes in their order."""
+def state_digest(state: Mapping[str, Array]) -> Hash32:
+    """Return BLAKE3 over the names, shapes and little-endian bytes of a state's tensors in their order."""
     digest = blake3(b"learnchain/1/training-state\0")
     for name, array in state.items():
         head = f"{name} {array.dtype.str} {array.shape}".encode()
         digest.update(len(head).to_bytes(8, "big") + head)
         digest.update(raw_bytes(array))
-    return StateLeaf(step, digest.digest())
+    return digest.digest()
+
+
+class ShownRows:
+    """Digest the rows that a run shows, segment by segment; each segment's digest starts from the one before."""
+
+    def __init__(self, data: DataSet, order: Hash32 = FIRST_DIGEST, points: Hash32 = FIRST_DIGEST) -> None:
+        self._inputs, self._labels = data.inputs, data.labels
+        self._start(order, points)
+
+    def add(self, rows: Array) -> None:
+        """Take up one batch: where its rows stand in the data, and what they hold."""
+        self._order.update(rows.astype("<u8").tobytes())
+        self._points.update(raw_bytes(self._inputs[rows]))
+        self._points.update(raw_bytes(self._labels[rows]))
+
+    def close(self) -> tuple[Hash32, Hash32]:
+        """Return the digests of the segment that ends here and begin the next one."""
+        order, points = self._order.digest(), self._points.digest()
+        self._start(order, points)
+        return order, points
+
+    def _start(self, order: Hash32, points: Hash32) -> None:
+        self._order = blake3(b"learnchain/1/batch-order\0" + order)
+        self._points = blake3(b"learnchain/1/points-shown\0" + points)
 
 
 def state_path(directory: Path, index: int) -> Path:
@@ -66,13 +87,16 @@ class TraceWriter:
         if directory is not None:
             directory.mkdir(parents=True, exist_ok=True)
 
-    def add(self, step: int, state: Mapping[str, Array]) -> None:
-        """Hash a state and keep it; a state at the step of the last one is the same state."""
-        if self._leaves and self._leaves[-1].step == step:
-            return
+    @property
+    def last_step(self) -> int:
+        """Name the step of the state that was kept last; -1 before the first."""
+        return self._leaves[-1].step if self._leaves else -1
+
+    def add(self, leaf: StateLeaf, state: Mapping[str, Array]) -> None:
+        """Keep a state and its leaf."""
         if self._directory is not None:
             write_tensors(state_path(self._directory, len(self._leaves)), state)
-        self._leaves.append(state_leaf(step, state))
+        self._leaves.append(leaf)
 
     def finish(self) -> Trace:
         """Write the index and return the trace."""
@@ -99,8 +123,8 @@ def read_trace(directory: Path, root: Hash32) -> Trace:
     return trace
 
 
-def read_state(path: Path, leaf: StateLeaf, expected: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:
-    """Return the tensors of a published state if they are exactly those of its leaf."""
+def read_state(path: Path, digest: Hash32, expected: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:
+    """Return the tensors of a published state if they are exactly those of its digest."""
     size = 4 * sum(int(np.prod(shape)) for shape in expected.values()) + _HEADER_ALLOWANCE_BYTES
     entries = read_header(path, size, RejectionReason.TRACE_MISMATCH)
     if {name: (entry.dtype, entry.shape) for name, entry in entries.items()} != {
@@ -108,6 +132,6 @@ def read_state(path: Path, leaf: StateLeaf, expected: Mapping[str, tuple[int, ..
     }:
         raise Rejected(RejectionReason.TRACE_MISMATCH, "the state holds other tensors than the run")
     state = {name: read_tensor(path, entries[name]) for name in expected}
-    if state_leaf(leaf.step, state) != leaf:
-        raise Rejected(RejectionReason.TRACE_MISMATCH, f"the state at step {leaf.step} does not hash to its leaf")
+    if state_digest(state) != digest:
+        raise Rejected(RejectionReason.TRACE_MISMATCH, f"{path.name} does not hash to its committed digest")
     return state

@@ -5,6 +5,7 @@ height; the number of epochs is fixed before the first step; with one thread the
 on the same instruction set. The loop never learns which chain it serves: it reads `TrainingTerms` and nothing else.
 """
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +16,18 @@ from torch.nn import functional
 
 from learnchain.learning.data import DataSet, permutation
 from learnchain.learning.jobs import Progress
-from learnchain.learning.model import build_model, check_finite, initial_weights, set_weights, weights_of
+from learnchain.learning.model import (
+    SeededDropout,
+    build_model,
+    check_finite,
+    initial_weights,
+    set_weights,
+    weights_of,
+)
 from learnchain.learning.safe_tensors import Array
-from learnchain.learning.trace import Trace, TraceWriter, read_state, state_leaf, state_path
+from learnchain.learning.trace import FIRST_DIGEST, ShownRows, Trace, TraceWriter, state_digest
 from learnchain.learning.watermark import WatermarkTerm
-from learnchain.primitives.hashing import shake256
+from learnchain.primitives.audit import StateLeaf
 from learnchain.primitives.model_specification import ModelSpecification, output_shape
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.primitives.task_specification import Optimiser
@@ -95,7 +103,8 @@ def train(plan: TrainingPlan, data: DataSet, watcher: Watcher, directory: Path |
 
     def keep() -> float:
         before = watcher.clock()
-        writer.add(run.step, run.state())
+        if writer.last_step != run.step:
+            writer.add(run.leaf(), run.state())
         return watcher.clock() - before
 
     trace_seconds += keep()
@@ -138,23 +147,6 @@ def probe(plan: TrainingPlan, data: DataSet, clock: Clock) -> float:
     return clock() - started
 
 
-def replay_segment(plan: TrainingPlan, data: DataSet, trace: Trace, index: int, directory: Path) -> None:
-    """Train from published state `index` to the next one; refuse a trace whose next state is another one."""
-    run = TrainingRun(plan, data)
-    first, following = trace.leaves[index], trace.leaves[index + 1]
-    if index == 0 and (first.step != 0 or state_leaf(0, run.state()) != first):
-        raise Rejected(RejectionReason.TRACE_MISMATCH, "the run does not start at the derived initialisation")
-    if not 0 < following.step - first.step <= plan.checkpoint_interval_steps:
-        raise Rejected(RejectionReason.TRACE_MISMATCH, "two states lie further apart than the checkpoint interval")
-    run.restore(first.step, read_state(state_path(directory, index), first, run.state_shapes()))
-    while run.step < following.step:
-        epoch, position = divmod(run.step, run.steps_per_epoch)
-        for rows in list(run.batches(epoch))[position : position + following.step - run.step]:
-            run.advance(rows, _Meter())
-    if state_leaf(run.step, run.state()) != following:
-        raise Rejected(RejectionReason.TRACE_MISMATCH, f"step {following.step} does not follow from step {first.step}")
-
-
 class TrainingRun:
     """Hold the full training state of one run and advance it batch by batch."""
 
@@ -168,26 +160,31 @@ class TrainingRun:
         self._parameters = list(self._model.parameters())
         self._optimiser = _optimiser(plan, self._model)
         self._term = _term(plan, self._model)
-        self._drops = any(layer.kind == "Dropout" for layer in plan.specification.layers)
+        self._dropouts = [module for module in self._model.modules() if isinstance(module, SeededDropout)]
+        self._shown = ShownRows(data)
+        self._data = data
         self._inputs = torch.from_numpy(np.require(data.inputs, requirements=["C", "W"]))
         if data.inputs.size * 4 <= _CACHED_BYTES:
             self._inputs = to_float(self._inputs)
         self._labels = torch.from_numpy(data.labels.astype(np.int64))
-        batch = plan.hyper_parameters.batch_size
-        # A last batch of a single row is left out: batch normalisation is not defined on it.
-        self.steps_per_epoch = max(1, len(data) // batch + (len(data) % batch > 1))
+        self.steps_per_epoch = steps_per_epoch(plan, len(data))
 
     def batches(self, epoch: int) -> Iterator[torch.Tensor]:
         """Return the rows of each step of an epoch, in the order that `work_id` draws."""
-        seed = self._plan.work_id + epoch.to_bytes(8, "big")
-        order = torch.from_numpy(permutation("batch-order", seed, len(self._labels)))
-        return iter(order.split(self._plan.hyper_parameters.batch_size)[: self.steps_per_epoch])
+        return iter([torch.from_numpy(rows) for rows in epoch_rows(self._plan, len(self._labels), epoch)])
+
+    def advance_to(self, step: int) -> None:
+        """Take the steps up to `step`, each on the rows that its place in the run draws."""
+        while self.step < step:
+            epoch, position = divmod(self.step, self.steps_per_epoch)
+            for rows in itertools.islice(self.batches(epoch), position, position + step - self.step):
+                self.advance(rows, _Meter())
 
     def advance(self, rows: torch.Tensor, meter: "_Meter") -> None:
         """Take one step of the optimiser."""
-        if self._drops:
-            seed = shake256("dropout", self._plan.work_id + self.step.to_bytes(8, "big"), 7)
-            torch.manual_seed(int.from_bytes(seed, "big"))
+        for dropout in self._dropouts:
+            dropout.seed = step_seed(self._plan.work_id, self.step)
+        self._shown.add(rows.numpy())
         labels = self._labels[rows]
         logits = self._model(to_float(self._inputs[rows]))
         loss = functional.cross_entropy(logits, labels)
@@ -208,6 +205,11 @@ class TrainingRun:
         if not length <= GRADIENT_NORM:
             torch.nn.utils.clip_grads_with_norm_(self._parameters, GRADIENT_NORM, length, foreach=True)
 
+    def leaf(self) -> StateLeaf:
+        """Return the leaf of the present state and begin the next segment of the trace."""
+        order, points = self._shown.close() if self.step else (FIRST_DIGEST, FIRST_DIGEST)
+        return StateLeaf(self.step, self._plan.work_id, order, points, state_digest(self.state()))
+
     def weights(self) -> dict[str, Array]:
         """Return the model's tensors; they share memory with the run."""
         return weights_of(self._model, self._plan.specification)
@@ -226,17 +228,45 @@ class TrainingRun:
         """Return the shapes that a published state must have."""
         return {name: array.shape for name, array in self.state().items()}
 
-    def restore(self, step: int, state: dict[str, Array]) -> None:
+    def restore(self, leaf: StateLeaf, state: dict[str, Array]) -> None:
         """Continue from a state of the same plan."""
-        self.step = step
+        self.step = leaf.step
+        self._shown = ShownRows(self._data, leaf.order, leaf.points)
         for name, target in self.state().items():
             target[...] = state[name]
         for memory in self._optimiser.state.values():
             if "step" in memory:
-                memory["step"].fill_(step)
+                memory["step"].fill_(leaf.step)
 
 
 _MEMORY_PARTS = ("momentum_buffer", "exp_avg", "exp_avg_sq")
+
+
+def steps_per_epoch(plan: TrainingPlan, rows: int) -> int:
+    """Return the steps of an epoch; a last batch of a single row is left out: it cannot be normalised."""
+    batch = plan.hyper_parameters.batch_size
+    return max(1, rows // batch + (rows % batch > 1))
+
+
+def epoch_rows(plan: TrainingPlan, rows: int, epoch: int) -> list[Array]:
+    """Return the row numbers of each step of an epoch: a permutation from SHAKE-256 of `work_id` and epoch."""
+    order = permutation("batch-order", plan.work_id + epoch.to_bytes(8, "big"), rows)
+    batch = plan.hyper_parameters.batch_size
+    return [order[start : start + batch] for start in range(0, batch * steps_per_epoch(plan, rows), batch)]
+
+
+def segment_rows(plan: TrainingPlan, rows: int, first: int, following: int) -> list[Array]:
+    """Return the row numbers of the steps from `first` up to `following`."""
+    found, each = list[Array](), steps_per_epoch(plan, rows)
+    for epoch in range(first // each, -(-following // each)):
+        start, end = max(first - epoch * each, 0), min(following - epoch * each, each)
+        found.extend(epoch_rows(plan, rows, epoch)[start:end])
+    return found
+
+
+def step_seed(work_id: bytes, step: int) -> bytes:
+    """Return the seed of everything that one step draws."""
+    return work_id + step.to_bytes(8, "big")
 
 
 class _Meter:

@@ -1,0 +1,209 @@
+"""Audit k of N segments of a committed trace: what the bytes alone show first, then training again (DESIGN 10).
+
+The run as a whole is checked in every audit, whatever is drawn: ranges, seeds, steps, the first state's derivation
+and the last state's model. A drawn segment is checked for its rows, then replayed from its committed first state;
+inside one reproducibility class every bit follows. A difference is a `NUMERIC_MISMATCH`, which `disputes` settles.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from learnchain.learning.data import DataSet
+from learnchain.learning.model import initial_weights, load_weights
+from learnchain.learning.safe_tensors import Array
+from learnchain.learning.trace import FIRST_DIGEST, ShownRows, Trace, read_state, state_digest, state_path
+from learnchain.learning.train import TrainingPlan, TrainingRun, segment_rows, steps_per_epoch
+from learnchain.primitives.audit import AuditFinding, SegmentChallenge, StateLeaf
+from learnchain.primitives.codec import Hash32
+from learnchain.primitives.model_costs import tensors
+from learnchain.primitives.rejection import Rejected, Unavailable
+from learnchain.primitives.task_specification import Optimiser, TrainingMode, TrainingRules
+
+_WHOLE_RUN = -1
+
+
+@dataclass(frozen=True, slots=True)
+class AuditedRun:
+    """Hold what commitment, task and chain say of a run, and where its trace and model lie.
+
+    `origin` is the digest of the miner's own committed end state of an earlier block, for tasks that last several
+    blocks (PoDL III-B); without it the run starts at the initialisation that its seed derives.
+    """
+
+    plan: TrainingPlan
+    rules: TrainingRules
+    trace: Trace
+    directory: Path
+    weights_path: Path
+    origin: Hash32 | None = None
+
+    @property
+    def segments(self) -> int:
+        """Return N."""
+        return len(self.trace.leaves) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentAudit:
+    """Report one check: the segment, or -1 for the run as a whole, what was found, the steps trained, seconds."""
+
+    segment: int
+    finding: AuditFinding
+    detail: str
+    steps: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunAudit:
+    """Report an audit: one line a check; it ends at the first that fails."""
+
+    checks: tuple[SegmentAudit, ...]
+
+    @property
+    def finding(self) -> AuditFinding:
+        """Return what the audit found: a fault, a mismatch, or that everything was reproduced."""
+        return self.checks[-1].finding
+
+    @property
+    def seconds(self) -> float:
+        """Return the time it took."""
+        return sum(check.seconds for check in self.checks)
+
+
+def audit_run(
+    run: AuditedRun, data: DataSet, challenge: SegmentChallenge, clock: Callable[[], float], whole: bool = True
+) -> RunAudit:
+    """Check the run and the challenged segments; raise `Unavailable` where a state is not here.
+
+    `data` were checked against the task's data root when they were opened. A `free` run is not audited (rule 8).
+    """
+    if run.rules.mode is TrainingMode.FREE:
+        return RunAudit((SegmentAudit(_WHOLE_RUN, AuditFinding.NOT_AUDITED, "accuracy only", 0, 0.0),))
+    if challenge.segments != run.segments:
+        detail = f"the challenge is over {challenge.segments} segments"
+        return RunAudit((SegmentAudit(_WHOLE_RUN, AuditFinding.FAULT_END_POINTS, detail, 0, 0.0),))
+    checks = list[SegmentAudit]()
+    for check in _checks(run, data, challenge, clock, whole):
+        checks.append(check)
+        if check.finding is not AuditFinding.REPRODUCED:
+            break
+    return RunAudit(tuple(checks))
+
+
+def _checks(
+    run: AuditedRun, data: DataSet, challenge: SegmentChallenge, clock: Callable[[], float], whole: bool
+) -> Iterator[SegmentAudit]:
+    started = clock()
+    if whole:
+        finding, detail = whole_run_finding(run, len(data))
+        yield SegmentAudit(_WHOLE_RUN, finding, detail, 0, clock() - started)
+    again = TrainingRun(run.plan, data)
+    for index in challenge.indices:
+        started = clock()
+        finding, detail = segment_finding(run, data, again, index)
+        steps = run.trace.leaves[index + 1].step - run.trace.leaves[index].step
+        yield SegmentAudit(index, finding, detail, steps, clock() - started)
+
+
+# --- the run as a whole: hardware-free ------------------------------------------------------------------------
+
+
+def whole_run_finding(run: AuditedRun, rows: int) -> tuple[AuditFinding, str]:
+    """Return what ranges, seeds, steps, first and last state show, without training and on any hardware."""
+    try:
+        run.rules.check(run.plan.hyper_parameters)
+    except Rejected as error:
+        return AuditFinding.FAULT_HYPERPARAMETER_RANGE, error.detail
+    leaves, plan = run.trace.leaves, run.plan
+    if any(leaf.seed != plan.work_id for leaf in leaves):
+        return AuditFinding.FAULT_SEED, "a state names a seed that is not this miner's at this height"
+    total = plan.hyper_parameters.epochs * steps_per_epoch(plan, rows)
+    expected = [*range(0, total, plan.checkpoint_interval_steps), total]
+    if [leaf.step for leaf in leaves] != expected:
+        return AuditFinding.FAULT_END_POINTS, f"the states are not those of {total} steps at the declared interval"
+    first = run.origin if run.origin is not None else initial_digest(plan)
+    if leaves[0] != StateLeaf(0, plan.work_id, FIRST_DIGEST, FIRST_DIGEST, first):
+        return AuditFinding.FAULT_FIRST_STATE, "the first state is not the derived one"
+    return _last_state(run)
+
+
+def initial_digest(plan: TrainingPlan) -> Hash32:
+    """Return the digest of the state that the seed derives: initial weights, and memories of zeros."""
+    return state_digest(initial_state(plan))
+
+
+def initial_state(plan: TrainingPlan) -> dict[str, Array]:
+    """Return the state before the first step: drawn weights, running statistics and memories as they begin."""
+    state = initial_weights(plan.specification, plan.work_id)
+    return {name: state.get(name, np.zeros(shape, np.float32)) for name, shape in state_shapes(plan).items()}
+
+
+def state_shapes(plan: TrainingPlan) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of every tensor of a state in canonical order; no model is built for it."""
+    found = {tensor.name: tuple(tensor.shape) for tensor in tensors(plan.specification)}
+    memories = ("exp_avg", "exp_avg_sq") if plan.optimiser is Optimiser.ADAM else ("momentum_buffer",)
+    if plan.optimiser is not Optimiser.ADAM and not plan.hyper_parameters.momentum_millionths:
+        memories = ()
+    for tensor in tensors(plan.specification):
+        if tensor.trained:
+            found.update({f"{memory}/{tensor.name}": tuple(tensor.shape) for memory in memories})
+    return found
+
+
+def _last_state(run: AuditedRun) -> tuple[AuditFinding, str]:
+    """Compare the last state's model with the committed model's file, both under digests of their own."""
+    path, leaf = state_path(run.directory, run.segments), run.trace.leaves[-1]
+    try:
+        state = _read(run, run.segments)
+        weights = load_weights(run.weights_path, run.plan.specification)
+    except Rejected as error:
+        return AuditFinding.FAULT_MERKLE_PATH, f"{path.name} at step {leaf.step}: {error.detail}"
+    if any(state[name].tobytes() != array.tobytes() for name, array in weights.items()):
+        return AuditFinding.FAULT_END_POINTS, "the last state is not the committed model"
+    return AuditFinding.REPRODUCED, "ranges, seeds, steps, first state, last state"
+
+
+# --- one segment ----------------------------------------------------------------------------------------------
+
+
+def segment_finding(run: AuditedRun, data: DataSet, again: TrainingRun, index: int) -> tuple[AuditFinding, str]:
+    """Check the rows of a segment, then train it again from its committed first state."""
+    first, following = run.trace.leaves[index], run.trace.leaves[index + 1]
+    finding, detail = rows_finding(run.plan, data, first, following)
+    if finding is not AuditFinding.REPRODUCED:
+        return finding, detail
+    try:
+        state = _read(run, index)
+    except Rejected as error:
+        return AuditFinding.FAULT_MERKLE_PATH, error.detail
+    again.restore(first, state)
+    again.advance_to(following.step)
+    if again.leaf() != following:
+        return AuditFinding.NUMERIC_MISMATCH, f"step {following.step} does not follow from step {first.step}"
+    return AuditFinding.REPRODUCED, f"steps {first.step} to {following.step}"
+
+
+def rows_finding(plan: TrainingPlan, data: DataSet, first: StateLeaf, following: StateLeaf) -> tuple[AuditFinding, str]:
+    """Compare the digests of a segment's rows with those that the seed draws from the data; no arithmetic."""
+    if not 0 < following.step - first.step <= plan.checkpoint_interval_steps:
+        return AuditFinding.FAULT_END_POINTS, "two states lie further apart than the checkpoint interval"
+    shown = ShownRows(data, first.order, first.points)
+    for rows in segment_rows(plan, len(data), first.step, following.step):
+        shown.add(rows)
+    order, points = shown.close()
+    if order != following.order:
+        return AuditFinding.FAULT_BATCH_ORDER, f"the rows up to step {following.step} are not those that the seed draws"
+    if points != following.points:
+        return AuditFinding.FAULT_DATA_MEMBERSHIP, f"the points up to step {following.step} are not those of the data"
+    return AuditFinding.REPRODUCED, "rows"
+
+
+def _read(run: AuditedRun, index: int) -> dict[str, Array]:
+    path = state_path(run.directory, index)
+    if not path.exists():
+        raise Unavailable(f"state {index} of the trace")
+    return read_state(path, run.trace.leaves[index].digest, state_shapes(run.plan))
