@@ -208,7 +208,7 @@ def _settings(plan: LocalPlan, index: int, wallet: Wallet, listen: tuple[int, ..
         listen_port=listen[index],
         peers=tuple(_peer(plan.directory / f"node-{earlier}", listen[earlier]) for earlier in range(index)),
         is_miner=index > 0,
-        is_publisher=index == 0,
+        is_publisher=True,
         rpc_port=rpc_port,
         # Different places in the task's ranges: miners compete by their choices, not by luck alone.
         learning_rate_thousandths=min(1000, 250 * index),

@@ -1,0 +1,90 @@
+"""The promises of a network on real processes and a real clock, as users run them."""
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from learnchain.cli.rpc import token_of
+from learnchain.execution.escrow import decode_task, task_calldata
+from learnchain.node.built_in_tasks import BUILT_IN
+from learnchain.node.local_network import LocalPlan, lay_out
+from learnchain.node.settings import load_settings
+from learnchain.primitives.settlement import Outcome
+from learnchain.testing.node_processes import LocalProcesses
+
+pytestmark = [pytest.mark.network, pytest.mark.timeout(240)]
+
+DIGITS: dict[str, Any] = {**BUILT_IN["digits"], "required_accuracy": "0.5", "model": {"preset": "mlp", "hidden": [32]}}
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> Iterator[LocalProcesses]:
+    plan = LocalPlan(tmp_path, miners=3, rpc_port=0, first_block_milliseconds=12_000)
+    network = LocalProcesses(asyncio.run(lay_out(plan, time.time_ns() // 1_000_000)))
+    try:
+        network.start()
+        yield network
+    finally:
+        network.stop()
+
+
+def publish(nodes: LocalProcesses, table: dict[str, Any], index: int = 0) -> None:
+    nodes.until_answers(index, 60)
+    nodes.call(index, "learn_publishTask", token_of(nodes.network.directory, index), table)
+
+
+def escrow_status(nodes: LocalProcesses, task_id: str) -> int:
+    settings = load_settings(nodes.network.settings[0])
+    escrow = json.loads(Path(settings.genesis).read_text())["parameters"]["escrow"]
+    data = "0x" + task_calldata(bytes.fromhex(task_id)).hex()
+    answer = nodes.call(0, "eth_call", {"to": escrow, "data": data}, "latest")
+    return decode_task(bytes.fromhex(answer[2:])).status
+
+
+def test_a_publisher_killed_in_phase_two_ends_in_an_empty_block_and_a_refund(nodes: LocalProcesses) -> None:
+    publish(nodes, {**DIGITS, "name": "abandoned"}, index=1)
+
+    def training_it() -> bool:
+        here = nodes.call(0, "learn_round")
+        return here["deciding"]["name"] == "abandoned" and here["key_released"]
+
+    nodes.until(training_it, 90)
+    deciding = nodes.call(0, "learn_round")["deciding"]
+    nodes.kill(1)
+    nodes.until_height(deciding["height"] + 3, 90)
+    ended, *later = nodes.call(0, "learn_blocks", deciding["height"], deciding["height"] + 3)
+    assert (ended["trained"], ended["missed"]) == (False, "release")
+    assert [each["outcome"] for each in ended["settlements"]] == [Outcome.STRUCK.value]
+    assert any(each["trained"] for each in later)
+    ledger = nodes.call(0, "learn_ledger")
+    assert (ledger["refunded_wei"], ledger["paid_wei"], ledger["locked_wei"]) == (2 * 10**18, 0, 0)
+    nodes.until(lambda: escrow_status(nodes, deciding["id"]) == Outcome.STRUCK.code, 60)
+
+
+def test_three_tasks_are_trained_in_the_order_of_equation_four(nodes: LocalProcesses) -> None:
+    tables = {
+        "heavy": {"reward_ether": "1", "model": {"preset": "strided_cnn", "channels": [16, 32]}},
+        "small": {"reward_ether": "1"},
+        "rich": {"reward_ether": "4", "model": {"preset": "mlp", "hidden": [64]}},
+    }
+    for name, table in tables.items():
+        publish(nodes, {**DIGITS, **table, "name": name})
+    ranked: list[str] = []
+
+    def all_wait() -> bool:
+        tasks = nodes.call(0, "learn_tasks")
+        scored = [each for each in tasks["waiting"] if each["score"]]
+        ranked[:] = [each["name"] for each in sorted(scored, key=lambda each: float(each["score"]))]
+        return len(ranked) == len(tables)
+
+    nodes.until(all_wait, 90)
+    assert ranked == ["rich", "small", "heavy"]
+    first = nodes.call(0, "learn_round")["deciding"]["height"]
+    nodes.until_height(first + 3, 120)
+    blocks = nodes.call(0, "learn_blocks", first, first + 3)
+    assert [each["task"]["name"] for each in blocks if each["task"]["name"] in tables] == ranked
