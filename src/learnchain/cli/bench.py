@@ -2,45 +2,69 @@
 
 import importlib
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial, update_wrapper
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
 from learnchain.cli.answers import JsonOption, answer, page
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 
 REGISTERS = ("learnchain.learning.benchmarks", "learnchain.node.network.benchmarks")
 """Modules with a `BENCHMARKS` table; a room that measures itself is one more name here."""
+
+WITH_PEERS = ("learnchain.lab.encryption_benchmark",)
+"""Modules with a `BENCHMARKS_WITH_PEERS` table: they measure against programs that the caller names, if here."""
 
 Benchmark = Callable[[], dict[str, Any]]
 
 
 def bench(
     name: Annotated[str, typer.Argument(metavar="list|NAME", help="`list`, a benchmark's name, or `all`.")] = "list",
+    peers: Annotated[
+        list[str] | None, typer.Option("--with", metavar="PEER=PATH", help="A peer's program or a data file.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """List the benchmarks, or run one (about a minute each): every figure stands beside its anchor."""
     if name == "list":
         answer(as_json, _listed, _show_list)
     else:
-        answer(as_json, lambda: _measured(name), _show)
+        answer(as_json, lambda: _measured(name, _named(peers or [])), _show)
 
 
-def _registered() -> dict[str, Benchmark]:
+def _registered(peers: dict[str, Path]) -> dict[str, Benchmark]:
     found: dict[str, Benchmark] = {}
     for each in REGISTERS:
         found.update(importlib.import_module(each).BENCHMARKS)
+    for each in WITH_PEERS:
+        # A room that is an optional extra may not be here.
+        with suppress(Unavailable):
+            for name, measure in importlib.import_module(each).BENCHMARKS_WITH_PEERS.items():
+                found[name] = update_wrapper(partial(measure, peers), measure)
     return found
 
 
+def _named(peers: list[str]) -> dict[str, Path]:
+    named: dict[str, Path] = {}
+    for peer in peers:
+        name, separator, path = peer.partition("=")
+        if not separator:
+            raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{peer!r} is not PEER=PATH")
+        named[name] = Path(path)
+    return named
+
+
 def _listed() -> dict[str, Any]:
-    described = [{"name": key, "what": (each.__doc__ or "").strip()} for key, each in sorted(_registered().items())]
+    described = [{"name": key, "what": (each.__doc__ or "").strip()} for key, each in sorted(_registered({}).items())]
     return {"benchmarks": described}
 
 
-def _measured(name: str) -> dict[str, Any]:
-    known = _registered()
+def _measured(name: str, peers: dict[str, Path]) -> dict[str, Any]:
+    known = _registered(peers)
     if name == "all":
         return {"results": [known[each]() for each in sorted(known)]}
     if name not in known:
@@ -51,7 +75,7 @@ def _measured(name: str) -> dict[str, Any]:
 
 def _show_list(data: dict[str, Any]) -> None:
     for each in data["benchmarks"]:
-        page().print(f"{each['name']:<14}{each['what']}", markup=False, soft_wrap=True)
+        page().print(f"{each['name']:<28}{each['what']}", markup=False, soft_wrap=True)
 
 
 def _show(data: dict[str, Any]) -> None:

@@ -74,6 +74,10 @@ class Decryptor:
             values = found.transpose(2, 0, 1)[:count].reshape(count * slots, queries)
         return values - self._offset
 
+    def additions_per_sample(self) -> float:
+        """Return how many point additions and doublings one sample takes, with its share of what a batch shares."""
+        return self._plan.additions() / self._header.slots
+
     def _slow(self, batch: CipherBatch) -> Coordinates:
         """Return the results of one batch by coincurve alone: for crafted points that meet themselves."""
         points = [public_key(point) for point in batch.points]
@@ -117,6 +121,14 @@ class _Plan:
         self._slot_sums: Places = inner_products(writer, self._components, queries)
         self._slot_steps: list[Step] = writer.steps
         self._places = writer.places
+
+    def additions(self) -> int:
+        """Count the additions and doublings of one batch, in one lane."""
+        shared, own = (
+            sum(len(step.rows) for step in steps if step.kind != "negate") for steps in (self._steps, self._slot_steps)
+        )
+        slots = len(self._results) // len(self._slot_sums)
+        return shared + slots * (own + int((self._slot_sums != NONE).sum()))
 
     def carry_out(self, batches: GroupOfBatches, offset: int) -> Lanes | None:
         """Return g**(offset + inner product) for every slot and query; None when a crafted point met itself."""
