@@ -59,7 +59,7 @@ def check_release(announcement: ReleaseAnnouncement, selection: Selection, param
     """Refuse a release whose key, root, commitments or date are not what the publisher had to sign."""
     release = announcement.release
     check_message(release, selection, selection.task.publisher, parameters)
-    _check_key(release.key, selection.posted.specification.data.test.key_hash, "test set")
+    _check_key(release.key, selection.test.key_hash, "test set")
     if len(announcement.commitments) != release.count or release_root(announcement.commitments) != release.root:
         raise Rejected(RejectionReason.RELEASE_ROOT_WRONG, "the listed commitments are not those under the root")
     if release.count > parameters.maximum_commitments:

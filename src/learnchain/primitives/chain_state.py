@@ -50,7 +50,8 @@ class ChainState:
     """Hold the state after one block.
 
     `pool` is the list that the block records: tasks posted through its parent and not selected (the round, rule 5);
-    `incoming` are those posted in its own payload; `reward` is what the next payload must carry.
+    `incoming` are those posted in its own payload; `reward` is what the next payload must carry. `going_on` is the
+    commissioned task that the block trained and did not settle: it spans more blocks.
     """
 
     block_hash: Hash32
@@ -67,6 +68,7 @@ class ChainState:
     reward: Reward
     ledger: Ledger
     high_accuracy: bool
+    going_on: tuple[PostedTask, ...] = ()
 
     def withdrawals(self) -> tuple[Withdrawal, ...]:
         """Return exactly what the next payload must carry, byte for byte (the round, rule 4)."""
@@ -129,6 +131,7 @@ def state_after(
 ) -> ChainState:
     """Return the state after a checked block, before the tasks of its own payload are admitted."""
     pool = unselected_after(parent, selection, parameters.maximum_tasks)
+    going_on = _going_on(selection, reward)
     stamp = payload_timestamp(parent, selection, block.end_milliseconds, isinstance(block, Block))
     return ChainState(
         block_hash=noun_hash(block),
@@ -145,6 +148,7 @@ def state_after(
         reward=reward,
         ledger=_booked(parent.ledger, selection, reward, _dropped_wei(parent, selection, pool)),
         high_accuracy=_is_high_accuracy(block, parameters),
+        going_on=going_on,
     )
 
 
@@ -163,10 +167,16 @@ def with_escrowed(state: ChainState, posted: PostedTask) -> ChainState:
     return replace(state, incoming=incoming, ledger=ledger)
 
 
+def _going_on(selection: Selection, reward: Reward) -> tuple[PostedTask, ...]:
+    """Return the trained task if its block did not settle it; a standing task never is settled and needs no place."""
+    settled = {each.task_id for each in reward.settlements}
+    return () if selection.task.standing or selection.task.task_id in settled else (selection.posted,)
+
+
 def _dropped_wei(parent: ChainState, selection: Selection, pool: tuple[PostedTask, ...]) -> int:
     """Return what expired tasks had locked: from now on anybody may have the contract refund them."""
     kept = {each.task.task_id for each in pool} | {selection.task.task_id}
-    waiting = (each.task for each in (*parent.pool, *parent.incoming))
+    waiting = (each.task for each in (*parent.pool, *parent.incoming, *parent.going_on))
     return sum(task.reward_wei + task.bond_wei for task in waiting if task.task_id not in kept)
 
 

@@ -15,6 +15,8 @@ class MeasureKind(StrEnum):
     WATERMARK = "watermark"
     PAYLOAD = "payload"
     COUNT = "count"
+    BASELINE = "baseline"
+    """The count of the selection's baseline on the test set that this candidate is judged by."""
 
 
 class Finding(StrEnum):

@@ -171,12 +171,17 @@ class VerdictEntry:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Step 7: the outcome of every commitment of the release, recomputed by all; entries in the release's order."""
+    """Step 7: the outcome of every commitment of the release, recomputed by all; entries in the release's order.
+
+    `baseline_*` count the earlier model of a task over several blocks on the same test set (PODL-R1); else they are 0.
+    """
 
     winner: Hash32
     correct: int
     total: int
     entries: Annotated[tuple[VerdictEntry, ...], Bound(MAXIMUM_COMMITMENTS)]
+    baseline_correct: int = 0
+    baseline_total: int = 0
 
 
 @dataclass(frozen=True, slots=True)

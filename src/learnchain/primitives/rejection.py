@@ -49,6 +49,8 @@ class RejectionReason(StrEnum):
     MODEL_TOO_LARGE = "model_too_large"
     """The model has more parameters, layers or FLOPs than the chain admits."""
 
+    TEST_SET_REPEATED = "test_set_repeated"
+    """Two test sets of a task over several blocks share their key or their rows."""
     TASK_NOT_TRAINED = "task_not_trained"
     """The consensus trains nothing, so it takes no tasks."""
 
@@ -116,6 +118,8 @@ class RejectionReason(StrEnum):
     """The exact evaluation gives another count than the claim."""
     WATERMARK_MISSING = "watermark_missing"
     """The model does not carry the miner's watermark at the required confidence."""
+    BASELINE_NOT_EXACT = "baseline_not_exact"
+    """The verdict counts the earlier model of the task otherwise than the exact evaluation does."""
     VERDICT_WRONG = "verdict_wrong"
     """The verdict is not the one that the rules give for the release."""
     NO_VALID_CANDIDATE = "no_valid_candidate"

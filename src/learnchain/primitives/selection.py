@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from learnchain.primitives.codec import Hash32
 from learnchain.primitives.messages import Deadline, Task
-from learnchain.primitives.task_specification import TaskSpecification
+from learnchain.primitives.task_specification import Cid, DataPart, TaskSpecification
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +57,37 @@ class Schedule:
 
 
 @dataclass(frozen=True, slots=True)
+class Course:
+    """Say where a task stands that spans several blocks, and which blocks seed its training (the round, rule 9).
+
+    `turn` counts its blocks from 0. `origin` seeds the initialisation, `order` the order of the batches; empty, they
+    are the parent: the task starts and ends in one block.
+    """
+
+    turn: int = 0
+    origin: bytes = b""
+    order: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """Name the course of the next height if the task goes on, and when its commitments close.
+
+    A miner may begin it as soon as it has committed: Phase 1 of a block overlaps Phase 2 of the last (PoDL III-B).
+    """
+
+    course: Course
+    commitment_milliseconds: int
+
+
+@dataclass(frozen=True, slots=True)
 class Selection:
     """Say which task every miner works on at a height, and what the next block must list as unselected.
 
     `score` is the engine's ranking number as text, for display and for the decision trace; `queue_length` is l of
     DLBC Eq. 1: publishers' tasks in the parent's list, the selected one included (reading DLBC-R7). `memory` is what
-    the engine remembers from the parent block (`Reward.memory`).
+    the engine remembers from the parent block (`Reward.memory`). `baseline` is the model that this height's winner is compared with on the same
+    test set (PODL-R1); `ahead` is what may be trained before the height is decided.
     """
 
     height: int
@@ -73,8 +98,16 @@ class Selection:
     schedule: Schedule
     ranking: tuple[tuple[str, Hash32], ...]
     memory: bytes = b""
+    course: Course = Course()
+    baseline: Cid = b""
+    ahead: tuple[Ahead, ...] = ()
 
     @property
     def task(self) -> Task:
         """Name the selected task."""
         return self.posted.task
+
+    @property
+    def test(self) -> DataPart:
+        """Name the test set that is released at this height."""
+        return self.posted.specification.data.tests[self.course.turn]

@@ -20,6 +20,8 @@ MAXIMUM_SPECIFICATION_BYTES = 16_384
 MAXIMUM_ROWS = 10_000_000
 MAXIMUM_DATA_BYTES = 1 << 34
 MAXIMUM_CLASSES = 65_536
+MAXIMUM_TEST_SETS = 32
+"""Blocks that one task may span; their commitments travel inside the posting transaction."""
 MAXIMUM_TIME_LIMIT_SECONDS = 7 * 24 * 3_600
 MILLION = 1_000_000
 
@@ -62,7 +64,10 @@ class DataPart:
 
 @dataclass(frozen=True, slots=True)
 class DataManifest:
-    """Name the data set and its two parts; `public` data are never called unseen, `synthetic` data always shown so."""
+    """Name the data set and its parts; `public` data are never called unseen, `synthetic` data always shown so.
+
+    `later_tests` are the fresh test sets of a task over several blocks, one a block after the first (PoDL III-B).
+    """
 
     name: Text
     training: DataPart
@@ -71,6 +76,12 @@ class DataManifest:
     classes: int
     public: bool
     synthetic: bool
+    later_tests: Annotated[tuple[DataPart, ...], Bound(MAXIMUM_TEST_SETS - 1)] = ()
+
+    @property
+    def tests(self) -> tuple[DataPart, ...]:
+        """Return the test set of every block that the task may span."""
+        return (self.test, *self.later_tests)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +137,9 @@ class TaskSpecification:
         data = self.data
         bounds = (
             ("training rows", data.training.rows, 1, MAXIMUM_ROWS),
-            ("test rows", data.test.rows, 1, MAXIMUM_ROWS),
+            *(("test rows", each.rows, 1, MAXIMUM_ROWS) for each in data.tests),
             ("training bytes", data.training.ciphertext_bytes, 1, MAXIMUM_DATA_BYTES),
-            ("test bytes", data.test.ciphertext_bytes, 1, MAXIMUM_DATA_BYTES),
+            *(("test bytes", each.ciphertext_bytes, 1, MAXIMUM_DATA_BYTES) for each in data.tests),
             ("classes", data.classes, 2, MAXIMUM_CLASSES),
             ("required accuracy's denominator", self.required_denominator, 1, MILLION),
             ("required accuracy's numerator", self.required_numerator, 0, self.required_denominator),
@@ -142,13 +153,14 @@ class TaskSpecification:
                 detail = f"{name} is {value}; it must lie between {minimum} and {maximum}"
                 raise Rejected(RejectionReason.TASK_NUMBER_OUT_OF_RANGE, detail)
         self._check_ranges()
+        self._check_fresh()
 
-    def check_claim(self, claim: Accuracy) -> None:
+    def check_claim(self, claim: Accuracy, turn: int = 0) -> None:
         """Refuse a claim that no model can reach: an accuracy counts all rows, Dice at most twice all places.
 
         The total of a Dice claim depends on the model, so only measuring shows whether it is exact.
         """
-        rows = self.data.test.rows
+        rows = self.data.tests[turn].rows
         if self.metric is Metric.ACCURACY:
             if claim.total != rows:
                 detail = f"the claim is out of {claim.total}, the test set has {rows} rows"
@@ -166,6 +178,13 @@ class TaskSpecification:
         if self.model.input_shape != shape or outputs != expected:
             detail = f"the model maps {self.model.input_shape} to {outputs}, the task needs {shape} to {expected}"
             raise Rejected(RejectionReason.MODEL_SHAPE_MISMATCH, detail)
+
+    def _check_fresh(self) -> None:
+        """Refuse test sets that share key or rows: the release of one must not open another."""
+        tests = self.data.tests
+        keys, roots = {each.key_hash for each in tests}, {each.plaintext_root for each in tests}
+        if min(len(keys), len(roots)) < len(tests):
+            raise Rejected(RejectionReason.TEST_SET_REPEATED, "two test sets of the task have the same key or rows")
 
     def _check_ranges(self) -> None:
         rules = self.training

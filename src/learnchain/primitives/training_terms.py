@@ -8,7 +8,12 @@ from learnchain.primitives.codec import Bound
 
 @dataclass(frozen=True, slots=True)
 class Free:
-    """Leave training unconstrained (PoDL III-B: train freely until phase one ends)."""
+    """Leave training unconstrained (PoDL III-B: train freely until phase one ends).
+
+    With `weight_bits` 8 the model that is committed to holds eight-bit weights (PoDL III-C).
+    """
+
+    weight_bits: int = 32
 
 
 @dataclass(frozen=True, slots=True)

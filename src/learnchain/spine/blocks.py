@@ -117,6 +117,12 @@ def _examined(state: Round, selection: Selection, block: AnyBlock) -> Measure | 
         if answer is None or answer.winner != candidate:
             reason = answer.entries[0].reason if answer is not None else ""
             return reason or RejectionReason.VERDICT_WRONG.value
+        counted, stated = answer, block.verdict
+        if counted.baseline_total and (counted.baseline_correct, counted.baseline_total) != (
+            stated.baseline_correct,
+            stated.baseline_total,
+        ):
+            return RejectionReason.BASELINE_NOT_EXACT.value
     return paid.facts
 
 

@@ -47,7 +47,7 @@ def on_task(state: Round, event: TaskPosted) -> Step:
     """Admit a posted task that the engine accepts; it counts once its escrow is locked."""
     task = event.posted.task
     known = state.tree.state(event.block)
-    if task.task_id in {each.task.task_id for each in (*known.pool, *known.incoming)}:
+    if task.task_id in {each.task.task_id for each in (*known.pool, *known.incoming, *known.going_on)}:
         raise Rejected(RejectionReason.TASK_DUPLICATE, f"task {task.task_id.hex()[:16]} was posted before")
     if task.deadline_seconds * 1000 <= known.end_milliseconds:
         raise Rejected(RejectionReason.TASK_EXPIRED, f"task {task.task_id.hex()[:16]} is over before it is listed")

@@ -173,7 +173,7 @@ class ChainBuilder:
             *self._place(selection),
             root=release_root(listed),
             count=len(listed),
-            key=release_key(selection.posted.specification.name),
+            key=release_key(selection.posted.specification.name, selection.course.turn),
             released_milliseconds=selection.schedule.release_opens_milliseconds + late_milliseconds,
             signature=UNSIGNED,
         )
@@ -194,7 +194,7 @@ class ChainBuilder:
             payload_cid=b"\x01\x55" + candidate.payload_hash,
             salt=candidate.salt,
             claim_correct=candidate.correct if claim is None else claim,
-            claim_total=data.test.rows,
+            claim_total=selection.test.rows,
             attestation=sign_digest(key, digest),
             signature=UNSIGNED,
         )
@@ -251,7 +251,8 @@ class ChainBuilder:
     ) -> Verdict:
         """Return the verdict in which `won` wins: hidden candidates did not reveal, better ones claimed falsely."""
         entries: list[VerdictEntry] = []
-        total = self.selection(parent).posted.specification.data.test.rows
+        selection = self.selection(parent)
+        total = selection.test.rows
         for each in sorted(candidates, key=lambda each: each.key):
             outcome, claim, reason = Outcome.LOWER_CLAIM, each.correct, ""
             if each == won:
@@ -262,7 +263,8 @@ class ChainBuilder:
                 outcome, reason = Outcome.REJECTED, "claim_not_exact"
             counted = 0 if each in hidden else total
             entries.append(VerdictEntry(each.key, address(each.miner), outcome, claim, reason, counted))
-        return Verdict(won.key, won.correct, total, tuple(entries))
+        baseline = (self.counts[selection.baseline], total) if selection.baseline else (0, 0)
+        return Verdict(won.key, won.correct, total, tuple(entries), *baseline)
 
     def empty_block(
         self,

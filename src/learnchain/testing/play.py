@@ -70,6 +70,9 @@ def measure(builder: ChainBuilder, action: MeasureCandidate) -> Measurement:
     reveal = action.reveal
     if reveal is None or reveal.model_cid not in builder.counts:
         return Measurement(candidate, kind, Finding.UNAVAILABLE)
+    if kind is MeasureKind.BASELINE:
+        baseline = builder.counts[action.selection.baseline]
+        return Measurement(candidate, kind, Finding.ACCEPTED, "", baseline, action.selection.test.rows)
     if kind is MeasureKind.WATERMARK:
         if reveal.model_cid in builder.unmarked:
             return Measurement(candidate, kind, Finding.REJECTED, RejectionReason.WATERMARK_MISSING.value)

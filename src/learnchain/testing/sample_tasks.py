@@ -65,13 +65,16 @@ def training_key(specification_name: str) -> Hash32:
     return key
 
 
-def release_key(specification_name: str) -> Hash32:
-    """Return the key of a sample task's test set."""
-    key: Hash32 = tagged_hash("sample-test-key", specification_name.encode())
+def release_key(specification_name: str, turn: int = 0) -> Hash32:
+    """Return the key of one of a sample task's test sets."""
+    later = (bytes([turn]),) if turn else ()
+    key: Hash32 = tagged_hash("sample-test-key", specification_name.encode(), *later)
     return key
 
 
-def sample_specification(name: str, hidden: tuple[int, ...] = (8,), training_rows: int = 400) -> TaskSpecification:
+def sample_specification(
+    name: str, hidden: tuple[int, ...] = (8,), training_rows: int = 400, tests: int = 1
+) -> TaskSpecification:
     """Return a small classifier over made-up data that is demanded to be right nine times of ten."""
     return TaskSpecification(
         name=name,
@@ -84,6 +87,9 @@ def sample_specification(name: str, hidden: tuple[int, ...] = (8,), training_row
             classes=4,
             public=True,
             synthetic=True,
+            later_tests=tuple(
+                _part(name, f"test {turn}", release_key(name, turn), TEST_ROWS) for turn in range(1, tests)
+            ),
         ),
         metric=Metric.ACCURACY,
         required_numerator=9,

@@ -1,0 +1,15 @@
+"""PoDL: an energy-recycling blockchain with proof of deep learning (Chenli et al. 2019).
+
+A block has two phases (III-A, III-B). In Phase 1 miners train and submit headers that hold the hash of their model. In
+Phase 2 the model requester releases a test set, miners validate and submit, and full nodes accept the first model, in
+decreasing order of the claimed accuracy, whose claim is true. One task spans many blocks, each with a fresh test set,
+until its accuracy no longer increases significantly, and Phase 2 of a block runs while Phase 1 of the next one trains.
+
+Read `rules.py` for the ten answers, `course.py` for a task over many blocks, `schedule.py` for the phases that
+overlap, and the readings for what the paper leaves open.
+"""
+
+from learnchain.rules.podl.readings import READINGS
+from learnchain.rules.podl.rules import Podl
+
+__all__ = ["READINGS", "Podl"]

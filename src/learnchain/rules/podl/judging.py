@@ -1,0 +1,79 @@
+"""Judge in decreasing order of the claimed accuracy and accept the first claim that is true (III-A, III-B)."""
+
+from learnchain.primitives.block_checks import NOBODY
+from learnchain.primitives.codec import Hash32
+from learnchain.primitives.measurement import Finding, Measure, MeasureKind
+from learnchain.primitives.messages import Commitment, Outcome, Verdict, VerdictEntry
+from learnchain.primitives.rejection import RejectionReason
+from learnchain.rules.contract import Case
+
+KINDS = (MeasureKind.PAYLOAD, MeasureKind.COUNT)
+"""What a candidate must pass, cheapest first."""
+
+
+def judge(case: Case) -> Measure | Verdict | None:
+    """Ask for the next measurement, give the verdict, or wait for reveals that may still come."""
+    if not case.reveals_closed and len(case.reveals) < len(case.commitments):
+        return None
+    out: dict[Hash32, str] = {}
+    for key in in_claim_order(case):
+        found = _examined(case, key)
+        if isinstance(found, Measure):
+            return found
+        if found == "":
+            return _accepted(case, key, out)
+        out[key] = found
+    return _verdict(case, NOBODY, out, (0, 0))
+
+
+def in_claim_order(case: Case) -> list[Hash32]:
+    """Return the revealed candidates, highest claim first; ties go to the lower commitment hash (the round, rule 1)."""
+    return sorted(case.reveals, key=lambda key: (-case.reveals[key].claim().share, key))
+
+
+def _examined(case: Case, key: Hash32) -> Measure | str:
+    """Return what to measure next, why the candidate is out, or nothing when its claim is true."""
+    for kind in KINDS:
+        measured = case.measurements.get((key, kind))
+        if measured is None:
+            return Measure(key, kind)
+        if measured.finding is Finding.UNAVAILABLE:
+            return Finding.UNAVAILABLE.value
+        inexact = RejectionReason.CLAIM_NOT_EXACT.value
+        if measured.finding is Finding.REJECTED and measured.reason != inexact:
+            return measured.reason
+        # A miner may have shown others an opening with another claim: only the one at hand is compared.
+        reveal = case.reveals[key]
+        claimed = (reveal.claim_correct, reveal.claim_total)
+        if kind is MeasureKind.COUNT and (measured.correct, measured.total) != claimed:
+            return inexact
+    return ""
+
+
+def _accepted(case: Case, key: Hash32, out: dict[Hash32, str]) -> Measure | Verdict | None:
+    """Count the champion on the winner's test set, where there is one, and close the verdict (PODL-R1)."""
+    if not case.selection.baseline:
+        return _verdict(case, key, out, (0, 0))
+    measured = case.measurements.get((key, MeasureKind.BASELINE))
+    if measured is None:
+        return Measure(key, MeasureKind.BASELINE)
+    if measured.finding is Finding.UNAVAILABLE:
+        # Without the champion nobody can say what was gained; whoever has it proposes the block.
+        return None
+    return _verdict(case, key, out, (measured.correct, measured.total))
+
+
+def _verdict(case: Case, winner: Hash32, out: dict[Hash32, str], baseline: tuple[int, int]) -> Verdict:
+    entries = tuple(_entry(case, key, commitment, winner, out) for key, commitment in case.commitments)
+    won = case.reveals.get(winner)
+    correct, total = (won.claim_correct, won.claim_total) if won else (0, 0)
+    return Verdict(winner, correct, total, entries, *baseline)
+
+
+def _entry(case: Case, key: Hash32, commitment: Commitment, winner: Hash32, out: dict[Hash32, str]) -> VerdictEntry:
+    reveal, reason = case.reveals.get(key), out.get(key, "")
+    if reveal is None or reason == Finding.UNAVAILABLE:
+        return VerdictEntry(key, commitment.miner, Outcome.UNREVEALED, 0, "")
+    claim = (reveal.claim_correct, reveal.claim_total)
+    outcome = Outcome.WINNER if key == winner else Outcome.REJECTED if reason else Outcome.LOWER_CLAIM
+    return VerdictEntry(key, commitment.miner, outcome, claim[0], reason, claim[1])

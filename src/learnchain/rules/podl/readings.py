@@ -1,0 +1,82 @@
+"""What PoDL leaves open or says twice, and what this engine does about it."""
+
+from learnchain.rules.reading import Reading
+
+READINGS = (
+    Reading(
+        "PODL-R1",
+        "'the model accuracy does not increase significantly after multiple blocks', while 's/he releases new test "
+        "datasets for different blocks' (III-B)",
+        "Accuracies on different test sets are never compared. The verdict also counts the best earlier model, the "
+        "champion, on the winner's test set; the difference of these two counts is the gain.",
+        "Fresh sets differ in difficulty; on one set the difference is the models' own.",
+        "podl/verification/champion.json",
+    ),
+    Reading(
+        "PODL-R2",
+        "'whether blocks are reversible does not depend on the number of confirmations. Rather, it depends on the "
+        "highest accuracy of the model along the blocks' (III-C), across test sets and tasks",
+        "A block weighs 1 while it is the best verified candidate of its release; confirmations count blocks of high "
+        "accuracy; ties go to the higher exact count at the first differing height.",
+        "Rivals on one parent share task and test set, so only they are comparable.",
+        "podl/fork_choice/better_sibling.json",
+    ),
+    Reading(
+        "PODL-R3",
+        "'miners immediately start training for b_{t+1}' after validating for b_t (III-B), before b_t is known",
+        "Initialisation is seeded by the block that selected the task, once; the order of batches at height t by the "
+        "block at t-2; the run goes on from the miner's own committed end state at t-1.",
+        "Whatever seeds Phase 1 of t+1 must be known when Phase 2 of t begins.",
+        "podl/selection/goes_on.json",
+    ),
+    Reading(
+        "PODL-R4",
+        "'the model requester does not collect the model until ...' (III-B); who is paid for it is not said; 'there is "
+        "only one model requester' (III)",
+        "The task ends after so many blocks in a row without a significant gain, with its last test set, or before its "
+        "deadline. Its reward goes to the champion's miner if the champion reaches the required accuracy on the newest "
+        "set, else back. Several requesters are served in the order of posting.",
+        "The champion is the model that the requester gets; money follows it.",
+        "podl/payout/collected.json",
+    ),
+    Reading(
+        "PODL-R5",
+        "'Phase 2 for b_t and Phase 1 for b_{t+1} may happen concurrently' (III-B)",
+        "Within one task Phase 1 of the next block begins where Phase 1 of this one ends, so the interval is the "
+        "length of Phase 1; a new task begins once its parent is known. Phase 2 must be shorter than Phase 1.",
+        "The next task is known only with the verdict that ends the last one.",
+        "podl/schedule/phases.json",
+    ),
+    Reading(
+        "PODL-R6",
+        "Nothing is said about a requester or miners that fall silent",
+        "An empty block ends the task. Its champion is paid if it had reached the required accuracy; else the reward "
+        "is refunded, and the requester's bond burned if it was the requester who was silent.",
+        "A requester could take every model but the last for nothing otherwise.",
+        "podl/payout/interrupted.json",
+    ),
+    Reading(
+        "PODL-R7",
+        "Miners 'submit the block header', which includes 'the hashed model', 'by the end of Phase 1' (III-B)",
+        "The commitment is the header: its digest hides model, trace and payload until the test set is out.",
+        "A bare hash of the model would show two miners that they hold the same one, and a header of an open payload "
+        "could be copied.",
+        "podl/commitment/late.json",
+    ),
+    Reading(
+        "PODL-R8",
+        "'hyperparameter, initial weights, number of epochs etc.' let full nodes 'repeat the training' (III-A)",
+        "The reveal holds hyper-parameters, epochs, and the root and place of all training states; initial weights "
+        "and batch order follow from PODL-R3, so nothing else is needed.",
+        "Derived seeds cannot be chosen to fit a result.",
+        "podl/reveal/parameters.json",
+    ),
+    Reading(
+        "PODL-R9",
+        "'various techniques can be used to reduce the sizes' and 'removing models with low accuracy' (III-C)",
+        "`model_bits` 8 commits to weights of eight bits with a power-of-two scale; exact counts are of that model. "
+        "Old models go, the champion of each task stays; old blocks then verify at header level.",
+        "What was committed must be what is counted; a model quantised afterwards would have another count.",
+        "podl/training/quantised.json",
+    ),
+)

@@ -1,0 +1,188 @@
+"""The ten answers of PoDL, in spine order; the fields are the paper's parameters."""
+
+from dataclasses import dataclass, field
+
+from learnchain.primitives.chain_state import ChainState, Reward
+from learnchain.primitives.codec import Address, Hash32, encode
+from learnchain.primitives.measurement import Measure
+from learnchain.primitives.messages import AnyBlock, Block, Commitment, Deadline, Escrow, Payout, Reveal, Task, Verdict
+from learnchain.primitives.model_costs import validate
+from learnchain.primitives.model_specification import ModelLimits
+from learnchain.primitives.parameters import ChainParameters
+from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.primitives.selection import Ahead, Course, PostedTask, Selection
+from learnchain.primitives.settlement import Outcome, Settlement
+from learnchain.primitives.task_specification import TaskSpecification
+from learnchain.primitives.training_terms import Free, TrainingTerms
+from learnchain.rules.contract import Case
+from learnchain.rules.podl.course import Progress, Stopping, memory_of, remembered
+from learnchain.rules.podl.judging import judge
+from learnchain.rules.podl.schedule import Phases
+
+NOBODY_ADDRESS = b"\0" * 20
+"""The recipient of a burned bond."""
+FULL_BITS, QUANTISED_BITS = 32, 8
+
+
+@dataclass(frozen=True, slots=True)
+class Podl:
+    """Answer the ten questions after Chenli et al. 2019.
+
+    `model_bits` 8 makes miners commit to models of eight-bit weights, a quarter of the size (III-C, storage burden).
+    """
+
+    phases: Phases = field(default_factory=Phases)
+    stopping: Stopping = field(default_factory=Stopping)
+    model_bits: int = FULL_BITS
+
+    @property
+    def name(self) -> str:
+        """Name the consensus."""
+        return "podl"
+
+    def check_parameters(self, parameters: ChainParameters) -> None:
+        """Refuse phases that do not overlap as III-B says, a Phase 2 too short to judge in, and odd weights."""
+        self.phases.check()
+        parameters.check_last_phase(self.phases.two_milliseconds)
+        if self.stopping.blocks < 1 or self.model_bits not in (QUANTISED_BITS, FULL_BITS):
+            raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{self}: at least one block; 8 or 32 bits a weight")
+
+    def canonical(self) -> bytes:
+        """Return the engine's parameters for the genesis hash."""
+        return b"podl" + encode(self)
+
+    def admit_task(self, task: Task, specification: TaskSpecification, parameters: ChainParameters) -> None:
+        """Require training data, a model and a fresh test set for every block, all committed to at posting (III-B)."""
+        specification.check_numbers()
+        validate(specification.model, ModelLimits(parameters=parameters.maximum_model_parameters))
+        specification.check_model_fits()
+        if task.standing:
+            return
+        if task.reward_wei < parameters.minimum_reward_wei:
+            detail = f"{task.reward_wei} wei are below the minimum of {parameters.minimum_reward_wei}"
+            raise Rejected(RejectionReason.REWARD_TOO_LOW, detail)
+        if task.bond_wei < parameters.minimum_task_bond_wei:
+            detail = f"a bond of {task.bond_wei} wei is below the minimum of {parameters.minimum_task_bond_wei}"
+            raise Rejected(RejectionReason.BOND_TOO_LOW, detail)
+
+    def escrow(self, task: Task) -> Escrow:
+        """Lock the reward and the requester's bond until the model is collected (PODL-R4)."""
+        return Escrow(task.task_id, task.reward_wei + task.bond_wei, task.deadline_seconds)
+
+    def select_task(self, parent: ChainState, parameters: ChainParameters) -> Selection:
+        """Go on with the task of the last block until its requester collects; then take the earliest posted (III-B)."""
+        before = remembered(parent.reward.memory)
+        turn = before.turn + 1 if before else 0
+        waiting = [each for each in parent.pool if not self._is_late(each.task, parent.end_milliseconds, parameters)]
+        chosen = self._going_on(before, parent, parameters) if before else self._next(waiting, parent, parameters)
+        origin = before.origin if before else parent.block_hash
+        schedule = self.phases.schedule(parent, turn)
+        closing = schedule.commitment_milliseconds + self.phases.one_milliseconds
+        goes_on = turn + 1 < len(chosen.specification.data.tests)
+        return Selection(
+            height=parent.height + 1,
+            parent=parent.block_hash,
+            posted=chosen,
+            score=f"block {turn + 1} of at most {len(chosen.specification.data.tests)}",
+            queue_length=len(waiting),
+            schedule=schedule,
+            ranking=(),
+            memory=parent.reward.memory,
+            course=Course(turn, origin, parent.parent),
+            baseline=before.champion_cid if before else b"",
+            ahead=(Ahead(Course(turn + 1, origin, parent.block_hash), closing),) if goes_on else (),
+        )
+
+    def training_terms(self, selection: Selection, work: Hash32) -> TrainingTerms:
+        """Train freely until Phase 1 ends, on from the miner's own last model; publish how to repeat it (III-A)."""
+        return Free(self.model_bits)
+
+    def check_commitment(
+        self, selection: Selection, commitment: Commitment, at_milliseconds: int, parameters: ChainParameters
+    ) -> None:
+        """Require the header with the model's hash by the end of Phase 1 (III-A, III-B; PODL-R7)."""
+        if at_milliseconds > selection.schedule.commitment_milliseconds:
+            raise Rejected(RejectionReason.COMMITMENT_LATE, "the commitment arrived after Phase 1 ended")
+        if commitment.bond_wei < parameters.minimum_commitment_bond_wei:
+            detail = f"a bond of {commitment.bond_wei} wei is below {parameters.minimum_commitment_bond_wei}"
+            raise Rejected(RejectionReason.BOND_TOO_LOW, detail)
+
+    def check_reveal(self, selection: Selection, commitment: Commitment, reveal: Reveal) -> None:
+        """Require a claim over the whole fresh test set and hyper-parameters the task allows (III-A, III-B)."""
+        specification = selection.posted.specification
+        specification.check_claim(reveal.claim(), selection.course.turn)
+        specification.training.check(reveal.training.hyperparameters)
+
+    def judge(self, case: Case) -> Measure | Verdict | None:
+        """Validate in decreasing order of claimed accuracy; accept the first true claim (III-A, III-B; PODL-R1)."""
+        return judge(case)
+
+    def check_header(self, parent: ChainState, selection: Selection, block: AnyBlock) -> None:
+        """Require the block to end with Phase 2, and a verdict that compares with the champion if there is one."""
+        if not isinstance(block, Block):
+            return
+        if block.end_milliseconds != selection.schedule.deadline(Deadline.BLOCK):
+            raise Rejected(RejectionReason.TIMESTAMP_WRONG, "the block does not end where Phase 2 ends")
+        verdict = block.verdict
+        if (
+            bool(verdict.baseline_total) != bool(selection.baseline)
+            or verdict.baseline_correct > verdict.baseline_total
+        ):
+            raise Rejected(RejectionReason.VERDICT_WRONG, "the champion is not counted, or there is none to count")
+
+    def weigh(self, block: AnyBlock, siblings: tuple[AnyBlock, ...]) -> int:
+        """Count 1 for the most accurate honest model of a release (III-C, block reversibility; PODL-R2)."""
+        if not isinstance(block, Block):
+            return 0
+        rivals = (each for each in siblings if isinstance(each, Block) and each.release == block.release)
+        best = min(rivals, key=lambda each: (-each.reveal.claim().share, each.verdict.winner))
+        return int(best.verdict.winner == block.verdict.winner)
+
+    def payouts(self, selection: Selection, block: AnyBlock, parameters: ChainParameters) -> Reward:
+        """Mint for the block's miner; pay the champion's miner when the requester collects (II-A, III-B; PODL-R4)."""
+        if not isinstance(block, Block):
+            return Reward((), self._interrupted(selection, block))
+        minted = (Payout(block.proposer, parameters.block_reward_gwei, "block reward"),)
+        progress = self.stopping.progress(selection, block)
+        task, specification = selection.task, selection.posted.specification
+        over = self.stopping.is_over(progress, specification)
+        if not over and (task.standing or not self._is_late(task, block.end_milliseconds, parameters)):
+            return Reward(minted, (), memory_of(progress))
+        winner = progress.champion_miner if progress.reaches(specification) else b""
+        return Reward(minted, _settled(selection, block, winner))
+
+    def _going_on(self, before: Progress, parent: ChainState, parameters: ChainParameters) -> PostedTask:
+        """Return the task that the last block trained and did not settle."""
+        standing = (PostedTask(*each) for each in parameters.standing_tasks())
+        return next(each for each in (*parent.going_on, *standing) if each.task.task_id == before.task_id)
+
+    def _next(self, waiting: list[PostedTask], parent: ChainState, parameters: ChainParameters) -> PostedTask:
+        """Return the earliest posted task, or a standing one in turn; the paper knows one requester only (PODL-R4)."""
+        if waiting:
+            return min(waiting, key=lambda each: (each.task.posted_height, each.task.task_id))
+        standing = parameters.standing_tasks()
+        return PostedTask(*standing[(parent.height + 1) % len(standing)])
+
+    def _is_late(self, task: Task, end_milliseconds: int, parameters: ChainParameters) -> bool:
+        """Return whether a task could not be settled in time after one more block on an end (the round, rule 5)."""
+        longest = self.phases.one_milliseconds + self.phases.two_milliseconds + parameters.empty_window_milliseconds
+        return task.deadline_seconds <= (end_milliseconds + longest) // 1000 + parameters.claim_window_seconds
+
+    def _interrupted(self, selection: Selection, block: AnyBlock) -> tuple[Settlement, ...]:
+        """Settle a task whose height was missed: its champion is paid, else whoever failed bears it (PODL-R6)."""
+        before = remembered(selection.memory)
+        if before is not None and before.reaches(selection.posted.specification):
+            return _settled(selection, block, before.champion_miner)
+        silent = not isinstance(block, Block) and block.missed in (Deadline.KEY, Deadline.RELEASE)
+        return _settled(selection, block, b"", Outcome.STRUCK if silent else Outcome.REFUNDED)
+
+
+def _settled(
+    selection: Selection, block: AnyBlock, winner: Address, otherwise: Outcome = Outcome.REFUNDED
+) -> tuple[Settlement, ...]:
+    """Return the one settlement of a commissioned task: its reward to the winner, or what happens without one."""
+    task = selection.task
+    if task.standing:
+        return ()
+    recipient = winner or (NOBODY_ADDRESS if otherwise is Outcome.STRUCK else task.publisher)
+    return (Settlement(task.task_id, block.height, recipient, Outcome.PAID if winner else otherwise),)
