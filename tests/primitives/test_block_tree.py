@@ -4,9 +4,17 @@ from itertools import permutations
 
 import pytest
 
-from learnchain.primitives.block_tree import BlockRecord, BlockTree, divergence, heaviest, is_eligible, lowest_ticket
+from learnchain.primitives.block_tree import (
+    BlockRecord,
+    BlockTree,
+    divergence,
+    empty_block_lot,
+    heaviest,
+    is_eligible,
+    lowest_lot,
+)
 from learnchain.primitives.chain_state import ChainState, state_after
-from learnchain.primitives.messages import AnyBlock, Deadline, empty_block_ticket
+from learnchain.primitives.messages import AnyBlock, Deadline
 from learnchain.primitives.rejection import Rejected, RejectionReason
 from learnchain.rules.dlbc import Dlbc
 from learnchain.testing.chain_builder import ChainBuilder
@@ -123,12 +131,25 @@ def test_a_release_seen_in_time_binds_whatever_the_weight() -> None:
     assert is_eligible(tree, weigh, here[1].block_hash, third[1].block_hash, NOTHING)
 
 
-def test_the_lowest_ticket_of_the_known_empty_blocks() -> None:
+def test_the_lowest_lot_of_the_known_empty_blocks() -> None:
     tree = tree_of()
-    assert lowest_ticket(tree, GENESIS.block_hash, NOTHING) == b"\xff" * 33
+    assert lowest_lot(tree, GENESIS.block_hash, NOTHING) == b"\xff" * 34
     for number in (1, 2, 3):
         tree = tree.with_block(*empty(GENESIS, Deadline.KEY, f"node-{number}"))
-    tickets = [empty_block_ticket(GENESIS.block_hash, address(f"node-{number}")) for number in (1, 2, 3)]
-    assert lowest_ticket(tree, GENESIS.block_hash, NOTHING) == min(tickets)
+    lots = [empty_block_lot(GENESIS.block_hash, Deadline.KEY, address(f"node-{number}")) for number in (1, 2, 3)]
+    assert lowest_lot(tree, GENESIS.block_hash, NOTHING) == min(lots)
     seen = frozenset({(GENESIS.block_hash, Deadline.KEY)})
-    assert lowest_ticket(tree, GENESIS.block_hash, seen) == b"\xff" * 33
+    assert lowest_lot(tree, GENESIS.block_hash, seen) == b"\xff" * 34
+
+
+def test_who_saw_more_of_a_height_leads_whatever_the_tickets() -> None:
+    for proposer in ("publisher-1", "node-1", "node-2", "node-3"):
+        key, more = empty(GENESIS, Deadline.KEY, proposer), empty(GENESIS, Deadline.COMMITMENT, "node-4")
+        after = empty(key[1], Deadline.KEY, "node-4")
+        tree, weigh = tree_of(key, more, after), BUILDER.rules.weigh
+        tips = after[1].block_hash, more[1].block_hash
+        # The publisher saw its own key and would never follow the others: so the others follow it.
+        assert heaviest(tree, weigh, tips) == heaviest(tree, weigh, tips[::-1]) == more[1].block_hash
+        seen = frozenset({(GENESIS.block_hash, Deadline.KEY)})
+        assert not is_eligible(tree, weigh, more[1].block_hash, after[1].block_hash, seen)
+        assert is_eligible(tree, weigh, after[1].block_hash, more[1].block_hash, NOTHING)

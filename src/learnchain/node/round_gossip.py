@@ -6,7 +6,7 @@ from learnchain.node.chain import Chain, WireMessage
 from learnchain.node.network.gossip import Verdict
 from learnchain.node.network.network import Network
 from learnchain.node.storage.archive import decode_block
-from learnchain.primitives.block_tree import lowest_ticket
+from learnchain.primitives.block_tree import empty_block_lot, lowest_lot
 from learnchain.primitives.codec import decode, encode
 from learnchain.primitives.hashing import noun_hash
 from learnchain.primitives.messages import (
@@ -17,7 +17,6 @@ from learnchain.primitives.messages import (
     ReleaseAnnouncement,
     Reveal,
     block_bytes,
-    empty_block_ticket,
 )
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 
@@ -77,10 +76,10 @@ class RoundGossip:
         return self._judged(block)
 
     def _loses(self, block: EmptyBlock) -> bool:
-        """Return whether a better empty block of the same height is known: only the lowest ticket can win."""
+        """Return whether a better empty block of the same height is known: only the lowest lot can win."""
         state = self._chain.round
-        known = lowest_ticket(state.tree, block.parent, state.witnessed)
-        return empty_block_ticket(block.parent, block.proposer) >= known
+        known = lowest_lot(state.tree, block.parent, state.witnessed)
+        return empty_block_lot(block.parent, block.missed, block.proposer) >= known
 
     def _judged(self, message: WireMessage) -> Verdict:
         try:

@@ -6,7 +6,7 @@ from fractions import Fraction
 from types import MappingProxyType
 
 from learnchain.primitives.chain_state import ChainState
-from learnchain.primitives.codec import Hash32
+from learnchain.primitives.codec import Address, Hash32
 from learnchain.primitives.messages import AnyBlock, Block, Deadline, EmptyBlock, empty_block_ticket
 from learnchain.primitives.numbers import Accuracy
 from learnchain.primitives.rejection import Rejected, RejectionReason
@@ -17,6 +17,7 @@ CONFIRMATIONS_OF_SAFE = 2
 """High-accuracy models that must follow a block before wallets call it safe (DLBC IV-H)."""
 
 
+_LATEST_FIRST = tuple(reversed(Deadline))
 EMPTY_DEPTH_FACTOR = 16
 """How many times D heights may stay open while nothing of weight happens: the bound on what a tree holds."""
 
@@ -170,15 +171,25 @@ def final_block(tree: BlockTree, tip: Hash32, weigh: Weigh, depth: int) -> Hash3
     return tree.root
 
 
-def lowest_ticket(tree: BlockTree, parent: Hash32, witnessed: Witnessed) -> bytes:
-    """Return the lowest ticket among the empty blocks on `parent` that may become head, or more than any ticket."""
+def empty_block_lot(parent: Hash32, missed: Deadline, proposer: Address) -> bytes:
+    """Order empty blocks on one parent, lowest first: who saw more of the height, then the lower ticket (rule 3).
+
+    Who saw the key in time never follows a block that says it was missed; who did not may well believe the other. Were
+    the ticket to decide alone, a miner without the key and a publisher without miners could each stay where they are
+    for ever, at equal weight, and neither could train.
+    """
+    return bytes([_LATEST_FIRST.index(missed)]) + empty_block_ticket(parent, proposer)
+
+
+def lowest_lot(tree: BlockTree, parent: Hash32, witnessed: Witnessed) -> bytes:
+    """Return the lowest lot among the empty blocks on `parent` that may become head, or more than any lot."""
     known = (tree.records[key].block for key in tree.children.get(parent, ()))
     rivals = (each for each in known if isinstance(each, EmptyBlock) and not _is_contradicted(tree, each, witnessed))
-    return min((empty_block_ticket(each.parent, each.proposer) for each in rivals), default=b"\xff" * 33)
+    return min((_lot(each) for each in rivals), default=b"\xff" * 34)
 
 
 def _is_preferred(tree: BlockTree, weigh: Weigh, left: Hash32, right: Hash32) -> bool:
-    """Compare weights, then exact counts at the first differing height, then length, then tickets or hashes."""
+    """Compare weights, then exact counts at the first differing height, then length, then lots or hashes."""
     weights = tree.weight(left, weigh), tree.weight(right, weigh)
     if weights[0] != weights[1]:
         return weights[0] > weights[1]
@@ -190,10 +201,14 @@ def _is_preferred(tree: BlockTree, weigh: Weigh, left: Hash32, right: Hash32) ->
 
 
 def _first_difference(record: BlockRecord) -> tuple[Fraction, bytes]:
-    """Order rivals on one parent, best first: a higher exact count, a lower ticket, a lower hash."""
+    """Order rivals on one parent, best first: a higher exact count, a lower lot, a lower hash."""
     block = record.block
     if isinstance(block, Block):
         return -Accuracy(block.verdict.correct, block.verdict.total).share, record.state.block_hash
     if block is None:
         raise AssertionError("the root of a tree has no rivals")
-    return Fraction(1), empty_block_ticket(block.parent, block.proposer) + record.state.block_hash
+    return Fraction(1), _lot(block) + record.state.block_hash
+
+
+def _lot(block: EmptyBlock) -> bytes:
+    return empty_block_lot(block.parent, block.missed, block.proposer)
