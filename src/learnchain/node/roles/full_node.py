@@ -19,13 +19,13 @@ from learnchain.primitives.actions import (
     RevealModel,
     StoreBlock,
 )
-from learnchain.primitives.block_tree import lowest_ticket
+from learnchain.primitives.block_tree import empty_block_lot, lowest_lot
 from learnchain.primitives.bounded_json import parse_json
 from learnchain.primitives.chain_state import payload_timestamp, settled_history, unselected_after
 from learnchain.primitives.content_id import Cid, cid_from_text
 from learnchain.primitives.events import DeadlineMissed, Event, Measured, ReleaseDue, RevealsClosed
 from learnchain.primitives.measurement import Finding, Measurement
-from learnchain.primitives.messages import AnyBlock, Block, Deadline, EmptyBlock, empty_block_ticket
+from learnchain.primitives.messages import AnyBlock, Block, Deadline, EmptyBlock
 from learnchain.primitives.payload import MAXIMUM_PAYLOAD_BYTES, encode_payload
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.primitives.selection import Selection
@@ -200,7 +200,7 @@ class FullNode:
         await self._ports.engine.set_head(action.state.payload_hash, safe, final)
 
     async def propose_empty_block(self, action: ProposeEmptyBlock) -> None:
-        """End a missed height, unless somebody with a lower ticket already has (the round, rule 3)."""
+        """End a missed height, unless somebody with a lower lot already has (the round, rule 3)."""
         selection, parent = action.selection, action.parent
         while not self._ports.chain.is_current:
             # Our head is not compared with the network's yet; the deadline has passed for good, so this may wait.
@@ -209,9 +209,8 @@ class FullNode:
                 return
         address, parameters = self._ports.wallet.address, self._ports.chain.parameters
         known = self._ports.chain.round
-        if empty_block_ticket(selection.parent, address) >= lowest_ticket(
-            known.tree, selection.parent, known.witnessed
-        ):
+        own = empty_block_lot(selection.parent, action.missed, address)
+        if own >= lowest_lot(known.tree, selection.parent, known.witnessed):
             return
         stamp = payload_timestamp(parent, selection, action.end_milliseconds, trained=False)
         payload = await self._ports.engine.build(parent.payload_hash, parent.attributes(stamp, address), ())
