@@ -1,10 +1,17 @@
-"""PoLe: proof of learning (Lan et al. 2020): so far what it computes, not yet an engine.
+"""PoLe: proof of learning (Lan et al. 2020).
 
-`mapping.py` makes the query vectors of the secure mapping layer (Algorithm 3) and two modes of full rank,
-`equations.py` what ommers earn (Equation 2); `learning/mapping.py` applies the vectors. No chain can be started with
-it: `--consensus` knows engines only.
+A data node posts a task with its reward (3.1); the task with the highest reward per unit of time is trained (3.2).
+Nothing is due at a fixed time: a miner that reaches the required training accuracy commits, the data node waits for a
+number of solutions or for the time limit and opens the test set, and that ends the height. The best verified model wins
+(Algorithms 1, 2); the best loser may be cited by a later block and is paid for it (Equation 2). What a network sees of
+the data goes through a mapping layer that follows from the previous block hash (3.4, Algorithm 3), so that no model
+trained before, or for another block, fits.
+
+Read `rules.py` for the ten answers, `judging.py` for Algorithms 1 and 2, `mapping.py` for Algorithm 3, `layer.py` for
+which layer a height has, `ommers.py` and `equations.py` for the losers, and the readings for what the paper leaves open.
 """
 
 from learnchain.rules.pole.readings import READINGS
+from learnchain.rules.pole.rules import Pole
 
-__all__ = ["READINGS"]
+__all__ = ["READINGS", "Pole"]

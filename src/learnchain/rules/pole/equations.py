@@ -1,5 +1,6 @@
-"""What the losers of a height earn (PoLe 3.5, Equation 2; reading POLE-R3)."""
+"""What the losers of a height earn, and out of what (PoLe 3.5, Equation 2; readings POLE-R3, R17)."""
 
+from dataclasses import dataclass
 from enum import StrEnum
 
 from learnchain.primitives.citation import equation
@@ -9,6 +10,7 @@ MAXIMUM_DEPTH = 6
 """Heights after which an ommer is too old to be cited."""
 REFERRER_DIVISOR = 32
 """Who cites an ommer earns this part of the block reward."""
+THOUSAND = 1_000
 
 
 class OmmerFormula(StrEnum):
@@ -16,6 +18,13 @@ class OmmerFormula(StrEnum):
 
     FRACTION = "fraction"
     LITERAL = "literal"
+
+
+class OmmerFunding(StrEnum):
+    """Choose who pays an ommer: the winner of its own height, or everybody by new coins (POLE-R17)."""
+
+    WINNER = "winner"
+    MINTED = "minted"
 
 
 @equation("pole", 2, r"R_r = R_w H_w - H_o * O_{num}")
@@ -39,17 +48,51 @@ def ommer_reward(
     return block_reward_gwei // (distance * ommers)
 
 
-def citing_rewards(block_reward_gwei: int, distance: int, ommers: int) -> tuple[int, int]:
-    """Return what a cited ommer and its referrer earn together: never as much as one more block.
+@dataclass(frozen=True, slots=True)
+class OmmerShares:
+    """Say where the coins of a cited ommer go: to the loser, to who cites it, back to the winner of its height."""
 
-    The ommer's part is capped by what is left of R_w beside the referrer's and one coin, so that a miner who commits
-    under two identities never earns from a height what two heights would pay.
+    loser_gwei: int
+    referrer_gwei: int
+    winner_gwei: int
+
+
+@dataclass(frozen=True, slots=True)
+class OmmerRules:
+    """Hold how ommers are paid; `pool_thousandths` of the block reward is what Eq. 2 divides when the winner pays.
+
+    A quarter keeps the winner's part above every ommer's, so that losing never pays better than winning.
     """
-    bonus = block_reward_gwei // REFERRER_DIVISOR
-    paid = min(ommer_reward(block_reward_gwei, distance, 0, ommers), block_reward_gwei - bonus - 1)
-    return max(0, paid), bonus
 
+    formula: OmmerFormula = OmmerFormula.FRACTION
+    funding: OmmerFunding = OmmerFunding.WINNER
+    pool_thousandths: int = 250
 
-def second_identity_gain(block_reward_gwei: int, distance: int, ommers: int) -> int:
-    """Return what a winner gains by losing to itself as well and citing that: its ommer's part and the bonus."""
-    return sum(citing_rewards(block_reward_gwei, distance, ommers))
+    def check(self) -> None:
+        """Refuse a pool that leaves the winner less than an ommer."""
+        if not 0 <= self.pool_thousandths <= THOUSAND // 3:
+            detail = f"{self.pool_thousandths} thousandths of the block reward for ommers: choose 0 to 333"
+            raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
+
+    def withheld_gwei(self, block_reward_gwei: int) -> int:
+        """Return what a winner with losers beside it does not get at once: the pool and the referrer's bonus."""
+        if self.funding is OmmerFunding.MINTED:
+            return 0
+        return self._pool(block_reward_gwei) + block_reward_gwei // REFERRER_DIVISOR
+
+    def shares(self, block_reward_gwei: int, winning_height: int, ommer_height: int, ommers: int) -> OmmerShares:
+        """Return who gets what when an ommer is cited; a winner that pays gets back what nobody earned.
+
+        Minted shares stay below one more block reward; shares that the winner pays add up to what it was withheld, so
+        a height never mints more than R_w, whoever the identities belong to (POLE-R17).
+        """
+        bonus = block_reward_gwei // REFERRER_DIVISOR
+        divided, most = block_reward_gwei, max(0, block_reward_gwei - bonus - 1)
+        if self.funding is OmmerFunding.WINNER:
+            divided = most = self._pool(block_reward_gwei)
+        paid = min(ommer_reward(divided, winning_height, ommer_height, ommers, self.formula), most)
+        back = 0 if self.funding is OmmerFunding.MINTED else most - paid
+        return OmmerShares(paid, bonus, back)
+
+    def _pool(self, block_reward_gwei: int) -> int:
+        return block_reward_gwei * self.pool_thousandths // THOUSAND

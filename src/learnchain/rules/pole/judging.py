@@ -1,0 +1,135 @@
+"""Sort by test accuracy, verify one after the other, take the first that stands (PoLe 3.2, Algorithms 1 and 2).
+
+Of Algorithm 1 the miner's own lines 2 to 25 run in its node: collect, map, train until the required accuracy or the
+time limit, broadcast once (POLE-R6, R7). Line 1 is `ranking.most_valuable`; lines 26 to 35 stand here.
+"""
+
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+
+from learnchain.primitives.block_checks import NOBODY
+from learnchain.primitives.citation import algorithm
+from learnchain.primitives.codec import Hash32
+from learnchain.primitives.measurement import Finding, Measure, MeasureKind, Measurement
+from learnchain.primitives.messages import Outcome, Reveal, Verdict, VerdictEntry
+from learnchain.primitives.numbers import Accuracy
+from learnchain.primitives.rejection import RejectionReason
+from learnchain.primitives.task_specification import TaskSpecification
+from learnchain.rules.contract import Case
+
+KINDS = (MeasureKind.PAYLOAD, MeasureKind.COUNT, MeasureKind.TRAINING)
+"""What a candidate must pass, cheapest first; most candidates have more training rows than test rows."""
+
+
+@dataclass(slots=True)
+class _Tally:
+    """Collect what became of the candidates that were looked at."""
+
+    refused: dict[Hash32, str] = field(default_factory=dict)
+    missing: set[Hash32] = field(default_factory=set)
+
+
+@algorithm("pole", 1, r"\text{sort by test accuracy; append the first } blk : VerifyBlock(blk) = True")
+def judge(case: Case) -> Measure | Verdict | None:
+    """Ask for the next measurement, give the verdict, or wait for reveals that may still come.
+
+    Who reaches the required training accuracy goes first. When the time limit has passed and none of them stands, the
+    requirement is waived and the highest test accuracy wins (POLE-R4).
+    """
+    if not case.reveals_closed and len(case.reveals) < len(case.commitments):
+        return None
+    specification, tally = case.selection.posted.specification, _Tally()
+    ordered = in_accuracy_order(case)
+    able = [key for key in ordered if reaches_requirement(case.reveals[key], specification)]
+    unable = [key for key in ordered if key not in able]
+    found, waived = _first_verified(case, able, tally), False
+    if found == NOBODY and case.released_milliseconds >= case.selection.schedule.time_limit_milliseconds:
+        found, waived = _first_verified(case, unable, tally), True
+    else:
+        tally.refused.update(dict.fromkeys(unable, RejectionReason.TRAINING_ACCURACY_LOW.value))
+    if isinstance(found, Measure):
+        return found
+    return replace(_verdict(case, found, tally), waived=waived and found != NOBODY)
+
+
+@algorithm("pole", 2, r"acc_{train} \geq required \wedge blk.mapping = PHS \wedge blk.timestamp < test.timestamp")
+def verify_block(case: Case, key: Hash32) -> Measure | str | None:
+    """Return what to measure next, why a block fails, or None when it is verified.
+
+    Its time stamp is that of the release that lists it (POLE-R18), its mapping was compared when it was opened; here
+    the model is counted behind this block's layer, on the training rows and on the test set.
+    """
+    for kind in KINDS:
+        measured = case.measurements.get((key, kind))
+        if measured is None:
+            return Measure(key, kind)
+        if measured.finding is Finding.UNAVAILABLE:
+            return Finding.UNAVAILABLE.value
+        reason = _failure(case, key, measured)
+        if reason:
+            return reason
+    return None
+
+
+def in_accuracy_order(case: Case) -> list[Hash32]:
+    """Return the revealed candidates, highest test accuracy first; ties go to the lower commitment hash (rule 1)."""
+    return sorted(case.reveals, key=lambda key: (-case.reveals[key].claim().share, key))
+
+
+def reaches_requirement(reveal: Reveal, specification: TaskSpecification) -> bool:
+    """Return whether a header's training accuracy is at least the required one (Algorithm 1, line 9)."""
+    reached = Accuracy(reveal.training.correct, reveal.training.total)
+    return reached.reaches(specification.required_numerator, specification.required_denominator)
+
+
+def _first_verified(case: Case, keys: list[Hash32], tally: _Tally) -> Measure | Hash32:
+    for key in keys:
+        finding = verify_block(case, key)
+        if isinstance(finding, Measure):
+            return finding
+        if finding is None:
+            return key
+        if finding == Finding.UNAVAILABLE.value:
+            tally.missing.add(key)
+        else:
+            tally.refused[key] = finding
+    return NOBODY
+
+
+def _failure(case: Case, key: Hash32, measured: Measurement) -> str:
+    """Compare a count with the claim at hand: a miner may have shown others an opening with another claim."""
+    inexact, reveal = RejectionReason.CLAIM_NOT_EXACT.value, case.reveals[key]
+    if measured.kind is MeasureKind.PAYLOAD or (measured.finding is Finding.REJECTED and measured.reason != inexact):
+        return measured.reason if measured.finding is Finding.REJECTED else ""
+    claim = reveal.claim()
+    if measured.kind is MeasureKind.TRAINING:
+        claim = Accuracy(reveal.training.correct, reveal.training.total)
+    if (measured.correct, measured.total) == (claim.correct, claim.total):
+        return ""
+    classes = case.selection.posted.specification.data.classes
+    guesses = measured.total > 0 and _is_guessing(Fraction(measured.correct, measured.total), claim.share, classes)
+    return RejectionReason.MAPPING_FOREIGN.value if guesses else inexact
+
+
+def _is_guessing(measured: Fraction, claimed: Fraction, classes: int) -> bool:
+    """Return whether a model does nearer to chance than to its claim: so do models of another layer (Table 3)."""
+    return 2 * measured < claimed + Fraction(1, classes)
+
+
+def _verdict(case: Case, winner: Hash32, tally: _Tally) -> Verdict:
+    entries = tuple(_entry(case, key, commitment.miner, winner, tally) for key, commitment in case.commitments)
+    won = case.reveals.get(winner)
+    correct, total = (won.claim_correct, won.claim_total) if won else (0, 0)
+    return Verdict(winner, correct, total, entries)
+
+
+def _entry(case: Case, key: Hash32, miner: bytes, winner: Hash32, tally: _Tally) -> VerdictEntry:
+    reveal = case.reveals.get(key)
+    claim, total = (reveal.claim_correct, reveal.claim_total) if reveal else (0, 0)
+    if key == winner:
+        return VerdictEntry(key, miner, Outcome.WINNER, claim, "", total)
+    if key in tally.refused:
+        return VerdictEntry(key, miner, Outcome.REJECTED, claim, tally.refused[key], total)
+    if reveal is None or key in tally.missing:
+        return VerdictEntry(key, miner, Outcome.UNREVEALED, 0, "")
+    return VerdictEntry(key, miner, Outcome.LOWER_CLAIM, claim, "", total)

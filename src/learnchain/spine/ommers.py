@@ -1,0 +1,149 @@
+"""Step 8, beside the block itself: losers of earlier heights are kept, verified, offered where an engine cites them.
+
+Which of them a block may cite stands in its selection (`citable`); what citing pays, the engine answers. A loser is
+judged as it would have been at its own height, but its payload is never executed.
+"""
+
+from dataclasses import dataclass
+
+from learnchain.primitives.actions import Action
+from learnchain.primitives.block_checks import check_opening
+from learnchain.primitives.codec import Hash32
+from learnchain.primitives.hashing import noun_hash
+from learnchain.primitives.measurement import Finding, Measure, MeasureKind, Measurement
+from learnchain.primitives.messages import MAXIMUM_OMMERS, Block, Commitment, Outcome, Reveal
+from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.primitives.selection import Selection
+from learnchain.rules.contract import Case
+from learnchain.spine.round import Round, Step, asked_for
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Join a loser's opening with the height it lost: the selection, the block that won, its own commitment."""
+
+    reveal: Reveal
+    selection: Selection
+    block: Block
+    commitment: Commitment
+
+    @property
+    def key(self) -> Hash32:
+        """Name the loser's measurements."""
+        return noun_hash(self.reveal)
+
+
+def check_ommers(state: Round, selection: Selection, block: Block) -> None:
+    """Refuse a block that cites a loser which its selection does not name, or an opening that is not that loser's."""
+    for reveal in block.ommers:
+        lost_at(state, selection, reveal)
+
+
+def lost_at(state: Round, selection: Selection, reveal: Reveal) -> Lost:
+    """Return the height that a loser lost, on the branch of the selection that would cite it."""
+    block = _block_at(state, selection.parent, reveal)
+    found = [each for each in block.commitments if each.miner == reveal.miner]
+    if not found or noun_hash(found[0]) not in selection.citable:
+        raise Rejected(RejectionReason.OMMER_NOT_CITABLE, f"0x{reveal.miner.hex()} lost, but may not be cited here")
+    entry = next(each for each in block.verdict.entries if each.miner == reveal.miner)
+    claim = (reveal.claim_correct, reveal.claim_total)
+    if entry.outcome is not Outcome.LOWER_CLAIM or claim != (entry.claim_correct, entry.claim_total):
+        raise Rejected(RejectionReason.OMMER_NOT_CITABLE, "the verdict of its height names another claim")
+    earlier = state.rules.select_task(state.tree.state(block.parent), state.parameters)
+    check_opening(found[0], reveal, earlier, state.parameters)
+    state.rules.check_reveal(earlier, found[0], reveal)
+    return Lost(reveal, earlier, block, found[0])
+
+
+def judged(state: Round, lost: Lost) -> Measure | str | None:
+    """Return what to measure next of a loser, why it does not stand, or None: it would have won alone."""
+    here = {key: found for key, found in state.measurements.items() if found.finding is not Finding.UNAVAILABLE}
+    skipped = Measurement(lost.key, MeasureKind.PAYLOAD, Finding.ACCEPTED)
+    case = Case(
+        lost.selection,
+        ((lost.key, lost.commitment),),
+        {lost.key: lost.reveal},
+        {**here, (lost.key, MeasureKind.PAYLOAD): skipped},
+        True,
+        lost.block.release.released_milliseconds,
+    )
+    answer = state.rules.judge(case)
+    if isinstance(answer, Measure):
+        return answer
+    if answer is None or answer.winner != lost.key:
+        reason = answer.entries[0].reason if answer is not None else ""
+        return reason or RejectionReason.VERDICT_WRONG.value
+    return None
+
+
+def asked(state: Round, lost: Lost, measure: Measure) -> Step:
+    """Have a loser measured, once, with the keys that its height released."""
+    keys = (lost.block.key_release.key, lost.block.release.key)
+    return asked_for(state, measure, lost.selection, lost.reveal, keys)
+
+
+def examined(state: Round, selection: Selection, block: Block) -> Step | str | None:
+    """Return what the losers that a block cites still need, why one does not stand, or None."""
+    for reveal in block.ommers:
+        lost = lost_at(state, selection, reveal)
+        answer = judged(state, lost)
+        if isinstance(answer, Measure):
+            return asked(state, lost, answer)
+        if answer is not None:
+            return answer
+    return None
+
+
+def kept(state: Round, reveals: tuple[Reveal, ...]) -> dict[Hash32, Reveal]:
+    """Return the losers among these openings that the next block on the head may cite."""
+    found: dict[Hash32, Reveal] = {}
+    for reveal in reveals if state.selection.citable else ():
+        try:
+            found[lost_at(state, state.selection, reveal).key] = reveal
+        except (Rejected, Unavailable):
+            continue
+    return found
+
+
+def ask_all(state: Round) -> Step:
+    """Have every loser that may be cited measured, so that whoever wins can cite one that is known to stand."""
+    actions: tuple[Action, ...] = ()
+    for reveal in state.losers.values():
+        lost = lost_at(state, state.selection, reveal)
+        answer = judged(state, lost)
+        if isinstance(answer, Measure):
+            state, more, _ = asked(state, lost, answer)
+            actions = (*actions, *more)
+    return state, actions, ()
+
+
+def citations(state: Round) -> tuple[Reveal, ...]:
+    """Return the losers that a block on the head should cite: only those that were measured and stand."""
+    standing: dict[Hash32, Reveal] = {}
+    for reveal in state.losers.values():
+        lost = lost_at(state, state.selection, reveal)
+        if judged(state, lost) is None:
+            standing[noun_hash(lost.commitment)] = reveal
+    return tuple(standing[key] for key in state.selection.citable if key in standing)[:MAXIMUM_OMMERS]
+
+
+def keys_of(block: object) -> frozenset[Hash32]:
+    """Return the keys under which the losers that a block cites are measured."""
+    return frozenset(noun_hash(each) for each in block.ommers) if isinstance(block, Block) else frozenset()
+
+
+def _block_at(state: Round, tip: Hash32, reveal: Reveal) -> Block:
+    """Return the winning block of a loser's height on the branch below `tip`."""
+    here = tip
+    while here in state.tree:
+        block = state.tree.records[here].block
+        if block is None or block.height <= reveal.height:
+            break
+        here = block.parent
+    else:
+        block = None
+    if block is None or block.parent not in state.tree:
+        raise Unavailable("the height of a cited loser: it lies below the final block")
+    if not isinstance(block, Block) or (block.height, block.parent) != (reveal.height, reveal.parent):
+        raise Rejected(RejectionReason.OMMER_NOT_CITABLE, "the cited loser lost on another branch")
+    return block
