@@ -61,7 +61,8 @@ abstract contract Consensus {
                 settlement.taskId,
                 settlement.height,
                 settlement.recipient,
-                settlement.outcome
+                settlement.outcome,
+                settlement.amountWei
             )
         );
         for (uint256 level = 0; level < 32; ++level) {
@@ -116,15 +117,18 @@ contract TaskEscrowTest is Consensus {
         vm.assume(reward > 0);
         uint8 outcome = code % 3 + 1;
         bytes32 taskId = post(reward, bond);
-        TaskEscrow.Settlement memory settlement = TaskEscrow.Settlement(taskId, uint64(seed), MINER, outcome);
+        TaskEscrow.Settlement memory settlement = TaskEscrow.Settlement(taskId, uint64(seed), MINER, outcome, 0);
         (bytes32[32] memory branch, bytes32 blockHash, uint64 timestamp) = publish(escrow, settlement, index, seed);
         vm.prank(CLAIMER);
         escrow.settle(settlement, index, branch, blockHash, timestamp);
         uint256 toMiner = outcome == 1 ? reward : outcome == 3 ? bond : 0;
         require(MINER.balance == toMiner, "miner");
-        require(PUBLISHER.balance == uint256(reward) + bond - toMiner, "publisher");
+        uint256 leaving = outcome == 3 ? 0 : bond;
+        require(PUBLISHER.balance == uint256(reward) + bond - toMiner - leaving, "publisher");
         require(CLAIMER.balance == escrow.TIP(), "claimer");
-        require(address(escrow).balance == 0, "left over");
+        require(address(escrow).balance == leaving, "left over");
+        (, uint256 held,) = escrow.bond(escrow.potOf(PUBLISHER));
+        require(held == leaving, "bond");
         vm.expectRevert();
         escrow.settle(settlement, index, branch, blockHash, timestamp);
     }
@@ -132,7 +136,7 @@ contract TaskEscrowTest is Consensus {
     function testFuzz_a_changed_proof_reverts(uint32 index, uint256 seed, uint8 level, bytes32 change) public {
         vm.assume(change != 0);
         bytes32 taskId = post(1 ether, 0);
-        TaskEscrow.Settlement memory settlement = TaskEscrow.Settlement(taskId, 1, MINER, 1);
+        TaskEscrow.Settlement memory settlement = TaskEscrow.Settlement(taskId, 1, MINER, 1, 0);
         (bytes32[32] memory branch, bytes32 blockHash, uint64 timestamp) = publish(escrow, settlement, index, seed);
         if (level % 33 == 32) {
             blockHash ^= change;
@@ -143,13 +147,15 @@ contract TaskEscrowTest is Consensus {
         escrow.settle(settlement, index, branch, blockHash, timestamp);
     }
 
-    function testFuzz_a_changed_settlement_reverts(address recipient, uint64 height, uint8 outcome, uint64 index) public {
-        vm.assume(recipient != MINER || height != 1 || outcome != 1 || index != 5);
+    function testFuzz_a_changed_settlement_reverts(address recipient, uint64 height, uint8 outcome, uint64 index, uint8 amount)
+        public
+    {
+        vm.assume(recipient != MINER || height != 1 || outcome != 1 || index != 5 || amount != 0);
         bytes32 taskId = post(1 ether, 1 ether);
-        TaskEscrow.Settlement memory settlement = TaskEscrow.Settlement(taskId, 1, MINER, 1);
+        TaskEscrow.Settlement memory settlement = TaskEscrow.Settlement(taskId, 1, MINER, 1, 0);
         (bytes32[32] memory branch, bytes32 blockHash, uint64 timestamp) = publish(escrow, settlement, 5, 7);
         vm.expectRevert();
-        escrow.settle(TaskEscrow.Settlement(taskId, height, recipient, outcome), index, branch, blockHash, timestamp);
+        escrow.settle(TaskEscrow.Settlement(taskId, height, recipient, outcome, amount), index, branch, blockHash, timestamp);
     }
 
     function testFuzz_a_refund_waits_for_the_deadline(uint32 later) public {
@@ -164,11 +170,79 @@ contract TaskEscrowTest is Consensus {
         escrow.refund(taskId);
     }
 
+    function testFuzz_a_bond_is_slashed_once_and_what_is_left_goes_back(uint96 stake, uint96 part, uint96 taken, uint32 index)
+        public
+    {
+        vm.assume(stake > 0 && taken > 0 && taken <= stake);
+        uint256 leaving = part % stake;
+        vm.deal(MINER, stake);
+        vm.prank(MINER);
+        escrow.deposit{value: stake}();
+        if (leaving > 0) {
+            vm.prank(MINER);
+            escrow.unbond(leaving);
+        }
+        TaskEscrow.Settlement memory settlement =
+            TaskEscrow.Settlement(escrow.potOf(MINER), 1, PUBLISHER, 5, taken);
+        (bytes32[32] memory branch, bytes32 blockHash, uint64 timestamp) = publish(escrow, settlement, index, 7);
+        vm.prank(CLAIMER);
+        escrow.settle(settlement, index, branch, blockHash, timestamp);
+        require(PUBLISHER.balance + CLAIMER.balance == taken, "taken");
+        require(CLAIMER.balance <= escrow.TIP(), "tip");
+        vm.expectRevert();
+        escrow.settle(settlement, index, branch, blockHash, timestamp);
+        (uint256 active, uint256 left,) = escrow.bond(escrow.potOf(MINER));
+        require(active + left == uint256(stake) - taken, "left");
+        if (active > 0) {
+            vm.prank(MINER);
+            escrow.unbond(active);
+        }
+        if (active + left > 0) {
+            vm.expectRevert();
+            escrow.release(MINER);
+            vm.warp(block.timestamp + escrow.BOND_DELAY_SECONDS());
+            escrow.release(MINER);
+        }
+        require(MINER.balance == active + left, "miner");
+        require(address(escrow).balance == 0, "left over");
+    }
+
+    function testFuzz_nobody_takes_more_than_a_pot_holds(uint96 stake, uint96 more, uint32 index) public {
+        vm.assume(stake > 0 && more > 0);
+        post(1 ether, 1 ether);
+        vm.deal(MINER, stake);
+        vm.prank(MINER);
+        escrow.deposit{value: stake}();
+        TaskEscrow.Settlement memory settlement =
+            TaskEscrow.Settlement(escrow.potOf(MINER), 1, PUBLISHER, 5, uint256(stake) + more);
+        (bytes32[32] memory branch, bytes32 blockHash, uint64 timestamp) = publish(escrow, settlement, index, 7);
+        vm.expectRevert();
+        escrow.settle(settlement, index, branch, blockHash, timestamp);
+    }
+
+    function testFuzz_a_struck_bond_is_shared(uint96 bond, uint96 part, uint32 index) public {
+        vm.assume(bond > 0);
+        uint256 shared = part % (uint256(bond) + 1);
+        bytes32 taskId = post(1, bond);
+        TaskEscrow.Settlement memory settlement = TaskEscrow.Settlement(taskId, 1, address(0), 3, shared);
+        (bytes32[32] memory branch, bytes32 blockHash, uint64 timestamp) = publish(escrow, settlement, index, 7);
+        escrow.settle(settlement, index, branch, blockHash, timestamp);
+        require(escrow.BURN().balance == uint256(bond) - shared, "burned");
+        if (shared > 0) {
+            settlement = TaskEscrow.Settlement(taskId, 1, MINER, 5, shared);
+            (branch, blockHash, timestamp) = publish(escrow, settlement, index ^ 1, 8);
+            vm.prank(CLAIMER);
+            escrow.settle(settlement, index ^ 1, branch, blockHash, timestamp);
+            require(MINER.balance + CLAIMER.balance == shared, "shared");
+        }
+        require(address(escrow).balance == 0, "left over");
+    }
+
     function test_a_payee_cannot_enter_twice() public {
         Payee payee = new Payee(escrow);
         bytes32 taskId = post(1 ether, 1 ether);
         post(3 ether, 0);
-        TaskEscrow.Settlement memory settlement = TaskEscrow.Settlement(taskId, 1, address(payee), 1);
+        TaskEscrow.Settlement memory settlement = TaskEscrow.Settlement(taskId, 1, address(payee), 1, 0);
         (bytes32[32] memory branch, bytes32 blockHash, uint64 timestamp) = publish(escrow, settlement, 5, 7);
         payee.prepare(true, abi.encodeCall(escrow.settle, (settlement, 5, branch, blockHash, timestamp)));
         escrow.settle(settlement, 5, branch, blockHash, timestamp);
@@ -207,18 +281,56 @@ contract Actors is Consensus {
         bytes32 taskId = take(pick);
         payee.prepare(accept, abi.encodeCall(escrow.refund, (taskId)));
         TaskEscrow.Settlement memory settlement =
-            TaskEscrow.Settlement(taskId, uint64(pick), address(payee), code % 3 + 1);
+            TaskEscrow.Settlement(taskId, uint64(pick), address(payee), code % 3 + 1, 0);
         (bytes32[32] memory branch, bytes32 blockHash, uint64 timestamp) = publish(escrow, settlement, index, pick);
+        (, uint256 reward, uint256 bond,,) = escrow.task(taskId);
         uint256 before = escrow.withdrawable(address(payee));
         escrow.settle(settlement, index, branch, blockHash, timestamp);
         heldWei += escrow.withdrawable(address(payee)) - before;
+        if (code % 3 != 2) heldWei += bond;
+        require(reward > 0, "nothing was posted");
+    }
+
+    function deposit(uint96 amount) external {
+        vm.deal(address(this), uint256(amount) + 1);
+        escrow.deposit{value: uint256(amount) + 1}();
+        heldWei += uint256(amount) + 1;
+    }
+
+    function unbond(uint256 amount) external {
+        (uint256 active,,) = escrow.bond(escrow.potOf(address(this)));
+        if (active > 0) escrow.unbond(amount % active + 1);
+    }
+
+    function release() external {
+        (, uint256 leaving, uint64 at) = escrow.bond(escrow.potOf(address(this)));
+        if (leaving == 0 || block.timestamp < at) return;
+        escrow.release(address(this));
+        heldWei -= leaving;
+    }
+
+    /// Take from our own pot, by a true proof; the second time at the same place nothing may move.
+    function slash(uint256 amount, uint32 index, uint256 seed) external {
+        (uint256 active, uint256 leaving,) = escrow.bond(escrow.potOf(address(this)));
+        if (active + leaving == 0) return;
+        TaskEscrow.Settlement memory settlement = TaskEscrow.Settlement(
+            escrow.potOf(address(this)), uint64(seed), address(0xbeef), 5, amount % (active + leaving) + 1
+        );
+        (bytes32[32] memory branch, bytes32 blockHash, uint64 timestamp) = publish(escrow, settlement, index, seed);
+        bool before = escrow.collected(index);
+        try escrow.settle(settlement, index, branch, blockHash, timestamp) {
+            require(!before, "paid twice");
+            heldWei -= settlement.amountWei;
+        } catch {
+            require(before, "not paid");
+        }
     }
 
     /// Claim without a proof: another root, another branch, another recipient; nothing may move.
     function forge(uint256 pick, uint8 code, uint32 index, bytes32 change, uint8 way) external {
         if (open.length == 0 || change == 0) return;
         TaskEscrow.Settlement memory settlement =
-            TaskEscrow.Settlement(open[pick % open.length], uint64(pick), address(payee), code % 3 + 1);
+            TaskEscrow.Settlement(open[pick % open.length], uint64(pick), address(payee), code % 3 + 1, 0);
         (bytes32[32] memory branch, bytes32 blockHash, uint64 timestamp) = publish(escrow, settlement, index, pick);
         if (way % 4 == 0) branch[index % 32] ^= change;
         if (way % 4 == 1) blockHash ^= change;
@@ -236,7 +348,7 @@ contract Actors is Consensus {
         if (closed.length == 0) return;
         bytes32 taskId = closed[pick % closed.length];
         TaskEscrow.Settlement memory settlement =
-            TaskEscrow.Settlement(taskId, uint64(pick), address(payee), code % 3 + 1);
+            TaskEscrow.Settlement(taskId, uint64(pick), address(payee), code % 3 + 1, 0);
         (bytes32[32] memory branch, bytes32 blockHash, uint64 timestamp) = publish(escrow, settlement, index, pick);
         try escrow.settle(settlement, index, branch, blockHash, timestamp) {
             revert("paid twice");

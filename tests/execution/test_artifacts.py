@@ -55,10 +55,20 @@ def test_the_binding_speaks_the_interface_of_the_artifact():
         escrow.withdraw_calldata(),
         escrow.task_calldata(b"\x01" * 32),
         escrow.withdrawable_calldata(b"\x01" * 20),
+        escrow.deposit_calldata(),
+        escrow.unbond_calldata(1),
+        escrow.release_calldata(b"\x01" * 20),
+        escrow.bond_calldata(b"\x01" * 32),
+        escrow.collected_calldata(1),
     ):
         assert data[:4] in selectors
     topics = {keccak256(_signature(entry).encode()) for entry in entries if entry["type"] == "event"}
-    assert topics == {escrow.TASK_POSTED_TOPIC, escrow.TASK_SETTLED_TOPIC}
+    assert topics == {
+        escrow.TASK_POSTED_TOPIC,
+        escrow.TASK_SETTLED_TOPIC,
+        escrow.BOND_SLASHED_TOPIC,
+        *escrow.BOND_TOPICS,
+    }
 
 
 def _signature(entry: dict) -> str:

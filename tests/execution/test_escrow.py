@@ -5,27 +5,35 @@ from dataclasses import replace
 import pytest
 
 from learnchain.execution.escrow import (
+    BOND_DELAY_SECONDS,
     STATUS_OPEN,
     TIP_WEI,
     Claim,
+    bond_calldata,
+    decode_bond_change,
+    decode_stake,
     decode_task,
     decode_task_posted,
     decode_task_settled,
+    deposit_calldata,
     post_calldata,
     posting_value_wei,
     refund_calldata,
+    release_calldata,
     settle_calldata,
     settlement_leaf,
     task_calldata,
+    unbond_calldata,
     withdraw_calldata,
     withdrawable_calldata,
 )
 from learnchain.execution.genesis import ESCROW_ADDRESS
 from learnchain.execution.pyevm.engine import PyEvmEngine
+from learnchain.primitives.bonds import BondChange, BondMove
 from learnchain.primitives.merkle import History, history_branch
 from learnchain.primitives.payload import Log
 from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.settlement import Outcome, Settlement, consensus_root
+from learnchain.primitives.settlement import Outcome, Settlement, bond_pot, consensus_root
 from tests.execution.chain import ADDRESSES, CHAIN_ID, ETHER, KEYS, Chain, signed
 
 PUBLISHER, CLAIMER = ADDRESSES[0], ADDRESSES[1]
@@ -87,6 +95,11 @@ class Escrow:
     def balance(self, address: bytes) -> int:
         return self.chain.door.balance(self.chain.head, address)
 
+    def stake(self, source: bytes) -> tuple[int, int, int]:
+        call = {"to": "0x" + ESCROW_ADDRESS.hex(), "data": "0x" + bond_calldata(source).hex()}
+        found = decode_stake(bytes.fromhex(self.chain.door.rpc("eth_call", [call])[2:]))
+        return found.active_wei, found.leaving_wei, found.leaves_seconds
+
     def status(self, task_id: bytes) -> int:
         call = {"to": "0x" + ESCROW_ADDRESS.hex(), "data": "0x" + task_calldata(task_id).hex()}
         return decode_task(bytes.fromhex(self.chain.door.rpc("eth_call", [call])[2:])).status
@@ -146,8 +159,9 @@ def test_a_winner_is_paid_exactly_once(escrow: Escrow):
         REWARD,
     )
     assert escrow.balance(MINER) == REWARD
-    assert escrow.balance(PUBLISHER) == before + BOND
-    assert escrow.balance(ESCROW_ADDRESS) == 0
+    assert escrow.balance(PUBLISHER) == before
+    assert escrow.balance(ESCROW_ADDRESS) == BOND
+    assert escrow.stake(bond_pot(PUBLISHER))[:2] == (0, BOND)
     assert escrow.status(task_id) == Outcome.PAID.code
     assert not escrow.settle(claim)
     assert escrow.balance(MINER) == REWARD
@@ -172,10 +186,9 @@ def test_the_other_outcomes_conserve_value(escrow: Escrow, outcome: Outcome):
     claim = escrow.claim(settlement, escrow.decide(settlement))
     before = escrow.balance(PUBLISHER)
     assert escrow.settle(claim)
-    to_publisher = {Outcome.REFUNDED: REWARD + BOND, Outcome.STRUCK: REWARD}[outcome]
-    assert escrow.balance(PUBLISHER) == before + to_publisher
-    assert escrow.balance(MINER) == REWARD + BOND - to_publisher
-    assert escrow.balance(ESCROW_ADDRESS) == 0
+    assert escrow.balance(PUBLISHER) == before + REWARD
+    assert escrow.balance(MINER) == (BOND if outcome is Outcome.STRUCK else 0)
+    assert escrow.balance(ESCROW_ADDRESS) == (0 if outcome is Outcome.STRUCK else BOND)
 
 
 def test_a_struck_bond_without_recipient_burns(escrow: Escrow):
@@ -185,7 +198,7 @@ def test_a_struck_bond_without_recipient_burns(escrow: Escrow):
 
 
 @pytest.mark.parametrize(
-    "forgery", ["recipient", "outcome", "height", "index", "branch", "block", "time", "high_index"]
+    "forgery", ["recipient", "outcome", "height", "amount", "index", "branch", "block", "time", "high_index"]
 )
 def test_a_forged_claim_reverts(escrow: Escrow, forgery: str):
     settlement = Settlement(escrow.post(), 7, MINER, Outcome.PAID)
@@ -194,6 +207,7 @@ def test_a_forged_claim_reverts(escrow: Escrow, forgery: str):
         "recipient": replace(claim, settlement=replace(settlement, recipient=CLAIMER)),
         "outcome": replace(claim, settlement=replace(settlement, outcome=Outcome.STRUCK)),
         "height": replace(claim, settlement=replace(settlement, height=8)),
+        "amount": replace(claim, settlement=replace(settlement, amount_wei=1)),
         "index": replace(claim, index=1),
         "branch": replace(claim, branch=(b"\x01" * 32, *claim.branch[1:])),
         "block": replace(claim, block_hash=b"\x01" * 32),
@@ -215,7 +229,67 @@ def test_an_old_settlement_is_claimed_against_a_newer_root(escrow: Escrow):
     assert escrow.balance(MINER) == REWARD
     newer = Settlement(second, 9, MINER, Outcome.REFUNDED)
     assert escrow.settle(escrow.claim(newer, 2))
+    assert escrow.balance(ESCROW_ADDRESS) == 2 * BOND
+
+
+def slashed(escrow: Escrow, source: bytes, recipient: bytes, amount: int) -> Claim:
+    settlement = Settlement(source, 9, recipient, Outcome.SLASHED, amount)
+    return escrow.claim(settlement, escrow.decide(settlement))
+
+
+def test_a_deposit_waits_a_delay_before_it_leaves_and_is_logged(escrow: Escrow):
+    assert not escrow.send(KEYS[0], deposit_calldata())
+    assert escrow.send(KEYS[0], deposit_calldata(), 10 * ETHER)
+    assert [decode_bond_change(each) for each in escrow.logs()] == [
+        BondChange(PUBLISHER, BondMove.DEPOSITED, 10 * ETHER)
+    ]
+    assert not escrow.send(KEYS[0], unbond_calldata(11 * ETHER))
+    assert escrow.send(KEYS[0], unbond_calldata(4 * ETHER))
+    assert decode_bond_change(escrow.logs()[0]) == BondChange(PUBLISHER, BondMove.LEAVING, 4 * ETHER)
+    assert not escrow.send(KEYS[2], release_calldata(PUBLISHER))
+    assert escrow.stake(bond_pot(PUBLISHER))[:2] == (6 * ETHER, 4 * ETHER)
+    escrow.chain.extend(step_seconds=BOND_DELAY_SECONDS)
+    before = escrow.balance(PUBLISHER)
+    assert escrow.send(KEYS[2], release_calldata(PUBLISHER))
+    assert decode_bond_change(escrow.logs()[0]) == BondChange(PUBLISHER, BondMove.WITHDRAWN, 4 * ETHER)
+    assert escrow.balance(PUBLISHER) == before + 4 * ETHER
+    assert escrow.balance(ESCROW_ADDRESS) == 6 * ETHER
+    assert not escrow.send(KEYS[2], release_calldata(PUBLISHER))
+
+
+def test_consensus_slashes_what_is_active_and_what_is_leaving_each_decision_once(escrow: Escrow):
+    assert escrow.send(KEYS[0], deposit_calldata(), 10 * ETHER)
+    assert escrow.send(KEYS[0], unbond_calldata(4 * ETHER))
+    reporter = b"\x66" * 20
+    claim = slashed(escrow, bond_pot(PUBLISHER), reporter, 7 * ETHER)
+    assert escrow.settle(claim)
+    assert decode_bond_change(escrow.logs()[0]) is None
+    assert escrow.balance(reporter) == 7 * ETHER - TIP_WEI
+    assert escrow.stake(bond_pot(PUBLISHER))[:2] == (0, 3 * ETHER)
+    assert not escrow.settle(claim)
+    # The same words at another place of the history are another decision, and more than what is left.
+    assert not escrow.settle(slashed(escrow, bond_pot(PUBLISHER), reporter, 7 * ETHER))
+    assert escrow.settle(slashed(escrow, bond_pot(PUBLISHER), b"\0" * 20, 3 * ETHER))
+    assert escrow.balance(BURN) == 3 * ETHER - TIP_WEI
     assert escrow.balance(ESCROW_ADDRESS) == 0
+
+
+def test_a_struck_bond_is_shared_out_after_its_task_is_closed(escrow: Escrow):
+    task_id = escrow.post()
+    struck = Settlement(task_id, 9, b"\0" * 20, Outcome.STRUCK, BOND // 2)
+    index = escrow.decide(struck)
+    share = slashed(escrow, task_id, MINER, BOND // 2)
+    assert not escrow.settle(share)
+    assert escrow.settle(escrow.claim(struck, index))
+    assert escrow.balance(BURN) == BOND - BOND // 2
+    assert escrow.settle(escrow.claim(share.settlement, share.index))
+    assert escrow.balance(MINER) == BOND // 2 - TIP_WEI
+    assert escrow.balance(ESCROW_ADDRESS) == 0
+
+
+def test_nobody_strikes_more_than_the_bond(escrow: Escrow):
+    settlement = Settlement(escrow.post(), 9, b"\0" * 20, Outcome.STRUCK, BOND + 1)
+    assert not escrow.settle(escrow.claim(settlement, escrow.decide(settlement)))
 
 
 def test_a_refund_waits_for_the_deadline(escrow: Escrow):
@@ -246,11 +320,11 @@ def test_a_payee_that_refuses_is_credited_and_withdraws(escrow: Escrow):
     assert escrow.balance(payee) == 0
     call = {"to": "0x" + ESCROW_ADDRESS.hex(), "data": "0x" + withdrawable_calldata(payee).hex()}
     assert int(escrow.chain.door.rpc("eth_call", [call]), 16) == REWARD
-    assert escrow.balance(ESCROW_ADDRESS) == REWARD
+    assert escrow.balance(ESCROW_ADDRESS) == REWARD + BOND
     raw = signed(KEYS[3], 1, payee, gas=200_000, value=0, data=b"\x01")
     escrow.chain.extend(raw)
     assert escrow.balance(payee) == REWARD
-    assert escrow.balance(ESCROW_ADDRESS) == 0
+    assert escrow.balance(ESCROW_ADDRESS) == BOND
     assert not escrow.send(KEYS[2], withdraw_calldata())
 
 

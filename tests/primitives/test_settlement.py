@@ -6,9 +6,17 @@ from learnchain.primitives.hashing import keccak256
 from learnchain.primitives.settlement import OUTCOMES_BY_CODE, Outcome, Settlement, consensus_root
 
 
-def test_the_leaf_is_six_padded_words():
-    settlement = Settlement(b"\x05" * 32, 7, b"\x06" * 20, Outcome.STRUCK)
-    words = ["539".rjust(64, "0"), "11" * 20, "05" * 32, "7".rjust(64, "0"), "06" * 20, "3".rjust(64, "0")]
+def test_the_leaf_is_seven_padded_words():
+    settlement = Settlement(b"\x05" * 32, 7, b"\x06" * 20, Outcome.STRUCK, 9)
+    words = [
+        "539".rjust(64, "0"),
+        "11" * 20,
+        "05" * 32,
+        "7".rjust(64, "0"),
+        "06" * 20,
+        "3".rjust(64, "0"),
+        "9".rjust(64, "0"),
+    ]
     expected = keccak256(bytes.fromhex("".join(word.rjust(64, "0") for word in words)))
     assert settlement.leaf(0x539, b"\x11" * 20) == expected
 
@@ -16,19 +24,20 @@ def test_the_leaf_is_six_padded_words():
 @pytest.mark.parametrize("outcome", Outcome)
 def test_outcomes_have_the_numbers_of_the_contract(outcome: Outcome):
     assert OUTCOMES_BY_CODE[outcome.code] is outcome
-    assert {Outcome.PAID: 1, Outcome.REFUNDED: 2, Outcome.STRUCK: 3}[outcome] == outcome.code
+    assert {Outcome.PAID: 1, Outcome.REFUNDED: 2, Outcome.STRUCK: 3, Outcome.SLASHED: 5}[outcome] == outcome.code
 
 
 def test_every_field_counts():
     leaves = {
-        Settlement(task, height, recipient, outcome).leaf(chain, b"\x11" * 20)
+        Settlement(task, height, recipient, outcome, amount).leaf(chain, b"\x11" * 20)
         for task in (b"\1" * 32, b"\2" * 32)
         for height in (1, 2)
         for recipient in (b"\3" * 20, b"\4" * 20)
         for outcome in Outcome
+        for amount in (0, 1)
         for chain in (1, 2)
     }
-    assert len(leaves) == 2 * 2 * 2 * 3 * 2
+    assert len(leaves) == 2 * 2 * 2 * len(Outcome) * 2 * 2
 
 
 def test_the_consensus_root_orders_its_halves():

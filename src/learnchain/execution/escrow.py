@@ -8,6 +8,7 @@ from eth_abi import encode as abi_encode
 from eth_abi.exceptions import DecodingError, EncodingError
 
 from learnchain.execution.genesis import ESCROW_ADDRESS, escrow_artifact
+from learnchain.primitives.bonds import BondChange, BondMove
 from learnchain.primitives.codec import Address, Hash32
 from learnchain.primitives.hashing import keccak256
 from learnchain.primitives.merkle import HISTORY_DEPTH
@@ -19,11 +20,19 @@ TIP_WEI = 500_000_000_000_000
 """What the claimer of a settlement earns (0.0005 ether); the publisher pays it with the posting."""
 MAXIMUM_SPECIFICATION_BYTES = 16_384
 STATUS_OPEN = 4
+BOND_DELAY_SECONDS = 86_400
+"""How long a bond stays slashable after its owner asks for it."""
 
-_SETTLE_TYPES = ("(bytes32,uint64,address,uint8)", "uint64", f"bytes32[{HISTORY_DEPTH}]", "bytes32", "uint64")
+_SETTLE_TYPES = ("(bytes32,uint64,address,uint8,uint256)", "uint64", f"bytes32[{HISTORY_DEPTH}]", "bytes32", "uint64")
 _POST_TYPES = ("bytes", "uint256", "uint256", "uint64")
 TASK_POSTED_TOPIC: Hash32 = keccak256(b"TaskPosted(bytes32,address,uint256,uint256,uint64,bytes)")
 TASK_SETTLED_TOPIC: Hash32 = keccak256(b"TaskSettled(bytes32,uint8,address,uint256)")
+BOND_SLASHED_TOPIC: Hash32 = keccak256(b"BondSlashed(bytes32,uint64,address,uint256)")
+BOND_TOPICS: dict[Hash32, BondMove] = {
+    keccak256(b"BondDeposited(address,uint256)"): BondMove.DEPOSITED,
+    keccak256(b"BondLeaving(address,uint256)"): BondMove.LEAVING,
+    keccak256(b"BondWithdrawn(address,uint256)"): BondMove.WITHDRAWN,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +69,15 @@ class TaskSettled:
 
 
 @dataclass(frozen=True, slots=True)
+class Stake:
+    """Show a pot: what is staked, what is leaving, and when that may be paid out."""
+
+    active_wei: int
+    leaving_wei: int
+    leaves_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
 class EscrowedTask:
     """Show what the contract holds for a task; status 0 is unknown, 4 open, the others are outcomes."""
 
@@ -92,7 +110,13 @@ def post_calldata(specification: bytes, reward_wei: int, bond_wei: int, deadline
 def settle_calldata(claim: Claim) -> bytes:
     """Return the call data that claim a settlement."""
     settlement = claim.settlement
-    noun = (settlement.task_id, settlement.height, _text(settlement.recipient), settlement.outcome.code)
+    noun = (
+        settlement.task_id,
+        settlement.height,
+        _text(settlement.recipient),
+        settlement.outcome.code,
+        settlement.amount_wei,
+    )
     values = (noun, claim.index, list(claim.branch), claim.block_hash, claim.timestamp_seconds)
     return _calldata(f"settle({','.join(_SETTLE_TYPES)})", _SETTLE_TYPES, values)
 
@@ -107,6 +131,31 @@ def withdraw_calldata() -> bytes:
     return _selector("withdraw()")
 
 
+def deposit_calldata() -> bytes:
+    """Return the call data that stake the value of the transaction."""
+    return _selector("deposit()")
+
+
+def unbond_calldata(amount_wei: int) -> bytes:
+    """Return the call data that ask for a part of one's stake."""
+    return _calldata("unbond(uint256)", ("uint256",), (amount_wei,))
+
+
+def release_calldata(owner: Address) -> bytes:
+    """Return the call data that pay out what has waited long enough."""
+    return _calldata("release(address)", ("address",), (_text(owner),))
+
+
+def bond_calldata(source: Hash32) -> bytes:
+    """Return the call data that read a pot."""
+    return _calldata("bond(bytes32)", ("bytes32",), (source,))
+
+
+def collected_calldata(index: int) -> bytes:
+    """Return the call data that ask whether a slashing was paid."""
+    return _calldata("collected(uint64)", ("uint64",), (index,))
+
+
 def task_calldata(task_id: Hash32) -> bytes:
     """Return the call data that read a task."""
     return _calldata("task(bytes32)", ("bytes32",), (task_id,))
@@ -119,7 +168,7 @@ def withdrawable_calldata(address: Address) -> bytes:
 
 def settlement_leaf(chain_id: int, escrow: Address, settlement: Settlement) -> Hash32:
     """Return the leaf that the contract recomputes, through the ABI library: the check on `Settlement.leaf`."""
-    types = ("uint256", "address", "bytes32", "uint64", "address", "uint8")
+    types = ("uint256", "address", "bytes32", "uint64", "address", "uint8", "uint256")
     values = (
         chain_id,
         _text(escrow),
@@ -127,6 +176,7 @@ def settlement_leaf(chain_id: int, escrow: Address, settlement: Settlement) -> H
         settlement.height,
         _text(settlement.recipient),
         settlement.outcome.code,
+        settlement.amount_wei,
     )
     return keccak256(abi_encode(types, values))
 
@@ -137,6 +187,19 @@ def decode_task(data: bytes) -> EscrowedTask:
         ("address", "uint256", "uint256", "uint64", "uint8"), data
     )
     return EscrowedTask(_address(publisher), reward_wei, bond_wei, deadline, status)
+
+
+def decode_stake(data: bytes) -> Stake:
+    """Return the pot that a call of `bond` answered."""
+    return Stake(*_decode(("uint256", "uint256", "uint64"), data))
+
+
+def decode_bond_change(log: Log) -> BondChange | None:
+    """Return the move of a bond that a log reports; None for another event or another contract's."""
+    if log.address != ESCROW_ADDRESS or len(log.topics) != 2 or log.topics[0] not in BOND_TOPICS:
+        return None
+    (amount_wei,) = _decode(("uint256",), log.data)
+    return BondChange(log.topics[1][-20:], BOND_TOPICS[log.topics[0]], amount_wei)
 
 
 def decode_task_posted(log: Log) -> TaskPosted | None:

@@ -1,7 +1,8 @@
-"""Say what an executed payload did that consensus must know: its links, its withdrawals, the tasks it posted."""
+"""Say what an executed payload did that consensus must know: its links, its withdrawals, the tasks it posted, bonds."""
 
-from learnchain.execution.escrow import decode_task_posted
+from learnchain.execution.escrow import decode_bond_change, decode_task_posted
 from learnchain.node.execution.engine import ExecutionEngine
+from learnchain.primitives.bonds import BondChange
 from learnchain.primitives.measurement import PayloadFacts
 from learnchain.primitives.messages import Escrow, Task
 from learnchain.primitives.parameters import ChainParameters
@@ -19,7 +20,11 @@ async def executed(
     if status.status is not PayloadVerdict.VALID:
         raise Rejected(RejectionReason.PAYLOAD_INVALID, f"{status.status.value}: {status.detail}")
     posted: list[PostedTask] = []
+    bonds: list[BondChange] = []
     for log in await engine.logs(payload.block_hash, parameters.escrow):
+        change = decode_bond_change(log)
+        if change is not None:
+            bonds.append(change)
         task = _posted(log, height)
         if task is not None:
             posted.append(task)
@@ -33,6 +38,7 @@ async def executed(
         withdrawals=payload.withdrawals,
         posted=tuple(posted),
         escrows=tuple(_escrow(each.task) for each in posted),
+        bonds=tuple(bonds),
     )
 
 

@@ -1,18 +1,36 @@
 """Claim what blocks settled: the next producer sends the proof, is refunded a tip, and it is retried until seen."""
 
 import logging
+from enum import StrEnum
 
-from learnchain.execution.escrow import STATUS_OPEN, Claim, decode_task, settle_calldata, task_calldata
+from learnchain.execution.escrow import (
+    STATUS_OPEN,
+    Claim,
+    bond_calldata,
+    collected_calldata,
+    decode_stake,
+    decode_task,
+    settle_calldata,
+    task_calldata,
+)
 from learnchain.node.ports import Ports
 from learnchain.primitives.chain_state import ChainState
-from learnchain.primitives.codec import Hash32
 from learnchain.primitives.merkle import history_branch
 from learnchain.primitives.rejection import Rejected
+from learnchain.primitives.settlement import Outcome, Settlement
 
 logger = logging.getLogger(__name__)
 
 MAXIMUM_CLAIMS_PER_PAYLOAD = 4
 SETTLE_GAS = 400_000
+
+
+class Place(StrEnum):
+    """Say where a settlement stands in the contract."""
+
+    OPEN = "open"
+    WAITING = "waiting"
+    DONE = "done"
 
 
 async def settling_transactions(ports: Ports, parent: ChainState, timestamp_seconds: int) -> tuple[bytes, ...]:
@@ -28,10 +46,11 @@ async def settling_transactions(ports: Ports, parent: ChainState, timestamp_seco
     for index in range(len(history) - 1, -1, -1):
         if len(claims) == MAXIMUM_CLAIMS_PER_PAYLOAD:
             break
-        if await _is_open(ports, history[index].task_id):
+        found = await _place(ports, history[index], index)
+        if found is Place.OPEN:
             branch = history_branch(leaves, index)
             claims.append(Claim(history[index], index, branch, parent.block_hash, timestamp_seconds))
-        elif index < len(history) - MAXIMUM_CLAIMS_PER_PAYLOAD:
+        elif found is Place.DONE and index < len(history) - MAXIMUM_CLAIMS_PER_PAYLOAD:
             # Claims are retried in every payload, so a settled one this far back means that those before it are too.
             break
     if not claims:
@@ -39,10 +58,21 @@ async def settling_transactions(ports: Ports, parent: ChainState, timestamp_seco
     return await _signed(ports, claims)
 
 
-async def _is_open(ports: Ports, task_id: Hash32) -> bool:
-    call = {"to": _hex(ports.chain.parameters.escrow), "data": _hex(task_calldata(task_id))}
-    answer = await ports.engine.rpc("eth_call", [call, "latest"])
-    return decode_task(bytes.fromhex(answer[2:])).status == STATUS_OPEN
+async def _place(ports: Ports, settlement: Settlement, index: int) -> Place:
+    """Ask the contract where a settlement stands; shares of a pot wait until the pot is filled."""
+    if settlement.outcome is not Outcome.SLASHED:
+        status = decode_task(await _called(ports, task_calldata(settlement.task_id))).status
+        return Place.OPEN if status == STATUS_OPEN else Place.DONE
+    if any(await _called(ports, collected_calldata(index))):
+        return Place.DONE
+    pot = decode_stake(await _called(ports, bond_calldata(settlement.task_id)))
+    return Place.OPEN if pot.active_wei + pot.leaving_wei >= settlement.amount_wei else Place.WAITING
+
+
+async def _called(ports: Ports, data: bytes) -> bytes:
+    call = {"to": _hex(ports.chain.parameters.escrow), "data": _hex(data)}
+    answer: str = await ports.engine.rpc("eth_call", [call, "latest"])
+    return bytes.fromhex(answer[2:])
 
 
 async def _signed(ports: Ports, claims: list[Claim]) -> tuple[bytes, ...]:

@@ -28,7 +28,7 @@ from learnchain.primitives.key_value import MemoryStore
 from learnchain.primitives.measurement import Finding, MeasureKind, Measurement
 from learnchain.primitives.messages import Block, work_id
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
-from learnchain.primitives.settlement import Settlement
+from learnchain.primitives.settlement import Outcome, Settlement
 from learnchain.primitives.training_terms import HashPuzzle
 from learnchain.spine import Round, advance, begin
 
@@ -231,6 +231,9 @@ class Verifier:
         """Refuse a chain whose contract settled a task otherwise than consensus did; unclaimed ones stay open."""
         settled = archive.settlements(stored.block_hash)
         for each in settled[-4:]:
+            if each.outcome is Outcome.SLASHED:
+                # A share of a pot has no status of its own; the contract pays it once, by its place in the history.
+                continue
             status = await self._contract_status(each, measuring)
             if status not in (4, each.outcome.code):
                 raise Rejected(RejectionReason.ESCROW_MISMATCH, f"the contract says {status} of {each.outcome.value}")

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from learnchain.primitives.bonds import RoundFact
 from learnchain.primitives.chain_state import ChainState
 from learnchain.primitives.codec import Hash32
 from learnchain.primitives.measurement import Measure
@@ -9,6 +10,7 @@ from learnchain.primitives.messages import (
     AnyBlock,
     Commitment,
     Deadline,
+    Evidence,
     Head,
     KeyRelease,
     ReleaseAnnouncement,
@@ -84,8 +86,17 @@ class MeasureCandidate:
 
 
 @dataclass(frozen=True, slots=True)
+class MeasureEvidence:
+    """Measure whether evidence holds, against public data, and feed back `Measured`."""
+
+    measure: Measure
+    evidence: Evidence
+    fact: RoundFact
+
+
+@dataclass(frozen=True, slots=True)
 class ProposeBlock:
-    """Publish the block of this verdict, if this node is the winner."""
+    """Publish the block of this verdict, if this node is the winner; `ommers` are measured losers it may cite."""
 
     selection: Selection
     parent: ChainState
@@ -93,6 +104,8 @@ class ProposeBlock:
     announcement: ReleaseAnnouncement
     reveal: Reveal
     verdict: Verdict
+    evidence: tuple[Evidence, ...] = ()
+    ommers: tuple[Reveal, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +116,8 @@ class ProposeEmptyBlock:
     parent: ChainState
     missed: Deadline
     end_milliseconds: int
+    commitments: tuple[Commitment, ...] = ()
+    evidence: tuple[Evidence, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +152,7 @@ Action = (
     | ReleaseTestSet
     | RevealModel
     | MeasureCandidate
+    | MeasureEvidence
     | ProposeBlock
     | ProposeEmptyBlock
     | RefuseBlock

@@ -1,8 +1,10 @@
 """Step 8: what makes a block well-formed under every engine: links, signatures, roots, verdict, payload facts."""
 
-from learnchain.primitives.chain_state import ChainState, Reward, payload_timestamp, settled_history, unselected_after
+from learnchain.primitives.bonds import check_cover
+from learnchain.primitives.chain_state import ChainState, Reward, payload_timestamp, settlement_root, unselected_after
 from learnchain.primitives.ciphers import key_hash
 from learnchain.primitives.codec import Address, Hash32
+from learnchain.primitives.evidence import check_listed_evidence
 from learnchain.primitives.hashing import noun_hash
 from learnchain.primitives.measurement import PayloadFacts
 from learnchain.primitives.messages import (
@@ -73,6 +75,14 @@ def check_release(announcement: ReleaseAnnouncement, selection: Selection, param
         raise Rejected(RejectionReason.COMMITMENT_DOUBLE, "the release lists two commitments of one miner")
     for commitment in announcement.commitments:
         check_message(commitment, selection, commitment.miner, parameters)
+        check_disclosure(commitment, selection)
+
+
+def check_disclosure(commitment: Commitment, selection: Selection) -> None:
+    """Refuse a commitment that shows its model where the engine keeps models closed, or hides it where it does not."""
+    if bool(commitment.disclosed) != selection.discloses:
+        wanted = "shows no model, it must" if selection.discloses else "shows a model, it must not"
+        raise Rejected(RejectionReason.DISCLOSURE_WRONG, f"the commitment {wanted}")
 
 
 def check_opening(commitment: Commitment, reveal: Reveal, selection: Selection, parameters: ChainParameters) -> None:
@@ -87,6 +97,8 @@ def check_opening(commitment: Commitment, reveal: Reveal, selection: Selection, 
     digest = attestation_digest(reveal.model_cid, rows, selection.task.task_id)
     if recover(digest, reveal.attestation) != reveal.miner:
         raise Rejected(RejectionReason.WRONG_SIGNATURE, "the attestation of model, data and task is not the miner's")
+    if selection.discloses and commitment.disclosed != (trained,):
+        raise Rejected(RejectionReason.DISCLOSURE_WRONG, "the commitment showed another model than it binds")
     reveal.claim()
 
 
@@ -102,10 +114,13 @@ def check_block(
     listed = tuple(each.task.task_id for each in unselected_after(parent, selection, parameters.maximum_tasks))
     if block.unselected != listed:
         raise Rejected(RejectionReason.UNSELECTED_LIST_WRONG, "the list of unselected tasks is not the recomputed one")
-    if block.settlement_root != settled_history(parent, reward, parameters).root():
+    check_listed_evidence(parent.bonds, block, parameters)
+    if block.settlement_root != settlement_root(parent, selection, block, reward, parameters):
         raise Rejected(RejectionReason.RESULT_ROOT_WRONG, "the settlement root does not follow from the parent's")
+    for commitment in block.commitments:
+        check_cover(parent.bonds, commitment, parameters.bond_from_reward)
     if isinstance(block, Block):
-        _check_evidence(selection, block, parameters)
+        _check_candidate(selection, block, parameters)
     else:
         _check_empty(selection, block, parameters)
 
@@ -146,7 +161,7 @@ def _check_key(key: bytes, expected: Hash32, name: str) -> None:
         raise Rejected(RejectionReason.KEY_MISMATCH, f"the key of the {name} does not match its hash")
 
 
-def _check_evidence(selection: Selection, block: Block, parameters: ChainParameters) -> None:
+def _check_candidate(selection: Selection, block: Block, parameters: ChainParameters) -> None:
     """Refuse a block whose candidate is not under the release, or whose verdict contradicts its own entries."""
     check_key_release(block.key_release, selection, parameters)
     check_release(ReleaseAnnouncement(block.release, block.commitments), selection, parameters)
@@ -155,6 +170,8 @@ def _check_evidence(selection: Selection, block: Block, parameters: ChainParamet
     if winner is None:
         raise Rejected(RejectionReason.COMMITMENT_NOT_RELEASED, "the winner's commitment is not under the release")
     check_opening(winner, block.reveal, selection, parameters)
+    if block.verdict.waived and not selection.schedule.time_limit_milliseconds:
+        raise Rejected(RejectionReason.VERDICT_WRONG, "nothing is waived where no time limit ends the training")
     _check_verdict(block, by_hash)
 
 
@@ -185,6 +202,14 @@ def _is_better(entry: VerdictEntry, verdict: Verdict) -> bool:
 def _check_empty(selection: Selection, block: EmptyBlock, parameters: ChainParameters) -> None:
     """Refuse an empty block that ends its height before the missed deadline and one window have passed."""
     earliest = selection.schedule.deadline(block.missed) + parameters.empty_window_milliseconds
+    if list(block.commitments) != sorted(block.commitments, key=noun_hash):
+        raise Rejected(RejectionReason.RELEASE_ROOT_WRONG, "the commitments are not in the order of their hashes")
+    if len({each.miner for each in block.commitments}) != len(block.commitments):
+        raise Rejected(RejectionReason.COMMITMENT_DOUBLE, "an empty block lists two commitments of one miner")
+    if len(block.commitments) > parameters.maximum_commitments:
+        raise Rejected(RejectionReason.COMMITMENTS_FULL, f"{len(block.commitments)} commitments are too many")
+    for commitment in block.commitments:
+        check_message(commitment, selection, commitment.miner, parameters)
     beyond = block.end_milliseconds - earliest
     if beyond < 0 or beyond % parameters.empty_window_milliseconds:
         raise Rejected(RejectionReason.TIMESTAMP_WRONG, "an empty block ends whole windows after the missed deadline")

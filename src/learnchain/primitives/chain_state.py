@@ -1,10 +1,12 @@
 """What consensus knows after a block: small, exact, and the same on every node that holds the block."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
+from learnchain.primitives.bonds import BondBook, BondChange, BondMove, round_fact
 from learnchain.primitives.codec import Bound, Hash32
 from learnchain.primitives.hashing import noun_hash
+from learnchain.primitives.justice import Justice, justice, with_fact
 from learnchain.primitives.merkle import History
 from learnchain.primitives.messages import AnyBlock, Block, Payout, consensus_root, previous_randao
 from learnchain.primitives.numbers import Accuracy
@@ -31,18 +33,28 @@ class Reward:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """Count every coin that consensus moved: escrowed == paid + refunded + burned + still locked, at all times."""
+    """Count every coin that consensus moved; at all times
+
+    escrowed == paid + refunded + burned + compensated + still locked,
+    all deposits == bonded - unbonded - slashed, and
+    what the engines paid out == minted + still kept back + forfeited.
+    """
 
     escrowed_wei: int = 0
     paid_wei: int = 0
     refunded_wei: int = 0
     burned_wei: int = 0
+    compensated_wei: int = 0
+    bonded_wei: int = 0
+    unbonded_wei: int = 0
+    slashed_wei: int = 0
     minted_gwei: int = 0
+    forfeited_gwei: int = 0
 
     @property
     def locked_wei(self) -> int:
         """Return what lies in escrow for tasks that no block has settled."""
-        return self.escrowed_wei - self.paid_wei - self.refunded_wei - self.burned_wei
+        return self.escrowed_wei - self.paid_wei - self.refunded_wei - self.burned_wei - self.compensated_wei
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +81,7 @@ class ChainState:
     ledger: Ledger
     high_accuracy: bool
     going_on: tuple[PostedTask, ...] = ()
+    bonds: BondBook = field(default_factory=BondBook)
 
     def withdrawals(self) -> tuple[Withdrawal, ...]:
         """Return exactly what the next payload must carry, byte for byte (the round, rule 4)."""
@@ -118,23 +131,38 @@ def unselected_after(parent: ChainState, selection: Selection, maximum: int) -> 
     return tuple(sorted(waiting[:maximum], key=lambda each: each.task.task_id))
 
 
-def settled_history(parent: ChainState, reward: Reward, parameters: ChainParameters) -> History:
+def judged(
+    parent: ChainState, selection: Selection, block: AnyBlock, reward: Reward, parameters: ChainParameters
+) -> Justice:
+    """Return what a block comes to: its engine's answer, and what bonds and evidence add and take."""
+    return justice(parent.bonds, selection, block, (reward.payouts, reward.settlements), parameters)
+
+
+def settled_history(parent: ChainState, settlements: tuple[Settlement, ...], parameters: ChainParameters) -> History:
     """Return the accumulated settlements after a block."""
     history = parent.history
-    for settlement in reward.settlements:
+    for settlement in settlements:
         history = history.append(settlement.leaf(parameters.chain_id, parameters.escrow))
     return history
+
+
+def settlement_root(
+    parent: ChainState, selection: Selection, block: AnyBlock, reward: Reward, parameters: ChainParameters
+) -> Hash32:
+    """Return the root that a block must name: the parent's history with what this block settles."""
+    return settled_history(parent, judged(parent, selection, block, reward, parameters).settlements, parameters).root()
 
 
 def state_after(
     parent: ChainState, selection: Selection, block: AnyBlock, reward: Reward, parameters: ChainParameters
 ) -> ChainState:
-    """Return the state after a checked block, before the tasks of its own payload are admitted."""
+    """Return the state after a checked block, before its payload's tasks and bonds; `reward` is the engine's answer."""
+    result, block_hash = judged(parent, selection, block, reward, parameters), noun_hash(block)
     pool = unselected_after(parent, selection, parameters.maximum_tasks)
     going_on = _going_on(selection, reward)
     stamp = payload_timestamp(parent, selection, block.end_milliseconds, isinstance(block, Block))
     return ChainState(
-        block_hash=noun_hash(block),
+        block_hash=block_hash,
         parent=parent.block_hash,
         height=block.height,
         end_milliseconds=block.end_milliseconds,
@@ -142,12 +170,13 @@ def state_after(
         payload_timestamp_seconds=stamp,
         root=consensus_root(block),
         withdrawal_count=parent.withdrawal_count + len(parent.reward.payouts),
-        history=settled_history(parent, reward, parameters),
+        history=settled_history(parent, result.settlements, parameters),
         pool=pool,
         incoming=(),
-        reward=reward,
-        ledger=_booked(parent.ledger, selection, reward, _dropped_wei(parent, selection, pool)),
+        reward=Reward(result.payouts, result.settlements, reward.memory),
+        ledger=_booked(parent.ledger, selection, result, _dropped_wei(parent, selection, pool)),
         high_accuracy=_is_high_accuracy(block, parameters),
+        bonds=with_fact(result.book, round_fact(selection, block, block_hash), parameters),
         going_on=going_on,
     )
 
@@ -173,6 +202,17 @@ def _going_on(selection: Selection, reward: Reward) -> tuple[PostedTask, ...]:
     return () if selection.task.standing or selection.task.task_id in settled else (selection.posted,)
 
 
+def with_bond_change(state: ChainState, change: BondChange) -> ChainState:
+    """Return the state after one move of a bond in its own payload; the ledger counts what really moved."""
+    bonds, ledger = state.bonds.moved(change), state.ledger
+    moved_wei = bonds.deposit(change.owner).total_wei - state.bonds.deposit(change.owner).total_wei
+    if change.move is BondMove.DEPOSITED:
+        ledger = replace(ledger, bonded_wei=ledger.bonded_wei + moved_wei)
+    elif change.move is BondMove.WITHDRAWN:
+        ledger = replace(ledger, unbonded_wei=ledger.unbonded_wei - moved_wei)
+    return replace(state, bonds=bonds, ledger=ledger)
+
+
 def _dropped_wei(parent: ChainState, selection: Selection, pool: tuple[PostedTask, ...]) -> int:
     """Return what expired tasks had locked: from now on anybody may have the contract refund them."""
     kept = {each.task.task_id for each in pool} | {selection.task.task_id}
@@ -180,24 +220,27 @@ def _dropped_wei(parent: ChainState, selection: Selection, pool: tuple[PostedTas
     return sum(task.reward_wei + task.bond_wei for task in waiting if task.task_id not in kept)
 
 
-def _booked(ledger: Ledger, selection: Selection, reward: Reward, dropped_wei: int) -> Ledger:
-    minted = ledger.minted_gwei + sum(payout.amount_gwei for payout in reward.payouts)
-    paid, refunded, burned = 0, dropped_wei, 0
-    task = selection.task
-    for settlement in reward.settlements:
-        if settlement.outcome is Outcome.PAID:
-            paid, refunded = task.reward_wei, refunded + task.bond_wei
-        elif settlement.outcome is Outcome.STRUCK:
-            refunded, burned = refunded + task.reward_wei, task.bond_wei
+def _booked(ledger: Ledger, selection: Selection, result: Justice, dropped_wei: int) -> Ledger:
+    task, book = selection.task, replace(ledger, refunded_wei=ledger.refunded_wei + dropped_wei)
+    minted = book.minted_gwei + sum(payout.amount_gwei for payout in result.payouts)
+    for each in result.settlements:
+        if each.outcome is Outcome.SLASHED:
+            # What is taken out of a struck task's bond was counted with its striking.
+            taken = 0 if each.task_id == task.task_id else each.amount_wei
+            book = replace(book, slashed_wei=book.slashed_wei + taken)
+        elif each.outcome is Outcome.STRUCK:
+            book = replace(
+                book,
+                refunded_wei=book.refunded_wei + task.reward_wei,
+                burned_wei=book.burned_wei + task.bond_wei - each.amount_wei,
+                compensated_wei=book.compensated_wei + each.amount_wei,
+            )
         else:
-            refunded += task.reward_wei + task.bond_wei
-    return replace(
-        ledger,
-        minted_gwei=minted,
-        paid_wei=ledger.paid_wei + paid,
-        refunded_wei=ledger.refunded_wei + refunded,
-        burned_wei=ledger.burned_wei + burned,
-    )
+            paid = task.reward_wei if each.outcome is Outcome.PAID else 0
+            refunded = book.refunded_wei + task.reward_wei - paid + task.bond_wei
+            bonded = book.bonded_wei + task.bond_wei
+            book = replace(book, paid_wei=book.paid_wei + paid, refunded_wei=refunded, bonded_wei=bonded)
+    return replace(book, minted_gwei=minted, forfeited_gwei=book.forfeited_gwei + result.burned_gwei)
 
 
 def _is_high_accuracy(block: AnyBlock, parameters: ChainParameters) -> bool:

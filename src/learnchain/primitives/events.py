@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from learnchain.primitives.bonds import BondChange
 from learnchain.primitives.codec import Hash32
 from learnchain.primitives.measurement import Measurement
 from learnchain.primitives.messages import (
@@ -9,6 +10,7 @@ from learnchain.primitives.messages import (
     Commitment,
     Deadline,
     Escrow,
+    Evidence,
     KeyRelease,
     ReleaseAnnouncement,
     Reveal,
@@ -106,6 +108,22 @@ class BlockReceived:
 
 
 @dataclass(frozen=True, slots=True)
+class EvidenceReported:
+    """Step 8: somebody proves that a rule was broken on a recent height."""
+
+    evidence: Evidence
+    at_milliseconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class BondMoved:
+    """Step 2: an accepted block's payload moved a bond."""
+
+    block: Hash32
+    change: BondChange
+
+
+@dataclass(frozen=True, slots=True)
 class DeadlineMissed:
     """Step 8: the clock says that a deadline and one window have passed."""
 
@@ -148,6 +166,8 @@ Event = (
     | RevealsClosed
     | Measured
     | BlockReceived
+    | EvidenceReported
+    | BondMoved
     | DeadlineMissed
     | TreeGrew
     | HeadOverridden

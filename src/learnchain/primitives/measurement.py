@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from learnchain.primitives.bonds import BondChange
 from learnchain.primitives.codec import Hash32
 from learnchain.primitives.messages import Escrow
 from learnchain.primitives.payload import Withdrawal
@@ -15,8 +16,12 @@ class MeasureKind(StrEnum):
     WATERMARK = "watermark"
     PAYLOAD = "payload"
     COUNT = "count"
+    EVIDENCE = "evidence"
+    """Whether evidence holds; the candidate is then the hash of the evidence."""
     BASELINE = "baseline"
     """The count of the selection's baseline on the test set that this candidate is judged by."""
+    TRAINING = "training"
+    """The exact count on the training rows, behind the mapping layer of the height."""
 
 
 class Finding(StrEnum):
@@ -48,6 +53,7 @@ class PayloadFacts:
     withdrawals: tuple[Withdrawal, ...]
     posted: tuple[PostedTask, ...]
     escrows: tuple[Escrow, ...]
+    bonds: tuple[BondChange, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

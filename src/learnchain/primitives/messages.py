@@ -21,6 +21,12 @@ MAXIMUM_COMMITMENTS = 128
 MAXIMUM_TASKS_LISTED = 512
 """Bound of the list of unselected tasks in a block (DLBC IV-G names it as a limit of the paper's design)."""
 
+MAXIMUM_OMMERS = 1
+"""Losers that one block may cite: only the best of a height (PoLe 3.5)."""
+MAXIMUM_EVIDENCE = 2
+"""Bound of the evidence in one block, so that a full block still fits into a gossip message; more waits its turn."""
+MAXIMUM_STATEMENT_BYTES = 8_192
+
 Reason = Annotated[str, Bound(64)]
 """A `RejectionReason` value, or nothing."""
 
@@ -62,12 +68,19 @@ class KeyRelease:
 
 @dataclass(frozen=True, slots=True)
 class TrainingRecord:
-    """Step 4: what a training run leaves behind: the root over its full states, where they lie, what was chosen."""
+    """Step 4: what a training run leaves behind: the root over its full states, where they lie, what was chosen.
+
+    `mapping` names the mapping layer that the model was trained behind (PoLe Algorithm 2, line 5); zeros where there
+    is none. `correct` of `total` is the exact count on the training rows where a paper asks for one (PoLe 3.3), else 0.
+    """
 
     state_root: Hash32
     states: int
     trace_cid: Cid
     hyperparameters: HyperParameters
+    mapping: Hash32 = b"\0" * 32
+    correct: int = 0
+    total: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +93,10 @@ class TrainedModel:
 
 @dataclass(frozen=True, slots=True)
 class Commitment:
-    """Step 5: bind a miner to a model, its training trace and a payload before the test set exists."""
+    """Step 5: bind a miner to a model, its training trace and a payload before the test set exists.
+
+    `disclosed` shows the model at once where an engine has it broadcast openly (PoLe Algorithm 1, line 11).
+    """
 
     chain_id: int
     height: int
@@ -89,6 +105,7 @@ class Commitment:
     miner: Address
     digest: Hash32
     bond_wei: int
+    disclosed: Annotated[tuple[TrainedModel, ...], Bound(1)]
     signature: Signature
 
 
@@ -173,6 +190,7 @@ class VerdictEntry:
 class Verdict:
     """Step 7: the outcome of every commitment of the release, recomputed by all; entries in the release's order.
 
+    `waived`: the time limit passed and nobody reached what the task requires, so the best of the others won (PoLe 3.2).
     `baseline_*` count the earlier model of a task over several blocks on the same test set (PODL-R1); else they are 0.
     """
 
@@ -182,6 +200,50 @@ class Verdict:
     entries: Annotated[tuple[VerdictEntry, ...], Bound(MAXIMUM_COMMITMENTS)]
     baseline_correct: int = 0
     baseline_total: int = 0
+    waived: bool = False
+
+
+class Fault(StrEnum):
+    """Name what a piece of evidence proves; who is to blame follows from it."""
+
+    DOUBLE_COMMITMENT = "double_commitment"
+    """A miner signed two commitments on one parent."""
+    DOUBLE_REVEAL = "double_reveal"
+    """A miner opened its commitment on one parent with two claims."""
+    DOUBLE_RELEASE = "double_release"
+    """A publisher signed two releases on one parent (the round, rule 1)."""
+    DATA_CHANGED = "data_changed"
+    """The data that a publisher's key opens are not those it committed to at posting."""
+    TRACE_FORGED = "trace_forged"
+    """A winner's training does not follow from its own trace; the statement is a `FraudProof`."""
+
+
+PUBLISHER_FAULTS = frozenset({Fault.DOUBLE_RELEASE, Fault.DATA_CHANGED})
+MEASURED_FAULTS = frozenset({Fault.DATA_CHANGED, Fault.TRACE_FORGED})
+"""What bytes alone do not prove: each node measures it itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Prove that somebody broke a rule on a recent height: canonical bytes of what the offender itself signed.
+
+    `parent` names the height's branch. Two statements contradict each other; one is measured against public data.
+    """
+
+    chain_id: int
+    fault: Fault
+    height: int
+    parent: Hash32
+    offender: Address
+    reporter: Address
+    statements: Annotated[tuple[Annotated[bytes, Bound(MAXIMUM_STATEMENT_BYTES)], ...], Bound(2)]
+    signature: Signature
+
+    @property
+    def fault_id(self) -> Hash32:
+        """Return the identity of the offence, whoever reports it and by whatever statements."""
+        place = (self.height.to_bytes(8, "big"), self.parent)
+        return tagged_hash("fault", self.fault.value.encode(), self.offender, *place)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +251,7 @@ class Block:
     """Step 8: candidate, release and verdict under one hash, signed by the winner.
 
     `unselected` is the list of DLBC IV-D, recomputed by every node; `settlement_root` accumulates all settlements.
+    `ommers` cite losers of earlier heights that the selection names as citable (PoLe 3.2); they open with their reveal.
     """
 
     chain_id: int
@@ -201,6 +264,8 @@ class Block:
     verdict: Verdict
     unselected: Annotated[tuple[Hash32, ...], Bound(MAXIMUM_TASKS_LISTED)]
     end_milliseconds: int
+    evidence: Annotated[tuple[Evidence, ...], Bound(MAXIMUM_EVIDENCE)]
+    ommers: Annotated[tuple[Reveal, ...], Bound(MAXIMUM_OMMERS)]
     settlement_root: Hash32
     signature: Signature
 
@@ -232,7 +297,10 @@ class Deadline(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class EmptyBlock:
-    """Step 8: end a height whose deadline was missed; weight 0, so that any trained block outweighs it."""
+    """Step 8: end a height whose deadline was missed; weight 0, so that any trained block outweighs it.
+
+    `commitments` are those that the proposer received: whom the publisher harmed when it kept the test set back.
+    """
 
     chain_id: int
     height: int
@@ -241,8 +309,10 @@ class EmptyBlock:
     missed: Deadline
     payload_hash: Hash32
     payload_cid: Cid
+    commitments: Annotated[tuple[Commitment, ...], Bound(MAXIMUM_COMMITMENTS)]
     unselected: Annotated[tuple[Hash32, ...], Bound(MAXIMUM_TASKS_LISTED)]
     end_milliseconds: int
+    evidence: Annotated[tuple[Evidence, ...], Bound(MAXIMUM_EVIDENCE)]
     settlement_root: Hash32
     signature: Signature
 

@@ -11,6 +11,9 @@ from learnchain.primitives.numbers import WEI_PER_ETHER
 from learnchain.primitives.rejection import Rejected, RejectionReason
 from learnchain.primitives.task_specification import TaskSpecification, Text, specification_hash
 
+MAXIMUM_AUDIT_BLOCKS = 64
+"""Heights that evidence may reach back; each costs some 300 bytes in every stored state."""
+
 
 @dataclass(frozen=True, slots=True)
 class ChainParameters:
@@ -18,7 +21,8 @@ class ChainParameters:
 
     `steward` plays publisher for the standing tasks. `finality_depth` is D of the round's rule 2.
     `high_accuracy_*` says which models count as confirmations (DLBC IV-H). Four `*_milliseconds` bound what the last
-    phase must have room for (the round's rule 14).
+    phase must have room for (the round's rule 14). A miner that has not deposited its bond may commit all the same if
+    `bond_from_reward`: the bond is kept back from its reward for `audit_window_blocks`, as long as evidence counts.
     """
 
     chain_id: int
@@ -31,6 +35,8 @@ class ChainParameters:
     minimum_reward_wei: int = WEI_PER_ETHER // 1_000
     minimum_task_bond_wei: int = WEI_PER_ETHER // 10_000
     minimum_commitment_bond_wei: int = 0
+    bond_from_reward: bool = True
+    audit_window_blocks: int = 16
     maximum_commitments: int = MAXIMUM_COMMITMENTS
     maximum_tasks: int = MAXIMUM_TASKS_LISTED
     finality_depth: int = 16
@@ -50,6 +56,7 @@ class ChainParameters:
             ("chain_id", self.chain_id, 1, 2**53),
             ("maximum_commitments", self.maximum_commitments, 1, MAXIMUM_COMMITMENTS),
             ("maximum_tasks", self.maximum_tasks, 1, MAXIMUM_TASKS_LISTED),
+            ("audit_window_blocks", self.audit_window_blocks, 4, MAXIMUM_AUDIT_BLOCKS),
             ("finality_depth", self.finality_depth, 1, 1_024),
             ("minimum_reward_wei", self.minimum_reward_wei, 1, 2**128),
             ("standing tasks", len(self.standing), 1, 16),

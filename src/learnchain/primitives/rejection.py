@@ -73,6 +73,8 @@ class RejectionReason(StrEnum):
     """A ciphertext is no point of the curve, or its inner product lies outside the declared range."""
     LEAK_BUDGET_SPENT = "leak_budget_spent"
     """The inner products released would let the data set be solved for."""
+    ENCRYPTION_UNSUITABLE = "encryption_unsuitable"
+    """The task asks for an encryption that its model, its data or this chain's consensus cannot be trained behind."""
 
     # 4 training
     HYPERPARAMETER_OUT_OF_RANGE = "hyperparameter_out_of_range"
@@ -85,6 +87,8 @@ class RejectionReason(StrEnum):
     # 5 commitment
     BOND_TOO_LOW = "bond_too_low"
     """The bond is below the chain's minimum."""
+    BOND_NOT_DEPOSITED = "bond_not_deposited"
+    """The miner has not deposited the bond that its commitment promises, and the chain keeps none back from rewards."""
     COMMITMENT_LATE = "commitment_late"
     """The commitment arrived after the commitment deadline."""
     COMMITMENT_DOUBLE = "commitment_double"
@@ -94,6 +98,8 @@ class RejectionReason(StrEnum):
 
     PUZZLE_UNSOLVED = "puzzle_unsolved"
     """The commitment's digest does not lie below the target."""
+    DISCLOSURE_WRONG = "disclosure_wrong"
+    """The commitment shows a model where none may be shown, none where one must be, or another than it binds."""
 
     # 6 reveal
     COMMITMENT_NOT_RELEASED = "commitment_not_released"
@@ -116,6 +122,10 @@ class RejectionReason(StrEnum):
     # 7 verification
     CLAIM_NOT_EXACT = "claim_not_exact"
     """The exact evaluation gives another count than the claim."""
+    MAPPING_FOREIGN = "mapping_foreign"
+    """The model was trained behind another mapping layer than the one that follows from the previous block."""
+    TRAINING_ACCURACY_LOW = "training_accuracy_low"
+    """The model does not reach the required accuracy on the training rows."""
     WATERMARK_MISSING = "watermark_missing"
     """The model does not carry the miner's watermark at the required confidence."""
     BASELINE_NOT_EXACT = "baseline_not_exact"
@@ -144,8 +154,17 @@ class RejectionReason(StrEnum):
     """The payload's withdrawals are not exactly the payouts of the parent block."""
     RESULT_ROOT_WRONG = "result_root_wrong"
     """The root over settlements does not follow from the parent's."""
+    OMMER_NOT_CITABLE = "ommer_not_citable"
+    """The cited loser is none that this block may cite: too old, cited before, not the best, or of another branch."""
     EMPTY_BLOCK_EARLY = "empty_block_early"
     """The deadline that the empty block names has not passed."""
+
+    EVIDENCE_STALE = "evidence_stale"
+    """The evidence is about a height that is not remembered on this branch: too old, too new, or another branch's."""
+    EVIDENCE_DOUBLE = "evidence_double"
+    """The offence was punished before, or stands in the block twice."""
+    EVIDENCE_INVALID = "evidence_invalid"
+    """The statements do not prove the offence that the evidence names."""
 
     # 9 fork choice
     BELOW_FINAL = "below_final"

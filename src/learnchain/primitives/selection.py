@@ -22,6 +22,8 @@ class Schedule:
     Commitments are in time up to `commitment_milliseconds`, or up to an earlier release: from
     `release_opens_milliseconds` on, `enough_commitments` of them end the wait; 0 means that only the clock does.
     `reveal_*` and `block_*` are offsets: from the release deadline when `clocked`, from the actual release else.
+    With a `time_limit_milliseconds` training ends as soon as the required accuracy is reached on the training rows, at
+    the latest at the limit; who has not reached it commits after that. 0: training ends with its deadline.
     """
 
     start_milliseconds: int
@@ -34,6 +36,7 @@ class Schedule:
     clocked: bool
     payload_timestamp_seconds: int
     enough_commitments: int = 0
+    time_limit_milliseconds: int = 0
 
     def is_release_due(self, commitments: int, at_milliseconds: int) -> bool:
         """Return whether the publisher should close the list now."""
@@ -86,7 +89,9 @@ class Selection:
 
     `score` is the engine's ranking number as text, for display and for the decision trace; `queue_length` is l of
     DLBC Eq. 1: publishers' tasks in the parent's list, the selected one included (reading DLBC-R7). `memory` is what
-    the engine remembers from the parent block (`Reward.memory`). `baseline` is the model that this height's winner is compared with on the same
+    the engine remembers from the parent block (`Reward.memory`). `citable` names commitments of earlier heights that
+    lost and that the block of this height may cite as ommers, the one to prefer first. `discloses` says whether miners
+    show their model with the commitment. `baseline` is the model that this height's winner is compared with on the same
     test set (PODL-R1); `ahead` is what may be trained before the height is decided.
     """
 
@@ -98,6 +103,8 @@ class Selection:
     schedule: Schedule
     ranking: tuple[tuple[str, Hash32], ...]
     memory: bytes = b""
+    citable: tuple[Hash32, ...] = ()
+    discloses: bool = False
     course: Course = Course()
     baseline: Cid = b""
     ahead: tuple[Ahead, ...] = ()

@@ -32,13 +32,17 @@ STEPS = (
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Step 7: everything a judgement rests on: the released commitments, what was opened, what was measured."""
+    """Step 7: everything a judgement rests on: the released commitments, what was opened, what was measured, and when.
+
+    `released_milliseconds` is the publisher's signed date of the release.
+    """
 
     selection: Selection
     commitments: tuple[tuple[Hash32, Commitment], ...]
     reveals: dict[Hash32, Reveal]
     measurements: dict[tuple[Hash32, MeasureKind], Measurement]
     reveals_closed: bool
+    released_milliseconds: int = 0
 
 
 class Rules(Protocol):

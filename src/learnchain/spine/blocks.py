@@ -19,6 +19,7 @@ from learnchain.primitives.chain_state import state_after
 from learnchain.primitives.codec import Hash32
 from learnchain.primitives.events import (
     BlockReceived,
+    BondMoved,
     DeadlineMissed,
     EscrowLocked,
     HeadOverridden,
@@ -38,6 +39,8 @@ from learnchain.primitives.pending_blocks import with_room
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.primitives.selection import Selection
 from learnchain.rules.contract import Case
+from learnchain.spine import evidence as proofs
+from learnchain.spine import ommers
 from learnchain.spine.round import Round, Step, asked_for, candidate_of
 
 # --- 8 block -----------------------------------------------------------------------------------------------------
@@ -67,6 +70,7 @@ def on_block(state: Round, event: BlockReceived | DeadlineMissed) -> Step:
         closed = min(block.release.released_milliseconds, selection.schedule.commitment_milliseconds)
         state.rules.check_commitment(selection, winner, closed, state.parameters)
         state.rules.check_reveal(selection, winner, block.reveal)
+        ommers.check_ommers(state, selection, block)
     return admitted(replace(state, pending={**state.pending, key: block}), key, event.at_milliseconds)
 
 
@@ -83,6 +87,16 @@ def admitted(state: Round, key: Hash32, at_milliseconds: int) -> Step:
         subject = block.reveal if isinstance(block, Block) else block
         keys = (block.key_release.key, block.release.key) if isinstance(block, Block) else (b"", b"")
         return asked_for(state, answer, selection, subject, keys)
+    if not isinstance(answer, str):
+        wanted = proofs.unmeasured(state, parent, block.evidence)
+        if wanted is not None:
+            return proofs.asked(state, parent, wanted)
+        answer = proofs.refused(state, block) or answer
+    if not isinstance(answer, str) and isinstance(block, Block):
+        cited = ommers.examined(state, selection, block)
+        if isinstance(cited, tuple):
+            return cited
+        answer = cited or answer
     left = {each: value for each, value in state.pending.items() if each != key}
     state = replace(state, pending=left)
     if isinstance(answer, str):
@@ -92,7 +106,8 @@ def admitted(state: Round, key: Hash32, at_milliseconds: int) -> Step:
     state = replace(state, tree=state.tree.with_block(block, after))
     posted = tuple(TaskPosted(key, each) for each in answer.posted)
     locked = tuple(EscrowLocked(key, each) for each in answer.escrows)
-    return state, (), (*posted, *locked, PayoutDue(key), TreeGrew(at_milliseconds))
+    bonds = tuple(BondMoved(key, each) for each in answer.bonds)
+    return state, (), (*posted, *locked, *bonds, PayoutDue(key), TreeGrew(at_milliseconds))
 
 
 def _examined(state: Round, selection: Selection, block: AnyBlock) -> Measure | str | PayloadFacts:
@@ -110,7 +125,8 @@ def _examined(state: Round, selection: Selection, block: AnyBlock) -> Measure | 
     if isinstance(block, Block):
         winner = next(each for each in block.commitments if noun_hash(each) == candidate)
         present = {key: value for key, value in state.measurements.items() if value.finding is not Finding.UNAVAILABLE}
-        case = Case(selection, ((candidate, winner),), {candidate: block.reveal}, present, True)
+        released = block.release.released_milliseconds
+        case = Case(selection, ((candidate, winner),), {candidate: block.reveal}, present, True, released)
         answer = state.rules.judge(case)
         if isinstance(answer, Measure):
             return answer
@@ -146,7 +162,9 @@ def _on_missed_deadline(state: Round, event: DeadlineMissed) -> Step:
     if came.get(event.missed, False):
         return state, (), ()
     end = event.at_milliseconds - (event.at_milliseconds - earliest) % window
-    return state, (ProposeEmptyBlock(state.selection, state.parent, event.missed, end),), ()
+    listed = tuple(state.commitments[key] for key in sorted(state.commitments))
+    proposal = ProposeEmptyBlock(state.selection, state.parent, event.missed, end, listed, proofs.offered(state))
+    return state, (proposal,), ()
 
 
 # --- 9 fork choice -----------------------------------------------------------------------------------------------
@@ -176,7 +194,10 @@ def _opened(state: Round, tip: Hash32) -> Step:
     head = Head(tip, branch[-1].state.height, weight, safe_block(branch, final), final)
     selection = state.rules.select_task(branch[-1].state, state.parameters)
     alive = {key: block for key, block in state.pending.items() if block.parent in tree}
-    needed = {candidate_of(block) for block in alive.values()}
+    reported = proofs.kept(state, branch[-1].state)
+    needed = {candidate_of(block) for block in alive.values()} | set(reported)
+    needed |= {key for block in alive.values() for key in (*map(noun_hash, block.evidence), *ommers.keys_of(block))}
+    needed |= set(state.losers)
     opened = Round(
         state.rules,
         state.parameters,
@@ -190,8 +211,11 @@ def _opened(state: Round, tip: Hash32) -> Step:
         unfunded={key: value for key, value in state.unfunded.items() if key[0] in tree},
         witnessed=frozenset(each for each in state.witnessed if each[0] in tree),
         overridden=frozenset(each for each in state.overridden if each in tree),
+        evidence=reported,
     )
-    return opened, (MoveHead(head, branch[-1].state), OpenHeight(selection)), ()
+    losers = ommers.kept(opened, (*state.losers.values(), *state.reveals.values()))
+    opened, asked, _ = ommers.ask_all(replace(opened, losers=losers))
+    return opened, (MoveHead(head, branch[-1].state), OpenHeight(selection), *asked), ()
 
 
 # --- 10 reward ---------------------------------------------------------------------------------------------------

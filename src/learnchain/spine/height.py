@@ -11,13 +11,16 @@ from learnchain.primitives.actions import (
 )
 from learnchain.primitives.block_checks import (
     NOBODY,
+    check_disclosure,
     check_key_release,
     check_message,
     check_opening,
     check_payload_links,
     check_release,
 )
+from learnchain.primitives.bonds import check_cover
 from learnchain.primitives.chain_state import with_escrowed
+from learnchain.primitives.codec import Hash32
 from learnchain.primitives.events import (
     Committed,
     EscrowLocked,
@@ -33,11 +36,14 @@ from learnchain.primitives.events import (
 from learnchain.primitives.hashing import noun_hash
 from learnchain.primitives.measurement import Finding, Measure, Measurement
 from learnchain.primitives.messages import (
+    AnyBlock,
     Deadline,
 )
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.rules.contract import Case
+from learnchain.spine import ommers
 from learnchain.spine.blocks import admitted
+from learnchain.spine.evidence import offered
 from learnchain.spine.round import Round, Step, asked_for, candidate_of, require_current, reveal_deadline, with_witness
 
 # --- 1 task ------------------------------------------------------------------------------------------------------
@@ -114,6 +120,8 @@ def on_commitment(state: Round, event: Committed) -> Step:
     if key in state.commitments:
         return state, (), ()
     check_message(message, state.selection, message.miner, state.parameters)
+    check_cover(state.parent.bonds, message, state.parameters.bond_from_reward)
+    check_disclosure(message, state.selection)
     state.rules.check_commitment(state.selection, message, event.at_milliseconds, state.parameters)
     if state.announcement is not None:
         raise Rejected(RejectionReason.COMMITMENT_LATE, "the publisher has closed the list of commitments")
@@ -204,9 +212,14 @@ def on_verification(state: Round, event: RevealsClosed | Measured) -> Step:
         left = {key: each for key, each in state.pending.items() if key != found.candidate}
         return replace(state, asked=asked, pending=left), (), ()
     measurements = {**state.measurements, (found.candidate, found.kind): _linked(state, found)}
+    if found.finding is Finding.REJECTED and found.candidate in state.evidence:
+        state = replace(state, evidence={key: each for key, each in state.evidence.items() if key != found.candidate})
     state, actions, later = _judged(replace(state, measurements=measurements))
+    if found.candidate in state.losers:
+        state, more, _ = ommers.ask_all(state)
+        actions = (*actions, *more)
     for key in sorted(state.pending):
-        if candidate_of(state.pending[key]) == found.candidate:
+        if key in state.pending and _waits_for(state.pending[key], found.candidate):
             state, more, after = admitted(state, key, event.at_milliseconds)
             actions, later = (*actions, *more), (*later, *after)
     return state, actions, later
@@ -218,7 +231,8 @@ def _judged(state: Round) -> Step:
     if announcement is None or opened is None or state.verdict is not None:
         return state, (), ()
     listed = tuple(state.commitments.items())
-    case = Case(state.selection, listed, state.reveals, state.measurements, state.reveals_closed)
+    released = announcement.release.released_milliseconds
+    case = Case(state.selection, listed, state.reveals, state.measurements, state.reveals_closed, released)
     answer = state.rules.judge(case)
     if answer is None:
         return state, (), ()
@@ -229,7 +243,15 @@ def _judged(state: Round) -> Step:
     if answer.winner == NOBODY:
         return state, (), ()
     winner = state.reveals[answer.winner]
-    return state, (ProposeBlock(state.selection, state.parent, opened, announcement, winner, answer),), ()
+    proposal = ProposeBlock(
+        state.selection, state.parent, opened, announcement, winner, answer, offered(state), ommers.citations(state)
+    )
+    return state, (proposal,), ()
+
+
+def _waits_for(block: AnyBlock, candidate: Hash32) -> bool:
+    """Return whether a pending block rests on a measurement of this candidate or piece of evidence."""
+    return candidate in {candidate_of(block), *(noun_hash(each) for each in block.evidence), *ommers.keys_of(block)}
 
 
 def _linked(state: Round, found: Measurement) -> Measurement:

@@ -20,6 +20,7 @@ from learnchain.primitives.messages import (
     Commitment,
     Deadline,
     EmptyBlock,
+    Evidence,
     Head,
     KeyRelease,
     ReleaseAnnouncement,
@@ -40,7 +41,8 @@ class Round:
 
     `root_weight` is what lies below the tree's root. `witnessed` names what arrived in time on which parent,
     `overridden` the branches the operator accepted in spite of it. `measurements` and `asked` are keyed by
-    commitment, or by an empty block's hash.
+    commitment, by an empty block's hash, or by the hash of `evidence`, which waits for the next proposer, or of one
+    of the `losers`, which the next block may cite.
     """
 
     rules: Rules
@@ -61,6 +63,8 @@ class Round:
     unfunded: dict[tuple[Hash32, Hash32], PostedTask] = field(default_factory=dict)
     witnessed: frozenset[tuple[Hash32, Deadline]] = frozenset()
     overridden: frozenset[Hash32] = frozenset()
+    evidence: dict[Hash32, Evidence] = field(default_factory=dict)
+    losers: dict[Hash32, Reveal] = field(default_factory=dict)
 
     @property
     def parent(self) -> ChainState:

@@ -14,10 +14,12 @@ from learnchain.primitives.block_tree import BlockRecord, BlockTree
 from learnchain.primitives.chain_state import ChainState
 from learnchain.primitives.events import (
     BlockReceived,
+    BondMoved,
     Committed,
     DeadlineMissed,
     EscrowLocked,
     Event,
+    EvidenceReported,
     HeadOverridden,
     KeyReleased,
     Measured,
@@ -37,6 +39,7 @@ from learnchain.primitives.parameters import ChainParameters
 from learnchain.primitives.rejection import Rejected
 from learnchain.rules.contract import Rules
 from learnchain.spine.blocks import on_block, on_head, on_payout
+from learnchain.spine.evidence import on_bond, on_evidence
 from learnchain.spine.height import (
     on_commitment,
     on_escrow,
@@ -106,6 +109,7 @@ def _refusal(event: Event, error: Rejected) -> Action:
 _HANDLERS: dict[type, Callable[[Round, Any], Step]] = {
     TaskPosted: on_task,
     EscrowLocked: on_escrow,
+    BondMoved: on_bond,
     KeyReleased: on_selection,
     Trained: on_training,
     Committed: on_commitment,
@@ -116,6 +120,7 @@ _HANDLERS: dict[type, Callable[[Round, Any], Step]] = {
     Measured: on_verification,
     BlockReceived: on_block,
     DeadlineMissed: on_block,
+    EvidenceReported: on_evidence,
     TreeGrew: on_head,
     HeadOverridden: on_head,
     PayoutDue: on_payout,

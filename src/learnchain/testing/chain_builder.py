@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from learnchain.primitives.actions import ProposeBlock
-from learnchain.primitives.chain_state import ChainState, genesis_state, payload_timestamp, settled_history
+from learnchain.primitives.bonds import BondChange
+from learnchain.primitives.chain_state import ChainState, genesis_state, payload_timestamp, settlement_root
 from learnchain.primitives.chain_state import unselected_after as recorded_pool
 from learnchain.primitives.codec import Address, Hash32
 from learnchain.primitives.hashing import noun_hash, tagged_hash
@@ -38,7 +39,7 @@ from learnchain.primitives.parameters import ChainParameters
 from learnchain.primitives.puzzle import Puzzle
 from learnchain.primitives.selection import PostedTask, Selection
 from learnchain.primitives.signatures import UNSIGNED, sign, sign_digest
-from learnchain.primitives.training_terms import HashPuzzle, HyperParameters
+from learnchain.primitives.training_terms import HashPuzzle, HyperParameters, SecureMapping
 from learnchain.rules.contract import Rules
 from learnchain.testing.sample_tasks import address, private_key_of, release_key, sample_specification, training_key
 
@@ -116,7 +117,9 @@ class ChainBuilder:
     """Make every message of a height for one engine and one set of parameters.
 
     `counts`, `unmarked` and `payloads` are the world as measurements find it: exact counts by model, models
-    without watermark, facts by payload hash.
+    without watermark, facts by payload hash, moves of bonds by the height of their payload, evidence that holds.
+    `training_claims` is what miners say of the training rows, all of them right unless named; `trained` is the truth
+    by model, where it is another.
     """
 
     rules: Rules
@@ -124,6 +127,10 @@ class ChainBuilder:
     counts: dict[bytes, int] = field(default_factory=dict)
     unmarked: set[bytes] = field(default_factory=set)
     payloads: dict[Hash32, PayloadFacts] = field(default_factory=dict)
+    staked: dict[int, tuple[BondChange, ...]] = field(default_factory=dict)
+    forged: set[Hash32] = field(default_factory=set)
+    training_claims: dict[str, int] = field(default_factory=dict)
+    trained: dict[bytes, int] = field(default_factory=dict)
 
     def genesis(self) -> ChainState:
         """Return the state before the first block."""
@@ -147,18 +154,23 @@ class ChainBuilder:
         """Return a trained, bound and committed model that is right `correct` times; `variant` makes another one."""
         selection = self.selection(parent)
         seed = tagged_hash("builder-model", parent.block_hash, miner.encode(), variant.encode())
+        work = work_id(self.parameters.chain_id, parent.block_hash, selection.task.task_id, address(miner))
+        terms = self.rules.training_terms(selection, work)
         record = TrainingRecord(tagged_hash("states", seed), 4, b"\x01\x71" + seed, HYPER_PARAMETERS)
+        if isinstance(terms, SecureMapping):
+            rows = selection.posted.specification.data.training.rows
+            right = self.training_claims.get(miner, rows)
+            record = replace(record, mapping=terms.identity, correct=right, total=rows)
         model = TrainedModel(b"\x01\x55" + seed, record)
         salt: Hash32 = tagged_hash("salt", seed)
         payload_hash = self.payload(parent, selection.schedule.payload_timestamp_seconds, address(miner), posted)
-        work = work_id(self.parameters.chain_id, parent.block_hash, selection.task.task_id, address(miner))
-        terms = self.rules.training_terms(selection, work)
         if isinstance(terms, HashPuzzle):
             puzzle = Puzzle(work, model, payload_hash, b"\x01\x55" + payload_hash, terms.target)
             (salt, _), correct = puzzle.search(int.from_bytes(salt, "big") >> 8, MAXIMUM_ATTEMPTS), 0
         digest = commitment_digest(work, model, payload_hash, b"\x01\x55" + payload_hash, salt)
         bond = self.parameters.minimum_commitment_bond_wei
-        commitment = Commitment(*self._place(selection), address(miner), digest, bond, UNSIGNED)
+        shown = (model,) if selection.discloses else ()
+        commitment = Commitment(*self._place(selection), address(miner), digest, bond, shown, UNSIGNED)
         self.counts[model.model_cid] = correct
         signed = sign(commitment, private_key_of(address(miner)))
         return Candidate(miner, model, payload_hash, salt, correct, signed)
@@ -206,6 +218,7 @@ class ChainBuilder:
         candidates: tuple[Candidate, ...],
         winner: Candidate | None = None,
         hidden: tuple[Candidate, ...] = (),
+        ommers: tuple[Reveal, ...] = (),
     ) -> Block:
         """Return the winner's block; without a named winner the best candidate that is not hidden wins."""
         shown = sorted((each for each in candidates if each not in hidden), key=lambda each: (-each.correct, each.key))
@@ -223,8 +236,10 @@ class ChainBuilder:
             self.verdict(parent, candidates, won, hidden),
             self.unselected(parent),
             selection.schedule.deadline(Deadline.BLOCK, announcement.release.released_milliseconds),
-            b"\0" * 32,
-            UNSIGNED,
+            evidence=(),
+            ommers=ommers,
+            settlement_root=b"\0" * 32,
+            signature=UNSIGNED,
         )
         return self._closed(parent, unsigned)
 
@@ -241,8 +256,10 @@ class ChainBuilder:
             proposal.verdict,
             self.unselected(proposal.parent),
             proposal.selection.schedule.deadline(Deadline.BLOCK, proposal.announcement.release.released_milliseconds),
-            b"\0" * 32,
-            UNSIGNED,
+            evidence=proposal.evidence,
+            ommers=proposal.ommers,
+            settlement_root=b"\0" * 32,
+            signature=UNSIGNED,
         )
         return self._closed(proposal.parent, block)
 
@@ -288,15 +305,21 @@ class ChainBuilder:
             missed,
             payload_hash,
             b"\x01\x55" + payload_hash,
-            self.unselected(parent),
-            end,
-            b"\0" * 32,
-            UNSIGNED,
+            commitments=(),
+            unselected=self.unselected(parent),
+            end_milliseconds=end,
+            evidence=(),
+            settlement_root=b"\0" * 32,
+            signature=UNSIGNED,
         )
         return self._closed(parent, unsigned)
 
     def payload(
-        self, parent: ChainState, timestamp_seconds: int, fee_recipient: Address, posted: tuple[PostedTask, ...]
+        self,
+        parent: ChainState,
+        timestamp_seconds: int,
+        fee_recipient: Address,
+        posted: tuple[PostedTask, ...],
     ) -> Hash32:
         """Return the hash of a payload that carries exactly what the parent demands and posts these tasks."""
         facts = PayloadFacts(
@@ -309,6 +332,7 @@ class ChainBuilder:
             withdrawals=parent.withdrawals(),
             posted=posted,
             escrows=tuple(self.rules.escrow(each.task) for each in posted),
+            bonds=self.staked.get(parent.height + 1, ()),
         )
         digest: Hash32 = tagged_hash("builder-payload", noun_hash(facts))
         self.payloads[digest] = replace(facts, payload_hash=digest)
@@ -319,10 +343,14 @@ class ChainBuilder:
         pool = recorded_pool(parent, self.selection(parent), self.parameters.maximum_tasks)
         return tuple(each.task.task_id for each in pool)
 
+    def resealed(self, parent: ChainState, block: AnyBlock, **changes: Any) -> Any:
+        """Return a block with other fields, its settlement root recomputed, signed again by its proposer."""
+        return self._closed(parent, replace(block, **changes))
+
     def _closed(self, parent: ChainState, block: AnyBlock) -> Any:
         """Return a block with its settlement root and its proposer's signature."""
         reward = self.rules.payouts(self.selection(parent), block, self.parameters)
-        root = settled_history(parent, reward, self.parameters).root()
+        root = settlement_root(parent, self.selection(parent), block, reward, self.parameters)
         return sign(replace(block, settlement_root=root), private_key_of(block.proposer))
 
     def _place(self, selection: Selection) -> tuple[int, int, Hash32, Hash32]:

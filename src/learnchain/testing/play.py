@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from learnchain.primitives.actions import Action, MeasureCandidate, ProposeBlock, ProposeEmptyBlock
+from learnchain.primitives.actions import Action, MeasureCandidate, MeasureEvidence, ProposeBlock, ProposeEmptyBlock
 from learnchain.primitives.chain_state import ChainState
 from learnchain.primitives.events import (
     BlockReceived,
@@ -44,7 +44,7 @@ class Observer:
         self.events.append(event)
         self.actions.extend(actions)
         for action in actions:
-            if isinstance(action, MeasureCandidate):
+            if isinstance(action, MeasureCandidate | MeasureEvidence):
                 at = getattr(event, "at_milliseconds", self.round.parent.end_milliseconds)
                 actions = (*actions, *self.feed(Measured(measure(self.builder, action), at)))
         return actions
@@ -60,8 +60,13 @@ def observe(builder: ChainBuilder) -> Observer:
     return Observer(builder, state, [], list(actions))
 
 
-def measure(builder: ChainBuilder, action: MeasureCandidate) -> Measurement:
+def measure(builder: ChainBuilder, action: MeasureCandidate | MeasureEvidence) -> Measurement:
     """Answer a measurement from the builder's world, as an honest full node would."""
+    if isinstance(action, MeasureEvidence):
+        held = action.evidence.fault_id in builder.forged
+        finding = Finding.ACCEPTED if held else Finding.REJECTED
+        reason = "" if held else RejectionReason.EVIDENCE_INVALID.value
+        return Measurement(action.measure.candidate, action.measure.kind, finding, reason)
     candidate, kind = action.measure.candidate, action.measure.kind
     if kind is MeasureKind.PAYLOAD:
         facts = builder.payloads.get(action.payload_hash)
@@ -77,6 +82,12 @@ def measure(builder: ChainBuilder, action: MeasureCandidate) -> Measurement:
         if reveal.model_cid in builder.unmarked:
             return Measurement(candidate, kind, Finding.REJECTED, RejectionReason.WATERMARK_MISSING.value)
         return Measurement(candidate, kind, Finding.ACCEPTED)
+    if kind is MeasureKind.TRAINING:
+        said = reveal.training
+        right = builder.trained.get(reveal.model_cid, said.correct)
+        found = Finding.ACCEPTED if right == said.correct else Finding.REJECTED
+        reason = "" if right == said.correct else RejectionReason.CLAIM_NOT_EXACT.value
+        return Measurement(candidate, kind, found, reason, right, said.total)
     correct = builder.counts[reveal.model_cid]
     exact = correct == reveal.claim_correct
     finding, reason = (Finding.ACCEPTED, "") if exact else (Finding.REJECTED, RejectionReason.CLAIM_NOT_EXACT.value)

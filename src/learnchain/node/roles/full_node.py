@@ -21,7 +21,7 @@ from learnchain.primitives.actions import (
 )
 from learnchain.primitives.block_tree import empty_block_lot, lowest_lot
 from learnchain.primitives.bounded_json import parse_json
-from learnchain.primitives.chain_state import payload_timestamp, settled_history, unselected_after
+from learnchain.primitives.chain_state import payload_timestamp, settlement_root, unselected_after
 from learnchain.primitives.content_id import Cid, cid_from_text
 from learnchain.primitives.events import DeadlineMissed, Event, Measured, ReleaseDue, RevealsClosed
 from learnchain.primitives.measurement import Finding, Measurement
@@ -224,13 +224,15 @@ class FullNode:
             missed=action.missed,
             payload_hash=payload.block_hash,
             payload_cid=payload_cid,
+            commitments=action.commitments,
             unselected=tuple(each.task.task_id for each in unselected),
             end_milliseconds=action.end_milliseconds,
+            evidence=action.evidence,
             settlement_root=b"\0" * 32,
             signature=UNSIGNED,
         )
         reward = self._ports.chain.rules.payouts(selection, draft, parameters)
-        block = replace(draft, settlement_root=settled_history(parent, reward, parameters).root())
+        block = replace(draft, settlement_root=settlement_root(parent, selection, draft, reward, parameters))
         await self._ports.announce(sign(block, self._ports.wallet.private_key))
 
     def refuse_block(self, action: RefuseBlock) -> None:

@@ -15,7 +15,7 @@ from learnchain.node.storage.archive import OwnCandidate
 from learnchain.node.storage.files import clear_directory
 from learnchain.primitives.actions import ProposeBlock, RevealModel, SendCommitment, TrainModel
 from learnchain.primitives.block_checks import NOBODY
-from learnchain.primitives.chain_state import settled_history, unselected_after
+from learnchain.primitives.chain_state import settlement_root, unselected_after
 from learnchain.primitives.content_id import cid_from_text, cid_text
 from learnchain.primitives.events import Trained
 from learnchain.primitives.hashing import noun_hash
@@ -141,6 +141,7 @@ class Miner:
             miner=self._ports.wallet.address,
             digest=commitment_digest(work, trained, payload.block_hash, payload_cid, salt),
             bond_wei=self._ports.chain.parameters.minimum_commitment_bond_wei,
+            disclosed=(trained,) if selection.discloses else (),
             signature=UNSIGNED,
         )
         commitment = sign(commitment, self._ports.wallet.private_key)
@@ -216,11 +217,13 @@ class Miner:
             end_milliseconds=selection.schedule.deadline(
                 Deadline.BLOCK, action.announcement.release.released_milliseconds
             ),
+            evidence=action.evidence,
+            ommers=action.ommers,
             settlement_root=NOBODY,
             signature=UNSIGNED,
         )
         reward = rules.payouts(selection, draft, parameters)
-        block = replace(draft, settlement_root=settled_history(action.parent, reward, parameters).root())
+        block = replace(draft, settlement_root=settlement_root(action.parent, selection, draft, reward, parameters))
         await self._ports.announce(sign(block, self._ports.wallet.private_key))
         self._note(selection, "proposed", correct=verdict.correct, total=verdict.total)
 

@@ -1,0 +1,199 @@
+"""What consensus knows of bonds: who staked what, whose reward waits, what recent heights rested on, who was punished.
+
+Bonds lie in the escrow contract; this book follows its events and runs ahead of it where consensus has decided and
+nobody has claimed yet. A miner without coins starts all the same: its first bond is kept back from its block reward.
+"""
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Annotated
+
+from learnchain.primitives.codec import Address, Bound, Hash32
+from learnchain.primitives.hashing import tagged_hash
+from learnchain.primitives.messages import (
+    MAXIMUM_COMMITMENTS,
+    AnyBlock,
+    Block,
+    Commitment,
+    TrainingRecord,
+)
+from learnchain.primitives.numbers import WEI_PER_GWEI
+from learnchain.primitives.parameters import MAXIMUM_AUDIT_BLOCKS
+from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.primitives.selection import Selection
+
+MAXIMUM_DEPOSITS = 16_384
+"""Owners in the book. What a newcomer deposits into a full book counts for nothing until somebody leaves."""
+CHALLENGE_BLOCKS = 3
+"""Trained blocks after block n whose release keys and winners fix what is audited of n (the round, rule 11)."""
+
+
+class BondMove(StrEnum):
+    """Say what an owner did with its bond in the contract."""
+
+    DEPOSITED = "deposited"
+    LEAVING = "leaving"
+    WITHDRAWN = "withdrawn"
+
+
+@dataclass(frozen=True, slots=True)
+class BondChange:
+    """Report one move of a bond, as the contract logged it in a block's payload."""
+
+    owner: Address
+    move: BondMove
+    amount_wei: int
+
+
+@dataclass(frozen=True, slots=True)
+class Deposit:
+    """Hold what one owner can lose: the active part covers commitments, the leaving part only faults of the past."""
+
+    owner: Address
+    active_wei: int
+    leaving_wei: int
+
+    @property
+    def total_wei(self) -> int:
+        """Return all that evidence can take."""
+        return self.active_wei + self.leaving_wei
+
+
+@dataclass(frozen=True, slots=True)
+class Withheld:
+    """Keep back a part of a block reward in place of the bond that the winner had not deposited."""
+
+    miner: Address
+    amount_gwei: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class RoundFact:
+    """Remember of a recent height what evidence about it and challenges to it rest on.
+
+    `commitment` is the hash of the winner's signed commitment; it was fixed before the release key was known.
+    An empty block has neither winner nor training.
+    """
+
+    height: int
+    parent: Hash32
+    block: Hash32
+    task_id: Hash32
+    publisher: Address
+    task_bond_wei: int
+    release_key: Hash32
+    winner: Address
+    bond_wei: int
+    commitment: Hash32
+    training: Annotated[tuple[TrainingRecord, ...], Bound(1)]
+    committed: Annotated[tuple[Address, ...], Bound(MAXIMUM_COMMITMENTS)]
+
+
+@dataclass(frozen=True, slots=True)
+class Punished:
+    """Remember a fault that was punished, so that it is punished once."""
+
+    fault: Hash32
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class BondBook:
+    """Hold deposits in the order of their owners, and the rest in the order of their heights."""
+
+    deposits: Annotated[tuple[Deposit, ...], Bound(MAXIMUM_DEPOSITS)] = ()
+    withheld: tuple[Withheld, ...] = ()
+    facts: Annotated[tuple[RoundFact, ...], Bound(MAXIMUM_AUDIT_BLOCKS)] = ()
+    punished: tuple[Punished, ...] = ()
+
+    def deposit(self, owner: Address) -> Deposit:
+        """Return what an owner has staked; nothing for a stranger."""
+        return next((each for each in self.deposits if each.owner == owner), Deposit(owner, 0, 0))
+
+    def with_deposit(self, changed: Deposit) -> "BondBook":
+        """Return the book with one owner's deposit replaced; an empty one is dropped."""
+        others = [each for each in self.deposits if each.owner != changed.owner]
+        if changed.total_wei and len(others) < MAXIMUM_DEPOSITS:
+            others.append(changed)
+        return replace(self, deposits=tuple(sorted(others, key=lambda each: each.owner)))
+
+    def moved(self, change: BondChange) -> "BondBook":
+        """Return the book after a move; what consensus has taken already cannot leave a second time."""
+        held = self.deposit(change.owner)
+        if change.move is BondMove.DEPOSITED:
+            held = replace(held, active_wei=held.active_wei + change.amount_wei)
+        elif change.move is BondMove.LEAVING:
+            amount_wei = min(change.amount_wei, held.active_wei)
+            held = Deposit(held.owner, held.active_wei - amount_wei, held.leaving_wei + amount_wei)
+        else:
+            held = replace(held, leaving_wei=held.leaving_wei - min(change.amount_wei, held.leaving_wei))
+        return self.with_deposit(held)
+
+    def taken(self, owner: Address, amount_wei: int) -> "BondBook":
+        """Return the book after a slashing: from the active part first, as the contract does."""
+        held = self.deposit(owner)
+        active_wei = min(amount_wei, held.active_wei)
+        return self.with_deposit(
+            Deposit(owner, held.active_wei - active_wei, held.leaving_wei - amount_wei + active_wei)
+        )
+
+    def fact(self, height: int, parent: Hash32) -> RoundFact | None:
+        """Return what is remembered of a height of this branch."""
+        return next((each for each in self.facts if (each.height, each.parent) == (height, parent)), None)
+
+    def covers(self, commitment: Commitment) -> bool:
+        """Return whether the miner has staked what its commitment promises."""
+        return self.deposit(commitment.miner).active_wei >= commitment.bond_wei
+
+
+def check_cover(book: BondBook, commitment: Commitment, bond_from_reward: bool) -> None:
+    """Refuse a commitment whose bond is neither deposited nor, where the chain allows it, kept back from its reward."""
+    if not bond_from_reward and not book.covers(commitment):
+        detail = f"0x{commitment.miner.hex()} staked less than the {commitment.bond_wei} wei it commits"
+        raise Rejected(RejectionReason.BOND_NOT_DEPOSITED, detail)
+
+
+def withheld_gwei(book: BondBook, block: Block, payout_gwei: int) -> int:
+    """Return what is kept back of the winner's payout: the bond it did not deposit, at most all of it."""
+    commitment = winning_commitment(block)
+    missing_wei = 0 if commitment is None or book.covers(commitment) else commitment.bond_wei
+    return min(payout_gwei, -(-missing_wei // WEI_PER_GWEI))
+
+
+def winning_commitment(block: Block) -> Commitment | None:
+    """Return the commitment of the block's proposer, of which the release holds one."""
+    return next((each for each in block.commitments if each.miner == block.proposer), None)
+
+
+def round_fact(selection: Selection, block: AnyBlock, block_hash: Hash32) -> RoundFact:
+    """Return what the book remembers of a block."""
+    task, nobody = selection.task, b"\0" * 20
+    won = winning_commitment(block) if isinstance(block, Block) else None
+    return RoundFact(
+        height=block.height,
+        parent=block.parent,
+        block=block_hash,
+        task_id=task.task_id,
+        publisher=task.publisher,
+        task_bond_wei=task.bond_wei,
+        release_key=block.release.key if isinstance(block, Block) else b"\0" * 32,
+        winner=block.proposer if isinstance(block, Block) else nobody,
+        bond_wei=won.bond_wei if won is not None else 0,
+        commitment=block.verdict.winner if isinstance(block, Block) else b"\0" * 32,
+        training=(block.reveal.training,) if isinstance(block, Block) else (),
+        committed=tuple(each.miner for each in block.commitments),
+    )
+
+
+def challenge_seed(chain_id: int, audited: RoundFact, later: tuple[RoundFact, ...]) -> Hash32 | None:
+    """Return H(release keys and winners of the next three trained blocks), or None while they are not all here.
+
+    The round, rule 11: an empty block adds nothing, more blocks are waited for. A winner enters by the hash of its
+    signed commitment: that signature was given before the release key was known, so nobody can choose it afterwards.
+    """
+    trained = [each for each in later if each.height > audited.height and each.training][:CHALLENGE_BLOCKS]
+    if len(trained) < CHALLENGE_BLOCKS or not audited.training:
+        return None
+    parts = [part for each in trained for part in (each.release_key, each.commitment)]
+    return tagged_hash("audit-seed", chain_id.to_bytes(32, "big"), audited.block, *parts)

@@ -1,0 +1,126 @@
+"""Step 8: what makes evidence admissible: a remembered height, a signed contradiction, one punishment for one fault.
+
+Two statements of one signer that contradict each other prove themselves. Changed data and forged training are checked
+here as far as bytes go; each node measures the rest before it admits a block with such evidence.
+"""
+
+from learnchain.primitives.audit import FraudProof, decode_fraud_proof
+from learnchain.primitives.bonds import BondBook, RoundFact
+from learnchain.primitives.codec import Address, decode
+from learnchain.primitives.messages import (
+    MEASURED_FAULTS,
+    PUBLISHER_FAULTS,
+    AnyBlock,
+    Commitment,
+    Evidence,
+    Fault,
+    KeyRelease,
+    Release,
+    Reveal,
+)
+from learnchain.primitives.parameters import ChainParameters
+from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.primitives.signatures import check_signature
+
+Statement = Commitment | Reveal | Release | KeyRelease
+_KINDS: dict[Fault, tuple[type[Commitment] | type[Reveal] | type[Release], int]] = {
+    Fault.DOUBLE_COMMITMENT: (Commitment, 2),
+    Fault.DOUBLE_REVEAL: (Reveal, 2),
+    Fault.DOUBLE_RELEASE: (Release, 2),
+    Fault.DATA_CHANGED: (Release, 1),
+}
+
+
+def check_listed_evidence(book: BondBook, block: AnyBlock, parameters: ChainParameters) -> None:
+    """Refuse a block whose evidence proves nothing, comes too late, or punishes a fault twice."""
+    seen = {each.fault for each in book.punished}
+    for evidence in block.evidence:
+        if evidence.fault_id in seen:
+            raise Rejected(RejectionReason.EVIDENCE_DOUBLE, f"{evidence.fault.value} is punished twice")
+        seen.add(evidence.fault_id)
+        check_evidence(book, evidence, parameters)
+
+
+def check_evidence(book: BondBook, evidence: Evidence, parameters: ChainParameters) -> RoundFact:
+    """Return the height that evidence is about; refuse evidence that is not admissible on top of this book."""
+    if evidence.chain_id != parameters.chain_id:
+        raise Rejected(RejectionReason.WRONG_CHAIN, f"chain {evidence.chain_id} is not {parameters.chain_id}")
+    check_signature(evidence, evidence.reporter)
+    fact = book.fact(evidence.height, evidence.parent)
+    if fact is None:
+        raise Rejected(RejectionReason.EVIDENCE_STALE, f"height {evidence.height} is not remembered on this branch")
+    if any(each.fault == evidence.fault_id for each in book.punished):
+        raise Rejected(RejectionReason.EVIDENCE_DOUBLE, f"{evidence.fault.value} was punished before")
+    if evidence.reporter == evidence.offender:
+        raise Rejected(RejectionReason.EVIDENCE_INVALID, "nobody earns by reporting itself")
+    if evidence.fault in PUBLISHER_FAULTS and evidence.offender != fact.publisher:
+        raise Rejected(RejectionReason.EVIDENCE_INVALID, "the offender did not publish the task of that height")
+    if evidence.fault is Fault.TRACE_FORGED:
+        fraud_proof(evidence, fact)
+    else:
+        _check_statements(evidence, fact)
+    return fact
+
+
+def is_measured(evidence: Evidence) -> bool:
+    """Return whether bytes alone do not prove the fault."""
+    return evidence.fault in MEASURED_FAULTS
+
+
+def fraud_proof(evidence: Evidence, fact: RoundFact) -> FraudProof:
+    """Return the proof behind evidence of forged training; refuse one that does not fit the winner of the height."""
+    if len(evidence.statements) != 1 or not fact.training or evidence.offender != fact.winner:
+        raise Rejected(RejectionReason.EVIDENCE_INVALID, "forged training is proven by one proof, of a winner's trace")
+    proof = decode_fraud_proof(evidence.statements[0])
+    same = (proof.chain_id, proof.commitment, proof.reporter)
+    if same != (evidence.chain_id, fact.commitment, evidence.reporter):
+        raise Rejected(RejectionReason.EVIDENCE_INVALID, "the proof is another reporter's, or of another commitment")
+    check_signature(proof, proof.reporter)
+    for answer in (*proof.answers, *proof.steps):
+        check_signature(answer, fact.winner)
+    proof.check_form(fact.training[0])
+    return proof
+
+
+def statements(evidence: Evidence) -> tuple[Statement, ...]:
+    """Return what the offender signed; of changed data either the key release or the release tells the key."""
+    kind, count = _KINDS[evidence.fault]
+    if len(evidence.statements) != count:
+        raise Rejected(RejectionReason.EVIDENCE_INVALID, f"{evidence.fault.value} needs {count} statements")
+    if evidence.fault is Fault.DATA_CHANGED:
+        return (_key_statement(evidence.statements[0]),)
+    return tuple(decode(kind, each) for each in evidence.statements)
+
+
+def _key_statement(data: bytes) -> KeyRelease | Release:
+    try:
+        return decode(KeyRelease, data)
+    except Rejected:
+        return decode(Release, data)
+
+
+def _check_statements(evidence: Evidence, fact: RoundFact) -> None:
+    """Refuse statements that the offender did not sign on this height, or that do not contradict each other."""
+    found = statements(evidence)
+    for each in found:
+        place = (each.chain_id, each.height, each.parent, each.task_id)
+        if place != (evidence.chain_id, fact.height, fact.parent, fact.task_id):
+            raise Rejected(RejectionReason.EVIDENCE_INVALID, "a statement is about another height, branch or task")
+        if isinstance(each, Commitment | Reveal) and each.miner != evidence.offender:
+            raise Rejected(RejectionReason.EVIDENCE_INVALID, "a statement names another miner")
+        check_signature(each, evidence.offender)
+    if len(found) == 2 and _meaning(found[0]) == _meaning(found[1]):
+        raise Rejected(RejectionReason.EVIDENCE_INVALID, "the statements say the same under two signatures")
+    if evidence.statements != tuple(sorted(evidence.statements)):
+        raise Rejected(RejectionReason.EVIDENCE_INVALID, "the statements are not in order")
+
+
+def _meaning(statement: Statement) -> tuple[Address | bytes | int, ...]:
+    """Return what a statement binds its signer to; the same twice is a repetition, not a contradiction."""
+    if isinstance(statement, Commitment):
+        return (statement.digest, statement.bond_wei)
+    if isinstance(statement, Reveal):
+        return (statement.claim_correct, statement.claim_total)
+    if isinstance(statement, Release):
+        return (statement.root, statement.count, statement.key, statement.released_milliseconds)
+    return (statement.key,)

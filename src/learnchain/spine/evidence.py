@@ -1,0 +1,96 @@
+"""Step 8, beside the block: evidence is taken in, measured where bytes do not prove it, offered to proposers."""
+
+from dataclasses import replace
+
+from learnchain.primitives.actions import Action, MeasureEvidence
+from learnchain.primitives.chain_state import ChainState, with_bond_change
+from learnchain.primitives.codec import Hash32
+from learnchain.primitives.events import BondMoved, EvidenceReported
+from learnchain.primitives.evidence import check_evidence, is_measured
+from learnchain.primitives.hashing import noun_hash
+from learnchain.primitives.measurement import Finding, Measure, MeasureKind
+from learnchain.primitives.messages import MAXIMUM_EVIDENCE, AnyBlock, Evidence
+from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.spine.round import Round, Step
+
+MAXIMUM_WAITING = 64
+"""Evidence that waits for a block; more is refused until some of it is in."""
+
+
+def on_evidence(state: Round, event: EvidenceReported) -> Step:
+    """Keep admissible evidence for the next proposer; have measured what bytes alone do not prove (rule 11)."""
+    evidence, key = event.evidence, noun_hash(event.evidence)
+    if key in state.evidence:
+        return state, (), ()
+    if evidence.height > state.parent.height:
+        raise Unavailable(f"a head at height {evidence.height}")
+    check_evidence(state.parent.bonds, evidence, state.parameters)
+    if any(each.fault_id == evidence.fault_id for each in state.evidence.values()):
+        raise Rejected(RejectionReason.EVIDENCE_DOUBLE, f"{evidence.fault.value} is reported already")
+    if len(state.evidence) >= MAXIMUM_WAITING:
+        raise Rejected(RejectionReason.RATE_LIMITED, "enough evidence waits for a block")
+    state = replace(state, evidence={**state.evidence, key: evidence})
+    wanted = unmeasured(state, state.parent, (evidence,))
+    return (state, (), ()) if wanted is None else asked(state, state.parent, wanted)
+
+
+def on_bond(state: Round, event: BondMoved) -> Step:
+    """Follow what an accepted payload did to bonds in the contract."""
+    tree = state.tree.with_state(with_bond_change(state.tree.state(event.block), event.change))
+    return replace(state, tree=tree), (), ()
+
+
+def offered(state: Round) -> tuple[Evidence, ...]:
+    """Return what the next block on the head should punish: the oldest offences first, none twice."""
+    chosen: list[Evidence] = []
+    for evidence in sorted(state.evidence.values(), key=lambda each: (each.height, noun_hash(each))):
+        measured = state.measurements.get((noun_hash(evidence), MeasureKind.EVIDENCE))
+        if is_measured(evidence) and (measured is None or measured.finding is not Finding.ACCEPTED):
+            continue
+        if is_admissible(state.parent, evidence, state):
+            chosen.append(evidence)
+    return tuple(chosen[:MAXIMUM_EVIDENCE])
+
+
+def is_admissible(parent: ChainState, evidence: Evidence, state: Round) -> bool:
+    """Return whether a block on this parent may still carry the evidence."""
+    try:
+        check_evidence(parent.bonds, evidence, state.parameters)
+    except Rejected:
+        return False
+    return True
+
+
+def unmeasured(state: Round, parent: ChainState, listed: tuple[Evidence, ...]) -> Evidence | None:
+    """Return the first piece of evidence whose measurement is not here."""
+    for evidence in listed:
+        found = state.measurements.get((noun_hash(evidence), MeasureKind.EVIDENCE))
+        if is_measured(evidence) and (found is None or found.finding is Finding.UNAVAILABLE):
+            return evidence
+    return None
+
+
+def refused(state: Round, block: AnyBlock) -> str | None:
+    """Return why a block's measured evidence does not stand, or None."""
+    for evidence in block.evidence:
+        found = state.measurements.get((noun_hash(evidence), MeasureKind.EVIDENCE))
+        if found is not None and found.finding is Finding.REJECTED:
+            return RejectionReason.EVIDENCE_INVALID.value
+    return None
+
+
+def asked(state: Round, parent: ChainState, evidence: Evidence) -> Step:
+    """Ask the node to measure evidence, once."""
+    key = noun_hash(evidence)
+    if (key, MeasureKind.EVIDENCE) in state.asked:
+        return state, (), ()
+    fact = parent.bonds.fact(evidence.height, evidence.parent)
+    if fact is None:
+        raise AssertionError("evidence was not checked before it was measured")
+    action: Action = MeasureEvidence(Measure(key, MeasureKind.EVIDENCE), evidence, fact)
+    return replace(state, asked=state.asked | {(key, MeasureKind.EVIDENCE)}), (action,), ()
+
+
+def kept(state: Round, parent: ChainState) -> dict[Hash32, Evidence]:
+    """Return the evidence that still counts on a new head."""
+    return {key: each for key, each in state.evidence.items() if is_admissible(parent, each, state)}
