@@ -49,6 +49,10 @@ class CipherHeader:
         """Return the size of every batch on the wire."""
         return COMPRESSED_BYTES * (1 + self.slots * self.dimension)
 
+    def master_bytes(self) -> int:
+        """Return the size of the master public key on the wire."""
+        return COMPRESSED_BYTES * self.slots * self.dimension
+
     def checked(self) -> "CipherHeader":
         """Return the header itself, or refuse numbers that no data set has."""
         sizes = 0 < self.dimension <= MAXIMUM_DIMENSION and 0 < self.slots <= 256
@@ -74,6 +78,16 @@ def header_for(public: MasterPublic, samples: int, maximum: int = 255) -> Cipher
 def decode_header(data: bytes) -> CipherHeader:
     """Return the header that hostile bytes stand for."""
     return decode(CipherHeader, data).checked()
+
+
+def decode_master(header: CipherHeader, data: bytes) -> MasterPublic:
+    """Return the master public key that a header names; refuse other bytes, and points off the curve."""
+    if len(data) != header.master_bytes():
+        raise Rejected(RejectionReason.MALFORMED, f"{len(data)} bytes where a master key has {header.master_bytes()}")
+    public = MasterPublic(header.dimension, header.slots, decompress(data))
+    if public.identity() != header.master:
+        raise Rejected(RejectionReason.WRONG_HASH, "the master public key is not the one that the header names")
+    return public
 
 
 def encrypt_batch(secret: MasterSecret, header: CipherHeader, index: int, samples: NDArray[np.integer]) -> CipherBatch:

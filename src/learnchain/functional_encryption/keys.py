@@ -26,6 +26,7 @@ SLOTS = 16
 MAXIMUM_DIMENSION = 1 << 16
 MAXIMUM_QUERIES = 4_096
 MAXIMUM_WEIGHT = 1 << 12
+_SCALAR_BYTES = 32
 _WIDE_BYTES = 48
 """A scalar is 384 bits reduced modulo the order: its bias lies below 2**-128."""
 
@@ -90,6 +91,29 @@ def setup(seed: bytes, dimension: int, slots: int = SLOTS) -> tuple[MasterSecret
     scalars = tuple(int.from_bytes(part, "big") % (ORDER - 1) + 1 for part in parts)
     points = generator_multiples(list(scalars))
     return MasterSecret(seed, dimension, slots, scalars), MasterPublic(dimension, slots, points)
+
+
+def encode_master(public: MasterPublic) -> bytes:
+    """Return the compressed points of a master public key."""
+    return compress(public.points)
+
+
+def encode_key(key: FunctionalKey) -> bytes:
+    """Return a functional key as bytes of a fixed layout: data set, queries, then 32 bytes an eta."""
+    return key.master + key.queries + b"".join(eta.to_bytes(_SCALAR_BYTES, "big") for eta in key.etas)
+
+
+def key_bytes(etas: int) -> int:
+    """Return the size of a functional key with so many numbers."""
+    return (2 + etas) * _SCALAR_BYTES
+
+
+def decode_key(data: bytes, etas: int) -> FunctionalKey:
+    """Return the functional key of hostile bytes; whether its numbers are right is up to `verify_key`."""
+    if len(data) != key_bytes(etas):
+        raise Rejected(RejectionReason.FUNCTIONAL_KEY_WRONG, f"{len(data)} bytes for a key of {etas} numbers")
+    parts = [data[start : start + _SCALAR_BYTES] for start in range(0, len(data), _SCALAR_BYTES)]
+    return FunctionalKey(parts[0], parts[1], tuple(int.from_bytes(part, "big") for part in parts[2:]))
 
 
 def derive_key(secret: MasterSecret, public: MasterPublic, queries: NDArray[np.integer]) -> FunctionalKey:

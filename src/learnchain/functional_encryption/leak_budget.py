@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.primitives.training_terms import LEAK_BUDGET_DIVISOR
 
 _MODULUS = 2**31 - 1
-BUDGET_DIVISOR = 4
-"""A data set may give away a quarter of its dimension: measured on digits, a half already shows them."""
 
 
 def exact_rank(queries: NDArray[np.integer]) -> int:
@@ -43,7 +42,7 @@ def leak_budget(dimension: int, used: Sequence[NDArray[np.integer]], queries: ND
     released = np.concatenate([*used, queries])
     if released.shape[1] != dimension:
         raise Rejected(RejectionReason.ARGUMENT_INVALID, f"queries of width {released.shape[1]} on {dimension}")
-    limit = dimension // BUDGET_DIVISOR
+    limit = dimension // LEAK_BUDGET_DIVISOR
     spent = exact_rank(released)
     if spent > limit:
         raise Rejected(RejectionReason.LEAK_BUDGET_SPENT, f"rank {spent} released, {limit} of {dimension} allowed")

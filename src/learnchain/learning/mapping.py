@@ -10,14 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from learnchain.learning.data import DataSet
+from learnchain.learning.products import LARGEST_SAMPLE, MappedRows, discretised
 from learnchain.learning.safe_tensors import Array
 from learnchain.primitives.rejection import Rejected, RejectionReason
 from learnchain.primitives.training_terms import SecureMapping
 
 REFERENCE_ROWS = 1_024
 """Training rows from which centre and scale are taken."""
-_DISCRETE = 256.0
-_LARGEST_SAMPLE = 1 << 15
 _BATCH_ROWS = 2_048
 _OFFSET = 1 << 15
 
@@ -30,21 +29,21 @@ class MappedFeatures:
     centre: Array
     shift: int
 
-    def of(self, data: DataSet) -> DataSet:
+    def of(self, data: DataSet | MappedRows) -> DataSet:
         """Return the mapped samples with their labels, in float32."""
         parts: list[Array] = []
         for start in range(0, len(data), _BATCH_ROWS):
-            products = _products(data.inputs[start : start + _BATCH_ROWS], self.mapping)
+            products = _products_of(data, start, start + _BATCH_ROWS, self.mapping)
             parts.append(np.ldexp(products - self.centre, -self.shift).astype(np.float32))
         return DataSet(np.concatenate(parts), data.labels)
 
 
-def fitted(mapping: SecureMapping, training: DataSet) -> MappedFeatures:
+def fitted(mapping: SecureMapping, training: DataSet | MappedRows) -> MappedFeatures:
     """Return the map with centre and scale of the first training rows; integers decide, so all nodes agree.
 
     The scale is one power of two for all features: their relative sizes are part of what was mapped.
     """
-    products = _products(training.inputs[:REFERENCE_ROWS], mapping).astype(np.int64)
+    products = _products_of(training, 0, REFERENCE_ROWS, mapping).astype(np.int64)
     axes = (0, *range(2, products.ndim))
     count = products.size // products.shape[1]
     centre = products.sum(axis=axes, keepdims=True) // count
@@ -61,10 +60,20 @@ def weights_of_rows(mapping: SecureMapping) -> Array:
     return np.stack([np.frombuffer(row, dtype=">u2").astype(np.int64) - _OFFSET for row in mapping.rows])
 
 
+def _products_of(data: DataSet | MappedRows, start: int, end: int, mapping: SecureMapping) -> Array:
+    """Return the products of some rows; those of encrypted rows were opened before and are only looked up."""
+    if isinstance(data, DataSet):
+        return _products(data.inputs[start:end], mapping)
+    if data.products.shape[1] != len(mapping.rows) or mapping.kernel:
+        detail = f"{data.products.shape[1]} products a row where the mapping has {len(mapping.rows)} vectors"
+        raise Rejected(RejectionReason.MODEL_SHAPE_MISMATCH, detail)
+    return data.products[start:end].astype(np.float64)
+
+
 def _products(inputs: Array, mapping: SecureMapping) -> Array:
     """Return the inner products of samples and vectors: integers below 2**53, exact in float64 in any order."""
-    samples, weights = _discretised(inputs), weights_of_rows(mapping).astype(np.float64)
-    if float(np.abs(weights).sum(axis=1).max()) * _LARGEST_SAMPLE >= 2.0**53:
+    samples, weights = discretised(inputs), weights_of_rows(mapping).astype(np.float64)
+    if float(np.abs(weights).sum(axis=1).max()) * LARGEST_SAMPLE >= 2.0**53:
         raise Rejected(RejectionReason.TOO_LARGE, "the products of these query vectors are not exact")
     if mapping.kernel:
         return _convolved(samples, weights, mapping.kernel)
@@ -88,13 +97,3 @@ def _convolved(samples: Array, weights: Array, kernel: int) -> Array:
         window = padded[:, :, down : down + height, right : right + width]
         out += window[:, :, None] * weights[:, place][None, None, :, None, None]
     return out.reshape(rows, channels * len(weights), height, width)
-
-
-def _discretised(inputs: Array) -> Array:
-    """Return samples as whole numbers: bytes as they are, real numbers in steps of 1/256 (Step 2)."""
-    if inputs.dtype == np.uint8:
-        return inputs.astype(np.float64)
-    rounded = np.rint(inputs.astype(np.float64) * _DISCRETE)
-    if not np.isfinite(rounded).all() or float(np.abs(rounded).max()) > _LARGEST_SAMPLE:
-        raise Rejected(RejectionReason.PLAINTEXT_MISMATCH, "a sample is too large, or no number, to be discretised")
-    return rounded

@@ -5,6 +5,9 @@ from typing import Annotated
 
 from learnchain.primitives.codec import Bound
 
+LEAK_BUDGET_DIVISOR = 4
+"""Encrypted data may give away inner products up to a quarter of their dimension: a half already shows digits."""
+
 
 @dataclass(frozen=True, slots=True)
 class Free:
@@ -32,11 +35,13 @@ class Watermark:
 class SecureMapping:
     """Fix the first layer to these query vectors (PoLe 3.4); one row per output, signed weights offset by 2**15.
 
-    `kernel` 0 maps whole samples; else each row is a filter of kernel x kernel over every channel (CSML).
+    `kernel` 0 maps whole samples; else each row is a filter of kernel x kernel over every channel (CSML). `identity`
+    names what the rows were drawn from; a training record carries it.
     """
 
     rows: Annotated[tuple[Annotated[bytes, Bound(65_536)], ...], Bound(4_096)]
     kernel: int = 0
+    identity: Annotated[bytes, Bound(32)] = b""
 
 
 @dataclass(frozen=True, slots=True)
