@@ -27,7 +27,11 @@ FilePath = Annotated[str, Bound(4_096)]
 
 @dataclass(frozen=True, slots=True)
 class TrainingJob:
-    """Ask for a run, or for the probe of one epoch; files go to `directory`. No watermark means free terms."""
+    """Ask for a run, or for the probe of one epoch; files go to `directory`. No watermark means free terms.
+
+    `mapping_path` names a file with the mapping layer in front of the model, or nothing. With a required accuracy the
+    run ends after the epoch in which the training rows are counted right that often (PoLe Algorithm 1, line 9).
+    """
 
     specification: ModelSpecification
     optimiser: Optimiser
@@ -37,6 +41,10 @@ class TrainingJob:
     checkpoint_interval_steps: int
     training_path: FilePath
     directory: FilePath
+    mapping_path: FilePath = ""
+    required_numerator: int = 0
+    required_denominator: int = 0
+    metric: Metric = Metric.ACCURACY
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +56,7 @@ class EvaluationJob:
     training_path: FilePath
     test_path: FilePath
     metric: Metric
+    mapping_path: FilePath = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +103,8 @@ class TrainedFiles:
     """Say what a run left on disk and where its seconds went.
 
     `process_seconds` lasts from the arrival of the job to its answer; training_seconds / process_seconds is the
-    training share.
+    training share. `training_correct` of `training_total` is the exact count on the training rows where the job
+    required an accuracy.
     """
 
     weights_path: str
@@ -107,6 +117,8 @@ class TrainedFiles:
     training_seconds: float
     trace_seconds: float
     process_seconds: float
+    training_correct: int = 0
+    training_total: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,9 +74,10 @@ class TrainingResult:
 
 @dataclass(frozen=True, slots=True)
 class Watcher:
-    """Bring in what the loop may not reach for: the clock, a listener, and two ways to stop.
+    """Bring in what the loop may not reach for: the clock, a listener, and three ways to stop.
 
-    `finish_early` is asked after each epoch: the finished epochs then are the run (DLBC, Assumption 2).
+    `finish_early` is asked after each epoch: the finished epochs then are the run (DLBC, Assumption 2); `reached` is
+    shown the weights and the epoch's accuracy and ends the run in the same way (PoLe Algorithm 1, line 9).
     `abandon` is asked at each step: nothing remains of the run.
     """
 
@@ -84,6 +85,7 @@ class Watcher:
     progress: Callable[[Progress], None] = lambda _progress: None
     finish_early: Callable[[], bool] = lambda: False
     abandon: Callable[[], bool] = lambda: False
+    reached: Callable[[dict[str, Array], float], bool] = lambda _weights, _accuracy: False
 
 
 def configure_torch(threads: int = 1) -> None:
@@ -124,7 +126,7 @@ def train(plan: TrainingPlan, data: DataSet, watcher: Watcher, directory: Path |
         loss, accuracy = meter.means()
         total = epochs * run.steps_per_epoch
         watcher.progress(Progress(epoch, epochs, run.step, total, loss, accuracy, watcher.clock() - started))
-        if watcher.finish_early():
+        if watcher.finish_early() or watcher.reached(run.weights(), accuracy):
             break
     trace_seconds += keep()
     check_finite(run.weights())

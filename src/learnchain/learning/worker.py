@@ -12,14 +12,14 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 import torch
 
-from learnchain.learning.data import DataSet, load_data
+from learnchain.learning.data import DataSet
 from learnchain.learning.fixed_point import evaluate
+from learnchain.learning.job_data import Requirement, evaluation_rows, job_rows
 from learnchain.learning.jobs import (
     INTERNAL,
     TRACE_NAME,
@@ -115,7 +115,7 @@ class Worker:
 
     def _probe(self, _number: int, job: bytes, _arrived: float) -> Answer:
         asked = _asked(TrainingJob, job)
-        return {"seconds": probe(_plan(asked), _data(asked.training_path), self._clock)}
+        return {"seconds": probe(_plan(asked), _training_rows(asked), self._clock)}
 
     def _train(self, number: int, job: bytes, arrived: float) -> Answer:
         asked = _asked(TrainingJob, job)
@@ -124,8 +124,17 @@ class Worker:
         def report(progress: Progress) -> None:
             self._send({"id": number, "progress": asdict(progress)})
 
-        watcher = Watcher(self._clock, report, lambda: number in self._finished, lambda: number in self._cancelled)
-        result = train(_plan(asked), _data(asked.training_path), watcher, directory / TRACE_NAME)
+        rows = _training_rows(asked)
+        required = Requirement(asked, rows)
+        watcher = Watcher(
+            self._clock,
+            report,
+            lambda: number in self._finished,
+            lambda: number in self._cancelled,
+            required.is_reached,
+        )
+        result = train(_plan(asked), rows, watcher, directory / TRACE_NAME)
+        counted = required.count(result.weights) if asked.required_denominator else None
         weights_path = directory / WEIGHTS_NAME
         save_weights(weights_path, result.weights)
         return {
@@ -139,12 +148,14 @@ class Worker:
             "training_seconds": result.training_seconds,
             "trace_seconds": result.trace_seconds,
             "process_seconds": self._clock() - arrived,
+            "training_correct": counted.correct if counted else 0,
+            "training_total": counted.total if counted else 0,
         }
 
     def _evaluate(self, _number: int, job: bytes, arrived: float) -> Answer:
         asked = _asked(EvaluationJob, job)
         weights = load_weights(Path(asked.weights_path), asked.specification)
-        training, test = _data(asked.training_path), _data(asked.test_path)
+        training, test = evaluation_rows(asked)
         counts = evaluate(asked.specification, weights, training, test, asked.metric)
         seconds = self._clock() - arrived
         return {
@@ -168,7 +179,7 @@ class Worker:
         asked = _asked(EvaluationJob, job)
         model = build_model(asked.specification)
         set_weights(model, load_weights(Path(asked.weights_path), asked.specification))
-        test = _data(asked.test_path)
+        _, test = evaluation_rows(asked)
         return {"accuracy": float_accuracy(model, test)}
 
 
@@ -198,14 +209,8 @@ def _plan(job: TrainingJob) -> TrainingPlan:
     )
 
 
-def _data(path: str) -> DataSet:
-    status = Path(path).stat()
-    return _cached_data(path, status.st_mtime_ns, status.st_size)
-
-
-@lru_cache(maxsize=4)
-def _cached_data(path: str, _modified: int, _size: int) -> DataSet:
-    return load_data(Path(path))
+def _training_rows(job: TrainingJob) -> DataSet:
+    return job_rows(job.training_path, job.training_path, job.mapping_path)
 
 
 def _error(reason: str, detail: str) -> Answer:

@@ -10,6 +10,8 @@ from learnchain.rules import proof_of_work
 from learnchain.rules.contract import Rules
 from learnchain.rules.dlbc import Dlbc
 from learnchain.rules.dlbc.schedule import Phases
+from learnchain.rules.pole import Pole
+from learnchain.rules.pole.schedule import Times
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +24,22 @@ class Engine:
 
 ENGINES: dict[str, Engine] = {
     "dlbc": Engine(Dlbc, lambda phases: Dlbc(phases=phases)),
+    "pole": Engine(Pole, lambda phases: Pole(times=_event_driven(phases))),
     "proof_of_work": Engine(proof_of_work.ProofOfWork, lambda _phases: proof_of_work.LOCAL),
 }
+
+
+def _event_driven(phases: Phases) -> Times:
+    """Return what bounds an event-driven height whose tasks need these phases: two solutions usually end it."""
+    return Times(
+        key_milliseconds=phases.one_milliseconds,
+        minimum_milliseconds=min(1_000, phases.two_milliseconds),
+        longest_milliseconds=phases.one_milliseconds + phases.two_milliseconds,
+        grace_milliseconds=phases.one_milliseconds,
+        release_milliseconds=phases.release_milliseconds,
+        reveal_milliseconds=phases.reveal_milliseconds - phases.release_milliseconds,
+        block_milliseconds=phases.three_milliseconds,
+    )
 
 
 def engine_named(name: str) -> Engine:

@@ -62,15 +62,19 @@ class Measuring:
         specification = selection.posted.specification
         maximum_bytes = model_bytes(specification.model) + WEIGHTS_HEADER_BYTES
         model = await self.blobs.fetch(reveal.model_cid, max_bytes=maximum_bytes)
+        work = work_id(self.parameters.chain_id, selection.parent, selection.task.task_id, reveal.miner)
+        terms = self.rules.training_terms(selection, work)
         if measure.kind is MeasureKind.WATERMARK:
-            work = work_id(self.parameters.chain_id, selection.parent, selection.task.task_id, reveal.miner)
-            await self._check_terms(specification.model, model, self.rules.training_terms(selection, work))
+            await self._check_terms(specification.model, model, terms)
             return Measurement(measure.candidate, measure.kind, Finding.ACCEPTED)
         training = await self.data.opened(specification.data.training, action.training_key, specification)
         test = await self.data.opened(specification.data.test, action.test_key, specification)
-        job = EvaluationJob(specification.model, str(model), str(training), str(test), specification.metric)
-        count = await self.trainer.evaluate(job)
-        exact = (count.correct, count.total) == (reveal.claim_correct, reveal.claim_total)
+        counted = training if measure.kind is MeasureKind.TRAINING else test
+        mapping = await self.data.mapping_path(terms)
+        paths = (str(model), str(training), str(counted))
+        count = await self.trainer.evaluate(EvaluationJob(specification.model, *paths, specification.metric, mapping))
+        claim = claimed(action, reveal)
+        exact = (count.correct, count.total) == (claim.correct, claim.total)
         finding = Finding.ACCEPTED if exact else Finding.REJECTED
         reason = "" if exact else RejectionReason.CLAIM_NOT_EXACT.value
         return Measurement(measure.candidate, measure.kind, finding, reason, count.correct, count.total)
@@ -87,5 +91,7 @@ class Measuring:
 
 def claimed(action: MeasureCandidate, reveal: Reveal) -> Measurement:
     """Return what the winner says of itself: all that header level knows."""
-    measure = action.measure
-    return Measurement(measure.candidate, measure.kind, Finding.ACCEPTED, "", reveal.claim_correct, reveal.claim_total)
+    measure, count = action.measure, (reveal.claim_correct, reveal.claim_total)
+    if measure.kind is MeasureKind.TRAINING:
+        count = (reveal.training.correct, reveal.training.total)
+    return Measurement(measure.candidate, measure.kind, Finding.ACCEPTED, "", *count)

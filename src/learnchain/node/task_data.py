@@ -6,21 +6,30 @@ from pathlib import Path
 
 from learnchain.learning.data import check_data, load_data, open_part
 from learnchain.node.blobs.blob_store import BlobStore
-from learnchain.node.storage.files import PARTIAL_SUFFIX, clear_leftovers, disk_refused, sync_file
+from learnchain.node.storage.files import PARTIAL_SUFFIX, clear_leftovers, disk_refused, sync_file, write_whole
+from learnchain.primitives.codec import encode
 from learnchain.primitives.rejection import Rejected, RejectionReason
 from learnchain.primitives.task_specification import DataPart, Metric, TaskSpecification
+from learnchain.primitives.training_terms import SecureMapping, TrainingTerms
 
 MAXIMUM_PLAIN_PARTS = 16
 """Opened parts that stay on disk beside their encrypted files."""
+MAPPING_SUFFIX = ".mapping"
+MAXIMUM_MAPPINGS = 16
+"""Mapping layers that stay on disk: one a height, or one a miner and height."""
 
 
 class TaskData:
-    """Keep plain files of opened parts under their roots; a part is opened once, however many ask for it."""
+    """Keep plain files of opened parts under their roots; a part is opened once, however many ask for it.
+
+    Mapping layers lie beside them: they are too large for the frames in which jobs travel.
+    """
 
     def __init__(self, directory: Path, blobs: BlobStore) -> None:
         self._directory = directory
         self._blobs = blobs
         self._opening: dict[bytes, asyncio.Lock] = {}
+        self._mapping = asyncio.Lock()
         self._checked: set[tuple[DataPart, tuple[int, ...], int, Metric]] = set()
         directory.mkdir(parents=True, exist_ok=True)
         clear_leftovers(directory)
@@ -59,6 +68,22 @@ class TaskData:
                     await asyncio.to_thread(_check, plain, promised)
             self._checked.add((part, promised.data.sample_shape, promised.data.classes, promised.metric))
         return plain
+
+    async def mapping_path(self, terms: TrainingTerms) -> str:
+        """Return where the mapping layer of a height lies for training processes; nothing where there is none."""
+        if not isinstance(terms, SecureMapping):
+            return ""
+        path = self._directory / f"{terms.identity.hex()}-{len(terms.rows)}-{terms.kernel}{MAPPING_SUFFIX}"
+        async with self._mapping:
+            if not path.exists():
+                await asyncio.to_thread(self._write_mapping, path, terms)
+        return str(path)
+
+    def _write_mapping(self, path: Path, terms: SecureMapping) -> None:
+        write_whole(path, encode(terms), 0o644)
+        found = sorted(self._directory.glob(f"*{MAPPING_SUFFIX}"), key=lambda each: each.stat().st_mtime_ns)
+        for old in found[:-MAXIMUM_MAPPINGS]:
+            old.unlink(missing_ok=True)
 
     def _forget_old(self, just_opened: Path) -> None:
         """Delete plain files that were used longest ago: they can be opened again from what the chain holds."""

@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from learnchain.learning.data import load_data
+from learnchain.learning.data import DataSet
 from learnchain.learning.fixed_point import evaluate
+from learnchain.learning.job_data import Requirement, evaluation_rows, job_rows
 from learnchain.learning.jobs import (
     TRACE_NAME,
     WEIGHTS_NAME,
@@ -20,10 +22,11 @@ from learnchain.learning.jobs import (
     WatermarkJob,
 )
 from learnchain.learning.model import load_weights, save_weights
-from learnchain.learning.train import TrainingPlan, Watcher, configure_torch, train
+from learnchain.learning.train import TrainingPlan, TrainingResult, Watcher, configure_torch, train
 from learnchain.learning.watermark import check_watermark
-from learnchain.primitives.training_terms import Free, HyperParameters
+from learnchain.primitives.training_terms import Free
 
+OnProgress = Callable[[Progress], None]
 SIMULATED_HASHES_PER_SECOND = 4_000
 """Few enough that a simulated hour of hashing takes seconds."""
 
@@ -50,26 +53,21 @@ class InProcessTraining:
 
     async def train(self, job: TrainingJob, on_progress: Callable[[Progress], None] | None = None) -> TrainedFiles:
         """Train for real; the time that passes is the simulation's."""
-        chosen = job.hyper_parameters
-        epochs, self._finished = 0, False
-        while epochs < min(chosen.epochs, self._maximum_epochs) and not self._finished:
+        self._finished = False
+        rows = job_rows(job.training_path, job.training_path, job.mapping_path)
+        required = Requirement(job, rows)
+        planned = min(job.hyper_parameters.epochs, self._maximum_epochs)
+        if job.required_denominator:
+            # How long the run takes is known only from the run itself: it is repeated if it is stopped before.
+            planned = self._trained(job, rows, planned, None).epochs
+        epochs = 0
+        while epochs < planned and not self._finished:
             await asyncio.sleep(self._epoch_seconds)
             epochs += 1
-        shortened = HyperParameters(
-            chosen.learning_rate_millionths,
-            chosen.momentum_millionths,
-            chosen.weight_decay_millionths,
-            chosen.batch_size,
-            epochs,
-        )
-        terms = job.watermarks[0] if job.watermarks else Free()
-        plan = TrainingPlan(
-            job.specification, job.optimiser, shortened, terms, job.work_id, job.checkpoint_interval_steps
-        )
         directory = Path(job.directory)
-        watcher = Watcher(asyncio.get_running_loop().time, on_progress or (lambda _progress: None))
-        result = train(plan, load_data(Path(job.training_path)), watcher, directory / TRACE_NAME)
+        result = self._trained(job, rows, epochs, directory / TRACE_NAME, on_progress)
         save_weights(directory / WEIGHTS_NAME, result.weights)
+        counted = required.count(result.weights) if job.required_denominator else None
         seconds = self._epoch_seconds * epochs
         return TrainedFiles(
             weights_path=str(directory / WEIGHTS_NAME),
@@ -82,7 +80,25 @@ class InProcessTraining:
             training_seconds=seconds,
             trace_seconds=0.0,
             process_seconds=seconds,
+            training_correct=counted.correct if counted else 0,
+            training_total=counted.total if counted else 0,
         )
+
+    def _trained(
+        self,
+        job: TrainingJob,
+        rows: DataSet,
+        epochs: int,
+        directory: Path | None,
+        on_progress: OnProgress | None = None,
+    ) -> TrainingResult:
+        """Train for real, for so many epochs or until the requirement is reached."""
+        terms = job.watermarks[0] if job.watermarks else Free()
+        chosen = replace(job.hyper_parameters, epochs=epochs)
+        plan = TrainingPlan(job.specification, job.optimiser, chosen, terms, job.work_id, job.checkpoint_interval_steps)
+        clock = asyncio.get_running_loop().time
+        watcher = Watcher(clock, on_progress or (lambda _progress: None), reached=Requirement(job, rows).is_reached)
+        return train(plan, rows, watcher, directory)
 
     async def finish_early(self) -> None:
         """End running training after its present epoch."""
@@ -91,7 +107,7 @@ class InProcessTraining:
     async def evaluate(self, job: EvaluationJob) -> Evaluation:
         """Return the exact counts of a model."""
         weights = load_weights(Path(job.weights_path), job.specification)
-        training, test = load_data(Path(job.training_path)), load_data(Path(job.test_path))
+        training, test = evaluation_rows(job)
         counts = evaluate(job.specification, weights, training, test, job.metric)
         return Evaluation(counts.correct, counts.total, counts.digest, 0.0)
 

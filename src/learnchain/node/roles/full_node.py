@@ -258,7 +258,8 @@ class FullNode:
         if not isinstance(block, Block) or not self._judges or self._retention.is_over(block.height):
             return
         training = block.reveal.training
-        await self._noted(block.height, (block.reveal.model_cid, training.trace_cid))
+        cited = tuple(each.model_cid for each in block.ommers)
+        await self._noted(block.height, (block.reveal.model_cid, training.trace_cid, *cited))
         states = published_states(await blobs.read(training.trace_cid, MAXIMUM_TRACE_INDEX_BYTES))
         await self._noted(block.height, states)
         for cid in states:

@@ -30,12 +30,13 @@ from learnchain.primitives.messages import (
     commitment_digest,
     work_id,
 )
+from learnchain.primitives.numbers import Accuracy
 from learnchain.primitives.payload import encode_payload
 from learnchain.primitives.puzzle import Puzzle
 from learnchain.primitives.rejection import Unavailable
 from learnchain.primitives.selection import Selection
 from learnchain.primitives.signatures import UNSIGNED, sign
-from learnchain.primitives.training_terms import HashPuzzle, HyperParameters, TrainingTerms, Watermark
+from learnchain.primitives.training_terms import HashPuzzle, HyperParameters, SecureMapping, TrainingTerms, Watermark
 
 logger = logging.getLogger(__name__)
 
@@ -102,9 +103,18 @@ class Miner:
             return
         part = selection.posted.specification.data.training
         data = await self._ports.data.opened(part, action.key_release.key, selection.posted.specification)
+        limited = selection.schedule.time_limit_milliseconds > 0
+        run = await (self._until_reached(selection, data) if limited else self._until_closing(selection, data))
+        self._record_share(selection, run)
+        model = await self._published(selection, run)
+        self._note(selection, "trained", epochs=run.epochs, training_seconds=run.training_seconds)
+        self._ports.chain.feed(Trained(model, self._ports.clock.now_milliseconds()))
+
+    async def _until_closing(self, selection: Selection, data: Path) -> TrainedFiles:
+        """Train for as many epochs as end before commitments close; a probe in Phase 1 tells what one takes."""
         # The first epoch of a process pays for what torch sets up once; the second tells what an epoch takes.
-        await self._trainer.probe(self._job(selection, data, epochs=1))
-        epoch_seconds = await self._trainer.probe(self._job(selection, data, epochs=1))
+        await self._trainer.probe(await self._job(selection, data, epochs=1))
+        epoch_seconds = await self._trainer.probe(await self._job(selection, data, epochs=1))
         await self._ports.clock.sleep_until(selection.schedule.deadline(Deadline.KEY))
         closing = selection.schedule.commitment_milliseconds - self._strategy.margin_milliseconds
         left_seconds = (closing - self._ports.clock.now_milliseconds()) / 1000
@@ -113,11 +123,20 @@ class Miner:
         self._note(selection, "probe", epoch_seconds=epoch_seconds, epochs=epochs)
         # The epoch that runs when time is up still ends: a long one must not carry the model past the deadline.
         stopping = closing - int(LAST_EPOCH_THOUSANDTHS * epoch_seconds)
-        run = await self._trained(self._job(selection, data, epochs=epochs), stopping)
-        self._record_share(selection, run)
-        model = await self._published(selection, run)
-        self._note(selection, "trained", epochs=run.epochs, training_seconds=run.training_seconds)
-        self._ports.chain.feed(Trained(model, self._ports.clock.now_milliseconds()))
+        return await self._trained(await self._job(selection, data, epochs=epochs), stopping)
+
+    async def _until_reached(self, selection: Selection, data: Path) -> TrainedFiles:
+        """Train until the required accuracy is reached on the training rows, or the time limit (PoLe Algorithm 1)."""
+        limit = selection.schedule.time_limit_milliseconds
+        job = await self._job(selection, data, epochs=MAXIMUM_EPOCHS)
+        wanted = selection.posted.specification
+        numerator, denominator = wanted.required_numerator, wanted.required_denominator
+        job = replace(job, required_numerator=numerator, required_denominator=denominator, metric=wanted.metric)
+        run = await self._trained(job, limit - self._strategy.margin_milliseconds)
+        if not Accuracy(run.training_correct, run.training_total).reaches(numerator, denominator):
+            # Only now is the requirement waived: whoever commits earlier without reaching it cannot win.
+            await self._ports.clock.sleep_until(limit)
+        return run
 
     async def send_commitment(self, action: SendCommitment) -> None:
         """Build the payload, bind it to the model and commit, before the test set exists (step 5)."""
@@ -156,6 +175,7 @@ class Miner:
         selection, release = action.selection, action.announcement.release
         own = self._ports.archive.own_candidate(selection.parent)
         if own is None:
+            self._give_up(selection)
             return
         if own.commitment not in action.announcement.commitments:
             self._note(selection, "not under the release", commitment=noun_hash(own.commitment).hex())
@@ -182,6 +202,12 @@ class Miner:
         await self._ports.announce(sign(reveal, self._ports.wallet.private_key))
         self._note(selection, "revealed", correct=count[0], total=count[1])
 
+    def _give_up(self, selection: Selection) -> None:
+        """End a training that the release has overtaken: its model can no longer win (PoLe 3.2)."""
+        if self._training is not None and not self._training.done() and not selection.schedule.clocked:
+            self._training.cancel()
+            self._note(selection, "overtaken")
+
     async def _counted(self, selection: Selection, own: OwnCandidate, test_key: bytes) -> tuple[int, int]:
         """Return the exact count of our model on the test set; nothing where nothing is trained."""
         specification = selection.posted.specification
@@ -193,7 +219,8 @@ class Miner:
         training = await self._ports.data.opened(specification.data.training, opened.key, specification)
         test = await self._ports.data.opened(specification.data.test, test_key, specification)
         model = await self._ports.blobs.fetch(own.model_cid, max_bytes=MAXIMUM_OWN_BYTES)
-        job = EvaluationJob(specification.model, str(model), str(training), str(test), specification.metric)
+        mapping = await self._ports.data.mapping_path(self._terms(selection))
+        job = EvaluationJob(specification.model, str(model), str(training), str(test), specification.metric, mapping)
         count = await self._ports.trainer.evaluate(job)
         return count.correct, count.total
 
@@ -257,7 +284,7 @@ class Miner:
         chain_id = self._ports.chain.parameters.chain_id
         return work_id(chain_id, selection.parent, selection.task.task_id, self._ports.wallet.address)
 
-    def _job(self, selection: Selection, data: Path, epochs: int) -> TrainingJob:
+    async def _job(self, selection: Selection, data: Path, epochs: int) -> TrainingJob:
         work = self._work(selection)
         specification = selection.posted.specification
         terms = self._terms(selection)
@@ -270,6 +297,7 @@ class Miner:
             checkpoint_interval_steps=specification.training.checkpoint_interval_steps,
             training_path=str(data),
             directory=str(self._directory / f"height-{selection.height}-{work.hex()[:12]}"),
+            mapping_path=await self._ports.data.mapping_path(terms),
         )
 
     async def _trained(self, job: TrainingJob, stopping_milliseconds: int) -> TrainedFiles:
@@ -304,9 +332,12 @@ class Miner:
         index = {**json.loads((directory / INDEX_NAME).read_text()), "states": states}
         trace_cid = await self._ports.blobs.add_bytes(json.dumps(index, sort_keys=True).encode())
         self._ports.archive.note_blobs(selection.height, (model_cid, trace_cid, *map(cid_from_text, states)))
-        chosen = self._strategy.chosen(selection, run.epochs)
+        chosen, terms = self._strategy.chosen(selection, run.epochs), self._terms(selection)
+        mapping = terms.identity if isinstance(terms, SecureMapping) else NOBODY
         shutil.rmtree(self._directory / directory.parent.name, ignore_errors=True)
-        return TrainedModel(model_cid, TrainingRecord(run.trace_root, len(states), trace_cid, chosen))
+        counted = (run.training_correct, run.training_total)
+        record = TrainingRecord(run.trace_root, len(states), trace_cid, chosen, mapping, *counted)
+        return TrainedModel(model_cid, record)
 
     def _show_progress(self, point: Progress) -> None:
         self._ports.decisions.curve.append({**asdict(point), "height": self._ports.chain.round.selection.height})
