@@ -100,7 +100,10 @@ class Synchroniser:
         while True:
             await asyncio.sleep(STALE_SECONDS if self._chain.is_current else IMPATIENT_SECONDS)
             for peer in self._network.peers():
+                before = self._chain.round.head.block
                 await self._compare(peer.peer_id)
+                if self._chain.round.head.block != before:
+                    await self._enter_round(peer.peer_id)
             if not self._network.peers() and self._clock.monotonic_seconds() - started >= ALONE_SECONDS:
                 self._chain.is_current = True
 
@@ -136,6 +139,10 @@ class Synchroniser:
     async def _greet(self, peer_id: bytes) -> None:
         """Compare heads with a new peer, then enter the height that is being decided."""
         await self._compare(peer_id)
+        await self._enter_round(peer_id)
+
+    async def _enter_round(self, peer_id: bytes) -> None:
+        """Ask a peer for what came on our head so far: it was gossiped before we were on this branch."""
         try:
             parent = self._chain.round.selection.parent
             answer = await self._network.request_bytes(
