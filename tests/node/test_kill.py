@@ -117,7 +117,7 @@ def kill_at_random(directory: Path, kills: int, seed: int) -> None:
             time.sleep(source.uniform(0.0, 0.5))
             nodes.start_one(index)
             nodes.until_answers(index, 30)
-            # A heavier branch may have come meanwhile, but whatever was stored is here, and the head never gets lighter.
+            # A heavier branch may have come meanwhile, but what was stored is here, and the head never gets lighter.
             assert [nodes.call(index, "learn_block", each)["hash"] for each in before] == before
             assert weight(nodes, index) >= heavy
         height = max(nodes.height(index) for index in range(3))
