@@ -17,6 +17,8 @@ from learnchain.node.local_network import LocalNetwork
 from learnchain.primitives.rejection import Unavailable
 
 GRACE_SECONDS = 10.0
+CALL_SECONDS = 60.0
+"""Publishing encrypts and stores the data of a task before it answers."""
 
 
 @dataclass
@@ -76,7 +78,7 @@ class LocalProcesses:
         body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode()
         url = f"http://127.0.0.1:{self.network.rpc_ports[index]}"
         try:
-            with urlopen(Request(url, body, {"content-type": "application/json"}), timeout=10) as response:
+            with urlopen(Request(url, body, {"content-type": "application/json"}), timeout=CALL_SECONDS) as response:
                 answer = json.loads(response.read())
         except (URLError, OSError) as error:
             raise Unavailable(f"node {index}: {error}") from error
