@@ -82,7 +82,7 @@ class WatermarkTerm:
     def __init__(self, terms: Watermark, specification: ModelSpecification, model: nn.Module) -> None:
         marked = marked_tensor(specification)
         self._strength = terms.strength_millionths / MILLION
-        self._target = float(_logit(terms.threshold_millionths)) + 1
+        self._target = target_of(terms)
         self._weight = dict(model.named_parameters())[marked.name]
         self._matrix = torch.from_numpy(watermark_matrix(terms.bits, _mean_length(marked)))
         self._flat = self._weight.detach().view(marked.shape[0], -1)
@@ -105,6 +105,11 @@ class WatermarkTerm:
         row = self.regulariser_gradient()
         if row is not None and self._weight.grad is not None:
             add_regulariser(self._weight.grad, self._strength, row)
+
+
+def target_of(terms: Watermark) -> float:
+    """Return T, the form at which a row is left alone."""
+    return float(_logit(terms.threshold_millionths)) + 1
 
 
 def check_watermark(weights: Weights, specification: ModelSpecification, terms: Watermark) -> WatermarkCheck:

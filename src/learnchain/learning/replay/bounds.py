@@ -1,0 +1,199 @@
+r"""Compute with bounds that hold on every machine: a float64 value and the radius in which honest float32 results lie.
+
+The arithmetic decides consensus, so it must give the same bits everywhere: elementwise float64 operations are
+correctly rounded by IEEE 754; sums and products of matrices are cut into integer pieces whose sums stay below 2**53
+and so are exact in any order (Ozaki et al. 2012; the argument of `fixed_point`); the exponential is our own.
+
+A sum of n products may be wrong by $\gamma(n) \sum |a_i| |b_i|$ with $\gamma(n) = (\min(n, 8 \sqrt n) + 8) u$, $u =
+2^{-24}$: sums in any order, blocked or not, with or without fused multiplication. Up to 64 terms that is Higham's
+worst case; beyond, Higham and Mary's probabilistic bound at lambda = 8, which one sum exceeds with probability 3e-14
+(SIAM J. Sci. Comput. 41, 2019; TAO, arXiv 2510.16028, settles the same way). What the radii of many terms cause is
+added in quadrature: they are eight deviations of independent roundings, and adding them up in magnitude made the
+bounds of a normalised CNN fifteen times as large as its step. Few terms are added in magnitude. Transforms that are
+no plain sums (Winograd, Fourier) are not covered; `exactness` refuses them.
+"""
+
+from dataclasses import dataclass
+from math import ceil, log2, sqrt
+
+import numpy as np
+
+from learnchain.learning.safe_tensors import Array
+
+UNIT = 2.0**-24
+"""Unit roundoff of float32."""
+_LAMBDA = 8.0
+_EXTRA = 8
+"""Roundings of a bias, a scale or a store, added to every sum."""
+_INFLATION = 1 + 2.0**-40
+"""Covers the float64 roundings of the radii themselves."""
+_SUM_BITS = 26
+_MAXIMUM_SUM_TERMS = 1 << 27
+_LOGARITHM_2_HIGH, _LOGARITHM_2_LOW = 0.693147180369123816490, 1.90821492927058770002e-10
+_EXPONENTIAL_TERMS = 14
+_OF_ZERO = -1_000
+"""Stands for the exponent of a row of zeros."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bounded:
+    """Hold a value and the radius around it that covers every honest result."""
+
+    value: Array
+    radius: Array
+
+    @property
+    def reach(self) -> Array:
+        """Return the largest magnitude that an honest result can have."""
+        return np.abs(self.value) + self.radius
+
+    def reshape(self, *shape: int) -> "Bounded":
+        """Return the same numbers in another shape."""
+        return Bounded(self.value.reshape(shape), self.radius.reshape(shape))
+
+
+def exact(array: Array) -> Bounded:
+    """Return numbers that are committed or given, and so known to the bit."""
+    value = array.astype(np.float64)
+    return Bounded(value, np.zeros_like(value))
+
+
+def growth(terms: int) -> float:
+    """Return gamma(n), the share of the sum of magnitudes by which a float32 sum of n products may be wrong."""
+    return (min(float(terms), _LAMBDA * sqrt(terms)) + _EXTRA) * UNIT
+
+
+# --- exact sums and products ----------------------------------------------------------------------------------
+
+
+def _exponents(array: Array, axis: int | tuple[int, ...] | None) -> Array:
+    """Return exponents e with |a| <= 2**e along an axis."""
+    largest = np.abs(array).max(axis=axis, keepdims=True, initial=0.0)
+    return np.where(largest > 0, np.frexp(largest)[1], _OF_ZERO)
+
+
+def total(array: Array, axis: int | tuple[int, ...] | None = None) -> Array:
+    """Return the sum in two exact pieces of 26 bits: equal on every machine, right to 2**-52 of the largest term."""
+    if array.size > _MAXIMUM_SUM_TERMS:
+        raise ValueError(f"a sum over {array.size} terms could leave the exact range")
+    exponents = _exponents(array, axis)
+    scaled = np.ldexp(array, _SUM_BITS - exponents)
+    high = np.rint(scaled)
+    low = np.rint(np.ldexp(scaled - high, _SUM_BITS))
+    unit = exponents - _SUM_BITS
+    summed = high.sum(axis=axis, keepdims=True) + np.ldexp(low.sum(axis=axis, keepdims=True), -_SUM_BITS)
+    return np.ldexp(summed, unit).squeeze(axis)
+
+
+def product(left: Array, right: Array) -> tuple[Array, Array]:
+    """Return left @ right and a bound of its error: three products of integer pieces, each exact in any order."""
+    terms = left.shape[1]
+    bits = (53 - ceil(log2(max(terms, 1)))) // 2
+    rows, columns = _exponents(left, 1), _exponents(right, 0)
+    left_high, left_low = _pieces(left, bits - rows, bits)
+    right_high, right_low = _pieces(right, bits - columns, bits)
+    crossed = left_high @ right_low
+    crossed += left_low @ right_high
+    summed = left_high @ right_high
+    summed += np.ldexp(crossed, -bits)
+    unit = rows + columns - 2 * bits
+    # Each factor is cut at half a unit of 2**-bits, and the product of the low pieces is dropped; zeros are exact.
+    error = np.where((rows > _OF_ZERO) & (columns > _OF_ZERO), np.ldexp(2.0 * terms + 2.0, unit), 0.0)
+    return np.ldexp(summed, unit), error
+
+
+def upper_product(left: Array, right: Array) -> Array:
+    """Return an upper bound of left @ right for factors that are not negative: one product of rounded-up integers."""
+    bits = (53 - ceil(log2(max(left.shape[1], 1)))) // 2
+    rows, columns = _exponents(left, 1), _exponents(right, 0)
+    summed = np.ceil(np.ldexp(left, bits - rows)) @ np.ceil(np.ldexp(right, bits - columns))
+    return np.ldexp(summed, rows + columns - 2 * bits)
+
+
+def _pieces(array: Array, shift: Array, bits: int) -> tuple[Array, Array]:
+    scaled = np.ldexp(array, shift)
+    high = np.rint(scaled)
+    return high, np.rint(np.ldexp(scaled - high, bits))
+
+
+# --- operations on bounded numbers ----------------------------------------------------------------------------
+
+
+def weighted(left: Array, right: Array, radius: Array, terms: int = 0) -> Bounded:
+    """Return left @ right for a known left factor; `terms` is what honest code sums, if that is more."""
+    value, error = product(left, right)
+    rounding = growth(max(terms, left.shape[1])) * upper_product(np.abs(left), np.abs(right))
+    caused, doubt = product(left * left, radius * radius)
+    return Bounded(value, (rounding + np.sqrt(np.maximum(caused, 0) + doubt) + error) * _INFLATION)
+
+
+def multiplied(left: Bounded, right: Array, radius: Array, terms: int) -> Bounded:
+    """Return left @ right where neither factor is known to the bit: the gradient of a weight."""
+    value, error = product(left.value, right)
+    rounding = growth(terms) * upper_product(np.abs(left.value), np.abs(right))
+    own, other = left.radius * left.radius, radius * radius
+    wide = np.concatenate([left.value * left.value + own, own], axis=1)
+    caused, doubt = product(wide, np.concatenate([other, right * right], axis=0))
+    return Bounded(value, (rounding + np.sqrt(np.maximum(caused, 0) + doubt) + error) * _INFLATION)
+
+
+def summed(array: Bounded, axis: int | tuple[int, ...], terms: int) -> Bounded:
+    """Return the sum along axes, as float32 code computes it in any order."""
+    value = total(array.value, axis)
+    rounding = growth(terms) * total(np.abs(array.value), axis)
+    return Bounded(value, (rounding + np.sqrt(total(array.radius**2, axis)) + np.abs(value) * 2.0**-50) * _INFLATION)
+
+
+def times(left: Bounded, right: Bounded) -> Bounded:
+    """Return the elementwise product."""
+    value = left.value * right.value
+    radius = np.abs(left.value) * right.radius + left.radius * right.reach + 2 * UNIT * np.abs(value)
+    return Bounded(value, radius * _INFLATION)
+
+
+def scaled(array: Bounded, factor: float | Array) -> Bounded:
+    """Return the product with a constant that is itself rounded to float32."""
+    value, size = array.value * factor, np.abs(factor)
+    return Bounded(value, (array.radius * size + 4 * UNIT * array.reach * size) * _INFLATION)
+
+
+def added(first: Bounded, *others: Bounded) -> Bounded:
+    """Return the elementwise sum of two or more, in any order."""
+    value, radius, reach = first.value, first.radius, first.reach
+    for other in others:
+        value, radius, reach = value + other.value, radius + other.radius, reach + other.reach
+    return Bounded(value, (radius + len(others) * 2 * UNIT * reach) * _INFLATION)
+
+
+def between(lower: Array, upper: Array) -> Bounded:
+    """Return the hull of two bounds."""
+    value = (lower + upper) / 2
+    return Bounded(value, np.maximum(upper - value, value - lower) * _INFLATION)
+
+
+def either(array: Bounded, certain: Array, possible: Array) -> Bounded:
+    """Return the array where it is certainly taken, zero where it cannot be, and both in between."""
+    open_choice = possible & ~certain
+    value = array.value * np.where(certain, 1.0, np.where(open_choice, 0.5, 0.0))
+    return doubted(Bounded(value, np.where(possible, array.radius, 0.0)), open_choice, 0.5 * np.abs(array.value))
+
+
+def doubted(array: Bounded, open_choice: Array, reach: Array) -> Bounded:
+    """Widen the numbers whose choice is open by how far it reaches.
+
+    Doubts are added in quadrature like roundings, but equal samples decide alike: the root of their number makes the
+    quadrature as large as their sum (Cauchy and Schwarz), and the deviations cover the ways that lead on from each.
+    """
+    deviations = _LAMBDA + sqrt(np.count_nonzero(open_choice))
+    return Bounded(array.value, array.radius + np.where(open_choice, deviations * reach, 0.0))
+
+
+def exponential(array: Array) -> Array:
+    """Return e**x for x between -700 and 0 by additions and multiplications alone: libraries differ in the last bit."""
+    clipped = np.clip(array, -700.0, 0.0)
+    halvings = np.rint(clipped * 1.4426950408889634)
+    rest = (clipped - halvings * _LOGARITHM_2_HIGH) - halvings * _LOGARITHM_2_LOW
+    series = np.ones_like(rest)
+    for term in range(_EXPONENTIAL_TERMS, 0, -1):
+        series = 1.0 + series * rest / term
+    return np.ldexp(series, halvings.astype(np.int64))
