@@ -6,7 +6,7 @@ here as far as bytes go; each node measures the rest before it admits a block wi
 
 from learnchain.primitives.audit import FraudProof, decode_fraud_proof
 from learnchain.primitives.bonds import BondBook, RoundFact
-from learnchain.primitives.codec import Address, decode
+from learnchain.primitives.codec import Address, decode, encode
 from learnchain.primitives.messages import (
     MEASURED_FAULTS,
     PUBLISHER_FAULTS,
@@ -20,7 +20,7 @@ from learnchain.primitives.messages import (
 )
 from learnchain.primitives.parameters import ChainParameters
 from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.signatures import check_signature
+from learnchain.primitives.signatures import UNSIGNED, check_signature
 
 Statement = Commitment | Reveal | Release | KeyRelease
 _KINDS: dict[Fault, tuple[type[Commitment] | type[Reveal] | type[Release], int]] = {
@@ -29,6 +29,19 @@ _KINDS: dict[Fault, tuple[type[Commitment] | type[Reveal] | type[Release], int]]
     Fault.DOUBLE_RELEASE: (Release, 2),
     Fault.DATA_CHANGED: (Release, 1),
 }
+
+
+def accusation(fault: Fault, offender: Address, reporter: Address, signed: tuple[Statement, ...]) -> Evidence:
+    """Return unsigned evidence from what the offender signed; the reporter signs it."""
+    first = signed[0]
+    proofs = tuple(sorted(encode(each) for each in signed))
+    return Evidence(first.chain_id, fault, first.height, first.parent, offender, reporter, proofs, UNSIGNED)
+
+
+def forged_trace(proof: FraudProof, fact: RoundFact) -> Evidence:
+    """Return unsigned evidence that a winner's training does not follow from its trace."""
+    place = (fact.height, fact.parent, fact.winner, proof.reporter)
+    return Evidence(proof.chain_id, Fault.TRACE_FORGED, *place, (encode(proof),), UNSIGNED)
 
 
 def check_listed_evidence(book: BondBook, block: AnyBlock, parameters: ChainParameters) -> None:
