@@ -2,9 +2,11 @@
 
 A trace of N + 1 committed states has N segments. An auditor replays k of them, drawn after the commitment; whoever
 forged f segments is found with the exact probability of `detection_probability`. Faults that need no arithmetic of
-floating point (`HARDWARE_FREE`) are proven by the bytes alone. A numeric mismatch proves nothing yet: the miner names
-every step's state (`StepAnswer`), the auditor names one step, the miner opens it (`StepOpening`), and the ordered
-reference computation of `learning.replay` settles it; a miner who does not answer in time loses.
+floating point (`HARDWARE_FREE`) are proven by the bytes alone. A numeric mismatch proves nothing yet: the miner answers
+with the state of every step of the segment (`StepAnswer`), and a miner who does not answer in time loses. One round is
+enough, since the answer binds all states before anybody names one: the auditor looks for a step that no honest
+machine takes (there is one, unless all of them are honest within the bounds) and opens it (`StepOpening`); the ordered
+reference computation of `learning.replay` settles it.
 """
 
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ from math import comb
 from typing import Annotated
 
 from learnchain.primitives.codec import Address, Bound, Hash32, Signature, decode, encode
-from learnchain.primitives.hashing import shake256, tagged_hash
+from learnchain.primitives.hashing import shake256
 from learnchain.primitives.merkle import check_list_branch, list_branch
 from learnchain.primitives.messages import TrainingRecord
 from learnchain.primitives.rejection import Rejected, RejectionReason
@@ -182,7 +184,8 @@ def open_segment(leaves: tuple[StateLeaf, ...], index: int) -> SegmentOpening:
 class StepAnswer:
     """Answer an accusation: the root over the state digests of every step of the segment, both ends included.
 
-    The list itself is the blob `digests_cid`: the digests one after the other, 32 bytes each.
+    `digests_cid` is the list itself, 32 bytes each; `states_cid` the state files one after the other, all of one size.
+    Neither needs to be believed: the root is signed, and a file that does not hash to its digest is `FAULT_STEP_CHAIN`.
     """
 
     chain_id: int
@@ -191,19 +194,17 @@ class StepAnswer:
     states: int
     root: Hash32
     digests_cid: Cid
+    states_cid: Cid
     signature: Signature
 
 
 @dataclass(frozen=True, slots=True)
 class StepOpening:
-    """Open the step that the auditor named: the two states as files, with their digests under the answer's root.
+    """Show two consecutive states of an answer; `offset` counts steps from the segment's first state.
 
-    `offset` counts steps from the segment's first state.
+    The reporter publishes the two files under CIDs of their own: whoever judges needs no more of the answer.
     """
 
-    chain_id: int
-    commitment: Hash32
-    segment: int
     offset: int
     before: Hash32
     before_branch: Branch
@@ -211,12 +212,9 @@ class StepOpening:
     after: Hash32
     after_branch: Branch
     after_cid: Cid
-    signature: Signature
 
     def check(self, answer: StepAnswer) -> None:
-        """Refuse an opening that is not one of the answer."""
-        if (self.chain_id, self.commitment, self.segment) != (answer.chain_id, answer.commitment, answer.segment):
-            raise Rejected(RejectionReason.TRACE_MISMATCH, "the opening belongs to another segment than the answer")
+        """Refuse states that are not under the answer's root."""
         for place, digest, branch in (
             (self.offset, self.before, self.before_branch),
             (self.offset + 1, self.after, self.after_branch),
@@ -224,12 +222,18 @@ class StepOpening:
             _check_branch(answer.root, digest, (place, answer.states), branch)
 
 
+def open_step(digests: tuple[Hash32, ...], offset: int, before_cid: Cid, after_cid: Cid) -> StepOpening:
+    """Return the opening of the step at `offset` of an answer's digests."""
+    branches = list_branch(digests, offset), list_branch(digests, offset + 1)
+    return StepOpening(offset, digests[offset], branches[0], before_cid, digests[offset + 1], branches[1], after_cid)
+
+
 @dataclass(frozen=True, slots=True)
 class FraudProof:
     """Prove one fault of one committed run; everything else that judging it needs lies under the commitment.
 
     An opening names the segment, unless the fault concerns the run as a whole (root, ranges, end points). Only
-    `FAULT_STEP_CHAIN` carries an answer, and `FAULT_OUT_OF_BOUNDS` an answer and the miner's own opening of a step.
+    `FAULT_STEP_CHAIN` carries an answer, and `FAULT_OUT_OF_BOUNDS` an answer and the opening of one of its steps.
     """
 
     chain_id: int
@@ -258,7 +262,8 @@ class FraudProof:
         for opening in self.segments:
             opening.check(training)
         for answer in self.answers:
-            if (answer.commitment, answer.segment) != (self.commitment, self.segments[0].index):
+            named = (self.chain_id, self.commitment, self.segments[0].index)
+            if (answer.chain_id, answer.commitment, answer.segment) != named:
                 raise Rejected(RejectionReason.FRAUD_PROOF_INVALID, "the answer belongs to another segment")
             for step in self.steps:
                 step.check(answer)
@@ -279,16 +284,11 @@ def decode_fraud_proof(data: bytes) -> FraudProof:
     return decode(FraudProof, data)
 
 
-def steps_root_leaves(digests: bytes) -> tuple[bytes, ...]:
+def answer_digests(digests: bytes) -> tuple[bytes, ...]:
     """Return the digests of a list blob; refuse one that is no whole number of them."""
     if len(digests) % 32 or not 64 <= len(digests) <= 32 * MAXIMUM_STATES:
         raise Rejected(RejectionReason.MALFORMED, f"{len(digests)} bytes are no list of two or more digests")
     return tuple(digests[place : place + 32] for place in range(0, len(digests), 32))
-
-
-def rows_digest(tag: str, before: Hash32, rows: bytes) -> Hash32:
-    """Return the running digest over what was shown to the model, one step after the other."""
-    return tagged_hash(tag, before, rows)
 
 
 def _check_branch(root: Hash32, leaf: bytes, place: tuple[int, int], branch: tuple[Hash32, ...]) -> None:
