@@ -89,7 +89,7 @@ def fraud_proof(evidence: Evidence, fact: RoundFact) -> FraudProof:
     if same != (evidence.chain_id, fact.commitment, evidence.reporter):
         raise Rejected(RejectionReason.EVIDENCE_INVALID, "the proof is another reporter's, or of another commitment")
     check_signature(proof, proof.reporter)
-    for answer in (*proof.answers, *proof.steps):
+    for answer in proof.answers:
         check_signature(answer, fact.winner)
     proof.check_form(fact.training[0])
     return proof
