@@ -1,5 +1,6 @@
 """What only the embedded engine does: contracts, fees, persistence, the pool across reorganisations."""
 
+import zlib
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -14,7 +15,7 @@ from learnchain.execution.pyevm.engine import PyEvmEngine
 from learnchain.execution.pyevm.headers import block_hash, sealed
 from learnchain.primitives.key_value import MemoryStore
 from learnchain.primitives.payload import PayloadVerdict
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 from tests.execution.chain import ADDRESSES, CHAIN_ID, ETHER, KEYS, NONE, Chain, genesis, reward, signed
 
 OTHER = b"\x99" * 20
@@ -280,3 +281,24 @@ def test_a_bug_of_the_interpreter_refuses_one_transaction_and_stops_nothing(
     assert engine.new_payload(poisoned, poisoned.beacon_root).status == PayloadVerdict.INVALID
     chain.accept(payload)
     assert engine.balance(payload.block_hash, ADDRESSES[0]) == 100 * ETHER
+
+
+def test_a_store_of_an_earlier_version_is_read(store: MemoryStore):
+    chain = Chain(PyEvmEngine(store, genesis()))
+    payload = chain.extend(signed(KEYS[0], 0, OTHER, value=5))
+    before = chain.door.rpc("eth_getBlockReceipts", ["latest"])
+    for prefix in (b"execution/payload/", b"execution/receipts/"):
+        store.put_many({key: zlib.decompress(value) for key, value in store.scan(prefix)})
+    again = PyEvmEngine(store, genesis())
+    assert again.rpc("eth_getBlockReceipts", ["latest"]) == before
+    assert again.capabilities().head == payload.block_hash
+
+
+def test_a_damaged_record_is_missing_and_fills_no_memory(store: MemoryStore):
+    chain = Chain(PyEvmEngine(store, genesis()))
+    payload = chain.extend()
+    ((key, value),) = [pair for pair in store.scan(b"execution/receipts/") if pair[0].endswith(payload.block_hash)]
+    for damaged in (value[:-3], value[:2] + b"\xff" + value[3:]):
+        store.put_many({key: damaged})
+        with pytest.raises(Unavailable):
+            PyEvmEngine(store, genesis()).logs(payload.block_hash, OTHER)

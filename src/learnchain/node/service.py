@@ -6,6 +6,7 @@ import os
 import random
 from pathlib import Path
 
+from learnchain.execution.pyevm.collecting import Keeping
 from learnchain.execution.pyevm.engine import PyEvmEngine
 from learnchain.node.api.interface import open_interface
 from learnchain.node.api.json_rpc import JsonRpcServer
@@ -107,7 +108,7 @@ async def _execution(
 ) -> PyEvmEngine | EngineApiClient:
     """Return the embedded engine, or the stock client that the settings name once it runs this network's genesis."""
     if not settings.engine_url:
-        return PyEvmEngine(store, genesis.execution)
+        return PyEvmEngine(store, genesis.execution, Keeping(settings.state_blocks))
     secret = load_secret(Path(settings.engine_secret))
 
     def now_seconds() -> int:

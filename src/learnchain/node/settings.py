@@ -21,7 +21,7 @@ class NodeSettings:
     `rpc_port` and `metrics_port` 0 mean no such server. `judge` false follows the chain at header level, without torch;
     `sync_level` "headers" takes only what was decided before this start at that level (`node/assurance.py`).
     `retain_blocks` is the window W of DLBC IV-H: models and traces of older blocks are deleted, but each task's best;
-    0 keeps all.
+    0 keeps all. `state_blocks` is how many final blocks keep their accounts and storage; 0 keeps those of every block.
     """
 
     name: str
@@ -48,6 +48,7 @@ class NodeSettings:
     sync_level: str = "accuracy"
     metrics_port: int = 0
     retain_blocks: int = 0
+    state_blocks: int = 128
 
     def save(self, path: Path) -> None:
         """Write the settings file."""

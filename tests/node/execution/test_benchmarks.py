@@ -10,6 +10,8 @@ from learnchain.node.execution import benchmarks
 def test_every_benchmark_gives_positive_figures(name: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(benchmarks, "BLOCKS", 2)
     monkeypatch.setattr(benchmarks, "TRANSACTIONS_PER_BLOCK", 3)
+    monkeypatch.setattr(benchmarks, "LONG_BLOCKS", 16)
+    monkeypatch.setattr(benchmarks, "LONG_TRANSACTIONS", 2)
     monkeypatch.setattr(benchmarks, "REQUESTS", 20)
     result = benchmarks.BENCHMARKS[name]()
     assert result["name"] == name

@@ -6,6 +6,7 @@ from typing import Any
 
 from learnchain.execution.door import EngineInfo
 from learnchain.execution.genesis import genesis_chain_id, genesis_payload
+from learnchain.execution.pyevm.collecting import Collector, Keeping
 from learnchain.execution.pyevm.execution import BlockExecution, InterpreterFault, Outcome
 from learnchain.execution.pyevm.headers import (
     block_hash,
@@ -15,16 +16,16 @@ from learnchain.execution.pyevm.headers import (
     ordered_root,
     sealed,
 )
+from learnchain.execution.pyevm.nodes import Batch
 from learnchain.execution.pyevm.pool import TransactionPool
 from learnchain.execution.pyevm.queries import Queries
 from learnchain.execution.pyevm.records import (
-    Batch,
     Head,
     Receipt,
     Records,
     canonical_batch,
     head_batch,
-    payload_batch,
+    listing_batch,
     removal_batch,
 )
 from learnchain.execution.pyevm.simulation import HeadView
@@ -51,14 +52,19 @@ NO_HASH: Hash32 = b"\0" * 32
 _TRANSACTIONS_BYTES = MAXIMUM_PAYLOAD_BYTES - 256 * 1024
 """What transactions may fill of a payload; the rest is for withdrawals and the header."""
 _LEAST_GAS = 21_000
+_LISTING_MARGIN = 1_024
 _UINT64_LIMIT = 2**64
 
 
 class PyEvmEngine:
-    """Execute Prague blocks with py-evm; every `new_payload` and `set_head` is one atomic write."""
+    """Execute Prague blocks with py-evm; every `new_payload` and `set_head` is one atomic write.
 
-    def __init__(self, store: KeyValueStore, genesis: Mapping[str, Any]) -> None:
+    All states are kept unless `keeping` says otherwise.
+    """
+
+    def __init__(self, store: KeyValueStore, genesis: Mapping[str, Any], keeping: Keeping | None = None) -> None:
         self._records = Records(store)
+        self._collector = Collector(self._records, keeping or Keeping())
         self._chain_id = genesis_chain_id(genesis)
         self._pool = TransactionPool()
         self._head = self._open(genesis)
@@ -112,11 +118,13 @@ class PyEvmEngine:
             if parent is None:
                 return PayloadStatus(PayloadVerdict.SYNCING, NO_HASH, "the parent payload is unknown")
             _check_header(payload, parent)
+            if not self._records.has_state(parent):
+                return PayloadStatus(PayloadVerdict.SYNCING, NO_HASH, "the state of the parent payload is not kept")
             outcome = self._execute(payload, parent)
         except Rejected as problem:
             latest = NO_HASH if parent is None else parent.block_hash
             return PayloadStatus(PayloadVerdict.INVALID, latest, problem.detail[:512])
-        self._records.put(payload_batch(payload, outcome.receipts, outcome.nodes))
+        self._records.put(self._records.executed(payload, outcome.receipts, outcome.nodes))
         return PayloadStatus(PayloadVerdict.VALID, payload.block_hash)
 
     def set_head(self, head: Hash32, safe: Hash32, finalized: Hash32) -> PayloadStatus:
@@ -136,6 +144,7 @@ class PyEvmEngine:
         self._head = chosen
         self._view = HeadView(self._records, self._chain_id, payload)
         self._refresh_pool(removed, added)
+        self._collector.step(chosen)
         return PayloadStatus(PayloadVerdict.VALID, head)
 
     def logs(self, block_hash: Hash32, address: Address) -> tuple[Log, ...]:
@@ -169,10 +178,13 @@ class PyEvmEngine:
         head = self._records.head()
         if head is None:
             head = Head(payload.block_hash, NO_HASH, NO_HASH)
-            batch = payload_batch(payload, (), nodes) | canonical_batch(payload, ()) | head_batch(head)
-            self._records.put(batch)
+            batch = self._records.executed(payload, (), nodes) | canonical_batch(payload, ()) | head_batch(head)
+            self._records.put(batch | listing_batch(0))
         elif self._records.canonical(0) != payload.block_hash:
             raise Rejected(RejectionReason.WRONG_CHAIN, "the store belongs to another genesis; use an empty one")
+        elif self._records.listed_from() is None:
+            # A store of an earlier version: what lies on no chosen branch is listed nowhere until it is long past.
+            self._records.put(listing_batch(self._records.known_payload(head.head).number + _LISTING_MARGIN))
         return head
 
     def _check_content(self, payload: ExecutionPayload, beacon_root: Hash32) -> None:

@@ -60,6 +60,7 @@ class BlockExecution:
         environment: Environment,
         state_class: Any = PragueState,
     ) -> None:
+        records.check_state(parent)
         self._overlay = Overlay(records)
         self._environment = environment
         hashes = records.ancestors(parent.block_hash)

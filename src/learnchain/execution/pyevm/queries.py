@@ -154,7 +154,9 @@ class Queries:
 
     def proof(self, address: Any, keys: Any, tag: Any = "latest") -> Any:
         """Return an account, storage words and the trie nodes that prove them."""
-        return account_proof(self._records, self._tagged(tag).state_root, read_address(address), keys)
+        payload = self._tagged(tag)
+        self._records.check_state(payload)
+        return account_proof(self._records, payload.state_root, read_address(address), keys)
 
     # --- calls and transactions --------------------------------------------------------------------------------
 

@@ -95,6 +95,7 @@ class HeadView:
         return self._state
 
     def _open(self) -> State:
+        self._records.check_state(self._payload)
         environment = replace(environment_of(self._payload), base_fee_wei=0)
         hashes = self._records.ancestors(self._payload.parent_hash)
         return open_state(Overlay(self._records), self._payload.state_root, self._chain_id, environment, hashes)

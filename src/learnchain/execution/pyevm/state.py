@@ -71,7 +71,7 @@ class Overlay(BaseDB):
         self.written[key] = value
 
     def __delitem__(self, key: bytes) -> None:
-        # States are kept by root for ever, and another root may share the node: nothing is ever deleted.
+        # Another root may share the node: what no kept state needs is collected (`collecting.py`).
         return
 
     def _exists(self, key: bytes) -> bool:

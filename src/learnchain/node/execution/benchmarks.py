@@ -17,12 +17,15 @@ import aiohttp
 
 from learnchain.execution.escrow import post_calldata, posting_value_wei
 from learnchain.execution.genesis import ESCROW_ADDRESS, execution_genesis
+from learnchain.execution.pyevm.collecting import Keeping
 from learnchain.execution.pyevm.engine import PyEvmEngine
+from learnchain.execution.pyevm.nodes import Phase
+from learnchain.execution.pyevm.records import Records
 from learnchain.node.api.json_rpc import JsonRpcServer, JsonRpcSettings
 from learnchain.node.execution.engine import WorkerEngine
 from learnchain.node.storage.lmdb_store import LmdbStore
 from learnchain.node.wallet import Wallet
-from learnchain.primitives.key_value import MemoryStore
+from learnchain.primitives.key_value import KeyValueStore, MemoryStore
 from learnchain.primitives.payload import ExecutionPayload, PayloadAttributes, PayloadVerdict
 
 Figures = dict[str, Any]
@@ -30,6 +33,7 @@ CHAIN_ID = 1337
 GAS_LIMIT = 60_000_000
 BLOCKS = 4
 TRANSACTIONS_PER_BLOCK = 100
+LONG_BLOCKS, LONG_TRANSACTIONS = 64, 8
 REQUESTS = 1_000
 PROMISED_TRANSFERS, PROMISED_CALLS, PROMISED_BYTES, PROMISED_MILLISECONDS = 200, 150, 1_000, 20
 _GWEI_WEI = 10**9
@@ -78,10 +82,23 @@ def interface_latency() -> Figures:
     }
 
 
+def state_growth() -> Figures:
+    """Grow a long chain of small blocks on an archive and on a store that lets old states go; compare their disks."""
+    figures: list[dict[str, Any]] = []
+    for what, make in (("transfer", _transfer), ("task posting", _posting)):
+        payloads = _payloads(make, LONG_BLOCKS, LONG_TRANSACTIONS)
+        archive_bytes = _grown_bytes(payloads, Keeping())
+        kept_bytes = _grown_bytes(payloads, Keeping(LONG_BLOCKS // 8, 1, 1_000))
+        against = f"{archive_bytes:.0f} bytes with all states"
+        figures.append(_figure(f"disk of a {what}", kept_bytes, "bytes", kept_bytes / archive_bytes, against))
+    return {"name": "execution-state", "figures": figures}
+
+
 BENCHMARKS: dict[str, Callable[[], Figures]] = {
     "execution-transfers": transfers,
     "execution-calls": contract_calls,
     "execution-latency": interface_latency,
+    "execution-state": state_growth,
 }
 
 
@@ -116,15 +133,15 @@ def _posting(index: int) -> bytes:
     return wallet.sign_transaction(_fees(nonce) | fields)
 
 
-def _payloads(make: Callable[[int], bytes]) -> list[ExecutionPayload]:
+def _payloads(make: Callable[[int], bytes], blocks: int, size: int) -> list[ExecutionPayload]:
     engine = PyEvmEngine(MemoryStore(), _genesis())
     payloads: list[ExecutionPayload] = []
-    for block in range(BLOCKS):
-        raws = tuple(make(block * TRANSACTIONS_PER_BLOCK + index) for index in range(TRANSACTIONS_PER_BLOCK))
+    for block in range(blocks):
+        raws = tuple(make(block * size + index) for index in range(size))
         head = engine.capabilities().head
         payload = engine.build(head, PayloadAttributes(1_012 + 12 * block, _NONE, b"\xaa" * 20, (), b"\x0b" * 32), raws)
-        if len(payload.transactions) != TRANSACTIONS_PER_BLOCK:
-            raise RuntimeError(f"{len(payload.transactions)} of {TRANSACTIONS_PER_BLOCK} transactions were taken")
+        if len(payload.transactions) != size:
+            raise RuntimeError(f"{len(payload.transactions)} of {size} transactions were taken")
         _judge(engine, payload)
         payloads.append(payload)
     return payloads
@@ -138,7 +155,7 @@ def _judge(engine: PyEvmEngine, payload: ExecutionPayload) -> None:
 
 def _judged(make: Callable[[int], bytes]) -> tuple[float, float]:
     """Return transactions a second of processor time and the disk bytes of one."""
-    payloads = _payloads(make)
+    payloads = _payloads(make, BLOCKS, TRANSACTIONS_PER_BLOCK)
     with TemporaryDirectory() as place:
         store = LmdbStore(Path(place) / "execution")
         engine = PyEvmEngine(store, _genesis())
@@ -154,7 +171,21 @@ def _judged(make: Callable[[int], bytes]) -> tuple[float, float]:
     return count / seconds, grown_bytes / count
 
 
-def _used_bytes(store: LmdbStore) -> int:
+def _grown_bytes(payloads: list[ExecutionPayload], keeping: Keeping) -> float:
+    """Return the disk bytes of one transaction, once everything that may go is gone."""
+    store = MemoryStore()
+    engine = PyEvmEngine(store, _genesis(), keeping)
+    size_bytes = _used_bytes(store)
+    for payload in payloads:
+        _judge(engine, payload)
+    final = payloads[-1].block_hash
+    engine.set_head(final, final, final)
+    while Records(store).nodes.state.phase != Phase.RESTING:
+        engine.set_head(final, final, final)
+    return (_used_bytes(store) - size_bytes) / sum(len(payload.transactions) for payload in payloads)
+
+
+def _used_bytes(store: KeyValueStore) -> int:
     """Return the bytes of all keys and values: what the file holds, without the room it keeps for later."""
     return sum(len(key) + len(value) for key, value in store.scan(b""))
 

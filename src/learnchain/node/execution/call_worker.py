@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import lmdb
+from eth.vm.interrupt import EVMMissingData
+from trie.exceptions import MissingTraversalNode, MissingTrieNode
 
 from learnchain.execution.door import Reverted
 from learnchain.execution.pyevm.pool import TransactionPool
@@ -66,6 +68,8 @@ def answer(records: Records, chain_id: int, request: Mapping[str, Any]) -> dict[
     head = records.head()
     if head is None:
         return {"unavailable": "the execution store is empty"}
+    # After the head: whatever it rests on was written before it was chosen.
+    records.nodes.refresh()
     try:
         queries = Queries(records, TransactionPool(), chain_id, head, _refuse)
         return {"result": queries.answer(request["method"], request["params"])}
@@ -75,6 +79,9 @@ def answer(records: Records, chain_id: int, request: Mapping[str, Any]) -> dict[
         return {"rejected": error.reason.value, "detail": error.detail}
     except Unavailable as error:
         return {"unavailable": error.what}
+    except (EVMMissingData, MissingTrieNode, MissingTraversalNode):
+        # The owner let an old state go between two reads of one call.
+        return {"unavailable": "the state of that block, which was let go meanwhile"}
 
 
 def _refuse(_raw: bytes) -> Hash32:
