@@ -95,9 +95,10 @@ def _show_quote(data: dict[str, Any]) -> None:
 
 
 async def _verified(directory: Path, index: int, level: str, quiet: bool) -> dict[str, Any]:
+    from learnchain.node.verification import Sample
+
     verifier = _verifier(directory, index, level)
-    place, loaded = verifier.directory, verifier.genesis
-    total = _height(place / "chain", loaded.state())
+    total, sample, quoted = verifier.height(), Sample(verifier), None
     checks: list[dict[str, Any]] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
@@ -105,23 +106,17 @@ async def _verified(directory: Path, index: int, level: str, quiet: bool) -> dic
         async for check in verifier.run():
             progress.update(bar, completed=check.height, description=f"block {check.height}")
             checks.append({**dataclasses.asdict(check), "passed": check.passed})
+            if quoted is None and sample.is_enough_with(check):
+                # The first blocks give the price of all, before most of the work is done.
+                quoted = sample.quote(total)
+                progress.console.print(f"about {quoted.seconds:.0f} s for {total} blocks at {level} level")
     failed = next((each for each in checks if not each["passed"]), None)
     if failed is not None:
         text = failed["reason"]
         reason = RejectionReason(text) if text in set(RejectionReason) else RejectionReason.VERDICT_WRONG
         raise Rejected(reason, f"block {failed['height']} ({failed['block_hash'][:16]}) does not stand: {text}")
-    return {"blocks": checks, "height": total, "verified": len(checks) == total}
-
-
-def _height(store_path: Path, genesis: Any) -> int:
-    from learnchain.node.storage.archive import Archive
-    from learnchain.node.storage.lmdb_store import LmdbStore
-
-    store = LmdbStore(store_path)
-    try:
-        return Archive(store, genesis).head().height
-    finally:
-        store.close()
+    price = dataclasses.asdict(quoted or sample.quote(total))
+    return {"blocks": checks, "height": total, "verified": len(checks) == total, "quote": price}
 
 
 def _show(data: dict[str, Any]) -> None:

@@ -27,6 +27,18 @@ class Level(StrEnum):
     ACCURACY = "accuracy"
 
 
+class Demand(StrEnum):
+    """Name what a node that joins late wants of the heights before its start.
+
+    On a network that frees old models (DLBC IV-H) `accuracy` waits at the first one that nobody has: `available` is
+    the operator's word that such blocks may count at header level (the round, rule 10).
+    """
+
+    HEADERS = "headers"
+    AVAILABLE = "available"
+    ACCURACY = "accuracy"
+
+
 CHECKED: dict[Level, tuple[str, ...]] = {
     Level.HEADERS: (
         "links and signatures",
@@ -53,19 +65,23 @@ def checked_at(level: Level) -> tuple[str, ...]:
 class Trust:
     """Say which measurements a node takes from the winner's claim instead of making them.
 
-    At header level those of heights that were over before `since_milliseconds`; a node that never judges takes all.
+    Only those of heights that were over before `since_milliseconds`, as demanded; a node that never judges takes all.
     """
 
-    level: Level = Level.ACCURACY
+    demand: Demand = Demand.ACCURACY
     judges: bool = True
     since_milliseconds: int = 0
 
     def believes(self, action: MeasureCandidate) -> bool:
         """Return whether this measurement is taken from the claim."""
-        if not self.judges:
-            return True
-        over = action.selection.schedule.deadline(Deadline.BLOCK) < self.since_milliseconds
-        return self.level is Level.HEADERS and over
+        return not self.judges or (self.demand is Demand.HEADERS and self._is_past(action))
+
+    def settles_for_claim(self, action: MeasureCandidate) -> bool:
+        """Return whether the claim will do once every peer that was asked says that the model is gone."""
+        return self.demand is Demand.AVAILABLE and self._is_past(action)
+
+    def _is_past(self, action: MeasureCandidate) -> bool:
+        return action.selection.schedule.deadline(Deadline.BLOCK) < self.since_milliseconds
 
 
 class NoTraining:

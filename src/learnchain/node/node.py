@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from learnchain.execution.door import ExecutionDoor
-from learnchain.node.assurance import Level, Trust
+from learnchain.node.assurance import Demand, Trust
 from learnchain.node.blobs.peer_blobs import PeerBlobs
 from learnchain.node.chain import Chain
 from learnchain.node.clock import Clock
@@ -202,7 +202,7 @@ class Node:
 
     def _policy(self) -> Policy:
         started = self._parts.clock.now_milliseconds()
-        trust = Trust(Level(self._settings.sync_level), self._settings.judge, started)
+        trust = Trust(Demand(self._settings.sync_level), self._settings.judge, started)
         return Policy(trust, self._settings.retain_blocks)
 
     def _moved(self, action: MoveHead) -> None:

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from learnchain.node.assurance import Demand
 from learnchain.node.storage.files import write_whole
 from learnchain.primitives.bounded_json import parse_json
 from learnchain.primitives.rejection import Rejected, RejectionReason
@@ -19,7 +20,8 @@ class NodeSettings:
     `transport` is `iroh` or `tls`: one for a whole network, since the two do not reach each other. `relays` names
     relays for iroh, none by default. `training_nice` lowers the priority of training beside the node's own work;
     `rpc_port` and `metrics_port` 0 mean no such server. `judge` false follows the chain at header level, without torch;
-    `sync_level` "headers" takes only what was decided before this start at that level (`node/assurance.py`).
+    `sync_level` says how what was decided before this start is checked: "accuracy" all of it, "headers" all at that
+    level, "available" at header level only where storage relief deleted the model everywhere (`node/assurance.py`).
     `retain_blocks` is the window W of DLBC IV-H: models and traces of older blocks are deleted, but each task's best;
     0 keeps all. `state_blocks` is how many final blocks keep their accounts and storage; 0 keeps those of every block.
     """
@@ -70,6 +72,9 @@ def load_settings(path: Path) -> NodeSettings:
         settings = NodeSettings(**content)
     except (ValueError, TypeError) as error:
         raise Rejected(RejectionReason.MALFORMED, f"{path} is no settings file: {error}") from error
+    if settings.sync_level not in set(Demand):
+        detail = f"{path}: no sync_level {settings.sync_level!r}; choose {', '.join(Demand)}"
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
     if settings.is_miner and not settings.judge:
         raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{path}: a miner has to judge, its own models first")
     return settings

@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -70,7 +70,7 @@ class BlockCheck:
 
 @dataclass(frozen=True)
 class Quote:
-    """Say what verifying will cost and prove, before it starts."""
+    """Say what verifying will cost and prove, before most of it is done."""
 
     level: str
     blocks: int
@@ -80,28 +80,44 @@ class Quote:
     believed: tuple[str, ...]
 
 
+class Sample:
+    """Watch the first blocks of a walk go by; say what the rest will take at the rate of this machine and chain."""
+
+    def __init__(self, verifier: "Verifier") -> None:
+        self._verifier = verifier
+        self._started = verifier.clock.monotonic_seconds()
+        self._done, self._trained, self._first_seconds = 0, 0, 0.0
+
+    def is_enough_with(self, check: BlockCheck) -> bool:
+        """Count a block; return whether a quote can be given."""
+        if not self._done:
+            # Until here processes started: they do so once, however many blocks follow.
+            self._first_seconds = self._verifier.clock.monotonic_seconds() - self._started
+        self._done, self._trained = self._done + 1, self._trained + check.trained
+        return self._trained >= QUOTED_BLOCKS or self._done >= 4 * QUOTED_BLOCKS
+
+    def quote(self, height: int) -> Quote:
+        """Return the quote for a chain of this height."""
+        spent = self._verifier.clock.monotonic_seconds() - self._started
+        rate_seconds = (spent - self._first_seconds) / max(1, self._done - 1)
+        seconds = spent + rate_seconds * max(0, height - self._done)
+        level, directory = self._verifier.level, self._verifier.directory
+        folders = ("chain", "blobs") if level is Level.ACCURACY else ("chain",)
+        size = sum(directory_bytes(directory / each) for each in folders)
+        believed = (BELIEVED,) if level is Level.HEADERS else ()
+        return Quote(level.value, height, seconds, size, checked_at(level), believed)
+
+
 async def quote(verifier: "Verifier") -> Quote:
-    """Verify the first blocks and multiply: the measured rate of this machine, on this chain."""
-    started, done, trained = verifier.clock.monotonic_seconds(), 0, 0
-    checks = verifier.run()
+    """Verify the first blocks only, and multiply."""
+    sample, checks = Sample(verifier), verifier.run()
     try:
         async for check in checks:
-            done, trained = done + 1, trained + check.trained
-            if trained >= QUOTED_BLOCKS or done >= 4 * QUOTED_BLOCKS:
+            if sample.is_enough_with(check):
                 break
     finally:
         await checks.aclose()
-    spent = verifier.clock.monotonic_seconds() - started
-    store = LmdbStore(verifier.directory / "chain")
-    try:
-        blocks = Archive(store, verifier.genesis.state()).head().height
-    finally:
-        store.close()
-    folders = ("chain", "blobs") if verifier.level is Level.ACCURACY else ("chain",)
-    size = sum(directory_bytes(verifier.directory / each) for each in folders)
-    believed = (BELIEVED,) if verifier.level is Level.HEADERS else ()
-    seconds = spent * blocks / max(1, done)
-    return Quote(verifier.level.value, blocks, seconds, size, checked_at(verifier.level), believed)
+    return sample.quote(verifier.height())
 
 
 @dataclass
@@ -112,14 +128,23 @@ class Verifier:
     genesis: Genesis
     clock: Clock
     level: Level = Level.ACCURACY
+    make_training: Callable[[], Training] = Trainer
     _believed: bool = False
     _measurements: list[str] = field(default_factory=list)
+
+    def height(self) -> int:
+        """Return how many blocks the walk has."""
+        store = LmdbStore(self.directory / "chain")
+        try:
+            return Archive(store, self.genesis.state()).head().height
+        finally:
+            store.close()
 
     async def run(self) -> AsyncGenerator[BlockCheck, None]:
         """Yield one report a block, lowest first, and stop at the first that fails."""
         store = LmdbStore(self.directory / "chain")
         scratch = Path(tempfile.mkdtemp(prefix="learnchain-verify-"))
-        trainer: Training = Trainer() if self.level is Level.ACCURACY else NoTraining()
+        trainer = self.make_training() if self.level is Level.ACCURACY else NoTraining()
         engine = WorkerEngine(PyEvmEngine(MemoryStore(), self.genesis.execution))
         try:
             archive = Archive(store, self.genesis.state())

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from learnchain.node.api.json_rpc import JsonRpcServer
+from learnchain.node.assurance import Level
 from learnchain.node.genesis import Genesis
 from learnchain.node.network.network import Network
 from learnchain.node.ports import Ports
@@ -217,7 +218,9 @@ class LearnInterface:
         block = self._ports.archive.block(state.block_hash)
         parent = self._ports.archive.state(state.parent)
         selection = self._ports.chain.rules.select_task(parent, self._ports.chain.parameters)
-        return block_view(block, parent, state, selection)
+        believed = isinstance(block, Block) and self._ports.archive.is_believed(block.verdict.winner)
+        level = Level.HEADERS if believed else Level.ACCURACY
+        return {**block_view(block, parent, state, selection), "level": level.value}
 
     def _phase(self, now: int) -> dict[str, Any]:
         """Return the phase of the height by the clock, and when it ends."""

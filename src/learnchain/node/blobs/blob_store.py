@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from learnchain.primitives.content_id import Cid
+from learnchain.primitives.rejection import Unavailable
 
 Progress = Callable[[int, int], None]
 """(bytes that are here, bytes in all)."""
@@ -19,6 +20,14 @@ class BlobStat:
     size_bytes: int | None
     complete: bool
     pinned: bool
+
+
+class Nowhere(Unavailable):
+    """Say that none of the peers that were asked has all of a blob; a full disk or a lost peer is another matter."""
+
+    def __init__(self, what: str, asked: int) -> None:
+        super().__init__(what)
+        self.asked = asked
 
 
 class BlobStore(Protocol):

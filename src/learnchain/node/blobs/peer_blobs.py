@@ -8,13 +8,13 @@ that are on disk already are never asked for again.
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from learnchain.node.blobs.blob_files import BlobFiles, chunks_of_bytes
-from learnchain.node.blobs.blob_store import BlobStat, Progress
+from learnchain.node.blobs.blob_store import BlobStat, Nowhere, Progress
 from learnchain.node.blobs.tree import Leaf, Tree, maximum_tree_bytes, read_tree
 from learnchain.node.network.network import Network
 from learnchain.primitives.content_id import (
@@ -185,7 +185,7 @@ class PeerBlobs:
         leaf = Leaf(cid, 0, -1)
         data = await _first(sources, lambda source: self._ask_leaf(source, cid, 0, leaf))
         if data is None:
-            raise _nobody(cid)
+            raise _nobody(cid, sources)
         if len(data) > max_bytes:
             raise _too_large(len(data), max_bytes)
         self._files.write_leaf(cid, leaf, data)
@@ -197,9 +197,10 @@ class PeerBlobs:
             if known.size_bytes > max_bytes:
                 raise _too_large(known.size_bytes, max_bytes)
             return known
-        found = await _first(list(sources), lambda source: self._ask_tree(source, cid, max_bytes, sources))
+        asked = list(sources)
+        found = await _first(asked, lambda source: self._ask_tree(source, cid, max_bytes, sources))
         if found is None:
-            raise _nobody(cid)
+            raise _nobody(cid, asked)
         tree, written = found
         await asyncio.to_thread(self._files.put_tree, cid, written)
         return tree
@@ -222,9 +223,10 @@ class PeerBlobs:
 
     async def _fetch_leaves(self, job: _Job) -> None:
         """Run until nothing is missing or no source is left; a source that fails takes part no more."""
+        asked_at_first = len(job.sources)
         while job.missing:
             if not job.sources:
-                raise _nobody(job.tree.root)
+                raise _nobody(job.tree.root, range(asked_at_first))
             job.todo.clear()
             job.todo.extend(sorted(job.missing))
             running = set[asyncio.Future[None]]()
@@ -319,8 +321,8 @@ class PeerBlobs:
         yield data
 
 
-def _nobody(cid: Cid) -> Unavailable:
-    return Unavailable(f"no connected peer has all of the blob {cid_text(cid)}")
+def _nobody(cid: Cid, asked: Sized) -> Nowhere:
+    return Nowhere(f"no connected peer has all of the blob {cid_text(cid)}", len(asked))
 
 
 def _too_large(size: int, max_bytes: int) -> Rejected:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from learnchain.node.assurance import Trust
-from learnchain.node.measuring import Measuring
+from learnchain.node.blobs.blob_store import Nowhere
+from learnchain.node.measuring import Measuring, claimed
 from learnchain.node.ports import Ports
 from learnchain.node.retention import Retention
 from learnchain.primitives.actions import (
@@ -24,7 +25,7 @@ from learnchain.primitives.bounded_json import parse_json
 from learnchain.primitives.chain_state import payload_timestamp, settlement_root, unselected_after
 from learnchain.primitives.content_id import Cid, cid_from_text
 from learnchain.primitives.events import DeadlineMissed, Event, Measured, ReleaseDue, RevealsClosed
-from learnchain.primitives.measurement import Finding, Measurement
+from learnchain.primitives.measurement import Finding, MeasureKind, Measurement
 from learnchain.primitives.messages import AnyBlock, Block, Deadline, EmptyBlock
 from learnchain.primitives.payload import MAXIMUM_PAYLOAD_BYTES, encode_payload
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
@@ -68,7 +69,7 @@ class FullNode:
             ports.trainer,
             policy.trust,
         )
-        self._judges = policy.trust.judges
+        self._trust, self._judges = policy.trust, policy.trust.judges
         self._retention = Retention(ports.archive, ports.blobs, policy.retain_blocks)
         self._head_moved = head_moved
         self._timers: list[asyncio.Task[None]] = []
@@ -137,12 +138,28 @@ class FullNode:
                 # Losing models are let go too: whatever is fetched is noted under its height.
                 self._ports.archive.note_blobs(action.selection.height, (action.reveal.model_cid,))
             began = self._ports.clock.monotonic_seconds()
-            found = await self._measuring.measured(action)
+            found = await self._judged_or_believed(action)
             self._ports.decisions.note_measured(found.kind.value, self._ports.clock.monotonic_seconds() - began)
             return found
         except Unavailable as error:
             logger.info("measuring %s waits: %s", action.measure.candidate.hex()[:16], error)
             return None
+
+    async def _judged_or_believed(self, action: MeasureCandidate) -> Measurement:
+        """Measure, or take the claim where that was chosen; whoever asks later is told which it was (rule 10)."""
+        is_model = action.measure.kind is not MeasureKind.PAYLOAD
+        believed = is_model and self._trust.believes(action)
+        try:
+            found = await self._measuring.measured(action)
+        except Nowhere as error:
+            if not is_model or action.reveal is None or not error.asked:
+                raise
+            if not self._trust.settles_for_claim(action):
+                raise
+            believed, found = True, claimed(action, action.reveal)
+        if believed:
+            self._ports.archive.note_believed(action.measure.candidate)
+        return found
 
     async def _report(self, action: MeasureCandidate, found: Measurement) -> None:
         """Feed a measurement until the chain takes it: a full disk must not lose what was measured."""

@@ -69,7 +69,7 @@ _NOUNS: dict[bytes, tuple[Any, Any]] = {
     b"3": (Released, ReleaseAnnouncement),
     b"4": (Revealed, Reveal),
 }
-ROUND, BLOB = b"round/", b"blob/"
+ROUND, BLOB, BELIEVED = b"round/", b"blob/", b"believed/"
 
 
 def _height_of(event: RoundEvent) -> int:
@@ -251,6 +251,16 @@ class Archive:
     def keep_best_model(self, task_id: Hash32, best: BestModel) -> None:
         """Write which model is kept for a task."""
         self._store.put_many({b"best/" + task_id: encode(best)})
+
+    # --- what was believed ---------------------------------------------------------------------------------------
+
+    def note_believed(self, candidate: Hash32) -> None:
+        """Write that a winner's count was taken from its claim; it reaches the disk with the block or before."""
+        self._store.put_later({BELIEVED + candidate: b""})
+
+    def is_believed(self, candidate: Hash32) -> bool:
+        """Return whether this node took a winner's count from its claim: the block stands at header level here."""
+        return self._store.get(BELIEVED + candidate) is not None
 
     # --- what this node signed -----------------------------------------------------------------------------------
 
