@@ -34,6 +34,8 @@ from learnchain.learning.jobs import (
     read_frame,
 )
 from learnchain.learning.model import build_model, load_weights, save_weights, set_weights
+from learnchain.learning.replay.auditing import audited
+from learnchain.learning.replay.jobs import AuditJob, audit_answer
 from learnchain.learning.train import TrainingPlan, Watcher, configure_torch, probe, to_float, train
 from learnchain.learning.watermark import check_watermark
 from learnchain.primitives.codec import decode
@@ -62,6 +64,7 @@ class Worker:
             "evaluate": self._evaluate,
             "check_watermark": self._check_watermark,
             "search": self._search,
+            "audit": self._audit,
             "float_accuracy": self._float_accuracy,
         }
 
@@ -112,6 +115,10 @@ class Worker:
     def _send(self, message: Answer) -> None:
         self._target.write(pack_frame(message))
         self._target.flush()
+
+    def _audit(self, _number: int, job: bytes, _arrived: float) -> Answer:
+        asked = decode(AuditJob, job)
+        return audit_answer(audited(asked, _training_rows(asked.run), self._clock))
 
     def _probe(self, _number: int, job: bytes, _arrived: float) -> Answer:
         asked = _asked(TrainingJob, job)

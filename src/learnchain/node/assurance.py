@@ -15,6 +15,7 @@ from learnchain.learning.jobs import (
     WatermarkCheck,
     WatermarkJob,
 )
+from learnchain.learning.replay.jobs import AuditJob, AuditLine
 from learnchain.primitives.actions import MeasureCandidate
 from learnchain.primitives.messages import Deadline
 from learnchain.primitives.rejection import Unavailable
@@ -110,6 +111,10 @@ class NoTraining:
         raise _absent()
 
     async def check_watermark(self, job: WatermarkJob) -> WatermarkCheck:
+        """Refuse: this node has no training process."""
+        raise _absent()
+
+    async def audit(self, job: AuditJob) -> tuple[AuditLine, ...]:
         """Refuse: this node has no training process."""
         raise _absent()
 

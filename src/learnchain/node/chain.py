@@ -10,9 +10,17 @@ from learnchain.node.clock import Clock
 from learnchain.primitives.actions import Action, StoreBlock
 from learnchain.primitives.chain_state import ChainState
 from learnchain.primitives.codec import Hash32
-from learnchain.primitives.events import BlockReceived, Committed, Event, KeyReleased, Released, Revealed
+from learnchain.primitives.events import (
+    BlockReceived,
+    Committed,
+    Event,
+    EvidenceReported,
+    KeyReleased,
+    Released,
+    Revealed,
+)
 from learnchain.primitives.hashing import noun_hash
-from learnchain.primitives.messages import AnyBlock, Commitment, Head, KeyRelease, ReleaseAnnouncement, Reveal
+from learnchain.primitives.messages import AnyBlock, Commitment, Evidence, Head, KeyRelease, ReleaseAnnouncement, Reveal
 from learnchain.primitives.parameters import ChainParameters
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.rules.contract import Rules
@@ -26,7 +34,7 @@ MAXIMUM_REFUSED_BLOCKS = 1_024
 
 ROUND_EVENTS = (KeyReleased, Committed, Released, Revealed)
 RoundEvent = KeyReleased | Committed | Released | Revealed
-WireMessage = KeyRelease | Commitment | ReleaseAnnouncement | Reveal | AnyBlock
+WireMessage = KeyRelease | Commitment | ReleaseAnnouncement | Reveal | Evidence | AnyBlock
 
 
 class Chain:
@@ -140,6 +148,8 @@ class Chain:
             return Released(message, now)
         if isinstance(message, Reveal):
             return Revealed(message, now)
+        if isinstance(message, Evidence):
+            return EvidenceReported(message, now)
         return BlockReceived(message, now)
 
     def _hand_out(self, actions: tuple[Action, ...]) -> None:
@@ -174,6 +184,8 @@ def _parent_of(event: Event) -> Hash32:
         return event.block.parent
     if isinstance(event, Released):
         return event.message.release.parent
+    if isinstance(event, EvidenceReported):
+        return event.evidence.parent
     if isinstance(event, KeyReleased | Committed | Revealed):
         return event.message.parent
     raise TypeError(f"{type(event).__name__} does not come from the wire")

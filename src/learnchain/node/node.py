@@ -14,15 +14,19 @@ from learnchain.node.blobs.peer_blobs import PeerBlobs
 from learnchain.node.chain import Chain
 from learnchain.node.clock import Clock
 from learnchain.node.decisions import Decisions
+from learnchain.node.encryption.process import Carrier, in_own_process
+from learnchain.node.evidence_measuring import EvidenceMeasuring
 from learnchain.node.execution.engine_api import EngineApiClient, as_engine
 from learnchain.node.genesis import Genesis
 from learnchain.node.network.gossip import Verdict
 from learnchain.node.network.network import Network
 from learnchain.node.network.transport import Transport, parse_address
 from learnchain.node.ports import Ports, Tasks, Training
+from learnchain.node.replay_judge import ReplayJudge
 from learnchain.node.roles.full_node import FullNode, Policy
 from learnchain.node.roles.miner import Miner, Strategy
 from learnchain.node.roles.publisher import Publisher
+from learnchain.node.roles.reporter import Reporter
 from learnchain.node.round_gossip import RoundGossip
 from learnchain.node.settings import NodeSettings
 from learnchain.node.storage.archive import Archive
@@ -33,6 +37,7 @@ from learnchain.node.wallet import Wallet
 from learnchain.primitives.actions import (
     Action,
     MeasureCandidate,
+    MeasureEvidence,
     MoveHead,
     OpenHeight,
     ProposeBlock,
@@ -63,6 +68,7 @@ class Roles:
     full_node: FullNode
     publisher: Publisher | None
     miner: Miner | None
+    reporter: Reporter
 
 
 class Dispatcher:
@@ -79,6 +85,7 @@ class Dispatcher:
         self._duties: dict[type, list[Duty]] = {
             OpenHeight: [full.open_height],
             MeasureCandidate: [full.measure_candidate],
+            MeasureEvidence: [roles.reporter.measure_evidence],
             MoveHead: [full.move_head],
             ProposeEmptyBlock: [full.propose_empty_block],
             TrainModel: [],
@@ -87,6 +94,9 @@ class Dispatcher:
             RevealModel: [full.close_reveals],
             ProposeBlock: [],
         }
+        self._duties[OpenHeight].append(roles.reporter.open_height)
+        self._duties[TrainModel].append(roles.reporter.train_model)
+        self._duties[RevealModel].append(roles.reporter.reveal_model)
         if publisher is not None:
             self._duties[OpenHeight].append(publisher.open_height)
             self._duties[ReleaseTestSet].append(publisher.release_test_set)
@@ -122,6 +132,7 @@ class Parts:
     judge: Training
     trainer: Training | None
     random_source: random.Random
+    encryption: Carrier = in_own_process
 
 
 class Node:
@@ -137,12 +148,13 @@ class Node:
         archive = Archive(parts.store, genesis.state())
         blobs = PeerBlobs(directory / "blobs", self.network)
         chain = Chain(genesis.rules, genesis.parameters, parts.clock)
+        self._gossip = RoundGossip(self.network, chain)
         self.ports = Ports(
             clock=parts.clock,
             chain=chain,
-            network=RoundGossip(self.network, chain),
+            network=self._gossip,
             blobs=blobs,
-            data=TaskData(directory / "data", blobs),
+            data=TaskData(directory / "data", blobs, parts.encryption),
             engine=self.engine,
             trainer=parts.judge,
             archive=archive,
@@ -151,6 +163,7 @@ class Node:
             tasks=Tasks(),
             decisions=Decisions(),
             random_source=parts.random_source,
+            encryption=parts.encryption,
         )
         self._synchroniser = Synchroniser(self.network, chain, archive, parts.clock)
         self._synchroniser.execute_ahead(blobs, self.engine)
@@ -198,7 +211,16 @@ class Node:
             full_node=FullNode(self.ports, self._moved, self._policy()),
             publisher=Publisher(self.ports) if self._settings.is_publisher else None,
             miner=miner,
+            reporter=self._reporter(),
         )
+
+    def _reporter(self) -> Reporter:
+        chain, archive, data = self.ports.chain, self.ports.archive, self.ports.data
+        judge = ReplayJudge(self.ports.blobs, data, self._parts.judge, chain.rules, chain.parameters)
+        measuring = EvidenceMeasuring(chain.rules, chain.parameters, archive, data, judge, self._settings.judge)
+        reporter = Reporter(self.ports, measuring)
+        self._gossip.compared = reporter.compare
+        return reporter
 
     def _policy(self) -> Policy:
         started = self._parts.clock.now_milliseconds()

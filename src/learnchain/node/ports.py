@@ -18,10 +18,12 @@ from learnchain.learning.jobs import (
     WatermarkCheck,
     WatermarkJob,
 )
+from learnchain.learning.replay.jobs import AuditJob, AuditLine
 from learnchain.node.blobs.blob_store import BlobStore
 from learnchain.node.chain import Chain, WireMessage
 from learnchain.node.clock import Clock
 from learnchain.node.decisions import Decisions
+from learnchain.node.encryption.process import Carrier, in_own_process
 from learnchain.node.execution.engine import ExecutionEngine
 from learnchain.node.storage.archive import Archive
 from learnchain.node.task_data import TaskData
@@ -69,6 +71,10 @@ class Training(Protocol):
 
     async def search(self, job: SearchJob) -> Search:
         """Try salts of a puzzle, at most as many as the job says."""
+        ...
+
+    async def audit(self, job: AuditJob) -> tuple[AuditLine, ...]:
+        """Return what the check of a published run came to, up to the first fault."""
         ...
 
     async def close(self) -> None:
@@ -127,6 +133,7 @@ class Ports:
     tasks: Tasks
     decisions: Decisions
     random_source: random.Random
+    encryption: Carrier = in_own_process
 
     async def announce(self, message: WireMessage) -> None:
         """Feed a message of our own to our own chain first, then to the others; a refusal of our own is a bug."""

@@ -1,6 +1,7 @@
 """Carry the round's messages between nodes: one topic each, judged by the spine before they are forwarded."""
 
 import logging
+from collections.abc import Callable
 
 from learnchain.node.chain import Chain, WireMessage
 from learnchain.node.network.gossip import Verdict
@@ -13,6 +14,7 @@ from learnchain.primitives.messages import (
     Block,
     Commitment,
     EmptyBlock,
+    Evidence,
     KeyRelease,
     ReleaseAnnouncement,
     Reveal,
@@ -22,11 +24,12 @@ from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailab
 
 logger = logging.getLogger(__name__)
 
-TOPICS: dict[str, type[KeyRelease] | type[Commitment] | type[ReleaseAnnouncement] | type[Reveal]] = {
+TOPICS: dict[str, type[KeyRelease] | type[Commitment] | type[ReleaseAnnouncement] | type[Reveal] | type[Evidence]] = {
     "key": KeyRelease,
     "commitment": Commitment,
     "release": ReleaseAnnouncement,
     "reveal": Reveal,
+    "evidence": Evidence,
 }
 BLOCK_TOPIC = "block"
 HARMLESS = frozenset(
@@ -40,6 +43,9 @@ HARMLESS = frozenset(
         RejectionReason.BELOW_FINAL,
         RejectionReason.EMPTY_BLOCK_EARLY,
         RejectionReason.RELEASE_EARLY,
+        RejectionReason.EVIDENCE_STALE,
+        RejectionReason.EVIDENCE_DOUBLE,
+        RejectionReason.RATE_LIMITED,
     }
 )
 """What an honest peer on a rival branch, or with a clock beside ours, sends too: not forwarded, not counted."""
@@ -51,6 +57,8 @@ class RoundGossip:
     def __init__(self, network: Network, chain: Chain) -> None:
         self._network = network
         self._chain = chain
+        self.compared: Callable[[WireMessage, RejectionReason | None], None] = lambda _message, _reason: None
+        """What looks for contradictions in messages from the wire, taken or refused."""
         for topic in TOPICS:
             network.on_topic(topic, self._validator(topic))
         network.on_topic(BLOCK_TOPIC, self._validate_block)
@@ -88,8 +96,10 @@ class RoundGossip:
             logger.debug("%s %s waits: %s", type(message).__name__, noun_hash(message).hex()[:12], error)
             return Verdict.DEFER
         except Rejected as error:
+            self.compared(message, error.reason)
             if error.reason in HARMLESS:
                 logger.debug("%s is of no use now: %s", type(message).__name__, error)
                 return Verdict.IGNORE
             raise
+        self.compared(message, None)
         return Verdict.ACCEPT

@@ -2,14 +2,19 @@
 
 import asyncio
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from learnchain.learning.data import check_data, load_data, open_part
 from learnchain.node.blobs.blob_store import BlobStore
+from learnchain.node.encryption.jobs import CheckRows, OpenRows, key_bytes_bound
+from learnchain.node.encryption.parts import is_encrypted, promised_rows, unwrap_rows
+from learnchain.node.encryption.process import Carrier, in_own_process
 from learnchain.node.storage.files import PARTIAL_SUFFIX, clear_leftovers, disk_refused, sync_file, write_whole
 from learnchain.primitives.codec import encode
+from learnchain.primitives.hashing import tagged_hash
 from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.task_specification import DataPart, Metric, TaskSpecification
+from learnchain.primitives.task_specification import Cid, DataPart, Encryption, Metric, TaskSpecification
 from learnchain.primitives.training_terms import SecureMapping, TrainingTerms
 
 MAXIMUM_PLAIN_PARTS = 16
@@ -19,13 +24,22 @@ MAXIMUM_MAPPINGS = 16
 """Mapping layers that stay on disk: one a height, or one a miner and height."""
 
 
+@dataclass(frozen=True, slots=True)
+class OpenedKeys:
+    """Hold what a key release opens: the file of training rows, and the place of the functional key if any."""
+
+    key: bytes
+    functional_key: Cid
+
+
 class TaskData:
     """Keep plain files of opened parts under their roots; a part is opened once, however many ask for it.
 
     Mapping layers lie beside them: they are too large for the frames in which jobs travel.
     """
 
-    def __init__(self, directory: Path, blobs: BlobStore) -> None:
+    def __init__(self, directory: Path, blobs: BlobStore, encryption: Carrier = in_own_process) -> None:
+        self._encryption = encryption
         self._directory = directory
         self._blobs = blobs
         self._opening: dict[bytes, asyncio.Lock] = {}
@@ -55,7 +69,7 @@ class TaskData:
                 encrypted = await self.prefetch(part)
                 partial = plain.with_name(plain.name + PARTIAL_SUFFIX)
                 try:
-                    await asyncio.to_thread(open_part, encrypted, part, key, partial, promised)
+                    await self._open(encrypted, part, key, partial, promised)
                     await asyncio.to_thread(sync_file, partial)
                     partial.replace(plain)
                 except OSError as error:
@@ -65,9 +79,41 @@ class TaskData:
             else:
                 os.utime(plain)
                 if (part, promised.data.sample_shape, promised.data.classes, promised.metric) not in self._checked:
-                    await asyncio.to_thread(_check, plain, promised)
+                    await self._check(plain, part, key, promised)
             self._checked.add((part, promised.data.sample_shape, promised.data.classes, promised.metric))
         return plain
+
+    async def training(self, opened: OpenedKeys, promised: TaskSpecification, terms: TrainingTerms) -> Path:
+        """Return what may be trained on: the plain rows, or their products with this height's mapping layer alone."""
+        part = promised.data.training
+        if promised.encryption is Encryption.SYMMETRIC:
+            return await self.opened(part, opened.key, promised)
+        if not isinstance(terms, SecureMapping):
+            raise Rejected(RejectionReason.ENCRYPTION_UNSUITABLE, "rows stay encrypted, and nothing maps them")
+        name = tagged_hash("products", part.plaintext_root, encode(terms), opened.functional_key).hex()
+        products = self._directory / f"{name}.safetensors"
+        async with self._opening.setdefault(bytes.fromhex(name), asyncio.Lock()):
+            if not products.exists():
+                await self._decrypt(opened, promised, terms, products)
+                await asyncio.to_thread(self._forget_old, products)
+        return products
+
+    async def _decrypt(
+        self, opened: OpenedKeys, promised: TaskSpecification, terms: SecureMapping, products: Path
+    ) -> None:
+        """Verify the functional key and decrypt the features of a block, once, in a process without torch."""
+        rows = await self.opened(promised.data.training, opened.key, promised)
+        functional_key = await self._blobs.fetch(opened.functional_key, max_bytes=key_bytes_bound(terms))
+        partial = products.with_name(products.name + PARTIAL_SUFFIX)
+        paths = (str(rows), str(functional_key), str(partial))
+        try:
+            await self._encryption(OpenRows(*paths, terms, promised_rows(promised, opened.key)))
+            await asyncio.to_thread(sync_file, partial)
+            partial.replace(products)
+        except OSError as error:
+            raise disk_refused(products, error) from error
+        finally:
+            partial.unlink(missing_ok=True)
 
     async def mapping_path(self, terms: TrainingTerms) -> str:
         """Return where the mapping layer of a height lies for training processes; nothing where there is none."""
@@ -84,6 +130,25 @@ class TaskData:
         found = sorted(self._directory.glob(f"*{MAPPING_SUFFIX}"), key=lambda each: each.stat().st_mtime_ns)
         for old in found[:-MAXIMUM_MAPPINGS]:
             old.unlink(missing_ok=True)
+
+    async def opened_anew(self, part: DataPart, key: bytes, promised: TaskSpecification, plain: Path) -> None:
+        """Open the encrypted file itself to `plain`, whatever was opened before: rows are compared with the promise."""
+        encrypted = await self.prefetch(part)
+        await self._open(encrypted, part, key, plain, promised)
+
+    async def _open(
+        self, encrypted: Path, part: DataPart, key: bytes, target: Path, promised: TaskSpecification
+    ) -> None:
+        if is_encrypted(part, promised):
+            await unwrap_rows(encrypted, promised, key, target, self._encryption)
+        else:
+            await asyncio.to_thread(open_part, encrypted, part, key, target, promised)
+
+    async def _check(self, plain: Path, part: DataPart, key: bytes, promised: TaskSpecification) -> None:
+        if is_encrypted(part, promised):
+            await self._encryption(CheckRows(str(plain), promised_rows(promised, key)))
+        else:
+            await asyncio.to_thread(_check, plain, promised)
 
     def _forget_old(self, just_opened: Path) -> None:
         """Delete plain files that were used longest ago: they can be opened again from what the chain holds."""

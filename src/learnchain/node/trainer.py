@@ -22,6 +22,7 @@ from learnchain.learning.jobs import (
     pack_frame,
     unpack_body,
 )
+from learnchain.learning.replay.jobs import AuditJob, AuditLine, audit_lines
 from learnchain.primitives.codec import encode
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 
@@ -95,6 +96,10 @@ class Trainer:
         """Try salts of a puzzle."""
         result = await self._ask("search", encode(job))
         return Search(bytes.fromhex(result["salt"]), result["attempts"])
+
+    async def audit(self, job: AuditJob) -> tuple[AuditLine, ...]:
+        """Return what the check of a published run came to, up to the first fault."""
+        return audit_lines(await self._ask("audit", encode(job)))
 
     async def float_accuracy(self, job: EvaluationJob) -> float:
         """Return the float32 accuracy of a model, for display only."""

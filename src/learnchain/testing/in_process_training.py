@@ -22,6 +22,8 @@ from learnchain.learning.jobs import (
     WatermarkJob,
 )
 from learnchain.learning.model import load_weights, save_weights
+from learnchain.learning.replay.auditing import audited
+from learnchain.learning.replay.jobs import AuditJob, AuditLine
 from learnchain.learning.train import TrainingPlan, TrainingResult, Watcher, configure_torch, train
 from learnchain.learning.watermark import check_watermark
 from learnchain.primitives.training_terms import Free
@@ -121,6 +123,12 @@ class InProcessTraining:
         salt, tried = job.puzzle.search(job.first, min(job.attempts, self._hashes_per_second // 20))
         await asyncio.sleep(tried / self._hashes_per_second)
         return Search(salt, tried)
+
+    async def audit(self, job: AuditJob) -> tuple[AuditLine, ...]:
+        """Audit for real, in no virtual time."""
+        run = job.run
+        clock = asyncio.get_running_loop().time
+        return audited(job, job_rows(run.training_path, run.training_path, run.mapping_path), clock)
 
     async def close(self) -> None:
         """Nothing runs."""

@@ -17,7 +17,9 @@ from learnchain.learning.jobs import (
     WatermarkCheck,
     WatermarkJob,
 )
+from learnchain.learning.replay.jobs import AuditJob, AuditLine
 from learnchain.learning.trace import INDEX_NAME
+from learnchain.primitives.audit import AuditFinding
 from learnchain.primitives.hashing import tagged_hash
 from learnchain.primitives.rejection import Unavailable
 
@@ -79,6 +81,10 @@ class InstantTraining:
     async def search(self, job: SearchJob) -> Search:
         """Refuse: puzzles are not trained."""
         raise Unavailable("a puzzle in a test without puzzles")
+
+    async def audit(self, job: AuditJob) -> tuple[AuditLine, ...]:
+        """Find no fault."""
+        return (AuditLine(-1, AuditFinding.REPRODUCED, "instant", 0, 0.0, b""),)
 
     async def close(self) -> None:
         """Nothing runs."""

@@ -1,0 +1,72 @@
+"""Ask a process to audit somebody else's run: a job as a noun, findings as its answer; no torch here."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from learnchain.learning.jobs import FilePath, TrainingJob
+from learnchain.primitives.audit import MAXIMUM_CHALLENGED, AuditFinding
+from learnchain.primitives.codec import Bound, Hash32
+from learnchain.primitives.task_specification import TrainingRules
+
+
+@dataclass(frozen=True, slots=True)
+class AuditJob:
+    """Ask for the check of a published run: as a whole, and of these segments.
+
+    `run` says what the miner had to do; its directory holds the published index and the states of the segments.
+    `replay` trains the segments again; without it only what the bytes show is checked, the same on every machine.
+    `origin` names the committed state from which a run over several blocks went on.
+    """
+
+    run: TrainingJob
+    rules: TrainingRules
+    weights_path: FilePath
+    state_root: Hash32
+    states: int
+    indices: Annotated[tuple[int, ...], Bound(MAXIMUM_CHALLENGED)]
+    whole: bool
+    replay: bool
+    origin: Annotated[tuple[Hash32, ...], Bound(1)] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AuditLine:
+    """Report one check: the segment, or -1 for the run as a whole; `witness` is a digest of what replaying came to."""
+
+    segment: int
+    finding: AuditFinding
+    detail: str
+    steps: int
+    seconds: float
+    witness: bytes
+
+
+def audit_lines(answer: dict[str, Any]) -> tuple[AuditLine, ...]:
+    """Return the lines of a process's answer."""
+    return tuple(
+        AuditLine(
+            each["segment"],
+            AuditFinding(each["finding"]),
+            each["detail"],
+            each["steps"],
+            each["seconds"],
+            bytes.fromhex(each["witness"]),
+        )
+        for each in answer["lines"]
+    )
+
+
+def audit_answer(lines: tuple[AuditLine, ...]) -> dict[str, Any]:
+    """Return the answer that carries these lines."""
+    named = [
+        {
+            "segment": each.segment,
+            "finding": each.finding.value,
+            "detail": each.detail[:200],
+            "steps": each.steps,
+            "seconds": each.seconds,
+            "witness": each.witness.hex(),
+        }
+        for each in lines
+    ]
+    return {"lines": named}

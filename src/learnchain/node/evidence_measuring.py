@@ -1,0 +1,85 @@
+"""Measure what bytes alone do not prove of evidence: whether data are as promised, whether training was forged."""
+
+import asyncio
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from learnchain.node.storage.archive import Archive
+from learnchain.node.task_data import TaskData
+from learnchain.primitives.actions import MeasureEvidence
+from learnchain.primitives.audit import FraudProof
+from learnchain.primitives.bonds import RoundFact
+from learnchain.primitives.evidence import fraud_proof, statements
+from learnchain.primitives.measurement import Finding, Measurement
+from learnchain.primitives.messages import Block, Fault, KeyRelease
+from learnchain.primitives.parameters import ChainParameters
+from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.primitives.selection import Selection
+from learnchain.rules.contract import Rules
+
+
+class ProofJudge(Protocol):
+    """Judge a fraud proof against the published trace: a replayer in a process of its own, or a simulation."""
+
+    async def holds(self, proof: FraudProof, block: Block, selection: Selection) -> bool:
+        """Return whether the proof shows a fault; raise `Unavailable` while what it rests on is not here."""
+        ...
+
+
+@dataclass(frozen=True)
+class EvidenceMeasuring:
+    """Carry out `MeasureEvidence`; what is missing stays `Unavailable` and is tried again."""
+
+    rules: Rules
+    parameters: ChainParameters
+    archive: Archive
+    data: TaskData
+    judge: ProofJudge
+    judges: bool = True
+
+    async def measured(self, action: MeasureEvidence) -> Measurement:
+        """Return whether the evidence holds; a node that measures no models believes the block's proposer."""
+        holds = True
+        if self.judges:
+            held = self._data_changed if action.evidence.fault is Fault.DATA_CHANGED else self._forged
+            holds = await held(action)
+        finding, reason = (
+            (Finding.ACCEPTED, "") if holds else (Finding.REJECTED, RejectionReason.EVIDENCE_INVALID.value)
+        )
+        return Measurement(action.measure.candidate, action.measure.kind, finding, reason)
+
+    async def _data_changed(self, action: MeasureEvidence) -> bool:
+        """Return whether the key that the publisher signed opens anything else than it committed to at posting."""
+        (statement,) = statements(action.evidence)
+        if isinstance(statement, KeyRelease):
+            return await is_changed(self.data, self.selection(action.fact), statement.key, training=True)
+        return await is_changed(self.data, self.selection(action.fact), statement.key, training=False)
+
+    async def _forged(self, action: MeasureEvidence) -> bool:
+        block = self.archive.block(action.fact.block)
+        if not isinstance(block, Block):
+            return False
+        proof = fraud_proof(action.evidence, action.fact)
+        return await self.judge.holds(proof, block, self.selection(action.fact))
+
+    def selection(self, fact: RoundFact) -> Selection:
+        """Return what was selected at a recent height, recomputed from the state before it."""
+        return self.rules.select_task(self.archive.state(fact.parent), self.parameters)
+
+
+async def is_changed(data: TaskData, selection: Selection, key: bytes, *, training: bool) -> bool:
+    """Return whether a key opens other rows than the task promises; the encrypted file itself is opened, not a copy.
+
+    A file of another length than declared is a broken promise too; one that is not here yet is `Unavailable`.
+    """
+    specification = selection.posted.specification
+    part = specification.data.training if training else specification.data.test
+    with tempfile.TemporaryDirectory(prefix="learnchain-evidence-") as place:
+        try:
+            await data.opened_anew(part, key, specification, Path(place) / "rows")
+        except Rejected:
+            return True
+    await asyncio.sleep(0)
+    return False

@@ -1,0 +1,115 @@
+"""Fetch what a published run rests on and have it audited: for auditors, and for nodes that measure fraud proofs."""
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from learnchain.learning.jobs import TrainingJob
+from learnchain.learning.replay.jobs import AuditJob, AuditLine
+from learnchain.learning.trace import INDEX_NAME, MAXIMUM_INDEX_BYTES, state_path
+from learnchain.node.blobs.blob_store import BlobStore
+from learnchain.node.ports import Training
+from learnchain.node.roles.full_node import published_states
+from learnchain.node.task_data import OpenedKeys, TaskData
+from learnchain.primitives.audit import HARDWARE_FREE, AuditFinding, FraudProof
+from learnchain.primitives.messages import Block, Reveal, work_id
+from learnchain.primitives.model_costs import model_bytes
+from learnchain.primitives.parameters import ChainParameters
+from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.primitives.selection import Selection
+from learnchain.primitives.training_terms import TrainingTerms, Watermark
+from learnchain.rules.contract import Rules
+
+STATE_COPIES = 3
+"""A training state holds the weights and at most two memories of the optimiser, each of the model's size."""
+HEADER_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class AuditScope:
+    """Say what of a run is checked."""
+
+    indices: tuple[int, ...]
+    whole: bool = True
+    replay: bool = True
+
+
+@dataclass(frozen=True)
+class ReplayJudge:
+    """Audit published runs from blobs alone; what is not here is `Unavailable`."""
+
+    blobs: BlobStore
+    data: TaskData
+    trainer: Training
+    rules: Rules
+    parameters: ChainParameters
+
+    async def audited(self, block: Block, selection: Selection, scope: AuditScope) -> tuple[AuditLine, ...]:
+        """Return the lines of an audit of a block's winner."""
+        place = Path(tempfile.mkdtemp(prefix="learnchain-audit-"))
+        try:
+            return await self.trainer.audit(await self._job(block, selection, scope, place))
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+
+    async def holds(self, proof: FraudProof, block: Block, selection: Selection) -> bool:
+        """Return whether a proof shows a fault; only what every machine finds alike decides (the round, rule 11)."""
+        indices = tuple(each.index for each in proof.segments)
+        if proof.finding not in HARDWARE_FREE:
+            return False
+        lines = await self.audited(block, selection, AuditScope(indices, whole=not indices, replay=False))
+        return lines[-1].finding in HARDWARE_FREE
+
+    async def _job(self, block: Block, selection: Selection, scope: AuditScope, place: Path) -> AuditJob:
+        reveal, specification = block.reveal, selection.posted.specification
+        work = work_id(self.parameters.chain_id, block.parent, selection.task.task_id, reveal.miner)
+        terms = self.rules.training_terms(selection, work)
+        weights = await self.blobs.fetch(reveal.model_cid, max_bytes=model_bytes(specification.model) + HEADER_BYTES)
+        await self._lay_out(reveal, model_bytes(specification.model), scope, place)
+        run = TrainingJob(
+            specification=specification.model,
+            optimiser=specification.training.optimiser,
+            hyper_parameters=reveal.training.hyperparameters,
+            watermarks=(terms,) if isinstance(terms, Watermark) else (),
+            work_id=work,
+            checkpoint_interval_steps=specification.training.checkpoint_interval_steps,
+            training_path=await self._rows(block, selection, terms),
+            directory=str(place),
+            mapping_path=await self.data.mapping_path(terms),
+        )
+        return AuditJob(
+            run=run,
+            rules=specification.training,
+            weights_path=str(weights),
+            state_root=reveal.training.state_root,
+            states=reveal.training.states,
+            indices=scope.indices,
+            whole=scope.whole,
+            replay=scope.replay,
+        )
+
+    async def _rows(self, block: Block, selection: Selection, terms: TrainingTerms) -> str:
+        keys = OpenedKeys(block.key_release.key, block.key_release.functional_key)
+        return str(await self.data.training(keys, selection.posted.specification, terms))
+
+    async def _lay_out(self, reveal: Reveal, weights_bytes: int, scope: AuditScope, place: Path) -> None:
+        """Put the index and the states that are needed where the audit looks for them."""
+        index = await self.blobs.read(reveal.training.trace_cid, MAXIMUM_INDEX_BYTES)
+        (place / INDEX_NAME).write_bytes(index)
+        states = published_states(index)
+        if len(states) != reveal.training.states:
+            # The audit reports the fault: the index does not hold what the reveal says.
+            return
+        wanted = set(scope.indices) | ({len(states) - 1} if scope.whole else set())
+        for number in sorted(wanted):
+            if number >= len(states):
+                raise Rejected(RejectionReason.ARGUMENT_INVALID, f"the trace has no segment {number}")
+            maximum = STATE_COPIES * weights_bytes + HEADER_BYTES
+            path = await self.blobs.fetch(states[number], max_bytes=maximum)
+            shutil.copyfile(path, state_path(place, number))
+
+
+def fault_of(lines: tuple[AuditLine, ...]) -> AuditFinding:
+    """Return what an audit came to."""
+    return lines[-1].finding

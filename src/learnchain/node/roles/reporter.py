@@ -1,0 +1,157 @@
+"""The reporter: every node that sees a rule broken in signed words says so, and earns a quarter of the bond."""
+
+import asyncio
+import logging
+from collections import OrderedDict
+
+from learnchain.node.chain import WireMessage
+from learnchain.node.evidence_measuring import EvidenceMeasuring, is_changed
+from learnchain.node.ports import Ports
+from learnchain.primitives.actions import MeasureEvidence, OpenHeight, RevealModel, TrainModel
+from learnchain.primitives.codec import Address
+from learnchain.primitives.events import Measured
+from learnchain.primitives.evidence import Statement, accusation
+from learnchain.primitives.messages import (
+    Block,
+    Commitment,
+    Evidence,
+    Fault,
+    KeyRelease,
+    Release,
+    ReleaseAnnouncement,
+    Reveal,
+)
+from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.primitives.selection import Selection
+from learnchain.primitives.signatures import check_signature, sign
+
+logger = logging.getLogger(__name__)
+
+MAXIMUM_ACCUSATIONS = 64
+"""Accusations that wait for their height to be a block; the oldest is dropped first."""
+RETRY_SECONDS = 0.5
+MAXIMUM_RETRY_SECONDS = 15.0
+
+
+class Reporter:
+    """Compare what is refused with what is known, open published data, measure others' evidence."""
+
+    def __init__(self, ports: Ports, measuring: EvidenceMeasuring) -> None:
+        self._ports = ports
+        self._measuring = measuring
+        self._accusations: OrderedDict[bytes, Evidence] = OrderedDict()
+
+    # --- what signed words prove ---------------------------------------------------------------------------------
+
+    def compare(self, message: WireMessage, refused: RejectionReason | None) -> None:
+        """Look for a contradiction between a message from the wire and what this node took for the same height."""
+        state = self._ports.chain.round
+        if isinstance(message, Commitment):
+            rivals = (each for each in state.commitments.values() if each.miner == message.miner)
+            self._contradicted(Fault.DOUBLE_COMMITMENT, message.miner, message, next(rivals, None))
+        elif isinstance(message, Reveal):
+            opened = (each for each in state.reveals.values() if each.miner == message.miner)
+            self._contradicted(Fault.DOUBLE_REVEAL, message.miner, message, next(opened, None))
+        elif isinstance(message, ReleaseAnnouncement | Block):
+            known = state.announcement
+            if known is not None:
+                self._contradicted(Fault.DOUBLE_RELEASE, self._publisher(), message.release, known.release)
+            if isinstance(message, Block):
+                self._compare_siblings(message)
+        if refused is RejectionReason.KEY_MISMATCH and isinstance(message, KeyRelease | ReleaseAnnouncement):
+            signed = message if isinstance(message, KeyRelease) else message.release
+            self._accuse(Fault.DATA_CHANGED, self._publisher(), (signed,))
+
+    def _compare_siblings(self, block: Block) -> None:
+        """Compare the release of a block with those of known blocks on the same parent."""
+        for record in tuple(self._ports.chain.round.tree.records.values()):
+            other = record.block
+            if isinstance(other, Block) and other.parent == block.parent and other.release != block.release:
+                selection = self._selection(block)
+                if selection is not None:
+                    pair = (block.release, other.release)
+                    self._contradicted(Fault.DOUBLE_RELEASE, selection.task.publisher, *pair)
+
+    def _selection(self, block: Block) -> Selection | None:
+        tree, chain = self._ports.chain.round.tree, self._ports.chain
+        return chain.rules.select_task(tree.state(block.parent), chain.parameters) if block.parent in tree else None
+
+    def _contradicted(
+        self, fault: Fault, offender: Address, first: Commitment | Reveal | Release, other: Statement | None
+    ) -> None:
+        if other is None or first == other or (first.parent, first.height) != (other.parent, other.height):
+            return
+        self._accuse(fault, offender, (first, other))
+
+    def _publisher(self) -> Address:
+        return self._ports.chain.round.selection.task.publisher
+
+    def _accuse(self, fault: Fault, offender: Address, signed: tuple[Statement, ...]) -> None:
+        """Sign an accusation, unless its statements are forged by a third party; it is sent once its height is over."""
+        try:
+            for each in signed:
+                check_signature(each, offender)
+        except Rejected as error:
+            logger.debug("no accusation from a forged statement: %s", error)
+            return
+        draft = accusation(fault, offender, self._ports.wallet.address, signed)
+        if draft.fault_id in self._accusations or offender == self._ports.wallet.address:
+            return
+        self._accusations[draft.fault_id] = sign(draft, self._ports.wallet.private_key)
+        while len(self._accusations) > MAXIMUM_ACCUSATIONS:
+            self._accusations.popitem(last=False)
+        now = self._ports.clock.now_milliseconds()
+        self._ports.decisions.note(now, draft.height, "accused", "0x" + offender.hex(), fault=fault.value)
+
+    # --- what opened data prove ----------------------------------------------------------------------------------
+
+    async def train_model(self, action: TrainModel) -> None:
+        """Open the training data as soon as the key is out; data other than promised are the publisher's fault."""
+        await self._compare_data(action.selection, action.key_release)
+
+    async def reveal_model(self, action: RevealModel) -> None:
+        """Open the test set as soon as its key is out."""
+        await self._compare_data(action.selection, action.announcement.release)
+
+    async def _compare_data(self, selection: Selection, signed: KeyRelease | Release) -> None:
+        if not self._measuring.judges or selection.task.standing:
+            return
+        specification, training = selection.posted.specification, isinstance(signed, KeyRelease)
+        part = specification.data.training if training else specification.data.test
+        try:
+            await self._ports.data.opened(part, signed.key, specification)
+        except Rejected as error:
+            # Our own disk may lie too: the accusation rests on a second opening of the file itself.
+            logger.warning("the data of task %s are not as promised: %s", selection.task.task_id.hex()[:16], error)
+            if await is_changed(self._ports.data, selection, signed.key, training=training):
+                self._accuse(Fault.DATA_CHANGED, selection.task.publisher, (signed,))
+
+    # --- sending and measuring -----------------------------------------------------------------------------------
+
+    async def open_height(self, action: OpenHeight) -> None:
+        """Send the accusations whose height is a block now."""
+        for key, evidence in tuple(self._accusations.items()):
+            try:
+                await self._ports.announce(evidence)
+            except Unavailable:
+                continue
+            except Rejected as error:
+                logger.info("an accusation is of no use: %s", error)
+            self._accusations.pop(key, None)
+
+    async def measure_evidence(self, action: MeasureEvidence) -> None:
+        """Measure evidence until what it rests on is here or it does not count any more."""
+        delay, measure = RETRY_SECONDS, action.measure
+        while (measure.candidate, measure.kind) in self._ports.chain.round.asked:
+            try:
+                found = await self._measuring.measured(action)
+            except Unavailable as error:
+                logger.info("measuring evidence waits: %s", error)
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, MAXIMUM_RETRY_SECONDS)
+                continue
+            now = self._ports.clock.now_milliseconds()
+            facts = {"finding": found.finding.value, "fault": action.evidence.fault.value}
+            self._ports.decisions.note(now, action.evidence.height, "measured evidence", found.candidate.hex(), **facts)
+            self._ports.chain.feed(Measured(found, now))
+            return
