@@ -11,6 +11,7 @@ from learnchain.learning.data import DataSet, load_data
 from learnchain.learning.fixed_point import ExactCounts, evaluate
 from learnchain.learning.jobs import EvaluationJob, TrainingJob
 from learnchain.learning.mapping import MappedFeatures, fitted
+from learnchain.learning.products import MappedRows, holds_products, load_products
 from learnchain.learning.safe_tensors import Array
 from learnchain.primitives.codec import decode
 from learnchain.primitives.numbers import Accuracy
@@ -70,12 +71,18 @@ def _plain(path: str, _modified: int, _size: int) -> DataSet:
 
 
 @lru_cache(maxsize=2)
+def _unmapped(path: str, _modified: int, _size: int) -> DataSet | MappedRows:
+    """Return rows before their mapping is fitted; of encrypted rows only the products are known."""
+    return load_products(Path(path)) if holds_products(Path(path)) else _plain(path, _modified, _size)
+
+
+@lru_cache(maxsize=2)
 def _features(training: tuple[str, int, int], mapping: tuple[str, int, int]) -> MappedFeatures:
     if mapping[2] > MAXIMUM_MAPPING_BYTES:
         raise Rejected(RejectionReason.TOO_LARGE, f"a mapping layer of {mapping[2]} bytes")
-    return fitted(decode(SecureMapping, Path(mapping[0]).read_bytes()), _plain(*training))
+    return fitted(decode(SecureMapping, Path(mapping[0]).read_bytes()), _unmapped(*training))
 
 
 @lru_cache(maxsize=3)
 def _mapped(rows: tuple[str, int, int], training: tuple[str, int, int], mapping: tuple[str, int, int]) -> DataSet:
-    return _features(training, mapping).of(_plain(*rows))
+    return _features(training, mapping).of(_unmapped(*rows))

@@ -9,7 +9,7 @@ from learnchain.node.blobs.blob_store import BlobStore
 from learnchain.node.execution.engine import ExecutionEngine
 from learnchain.node.payload_facts import executed
 from learnchain.node.ports import Training
-from learnchain.node.task_data import TaskData
+from learnchain.node.task_data import OpenedKeys, TaskData
 from learnchain.primitives.actions import MeasureCandidate
 from learnchain.primitives.measurement import Finding, MeasureKind, Measurement
 from learnchain.primitives.messages import Reveal, work_id
@@ -67,7 +67,8 @@ class Measuring:
         if measure.kind is MeasureKind.WATERMARK:
             await self._check_terms(specification.model, model, terms)
             return Measurement(measure.candidate, measure.kind, Finding.ACCEPTED)
-        training = await self.data.opened(specification.data.training, action.training_key, specification)
+        keys = OpenedKeys(action.training_key, action.functional_key)
+        training = await self.data.training(keys, specification, terms)
         test = await self.data.opened(specification.data.test, action.test_key, specification)
         counted = training if measure.kind is MeasureKind.TRAINING else test
         mapping = await self.data.mapping_path(terms)

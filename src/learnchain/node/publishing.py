@@ -7,15 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from learnchain.execution.escrow import post_calldata, posting_value_wei
-from learnchain.learning.data import prepare_task_data
+from learnchain.learning.data import prepare_part, prepare_task_data
 from learnchain.node.blobs.blob_store import BlobStore
 from learnchain.node.clock import Clock
+from learnchain.node.encryption.parts import prepare_encrypted_part
+from learnchain.node.encryption.process import Carrier, in_own_process
 from learnchain.node.execution.engine import ExecutionEngine
 from learnchain.node.task_file import TaskDraft
 from learnchain.node.vault import Vault
 from learnchain.node.wallet import Wallet
 from learnchain.primitives.parameters import ChainParameters
-from learnchain.primitives.task_specification import TaskSpecification, encode_specification
+from learnchain.primitives.task_specification import Encryption, TaskSpecification, encode_specification
 
 POST_BASE_GAS = 400_000
 GAS_PER_BYTE = 60
@@ -35,7 +37,12 @@ class Posting:
 
 
 async def prepared(
-    draft: TaskDraft, blobs: BlobStore, vault: Vault, directory: Path, random_source: random.Random
+    draft: TaskDraft,
+    blobs: BlobStore,
+    vault: Vault,
+    directory: Path,
+    random_source: random.Random,
+    encryption: Carrier = in_own_process,
 ) -> TaskSpecification:
     """Encrypt both data sets under fresh keys, keep the keys, publish the files; return the specification."""
     training_key, test_key = random_source.randbytes(32), random_source.randbytes(32)
@@ -43,9 +50,16 @@ async def prepared(
     vault.keep(test_key)
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory) as place:
-        training, test = await asyncio.to_thread(
-            prepare_task_data, draft.training_data, draft.test_data, training_key, test_key, Path(place)
-        )
+        if draft.encryption is Encryption.INNER_PRODUCT:
+            # A master key for this data set alone; the test set has none: nothing may be learned from it (PoLe 3.4).
+            seed, path = random_source.randbytes(32), Path(place) / "training.enc"
+            training = await prepare_encrypted_part(draft.training_data, training_key, seed, path, encryption)
+            vault.keep_seed(training.plaintext_root, seed)
+            test = await asyncio.to_thread(prepare_part, draft.test_data, test_key, Path(place) / "test.enc")
+        else:
+            training, test = await asyncio.to_thread(
+                prepare_task_data, draft.training_data, draft.test_data, training_key, test_key, Path(place)
+            )
         training_cid, test_cid = await blobs.add(training.path), await blobs.add(test.path)
     specification = draft.specification(training.part(training_cid), test.part(test_cid))
     specification.check_numbers()

@@ -19,6 +19,7 @@ from learnchain.primitives.task_specification import (
     MILLION,
     DataManifest,
     DataPart,
+    Encryption,
     Metric,
     Optimiser,
     Range,
@@ -51,6 +52,7 @@ class TaskDraft:
     public: bool
     synthetic: bool = False
     metric: Metric = Metric.ACCURACY
+    encryption: Encryption = Encryption.SYMMETRIC
 
     def specification(self, training: DataPart, test: DataPart) -> TaskSpecification:
         """Return the specification that is posted, once both files have their CIDs."""
@@ -65,6 +67,7 @@ class TaskDraft:
             required_denominator=DENOMINATOR,
             time_limit_seconds=self.time_limit_seconds,
             training=self.training,
+            encryption=self.encryption,
         )
 
 
@@ -158,6 +161,7 @@ def _draft(table: dict[str, Any], source: _Source) -> TaskDraft:
         public=source.public,
         synthetic=source.synthetic,
         metric=metric,
+        encryption=Encryption(table.get("encryption", Encryption.SYMMETRIC)),
     )
 
 

@@ -80,6 +80,7 @@ class MeasureCandidate:
     selection: Selection
     reveal: Reveal | None
     training_key: bytes
+    functional_key: Cid
     test_key: bytes
     payload_hash: Hash32
     payload_cid: Cid

@@ -31,6 +31,7 @@ from learnchain.primitives.parameters import ChainParameters
 from learnchain.primitives.rejection import Rejected, RejectionReason
 from learnchain.primitives.selection import Selection
 from learnchain.primitives.signatures import check_signature, recover
+from learnchain.primitives.task_specification import Encryption
 
 NOBODY = b"\0" * 32
 """Stands for the winner in a verdict without one."""
@@ -54,7 +55,10 @@ def check_message(message: RoundMessage, selection: Selection, signer: Address, 
 def check_key_release(message: KeyRelease, selection: Selection, parameters: ChainParameters) -> None:
     """Refuse a training-data key that is not the publisher's, or not the one committed at posting."""
     check_message(message, selection, selection.task.publisher, parameters)
-    _check_key(message.key, selection.posted.specification.data.training.key_hash, "training data")
+    specification = selection.posted.specification
+    _check_key(message.key, specification.data.training.key_hash, "training data")
+    if bool(message.functional_key) != (specification.encryption is Encryption.INNER_PRODUCT):
+        raise Rejected(RejectionReason.FUNCTIONAL_KEY_WRONG, "a functional key belongs to encrypted rows only")
 
 
 def check_release(announcement: ReleaseAnnouncement, selection: Selection, parameters: ChainParameters) -> None:

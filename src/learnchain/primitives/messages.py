@@ -56,13 +56,18 @@ class Escrow:
 
 @dataclass(frozen=True, slots=True)
 class KeyRelease:
-    """Step 3: the publisher opens the training data of the selected task to everybody at once (DLBC IV-E)."""
+    """Step 3: the publisher opens the training data of the selected task to everybody at once (DLBC IV-E).
+
+    `functional_key` locates the functional key of this height where rows stay encrypted (PoLe 3.4, Step 3).
+    The key is unique for data and query vectors, and everybody verifies it, so that its place need not be committed to.
+    """
 
     chain_id: int
     height: int
     parent: Hash32
     task_id: Hash32
     key: Hash32
+    functional_key: Cid
     signature: Signature
 
 

@@ -51,6 +51,16 @@ class TrainingMode(StrEnum):
     FREE = "free"
 
 
+class Encryption(StrEnum):
+    """Choose what miners get of the training rows once the previous block is known.
+
+    `symmetric` opens the rows themselves; `inner_product` opens only their products with the mapping layer (PoLe 3.4).
+    """
+
+    SYMMETRIC = "symmetric"
+    INNER_PRODUCT = "inner_product"
+
+
 @dataclass(frozen=True, slots=True)
 class DataPart:
     """Commit to one encrypted file: its CID, the root over its salted plain rows, the hash of its key, its sizes."""
@@ -131,6 +141,7 @@ class TaskSpecification:
     required_denominator: int
     time_limit_seconds: int
     training: TrainingRules
+    encryption: Encryption = Encryption.SYMMETRIC
 
     def check_numbers(self) -> None:
         """Refuse zero, contradictory or huge numbers; the model's graph is checked by `model_specification`."""
@@ -173,11 +184,18 @@ class TaskSpecification:
 
     def check_model_fits(self) -> None:
         """Refuse a model that does not take the data's samples, or does not give one number for every class."""
+        self._check_symmetric()
         shape, outputs = self.data.sample_shape, output_shape(self.model)
         expected = (self.data.classes,) if self.metric is Metric.ACCURACY else (self.data.classes, *shape[1:])
         if self.model.input_shape != shape or outputs != expected:
             detail = f"the model maps {self.model.input_shape} to {outputs}, the task needs {shape} to {expected}"
             raise Rejected(RejectionReason.MODEL_SHAPE_MISMATCH, detail)
+
+    def _check_symmetric(self) -> None:
+        """Refuse rows that stay encrypted where the model is to take the rows themselves."""
+        if self.encryption is not Encryption.SYMMETRIC:
+            detail = f"this consensus trains on plain rows; {self.encryption.value} needs a mapping layer"
+            raise Rejected(RejectionReason.ENCRYPTION_UNSUITABLE, detail)
 
     def _check_fresh(self) -> None:
         """Refuse test sets that share key or rows: the release of one must not open another."""

@@ -41,7 +41,7 @@ from learnchain.primitives.selection import Selection
 from learnchain.rules.contract import Case
 from learnchain.spine import evidence as proofs
 from learnchain.spine import ommers
-from learnchain.spine.round import Round, Step, asked_for, candidate_of
+from learnchain.spine.round import Round, Step, asked_for, candidate_of, data_keys_of
 
 # --- 8 block -----------------------------------------------------------------------------------------------------
 
@@ -85,7 +85,7 @@ def admitted(state: Round, key: Hash32, at_milliseconds: int) -> Step:
         if known is not None and known.finding is Finding.UNAVAILABLE:
             state = replace(state, asked=state.asked - {(answer.candidate, answer.kind)})
         subject = block.reveal if isinstance(block, Block) else block
-        keys = (block.key_release.key, block.release.key) if isinstance(block, Block) else (b"", b"")
+        keys = data_keys_of(block) if isinstance(block, Block) else (b"", b"", b"")
         return asked_for(state, answer, selection, subject, keys)
     if not isinstance(answer, str):
         wanted = proofs.unmeasured(state, parent, block.evidence)

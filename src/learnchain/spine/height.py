@@ -237,7 +237,7 @@ def _judged(state: Round) -> Step:
     if answer is None:
         return state, (), ()
     if isinstance(answer, Measure):
-        keys = (opened.key, announcement.release.key)
+        keys = (opened.key, opened.functional_key, announcement.release.key)
         return asked_for(state, answer, state.selection, state.reveals[answer.candidate], keys)
     state = replace(state, verdict=answer)
     if answer.winner == NOBODY:

@@ -15,7 +15,7 @@ from learnchain.primitives.messages import MAXIMUM_OMMERS, Block, Commitment, Ou
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.primitives.selection import Selection
 from learnchain.rules.contract import Case
-from learnchain.spine.round import Round, Step, asked_for
+from learnchain.spine.round import Round, Step, asked_for, data_keys_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,8 @@ def check_ommers(state: Round, selection: Selection, block: Block) -> None:
 
 def lost_at(state: Round, selection: Selection, reveal: Reveal) -> Lost:
     """Return the height that a loser lost, on the branch of the selection that would cite it."""
+    if not selection.citable or reveal.height >= selection.height:
+        raise Rejected(RejectionReason.OMMER_NOT_CITABLE, "no loser of that height may be cited here")
     block = _block_at(state, selection.parent, reveal)
     found = [each for each in block.commitments if each.miner == reveal.miner]
     if not found or noun_hash(found[0]) not in selection.citable:
@@ -78,8 +80,7 @@ def judged(state: Round, lost: Lost) -> Measure | str | None:
 
 def asked(state: Round, lost: Lost, measure: Measure) -> Step:
     """Have a loser measured, once, with the keys that its height released."""
-    keys = (lost.block.key_release.key, lost.block.release.key)
-    return asked_for(state, measure, lost.selection, lost.reveal, keys)
+    return asked_for(state, measure, lost.selection, lost.reveal, data_keys_of(lost.block))
 
 
 def examined(state: Round, selection: Selection, block: Block) -> Step | str | None:

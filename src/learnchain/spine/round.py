@@ -30,6 +30,7 @@ from learnchain.primitives.messages import (
 from learnchain.primitives.parameters import ChainParameters
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.primitives.selection import PostedTask, Selection
+from learnchain.primitives.task_specification import Cid
 from learnchain.rules.contract import Rules
 
 Stored = tuple[tuple[AnyBlock, ChainState], ...]
@@ -77,7 +78,7 @@ Step = tuple[Round, tuple[Action, ...], tuple[Event, ...]]
 
 
 def asked_for(
-    state: Round, measure: Measure, selection: Selection, subject: Reveal | EmptyBlock, keys: tuple[bytes, bytes]
+    state: Round, measure: Measure, selection: Selection, subject: Reveal | EmptyBlock, keys: tuple[bytes, Cid, bytes]
 ) -> Step:
     """Ask the node for a measurement, once."""
     if (measure.candidate, measure.kind) in state.asked:
@@ -92,6 +93,11 @@ def asked_for(
         subject.payload_cid,
     )
     return replace(state, asked=state.asked | {(measure.candidate, measure.kind)}), (action,), ()
+
+
+def data_keys_of(block: Block) -> tuple[bytes, Cid, bytes]:
+    """Return what opens the data that a block rests on: training rows, their products where encrypted, test set."""
+    return block.key_release.key, block.key_release.functional_key, block.release.key
 
 
 def require_current(state: Round, parent: Hash32, height: int) -> None:

@@ -146,7 +146,7 @@ class ChainBuilder:
         """Return the publisher's release of the training-data key."""
         selection = self.selection(parent)
         key = training_key(selection.posted.specification.name)
-        return sign(KeyRelease(*self._place(selection), key, UNSIGNED), private_key_of(selection.task.publisher))
+        return sign(KeyRelease(*self._place(selection), key, b"", UNSIGNED), private_key_of(selection.task.publisher))
 
     def candidate(
         self, parent: ChainState, miner: str, correct: int, *, variant: str = "", posted: tuple[PostedTask, ...] = ()

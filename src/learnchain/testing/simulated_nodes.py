@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from learnchain.execution.pyevm.engine import PyEvmEngine
+from learnchain.node.encryption.process import in_this_process
 from learnchain.node.execution.engine_api import EngineApiClient
 from learnchain.node.genesis import Genesis, load_genesis
 from learnchain.node.local_network import LocalPlan, lay_out
@@ -88,6 +89,7 @@ class SimulatedNodes:
             judge=self.make_judge(index),
             trainer=self.make_training(index) if place.settings.is_miner else None,
             random_source=random.Random(f"{self._seed}/{index}/{self.clock.now_milliseconds()}"),
+            encryption=in_this_process,
         )
         place.node = Node(place.settings, self.genesis, load_wallet(Path(place.settings.wallet)), parts)
         await place.node.start()
@@ -114,7 +116,7 @@ class SimulatedNodes:
         draft = task_draft(table)
         directory = Path(self.places[index].settings.data_directory) / "publishing"
         ports = node.ports
-        specification = await prepared(draft, ports.blobs, ports.vault, directory, ports.random_source)
+        specification = await prepared(draft, ports.blobs, ports.vault, directory, ports.random_source, in_this_process)
         publishing = Publishing(ports.chain.parameters, ports.engine, ports.wallet, ports.clock)
         posting = await publishing.post(draft, specification)
         await node.submit_transaction(posting.raw)

@@ -14,7 +14,7 @@ from learnchain.learning.data import DataSet, save_data
 from learnchain.learning.mapping import fitted
 from learnchain.learning.products import holds_products, load_products
 from learnchain.learning.safe_tensors import read_header, read_tensor, write_tensors
-from learnchain.node.encryption.jobs import EncryptRows, IssueKey, OpenRows
+from learnchain.node.encryption.jobs import CheckRows, EncryptRows, IssueKey, OpenRows, PromisedRows
 from learnchain.node.encryption.process import in_own_process
 from learnchain.node.encryption.row_files import read_rows
 from learnchain.node.encryption.work import carry_out
@@ -43,7 +43,8 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> OpenRows:
     made = carry_out(EncryptRows(SEED, KEY, str(place / "plain"), str(place / "encrypted")))
     carry_out(IssueKey(SEED, MAPPING, (), str(place / "key")))
     paths = (str(place / "encrypted"), str(place / "key"), str(place / "products"))
-    return OpenRows(*paths, KEY, MAPPING, 37, bytes.fromhex(made["root"]), SHAPE, 4, Metric.ACCURACY)
+    promised = PromisedRows(KEY, 37, bytes.fromhex(made["root"]), SHAPE, 4, Metric.ACCURACY)
+    return OpenRows(*paths, MAPPING, promised)
 
 
 def reason_of(act: Callable[[], object]) -> RejectionReason:
@@ -64,8 +65,8 @@ def changed_file(asked: OpenRows, tmp_path: Path, name: str, change: Callable[[n
         rows = read_rows(target)
         root = rows.root(rows.leaves(), KEY)
     except Rejected:
-        root = asked.root
-    return replace(asked, encrypted_path=str(target), root=root)
+        root = asked.promised.root
+    return replace(asked, encrypted_path=str(target), promised=replace(asked.promised, root=root))
 
 
 def test_opened_rows_are_the_plain_projection(asked: OpenRows) -> None:
@@ -85,7 +86,7 @@ def test_a_process_of_its_own_gives_the_same(asked: OpenRows, tmp_path: Path) ->
     assert asyncio.run(in_own_process(other)) == {"rows": 37, "products": 5}
     assert Path(other.target_path).read_bytes() == Path(asked.target_path).read_bytes()
     with pytest.raises(Rejected) as caught:
-        asyncio.run(in_own_process(replace(other, rows=36)))
+        asyncio.run(in_own_process(replace(other, promised=replace(other.promised, rows=36))))
     assert caught.value.reason is RejectionReason.PLAINTEXT_MISMATCH
 
 
@@ -99,7 +100,10 @@ def test_neither_rows_nor_labels_other_than_promised_are_opened(asked: OpenRows)
         {"classes": 3},
         {"metric": Metric.DICE},
     ):
-        assert reason_of(lambda change=change: carry_out(replace(asked, **change))) is wrong, change
+        promised = replace(asked.promised, **change)
+        assert reason_of(lambda p=promised: carry_out(replace(asked, promised=p))) is wrong, change
+        assert reason_of(lambda p=promised: carry_out(CheckRows(asked.encrypted_path, p))) is wrong, change
+    assert carry_out(CheckRows(asked.encrypted_path, asked.promised)) == {"rows": 37}
 
 
 def swapped(batches: np.ndarray) -> np.ndarray:
@@ -113,7 +117,7 @@ def off_the_curve(batches: np.ndarray) -> np.ndarray:
 
 def test_changed_batches_are_refused_by_their_root(asked: OpenRows, tmp_path: Path) -> None:
     changed = changed_file(asked, tmp_path, "batches", swapped)
-    assert reason_of(lambda: carry_out(replace(changed, root=asked.root))) is RejectionReason.PLAINTEXT_MISMATCH
+    assert reason_of(lambda: carry_out(replace(changed, promised=asked.promised))) is RejectionReason.PLAINTEXT_MISMATCH
 
 
 @pytest.mark.parametrize(
@@ -171,7 +175,8 @@ def test_real_samples_are_encrypted_in_steps(tmp_path: Path) -> None:
     weights = layer(RANDOM.choice([-1, 1], (2, 8)))
     carry_out(IssueKey(SEED, weights, (), str(tmp_path / "key")))
     paths = [str(tmp_path / name) for name in ("encrypted", "key", "products")]
-    carry_out(OpenRows(*paths, KEY, weights, 5, bytes.fromhex(made["root"]), (8,), 2, Metric.ACCURACY))
+    promised = PromisedRows(KEY, 5, bytes.fromhex(made["root"]), (8,), 2, Metric.ACCURACY)
+    carry_out(OpenRows(*paths, weights, promised))
     plain = DataSet(samples, np.zeros(5, dtype=np.uint8))
     opened = load_products(tmp_path / "products")
     assert np.array_equal(fitted(weights, plain).of(plain).inputs, fitted(weights, opened).of(opened).inputs)

@@ -13,6 +13,11 @@ MAXIMUM_RELEASED = 64
 FilePath = Annotated[str, Bound(4_096)]
 
 
+def key_bytes_bound(mapping: SecureMapping) -> int:
+    """Return what a functional key for these vectors may have at most: 32 bytes for each of 256 slots and vectors."""
+    return 32 * (2 + 256 * len(mapping.rows))
+
+
 @dataclass(frozen=True, slots=True)
 class EncryptRows:
     """Ask for the encryption of a plain data file under the master key of a seed (PoLe 3.4, Steps 1 and 2)."""
@@ -34,17 +39,10 @@ class IssueKey:
 
 
 @dataclass(frozen=True, slots=True)
-class OpenRows:
-    """Ask for the inner products of all rows, key and ciphertexts checked (PoLe 3.4, Step 4).
+class PromisedRows:
+    """Hold what a task promises of the file of its encrypted rows; the data key salts the root."""
 
-    `rows`, `root`, `sample_shape`, `classes` and `metric` are what the task promises of the file.
-    """
-
-    encrypted_path: FilePath
-    functional_key_path: FilePath
-    target_path: FilePath
     key: Hash32
-    mapping: SecureMapping
     rows: int
     root: Hash32
     sample_shape: Annotated[tuple[int, ...], Bound(4)]
@@ -52,10 +50,30 @@ class OpenRows:
     metric: Metric
 
 
-EncryptionJob = EncryptRows | IssueKey | OpenRows
-JOBS: dict[str, type[EncryptRows] | type[IssueKey] | type[OpenRows]] = {
+@dataclass(frozen=True, slots=True)
+class CheckRows:
+    """Ask whether a file of encrypted rows is what the task promises, its points left aside."""
+
+    encrypted_path: FilePath
+    promised: PromisedRows
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRows:
+    """Ask for the inner products of all rows, key and ciphertexts checked (PoLe 3.4, Step 4)."""
+
+    encrypted_path: FilePath
+    functional_key_path: FilePath
+    target_path: FilePath
+    mapping: SecureMapping
+    promised: PromisedRows
+
+
+EncryptionJob = EncryptRows | IssueKey | CheckRows | OpenRows
+JOBS: dict[str, type[EncryptRows] | type[IssueKey] | type[CheckRows] | type[OpenRows]] = {
     "encrypt": EncryptRows,
     "issue": IssueKey,
+    "check": CheckRows,
     "open": OpenRows,
 }
 """The name of each job on the command line of the process."""

@@ -21,7 +21,7 @@ from learnchain.functional_encryption import (
 )
 from learnchain.learning.data import salt_of
 from learnchain.learning.safe_tensors import Array, read_header, read_tensor, write_tensors
-from learnchain.node.encryption.jobs import OpenRows
+from learnchain.node.encryption.jobs import PromisedRows
 from learnchain.primitives.codec import Hash32, encode
 from learnchain.primitives.hashing import tagged_hash
 from learnchain.primitives.rejection import Rejected, RejectionReason
@@ -52,7 +52,7 @@ class EncryptedRows:
         labels = tagged_hash("encrypted-labels", salt_of(key), kind, np.ascontiguousarray(self.labels).tobytes())
         return tagged_hash("encrypted-rows", ciphertext_root(self.header, leaves), labels)
 
-    def check(self, asked: OpenRows) -> None:
+    def check(self, asked: PromisedRows) -> None:
         """Refuse rows other than the task promises: their number, their size, their labels."""
         places = asked.sample_shape[1:] if asked.metric is Metric.DICE else ()
         sizes = (self.header.samples, self.header.dimension) == (asked.rows, prod(asked.sample_shape))

@@ -28,8 +28,9 @@ from learnchain.learning.data import load_data
 from learnchain.learning.mapping import weights_of_rows
 from learnchain.learning.products import discretised, save_products
 from learnchain.learning.safe_tensors import Array
-from learnchain.node.encryption.jobs import EncryptionJob, EncryptRows, IssueKey, OpenRows
+from learnchain.node.encryption.jobs import CheckRows, EncryptionJob, EncryptRows, IssueKey, OpenRows, PromisedRows
 from learnchain.node.encryption.row_files import EncryptedRows, read_rows, write_rows
+from learnchain.primitives.codec import Hash32
 from learnchain.primitives.rejection import Rejected, RejectionReason
 from learnchain.primitives.training_terms import SecureMapping
 
@@ -44,7 +45,9 @@ def carry_out(job: EncryptionJob) -> dict[str, Any]:
     """Do what a job asks; raise `Rejected` for whatever is not as it must be."""
     if isinstance(job, EncryptRows):
         return _encrypt(job)
-    return _issue(job) if isinstance(job, IssueKey) else _open(job)
+    if isinstance(job, IssueKey):
+        return _issue(job)
+    return _check(job) if isinstance(job, CheckRows) else _open(job)
 
 
 def _encrypt(job: EncryptRows) -> dict[str, Any]:
@@ -88,13 +91,25 @@ def _issue(job: IssueKey) -> dict[str, Any]:
     return {"left": left}
 
 
+def _check(job: CheckRows) -> dict[str, Any]:
+    rows, _ = _promised(job.encrypted_path, job.promised)
+    return {"rows": rows.header.samples}
+
+
+def _promised(path: str, promised: PromisedRows) -> tuple[EncryptedRows, tuple[Hash32, ...]]:
+    """Return rows that hash to the root of the task and are of the kind it promises, with their leaves."""
+    rows = read_rows(Path(path))
+    leaves = rows.leaves()
+    if rows.root(leaves, promised.key) != promised.root:
+        raise Rejected(RejectionReason.PLAINTEXT_MISMATCH, "the rows do not hash to the root of the task")
+    rows.check(promised)
+    return rows, leaves
+
+
 def _open(job: OpenRows) -> dict[str, Any]:
     """Check file and key against task and block, then open all products (Step 4, Proposition 3.1)."""
-    rows, queries = read_rows(Path(job.encrypted_path)), _linear(job.mapping)
-    leaves = rows.leaves()
-    if rows.root(leaves, job.key) != job.root:
-        raise Rejected(RejectionReason.PLAINTEXT_MISMATCH, "the rows do not hash to the root of the task")
-    rows.check(job)
+    queries = _linear(job.mapping)
+    rows, leaves = _promised(job.encrypted_path, job.promised)
     header = rows.header
     key = decode_key(Path(job.functional_key_path).read_bytes(), header.slots * len(queries))
     verify_key(rows.public, queries, key)

@@ -13,6 +13,7 @@ from learnchain.node.ports import Ports, Training
 from learnchain.node.settling import settling_transactions
 from learnchain.node.storage.archive import OwnCandidate
 from learnchain.node.storage.files import clear_directory
+from learnchain.node.task_data import OpenedKeys
 from learnchain.primitives.actions import ProposeBlock, RevealModel, SendCommitment, TrainModel
 from learnchain.primitives.block_checks import NOBODY
 from learnchain.primitives.chain_state import settlement_root, unselected_after
@@ -23,6 +24,7 @@ from learnchain.primitives.messages import (
     Block,
     Commitment,
     Deadline,
+    KeyRelease,
     Reveal,
     TrainedModel,
     TrainingRecord,
@@ -101,8 +103,7 @@ class Miner:
         if isinstance(self._terms(selection), HashPuzzle):
             self._ports.chain.feed(Trained(await self._untrained(selection), self._ports.clock.now_milliseconds()))
             return
-        part = selection.posted.specification.data.training
-        data = await self._ports.data.opened(part, action.key_release.key, selection.posted.specification)
+        data = await self._opened(selection, action.key_release)
         limited = selection.schedule.time_limit_milliseconds > 0
         run = await (self._until_reached(selection, data) if limited else self._until_closing(selection, data))
         self._record_share(selection, run)
@@ -216,13 +217,18 @@ class Miner:
         opened = self._ports.chain.round.key_release
         if opened is None:
             raise Unavailable("the training data key")
-        training = await self._ports.data.opened(specification.data.training, opened.key, specification)
+        training = await self._opened(selection, opened)
         test = await self._ports.data.opened(specification.data.test, test_key, specification)
         model = await self._ports.blobs.fetch(own.model_cid, max_bytes=MAXIMUM_OWN_BYTES)
         mapping = await self._ports.data.mapping_path(self._terms(selection))
         job = EvaluationJob(specification.model, str(model), str(training), str(test), specification.metric, mapping)
         count = await self._ports.trainer.evaluate(job)
         return count.correct, count.total
+
+    async def _opened(self, selection: Selection, release: KeyRelease) -> Path:
+        """Return the training rows, or where they stay encrypted their products with this block's vectors alone."""
+        keys, specification = OpenedKeys(release.key, release.functional_key), selection.posted.specification
+        return await self._ports.data.training(keys, specification, self._terms(selection))
 
     async def propose_block(self, action: ProposeBlock) -> None:
         """Publish the block when this node's own verdict names this miner the winner (step 8)."""

@@ -2,11 +2,13 @@
 
 import logging
 
+from learnchain.node.encryption.parts import issued_key
 from learnchain.node.ports import Ports
 from learnchain.primitives.actions import OpenHeight, ReleaseTestSet
-from learnchain.primitives.messages import KeyRelease, Release, ReleaseAnnouncement, release_root
+from learnchain.primitives.messages import KeyRelease, Release, ReleaseAnnouncement, release_root, work_id
 from learnchain.primitives.selection import Selection
 from learnchain.primitives.signatures import UNSIGNED, sign
+from learnchain.primitives.task_specification import Cid, Encryption
 
 logger = logging.getLogger(__name__)
 
@@ -28,12 +30,13 @@ class Publisher:
         if self._ports.chain.round.selection.parent != selection.parent:
             return
         self._released.add((selection.parent, "key"))
+        functional_key = await self._functional_key(selection)
         if self._ports.clock.now_milliseconds() > selection.schedule.key_milliseconds:
             await self._announce_again(selection)
             return
         chain_id = self._ports.chain.parameters.chain_id
         task_id = selection.task.task_id
-        message = KeyRelease(chain_id, selection.height, selection.parent, task_id, key, UNSIGNED)
+        message = KeyRelease(chain_id, selection.height, selection.parent, task_id, key, functional_key, UNSIGNED)
         await self._ports.announce(sign(message, self._ports.wallet.private_key))
         self._note(selection, "key released")
         await self._announce_again(selection)
@@ -69,6 +72,16 @@ class Publisher:
             self._ports.archive.keep_own_release(announcement)
         await self._ports.announce(announcement)
         self._note(selection, "test set released", commitments=len(announcement.commitments))
+
+    async def _functional_key(self, selection: Selection) -> Cid:
+        """Issue this block's functional key where rows stay encrypted: its queries follow from the block before."""
+        specification, ports = selection.posted.specification, self._ports
+        if specification.encryption is not Encryption.INNER_PRODUCT:
+            return b""
+        work = work_id(ports.chain.parameters.chain_id, selection.parent, selection.task.task_id, ports.wallet.address)
+        terms = ports.chain.rules.training_terms(selection, work)
+        key = await issued_key(ports.vault, ports.encryption, specification.data.training, terms)
+        return await ports.blobs.add_bytes(key)
 
     def _own_key(self, selection: Selection, digest: bytes) -> bytes | None:
         if selection.task.publisher != self._ports.wallet.address:

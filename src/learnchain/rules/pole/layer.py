@@ -11,10 +11,11 @@ from math import prod
 
 from learnchain.primitives.codec import Hash32
 from learnchain.primitives.hashing import tagged_hash
+from learnchain.primitives.messages import Task
 from learnchain.primitives.rejection import Rejected, RejectionReason
 from learnchain.primitives.selection import Selection
-from learnchain.primitives.task_specification import TaskSpecification
-from learnchain.primitives.training_terms import SecureMapping
+from learnchain.primitives.task_specification import Encryption, TaskSpecification
+from learnchain.primitives.training_terms import LEAK_BUDGET_DIVISOR, SecureMapping
 from learnchain.rules.pole import mapping as maps
 from learnchain.rules.pole.mapping import Shift, Vector
 
@@ -93,6 +94,25 @@ def layer_shape(specification: TaskSpecification, layer: MappingLayer) -> LayerS
         detail = f"{rows} samples of {prod(wanted)} mapped features do not fit into {MAXIMUM_MAPPED_BYTES} bytes"
         raise Rejected(RejectionReason.MODEL_TOO_LARGE, detail)
     return shape
+
+
+def check_encryption(task: Task, specification: TaskSpecification, layer: MappingLayer) -> None:
+    """Refuse rows encrypted for a layer that would give them away, or that nobody can hold a key for (POLE-R14).
+
+    A 3x3 filter with zeros around gives as many equations as pixels: convolutional tasks keep rows symmetric, their key
+    comes once the previous hash is known. A standing task would release products at height after height.
+    """
+    if specification.encryption is not Encryption.INNER_PRODUCT:
+        return
+    shape, detail = layer_shape(specification, layer), ""
+    if shape.convolutional:
+        detail = "a convolutional mapping gives as many equations as pixels: use symmetric encryption"
+    elif layer.per_miner or task.standing:
+        detail = "one set of products may leave a data set: neither one a miner, nor one a height"
+    elif shape.vectors > shape.dimension // LEAK_BUDGET_DIVISOR:
+        detail = f"{shape.vectors} products of {shape.dimension} numbers: a quarter of them is the budget"
+    if detail:
+        raise Rejected(RejectionReason.ENCRYPTION_UNSUITABLE, detail)
 
 
 @lru_cache(maxsize=8)

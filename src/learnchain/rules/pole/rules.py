@@ -29,7 +29,7 @@ from learnchain.primitives.training_terms import TrainingTerms
 from learnchain.rules.contract import Case
 from learnchain.rules.pole.equations import MAXIMUM_DEPTH, OmmerRules
 from learnchain.rules.pole.judging import judge, reaches_requirement
-from learnchain.rules.pole.layer import MappingLayer, layer_shape
+from learnchain.rules.pole.layer import MappingLayer, check_encryption, layer_shape
 from learnchain.rules.pole.ommers import best_loser, citable, memory_of, settled
 from learnchain.rules.pole.ranking import most_valuable, value_text
 from learnchain.rules.pole.schedule import Times
@@ -75,6 +75,7 @@ class Pole:
         specification.check_numbers()
         validate(specification.model, ModelLimits(parameters=parameters.maximum_model_parameters))
         layer_shape(specification, self.layer)
+        check_encryption(task, specification, self.layer)
         _check_outputs(specification)
         if not task.standing and task.reward_wei < parameters.minimum_reward_wei:
             detail = f"{task.reward_wei} wei are below the minimum of {parameters.minimum_reward_wei}"
