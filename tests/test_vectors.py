@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from learnchain.rules import pole
 from learnchain.testing.bad_inputs import BAD_INPUTS, BadInput
 from learnchain.testing.documents import ENGINES
+from learnchain.testing.pole_play import POLE_BAD_INPUTS
 from learnchain.testing.proof_of_work_cases import PROOF_OF_WORK_BAD_INPUTS
 from learnchain.testing.vector_cases import all_vectors
 from learnchain.testing.vectors import run
@@ -49,7 +49,7 @@ def test_files_are_current_whatever_the_hash_seed(tmp_path: Path, seed: str) -> 
         )
 
 
-READINGS = [*(each for _, readings in ENGINES for each in readings), *pole.READINGS]
+READINGS = [each for _, readings in ENGINES for each in readings]
 
 
 @pytest.mark.parametrize("reading", READINGS, ids=lambda each: each.identifier)
@@ -59,7 +59,11 @@ def test_a_reading_has_the_vector_it_names(reading: object) -> None:
     assert vector.path in FILES
 
 
-WRONG = [("dlbc", each) for each in BAD_INPUTS] + [("proof_of_work", each) for each in PROOF_OF_WORK_BAD_INPUTS]
+WRONG = [
+    *(("dlbc", each) for each in BAD_INPUTS),
+    *(("pole", each) for each in POLE_BAD_INPUTS),
+    *(("proof_of_work", each) for each in PROOF_OF_WORK_BAD_INPUTS),
+]
 
 
 @pytest.mark.parametrize(("engine", "wrong"), WRONG, ids=lambda each: getattr(each, "name", each))

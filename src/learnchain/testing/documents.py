@@ -9,12 +9,13 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from learnchain.primitives import messages, rejection
 from learnchain.primitives.codec import Bound, Exact
-from learnchain.rules import dlbc, proof_of_work
+from learnchain.rules import dlbc, pole, proof_of_work
 from learnchain.rules.contract import STEPS, Rules
 from learnchain.rules.reading import Reading
 
 ENGINES: tuple[tuple[type, tuple[Reading, ...]], ...] = (
     (dlbc.Dlbc, dlbc.READINGS),
+    (pole.Pole, pole.READINGS),
     (proof_of_work.ProofOfWork, proof_of_work.READINGS),
 )
 """Every engine with its readings; another engine is one more line."""

@@ -1,16 +1,50 @@
-"""Choose what the vectors of PoLe show: Equation 2, Algorithm 3 with every shift, and the modes of full rank."""
+"""Choose what the vectors of PoLe show: its equations, algorithms and readings, whole heights, every bad input."""
 
-from learnchain.rules.pole import READINGS
+from dataclasses import replace
+
+from learnchain.primitives import messages
+from learnchain.primitives.block_checks import check_release
+from learnchain.primitives.events import Committed, Event
+from learnchain.primitives.measurement import Finding, MeasureKind, Measurement
+from learnchain.primitives.messages import Block, Deadline
+from learnchain.primitives.model_presets import mlp, strided_cnn
+from learnchain.primitives.numbers import WEI_PER_ETHER
+from learnchain.primitives.selection import PostedTask
+from learnchain.rules.contract import Case as Judgement
+from learnchain.rules.pole import READINGS, Pole
 from learnchain.rules.pole import mapping as maps
-from learnchain.rules.pole.equations import OmmerFormula, citing_rewards, ommer_reward
-from learnchain.testing.vectors import Case, Vector, call
+from learnchain.rules.pole.equations import OmmerFormula, OmmerFunding, OmmerRules, ommer_reward
+from learnchain.rules.pole.header import header_of
+from learnchain.rules.pole.layer import MappingLayer, MappingMode, layer_shape
+from learnchain.rules.pole.mapping import Shift
+from learnchain.rules.pole.schedule import Times
+from learnchain.testing.bad_inputs import BadInput, Found, prepare
+from learnchain.testing.play import Observer, Plan, candidates, play_empty, play_height
+from learnchain.testing.pole_play import OPEN, POLE, POLE_BAD_INPUTS, THREE, UNABLE, learning, play_to_limit, stolen
+from learnchain.testing.sample_tasks import address, sample_specification, sample_task
+from learnchain.testing.vectors import Case, Vector, call, walk
 
-_READING_OF = {each.vector: each.identifier for each in READINGS}
+_READINGS: dict[str, tuple[str, ...]] = {}
+for _each in READINGS:
+    _READINGS[_each.vector] = (*_READINGS.get(_each.vector, ()), _each.identifier)
 _HASH = bytes.fromhex("00f3" + "9c5a" * 15)
+_REWARD = 2_000_000_000
 
 
 def pole_vectors() -> tuple[Vector, ...]:
-    """Return the vectors of what PoLe computes."""
+    """Return the vectors of PoLe."""
+    wrong = (_bad_input(each) for each in POLE_BAD_INPUTS)
+    return (*_mathematics(), *_selections(), *_judgements(), *_payouts(), *_heights(), *wrong)
+
+
+def _vector(path: str, about: str, *cases: Case) -> Vector:
+    return Vector(path, about, cases, ", ".join(_READINGS.get(path, ())))
+
+
+# --- equations and algorithms ------------------------------------------------------------------------------------
+
+
+def _mathematics() -> tuple[Vector, ...]:
     earned = [
         call(
             ommer_reward,
@@ -22,14 +56,13 @@ def pole_vectors() -> tuple[Vector, ...]:
         )
         for formula in OmmerFormula
         for reward, winning, ommer, ommers in (
-            (2_000_000_000, 11, 10, 1),
-            (2_000_000_000, 16, 10, 3),
+            (_REWARD, 11, 10, 1),
+            (_REWARD, 16, 10, 3),
             (7, 3, 1, 2),
-            (2_000_000_000, 17, 10, 1),
-            (2_000_000_000, 11, 10, 0),
+            (_REWARD, 17, 10, 1),
+            (_REWARD, 11, 10, 0),
         )
     ]
-    cited = [call(citing_rewards, block_reward_gwei=2_000_000_000, distance=1, ommers=count) for count in (1, 4)]
     drawn = [
         call(maps.query_vectors, previous_hash=_HASH, dimension=100, count=3, bits_per_weight=bits, shift=shift)
         for shift in maps.Shift
@@ -40,11 +73,302 @@ def pole_vectors() -> tuple[Vector, ...]:
         call(maps.sparse_vectors, seed=_HASH, dimension=12, count=6, entries=4),
     )
     return (
-        _vector("pole/equations/2.json", "What an ommer earns, and its referrer.", *earned, *cited),
+        _vector("pole/equations/2.json", "What an ommer earns.", *earned),
         _vector("pole/algorithms/3.json", "Query vectors of one previous hash.", *drawn),
-        _vector("pole/algorithms/full_rank.json", "Signed rows from SHAKE-256.", *full),
+        _vector("pole/algorithms/full_rank.json", "Signed rows from SHAKE-256, for all or for each miner.", *full),
     )
 
 
-def _vector(path: str, about: str, *cases: Case) -> Vector:
-    return Vector(path, about, cases, _READING_OF[path])
+# --- selection, schedule, training -------------------------------------------------------------------------------
+
+
+def _selections() -> tuple[Vector, ...]:
+    node = learning()
+    parent, parameters, selection = node.parent, node.builder.parameters, node.round.selection
+    valued = [_with_limit("slow", 6, 600), _with_limit("fast", 2, 100), _with_limit("twin", 2, 100)]
+    waiting = replace(parent, pool=tuple(sorted(valued, key=lambda each: each.task.task_id)))
+    later = replace(parent, block_hash=b"\x11" * 32)
+    works = [
+        messages.work_id(parameters.chain_id, selection.parent, selection.task.task_id, address(miner))
+        for miner in ("miner-1", "miner-2")
+    ]
+    chosen = POLE.select_task(later, parameters)
+    engines = [replace(POLE, layer=MappingLayer(mode, 3, Shift.TRUNCATE, 3, False)) for mode in MappingMode]
+    layers = [each.layer for each in engines] + [MappingLayer(MappingMode.DENSE, 3, Shift.TRUNCATE, 3, True)]
+    found = prepare(node, "begun")
+    release = node.builder.announcement(parent, found)
+    test_set = [
+        call(check_release, announcement=each, selection=selection, parameters=parameters)
+        for each in (release, replace(release, release=replace(release.release, key=_HASH)))
+    ]
+    return (
+        _vector(
+            "pole/selection/value.json",
+            "Two coins in 100 seconds beat six in 600; the lower task id wins a tie; without tasks a standing one.",
+            *(call(Pole.select_task, self=POLE, parent=each, parameters=parameters) for each in (waiting, parent)),
+        ),
+        _vector("pole/selection/test_set_fixed.json", "Only the key fixed at posting opens a test set.", *test_set),
+        _vector(
+            "pole/schedule/event_driven.json",
+            "Deadlines bound the height of a task; its own time limit counts within the chain's.",
+            *(
+                call(Times.schedule, self=POLE.times, parent=parent, specification=each.specification)
+                for each in (valued[0], valued[1], _with_limit("endless", 1, 7_000))
+            ),
+        ),
+        _vector(
+            "pole/training/previous_hash.json",
+            "Another parent block gives other vectors: what a mapping is named after, by mode and by miner.",
+            *(
+                call(MappingLayer.identity, self=layer, selection=on, work=work)
+                for layer in layers
+                for on in (selection, chosen)
+                for work in works
+            ),
+        ),
+        _vector(
+            "pole/training/layer.json",
+            "The layer in front of a model for 16 numbers, in each mode.",
+            *(call(Pole.training_terms, self=each, selection=selection, work=works[0]) for each in engines),
+        ),
+        _vector("pole/training/layer_shape.json", "Model input and sample decide on the layer.", *_shapes()),
+    )
+
+
+def _with_limit(name: str, coins: int, seconds: int) -> PostedTask:
+    specification = replace(sample_specification(name), time_limit_seconds=seconds)
+    return sample_task(name, coins * WEI_PER_ETHER, specification=specification)
+
+
+def _shapes() -> list[Case]:
+    flat = sample_specification("shapes")
+    image = replace(flat, data=replace(flat.data, sample_shape=(3, 8, 8)))
+    models = (mlp((128,), 4), strided_cnn((3, 8, 8), 4, (4,), 8), strided_cnn((12, 8, 8), 4, (4,), 8), mlp((4, 4), 4))
+    return [
+        call(layer_shape, specification=replace(task, model=model), layer=POLE.layer)
+        for task in (flat, image)
+        for model in models
+    ]
+
+
+# --- commitment, reveal, verification ----------------------------------------------------------------------------
+
+
+def _judged(node: Observer, found: Found, closed: bool, **world: tuple[int, int]) -> Case:
+    """Return a judgement of these candidates; `world` holds the counts that were measured, by miner."""
+    claims = {each.miner: each.correct for each in found}
+    reveals = {each.key: node.builder.reveal(node.parent, each) for each in found}
+    schedule = node.round.selection.schedule
+    measured: dict[tuple[bytes, MeasureKind], Measurement] = {}
+    for each in found:
+        name = each.miner.replace("-", "_")
+        if name not in world:
+            continue
+        test, training = world[name]
+        said = (claims[each.miner], each.model.training.correct)
+        counts = ((MeasureKind.COUNT, test, said[0], 100), (MeasureKind.TRAINING, training, said[1], 400))
+        measured[each.key, MeasureKind.PAYLOAD] = Measurement(each.key, MeasureKind.PAYLOAD, Finding.ACCEPTED)
+        for kind, right, claimed, total in counts:
+            finding, reason = (Finding.ACCEPTED, "") if right == claimed else (Finding.REJECTED, "claim_not_exact")
+            measured[each.key, kind] = Measurement(each.key, kind, finding, reason, right, total)
+    released = schedule.time_limit_milliseconds if closed else schedule.release_opens_milliseconds
+    listed = tuple((each.key, each.commitment) for each in sorted(found, key=lambda each: each.key))
+    case = Judgement(node.round.selection, listed, reveals, measured, True, released)
+    return call(Pole.judge, self=POLE, case=case)
+
+
+def _judgements() -> tuple[Vector, ...]:
+    node, weak = learning(), learning()
+    found = candidates(node, THREE)
+    weak.builder.training_claims.update({"miner-1": UNABLE, "miner-2": UNABLE})
+    unable = candidates(weak, THREE)
+    honest = {"miner_1": (95, 400), "miner_2": (93, 400), "miner_3": (60, 400)}
+    both = {"miner_1": (95, UNABLE), "miner_2": (93, UNABLE), "miner_3": (60, 400)}
+    return (
+        _vector(
+            "pole/verification/algorithm_2.json",
+            "Asked for, verified, below its count, near chance behind this block's layer, below the requirement.",
+            _judged(node, found, False),
+            _judged(node, found, False, **honest),
+            _judged(node, found, False, **{**honest, "miner_1": (95, 380)}),
+            _judged(node, found, False, **{**honest, "miner_1": (25, 104)}),
+            _judged(node, found, False, **{**honest, "miner_1": (95, 104)}),
+            _judged(weak, unable, False, **both),
+        ),
+        _vector(
+            "pole/verification/best_wins.json",
+            "The highest test accuracy wins, whoever came first; a false claim leaves the next one.",
+            _judged(node, found, False, **honest),
+            _judged(node, found, False, **{**honest, "miner_1": (94, 400)}),
+        ),
+        _vector(
+            "pole/verification/waived.json",
+            "At the time limit the requirement is waived only if nobody who claims to reach it stands.",
+            _judged(weak, unable, True, **both),
+            _judged(weak, unable, True, **{**both, "miner_3": (60, 110)}),
+        ),
+        *_commitments(),
+        _siblings(),
+    )
+
+
+def _commitments() -> tuple[Vector, ...]:
+    node, opened = learning(), learning(OPEN)
+    found, shown = prepare(node, "begun"), prepare(opened, "opened")
+    selection, parameters = node.round.selection, node.builder.parameters
+    last = selection.schedule.commitment_milliseconds
+    times = [
+        call(
+            Pole.check_commitment,
+            self=POLE,
+            selection=selection,
+            commitment=found[0].commitment,
+            at_milliseconds=at,
+            parameters=parameters,
+        )
+        for at in (last, last + 1)
+    ]
+    unlisted = node.builder.announcement(node.parent, found[:1])
+    listed = [call(messages.release_root, commitments=each) for each in (unlisted.commitments, ())]
+    thief = stolen(opened, shown[0], "miner-3")
+    for each in (shown[0], thief):
+        opened.feed(Committed(each.commitment, opened.round.selection.schedule.start_milliseconds + 1))
+    return (
+        _vector("pole/commitment/in_time.json", "Under the root of the release, or not at all.", *times, *listed),
+        _vector(
+            "pole/commitment/open.json",
+            "With open broadcast a thief commits to the model that miner-1 has shown.",
+            walk(OPEN, opened.builder.parameters, opened.builder.genesis(), tuple(opened.events)),
+        ),
+        _vector("pole/training/requirement.json", "A header under the requirement or out of other rows.", *_headers()),
+    )
+
+
+def _headers() -> list[Case]:
+    cases: list[Case] = []
+    for right in (400, 360, 359):
+        node = learning()
+        node.builder.training_claims["miner-1"] = right
+        won = node.builder.candidate(node.parent, "miner-1", 95)
+        cases.append(_judged(node, (won,), False, miner_1=(95, right)))
+    return cases
+
+
+def _siblings() -> Vector:
+    node = learning()
+    found = candidates(node, THREE)
+    worse = node.builder.block(node.parent, found, winner=found[1], hidden=found[:1])
+    better = node.builder.block(node.parent, found)
+    waived = replace(better, verdict=replace(better.verdict, waived=True))
+    cases = [
+        call(Pole.weigh, self=POLE, block=block, siblings=siblings)
+        for block, siblings in (
+            (worse, (worse,)),
+            (worse, (worse, better)),
+            (better, (worse, better)),
+            (waived, (worse, waived)),
+            (worse, (worse, waived)),
+        )
+    ]
+    return _vector("pole/fork_choice/better_sibling.json", "Who reached the requirement, then who is right.", *cases)
+
+
+# --- payouts -----------------------------------------------------------------------------------------------------
+
+
+def _payouts() -> tuple[Vector, ...]:
+    shares = [
+        call(OmmerRules.shares, self=rules, block_reward_gwei=_REWARD, winning_height=9, ommer_height=8, ommers=1)
+        for rules in _rules()
+    ]
+    withheld = [call(OmmerRules.withheld_gwei, self=rules, block_reward_gwei=_REWARD) for rules in _rules()]
+    return (
+        _vector(
+            "pole/payout/second_identity.json",
+            "Alone, with its own loser beside it, and citing it at the next height; then the shares by themselves.",
+            *_two_names(),
+            *withheld,
+            *shares,
+        ),
+        _vector("pole/payout/ommer_too_old.json", "What nobody cited in six heights goes back.", *_expired()),
+        _vector(
+            "pole/payout/escrow.json",
+            "Reached: paid. Not reached at the time limit: refunded. A silent data node: struck.",
+            *_settled(),
+        ),
+    )
+
+
+def _rules() -> tuple[OmmerRules, ...]:
+    return tuple(OmmerRules(formula, funding, 250) for funding in OmmerFunding for formula in OmmerFormula)
+
+
+def _payout(node: Observer, block: Block) -> Case:
+    parameters = node.builder.parameters
+    return call(Pole.payouts, self=POLE, selection=node.round.selection, block=block, parameters=parameters)
+
+
+def _two_names() -> list[Case]:
+    node = learning()
+    parent, found = node.parent, candidates(node, Plan({"miner-1": 95, "miner-2": 94}))
+    cases = [_payout(node, node.builder.block(parent, each)) for each in (found[:1], found)]
+    play_height(node, Plan({"miner-1": 95, "miner-2": 94}))
+    won = (node.builder.candidate(node.parent, "miner-1", 95),)
+    ommer = node.builder.reveal(parent, found[1])
+    return [*cases, *(_payout(node, node.builder.block(node.parent, won, ommers=each)) for each in ((), (ommer,)))]
+
+
+def _expired() -> list[Case]:
+    node, cases = learning(), list[Case]()
+    play_height(node, Plan({"miner-1": 95, "miner-2": 94}))
+    for _ in range(6):
+        cases.append(_payout(node, node.builder.block(node.parent, candidates(node, Plan()))))
+        play_empty(node, Deadline.COMMITMENT)
+    return cases
+
+
+def _settled() -> list[Case]:
+    node = learning()
+    play_height(node, Plan(posted=(sample_task("wanted", 50 * WEI_PER_ETHER),)))
+    play_height(node)
+    reached = node.builder.block(node.parent, candidates(node, Plan()))
+    node.builder.training_claims["miner-1"] = UNABLE
+    unable = node.builder.block(node.parent, candidates(node, Plan()))
+    blocks = (reached, unable, node.builder.empty_block(node.parent, Deadline.RELEASE))
+    parameters = node.builder.parameters
+    return [
+        call(Pole.payouts, self=POLE, selection=node.round.selection, block=each, parameters=parameters)
+        for each in blocks
+    ]
+
+
+# --- heights -----------------------------------------------------------------------------------------------------
+
+
+def _played(node: Observer, *last: Event) -> Case:
+    return walk(POLE, node.builder.parameters, node.builder.genesis(), (*node.events, *last))
+
+
+def _heights() -> tuple[Vector, ...]:
+    cited, limited, ended = learning(), learning(), learning()
+    blocks = [play_height(cited, THREE) for _ in range(2)]
+    limited.builder.training_claims.update({"miner-1": UNABLE, "miner-2": UNABLE - 50})
+    play_to_limit(limited, Plan({"miner-1": 80, "miner-2": 83}))
+    prepare(ended, "opened")
+    play_empty(ended, Deadline.COMMITMENT)
+    return (
+        _vector("pole/height/ommer.json", "Three solutions; the next block cites the best loser.", _played(cited)),
+        _vector("pole/height/time_limit.json", "Nobody reaches the requirement in time.", _played(limited)),
+        _vector("pole/height/empty.json", "Nobody commits at all.", _played(ended)),
+        _vector(
+            "pole/header/header.json",
+            "The header of 3.3, without and with an ommer.",
+            *(call(header_of, block=each) for each in blocks),
+        ),
+    )
+
+
+def _bad_input(wrong: BadInput) -> Vector:
+    node = learning()
+    event = wrong.make(node, prepare(node, wrong.stage))
+    return Vector(f"pole/bad_input/{wrong.name}.json", f"Refused: {wrong.reason.value}.", (_played(node, event),))

@@ -21,8 +21,11 @@ from learnchain.primitives.rejection import Rejected
 from learnchain.rules.contract import Rules
 from learnchain.rules.dlbc import Dlbc, equations
 from learnchain.rules.dlbc.schedule import Phases
-from learnchain.rules.pole import mapping
-from learnchain.rules.pole.equations import citing_rewards, ommer_reward
+from learnchain.rules.pole import Pole, mapping
+from learnchain.rules.pole.equations import OmmerRules, ommer_reward
+from learnchain.rules.pole.header import header_of
+from learnchain.rules.pole.layer import MappingLayer, layer_shape
+from learnchain.rules.pole.schedule import Times
 from learnchain.rules.proof_of_work import ProofOfWork
 from learnchain.spine import advance, begin
 from learnchain.testing.json_nouns import from_json, to_json
@@ -60,7 +63,20 @@ CALLS: dict[str, Callable[..., Any]] = {
         Dlbc.weigh,
         Dlbc.payouts,
         ommer_reward,
-        citing_rewards,
+        OmmerRules.withheld_gwei,
+        OmmerRules.shares,
+        MappingLayer.identity,
+        layer_shape,
+        header_of,
+        Times.schedule,
+        Pole.admit_task,
+        Pole.select_task,
+        Pole.training_terms,
+        Pole.check_commitment,
+        Pole.check_reveal,
+        Pole.judge,
+        Pole.weigh,
+        Pole.payouts,
         mapping.query_vectors,
         mapping.dense_vectors,
         mapping.sparse_vectors,
@@ -74,8 +90,9 @@ CALLS: dict[str, Callable[..., Any]] = {
     )
 }
 """Every function that a vector may call, by its name."""
-ENGINES: dict[str, type] = {"Dlbc": Dlbc, "ProofOfWork": ProofOfWork}
-OWNERS: dict[str, type] = {**ENGINES, "Phases": Phases, "Schedule": selection.Schedule}
+ENGINES: dict[str, type] = {"Dlbc": Dlbc, "Pole": Pole, "ProofOfWork": ProofOfWork}
+POLE_OWNERS: dict[str, type] = {"MappingLayer": MappingLayer, "OmmerRules": OmmerRules, "Times": Times}
+OWNERS: dict[str, type] = {**ENGINES, "Phases": Phases, "Schedule": selection.Schedule, **POLE_OWNERS}
 
 Case = dict[str, Any]
 

@@ -8,7 +8,7 @@ the data goes through a mapping layer that follows from the previous block hash 
 trained before, or for another block, fits.
 
 Read `rules.py` for the ten answers, `judging.py` for Algorithms 1 and 2, `mapping.py` for Algorithm 3, `layer.py` for
-which layer a height has, `ommers.py` and `equations.py` for the losers, and the readings for what the paper leaves open.
+a height's layer, `ommers.py` and `equations.py` for the losers, and the readings for what the paper leaves open.
 """
 
 from learnchain.rules.pole.readings import READINGS

@@ -1,4 +1,8 @@
-"""What PoLe leaves open or says twice in what is carried out so far, and what is done about it."""
+"""What PoLe leaves open or says twice, and what this engine does about it.
+
+POLE-R2 and R9 are about decryption and belong to `functional_encryption/`; R11, 60,000 training images of CIFAR-10
+where there are 50,000, is about the experiments alone.
+"""
 
 from learnchain.rules.reading import Reading
 
@@ -13,19 +17,143 @@ READINGS = (
     ),
     Reading(
         "POLE-R3",
-        "Eq. 2 is printed R_w H_w - H_o * O_num, which grows with the height of the chain",
-        "R_w / ((H_w - H_o) * O_num), floored, to a depth of 6; the printed line is a variant. The referrer earns "
-        "R_w / 32; both together stay below R_w.",
-        "It has the paper's symbols and what uncles are paid for: old and crowded losers earn less. A second identity "
-        "still earns that part from its own height; it never earns a block.",
+        "Eq. 2 is printed R_w H_w - H_o * O_num, which grows with the height of the chain; 'A winning block can only "
+        "reference the ommer block with the highest test accuracy'",
+        "R_w / ((H_w - H_o) * O_num), floored, to a depth of 6; the printed line is a variant. O_num counts the losers "
+        "of the verdict that were not refused. Only the best of them is cited, once; its payload is never executed. "
+        "The referrer earns R_w / 32.",
+        "It has the paper's symbols and what uncles are paid for: old and crowded losers earn less. Printed, an ommer "
+        "at height 1,000,000 would earn a million block rewards.",
         "pole/equations/2.json",
+    ),
+    Reading(
+        "POLE-R4",
+        "'If the test accuracy is greater than the required accuracy then the block pass' (3.2), while Algorithm 2 "
+        "compares the training accuracy; 'When the training time exceeds the maximum completion time, the block with "
+        "the highest accuracy is considered as the winner, in this case, there is no ommer block'",
+        "Required is the training accuracy, ranked by is the test accuracy. If the release is dated at the time limit "
+        "or later and no verified candidate reaches it, the requirement is waived: the highest test accuracy wins the "
+        "block reward, the task's reward goes back, nobody becomes an ommer.",
+        "'A minimum training accuracy that must be achieved' (3.1) is what a miner can know before the test set.",
+        "pole/height/time_limit.json",
+    ),
+    Reading(
+        "POLE-R5",
+        "Algorithm 2 lists `train_blk: the test data block` and uses test_blk",
+        "The test data block is the publisher's release.",
+        "A misprint.",
+        "pole/verification/algorithm_2.json",
+    ),
+    Reading(
+        "POLE-R6",
+        "Algorithm 1 lines 15-17 append an unverified block and stop; the text 'saves these blocks and continues'",
+        "A miner that hears of other solutions goes on until its own is done or the release comes.",
+        "Nothing unverified may enter a chain, and a later model may be the better one.",
+        "pole/height/ommer.json",
+    ),
+    Reading(
+        "POLE-R7",
+        "Lines 10-14 and 24-25 broadcast the block twice; 'trained models' are sent before the test set is released",
+        "One broadcast, and it is a commitment; the model is revealed after the release. `open_broadcast` shows the "
+        "model with the commitment, as printed.",
+        "Shown models can be copied: a thief commits to the same weights and grinds its salt until its hash is lower.",
+        "pole/commitment/open.json",
+    ),
+    Reading(
+        "POLE-R8",
+        "'the first effective block received will be considered as the winner' (3.2), or the highest test accuracy "
+        "(Algorithm 1, line 29)",
+        "The best verified one; equal counts go to the lower commitment hash.",
+        "Nobody can check in which order another node received something.",
+        "pole/verification/best_wins.json",
+    ),
+    Reading(
+        "POLE-R10",
+        "'its blockchain, which represents the best consensus known by this node' (3.2): how branches compare is open",
+        "A block weighs 1 while it is the best verified candidate of its release, one that reached the requirement "
+        "before one that did not; ties go to the higher exact count at the first differing height.",
+        "Rivals on one parent share task and test set, so only they are comparable.",
+        "pole/fork_choice/better_sibling.json",
+    ),
+    Reading(
+        "POLE-R13",
+        "'A task request contains hash pointers to the training set, but not the test set' (3.1)",
+        "Root, key hash and sizes of the test set are fixed at posting; the release opens only the key.",
+        "A data node that chose the test set after it saw commitments could choose the winner.",
+        "pole/selection/test_set_fixed.json",
     ),
     Reading(
         "POLE-R14",
         "Query vectors come from the previous hash (Algorithm 3) or from it and the current Merkle root (Step 3)",
-        "`paper` takes the previous hash alone; `dense` and `sparse` take a seed over previous hash, task and data "
-        "root and draw rows of full rank from SHAKE-256.",
+        "`paper` takes the previous hash alone; `dense` (the default) and `sparse` take a seed over previous hash, "
+        "task and data root and draw rows of full rank from SHAKE-256; `per_miner` adds the miner's work id.",
         "Algorithm 3 repeats a word of 256 bits, so its rank is at most 256 / gcd(256, k): it loses accuracy.",
         "pole/algorithms/full_rank.json",
+    ),
+    Reading(
+        "POLE-R15",
+        "Algorithm 2 line 10 returns True",
+        "It returns False: what did not return before has failed.",
+        "A misprint: as printed every block is verified.",
+        "pole/verification/algorithm_2.json",
+    ),
+    Reading(
+        "POLE-R16",
+        "'the test data is then appended in the body of the block' (3.2), whose hash the next height's vectors rest on",
+        "The commitment fixes model and payload; release and verdict stand beside them, and the block hash, so the "
+        "next PHS, covers all three.",
+        "A body that changes after it was hashed has no hash; what is left free is the set of commitments.",
+        "pole/training/previous_hash.json",
+    ),
+    Reading(
+        "POLE-R17",
+        "'Those producers of ommer blocks can also get rewards' (3.5): nobody says who pays",
+        "The winner whose ommer it is: a quarter of R_w and the referrer's bonus are withheld from a winner with "
+        "losers beside it. Eq. 2 divides that quarter; what nobody earns in 6 heights goes back. `minted` mints it.",
+        "So a height never mints more than R_w, and a miner that loses to itself under a second name earns nothing: at "
+        "R_w = 2 coins it has 2 with one identity or two; `minted` gives it 1.94 + 0.06 coins more. Against an honest "
+        "second it earns that one's 0.5 coins, for which it must train a second model.",
+        "pole/payout/second_identity.json",
+    ),
+    Reading(
+        "POLE-R18",
+        "'blk.timestamp < test_blk.timestamp' (Algorithm 2), 'Data nodes will sign the timestamp' (3.1)",
+        "A block is in time if and only if its commitment is under the root of the release, which the data node dates "
+        "and signs.",
+        "A miner's own time stamp proves nothing; the signed list is what everybody can check later.",
+        "pole/commitment/in_time.json",
+    ),
+    Reading(
+        "POLE-R19",
+        "The header holds 'block ID, winner's ID, selected task, previous block hash, trained model, model's training "
+        "accuracy, ommer block's hash and the hash of the Merkle Tree root' (3.3)",
+        "All eight are read off the spine's block; the training accuracy is an exact count under the commitment, the "
+        "ommer's hash that of its opening, zeros without one.",
+        "One block format serves all engines.",
+        "pole/header/header.json",
+    ),
+    Reading(
+        "POLE-R20",
+        "'The data node can decide to wait for a number of solutions to arrive before releasing the test set' (3.1)",
+        "The chain's `solutions` and a minimum time; only bonded commitments count. Who has not reached the "
+        "requirement commits at the time limit, after which late ones have a short time of grace.",
+        "A number that everybody knows lets miners see whether training on is worth while.",
+        "pole/schedule/event_driven.json",
+    ),
+    Reading(
+        "POLE-R21",
+        "'calculate train_accuracy' after every step (Algorithm 1, line 8)",
+        "After every epoch whose running accuracy comes near the requirement, exactly, on all training rows.",
+        "Counting all rows after every step would cost more than training.",
+        "pole/training/requirement.json",
+    ),
+    Reading(
+        "POLE-R22",
+        "When a network gets a convolutional layer (CSML, 3.4), how wide its filters are, and what `I` is, is not said",
+        "A flat model input of L numbers gets L vectors over the whole sample; an image input of the sample's height "
+        "and width and L times its channels gets L filters of `filter_width` squared weights. A model of the sample's "
+        "own shape thus has a layer of equal width.",
+        "The shape of the model's input says what the publisher wants in front of it.",
+        "pole/training/layer_shape.json",
     ),
 )

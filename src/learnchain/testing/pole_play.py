@@ -1,0 +1,149 @@
+"""Play heights of PoLe, to the time limit too, and list every wrong event that a PoLe chain must refuse."""
+
+from dataclasses import replace
+
+from learnchain.primitives.actions import ProposeBlock
+from learnchain.primitives.events import BlockReceived, Committed, Event, KeyReleased, Released, Revealed
+from learnchain.primitives.messages import Block, TrainedModel, commitment_digest, work_id
+from learnchain.primitives.rejection import RejectionReason
+from learnchain.rules.pole import Pole
+from learnchain.rules.pole.equations import OmmerFormula, OmmerFunding, OmmerRules
+from learnchain.rules.pole.layer import MappingLayer, MappingMode
+from learnchain.rules.pole.mapping import Shift
+from learnchain.rules.pole.schedule import Times
+from learnchain.testing.bad_inputs import BAD_INPUTS, BadInput, Found, Make
+from learnchain.testing.chain_builder import Candidate, ChainBuilder, altered, sample_parameters
+from learnchain.testing.play import Observer, Plan, candidates, observe, play_height, reveal_models
+
+POLE = Pole(
+    times=Times(60_000, 60_000, 600_000, 15_000, 15_000, 35_000, 60_000, 2),
+    layer=MappingLayer(MappingMode.DENSE, 3, Shift.TRUNCATE, 3, False),
+    ommers=OmmerRules(OmmerFormula.FRACTION, OmmerFunding.WINNER, 250),
+    open_broadcast=False,
+)
+"""Every number is written out: a changed default must not change a vector."""
+OPEN = replace(POLE, open_broadcast=True)
+THREE = Plan({"miner-1": 95, "miner-2": 93, "miner-3": 60})
+UNABLE = 300
+"""Of 400 training rows: below the nine tenths that the sample task requires."""
+
+
+def learning(engine: Pole = POLE, **parameters: int) -> Observer:
+    """Return a fresh node on the sample chain under PoLe."""
+    return observe(ChainBuilder(engine, sample_parameters(**parameters)))
+
+
+def play_to_limit(node: Observer, plan: Plan) -> Block:
+    """Play a height that nobody ends before its time limit: everybody commits then; return the block."""
+    schedule, parent = node.round.selection.schedule, node.parent
+    node.feed(KeyReleased(node.builder.key_release(parent), schedule.start_milliseconds))
+    found = candidates(node, plan)
+    for each in found:
+        node.feed(Committed(each.commitment, schedule.time_limit_milliseconds))
+    late = schedule.time_limit_milliseconds - schedule.release_opens_milliseconds
+    announcement = node.builder.announcement(parent, found, late)
+    node.feed(Released(announcement, announcement.release.released_milliseconds))
+    proposal = next(each for each in reveal_models(node, plan, found) if isinstance(each, ProposeBlock))
+    winner = next(each for each in found if each.key == proposal.verdict.winner)
+    block = node.builder.from_verdict(proposal, winner)
+    node.receive(block)
+    return block
+
+
+def remapped(node: Observer, candidate: Candidate, mapping: bytes) -> Candidate:
+    """Return a candidate that was trained behind another mapping layer and says so."""
+    record = replace(candidate.model.training, mapping=mapping)
+    return _rebound(node, candidate, replace(candidate.model, training=record))
+
+
+def stolen(node: Observer, shown: Candidate, thief: str) -> Candidate:
+    """Return a thief's candidate: the model that somebody else has shown, bound to the thief's own name."""
+    own = node.builder.candidate(node.parent, thief, shown.correct)
+    return _rebound(node, own, shown.model)
+
+
+def _rebound(node: Observer, candidate: Candidate, model: TrainedModel) -> Candidate:
+    commitment, builder = candidate.commitment, node.builder
+    work = work_id(commitment.chain_id, commitment.parent, commitment.task_id, commitment.miner)
+    payload = (candidate.payload_hash, b"\x01\x55" + candidate.payload_hash)
+    digest = commitment_digest(work, model, *payload, candidate.salt)
+    signed = altered(commitment, digest=digest, disclosed=(model,) if commitment.disclosed else ())
+    builder.counts[model.model_cid] = candidate.correct
+    return replace(candidate, model=model, commitment=signed)
+
+
+# --- what must be refused ----------------------------------------------------------------------------------------
+
+
+def _dated_late(node: Observer, found: Found) -> Event:
+    schedule = node.round.selection.schedule
+    late = schedule.release_milliseconds - schedule.release_opens_milliseconds + 1
+    announcement = node.builder.announcement(node.parent, found, late)
+    return Released(announcement, announcement.release.released_milliseconds)
+
+
+def _disclosed(node: Observer, found: Found) -> Event:
+    shown = altered(found[1].commitment, disclosed=(found[1].model,))
+    return Committed(shown, node.round.selection.schedule.start_milliseconds + 1)
+
+
+def _opened_with(node: Observer, candidate: Candidate) -> Event:
+    """Release a list with a changed candidate and open it."""
+    parent, opens = node.parent, node.round.selection.schedule.release_opens_milliseconds
+    node.feed(Released(node.builder.announcement(parent, (candidate,)), opens))
+    return Revealed(node.builder.reveal(parent, candidate), opens + 1)
+
+
+def _foreign_mapping(node: Observer, found: Found) -> Event:
+    return _opened_with(node, remapped(node, found[1], node.round.selection.parent))
+
+
+def _wrong_rows(node: Observer, found: Found) -> Event:
+    record = replace(found[1].model.training, correct=100, total=100)
+    return _opened_with(node, _rebound(node, found[1], replace(found[1].model, training=record)))
+
+
+def _waiving(node: Observer, found: Found) -> Event:
+    block = node.builder.block(node.parent, found)
+    waived = replace(block.verdict, waived=True)
+    return BlockReceived(altered(block, verdict=waived), block.end_milliseconds)
+
+
+def _citing(choose: str) -> Make:
+    """Return a block at height 2 or later that cites a loser it may not cite."""
+
+    def make(node: Observer, _found: Found) -> Event:
+        builder, parent = node.builder, node.parent
+        losers = {each: builder.candidate(parent, each, right) for each, right in THREE.correct.items()}
+        play_height(node, THREE)
+        if choose == "again":
+            play_height(node, Plan({"miner-1": 95}))
+        cited = "miner-3" if choose == "second best" else "miner-1" if choose == "winner" else "miner-2"
+        claim = 92 if choose == "another claim" else None
+        reveal = builder.reveal(parent, losers[cited], claim)
+        if choose == "too old":
+            for _ in range(6):
+                play_height(node, Plan({"miner-1": 95, "miner-2": 96}, silent=frozenset({"miner-1"})))
+        won = builder.candidate(node.parent, "miner-1", 95)
+        block = builder.block(node.parent, (won,), ommers=(reveal,))
+        return BlockReceived(block, block.end_milliseconds)
+
+    return make
+
+
+_R = RejectionReason
+_OF_THE_CLOCK = frozenset({"release_dated_late"})
+POLE_BAD_INPUTS: tuple[BadInput, ...] = (
+    *(each for each in BAD_INPUTS if each.name not in _OF_THE_CLOCK),
+    BadInput("release_dated_late", "committed", _R.WRONG_PHASE, _dated_late),
+    BadInput("commitment_shows_model", "opened", _R.DISCLOSURE_WRONG, _disclosed),
+    BadInput("reveal_of_foreign_mapping", "opened", _R.MAPPING_FOREIGN, _foreign_mapping),
+    BadInput("reveal_of_other_rows", "opened", _R.CLAIM_OUT_OF_RANGE, _wrong_rows),
+    BadInput("block_waives_without_need", "revealed", _R.VERDICT_WRONG, _waiving),
+    BadInput("ommer_second_best", "begun", _R.OMMER_NOT_CITABLE, _citing("second best")),
+    BadInput("ommer_twice", "begun", _R.OMMER_NOT_CITABLE, _citing("again")),
+    BadInput("ommer_too_old", "begun", _R.OMMER_NOT_CITABLE, _citing("too old")),
+    BadInput("ommer_of_winner", "begun", _R.OMMER_NOT_CITABLE, _citing("winner")),
+    BadInput("ommer_of_another_claim", "begun", _R.OMMER_NOT_CITABLE, _citing("another claim")),
+)
+"""Every wrong event under PoLe: what all engines refuse, and what only mapping layers and ommers can break."""
