@@ -59,6 +59,9 @@ _WHAT_TO_DO = {
     "transaction_invalid": "Check the account's balance with `learnchain wallet balance` and send again.",
     "execution_reverted": "The contract refused the call; the detail names its error.",
     "method_unknown": "Update the node, or call a node of this version.",
+    "call_aborted": "Give the call less gas or a smaller range, or run it on a node of your own with more time.",
+    "filter_unknown": "Create the filter again: one that nobody polls for five minutes is forgotten.",
+    "rate_limited": "Wait a little and try again; docs/wallets.md lists the limits.",
     "wrong_height": "Ask for a height that exists; `learnchain chain show` names the head.",
 }
 _DEFAULT_ADVICE = "docs/reasons.md explains the reason; the detail names what broke the rule."

@@ -13,7 +13,11 @@ from rich.table import Table
 from learnchain.cli.answers import JsonOption, answer, page
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 
-REGISTERS = ("learnchain.learning.benchmarks", "learnchain.node.network.benchmarks")
+REGISTERS = (
+    "learnchain.learning.benchmarks",
+    "learnchain.node.network.benchmarks",
+    "learnchain.node.execution.benchmarks",
+)
 """Modules with a `BENCHMARKS` table; a room that measures itself is one more name here."""
 
 WITH_PEERS = ("learnchain.lab.encryption_benchmark",)
