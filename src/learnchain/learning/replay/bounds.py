@@ -9,10 +9,15 @@ A sum of n products may be wrong by $\gamma(n) \sum |a_i| |b_i|$ with $\gamma(n)
 worst case; beyond, Higham and Mary's probabilistic bound at lambda = 8, which one sum exceeds with probability 3e-14
 (SIAM J. Sci. Comput. 41, 2019; TAO, arXiv 2510.16028, settles the same way). What the radii of many terms cause is
 added in quadrature: they are eight deviations of independent roundings, and adding them up in magnitude made the
-bounds of a normalised CNN fifteen times as large as its step. Few terms are added in magnitude. Transforms that are
-no plain sums (Winograd, Fourier) are not covered; `exactness` refuses them.
+bounds of a normalised CNN fifteen times as large as its step. Few terms are added in magnitude.
+
+A choice that honest machines may make differently (the sign of a number near zero, the larger of two equal ones) is no
+rounding: its `doubt` is as large as the gradient, common to equal samples, and is always added in magnitude. It is
+rare, so bounds stay small where it is absent. Transforms that are no plain sums (Winograd, Fourier) are not covered;
+`exactness` refuses them.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil, log2, sqrt
 
@@ -37,19 +42,37 @@ _OF_ZERO = -1_000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bounded:
-    """Hold a value and the radius around it that covers every honest result."""
+    """Hold a value, the radius of roundings around it, and the doubt of open choices, if there are any."""
 
     value: Array
     radius: Array
+    doubt: Array | None = None
 
     @property
     def reach(self) -> Array:
         """Return the largest magnitude that an honest result can have."""
-        return np.abs(self.value) + self.radius
+        return np.abs(self.value) + self.width
+
+    @property
+    def width(self) -> Array:
+        """Return how far an honest result can lie from the value."""
+        return self.radius if self.doubt is None else self.radius + self.doubt
+
+    def moved(self, move: Callable[[Array], Array]) -> "Bounded":
+        """Return the same numbers in other places."""
+        return Bounded(move(self.value), move(self.radius), None if self.doubt is None else move(self.doubt))
 
     def reshape(self, *shape: int) -> "Bounded":
         """Return the same numbers in another shape."""
-        return Bounded(self.value.reshape(shape), self.radius.reshape(shape))
+        return self.moved(lambda array: array.reshape(shape))
+
+
+def joined(parts: Sequence[Bounded], axis: int) -> Bounded:
+    """Return several arrays one after the other."""
+    doubts = [np.zeros_like(each.value) if each.doubt is None else each.doubt for each in parts]
+    doubt = None if all(each.doubt is None for each in parts) else np.concatenate(doubts, axis)
+    value = np.concatenate([each.value for each in parts], axis)
+    return Bounded(value, np.concatenate([each.radius for each in parts], axis), doubt)
 
 
 def exact(array: Array) -> Bounded:
@@ -119,50 +142,71 @@ def _pieces(array: Array, shift: Array, bits: int) -> tuple[Array, Array]:
 # --- operations on bounded numbers ----------------------------------------------------------------------------
 
 
-def weighted(left: Array, right: Array, radius: Array, terms: int = 0) -> Bounded:
+def weighted(left: Array, right: Bounded, terms: int = 0) -> Bounded:
     """Return left @ right for a known left factor; `terms` is what honest code sums, if that is more."""
-    value, error = product(left, right)
-    rounding = growth(max(terms, left.shape[1])) * upper_product(np.abs(left), np.abs(right))
-    caused, doubt = product(left * left, radius * radius)
-    return Bounded(value, (rounding + np.sqrt(np.maximum(caused, 0) + doubt) + error) * _INFLATION)
+    value, error = product(left, right.value)
+    size = np.abs(left)
+    rounding = growth(max(terms, left.shape[1])) * upper_product(size, np.abs(right.value))
+    caused, cut = product(left * left, right.radius * right.radius)
+    radius = (rounding + np.sqrt(np.maximum(caused, 0) + cut) + error) * _INFLATION
+    return Bounded(value, radius, None if right.doubt is None else upper_product(size, right.doubt))
 
 
-def multiplied(left: Bounded, right: Array, radius: Array, terms: int) -> Bounded:
+def multiplied(left: Bounded, right: Bounded, terms: int) -> Bounded:
     """Return left @ right where neither factor is known to the bit: the gradient of a weight."""
-    value, error = product(left.value, right)
-    rounding = growth(terms) * upper_product(np.abs(left.value), np.abs(right))
-    own, other = left.radius * left.radius, radius * radius
+    value, error = product(left.value, right.value)
+    rounding = growth(terms) * upper_product(np.abs(left.value), np.abs(right.value))
+    own, other = left.radius * left.radius, right.radius * right.radius
     wide = np.concatenate([left.value * left.value + own, own], axis=1)
-    caused, doubt = product(wide, np.concatenate([other, right * right], axis=0))
-    return Bounded(value, (rounding + np.sqrt(np.maximum(caused, 0) + doubt) + error) * _INFLATION)
+    caused, cut = product(wide, np.concatenate([other, right.value * right.value], axis=0))
+    radius = (rounding + np.sqrt(np.maximum(caused, 0) + cut) + error) * _INFLATION
+    doubts = [] if left.doubt is None else [upper_product(left.doubt, right.reach)]
+    if right.doubt is not None:
+        doubts.append(upper_product(np.abs(left.value) + left.radius, right.doubt))
+    return Bounded(value, radius, sum(doubts[1:], doubts[0]) if doubts else None)
 
 
 def summed(array: Bounded, axis: int | tuple[int, ...], terms: int) -> Bounded:
     """Return the sum along axes, as float32 code computes it in any order."""
     value = total(array.value, axis)
     rounding = growth(terms) * total(np.abs(array.value), axis)
-    return Bounded(value, (rounding + np.sqrt(total(array.radius**2, axis)) + np.abs(value) * 2.0**-50) * _INFLATION)
+    radius = rounding + np.sqrt(total(array.radius**2, axis)) + np.abs(value) * 2.0**-50
+    return Bounded(value, radius * _INFLATION, None if array.doubt is None else total(array.doubt, axis) * _INFLATION)
 
 
 def times(left: Bounded, right: Bounded) -> Bounded:
     """Return the elementwise product."""
     value = left.value * right.value
-    radius = np.abs(left.value) * right.radius + left.radius * right.reach + 2 * UNIT * np.abs(value)
-    return Bounded(value, radius * _INFLATION)
+    size = np.abs(left.value)
+    radius = size * right.radius + left.radius * (np.abs(right.value) + right.radius) + 2 * UNIT * np.abs(value)
+    doubt = None if left.doubt is None else left.doubt * right.reach
+    if right.doubt is not None:
+        doubt = (size + left.radius) * right.doubt + (0.0 if doubt is None else doubt)
+    return Bounded(value, radius * _INFLATION, doubt)
 
 
 def scaled(array: Bounded, factor: float | Array) -> Bounded:
     """Return the product with a constant that is itself rounded to float32."""
     value, size = array.value * factor, np.abs(factor)
-    return Bounded(value, (array.radius * size + 4 * UNIT * array.reach * size) * _INFLATION)
+    radius = (array.radius * size + 4 * UNIT * array.reach * size) * _INFLATION
+    return Bounded(value, radius, None if array.doubt is None else array.doubt * size)
+
+
+def negated(array: Bounded) -> Bounded:
+    """Return the negative."""
+    return Bounded(-array.value, array.radius, array.doubt)
 
 
 def added(first: Bounded, *others: Bounded) -> Bounded:
     """Return the elementwise sum of two or more, in any order."""
-    value, radius, reach = first.value, first.radius, first.reach
+    value, radius, reach, doubt = first.value, first.radius, first.reach, first.doubt
     for other in others:
         value, radius, reach = value + other.value, radius + other.radius, reach + other.reach
-    return Bounded(value, (radius + len(others) * 2 * UNIT * reach) * _INFLATION)
+        if other.doubt is not None:
+            doubt = other.doubt if doubt is None else doubt + other.doubt
+    if doubt is not None:
+        doubt = np.broadcast_to(doubt, value.shape)
+    return Bounded(value, (radius + len(others) * 2 * UNIT * reach) * _INFLATION, doubt)
 
 
 def between(lower: Array, upper: Array) -> Bounded:
@@ -171,21 +215,15 @@ def between(lower: Array, upper: Array) -> Bounded:
     return Bounded(value, np.maximum(upper - value, value - lower) * _INFLATION)
 
 
-def either(array: Bounded, certain: Array, possible: Array) -> Bounded:
-    """Return the array where it is certainly taken, zero where it cannot be, and both in between."""
+def either(array: Bounded, certain: Array, possible: Array, share: float | Array = 0.5) -> Bounded:
+    """Return the array where it is certainly taken, zero where it cannot be, and a share in doubt in between."""
     open_choice = possible & ~certain
-    value = array.value * np.where(certain, 1.0, np.where(open_choice, 0.5, 0.0))
-    return doubted(Bounded(value, np.where(possible, array.radius, 0.0)), open_choice, 0.5 * np.abs(array.value))
-
-
-def doubted(array: Bounded, open_choice: Array, reach: Array) -> Bounded:
-    """Widen the numbers whose choice is open by how far it reaches.
-
-    Doubts are added in quadrature like roundings, but equal samples decide alike: the root of their number makes the
-    quadrature as large as their sum (Cauchy and Schwarz), and the deviations cover the ways that lead on from each.
-    """
-    deviations = _LAMBDA + sqrt(np.count_nonzero(open_choice))
-    return Bounded(array.value, array.radius + np.where(open_choice, deviations * reach, 0.0))
+    value = array.value * np.where(certain, 1.0, np.where(open_choice, share, 0.0))
+    doubt = None if array.doubt is None else np.where(possible, array.doubt, 0.0)
+    if open_choice.any():
+        reach = np.where(open_choice, np.abs(array.value) * np.maximum(share, 1 - share), 0.0)
+        doubt = reach if doubt is None else doubt + reach
+    return Bounded(value, np.where(possible, array.radius, 0.0), doubt)
 
 
 def exponential(array: Array) -> Array:

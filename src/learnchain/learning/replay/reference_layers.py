@@ -4,6 +4,7 @@ Where a tie or a sign is in doubt inside the bounds (a rectifier near zero, the 
 honestly go either way, and the bound covers both.
 """
 
+import itertools
 from collections.abc import Mapping
 from math import prod
 
@@ -14,10 +15,11 @@ from learnchain.learning.replay.bounds import (
     Bounded,
     added,
     between,
-    doubted,
     either,
     exponential,
     growth,
+    joined,
+    negated,
     scaled,
     summed,
     times,
@@ -56,9 +58,9 @@ def saturation(received: Bounded, kind: str) -> tuple[Bounded, Backward]:
         ones = Bounded(np.ones_like(value), np.zeros_like(value))
         if is_tangent:
             square = times(output, output)
-            derivative = added(ones, Bounded(-square.value, square.radius))
+            derivative = added(ones, negated(square))
         else:
-            derivative = times(output, added(ones, Bounded(-output.value, output.radius)))
+            derivative = times(output, added(ones, negated(output)))
         return (times(gradient, derivative),), {}
 
     return output, backward
@@ -75,17 +77,8 @@ def maximum_pooling(received: Bounded, windows: Windows) -> tuple[Bounded, Backw
     def backward(gradient: Bounded) -> Gradients:
         possible = _contenders(lower, upper, floor)
         number = np.maximum(np.add.reduce([each.astype(np.float64) for each in possible]), 1.0)
-        shared = Bounded(gradient.value / number, gradient.radius)
-        found = [
-            doubted(
-                Bounded(np.where(each, shared.value, 0.0), np.where(each, shared.radius, 0.0)),
-                each & (number > 1),
-                np.abs(gradient.value) * (1 - 1 / number),
-            )
-            for each in possible
-        ]
-        value = windows.gather([each.value for each in found])
-        return (Bounded(value, windows.gather([each.radius + gamma * each.reach for each in found])),), {}
+        found = [either(gradient, each & (number == 1), each, 1 / number) for each in possible]
+        return (_gathered(windows, found, gamma),), {}
 
     return between(floor, ceiling), backward
 
@@ -104,6 +97,16 @@ def _contenders(lower: list[Array], upper: list[Array], floor: Array) -> list[Ar
     return possible
 
 
+def _gathered(windows: Windows, parts: list[Bounded], gamma: float) -> Bounded:
+    """Add up what each place of the windows hands back; `gamma` is the rounding of their sum."""
+    value = windows.gather([each.value for each in parts])
+    radius = windows.gather([each.radius + gamma * each.reach for each in parts])
+    if all(each.doubt is None for each in parts):
+        return Bounded(value, radius)
+    zeros = np.zeros_like(parts[0].value)
+    return Bounded(value, radius, windows.gather([zeros if each.doubt is None else each.doubt for each in parts]))
+
+
 def average_pooling(received: Bounded, windows: Windows) -> tuple[Bounded, Backward]:
     """Return the mean of each window."""
     places = prod(windows.kernel)
@@ -112,10 +115,7 @@ def average_pooling(received: Bounded, windows: Windows) -> tuple[Bounded, Backw
     output = Bounded(value, sum(radii, np.zeros(())) / places)
 
     def backward(gradient: Bounded) -> Gradients:
-        share = scaled(gradient, 1 / places)
-        value = windows.gather([share.value] * places)
-        radius = windows.gather([share.radius + growth(places) * share.reach] * places)
-        return (Bounded(value, radius),), {}
+        return (_gathered(windows, [scaled(gradient, 1 / places)] * places, growth(places)),), {}
 
     return output, backward
 
@@ -144,9 +144,10 @@ def normalisation(received: Bounded, parameters: Mapping[str, Array]) -> tuple[B
         gains, shifts = summed(times(gradient, normal), axes, terms), summed(gradient, axes, terms)
         pull = times(normal, scaled(gains, 1 / terms).reshape(*shape))
         level = scaled(shifts, 1 / terms).reshape(*shape)
-        inner = added(gradient, Bounded(-level.value, level.radius), Bounded(-pull.value, pull.radius))
+        inner = added(gradient, negated(level), negated(pull))
         back = scaled(times(inner, inverse), gain)
-        return (Bounded(back.value, back.radius + growth(0) * np.abs(back.value)),), {"weight": gains, "bias": shifts}
+        back = Bounded(back.value, back.radius + growth(0) * np.abs(back.value), back.doubt)
+        return (back,), {"weight": gains, "bias": shifts}
 
     return output, backward, _running(parameters, mean, scaled(variance, terms / (terms - 1)))
 
@@ -181,7 +182,7 @@ def upsampling(received: Bounded, factor: int) -> tuple[Bounded, Backward]:
         axes = tuple(3 + 2 * place for place in range(dimensions))
         return (summed(cut, axes, factor**dimensions),), {}
 
-    return Bounded(repeated(received.value), repeated(received.radius)), backward
+    return received.moved(repeated), backward
 
 
 def zero_padding(received: Bounded, before: int, after: int) -> tuple[Bounded, Backward]:
@@ -191,9 +192,9 @@ def zero_padding(received: Bounded, before: int, after: int) -> tuple[Bounded, B
     inner = (..., slice(before, before + rows), slice(before, before + columns))
 
     def backward(gradient: Bounded) -> Gradients:
-        return (Bounded(gradient.value[inner], gradient.radius[inner]),), {}
+        return (gradient.moved(lambda array: array[inner]),), {}
 
-    return Bounded(np.pad(received.value, widths), np.pad(received.radius, widths)), backward
+    return received.moved(lambda array: np.pad(array, widths)), backward
 
 
 def flattening(received: Bounded) -> tuple[Bounded, Backward]:
@@ -215,16 +216,13 @@ def addition(received: tuple[Bounded, ...]) -> tuple[Bounded, Backward]:
 
 def concatenation(received: tuple[Bounded, ...]) -> tuple[Bounded, Backward]:
     """Return several signals joined along the channels."""
-    ends = np.cumsum([each.value.shape[1] for each in received])[:-1]
-    value, radius = (
-        np.concatenate(arrays, axis=1) for arrays in zip(*((each.value, each.radius) for each in received), strict=True)
-    )
+    ends = [0, *np.cumsum([each.value.shape[1] for each in received])]
 
     def backward(gradient: Bounded) -> Gradients:
-        values, radii = np.split(gradient.value, ends, axis=1), np.split(gradient.radius, ends, axis=1)
-        return tuple(Bounded(*each) for each in zip(values, radii, strict=True)), {}
+        cuts = [slice(*pair) for pair in itertools.pairwise(ends)]
+        return tuple(gradient.moved(lambda array, cut=cut: array[:, cut]) for cut in cuts), {}
 
-    return Bounded(value, radius), backward
+    return joined(received, 1), backward
 
 
 def cross_entropy_gradient(logits: Bounded, labels: Array) -> Bounded:

@@ -6,7 +6,7 @@ from math import prod
 
 import numpy as np
 
-from learnchain.learning.replay.bounds import Bounded, added, multiplied, summed, weighted
+from learnchain.learning.replay.bounds import Bounded, added, joined, multiplied, summed, weighted
 from learnchain.learning.replay.windows import Windows
 from learnchain.learning.safe_tensors import Array
 from learnchain.primitives.model_specification import Shape
@@ -21,17 +21,15 @@ _UNFOLDED = 1 << 22
 def linear(received: Bounded, parameters: Mapping[str, Array]) -> tuple[Bounded, Backward]:
     """Return x W^T + b and its backward pass."""
     weight, bias = parameters["weight"], parameters.get("bias")
-    output = weighted(weight, received.value.T, received.radius.T)
-    output = _biased(Bounded(output.value.T, output.radius.T), bias)
+    output = _biased(_turned(weighted(weight, _turned(received))), bias)
 
     def backward(gradient: Bounded) -> Gradients:
         rows = len(gradient.value)
-        across = Bounded(gradient.value.T, gradient.radius.T)
-        found = {"weight": multiplied(across, received.value, received.radius, rows)}
+        across = _turned(gradient)
+        found = {"weight": multiplied(across, received, rows)}
         if bias is not None:
             found["bias"] = summed(gradient, 0, rows)
-        back = weighted(weight.T, across.value, across.radius)
-        return (Bounded(back.value.T, back.radius.T),), found
+        return (_turned(weighted(weight.T, across)),), found
 
     return output, backward
 
@@ -49,68 +47,63 @@ class Kernel:
 
     def apply(self, large: Bounded, weight: Array) -> Bounded:
         """Return W @ unfold(large) as (N, a, *counts)."""
-        matrix = weight.reshape(self.groups, weight.shape[0] // self.groups, -1)
-        parts = list[Bounded]()
+        matrix, parts = self._matrix(weight), list[Bounded]()
         for rows in self._chunks(large, matrix.shape[2]):
-            groups = [
-                weighted(matrix[group], self._unfold(large.value[rows], group), self._unfold(large.radius[rows], group))
-                for group in range(self.groups)
-            ]
-            parts.append(self._arranged(groups))
-        return _joined(parts)
+            groups = [weighted(matrix[group], self._unfold(large, rows, group)) for group in range(self.groups)]
+            parts.append(joined(groups, 0).moved(self._arranged))
+        return joined(parts, 0)
 
     def spread(self, small: Bounded, weight: Array) -> Bounded:
         """Return fold(W^T @ small) as (N, b, *sizes); an element is a sum over channels and places."""
-        matrix = weight.reshape(self.groups, weight.shape[0] // self.groups, -1)
-        channels, terms, parts = weight.shape[1], matrix.shape[1] * prod(self.windows.kernel), list[Bounded]()
+        matrix, parts = self._matrix(weight), list[Bounded]()
+        channels, terms = weight.shape[1], matrix.shape[1] * prod(self.windows.kernel)
         for rows in self._chunks(small, matrix.shape[2]):
+            count = rows.stop - rows.start
             groups = [
-                weighted(
-                    matrix[group].T, self._flat(small.value[rows], group), self._flat(small.radius[rows], group), terms
+                weighted(matrix[group].T, self._flat(small, rows, group), terms).moved(
+                    lambda columns, count=count: self.windows.fold(columns, count, channels)
                 )
                 for group in range(self.groups)
             ]
-            count = len(small.value[rows])
-            values = [self.windows.fold(each.value, count, channels) for each in groups]
-            radii = [self.windows.fold(each.radius, count, channels) for each in groups]
-            parts.append(Bounded(np.concatenate(values, axis=1), np.concatenate(radii, axis=1)))
-        return _joined(parts)
+            parts.append(joined(groups, 1))
+        return joined(parts, 0)
 
     def correlate(self, small: Bounded, large: Bounded, shape: Shape) -> Bounded:
         """Return small @ unfold(large)^T, the gradient of a weight of this shape: a sum over samples and windows."""
         terms = small.value.size // small.value.shape[1]
-        value, radius = np.zeros(shape), np.zeros(shape)
+        found: Bounded | None = None
         for rows in self._chunks(large, prod(shape[1:])):
-            found = list[Bounded]()
-            for group in range(self.groups):
-                left = Bounded(self._flat(small.value[rows], group), self._flat(small.radius[rows], group))
-                right = self._unfold(large.value[rows], group).T
-                found.append(multiplied(left, right, self._unfold(large.radius[rows], group).T, terms))
-            value += np.concatenate([each.value for each in found]).reshape(shape)
-            radius += np.concatenate([each.radius for each in found]).reshape(shape)
-        return Bounded(value, radius)
+            groups = [
+                multiplied(self._flat(small, rows, group), _turned(self._unfold(large, rows, group)), terms)
+                for group in range(self.groups)
+            ]
+            part = joined(groups, 0)
+            found = part if found is None else added(found, part)
+        assert found is not None
+        return found.reshape(*shape)
+
+    def _matrix(self, weight: Array) -> Array:
+        return weight.reshape(self.groups, weight.shape[0] // self.groups, -1)
 
     def _chunks(self, samples: Bounded, each: int) -> list[slice]:
         rows = len(samples.value)
         step = max(1, _UNFOLDED // (each * self.groups * prod(self.windows.counts)))
         return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
 
-    def _unfold(self, samples: Array, group: int) -> Array:
-        width = samples.shape[1] // self.groups
-        return self.windows.unfold(samples[:, group * width : (group + 1) * width])
+    def _unfold(self, samples: Bounded, rows: slice, group: int) -> Bounded:
+        width = samples.value.shape[1] // self.groups
+        channels = slice(group * width, (group + 1) * width)
+        return samples.moved(lambda array: self.windows.unfold(array[rows, channels]))
 
-    def _flat(self, samples: Array, group: int) -> Array:
-        width = samples.shape[1] // self.groups
-        return np.ascontiguousarray(samples[:, group * width : (group + 1) * width].swapaxes(0, 1)).reshape(width, -1)
+    def _flat(self, samples: Bounded, rows: slice, group: int) -> Bounded:
+        width = samples.value.shape[1] // self.groups
+        channels = slice(group * width, (group + 1) * width)
+        return samples.moved(
+            lambda array: np.ascontiguousarray(array[rows, channels].swapaxes(0, 1)).reshape(width, -1)
+        )
 
-    def _arranged(self, groups: list[Bounded]) -> Bounded:
-        counts = self.windows.counts
-
-        def turned(arrays: list[Array]) -> Array:
-            joined = np.concatenate(arrays)
-            return joined.reshape(len(joined), -1, *counts).swapaxes(0, 1)
-
-        return Bounded(turned([each.value for each in groups]), turned([each.radius for each in groups]))
+    def _arranged(self, flat: Array) -> Array:
+        return flat.reshape(len(flat), -1, *self.windows.counts).swapaxes(0, 1)
 
 
 def convolution(
@@ -164,7 +157,5 @@ def _biased(output: Bounded, bias: Array | None) -> Bounded:
     return added(output, Bounded(shaped, np.zeros_like(shaped)))
 
 
-def _joined(parts: list[Bounded]) -> Bounded:
-    if len(parts) == 1:
-        return parts[0]
-    return Bounded(np.concatenate([each.value for each in parts]), np.concatenate([each.radius for each in parts]))
+def _turned(matrix: Bounded) -> Bounded:
+    return matrix.moved(lambda array: array.T)

@@ -21,7 +21,7 @@ def updated(
     plan: TrainingPlan, step: int, before: Mapping[str, Array], gradients: Mapping[str, Bounded]
 ) -> dict[str, Bounded]:
     """Return every trained tensor and its memories after the step, with bounds."""
-    shortened = _shortened(gradients)
+    shortened = _shortened({name: Bounded(each.value, each.width) for name, each in gradients.items()})
     if isinstance(plan.terms, Watermark):
         shortened = _marked(plan, plan.terms, before, shortened)
     state: dict[str, Bounded] = {}
@@ -63,6 +63,7 @@ def _marked(
         lacking = scaled(exact(row * (-target / row.sum())), 1.0)
         certain, possible = np.array(form < target - doubt), np.array(form < target + doubt)
         pull = added(pull, either(lacking, certain, possible))
+    pull = Bounded(pull.value, pull.width)
     term = scaled(pull, terms.strength_millionths / MILLION).reshape(1, *marked.shape[1:])
     return {**gradients, marked.name: added(gradients[marked.name], term)}
 

@@ -158,7 +158,7 @@ def _last_state(run: AuditedRun) -> tuple[AuditFinding, str]:
     """Compare the last state's model with the committed model's file, both under digests of their own."""
     path, leaf = state_path(run.directory, run.segments), run.trace.leaves[-1]
     try:
-        state = _read(run, run.segments)
+        state = read_run_state(run, run.segments)
         weights = load_weights(run.weights_path, run.plan.specification)
     except Rejected as error:
         return AuditFinding.FAULT_MERKLE_PATH, f"{path.name} at step {leaf.step}: {error.detail}"
@@ -177,7 +177,7 @@ def segment_finding(run: AuditedRun, data: DataSet, again: TrainingRun, index: i
     if finding is not AuditFinding.REPRODUCED:
         return finding, detail
     try:
-        state = _read(run, index)
+        state = read_run_state(run, index)
     except Rejected as error:
         return AuditFinding.FAULT_MERKLE_PATH, error.detail
     again.restore(first, state)
@@ -202,7 +202,8 @@ def rows_finding(plan: TrainingPlan, data: DataSet, first: StateLeaf, following:
     return AuditFinding.REPRODUCED, "rows"
 
 
-def _read(run: AuditedRun, index: int) -> dict[str, Array]:
+def read_run_state(run: AuditedRun, index: int) -> dict[str, Array]:
+    """Return a published state if it hashes to its leaf; raise `Unavailable` where it is not here."""
     path = state_path(run.directory, index)
     if not path.exists():
         raise Unavailable(f"state {index} of the trace")
