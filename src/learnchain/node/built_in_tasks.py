@@ -18,6 +18,22 @@ BUILT_IN: Mapping[str, dict[str, Any]] = {
             "batch_size": [16, 64],
         },
     },
+    "digits-encrypted": {
+        # Under PoLe only: miners see 16 products of the 64 pixels, the quarter that the leak budget allows.
+        "name": "digits-encrypted",
+        "reward_ether": "2",
+        "bond_ether": "0.1",
+        "required_accuracy": "0.9",
+        "encryption": "inner_product",
+        "data": {"source": "digits", "test_rows": 360},
+        "model": {"preset": "mlp", "input_shape": [16], "hidden": [64]},
+        "training": {
+            "optimiser": "adam",
+            "learning_rate": ["0.002", "0.006"],
+            "batch_size": [16, 32],
+            "checkpoint_interval_steps": 1_000,
+        },
+    },
     "iris": {
         "name": "iris",
         "reward_ether": "0.5",

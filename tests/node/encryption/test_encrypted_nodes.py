@@ -1,0 +1,130 @@
+"""Encrypted rows on a whole network: features are trained on, nobody but the data node ever holds a row."""
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from learnchain.functional_encryption import decode_key, encode_key
+from learnchain.node.built_in_tasks import BUILT_IN
+from learnchain.node.encryption.parts import issued_key
+from learnchain.node.local_network import LocalPlan
+from learnchain.node.roles import publisher
+from learnchain.node.task_file import task_draft
+from learnchain.primitives.messages import Block, Deadline, EmptyBlock, Outcome
+from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.primitives.settlement import Outcome as Settled
+from learnchain.primitives.task_specification import Encryption
+from learnchain.testing.simulated_clock import run_simulated
+from learnchain.testing.simulated_nodes import SimulatedNodes
+from tests.node.encryption.plain_rows import found_in, traces_of
+
+ENCRYPTED: dict[str, Any] = {**BUILT_IN["digits-encrypted"], "required_accuracy": "0.5"}
+
+
+def run(directory: Path, scenario: Callable[[SimulatedNodes], Awaitable[None]]) -> None:
+    async def main() -> None:
+        plan = LocalPlan(directory, consensus="pole", miners=2, standing=("iris",))
+        nodes = SimulatedNodes(directory, plan, seed=7)
+        await nodes.start()
+        await nodes.publish(ENCRYPTED)
+        await scenario(nodes)
+        await nodes.close()
+
+    run_simulated(main())
+
+
+def heights_of(nodes: SimulatedNodes, index: int) -> list[tuple[Block | EmptyBlock, Encryption, tuple[Settled, ...]]]:
+    """Return each block with the encryption of its task, and what it settled."""
+    ports = nodes.node(index).ports
+    found = []
+    for state in ports.archive.branch(ports.chain.round.head.block, 0):
+        selection = ports.chain.rules.select_task(ports.archive.state(state.parent), ports.chain.parameters)
+        settled = tuple(each.outcome for each in state.reward.settlements)
+        found.append((ports.archive.block(state.block_hash), selection.posted.specification.encryption, settled))
+    return found
+
+
+def encrypted_height(nodes: SimulatedNodes, index: int = 0) -> tuple[Block | EmptyBlock, tuple[Settled, ...]] | None:
+    chosen = [each for each in heights_of(nodes, index) if each[1] is Encryption.INNER_PRODUCT]
+    return (chosen[0][0], chosen[0][2]) if chosen else None
+
+
+def stored(nodes: SimulatedNodes, index: int) -> list[bytes]:
+    """Return everything that a node holds: its files, and the stores that a simulation keeps in memory."""
+    place = nodes.places[index]
+    files = [path.read_bytes() for path in Path(place.settings.data_directory).rglob("*") if path.is_file()]
+    stores = [b"".join(value for _, value in store.scan(b"")) for store in (place.store, place.execution)]
+    return files + stores
+
+
+def test_a_model_is_trained_and_paid_and_no_row_leaves_the_data_node(tmp_path: Path) -> None:
+    async def scenario(nodes: SimulatedNodes) -> None:
+        await nodes.until(lambda: all(encrypted_height(nodes, each) for each in range(3)), 200)
+        found = encrypted_height(nodes)
+        assert found is not None
+        block, settled = found
+        assert isinstance(block, Block) and settled == (Settled.PAID,)
+        assert block.key_release.functional_key
+        assert 2 * block.reveal.training.correct >= block.reveal.training.total == 1_437
+        assert {each.outcome for each in block.verdict.entries} <= {Outcome.WINNER, Outcome.LOWER_CLAIM}
+        secret, open_rows = (
+            traces_of(task_draft(ENCRYPTED).training_data),
+            traces_of(task_draft(BUILT_IN["iris"]).training_data),
+        )
+        for miner in (1, 2):
+            held = stored(nodes, miner)
+            assert found_in(held, secret) == 0
+            assert found_in(held, open_rows) > 0, "the search must find rows that are opened"
+
+    run(tmp_path, scenario)
+
+
+@pytest.mark.parametrize("fault", ["wrong number", "cut short"])
+def test_a_wrong_functional_key_ends_the_height_without_a_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    async def tampered(*arguments: Any) -> bytes:
+        data = await issued_key(*arguments)
+        if fault == "cut short":
+            return data[:-32]
+        key = decode_key(data, len(data) // 32 - 2)
+        return encode_key(type(key)(key.master, key.queries, (key.etas[0] + 1, *key.etas[1:])))
+
+    monkeypatch.setattr(publisher, "issued_key", tampered)
+
+    async def scenario(nodes: SimulatedNodes) -> None:
+        await nodes.until(lambda: encrypted_height(nodes) is not None, 200)
+        found = encrypted_height(nodes)
+        assert found is not None
+        block, settled = found
+        assert isinstance(block, EmptyBlock)
+        assert block.missed is Deadline.COMMITMENT
+        assert Settled.PAID not in settled
+        assert len(settled) == 1
+
+    run(tmp_path, scenario)
+
+
+def test_the_data_node_stays_within_its_budget_across_restarts(tmp_path: Path) -> None:
+    async def scenario(nodes: SimulatedNodes) -> None:
+        await nodes.until(lambda: encrypted_height(nodes) is not None, 200)
+        ports = nodes.node(0).ports
+        part = next(
+            posted.specification.data.training
+            for state in ports.archive.branch(ports.chain.round.head.block, 0)
+            for posted in (
+                ports.chain.rules.select_task(ports.archive.state(state.parent), ports.chain.parameters).posted,
+            )
+            if posted.specification.encryption is Encryption.INNER_PRODUCT
+        )
+        (released,) = ports.vault.released(part.plaintext_root)
+        again = await issued_key(ports.vault, ports.encryption, part, released)
+        assert again == await issued_key(ports.vault, ports.encryption, part, released)
+        other = type(released)(tuple(row[::-1] for row in released.rows), 0)
+        with pytest.raises(Rejected) as caught:
+            await issued_key(ports.vault, ports.encryption, part, other)
+        assert caught.value.reason is RejectionReason.LEAK_BUDGET_SPENT
+
+    run(tmp_path, scenario)
