@@ -56,10 +56,10 @@ def remapped(node: Observer, candidate: Candidate, mapping: bytes) -> Candidate:
     return _rebound(node, candidate, replace(candidate.model, training=record))
 
 
-def stolen(node: Observer, shown: Candidate, thief: str) -> Candidate:
+def stolen(node: Observer, shown: Candidate, thief: str, salt: bytes = b"") -> Candidate:
     """Return a thief's candidate: the model that somebody else has shown, bound to the thief's own name."""
     own = node.builder.candidate(node.parent, thief, shown.correct)
-    return _rebound(node, own, shown.model)
+    return _rebound(node, replace(own, salt=salt or own.salt), shown.model)
 
 
 def _rebound(node: Observer, candidate: Candidate, model: TrainedModel) -> Candidate:

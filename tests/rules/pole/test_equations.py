@@ -1,21 +1,17 @@
-"""Equation 2: what a cited ommer earns, why the printed line cannot be meant, and what a second identity earns."""
+"""Equation 2: what a cited ommer earns, why the printed line cannot be meant, and out of what it is paid."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.rules.pole.equations import (
-    MAXIMUM_DEPTH,
-    OmmerFormula,
-    citing_rewards,
-    ommer_reward,
-    second_identity_gain,
-)
+from learnchain.rules.pole.equations import MAXIMUM_DEPTH, OmmerFormula, OmmerFunding, OmmerRules, ommer_reward
 
 REWARDS = st.integers(1, 10**12)
 DISTANCES = st.integers(1, MAXIMUM_DEPTH)
 COUNTS = st.integers(1, 128)
+FORMULAS = st.sampled_from(OmmerFormula)
+POOLS = st.integers(0, 333)
 
 
 @given(REWARDS, DISTANCES, COUNTS)
@@ -43,14 +39,35 @@ def test_an_ommer_that_may_not_be_cited_is_refused(winning: int, ommer: int, omm
     assert refusal.value.reason is RejectionReason.ARGUMENT_INVALID
 
 
-@given(st.integers(2, 10**12), DISTANCES, COUNTS)
-def test_citing_never_mints_as_much_as_another_block(reward: int, distance: int, ommers: int) -> None:
-    paid, bonus = citing_rewards(reward, distance, ommers)
-    assert paid >= 0
-    assert bonus >= 0
-    assert paid + bonus < reward
+@given(REWARDS, DISTANCES, COUNTS, FORMULAS, POOLS, st.integers(1, 10**6))
+def test_a_height_whose_winner_pays_never_mints_more_than_one_block(
+    reward: int, distance: int, ommers: int, formula: OmmerFormula, pool: int, height: int
+) -> None:
+    rules = OmmerRules(formula, OmmerFunding.WINNER, pool)
+    shares = rules.shares(reward, height + distance, height, ommers)
+    assert min(shares.loser_gwei, shares.referrer_gwei, shares.winner_gwei) >= 0
+    assert shares.loser_gwei + shares.referrer_gwei + shares.winner_gwei == rules.withheld_gwei(reward) <= reward
 
 
-@given(st.integers(64, 10**12), DISTANCES, COUNTS)
-def test_a_second_identity_earns_less_than_a_block_but_not_nothing(reward: int, distance: int, ommers: int) -> None:
-    assert 0 < second_identity_gain(reward, distance, ommers) < reward
+@given(st.integers(64, 10**12), DISTANCES, COUNTS, FORMULAS, POOLS)
+def test_losing_never_pays_better_than_winning(
+    reward: int, distance: int, ommers: int, formula: OmmerFormula, pool: int
+) -> None:
+    rules = OmmerRules(formula, OmmerFunding.WINNER, pool)
+    at_once = reward - rules.withheld_gwei(reward)
+    assert rules.shares(reward, 100 + distance, 100, ommers).loser_gwei < at_once
+
+
+@given(st.integers(2, 10**12), DISTANCES, COUNTS, FORMULAS)
+def test_minted_shares_stay_below_another_block(reward: int, distance: int, ommers: int, formula: OmmerFormula) -> None:
+    rules = OmmerRules(formula, OmmerFunding.MINTED)
+    shares = rules.shares(reward, 100 + distance, 100, ommers)
+    assert rules.withheld_gwei(reward) == shares.winner_gwei == 0
+    assert 0 <= shares.loser_gwei + shares.referrer_gwei < reward
+
+
+@pytest.mark.parametrize("pool", [334, 1_000])
+def test_a_pool_that_outweighs_the_winner_is_refused(pool: int) -> None:
+    with pytest.raises(Rejected) as refusal:
+        OmmerRules(pool_thousandths=pool).check()
+    assert refusal.value.reason is RejectionReason.ARGUMENT_INVALID

@@ -1,0 +1,146 @@
+"""The answers that vectors do not fix: value of tasks, refused parameters, the theft that open broadcast invites."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from learnchain.primitives.events import Committed
+from learnchain.primitives.messages import Outcome
+from learnchain.primitives.numbers import WEI_PER_ETHER
+from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.rules.pole import Pole
+from learnchain.rules.pole.ranking import task_value
+from learnchain.rules.pole.schedule import Times
+from learnchain.testing.bad_inputs import prepare
+from learnchain.testing.chain_builder import altered, sample_parameters
+from learnchain.testing.play import Plan, play_height
+from learnchain.testing.pole_play import OPEN, POLE, UNABLE, learning, play_to_limit, stolen
+from learnchain.testing.sample_tasks import name_of, sample_specification, sample_task
+
+
+@given(st.integers(1, 10**20), st.integers(1, 10**20), st.integers(1, 600), st.integers(1, 600))
+def test_the_task_with_the_higher_reward_per_second_is_selected(one: int, two: int, fast: int, slow: int) -> None:
+    tasks = [
+        sample_task(name, reward, specification=replace(sample_specification(name), time_limit_seconds=seconds))
+        for name, reward, seconds in (("one", one, fast), ("two", two, slow))
+    ]
+    parent = replace(learning().parent, pool=tuple(tasks))
+    chosen = POLE.select_task(parent, sample_parameters()).posted
+    assert task_value(chosen) == max(map(task_value, tasks))
+
+
+def test_an_overestimated_time_limit_lowers_the_value() -> None:
+    modest, greedy = (
+        sample_task("limit", specification=replace(sample_specification("limit"), time_limit_seconds=seconds))
+        for seconds in (60, 120)
+    )
+    assert task_value(modest) == 2 * task_value(greedy)
+
+
+def test_without_a_task_the_chain_commissions_a_standing_one() -> None:
+    node = learning()
+    assert node.round.selection.task.standing
+    play_height(node)
+    assert node.round.head.weight == 1
+
+
+def test_a_task_whose_limit_cannot_end_before_its_deadline_is_passed_over() -> None:
+    node = learning()
+    due = node.parent.end_milliseconds // 1000 + 600
+    waiting = replace(node.parent, pool=(sample_task("late", deadline_seconds=due),))
+    assert POLE.select_task(waiting, sample_parameters()).task.standing
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        replace(POLE, times=replace(POLE.times, solutions=0)),
+        replace(POLE, times=replace(POLE.times, solutions=129)),
+        replace(POLE, times=replace(POLE.times, key_milliseconds=0)),
+        replace(POLE, times=replace(POLE.times, longest_milliseconds=60_000)),
+        replace(POLE, times=replace(POLE.times, reveal_milliseconds=60_000)),
+        replace(POLE, times=replace(POLE.times, block_milliseconds=36_000)),
+    ],
+)
+def test_parameters_no_chain_can_run_with_are_refused(wrong: Pole) -> None:
+    with pytest.raises(Rejected) as refusal:
+        wrong.check_parameters(sample_parameters())
+    assert refusal.value.reason is RejectionReason.ARGUMENT_INVALID
+
+
+def test_finality_must_leave_room_for_ommers() -> None:
+    POLE.check_parameters(sample_parameters(finality_depth=7))
+    with pytest.raises(Rejected) as refusal:
+        POLE.check_parameters(sample_parameters(finality_depth=6))
+    assert refusal.value.reason is RejectionReason.ARGUMENT_INVALID
+
+
+@given(st.integers(1, 10_000))
+def test_a_tasks_limit_counts_within_the_chains(seconds: int) -> None:
+    specification = replace(sample_specification("limit"), time_limit_seconds=seconds)
+    times = Times()
+    limit = times.limit_milliseconds(specification)
+    assert times.minimum_milliseconds < limit <= times.longest_milliseconds
+    assert limit == seconds * 1000 or seconds <= 60 or seconds > 3_600
+
+
+def test_a_height_at_the_time_limit_refunds_the_task_and_has_no_ommer() -> None:
+    node = learning()
+    play_height(node, Plan(posted=(sample_task("wanted", 50 * WEI_PER_ETHER),)))
+    play_height(node)
+    assert not node.round.selection.task.standing
+    node.builder.training_claims.update({"miner-1": UNABLE, "miner-2": UNABLE})
+    block = play_to_limit(node, Plan({"miner-1": 80, "miner-2": 83}))
+    assert block.verdict.waived
+    assert name_of(block.proposer) == "miner-2"
+    assert [each.outcome.value for each in node.parent.reward.settlements] == ["refunded"]
+    assert node.round.selection.citable == ()
+
+
+def test_who_reaches_the_requirement_wins_over_a_better_test_count_even_at_the_limit() -> None:
+    node = learning()
+    node.builder.training_claims["miner-2"] = UNABLE
+    block = play_to_limit(node, Plan({"miner-1": 70, "miner-2": 99}))
+    assert name_of(block.proposer) == "miner-1"
+    assert not block.verdict.waived
+    entry = next(each for each in block.verdict.entries if name_of(each.miner) == "miner-2")
+    assert (entry.outcome, entry.reason) == (Outcome.REJECTED, RejectionReason.TRAINING_ACCURACY_LOW.value)
+
+
+def test_a_model_of_another_layer_that_claims_this_one_shows_by_its_counts() -> None:
+    node = learning()
+    liar = node.builder.candidate(node.parent, "miner-2", 99)
+    # Right on 104 of 400 rows behind this block's layer: four classes, so it guesses.
+    node.builder.trained[liar.model.model_cid] = 104
+    block = play_height(node, Plan({"miner-1": 70, "miner-2": 99}))
+    assert name_of(block.proposer) == "miner-1"
+    entry = next(each for each in block.verdict.entries if name_of(each.miner) == "miner-2")
+    assert (entry.outcome, entry.reason) == (Outcome.REJECTED, RejectionReason.MAPPING_FOREIGN.value)
+
+
+def test_openly_broadcast_models_can_be_stolen_and_the_thief_can_win() -> None:
+    """What is shown can be committed to by anybody; equal counts go to the lower hash, which a thief can grind."""
+    node = learning(OPEN)
+    honest = prepare(node, "opened")[0]
+    node.feed(Committed(honest.commitment, node.round.selection.schedule.start_milliseconds + 1))
+    shown = next(iter(node.round.commitments.values())).disclosed[0]
+    assert shown == honest.model
+    tried = (stolen(node, honest, "miner-3", bytes([variant]) * 32) for variant in range(1, 65))
+    thief = next(each for each in tried if each.key < honest.key)
+    node.feed(Committed(thief.commitment, node.round.selection.schedule.start_milliseconds + 2))
+    block = node.builder.block(node.parent, (honest, thief))
+    node.receive(block)
+    assert name_of(block.proposer) == "miner-3"
+    assert node.round.head.weight == 1
+
+
+def test_closed_commitments_show_nothing_to_steal() -> None:
+    node = learning()
+    honest = prepare(node, "committed")[0]
+    assert next(iter(node.round.commitments.values())).disclosed == ()
+    with pytest.raises(Rejected) as refusal:
+        shown = altered(honest.commitment, disclosed=(honest.model,))
+        node.feed(Committed(shown, node.round.selection.schedule.start_milliseconds + 2))
+    assert refusal.value.reason is RejectionReason.DISCLOSURE_WRONG

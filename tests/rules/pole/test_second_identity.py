@@ -1,0 +1,93 @@
+"""What a miner earns under two names: exactly what one name earns, unless ommers are paid with new coins."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from learnchain.primitives.messages import Deadline
+from learnchain.primitives.numbers import WEI_PER_GWEI
+from learnchain.rules.pole import Pole
+from learnchain.rules.pole.equations import OmmerFunding, OmmerRules
+from learnchain.rules.pole.ommers import remembered
+from learnchain.testing.play import Observer, Plan, play_empty, play_height
+from learnchain.testing.pole_play import POLE, learning
+from learnchain.testing.sample_tasks import name_of
+
+REWARD = 2_000_000_000
+MINTED = replace(POLE, ommers=OmmerRules(funding=OmmerFunding.MINTED))
+
+
+def without_bonds(engine: Pole) -> Observer:
+    """Bonds keep a part of rewards back for a while; here only what the engine pays is counted."""
+    return learning(engine, minimum_commitment_bond_wei=0)
+
+
+def earned(node: Observer, *names: str) -> int:
+    """What these names were paid on the head's branch, in gwei."""
+    records = node.round.tree.branch(node.round.head.block)
+    payouts = [payout for record in records for payout in record.state.reward.payouts]
+    return sum(each.amount_gwei for each in payouts if not names or name_of(each.recipient) in names)
+
+
+def play_alone(engine: Pole, names: tuple[str, ...], heights: int) -> int:
+    node = without_bonds(engine)
+    for _ in range(heights):
+        play_height(node, Plan({name: 95 - place for place, name in enumerate(names)}))
+    for _ in range(7):
+        play_empty(node, Deadline.COMMITMENT)
+    return earned(node, *names)
+
+
+@pytest.mark.parametrize("names", [("miner-1", "miner-2"), ("miner-1", "miner-2", "miner-3")])
+def test_further_names_earn_nothing_when_the_winner_pays(names: tuple[str, ...]) -> None:
+    assert play_alone(POLE, names, 4) == play_alone(POLE, ("miner-1",), 4) == 4 * REWARD
+
+
+def test_a_second_name_earns_almost_a_block_more_for_every_block_when_ommers_are_minted() -> None:
+    one, two = play_alone(MINTED, ("miner-1",), 4), play_alone(MINTED, ("miner-1", "miner-2"), 4)
+    assert one == 4 * REWARD
+    # Three of four losers are cited by the block that follows, each with the referrer's bonus.
+    assert two - one == 3 * (REWARD - 1)
+
+
+def test_against_an_honest_second_a_better_second_model_earns_that_ones_place() -> None:
+    """A second name must train a second model; then it has what the honest one would have had, and no more."""
+    plans = ({"miner-1": 95, "miner-3": 90}, {"miner-1": 95, "miner-2": 94, "miner-3": 90})
+    mine: list[int] = []
+    for plan in plans:
+        node = without_bonds(POLE)
+        play_height(node, Plan(plan))
+        play_height(node, Plan({"miner-1": 95}))
+        mine.append(earned(node, "miner-1", "miner-2"))
+        assert earned(node) == 2 * REWARD
+    # O_num grew by the second name itself: Eq. 2 halves the place, the rest of the pool goes back to the winner.
+    assert mine[1] - mine[0] == REWARD // 4
+
+
+ROUNDS = st.lists(
+    st.one_of(
+        st.none(),
+        st.dictionaries(st.sampled_from(["miner-1", "miner-2", "miner-3", "miner-4"]), st.integers(50, 99), min_size=1),
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(ROUNDS)
+def test_every_coin_of_a_height_goes_somewhere_once(rounds: list[dict[str, int] | None]) -> None:
+    node = without_bonds(POLE)
+    trained = 0
+    for plan in rounds:
+        if plan is None:
+            play_empty(node, Deadline.COMMITMENT)
+        else:
+            play_height(node, Plan(plan))
+            trained += 1
+        waiting = sum(each.withheld_gwei for each in remembered(node.parent.reward.memory))
+        assert earned(node) + waiting == trained * REWARD
+        assert node.parent.ledger.minted_gwei == earned(node)
+    assert REWARD * WEI_PER_GWEI == 2 * 10**18
