@@ -7,16 +7,17 @@ from pathlib import Path
 from typing import Protocol
 
 from learnchain.node.storage.archive import Archive
-from learnchain.node.task_data import TaskData
+from learnchain.node.task_data import OpenedKeys, TaskData
 from learnchain.primitives.actions import MeasureEvidence
 from learnchain.primitives.audit import FraudProof
 from learnchain.primitives.bonds import RoundFact
-from learnchain.primitives.evidence import fraud_proof, statements
+from learnchain.primitives.evidence import Statement, fraud_proof, statements
 from learnchain.primitives.measurement import Finding, Measurement
-from learnchain.primitives.messages import Block, Fault, KeyRelease
+from learnchain.primitives.messages import Block, Fault, KeyRelease, Release, work_id
 from learnchain.primitives.parameters import ChainParameters
 from learnchain.primitives.rejection import Rejected, RejectionReason
 from learnchain.primitives.selection import Selection
+from learnchain.primitives.training_terms import TrainingTerms
 from learnchain.rules.contract import Rules
 
 
@@ -53,9 +54,32 @@ class EvidenceMeasuring:
     async def _data_changed(self, action: MeasureEvidence) -> bool:
         """Return whether the key that the publisher signed opens anything else than it committed to at posting."""
         (statement,) = statements(action.evidence)
-        if isinstance(statement, KeyRelease):
-            return await is_changed(self.data, self.selection(action.fact), statement.key, training=True)
-        return await is_changed(self.data, self.selection(action.fact), statement.key, training=False)
+        return await self.is_changed(self.selection(action.fact), statement)
+
+    async def is_changed(self, selection: Selection, signed: Statement) -> bool:
+        """Return whether keys open other data than the task promises; the files themselves are opened, not copies.
+
+        A file of another length than declared is a broken promise too, and so is a functional key that does not verify;
+        what is not here yet is `Unavailable`.
+        """
+        specification = selection.posted.specification
+        with tempfile.TemporaryDirectory(prefix="learnchain-evidence-") as name:
+            place = Path(name)
+            try:
+                if isinstance(signed, KeyRelease):
+                    keys = OpenedKeys(signed.key, signed.functional_key)
+                    await self.data.trained_on_anew(keys, specification, self.terms(selection), place)
+                elif isinstance(signed, Release):
+                    await self.data.opened_anew(specification.data.test, signed.key, specification, place / "rows")
+            except Rejected:
+                return True
+        await asyncio.sleep(0)
+        return False
+
+    def terms(self, selection: Selection) -> TrainingTerms:
+        """Return the terms of a height as its publisher has them: what all miners share is the same for everybody."""
+        place = (self.parameters.chain_id, selection.parent, selection.task.task_id, selection.task.publisher)
+        return self.rules.training_terms(selection, work_id(*place))
 
     async def _forged(self, action: MeasureEvidence) -> bool:
         block = self.archive.block(action.fact.block)
@@ -67,19 +91,3 @@ class EvidenceMeasuring:
     def selection(self, fact: RoundFact) -> Selection:
         """Return what was selected at a recent height, recomputed from the state before it."""
         return self.rules.select_task(self.archive.state(fact.parent), self.parameters)
-
-
-async def is_changed(data: TaskData, selection: Selection, key: bytes, *, training: bool) -> bool:
-    """Return whether a key opens other rows than the task promises; the encrypted file itself is opened, not a copy.
-
-    A file of another length than declared is a broken promise too; one that is not here yet is `Unavailable`.
-    """
-    specification = selection.posted.specification
-    part = specification.data.training if training else specification.data.test
-    with tempfile.TemporaryDirectory(prefix="learnchain-evidence-") as place:
-        try:
-            await data.opened_anew(part, key, specification, Path(place) / "rows")
-        except Rejected:
-            return True
-    await asyncio.sleep(0)
-    return False

@@ -94,15 +94,15 @@ class TaskData:
         products = self._directory / f"{name}.safetensors"
         async with self._opening.setdefault(bytes.fromhex(name), asyncio.Lock()):
             if not products.exists():
-                await self._decrypt(opened, promised, terms, products)
+                rows = await self.opened(part, opened.key, promised)
+                await self._decrypt(opened, promised, terms, rows, products)
                 await asyncio.to_thread(self._forget_old, products)
         return products
 
     async def _decrypt(
-        self, opened: OpenedKeys, promised: TaskSpecification, terms: SecureMapping, products: Path
+        self, opened: OpenedKeys, promised: TaskSpecification, terms: SecureMapping, rows: Path, products: Path
     ) -> None:
         """Verify the functional key and decrypt the features of a block, once, in a process without torch."""
-        rows = await self.opened(promised.data.training, opened.key, promised)
         functional_key = await self._blobs.fetch(opened.functional_key, max_bytes=key_bytes_bound(terms))
         partial = products.with_name(products.name + PARTIAL_SUFFIX)
         paths = (str(rows), str(functional_key), str(partial))
@@ -130,6 +130,15 @@ class TaskData:
         found = sorted(self._directory.glob(f"*{MAPPING_SUFFIX}"), key=lambda each: each.stat().st_mtime_ns)
         for old in found[:-MAXIMUM_MAPPINGS]:
             old.unlink(missing_ok=True)
+
+    async def trained_on_anew(
+        self, opened: OpenedKeys, promised: TaskSpecification, terms: TrainingTerms, place: Path
+    ) -> None:
+        """Open the training data themselves in an empty directory: rows, and where they stay encrypted all products."""
+        rows = place / "rows"
+        await self.opened_anew(promised.data.training, opened.key, promised, rows)
+        if is_encrypted(promised.data.training, promised) and isinstance(terms, SecureMapping):
+            await self._decrypt(opened, promised, terms, rows, place / "products")
 
     async def opened_anew(self, part: DataPart, key: bytes, promised: TaskSpecification, plain: Path) -> None:
         """Open the encrypted file itself to `plain`, whatever was opened before: rows are compared with the promise."""

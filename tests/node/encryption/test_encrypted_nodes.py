@@ -12,7 +12,7 @@ from learnchain.node.encryption.parts import issued_key
 from learnchain.node.local_network import LocalPlan
 from learnchain.node.roles import publisher
 from learnchain.node.task_file import task_draft
-from learnchain.primitives.messages import Block, Deadline, EmptyBlock, Outcome
+from learnchain.primitives.messages import Block, Deadline, EmptyBlock, Fault, Outcome
 from learnchain.primitives.rejection import Rejected, RejectionReason
 from learnchain.primitives.settlement import Outcome as Settled
 from learnchain.primitives.task_specification import Encryption
@@ -49,6 +49,10 @@ def heights_of(nodes: SimulatedNodes, index: int) -> list[tuple[Block | EmptyBlo
 def encrypted_height(nodes: SimulatedNodes, index: int = 0) -> tuple[Block | EmptyBlock, tuple[Settled, ...]] | None:
     chosen = [each for each in heights_of(nodes, index) if each[1] is Encryption.INNER_PRODUCT]
     return (chosen[0][0], chosen[0][2]) if chosen else None
+
+
+def faults(nodes: SimulatedNodes) -> list[tuple[Fault, bytes]]:
+    return [(each.fault, each.offender) for block, _, _ in heights_of(nodes, 0) for each in block.evidence]
 
 
 def stored(nodes: SimulatedNodes, index: int) -> list[bytes]:
@@ -103,6 +107,9 @@ def test_a_wrong_functional_key_ends_the_height_without_a_model(
         assert block.missed is Deadline.COMMITMENT
         assert Settled.PAID not in settled
         assert len(settled) == 1
+        # Everybody can verify the key, so everybody can prove that it was wrong.
+        await nodes.until(lambda: bool(faults(nodes)), 200)
+        assert faults(nodes) == [(Fault.DATA_CHANGED, nodes.node(0).ports.wallet.address)]
 
     run(tmp_path, scenario)
 

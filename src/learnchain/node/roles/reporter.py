@@ -5,8 +5,9 @@ import logging
 from collections import OrderedDict
 
 from learnchain.node.chain import WireMessage
-from learnchain.node.evidence_measuring import EvidenceMeasuring, is_changed
+from learnchain.node.evidence_measuring import EvidenceMeasuring
 from learnchain.node.ports import Ports
+from learnchain.node.task_data import OpenedKeys
 from learnchain.primitives.actions import MeasureEvidence, OpenHeight, RevealModel, TrainModel
 from learnchain.primitives.codec import Address
 from learnchain.primitives.events import Measured
@@ -116,14 +117,17 @@ class Reporter:
     async def _compare_data(self, selection: Selection, signed: KeyRelease | Release) -> None:
         if not self._measuring.judges or selection.task.standing:
             return
-        specification, training = selection.posted.specification, isinstance(signed, KeyRelease)
-        part = specification.data.training if training else specification.data.test
+        specification, data = selection.posted.specification, self._ports.data
         try:
-            await self._ports.data.opened(part, signed.key, specification)
+            if isinstance(signed, KeyRelease):
+                keys = OpenedKeys(signed.key, signed.functional_key)
+                await data.training(keys, specification, self._measuring.terms(selection))
+            else:
+                await data.opened(specification.data.test, signed.key, specification)
         except Rejected as error:
             # Our own disk may lie too: the accusation rests on a second opening of the file itself.
             logger.warning("the data of task %s are not as promised: %s", selection.task.task_id.hex()[:16], error)
-            if await is_changed(self._ports.data, selection, signed.key, training=training):
+            if await self._measuring.is_changed(selection, signed):
                 self._accuse(Fault.DATA_CHANGED, selection.task.publisher, (signed,))
 
     # --- sending and measuring -----------------------------------------------------------------------------------
