@@ -66,6 +66,7 @@ def _publish(specification: str, rpc: str | None, directory: Path, dry_run: bool
         "flops_per_epoch": training_flops_per_sample(draft.model) * len(draft.training_data),
         "training_rows": len(draft.training_data),
         "test_rows": len(draft.test_data),
+        "test_sets": 1 + len(draft.later_tests),
     }
     if dry_run:
         return {**facts, "transaction": None}

@@ -14,8 +14,6 @@ from learnchain.cli.answers import LOCAL_DIRECTORY, DataDirectoryOption, JsonOpt
 if TYPE_CHECKING:
     from learnchain.node.local_network import LocalNetwork
 
-DEFAULT_TASKS = ["digits"]
-
 
 def up(
     *,
@@ -40,8 +38,9 @@ def up(
 
     def work() -> dict[str, Any]:
         from learnchain.cli.local_run import LocalRun, Wanted
+        from learnchain.node.engines import engine_named
 
-        tasks = tuple(DEFAULT_TASKS if task is None else task)
+        tasks = engine_named(consensus).tasks if task is None else tuple(task)
         wanted = Wanted(data_dir, consensus, miners, tasks, blocks, rpc_port, restart, patience_seconds)
         return _run(LocalRun(wanted, started_seconds), as_json)
 

@@ -14,7 +14,7 @@ from learnchain.primitives.model_specification import ModelSpecification
 from learnchain.primitives.puzzle import Puzzle
 from learnchain.primitives.rejection import Rejected, RejectionReason
 from learnchain.primitives.task_specification import Metric, Optimiser
-from learnchain.primitives.training_terms import HyperParameters, Watermark
+from learnchain.primitives.training_terms import FULL_BITS, HyperParameters, Watermark
 
 MAXIMUM_FRAME_BYTES = 1 << 20
 WEIGHTS_NAME = "model.safetensors"
@@ -31,6 +31,8 @@ class TrainingJob:
 
     `mapping_path` names a file with the mapping layer in front of the model, or nothing. With a required accuracy the
     run ends after the epoch in which the training rows are counted right that often (PoLe Algorithm 1, line 9).
+    `work_id` seeds the order of the batches, `initial_id` the initialisation where another seed does (the round, rule
+    9). With a `start_path` the run goes on from that state, whose digest is `start_digest`.
     """
 
     specification: ModelSpecification
@@ -45,6 +47,10 @@ class TrainingJob:
     required_numerator: int = 0
     required_denominator: int = 0
     metric: Metric = Metric.ACCURACY
+    initial_id: Annotated[bytes, Bound(32)] = b""
+    start_path: FilePath = ""
+    start_digest: Annotated[bytes, Bound(32)] = b""
+    weight_bits: int = FULL_BITS
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from typing_extensions import override
 
-from learnchain.learning.safe_tensors import Array, read_header, read_tensor, write_tensors
+from learnchain.learning.safe_tensors import Array, Entry, read_header, read_tensor, write_tensors
 from learnchain.primitives.hashing import shake256
 from learnchain.primitives.model_costs import model_bytes, tensors
 from learnchain.primitives.model_specification import (
@@ -21,10 +21,14 @@ from learnchain.primitives.model_specification import (
     settings_of,
 )
 from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.primitives.training_terms import FULL_BITS
 
 Weights = Mapping[str, Array]
 """Float32 arrays by their name in torch's state_dict, in its order."""
 _HEADER_ALLOWANCE_BYTES = 1 << 20
+_EXPONENT = "exponent/"
+"""Stands before a tensor's name for the exponent of its scale."""
+_LARGEST_BYTE, _LARGEST_EXPONENT = 127, 120
 
 
 class Add(nn.Module):
@@ -142,9 +146,44 @@ def weights_of(model: nn.Module, specification: ModelSpecification) -> dict[str,
     return {tensor.name: state[tensor.name].detach().numpy() for tensor in tensors(specification)}
 
 
-def save_weights(path: Path, weights: Weights) -> None:
-    """Write weights as safetensors; equal weights give equal bytes and so an equal CID."""
-    write_tensors(path, weights)
+def save_weights(path: Path, weights: Weights, bits: int = FULL_BITS) -> None:
+    """Write weights as safetensors; equal weights give equal bytes and so an equal CID.
+
+    With 8 bits every matrix and kernel becomes small integers times a power of two of its own (PoDL III-C).
+    """
+    arrays: dict[str, Array] = {}
+    for name, array in weights.items():
+        if bits == FULL_BITS or array.ndim < 2:
+            arrays[name] = array
+        else:
+            exponent = _exponent(array)
+            arrays[name] = np.rint(np.ldexp(array, exponent)).astype(np.int8)
+            arrays[_EXPONENT + name] = np.array([exponent], np.dtype("<i8"))
+    write_tensors(path, arrays)
+
+
+def as_committed(weights: Weights, bits: int) -> dict[str, Array]:
+    """Return the float32 weights that a saved model holds: rounded to their eight bits, or as they are."""
+    if bits == FULL_BITS:
+        return dict(weights)
+    return {
+        name: array if array.ndim < 2 else _scaled(np.rint(np.ldexp(array, _exponent(array))), _exponent(array))
+        for name, array in weights.items()
+    }
+
+
+def _exponent(array: Array) -> int:
+    """Return the largest power of two by which no weight leaves -127 to 127; doubling and halving are exact."""
+    largest = float(np.abs(array).max(initial=0))
+    if not 0 < largest < np.inf:
+        return 0
+    exponent = 7 - int(np.frexp(np.float32(largest))[1])
+    exponent -= int(np.rint(np.ldexp(largest, exponent)) > _LARGEST_BYTE)
+    return max(-_LARGEST_EXPONENT, min(_LARGEST_EXPONENT, exponent))
+
+
+def _scaled(small: Array, exponent: int) -> Array:
+    return np.ldexp(small.astype(np.float32), -exponent)
 
 
 def load_weights(path: Path, specification: ModelSpecification) -> dict[str, Array]:
@@ -152,17 +191,30 @@ def load_weights(path: Path, specification: ModelSpecification) -> dict[str, Arr
     malformed = RejectionReason.WEIGHTS_MALFORMED
     entries = read_header(path, model_bytes(specification) + _HEADER_ALLOWANCE_BYTES, malformed)
     expected = {tensor.name: tensor.shape for tensor in tensors(specification)}
-    if set(entries) != set(expected):
-        raise Rejected(malformed, f"wrong or missing tensors: {sorted(set(entries) ^ set(expected))[:4]}")
+    small = {name for name, entry in entries.items() if entry.dtype == "I8"}
+    stored = set(expected) | {_EXPONENT + name for name in small}
+    if set(entries) != stored:
+        raise Rejected(malformed, f"wrong or missing tensors: {sorted(set(entries) ^ stored)[:4]}")
     for name, shape in expected.items():
-        if entries[name].dtype != "F32":
-            raise Rejected(malformed, f"{name} is {entries[name].dtype}, not F32")
+        if entries[name].dtype not in ("F32", "I8"):
+            raise Rejected(malformed, f"{name} is {entries[name].dtype}, not F32 or I8")
         if entries[name].shape != shape:
             detail = f"{name} is {entries[name].shape}, the specification says {shape}"
             raise Rejected(RejectionReason.MODEL_SHAPE_MISMATCH, detail)
     weights = {name: read_tensor(path, entries[name]) for name in expected}
+    for name in small:
+        weights[name] = _scaled(weights[name], _stored_exponent(path, name, entries[_EXPONENT + name]))
     check_finite(weights)
     return weights
+
+
+def _stored_exponent(path: Path, name: str, entry: Entry) -> int:
+    if entry.dtype != "I64" or entry.shape != (1,):
+        raise Rejected(RejectionReason.WEIGHTS_MALFORMED, f"the scale of {name} is no single integer")
+    exponent = int(read_tensor(path, entry)[0])
+    if not -_LARGEST_EXPONENT <= exponent <= _LARGEST_EXPONENT:
+        raise Rejected(RejectionReason.WEIGHTS_MALFORMED, f"the scale of {name} is 2 to the {exponent}")
+    return exponent
 
 
 def check_finite(weights: Weights) -> None:

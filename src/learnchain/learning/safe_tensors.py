@@ -21,6 +21,7 @@ Array = npt.NDArray[Any]
 DTYPES: Mapping[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"),
     "U8": np.dtype("u1"),
+    "I8": np.dtype("i1"),
     "I64": np.dtype("<i8"),
 }
 """The element types we read; the names are those of the format."""

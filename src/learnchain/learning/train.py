@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional
 
 from learnchain.learning.data import DataSet, permutation
-from learnchain.learning.jobs import Progress
+from learnchain.learning.jobs import Progress, TrainingJob
 from learnchain.learning.model import (
     SeededDropout,
     build_model,
@@ -25,7 +25,7 @@ from learnchain.learning.model import (
     weights_of,
 )
 from learnchain.learning.safe_tensors import Array
-from learnchain.learning.trace import FIRST_DIGEST, ShownRows, Trace, TraceWriter, state_digest
+from learnchain.learning.trace import FIRST_DIGEST, ShownRows, Trace, TraceWriter, read_state, state_digest
 from learnchain.learning.watermark import WatermarkTerm
 from learnchain.primitives.audit import StateLeaf
 from learnchain.primitives.model_specification import ModelSpecification, output_shape
@@ -48,7 +48,10 @@ Clock = Callable[[], float]
 
 @dataclass(frozen=True, slots=True)
 class TrainingPlan:
-    """Hold everything that determines a run, bit by bit, once the data are given."""
+    """Hold everything that determines a run, bit by bit, once the data are given.
+
+    `initial_id` seeds the initialisation where it is not `work_id` that does (the round, rule 9).
+    """
 
     specification: ModelSpecification
     optimiser: Optimiser
@@ -56,6 +59,12 @@ class TrainingPlan:
     terms: Free | Watermark
     work_id: bytes
     checkpoint_interval_steps: int
+    initial_id: bytes = b""
+
+    @property
+    def initial_seed(self) -> bytes:
+        """Return what the initialisation follows from."""
+        return self.initial_id or self.work_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +97,14 @@ class Watcher:
     reached: Callable[[dict[str, Array], float], bool] = lambda _weights, _accuracy: False
 
 
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Name the state that a run goes on from: the end of the miner's own run of the block before (PoDL III-B)."""
+
+    path: Path
+    digest: bytes
+
+
 def configure_torch(threads: int = 1) -> None:
     """Pin what the bits of training depend on: one thread, deterministic algorithms, full float32 products."""
     torch.set_num_threads(threads)
@@ -97,9 +114,13 @@ def configure_torch(threads: int = 1) -> None:
     torch.set_float32_matmul_precision("highest")
 
 
-def train(plan: TrainingPlan, data: DataSet, watcher: Watcher, directory: Path | None = None) -> TrainingResult:
+def train(
+    plan: TrainingPlan, data: DataSet, watcher: Watcher, directory: Path | None = None, start: Start | None = None
+) -> TrainingResult:
     """Train for the planned epochs; states go to `directory`, or are only hashed when there is none."""
     run, writer = TrainingRun(plan, data), TraceWriter(directory)
+    if start is not None:
+        run.begin_from(start)
     epochs, started, trace_seconds = plan.hyper_parameters.epochs, watcher.clock(), 0.0
     shown, loss, accuracy, epoch = started, 0.0, 0.0, 0
 
@@ -149,6 +170,18 @@ def probe(plan: TrainingPlan, data: DataSet, clock: Clock) -> float:
     return clock() - started
 
 
+def plan_of(job: TrainingJob) -> TrainingPlan:
+    """Return what determines the run that a job asks for."""
+    terms = job.watermarks[0] if job.watermarks else Free(job.weight_bits)
+    chosen = (job.specification, job.optimiser, job.hyper_parameters, terms)
+    return TrainingPlan(*chosen, job.work_id, job.checkpoint_interval_steps, job.initial_id)
+
+
+def start_of(job: TrainingJob) -> Start | None:
+    """Return the state that a job's run goes on from, if it does."""
+    return Start(Path(job.start_path), job.start_digest) if job.start_path else None
+
+
 class TrainingRun:
     """Hold the full training state of one run and advance it batch by batch."""
 
@@ -157,7 +190,7 @@ class TrainingRun:
         self.step = 0
         self._plan = plan
         self._model = build_model(plan.specification)
-        set_weights(self._model, initial_weights(plan.specification, plan.work_id))
+        set_weights(self._model, initial_weights(plan.specification, plan.initial_seed))
         self._model.train()
         self._parameters = list(self._model.parameters())
         self._optimiser = _optimiser(plan, self._model)
@@ -229,6 +262,11 @@ class TrainingRun:
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shapes that a published state must have."""
         return {name: array.shape for name, array in self.state().items()}
+
+    def begin_from(self, start: Start) -> None:
+        """Begin with the end state of another run; steps count from zero again, and so does Adam's correction."""
+        first = StateLeaf(0, self._plan.work_id, FIRST_DIGEST, FIRST_DIGEST, start.digest)
+        self.restore(first, read_state(start.path, start.digest, self.state_shapes()))
 
     def restore(self, leaf: StateLeaf, state: dict[str, Array]) -> None:
         """Continue from a state of the same plan."""

@@ -36,13 +36,12 @@ from learnchain.learning.jobs import (
 from learnchain.learning.model import build_model, load_weights, save_weights, set_weights
 from learnchain.learning.replay.auditing import audited
 from learnchain.learning.replay.jobs import AuditJob, audit_answer
-from learnchain.learning.train import TrainingPlan, Watcher, configure_torch, probe, to_float, train
+from learnchain.learning.train import Watcher, configure_torch, plan_of, probe, start_of, to_float, train
 from learnchain.learning.watermark import check_watermark
 from learnchain.primitives.codec import decode
 from learnchain.primitives.model_costs import validate
 from learnchain.primitives.model_specification import ModelLimits
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
-from learnchain.primitives.training_terms import Free
 
 _DISPLAY_BATCH = 256
 Answer = dict[str, Any]
@@ -122,7 +121,7 @@ class Worker:
 
     def _probe(self, _number: int, job: bytes, _arrived: float) -> Answer:
         asked = _asked(TrainingJob, job)
-        return {"seconds": probe(_plan(asked), _training_rows(asked), self._clock)}
+        return {"seconds": probe(plan_of(asked), _training_rows(asked), self._clock)}
 
     def _train(self, number: int, job: bytes, arrived: float) -> Answer:
         asked = _asked(TrainingJob, job)
@@ -140,10 +139,10 @@ class Worker:
             lambda: number in self._cancelled,
             required.is_reached,
         )
-        result = train(_plan(asked), rows, watcher, directory / TRACE_NAME)
+        result = train(plan_of(asked), rows, watcher, directory / TRACE_NAME, start_of(asked))
         counted = required.count(result.weights) if asked.required_denominator else None
         weights_path = directory / WEIGHTS_NAME
-        save_weights(weights_path, result.weights)
+        save_weights(weights_path, result.weights, asked.weight_bits)
         return {
             "weights_path": str(weights_path),
             "trace_directory": str(directory / TRACE_NAME),
@@ -207,13 +206,6 @@ def _asked(kind: type[Job], data: bytes) -> Job:
     job = decode(kind, data)
     validate(job.specification, ModelLimits())
     return job
-
-
-def _plan(job: TrainingJob) -> TrainingPlan:
-    terms = job.watermarks[0] if job.watermarks else Free()
-    return TrainingPlan(
-        job.specification, job.optimiser, job.hyper_parameters, terms, job.work_id, job.checkpoint_interval_steps
-    )
 
 
 def _training_rows(job: TrainingJob) -> DataSet:

@@ -34,6 +34,20 @@ BUILT_IN: Mapping[str, dict[str, Any]] = {
             "checkpoint_interval_steps": 1_000,
         },
     },
+    "digits-in-blocks": {
+        "name": "digits-in-blocks",
+        "reward_ether": "2",
+        "bond_ether": "0.1",
+        "required_accuracy": "0.9",
+        "data": {"source": "digits", "test_rows": 480, "test_sets": 8},
+        "model": {"preset": "strided_cnn", "channels": [16, 32], "hidden": 64},
+        "training": {
+            "optimiser": "sgd",
+            "learning_rate": ["0.01", "0.03"],
+            "momentum": ["0", "0.9"],
+            "batch_size": [16, 64],
+        },
+    },
     "iris": {
         "name": "iris",
         "reward_ether": "0.5",
@@ -71,6 +85,29 @@ BUILT_IN: Mapping[str, dict[str, Any]] = {
             "evaluation_milliseconds": 3_000,
         },
     },
+    "mnist-in-blocks": {
+        "name": "mnist-in-blocks",
+        "reward_ether": "3",
+        "bond_ether": "0.1",
+        "required_accuracy": "0.9",
+        "data": {"source": "mnist", "test_sets": 8},
+        "model": {"preset": "mlp", "hidden": [128]},
+        "training": {
+            # Slow enough that the task gains over several blocks.
+            "optimiser": "sgd",
+            "learning_rate": ["0.003", "0.01"],
+            "momentum": ["0", "0.5"],
+            "batch_size": [64, 128],
+            "checkpoint_interval_steps": 2_000,
+        },
+        "local": {
+            "standing": True,
+            "phases_milliseconds": [16_000, 14_000, 9_000],
+            "release_milliseconds": 2_000,
+            "reveal_milliseconds": 6_000,
+            "evaluation_milliseconds": 2_000,
+        },
+    },
     "fashion": {
         "name": "fashion",
         "reward_ether": "3",
@@ -91,6 +128,29 @@ BUILT_IN: Mapping[str, dict[str, Any]] = {
             "release_milliseconds": 2_000,
             "reveal_milliseconds": 9_000,
             "evaluation_milliseconds": 3_000,
+        },
+    },
+    "fashion-in-blocks": {
+        "name": "fashion-in-blocks",
+        "reward_ether": "3",
+        "bond_ether": "0.1",
+        "required_accuracy": "0.8",
+        "data": {"source": "fashion", "test_sets": 8},
+        "model": {"preset": "mlp", "hidden": [128]},
+        "training": {
+            # Slow enough that the task gains over several blocks.
+            "optimiser": "sgd",
+            "learning_rate": ["0.003", "0.01"],
+            "momentum": ["0", "0.5"],
+            "batch_size": [64, 128],
+            "checkpoint_interval_steps": 2_000,
+        },
+        "local": {
+            "standing": True,
+            "phases_milliseconds": [16_000, 14_000, 9_000],
+            "release_milliseconds": 2_000,
+            "reveal_milliseconds": 6_000,
+            "evaluation_milliseconds": 2_000,
         },
     },
     "cifar10": {

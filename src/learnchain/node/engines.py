@@ -6,7 +6,7 @@ from typing import Any
 
 from learnchain.primitives.codec import decode
 from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.rules import proof_of_work
+from learnchain.rules import podl, proof_of_work
 from learnchain.rules.contract import Rules
 from learnchain.rules.dlbc import Dlbc
 from learnchain.rules.dlbc.schedule import Phases
@@ -16,15 +16,28 @@ from learnchain.rules.pole.schedule import Times
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """Join an engine's class with what builds it for several nodes on one machine, whose tasks need these phases."""
+    """Join an engine's class with what builds it for several nodes on one machine, whose tasks need these phases.
+
+    `tasks` are what a local network trains and posts where nobody names another task.
+    """
 
     kind: type[Any]
     local: Callable[[Phases], Rules]
+    tasks: tuple[str, ...] = ("digits",)
+
+
+def _local_podl(phases: Phases) -> Rules:
+    """Return PoDL on the phases of a task: both of training are Phase 1, which judging overlaps."""
+    training = phases.one_milliseconds + phases.two_milliseconds
+    key = min(phases.one_milliseconds, (training - phases.three_milliseconds) // 2)
+    inside = (phases.release_milliseconds, phases.reveal_milliseconds)
+    return podl.Podl(podl.Phases(training, phases.three_milliseconds, key, *inside))
 
 
 ENGINES: dict[str, Engine] = {
     "dlbc": Engine(Dlbc, lambda phases: Dlbc(phases=phases)),
     "pole": Engine(Pole, lambda phases: Pole(times=_event_driven(phases))),
+    "podl": Engine(podl.Podl, _local_podl, ("digits-in-blocks",)),
     "proof_of_work": Engine(proof_of_work.ProofOfWork, lambda _phases: proof_of_work.LOCAL),
 }
 

@@ -54,9 +54,12 @@ LOCAL_PHASES = Phases(
 
 @dataclass(frozen=True)
 class LocalNeeds:
-    """Say what the tasks of a local network need: standing tasks, phases, and time for an exact evaluation."""
+    """Say what the tasks of a local network need: standing tasks, phases, and time for an exact evaluation.
 
-    standing: tuple[str, ...] = ("digits",)
+    No standing task named means those of the engine.
+    """
+
+    standing: tuple[str, ...] = ()
     phases: Phases = LOCAL_PHASES
     evaluation_milliseconds: int = LOCAL_MARGINS["evaluation_milliseconds"]
 
@@ -90,7 +93,7 @@ class LocalPlan:
     directory: Path
     consensus: str = "dlbc"
     miners: int = 3
-    standing: tuple[str, ...] = ("digits",)
+    standing: tuple[str, ...] = ()
     rpc_port: int = 8545
     first_block_milliseconds: int = 7_000
     mnemonic: str = DEVELOPMENT_MNEMONIC
@@ -135,10 +138,10 @@ async def lay_out(plan: LocalPlan, now_milliseconds: int) -> LocalNetwork:
     """Write everything a network needs; the steward's data are encrypted and lie in its blob store already."""
     if not 1 <= plan.miners <= 16:
         raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{plan.miners} miners: choose 1 to 16")
-    engine_named(plan.consensus)
+    engine = engine_named(plan.consensus)
     plan.directory.mkdir(parents=True, exist_ok=True)
     wallets = development_accounts(plan.mnemonic, plan.miners + 1 + SPARE_ACCOUNTS)
-    standing = [await _standing_task(plan, each) for each in plan.standing]
+    standing = [await _standing_task(plan, each) for each in plan.standing or engine.tasks]
     start = now_milliseconds + plan.first_block_milliseconds
     genesis = _genesis(plan, wallets, tuple(standing), start - start % 1000 + 1000)
     genesis.check()

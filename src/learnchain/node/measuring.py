@@ -13,12 +13,12 @@ from learnchain.node.task_data import OpenedKeys, TaskData
 from learnchain.primitives.actions import MeasureCandidate
 from learnchain.primitives.measurement import Finding, MeasureKind, Measurement
 from learnchain.primitives.messages import Reveal, work_id
-from learnchain.primitives.model_costs import model_bytes
+from learnchain.primitives.model_costs import committed_bytes
 from learnchain.primitives.model_specification import ModelSpecification
 from learnchain.primitives.parameters import ChainParameters
 from learnchain.primitives.payload import MAXIMUM_PAYLOAD_BYTES, decode_payload
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
-from learnchain.primitives.training_terms import TrainingTerms, Watermark
+from learnchain.primitives.training_terms import FULL_BITS, Free, TrainingTerms, Watermark
 from learnchain.rules.contract import Rules
 
 WEIGHTS_HEADER_BYTES = 1 << 20
@@ -60,22 +60,25 @@ class Measuring:
         if self.trust.believes(action):
             return claimed(action, reveal)
         specification = selection.posted.specification
-        maximum_bytes = model_bytes(specification.model) + WEIGHTS_HEADER_BYTES
-        model = await self.blobs.fetch(reveal.model_cid, max_bytes=maximum_bytes)
         work = work_id(self.parameters.chain_id, selection.parent, selection.task.task_id, reveal.miner)
         terms = self.rules.training_terms(selection, work)
+        bits = terms.weight_bits if isinstance(terms, Free) else FULL_BITS
+        maximum_bytes = committed_bytes(specification.model, bits) + WEIGHTS_HEADER_BYTES
+        of_baseline = measure.kind is MeasureKind.BASELINE
+        cid = selection.baseline if of_baseline else reveal.model_cid
+        model = await self.blobs.fetch(cid, max_bytes=maximum_bytes)
         if measure.kind is MeasureKind.WATERMARK:
             await self._check_terms(specification.model, model, terms)
             return Measurement(measure.candidate, measure.kind, Finding.ACCEPTED)
         keys = OpenedKeys(action.training_key, action.functional_key)
         training = await self.data.training(keys, specification, terms)
-        test = await self.data.opened(specification.data.test, action.test_key, specification)
+        test = await self.data.opened(selection.test, action.test_key, specification)
         counted = training if measure.kind is MeasureKind.TRAINING else test
         mapping = await self.data.mapping_path(terms)
         paths = (str(model), str(training), str(counted))
         count = await self.trainer.evaluate(EvaluationJob(specification.model, *paths, specification.metric, mapping))
         claim = claimed(action, reveal)
-        exact = (count.correct, count.total) == (claim.correct, claim.total)
+        exact = of_baseline or (count.correct, count.total) == (claim.correct, claim.total)
         finding = Finding.ACCEPTED if exact else Finding.REJECTED
         reason = "" if exact else RejectionReason.CLAIM_NOT_EXACT.value
         return Measurement(measure.candidate, measure.kind, finding, reason, count.correct, count.total)
@@ -91,8 +94,10 @@ class Measuring:
 
 
 def claimed(action: MeasureCandidate, reveal: Reveal) -> Measurement:
-    """Return what the winner says of itself: all that header level knows."""
+    """Return what the winner says of itself: all that header level knows; of an earlier model it says nothing here."""
     measure, count = action.measure, (reveal.claim_correct, reveal.claim_total)
     if measure.kind is MeasureKind.TRAINING:
         count = (reveal.training.correct, reveal.training.total)
+    if measure.kind is MeasureKind.BASELINE:
+        count = (0, 0)
     return Measurement(measure.candidate, measure.kind, Finding.ACCEPTED, "", *count)

@@ -44,10 +44,10 @@ async def prepared(
     random_source: random.Random,
     encryption: Carrier = in_own_process,
 ) -> TaskSpecification:
-    """Encrypt both data sets under fresh keys, keep the keys, publish the files; return the specification."""
-    training_key, test_key = random_source.randbytes(32), random_source.randbytes(32)
-    vault.keep(training_key)
-    vault.keep(test_key)
+    """Encrypt every data set under a fresh key, keep the keys, publish the files; return the specification."""
+    training_key, test_key, *later_keys = (random_source.randbytes(32) for _ in range(2 + len(draft.later_tests)))
+    for key in (training_key, test_key, *later_keys):
+        vault.keep(key)
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory) as place:
         if draft.encryption is Encryption.INNER_PRODUCT:
@@ -60,8 +60,11 @@ async def prepared(
             training, test = await asyncio.to_thread(
                 prepare_task_data, draft.training_data, draft.test_data, training_key, test_key, Path(place)
             )
-        training_cid, test_cid = await blobs.add(training.path), await blobs.add(test.path)
-    specification = draft.specification(training.part(training_cid), test.part(test_cid))
+        files = [training, test]
+        for number, (each, key) in enumerate(zip(draft.later_tests, later_keys, strict=True), start=1):
+            files.append(await asyncio.to_thread(prepare_part, each, key, Path(place) / f"test-{number}.enc"))
+        parts = [each.part(await blobs.add(each.path)) for each in files]
+    specification = draft.specification(parts[0], parts[1], tuple(parts[2:]))
     specification.check_numbers()
     return specification
 

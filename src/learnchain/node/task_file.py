@@ -16,6 +16,7 @@ from learnchain.primitives.model_specification import ModelSpecification
 from learnchain.primitives.numbers import WEI_PER_ETHER
 from learnchain.primitives.rejection import Rejected, RejectionReason
 from learnchain.primitives.task_specification import (
+    MAXIMUM_TEST_SETS,
     MILLION,
     DataManifest,
     DataPart,
@@ -53,11 +54,15 @@ class TaskDraft:
     synthetic: bool = False
     metric: Metric = Metric.ACCURACY
     encryption: Encryption = Encryption.SYMMETRIC
+    later_tests: tuple[DataSet, ...] = ()
 
-    def specification(self, training: DataPart, test: DataPart) -> TaskSpecification:
-        """Return the specification that is posted, once both files have their CIDs."""
+    def specification(
+        self, training: DataPart, test: DataPart, later_tests: tuple[DataPart, ...] = ()
+    ) -> TaskSpecification:
+        """Return the specification that is posted, once all files have their CIDs."""
         shape = self.training_data.sample_shape
-        manifest = DataManifest(self.source, training, test, shape, self.classes, self.public, self.synthetic)
+        about = (shape, self.classes, self.public, self.synthetic)
+        manifest = DataManifest(self.source, training, test, *about, later_tests)
         return TaskSpecification(
             name=self.name,
             model=self.model,
@@ -90,7 +95,8 @@ def read_task_file(name_or_path: str) -> dict[str, Any]:
 def task_draft(table: dict[str, Any], store: DataStore | None = None) -> TaskDraft:
     """Return the draft that a table describes; a missing or wrong entry is named.
 
-    `data.source` names data inside the install, or a set of the store, by default that of `learnchain data`.
+    `data.source` names data inside the install, or a set of the store, by default that of `learnchain data`;
+    `data.test_sets` deals the test rows into so many sets, one for each block that the task may span (PoDL III-B).
     """
     try:
         return _draft(table, _source(str(table["data"]["source"]), store or DataStore()))
@@ -132,6 +138,17 @@ def _parts(table: dict[str, Any], source: _Source) -> tuple[DataSet, DataSet]:
     return _cut(training, int(table.get("training_rows", len(training))), seed), test
 
 
+def _dealt(test: DataSet, sets: int) -> tuple[DataSet, ...]:
+    """Deal the test rows, in their drawn order, into fresh sets of nearly equal size: one for each block of a task."""
+    if not 1 <= sets <= min(MAXIMUM_TEST_SETS, len(test)):
+        detail = f"{sets} test sets of {len(test)} rows; a task has 1 to {MAXIMUM_TEST_SETS}"
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
+    if sets == 1:
+        return (test,)
+    order = permutation("test-sets", tagged_hash("test-sets", bytes([sets])), len(test))
+    return tuple(select_rows(test, order[turn::sets]) for turn in range(sets))
+
+
 def _cut(data: DataSet, rows: int, seed: bytes) -> DataSet:
     if not 1 <= rows <= len(data):
         raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{rows} rows are asked for, the data have {len(data)}")
@@ -139,7 +156,8 @@ def _cut(data: DataSet, rows: int, seed: bytes) -> DataSet:
 
 
 def _draft(table: dict[str, Any], source: _Source) -> TaskDraft:
-    training_data, test_data = _parts(table["data"], source)
+    training_data, test_rows = _parts(table["data"], source)
+    test_data, *later_tests = _dealt(test_rows, int(table["data"].get("test_sets", 1)))
     segments = training_data.labels.ndim > 1
     metric = Metric(table.get("metric", Metric.DICE if segments else Metric.ACCURACY))
     model = {"input_shape": list(training_data.sample_shape), **table["model"]}
@@ -162,6 +180,7 @@ def _draft(table: dict[str, Any], source: _Source) -> TaskDraft:
         synthetic=source.synthetic,
         metric=metric,
         encryption=Encryption(table.get("encryption", Encryption.SYMMETRIC)),
+        later_tests=tuple(later_tests),
     )
 
 

@@ -19,9 +19,12 @@ from learnchain.primitives.model_specification import (
     settings_of,
 )
 from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.primitives.training_terms import FULL_BITS
 
 BYTES_PER_PARAMETER = 4
 """Weights travel as float32."""
+_SCALE_BYTES = 8
+"""The exponent of a tensor of eight-bit weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,14 @@ def parameter_count(specification: ModelSpecification) -> int:
 def model_bytes(specification: ModelSpecification) -> int:
     """Return the bytes of all tensors, running statistics included, without the file's header."""
     return BYTES_PER_PARAMETER * sum(math.prod(tensor.shape) for tensor in tensors(specification))
+
+
+def committed_bytes(specification: ModelSpecification, weight_bits: int) -> int:
+    """Return the bytes of all tensors of a committed model: of eight bits, matrices and kernels have one a weight."""
+    if weight_bits == FULL_BITS:
+        return model_bytes(specification)
+    sizes = ((math.prod(each.shape), len(each.shape) > 1) for each in tensors(specification))
+    return sum(count + _SCALE_BYTES if small else BYTES_PER_PARAMETER * count for count, small in sizes)
 
 
 def forward_flops(specification: ModelSpecification) -> int:

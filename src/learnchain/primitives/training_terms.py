@@ -7,6 +7,8 @@ from learnchain.primitives.codec import Bound
 
 LEAK_BUDGET_DIVISOR = 4
 """Encrypted data may give away inner products up to a quarter of their dimension: a half already shows digits."""
+FULL_BITS, QUANTISED_BITS = 32, 8
+"""What a weight of a committed model may take: a float, or a small integer with a scale for each tensor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +18,7 @@ class Free:
     With `weight_bits` 8 the model that is committed to holds eight-bit weights (PoDL III-C).
     """
 
-    weight_bits: int = 32
+    weight_bits: int = FULL_BITS
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,9 +24,8 @@ from learnchain.learning.jobs import (
 from learnchain.learning.model import load_weights, save_weights
 from learnchain.learning.replay.auditing import audited
 from learnchain.learning.replay.jobs import AuditJob, AuditLine
-from learnchain.learning.train import TrainingPlan, TrainingResult, Watcher, configure_torch, train
+from learnchain.learning.train import TrainingResult, Watcher, configure_torch, plan_of, start_of, train
 from learnchain.learning.watermark import check_watermark
-from learnchain.primitives.training_terms import Free
 
 OnProgress = Callable[[Progress], None]
 SIMULATED_HASHES_PER_SECOND = 4_000
@@ -68,7 +67,7 @@ class InProcessTraining:
             epochs += 1
         directory = Path(job.directory)
         result = self._trained(job, rows, epochs, directory / TRACE_NAME, on_progress)
-        save_weights(directory / WEIGHTS_NAME, result.weights)
+        save_weights(directory / WEIGHTS_NAME, result.weights, job.weight_bits)
         counted = required.count(result.weights) if job.required_denominator else None
         seconds = self._epoch_seconds * epochs
         return TrainedFiles(
@@ -95,12 +94,10 @@ class InProcessTraining:
         on_progress: OnProgress | None = None,
     ) -> TrainingResult:
         """Train for real, for so many epochs or until the requirement is reached."""
-        terms = job.watermarks[0] if job.watermarks else Free()
-        chosen = replace(job.hyper_parameters, epochs=epochs)
-        plan = TrainingPlan(job.specification, job.optimiser, chosen, terms, job.work_id, job.checkpoint_interval_steps)
+        plan = plan_of(replace(job, hyper_parameters=replace(job.hyper_parameters, epochs=epochs)))
         clock = asyncio.get_running_loop().time
         watcher = Watcher(clock, on_progress or (lambda _progress: None), reached=Requirement(job, rows).is_reached)
-        return train(plan, rows, watcher, directory)
+        return train(plan, rows, watcher, directory, start_of(job))
 
     async def finish_early(self) -> None:
         """End running training after its present epoch."""

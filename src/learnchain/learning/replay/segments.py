@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from learnchain.learning.data import DataSet
-from learnchain.learning.model import initial_weights, load_weights
+from learnchain.learning.model import as_committed, initial_weights, load_weights
 from learnchain.learning.safe_tensors import Array
 from learnchain.learning.trace import FIRST_DIGEST, ShownRows, Trace, read_state, state_digest, state_path
 from learnchain.learning.train import TrainingPlan, TrainingRun, segment_rows, steps_per_epoch
@@ -21,6 +21,7 @@ from learnchain.primitives.codec import Hash32
 from learnchain.primitives.model_costs import tensors
 from learnchain.primitives.rejection import Rejected, Unavailable
 from learnchain.primitives.task_specification import Optimiser, TrainingMode, TrainingRules
+from learnchain.primitives.training_terms import FULL_BITS, Free
 
 _WHOLE_RUN = -1
 
@@ -138,7 +139,7 @@ def initial_digest(plan: TrainingPlan) -> Hash32:
 
 def initial_state(plan: TrainingPlan) -> dict[str, Array]:
     """Return the state before the first step: drawn weights, running statistics and memories as they begin."""
-    state = initial_weights(plan.specification, plan.work_id)
+    state = initial_weights(plan.specification, plan.initial_seed)
     return {name: state.get(name, np.zeros(shape, np.float32)) for name, shape in state_shapes(plan).items()}
 
 
@@ -162,7 +163,9 @@ def _last_state(run: AuditedRun) -> tuple[AuditFinding, str]:
         weights = load_weights(run.weights_path, run.plan.specification)
     except Rejected as error:
         return AuditFinding.FAULT_MERKLE_PATH, f"{path.name} at step {leaf.step}: {error.detail}"
-    if any(state[name].tobytes() != array.tobytes() for name, array in weights.items()):
+    bits = run.plan.terms.weight_bits if isinstance(run.plan.terms, Free) else FULL_BITS
+    committed = as_committed({name: state[name] for name in weights}, bits)
+    if any(committed[name].tobytes() != array.tobytes() for name, array in weights.items()):
         return AuditFinding.FAULT_END_POINTS, "the last state is not the committed model"
     return AuditFinding.REPRODUCED, "ranges, seeds, steps, first state, last state"
 

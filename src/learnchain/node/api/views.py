@@ -321,6 +321,7 @@ def _task_view(posted: PostedTask, score: str) -> dict[str, Any]:
         "flops_per_epoch": training_flops_per_sample(model) * data.training.rows,
         "training_rows": data.training.rows,
         "test_rows": data.test.rows,
+        "test_sets": len(data.tests),
         "public_data": data.public,
         "synthetic_data": data.synthetic,
         "data": data.name,

@@ -93,9 +93,9 @@ class FullNode:
         if self._judges:
             data = selection.posted.specification.data
             if selection.task.publisher != self._ports.wallet.address:
-                self._ports.archive.note_blobs(selection.height, (data.training.cid, data.test.cid))
+                self._ports.archive.note_blobs(selection.height, (data.training.cid, selection.test.cid))
             over = schedule.deadline(Deadline.BLOCK)
-            await asyncio.gather(self._prefetched(data.training, over), self._prefetched(data.test, over))
+            await asyncio.gather(self._prefetched(data.training, over), self._prefetched(selection.test, over))
 
     async def keep_again(self) -> None:
         """Fetch what recent blocks rest on and a kill or a full disk kept from coming."""

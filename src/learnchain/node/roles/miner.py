@@ -9,6 +9,7 @@ from pathlib import Path
 
 from learnchain.learning.jobs import EvaluationJob, Progress, SearchJob, TrainedFiles, TrainingJob
 from learnchain.learning.trace import INDEX_NAME
+from learnchain.node.continuing import AheadRun, EndState, Finished, end_state, indexed, own_end_state, seeds_of
 from learnchain.node.ports import Ports, Training
 from learnchain.node.settling import settling_transactions
 from learnchain.node.storage.archive import OwnCandidate
@@ -36,9 +37,17 @@ from learnchain.primitives.numbers import Accuracy
 from learnchain.primitives.payload import encode_payload
 from learnchain.primitives.puzzle import Puzzle
 from learnchain.primitives.rejection import Unavailable
-from learnchain.primitives.selection import Selection
+from learnchain.primitives.selection import Ahead, Course, Selection
 from learnchain.primitives.signatures import UNSIGNED, sign
-from learnchain.primitives.training_terms import HashPuzzle, HyperParameters, SecureMapping, TrainingTerms, Watermark
+from learnchain.primitives.training_terms import (
+    FULL_BITS,
+    Free,
+    HashPuzzle,
+    HyperParameters,
+    SecureMapping,
+    TrainingTerms,
+    Watermark,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -88,48 +97,60 @@ class Miner:
         clear_directory(directory)
         self._strategy = strategy
         self._training: asyncio.Task[None] | None = None
+        self._ahead: AheadRun | None = None
+        self._epoch_seconds = 1.0
 
     async def train_model(self, action: TrainModel) -> None:
         """Probe one epoch in Phase 1, then train for as many epochs as end before commitments close (IV-B)."""
         selection = action.selection
         if self._training is not None and not self._training.done():
             self._training.cancel()
+        ahead, self._ahead = self._ahead, None
         own = self._ports.archive.own_candidate(selection.parent)
+        if ahead is not None and (own is not None or not ahead.fits(selection)):
+            ahead.task.cancel()
+            ahead = None
         if own is not None:
             # An earlier life committed, and may have been killed before anybody heard of it.
             await self._ports.announce(own.commitment)
+            self._begin_ahead(selection, own)
             return
         self._training = asyncio.current_task()
         if isinstance(self._terms(selection), HashPuzzle):
             self._ports.chain.feed(Trained(await self._untrained(selection), self._ports.clock.now_milliseconds()))
             return
         data = await self._opened(selection, action.key_release)
-        limited = selection.schedule.time_limit_milliseconds > 0
-        run = await (self._until_reached(selection, data) if limited else self._until_closing(selection, data))
+        finished = None if ahead is None else await ahead.result
+        if finished is None:
+            finished = await self._trained_anew(selection, data)
+        run = finished.run
+        self._epoch_seconds = run.training_seconds / max(run.epochs, 1)
         self._record_share(selection, run)
-        model = await self._published(selection, run)
+        model = await self._published(selection, finished)
         self._note(selection, "trained", epochs=run.epochs, training_seconds=run.training_seconds)
         self._ports.chain.feed(Trained(model, self._ports.clock.now_milliseconds()))
 
-    async def _until_closing(self, selection: Selection, data: Path) -> TrainedFiles:
+    async def _trained_anew(self, selection: Selection, data: Path) -> Finished:
+        """Train from the derived initialisation, or from our own last committed state (the round, rule 9)."""
+        start = await own_end_state(self._ports.archive, self._ports.blobs, selection)
+        train = self._until_reached if selection.schedule.time_limit_milliseconds else self._until_closing
+        return Finished(await train(selection, data, start), start)
+
+    async def _until_closing(self, selection: Selection, data: Path, start: EndState | None) -> TrainedFiles:
         """Train for as many epochs as end before commitments close; a probe in Phase 1 tells what one takes."""
         # The first epoch of a process pays for what torch sets up once; the second tells what an epoch takes.
-        await self._trainer.probe(await self._job(selection, data, epochs=1))
-        epoch_seconds = await self._trainer.probe(await self._job(selection, data, epochs=1))
+        await self._trainer.probe(await self._job(selection, data, 1))
+        epoch_seconds = await self._trainer.probe(await self._job(selection, data, 1))
         await self._ports.clock.sleep_until(selection.schedule.deadline(Deadline.KEY))
-        closing = selection.schedule.commitment_milliseconds - self._strategy.margin_milliseconds
-        left_seconds = (closing - self._ports.clock.now_milliseconds()) / 1000
-        planned = PLANNED_THOUSANDTHS * left_seconds / (1000 * max(epoch_seconds, 1e-6))
-        epochs = max(1, min(MAXIMUM_EPOCHS, int(planned)))
+        epochs, stopping = self._planned(selection.schedule.commitment_milliseconds, epoch_seconds)
         self._note(selection, "probe", epoch_seconds=epoch_seconds, epochs=epochs)
-        # The epoch that runs when time is up still ends: a long one must not carry the model past the deadline.
-        stopping = closing - int(LAST_EPOCH_THOUSANDTHS * epoch_seconds)
-        return await self._trained(await self._job(selection, data, epochs=epochs), stopping)
+        self._note(selection, "training begins", goes_on=int(start is not None))
+        return await self._trained(await self._job(selection, data, epochs, None, start), stopping)
 
-    async def _until_reached(self, selection: Selection, data: Path) -> TrainedFiles:
+    async def _until_reached(self, selection: Selection, data: Path, start: EndState | None) -> TrainedFiles:
         """Train until the required accuracy is reached on the training rows, or the time limit (PoLe Algorithm 1)."""
         limit = selection.schedule.time_limit_milliseconds
-        job = await self._job(selection, data, epochs=MAXIMUM_EPOCHS)
+        job = await self._job(selection, data, MAXIMUM_EPOCHS, None, start)
         wanted = selection.posted.specification
         numerator, denominator = wanted.required_numerator, wanted.required_denominator
         job = replace(job, required_numerator=numerator, required_denominator=denominator, metric=wanted.metric)
@@ -138,6 +159,37 @@ class Miner:
             # Only now is the requirement waived: whoever commits earlier without reaching it cannot win.
             await self._ports.clock.sleep_until(limit)
         return run
+
+    def _planned(self, closing_milliseconds: int, epoch_seconds: float) -> tuple[int, int]:
+        """Return the epochs to plan until commitments close, and when to end early at the latest."""
+        closing = closing_milliseconds - self._strategy.margin_milliseconds
+        left_seconds = (closing - self._ports.clock.now_milliseconds()) / 1000
+        planned = PLANNED_THOUSANDTHS * left_seconds / (1000 * max(epoch_seconds, 1e-6))
+        # The epoch that runs when time is up still ends: a long one must not carry the model past the deadline.
+        return max(1, min(MAXIMUM_EPOCHS, int(planned))), closing - int(LAST_EPOCH_THOUSANDTHS * epoch_seconds)
+
+    def _begin_ahead(self, selection: Selection, own: OwnCandidate) -> None:
+        """Train on for the next block while this one is judged, where the engine's selection allows it (PoDL III-B)."""
+        for ahead in selection.ahead:
+            result: asyncio.Future[Finished | None] = asyncio.get_running_loop().create_future()
+            task = self._ports.tasks.start(self._train_ahead(selection, ahead, own, result), "training ahead")
+            task.add_done_callback(lambda _task, result=result: result.done() or result.set_result(None))
+            self._ahead = AheadRun(selection.task.task_id, ahead.course, own.commitment, task, result)
+
+    async def _train_ahead(
+        self, selection: Selection, ahead: Ahead, own: OwnCandidate, result: asyncio.Future[Finished | None]
+    ) -> None:
+        opened = self._ports.chain.round.key_release
+        if opened is None:
+            raise Unavailable("the training data key")
+        data = await self._opened(selection, opened)
+        start = await end_state(self._ports.blobs, own)
+        epochs, stopping = self._planned(ahead.commitment_milliseconds, self._epoch_seconds)
+        now, about = self._ports.clock.now_milliseconds(), selection.task.task_id.hex()
+        self._ports.decisions.note(now, selection.height + 1, "training begins", about, goes_on=1, ahead=1)
+        run = await self._trained(await self._job(selection, data, epochs, ahead.course, start), stopping)
+        if not result.done():
+            result.set_result(Finished(run, start))
 
     async def send_commitment(self, action: SendCommitment) -> None:
         """Build the payload, bind it to the model and commit, before the test set exists (step 5)."""
@@ -170,6 +222,8 @@ class Miner:
         self._ports.archive.keep_own_candidate(own)
         await self._ports.announce(commitment)
         self._note(selection, "committed", model=cid_text(trained.model_cid))
+        if self._is_selected(selection):
+            self._begin_ahead(selection, own)
 
     async def reveal_model(self, action: RevealModel) -> None:
         """Count exactly on the released test set and open the commitment with that claim (step 6)."""
@@ -213,12 +267,12 @@ class Miner:
         """Return the exact count of our model on the test set; nothing where nothing is trained."""
         specification = selection.posted.specification
         if isinstance(self._terms(selection), HashPuzzle):
-            return 0, specification.data.test.rows
+            return 0, selection.test.rows
         opened = self._ports.chain.round.key_release
         if opened is None:
             raise Unavailable("the training data key")
         training = await self._opened(selection, opened)
-        test = await self._ports.data.opened(specification.data.test, test_key, specification)
+        test = await self._ports.data.opened(selection.test, test_key, specification)
         model = await self._ports.blobs.fetch(own.model_cid, max_bytes=MAXIMUM_OWN_BYTES)
         mapping = await self._ports.data.mapping_path(self._terms(selection))
         job = EvaluationJob(specification.model, str(model), str(training), str(test), specification.metric, mapping)
@@ -280,6 +334,10 @@ class Miner:
         self._note(selection, "puzzle given up", attempts=tried)
         return None
 
+    def _is_selected(self, selection: Selection) -> bool:
+        """Return whether this height is still the one that is being decided."""
+        return self._ports.chain.round.selection.parent == selection.parent
+
     def _is_open(self, selection: Selection) -> bool:
         """Return whether a commitment for this height can still win."""
         known, now = self._ports.chain.round, self._ports.clock.now_milliseconds()
@@ -290,8 +348,15 @@ class Miner:
         chain_id = self._ports.chain.parameters.chain_id
         return work_id(chain_id, selection.parent, selection.task.task_id, self._ports.wallet.address)
 
-    async def _job(self, selection: Selection, data: Path, epochs: int) -> TrainingJob:
-        work = self._work(selection)
+    async def _job(
+        self,
+        selection: Selection,
+        data: Path,
+        epochs: int,
+        course: Course | None = None,
+        start: EndState | None = None,
+    ) -> TrainingJob:
+        seeds = seeds_of(self._ports.chain.parameters.chain_id, selection, self._ports.wallet.address, course)
         specification = selection.posted.specification
         terms = self._terms(selection)
         return TrainingJob(
@@ -299,10 +364,14 @@ class Miner:
             optimiser=specification.training.optimiser,
             hyper_parameters=self._strategy.chosen(selection, epochs),
             watermarks=(terms,) if isinstance(terms, Watermark) else (),
-            work_id=work,
+            work_id=seeds.order,
             checkpoint_interval_steps=specification.training.checkpoint_interval_steps,
             training_path=str(data),
-            directory=str(self._directory / f"height-{selection.height}-{work.hex()[:12]}"),
+            directory=str(self._directory / f"height-{selection.height}-{seeds.order.hex()[:12]}"),
+            initial_id=seeds.initial,
+            start_path="" if start is None else str(start.path),
+            start_digest=b"" if start is None else start.digest,
+            weight_bits=terms.weight_bits if isinstance(terms, Free) else FULL_BITS,
             mapping_path=await self._ports.data.mapping_path(terms),
         )
 
@@ -330,13 +399,14 @@ class Miner:
         }
         self._ports.decisions.note_training(selection.height, facts)
 
-    async def _published(self, selection: Selection, run: TrainedFiles) -> TrainedModel:
+    async def _published(self, selection: Selection, finished: Finished) -> TrainedModel:
         """Put the model, every checkpoint and their index where peers can fetch them (IV-B: checkpoints published)."""
+        run = finished.run
         directory = Path(run.trace_directory)
         model_cid = await self._ports.blobs.add(Path(run.weights_path))
         states = [cid_text(await self._ports.blobs.add(path)) for path in sorted(directory.glob("state-*.safetensors"))]
         index = {**json.loads((directory / INDEX_NAME).read_text()), "states": states}
-        trace_cid = await self._ports.blobs.add_bytes(json.dumps(index, sort_keys=True).encode())
+        trace_cid = await self._ports.blobs.add_bytes(indexed(index, finished.start))
         self._ports.archive.note_blobs(selection.height, (model_cid, trace_cid, *map(cid_from_text, states)))
         chosen, terms = self._strategy.chosen(selection, run.epochs), self._terms(selection)
         mapping = terms.identity if isinstance(terms, SecureMapping) else NOBODY

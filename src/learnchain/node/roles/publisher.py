@@ -50,7 +50,7 @@ class Publisher:
     async def release_test_set(self, action: ReleaseTestSet) -> None:
         """Close the list of commitments and open the test set, once per height: two releases are slashable (step 6)."""
         selection = action.selection
-        key = self._own_key(selection, selection.posted.specification.data.test.key_hash)
+        key = self._own_key(selection, selection.test.key_hash)
         if key is None:
             return
         announcement = self._ports.archive.own_release(selection.parent)

@@ -13,7 +13,7 @@ from learnchain.primitives.rejection import Rejected, RejectionReason
 from learnchain.primitives.selection import Ahead, Course, PostedTask, Selection
 from learnchain.primitives.settlement import Outcome, Settlement
 from learnchain.primitives.task_specification import TaskSpecification
-from learnchain.primitives.training_terms import Free, TrainingTerms
+from learnchain.primitives.training_terms import FULL_BITS, QUANTISED_BITS, Free, TrainingTerms
 from learnchain.rules.contract import Case
 from learnchain.rules.podl.course import Progress, Stopping, memory_of, remembered
 from learnchain.rules.podl.judging import judge
@@ -21,7 +21,6 @@ from learnchain.rules.podl.schedule import Phases
 
 NOBODY_ADDRESS = b"\0" * 20
 """The recipient of a burned bond."""
-FULL_BITS, QUANTISED_BITS = 32, 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +70,9 @@ class Podl:
 
     def select_task(self, parent: ChainState, parameters: ChainParameters) -> Selection:
         """Go on with the task of the last block until its requester collects; then take the earliest posted (III-B)."""
-        before = remembered(parent.reward.memory)
-        turn = before.turn + 1 if before else 0
         waiting = [each for each in parent.pool if not self._is_late(each.task, parent.end_milliseconds, parameters)]
+        before = self._before(parent, waiting)
+        turn = before.turn + 1 if before else 0
         chosen = self._going_on(before, parent, parameters) if before else self._next(waiting, parent, parameters)
         origin = before.origin if before else parent.block_hash
         schedule = self.phases.schedule(parent, turn)
@@ -87,7 +86,7 @@ class Podl:
             queue_length=len(waiting),
             schedule=schedule,
             ranking=(),
-            memory=parent.reward.memory,
+            memory=parent.reward.memory if before else b"",
             course=Course(turn, origin, parent.parent),
             baseline=before.champion_cid if before else b"",
             ahead=(Ahead(Course(turn + 1, origin, parent.block_hash), closing),) if goes_on else (),
@@ -150,6 +149,11 @@ class Podl:
             return Reward(minted, (), memory_of(progress))
         winner = progress.champion_miner if progress.reaches(specification) else b""
         return Reward(minted, _settled(selection, block, winner))
+
+    def _before(self, parent: ChainState, waiting: list[PostedTask]) -> Progress | None:
+        """Return how the task of the parent stands if it goes on; a standing one makes room for whoever pays."""
+        before = remembered(parent.reward.memory)
+        return before if parent.going_on or not waiting else None
 
     def _going_on(self, before: Progress, parent: ChainState, parameters: ChainParameters) -> PostedTask:
         """Return the task that the last block trained and did not settle."""

@@ -1,0 +1,159 @@
+"""Tasks over several blocks: which seeds a height has, and from which committed state a miner goes on (rule 9).
+
+A run at height t goes on from the end state of the miner's own run at t-1, whoever won there. The trace's index opens
+that miner's commitment, which stands in block t-1, so that anybody can follow the states from block to block.
+"""
+
+import asyncio
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from learnchain.learning.jobs import TrainedFiles
+from learnchain.node.blobs.blob_store import BlobStore
+from learnchain.node.storage.archive import Archive, OwnCandidate
+from learnchain.primitives.audit import StateLeaf
+from learnchain.primitives.bounded_json import parse_json
+from learnchain.primitives.codec import Address, Hash32, decode, encode
+from learnchain.primitives.content_id import cid_from_text
+from learnchain.primitives.merkle import list_root
+from learnchain.primitives.messages import AnyBlock, Block, Commitment, TrainedModel, commitment_digest, work_id
+from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.primitives.selection import Course, Selection
+
+MAXIMUM_INDEX_BYTES = 1 << 26
+MAXIMUM_STATE_BYTES = 1 << 34
+CONTINUES = "continues"
+"""The entry of a trace's index that opens the commitment whose end state the run began with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seeds:
+    """Hold what one miner's run at one height draws from: initial weights from one block, batch order from another."""
+
+    initial: Hash32
+    order: Hash32
+
+
+@dataclass(frozen=True, slots=True)
+class EndState:
+    """Name the state that a run goes on from, and the opening of the commitment that holds it."""
+
+    path: Path
+    digest: Hash32
+    opening: OwnCandidate
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Join what a run left with the committed state that it went on from, if it did."""
+
+    run: TrainedFiles
+    start: EndState | None
+
+
+@dataclass(frozen=True, slots=True)
+class AheadRun:
+    """Hold a run that began while the block before its own was judged; its result is None when it failed."""
+
+    task_id: bytes
+    course: Course
+    commitment: Commitment
+    task: asyncio.Task[None]
+    result: asyncio.Future[Finished | None]
+
+    def fits(self, selection: Selection) -> bool:
+        """Return whether the run is the one that this height asks for."""
+        return (self.task_id, self.course) == (selection.task.task_id, selection.course)
+
+
+def seeds_of(chain_id: int, selection: Selection, miner: Address, course: Course | None = None) -> Seeds:
+    """Return the seeds of a height, or of the course that follows it; a task of one block has one seed."""
+    chosen, task_id = course or selection.course, selection.task.task_id
+    initial = work_id(chain_id, chosen.origin or selection.parent, task_id, miner)
+    return Seeds(initial, work_id(chain_id, chosen.order or selection.parent, task_id, miner))
+
+
+async def end_state(blobs: BlobStore, opening: OwnCandidate) -> EndState:
+    """Return the last state of a committed run of our own."""
+    index = await read_index(blobs, opening)
+    last = decode(StateLeaf, bytes.fromhex(index["leaves"][-1]))
+    path = await blobs.fetch(cid_from_text(index["states"][-1]), max_bytes=MAXIMUM_STATE_BYTES)
+    return EndState(path, last.digest, opening)
+
+
+async def own_end_state(archive: Archive, blobs: BlobStore, selection: Selection) -> EndState | None:
+    """Return where our own run of the parent's height ended, if the parent block holds our commitment to it.
+
+    Whoever did not commit there begins at the initialisation that its seed derives, as in the first block.
+    """
+    if not selection.course.turn:
+        return None
+    block = archive.block(selection.parent)
+    own = archive.own_candidate(block.parent)
+    if own is None or not _holds(block, own):
+        return None
+    try:
+        return await end_state(blobs, own)
+    except Unavailable:
+        return None
+
+
+def indexed(index: dict[str, object], start: EndState | None) -> bytes:
+    """Return the bytes of a trace's index, with the opening of what the run went on from."""
+    continued = {} if start is None else {CONTINUES: encode(start.opening).hex()}
+    return json.dumps({**index, **continued}, sort_keys=True).encode()
+
+
+async def continued_from(blobs: BlobStore, parent: AnyBlock, block: Block, chain_id: int) -> Hash32 | None:
+    """Return the digest of the state that a winner's run must begin with; None for the derived initialisation.
+
+    Refuses an opening that is not of the same miner and task, not under the parent block, or not what it committed to.
+    """
+    index = await _parsed(blobs, block.reveal.training.trace_cid)
+    text = index.get(CONTINUES)
+    if text is None:
+        return None
+    try:
+        opening = decode(OwnCandidate, bytes.fromhex(text))
+    except (ValueError, TypeError) as error:
+        raise Rejected(RejectionReason.MALFORMED, "the index does not open a commitment") from error
+    committed = opening.commitment
+    if not _holds(parent, opening) or (committed.miner, committed.task_id) != (block.proposer, block.reveal.task_id):
+        raise Rejected(RejectionReason.TRACE_MISMATCH, "the run goes on from what the parent block does not hold")
+    work = work_id(chain_id, committed.parent, committed.task_id, committed.miner)
+    model = TrainedModel(opening.model_cid, opening.training)
+    bound = (opening.payload_hash, opening.payload_cid, opening.salt)
+    if commitment_digest(work, model, *bound) != committed.digest:
+        raise Rejected(RejectionReason.REVEAL_MISMATCH, "the opening is not what the parent block commits to")
+    leaves = (await read_index(blobs, opening))["leaves"]
+    return decode(StateLeaf, bytes.fromhex(leaves[-1])).digest
+
+
+async def read_index(blobs: BlobStore, opening: OwnCandidate) -> dict[str, list[str]]:
+    """Return the index of a committed trace; refuse one whose leaves are not under the committed root."""
+    index = await _parsed(blobs, opening.training.trace_cid)
+    try:
+        leaves = tuple(bytes.fromhex(each) for each in index["leaves"])
+        states = len(index["states"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise Rejected(RejectionReason.MALFORMED, "the index of a trace is wrong") from error
+    if list_root(leaves) != opening.training.state_root or not len(leaves) == states == opening.training.states:
+        raise Rejected(RejectionReason.TRACE_MISMATCH, "the published states do not hash to the committed root")
+    return index
+
+
+async def _parsed(blobs: BlobStore, cid: bytes) -> dict[str, Any]:
+    try:
+        index = parse_json(await blobs.read(cid, MAXIMUM_INDEX_BYTES))
+    except (ValueError, RecursionError) as error:
+        raise Rejected(RejectionReason.MALFORMED, "the index of a trace is no JSON") from error
+    if not isinstance(index, dict):
+        raise Rejected(RejectionReason.MALFORMED, "the index of a trace is no object")
+    return index
+
+
+def _holds(block: AnyBlock, opening: OwnCandidate) -> bool:
+    """Return whether a block's release lists the opened commitment."""
+    return isinstance(block, Block) and opening.commitment in block.commitments
