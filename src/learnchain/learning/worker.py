@@ -35,7 +35,8 @@ from learnchain.learning.jobs import (
 )
 from learnchain.learning.model import build_model, load_weights, save_weights, set_weights
 from learnchain.learning.replay.auditing import audited
-from learnchain.learning.replay.jobs import AuditJob, audit_answer
+from learnchain.learning.replay.disputes import outlying_step, proves, write_answer
+from learnchain.learning.replay.jobs import DIGESTS_NAME, AuditJob, DisputeJob, SegmentJob, audit_answer
 from learnchain.learning.train import Watcher, configure_torch, plan_of, probe, start_of, to_float, train
 from learnchain.learning.watermark import check_watermark
 from learnchain.primitives.codec import decode
@@ -64,6 +65,9 @@ class Worker:
             "check_watermark": self._check_watermark,
             "search": self._search,
             "audit": self._audit,
+            "answer": self._answer_steps,
+            "outlying": self._outlying,
+            "dispute": self._dispute,
             "float_accuracy": self._float_accuracy,
         }
 
@@ -118,6 +122,22 @@ class Worker:
     def _audit(self, _number: int, job: bytes, _arrived: float) -> Answer:
         asked = decode(AuditJob, job)
         return audit_answer(audited(asked, _training_rows(asked.run), self._clock))
+
+    def _answer_steps(self, _number: int, job: bytes, _arrived: float) -> Answer:
+        asked = _segment(job)
+        (Path(asked.directory) / DIGESTS_NAME).write_bytes(write_answer(asked, _training_rows(asked.run)))
+        return {}
+
+    def _outlying(self, _number: int, job: bytes, _arrived: float) -> Answer:
+        asked = _segment(job)
+        digests = (Path(asked.directory) / DIGESTS_NAME).read_bytes()
+        return {"offset": outlying_step(asked, _training_rows(asked.run), digests)}
+
+    def _dispute(self, _number: int, job: bytes, _arrived: float) -> Answer:
+        asked = decode(DisputeJob, job)
+        validate(asked.run.specification, ModelLimits())
+        holds, detail = proves(asked, _training_rows(asked.run))
+        return {"holds": holds, "detail": detail}
 
     def _probe(self, _number: int, job: bytes, _arrived: float) -> Answer:
         asked = _asked(TrainingJob, job)
@@ -205,6 +225,12 @@ def _asked(kind: type[Job], data: bytes) -> Job:
     """Return a job whose model is within the default limits: a second line behind the chain's own."""
     job = decode(kind, data)
     validate(job.specification, ModelLimits())
+    return job
+
+
+def _segment(data: bytes) -> SegmentJob:
+    job = decode(SegmentJob, data)
+    validate(job.run.specification, ModelLimits())
     return job
 
 

@@ -15,7 +15,7 @@ from learnchain.learning.jobs import (
     WatermarkCheck,
     WatermarkJob,
 )
-from learnchain.learning.replay.jobs import AuditJob, AuditLine
+from learnchain.learning.replay.jobs import AuditJob, AuditLine, DisputeJob
 from learnchain.primitives.actions import MeasureCandidate
 from learnchain.primitives.messages import Deadline
 from learnchain.primitives.rejection import Unavailable
@@ -115,6 +115,10 @@ class NoTraining:
         raise _absent()
 
     async def audit(self, job: AuditJob) -> tuple[AuditLine, ...]:
+        """Refuse: this node has no training process."""
+        raise _absent()
+
+    async def dispute(self, job: DisputeJob) -> bool:
         """Refuse: this node has no training process."""
         raise _absent()
 

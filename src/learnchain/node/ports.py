@@ -18,7 +18,7 @@ from learnchain.learning.jobs import (
     WatermarkCheck,
     WatermarkJob,
 )
-from learnchain.learning.replay.jobs import AuditJob, AuditLine
+from learnchain.learning.replay.jobs import AuditJob, AuditLine, DisputeJob
 from learnchain.node.blobs.blob_store import BlobStore
 from learnchain.node.chain import Chain, WireMessage
 from learnchain.node.clock import Clock
@@ -75,6 +75,10 @@ class Training(Protocol):
 
     async def audit(self, job: AuditJob) -> tuple[AuditLine, ...]:
         """Return what the check of a published run came to, up to the first fault."""
+        ...
+
+    async def dispute(self, job: DisputeJob) -> bool:
+        """Return whether a proof about one step, or about an answer's ends, holds."""
         ...
 
     async def close(self) -> None:

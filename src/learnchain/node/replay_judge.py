@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from learnchain.learning.jobs import TrainingJob
-from learnchain.learning.replay.jobs import AuditJob, AuditLine
+from learnchain.learning.replay.jobs import AFTER_NAME, BEFORE_NAME, DIGESTS_NAME, AuditJob, AuditLine, DisputeJob
 from learnchain.learning.trace import INDEX_NAME, MAXIMUM_INDEX_BYTES, state_path
 from learnchain.node.blobs.blob_store import BlobStore
 from learnchain.node.ports import Training
 from learnchain.node.roles.full_node import published_states
 from learnchain.node.task_data import OpenedKeys, TaskData
-from learnchain.primitives.audit import HARDWARE_FREE, AuditFinding, FraudProof
+from learnchain.primitives.audit import HARDWARE_FREE, MAXIMUM_STATES, AuditFinding, FraudProof
 from learnchain.primitives.messages import Block, Reveal, work_id
 from learnchain.primitives.model_costs import model_bytes
 from learnchain.primitives.parameters import ChainParameters
@@ -54,32 +54,38 @@ class ReplayJudge:
             shutil.rmtree(place, ignore_errors=True)
 
     async def holds(self, proof: FraudProof, block: Block, selection: Selection) -> bool:
-        """Return whether a proof shows a fault; only what every machine finds alike decides (the round, rule 11)."""
+        """Return whether a proof shows a fault; only what every machine finds alike decides (rule 11)."""
+        if proof.answers:
+            return await self._disputed(proof, block, selection)
         indices = tuple(each.index for each in proof.segments)
         if proof.finding not in HARDWARE_FREE:
             return False
         lines = await self.audited(block, selection, AuditScope(indices, whole=not indices, replay=False))
         return lines[-1].finding in HARDWARE_FREE
 
+    async def _disputed(self, proof: FraudProof, block: Block, selection: Selection) -> bool:
+        """Return whether a miner's answer is no chain of honest steps: by its ends, or by the opened step."""
+        place = Path(tempfile.mkdtemp(prefix="learnchain-dispute-"))
+        size = STATE_COPIES * model_bytes(selection.posted.specification.model) + HEADER_BYTES
+        try:
+            for answer in proof.answers:
+                if not proof.steps:
+                    digests = await self.blobs.fetch(answer.digests_cid, max_bytes=32 * MAXIMUM_STATES)
+                    shutil.copyfile(digests, place / DIGESTS_NAME)
+            for step in proof.steps:
+                for cid, name in ((step.before_cid, BEFORE_NAME), (step.after_cid, AFTER_NAME)):
+                    shutil.copyfile(await self.blobs.fetch(cid, max_bytes=size), place / name)
+            run = await self._run(block, selection, place)
+            return await self.trainer.dispute(DisputeJob(run, proof, str(place)))
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+
     async def _job(self, block: Block, selection: Selection, scope: AuditScope, place: Path) -> AuditJob:
         reveal, specification = block.reveal, selection.posted.specification
-        work = work_id(self.parameters.chain_id, block.parent, selection.task.task_id, reveal.miner)
-        terms = self.rules.training_terms(selection, work)
         weights = await self.blobs.fetch(reveal.model_cid, max_bytes=model_bytes(specification.model) + HEADER_BYTES)
         await self._lay_out(reveal, model_bytes(specification.model), scope, place)
-        run = TrainingJob(
-            specification=specification.model,
-            optimiser=specification.training.optimiser,
-            hyper_parameters=reveal.training.hyperparameters,
-            watermarks=(terms,) if isinstance(terms, Watermark) else (),
-            work_id=work,
-            checkpoint_interval_steps=specification.training.checkpoint_interval_steps,
-            training_path=await self._rows(block, selection, terms),
-            directory=str(place),
-            mapping_path=await self.data.mapping_path(terms),
-        )
         return AuditJob(
-            run=run,
+            run=await self._run(block, selection, place),
             rules=specification.training,
             weights_path=str(weights),
             state_root=reveal.training.state_root,
@@ -87,6 +93,23 @@ class ReplayJudge:
             indices=scope.indices,
             whole=scope.whole,
             replay=scope.replay,
+        )
+
+    async def _run(self, block: Block, selection: Selection, place: Path) -> TrainingJob:
+        """Return what the winner had to do."""
+        specification = selection.posted.specification
+        work = work_id(self.parameters.chain_id, block.parent, selection.task.task_id, block.reveal.miner)
+        terms = self.rules.training_terms(selection, work)
+        return TrainingJob(
+            specification=specification.model,
+            optimiser=specification.training.optimiser,
+            hyper_parameters=block.reveal.training.hyperparameters,
+            watermarks=(terms,) if isinstance(terms, Watermark) else (),
+            work_id=work,
+            checkpoint_interval_steps=specification.training.checkpoint_interval_steps,
+            training_path=await self._rows(block, selection, terms),
+            directory=str(place),
+            mapping_path=await self.data.mapping_path(terms),
         )
 
     async def _rows(self, block: Block, selection: Selection, terms: TrainingTerms) -> str:

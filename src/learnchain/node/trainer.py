@@ -22,7 +22,7 @@ from learnchain.learning.jobs import (
     pack_frame,
     unpack_body,
 )
-from learnchain.learning.replay.jobs import AuditJob, AuditLine, audit_lines
+from learnchain.learning.replay.jobs import AuditJob, AuditLine, DisputeJob, SegmentJob, audit_lines
 from learnchain.primitives.codec import encode
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 
@@ -100,6 +100,18 @@ class Trainer:
     async def audit(self, job: AuditJob) -> tuple[AuditLine, ...]:
         """Return what the check of a published run came to, up to the first fault."""
         return audit_lines(await self._ask("audit", encode(job)))
+
+    async def answer(self, job: SegmentJob) -> None:
+        """Train a segment again; its directory then holds the state of every step and their digests."""
+        await self._ask("answer", encode(job))
+
+    async def outlying(self, job: SegmentJob) -> int:
+        """Return the first step of an answer that no honest machine takes, or -1."""
+        return int((await self._ask("outlying", encode(job)))["offset"])
+
+    async def dispute(self, job: DisputeJob) -> bool:
+        """Return whether a proof about one step, or about an answer's ends, holds."""
+        return bool((await self._ask("dispute", encode(job)))["holds"])
 
     async def float_accuracy(self, job: EvaluationJob) -> float:
         """Return the float32 accuracy of a model, for display only."""

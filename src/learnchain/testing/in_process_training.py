@@ -23,7 +23,8 @@ from learnchain.learning.jobs import (
 )
 from learnchain.learning.model import load_weights, save_weights
 from learnchain.learning.replay.auditing import audited
-from learnchain.learning.replay.jobs import AuditJob, AuditLine
+from learnchain.learning.replay.disputes import proves
+from learnchain.learning.replay.jobs import AuditJob, AuditLine, DisputeJob
 from learnchain.learning.train import TrainingResult, Watcher, configure_torch, plan_of, start_of, train
 from learnchain.learning.watermark import check_watermark
 
@@ -126,6 +127,11 @@ class InProcessTraining:
         run = job.run
         clock = asyncio.get_running_loop().time
         return audited(job, job_rows(run.training_path, run.training_path, run.mapping_path), clock)
+
+    async def dispute(self, job: DisputeJob) -> bool:
+        """Settle for real, in no virtual time."""
+        run = job.run
+        return proves(job, job_rows(run.training_path, run.training_path, run.mapping_path))[0]
 
     async def close(self) -> None:
         """Nothing runs."""

@@ -17,7 +17,7 @@ from learnchain.learning.jobs import (
     WatermarkCheck,
     WatermarkJob,
 )
-from learnchain.learning.replay.jobs import AuditJob, AuditLine
+from learnchain.learning.replay.jobs import AuditJob, AuditLine, DisputeJob
 from learnchain.learning.trace import INDEX_NAME
 from learnchain.primitives.audit import AuditFinding
 from learnchain.primitives.hashing import tagged_hash
@@ -85,6 +85,10 @@ class InstantTraining:
     async def audit(self, job: AuditJob) -> tuple[AuditLine, ...]:
         """Find no fault."""
         return (AuditLine(-1, AuditFinding.REPRODUCED, "instant", 0, 0.0, b""),)
+
+    async def dispute(self, job: DisputeJob) -> bool:
+        """Believe no proof."""
+        return False
 
     async def close(self) -> None:
         """Nothing runs."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from learnchain.learning.data import DataSet
-from learnchain.learning.replay.segments import AuditedRun, audit_run, initial_state, state_shapes
+from learnchain.learning.replay.segments import AuditedRun, AuditScope, audit_run, initial_state, state_shapes
 from learnchain.learning.safe_tensors import write_tensors
 from learnchain.learning.trace import Trace, state_digest, state_path
 from learnchain.learning.train import TrainingRun
@@ -19,9 +19,9 @@ from tests.learning.replay.conftest import CLOCK, OPTIMISERS, rules_of, trained
 MARK = Watermark(bytes(range(64)), 100_000, 999_900)
 
 
-def found(run: AuditedRun, data, wanted=64, whole=True):
+def found(run: AuditedRun, data, wanted=64, whole=True, replay=True):
     challenge = draw_challenge(b"\7" * 32, run.trace.root(), run.segments, wanted)
-    return audit_run(run, data, challenge, CLOCK, whole)
+    return audit_run(run, data, AuditScope(challenge.indices, whole, replay), CLOCK)
 
 
 @pytest.fixture(scope="module")
@@ -136,9 +136,19 @@ def test_a_state_that_is_not_here_is_unavailable(tmp_path, digit_sets):
         found(run, digit_sets[0])
 
 
-def test_a_challenge_over_another_number_of_segments_is_a_fault(honest, digit_sets):
-    challenge = draw_challenge(b"\7" * 32, honest.trace.root(), honest.segments + 1, 2)
-    assert audit_run(honest, digit_sets[0], challenge, CLOCK).finding is AuditFinding.FAULT_END_POINTS
+def test_a_segment_that_the_trace_does_not_have_is_a_fault(honest, digit_sets):
+    audit = audit_run(honest, digit_sets[0], AuditScope((honest.segments,)), CLOCK)
+    assert audit.finding is AuditFinding.FAULT_END_POINTS
+
+
+def test_a_witness_is_known_only_to_who_trained_the_segment(honest, digit_sets):
+    replayed, looked_at = found(honest, digit_sets[0]), found(honest, digit_sets[0], replay=False)
+    assert looked_at.finding is AuditFinding.REPRODUCED
+    published = {leaf.digest for leaf in honest.trace.leaves}
+    witnesses = [check.witness for check in replayed.checks[1:]]
+    assert len(set(witnesses)) == 5
+    assert not published & set(witnesses)
+    assert not any(check.witness for check in looked_at.checks)
 
 
 @pytest.mark.parametrize("optimiser", OPTIMISERS)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from learnchain.learning.jobs import FilePath, TrainingJob
-from learnchain.primitives.audit import MAXIMUM_CHALLENGED, AuditFinding
+from learnchain.primitives.audit import MAXIMUM_CHALLENGED, AuditFinding, FraudProof, StateLeaf
 from learnchain.primitives.codec import Bound, Hash32
 from learnchain.primitives.task_specification import TrainingRules
 
@@ -39,6 +39,35 @@ class AuditLine:
     steps: int
     seconds: float
     witness: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentJob:
+    """Ask for the states of a segment's steps (the accused), or for its first step out of bounds (the accuser).
+
+    The directory holds the segment's first state, or all states of an answer, numbered from zero.
+    """
+
+    run: TrainingJob
+    first: StateLeaf
+    following: StateLeaf
+    directory: FilePath
+
+
+@dataclass(frozen=True, slots=True)
+class DisputeJob:
+    """Ask whether a proof of `FAULT_STEP_CHAIN` or `FAULT_OUT_OF_BOUNDS` holds.
+
+    The directory holds what it rests on: the digests of the answer, or the two states of the opened step.
+    """
+
+    run: TrainingJob
+    proof: FraudProof
+    directory: FilePath
+
+
+DIGESTS_NAME, BEFORE_NAME, AFTER_NAME = "digests", "before.safetensors", "after.safetensors"
+"""How the files of a dispute are called."""
 
 
 def audit_lines(answer: dict[str, Any]) -> tuple[AuditLine, ...]:

@@ -16,14 +16,14 @@ from learnchain.learning.model import as_committed, initial_weights, load_weight
 from learnchain.learning.safe_tensors import Array
 from learnchain.learning.trace import FIRST_DIGEST, ShownRows, Trace, read_state, state_digest, state_path
 from learnchain.learning.train import TrainingPlan, TrainingRun, segment_rows, steps_per_epoch
-from learnchain.primitives.audit import AuditFinding, SegmentChallenge, StateLeaf
+from learnchain.primitives.audit import AuditFinding, StateLeaf
 from learnchain.primitives.codec import Hash32
 from learnchain.primitives.model_costs import tensors
 from learnchain.primitives.rejection import Rejected, Unavailable
 from learnchain.primitives.task_specification import Optimiser, TrainingMode, TrainingRules
 from learnchain.primitives.training_terms import FULL_BITS, Free
 
-_WHOLE_RUN = -1
+WHOLE_RUN = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +49,18 @@ class AuditedRun:
 
 @dataclass(frozen=True, slots=True)
 class SegmentAudit:
-    """Report one check: the segment, or -1 for the run as a whole, what was found, the steps trained, seconds."""
+    """Report one check: the segment, or -1 for the run as a whole, what was found, the steps trained, seconds.
+
+    `witness` is the digest of the state in the segment's middle: nothing that is published tells it, so whoever names
+    it has trained the segment up to there.
+    """
 
     segment: int
     finding: AuditFinding
     detail: str
     steps: int
     seconds: float
+    witness: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,39 +80,44 @@ class RunAudit:
         return sum(check.seconds for check in self.checks)
 
 
-def audit_run(
-    run: AuditedRun, data: DataSet, challenge: SegmentChallenge, clock: Callable[[], float], whole: bool = True
-) -> RunAudit:
+@dataclass(frozen=True, slots=True)
+class AuditScope:
+    """Say what of a run is checked; without `replay` only what the bytes show, the same on every machine."""
+
+    indices: tuple[int, ...]
+    whole: bool = True
+    replay: bool = True
+
+
+def audit_run(run: AuditedRun, data: DataSet, scope: AuditScope, clock: Callable[[], float]) -> RunAudit:
     """Check the run and the challenged segments; raise `Unavailable` where a state is not here.
 
     `data` were checked against the task's data root when they were opened. A `free` run is not audited (rule 8).
     """
     if run.rules.mode is TrainingMode.FREE:
-        return RunAudit((SegmentAudit(_WHOLE_RUN, AuditFinding.NOT_AUDITED, "accuracy only", 0, 0.0),))
-    if challenge.segments != run.segments:
-        detail = f"the challenge is over {challenge.segments} segments"
-        return RunAudit((SegmentAudit(_WHOLE_RUN, AuditFinding.FAULT_END_POINTS, detail, 0, 0.0),))
+        return RunAudit((SegmentAudit(WHOLE_RUN, AuditFinding.NOT_AUDITED, "accuracy only", 0, 0.0),))
+    if max((*scope.indices, 0)) >= run.segments:
+        detail = f"a segment of {scope.indices} is none of {run.segments}"
+        return RunAudit((SegmentAudit(WHOLE_RUN, AuditFinding.FAULT_END_POINTS, detail, 0, 0.0),))
     checks = list[SegmentAudit]()
-    for check in _checks(run, data, challenge, clock, whole):
+    for check in _checks(run, data, scope, clock):
         checks.append(check)
         if check.finding is not AuditFinding.REPRODUCED:
             break
     return RunAudit(tuple(checks))
 
 
-def _checks(
-    run: AuditedRun, data: DataSet, challenge: SegmentChallenge, clock: Callable[[], float], whole: bool
-) -> Iterator[SegmentAudit]:
+def _checks(run: AuditedRun, data: DataSet, scope: AuditScope, clock: Callable[[], float]) -> Iterator[SegmentAudit]:
     started = clock()
-    if whole:
+    if scope.whole:
         finding, detail = whole_run_finding(run, len(data))
-        yield SegmentAudit(_WHOLE_RUN, finding, detail, 0, clock() - started)
-    again = TrainingRun(run.plan, data)
-    for index in challenge.indices:
+        yield SegmentAudit(WHOLE_RUN, finding, detail, 0, clock() - started)
+    again = TrainingRun(run.plan, data) if scope.replay and scope.indices else None
+    for index in scope.indices:
         started = clock()
-        finding, detail = segment_finding(run, data, again, index)
+        finding, detail, witness = segment_finding(run, data, again, index)
         steps = run.trace.leaves[index + 1].step - run.trace.leaves[index].step
-        yield SegmentAudit(index, finding, detail, steps, clock() - started)
+        yield SegmentAudit(index, finding, detail, steps, clock() - started, witness)
 
 
 # --- the run as a whole: hardware-free ------------------------------------------------------------------------
@@ -173,21 +183,28 @@ def _last_state(run: AuditedRun) -> tuple[AuditFinding, str]:
 # --- one segment ----------------------------------------------------------------------------------------------
 
 
-def segment_finding(run: AuditedRun, data: DataSet, again: TrainingRun, index: int) -> tuple[AuditFinding, str]:
-    """Check the rows of a segment, then train it again from its committed first state."""
+def segment_finding(
+    run: AuditedRun, data: DataSet, again: TrainingRun | None, index: int
+) -> tuple[AuditFinding, str, bytes]:
+    """Check the rows and the first state of a segment, then train it again by way of its middle."""
     first, following = run.trace.leaves[index], run.trace.leaves[index + 1]
     finding, detail = rows_finding(run.plan, data, first, following)
     if finding is not AuditFinding.REPRODUCED:
-        return finding, detail
+        return finding, detail, b""
     try:
         state = read_run_state(run, index)
     except Rejected as error:
-        return AuditFinding.FAULT_MERKLE_PATH, error.detail
+        return AuditFinding.FAULT_MERKLE_PATH, error.detail, b""
+    if again is None:
+        return AuditFinding.REPRODUCED, "rows and first state", b""
     again.restore(first, state)
+    again.advance_to((first.step + following.step + 1) // 2)
+    witness = state_digest(again.state())
     again.advance_to(following.step)
     if again.leaf() != following:
-        return AuditFinding.NUMERIC_MISMATCH, f"step {following.step} does not follow from step {first.step}"
-    return AuditFinding.REPRODUCED, f"steps {first.step} to {following.step}"
+        detail = f"step {following.step} does not follow from step {first.step}"
+        return AuditFinding.NUMERIC_MISMATCH, detail, witness
+    return AuditFinding.REPRODUCED, f"steps {first.step} to {following.step}", witness
 
 
 def rows_finding(plan: TrainingPlan, data: DataSet, first: StateLeaf, following: StateLeaf) -> tuple[AuditFinding, str]:
