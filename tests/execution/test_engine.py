@@ -141,6 +141,25 @@ def test_reopening_continues_where_it_was(store: MemoryStore):
     assert second.balance(second.capabilities().head, OTHER) == 0
 
 
+def test_what_waits_outlives_a_restart_and_what_was_included_does_not_come_back(store: MemoryStore):
+    first = PyEvmEngine(store, genesis())
+    chain = Chain(first)
+    later = signed(KEYS[1], 5)
+    for raw in (signed(KEYS[0], 0), later):
+        first.submit(raw)
+    root = chain.head
+    included = chain.extend()
+    assert included.transactions == (signed(KEYS[0], 0),)
+    second = PyEvmEngine(store, genesis())
+    assert [each.raw for each in second.pool.transactions()] == [later]
+    chain.door = second
+    rival = chain.accept(chain.build(parent=root, miner=b"\xbb" * 20))
+    chain.choose(rival.block_hash)
+    third = PyEvmEngine(store, genesis())
+    assert {each.raw for each in third.pool.transactions()} == {later, signed(KEYS[0], 0)}
+    assert len(list(store.scan(b"execution/waiting/"))) == 2
+
+
 def test_another_genesis_on_the_same_store_is_refused(store: MemoryStore):
     PyEvmEngine(store, genesis())
     with pytest.raises(Rejected) as caught:

@@ -9,6 +9,7 @@ import pytest
 
 from learnchain.execution.door import Reverted
 from learnchain.execution.genesis import ESCROW_ADDRESS
+from learnchain.execution.pyevm.collecting import Keeping
 from learnchain.execution.pyevm.engine import PyEvmEngine
 from learnchain.node.execution.call_process import MAXIMUM_WAITING, CallProcess
 from learnchain.node.execution.engine import WorkerEngine
@@ -117,3 +118,25 @@ def test_a_closed_process_answers_nothing(tmp_path: Path):
             await calls.rpc("eth_call", [{}])
 
     run(tmp_path, scenario)
+
+
+def test_calls_are_answered_while_old_states_are_let_go(tmp_path: Path):
+    async def main() -> None:
+        store = LmdbStore(tmp_path / "execution", map_size_bytes=1 << 20)
+        door = PyEvmEngine(store, genesis(), Keeping(blocks=1, least_bytes=1, step_nodes=40))
+        chain = Chain(door)
+        path = [chain.head]
+        async with WorkerEngine(door) as engine, CallProcess(engine, tmp_path / "execution", CHAIN_ID) as calls:
+            for nonce in range(40):
+                payload = chain.accept(chain.build((signed(KEYS[0], nonce, ADDRESSES[1]),)))
+                door.set_head(payload.block_hash, path[max(0, len(path) - 2)], path[max(0, len(path) - 2)])
+                chain.head = payload.block_hash
+                path.append(payload.block_hash)
+                proof = await calls.rpc("eth_getProof", ["0x" + ADDRESSES[1].hex(), [], "latest"])
+                assert int(proof["balance"], 16) == 100 * ETHER + nonce + 1
+                assert await calls.rpc("eth_call", [{"to": "0x" + ESCROW_ADDRESS.hex(), "data": "0x61bc221a"}])
+            with pytest.raises(Unavailable):
+                await calls.rpc("eth_call", [{}, "0x1"])
+        store.close()
+
+    asyncio.run(main())

@@ -27,6 +27,7 @@ from learnchain.execution.pyevm.records import (
     head_batch,
     listing_batch,
     removal_batch,
+    waiting_batch,
 )
 from learnchain.execution.pyevm.simulation import HeadView
 from learnchain.execution.pyevm.state import Environment, environment_of, environment_on
@@ -70,6 +71,9 @@ class PyEvmEngine:
         self._head = self._open(genesis)
         self._gas_limit = self._records.known_payload(self._head.head).gas_limit
         self._view = HeadView(self._records, self._chain_id, self._records.known_payload(self._head.head))
+        self._waiting = self._records.waiting()
+        for raw in self._waiting.values():
+            self._return(raw)
 
     @property
     def pool(self) -> TransactionPool:
@@ -144,6 +148,7 @@ class PyEvmEngine:
         self._head = chosen
         self._view = HeadView(self._records, self._chain_id, payload)
         self._refresh_pool(removed, added)
+        self._keep_pool()
         self._collector.step(chosen)
         return PayloadStatus(PayloadVerdict.VALID, head)
 
@@ -252,6 +257,14 @@ class PyEvmEngine:
         for payload in reversed(removed):
             for raw in payload.transactions:
                 self._return(raw)
+
+    def _keep_pool(self) -> None:
+        """Write what has waited since the last move: a node that restarts need not ask for it again."""
+        now = {transaction.hash: transaction.raw for transaction in self._pool.transactions()}
+        batch = waiting_batch(self._waiting, now)
+        if batch:
+            self._records.put(batch)
+        self._waiting = now
 
     def _return(self, raw: bytes) -> None:
         try:

@@ -17,6 +17,7 @@ _RECEIPTS = b"execution/receipts/"
 _CANONICAL = b"execution/canonical/"
 _LOCATION = b"execution/location/"
 _HEAD = b"execution/head"
+_WAITING = b"execution/waiting/"
 _ROOT = b"execution/root/"
 _LISTED_FROM = b"execution/listed"
 _CACHED_PAYLOADS = 64
@@ -156,6 +157,10 @@ class Records:
         data = self._store.get(_HEAD)
         return None if data is None else decode(Head, data)
 
+    def waiting(self) -> dict[Hash32, bytes]:
+        """Return the raw transactions that waited when the head moved last, by hash."""
+        return {key[len(_WAITING) :]: raw for key, raw in self._store.scan(_WAITING)}
+
     def ancestors(self, block_hash: Hash32) -> Iterator[Hash32]:
         """Yield a payload's own hash and those of its ancestors, newest first."""
         while (payload := self.payload(block_hash)) is not None:
@@ -204,6 +209,12 @@ def canonical_batch(payload: ExecutionPayload, transaction_hashes: tuple[Hash32,
     for index, transaction_hash in enumerate(transaction_hashes):
         batch[_LOCATION + transaction_hash] = encode(Location(payload.block_hash, index))
     return batch
+
+
+def waiting_batch(before: dict[Hash32, bytes], now: dict[Hash32, bytes]) -> Batch:
+    """Return the batch that turns the kept waiting transactions into those that wait now."""
+    batch: Batch = {_WAITING + key: None for key in before.keys() - now.keys()}
+    return batch | {_WAITING + key: raw for key, raw in now.items() if key not in before}
 
 
 def removal_batch(payload: ExecutionPayload, transaction_hashes: tuple[Hash32, ...]) -> Batch:
