@@ -40,6 +40,7 @@ from learnchain.spine import Round, advance
 from learnchain.testing.bad_inputs import BAD_INPUTS
 from learnchain.testing.chain_builder import Candidate, ChainBuilder, sample_parameters
 from learnchain.testing.play import Observer, measure, observe
+from learnchain.testing.pole_play import POLE
 from learnchain.testing.proof_of_work_cases import PROOF_OF_WORK
 from learnchain.testing.sample_tasks import sample_task
 
@@ -281,3 +282,29 @@ class SpineUnderProofOfWork(Spine):
 
 SpineUnderProofOfWork.TestCase.settings = settings(Spine.TestCase.settings, max_examples=40)
 TestSpineUnderProofOfWork = SpineUnderProofOfWork.TestCase
+
+
+class SpineUnderPole(SpineUnderProofOfWork):
+    """Drive a node of a chain whose rounds end by events and whose blocks cite losers."""
+
+    engine = POLE
+
+    @rule(which=NUMBERS, correct=NUMBERS)
+    def cite(self, which: int, correct: int) -> None:
+        """A block that cites whatever loser this node knows, on any parent."""
+        losers = sorted(self.node.round.losers.items())
+        parent = self.any_parent(which)
+        won = self.node.builder.candidate(parent, MINERS[0], correct % 101, variant=str(correct % 101))
+        cited = (losers[which % len(losers)][1],) if losers else ()
+        self.arrive(self.node.builder.block(parent, (won,), ommers=cited))
+
+    @invariant()
+    def a_height_mints_no_more_than_its_block_reward(self) -> None:
+        tree = self.node.round.tree
+        for tip in tree.leaves():
+            trained = sum(isinstance(record.block, Block) for record in tree.branch(tip))
+            assert tree.state(tip).ledger.minted_gwei <= trained * self.node.builder.parameters.block_reward_gwei
+
+
+SpineUnderPole.TestCase.settings = settings(Spine.TestCase.settings, max_examples=40)
+TestSpineUnderPole = SpineUnderPole.TestCase
