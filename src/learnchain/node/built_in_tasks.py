@@ -33,6 +33,13 @@ BUILT_IN: Mapping[str, dict[str, Any]] = {
             "batch_size": [16, 32],
             "checkpoint_interval_steps": 1_000,
         },
+        # Long enough for processes that load numba on a busy machine; solutions end a height, not these.
+        "local": {
+            "phases_milliseconds": [15_000, 15_000, 6_000],
+            "release_milliseconds": 1_500,
+            "reveal_milliseconds": 5_000,
+            "evaluation_milliseconds": 500,
+        },
     },
     "digits-in-blocks": {
         "name": "digits-in-blocks",

@@ -66,7 +66,8 @@ class LocalNeeds:
 
 def local_needs(tables: Iterable[Mapping[str, Any]]) -> LocalNeeds:
     """Return what tasks need together: a table's `local` part names phases; the longest ones serve all."""
-    needs = LocalNeeds()
+    tables = list(tables)
+    needs = LocalNeeds(standing=_standing_beside(tables))
     standing: list[str] = []
     for table in tables:
         local = table.get("local", {})
@@ -84,6 +85,12 @@ def local_needs(tables: Iterable[Mapping[str, Any]]) -> LocalNeeds:
         if local.get("standing") and BUILT_IN.get(str(table.get("name"))) == table:
             standing.append(str(table["name"]))
     return replace(needs, standing=tuple(standing)) if standing else needs
+
+
+def _standing_beside(tables: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Return a standing task on other data than those that some task keeps encrypted: its rows would be opened."""
+    hidden = {str(each["data"]["source"]) for each in tables if each.get("encryption", "symmetric") != "symmetric"}
+    return tuple(each for each in ("digits", "iris") if each not in hidden)[:1]
 
 
 @dataclass(frozen=True)
