@@ -43,12 +43,15 @@ ENGINES: dict[str, Engine] = {
 
 
 def _event_driven(phases: Phases) -> Times:
-    """Return what bounds an event-driven height whose tasks need these phases: two solutions usually end it."""
+    """Return what bounds an event-driven height whose tasks need these phases.
+
+    Two solutions usually end it, so bounds may be wide: only what is missed is waited for.
+    """
     return Times(
-        key_milliseconds=phases.one_milliseconds,
+        key_milliseconds=3 * phases.one_milliseconds,
         minimum_milliseconds=min(1_000, phases.two_milliseconds),
-        longest_milliseconds=phases.one_milliseconds + phases.two_milliseconds,
-        grace_milliseconds=phases.one_milliseconds,
+        longest_milliseconds=4 * (phases.one_milliseconds + phases.two_milliseconds),
+        grace_milliseconds=2 * phases.one_milliseconds,
         release_milliseconds=phases.release_milliseconds,
         reveal_milliseconds=phases.reveal_milliseconds - phases.release_milliseconds,
         block_milliseconds=phases.three_milliseconds,
