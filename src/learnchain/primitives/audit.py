@@ -23,7 +23,7 @@ from learnchain.primitives.rejection import Rejected, RejectionReason
 from learnchain.primitives.task_specification import Cid
 
 MAXIMUM_CHALLENGED = 1_024
-"""Segments that one challenge may name."""
+"""Segments that one challenge may draw."""
 MAXIMUM_STATES = 1 << 24
 """Bound of the states of a trace, and of the steps of a segment; it bounds every branch."""
 MAXIMUM_FRAUD_PROOF_BYTES = 8_192
@@ -105,23 +105,25 @@ SLASHABLE = HARDWARE_FREE | {AuditFinding.FAULT_OUT_OF_BOUNDS}
 class SegmentChallenge:
     """Name the segments that are to be replayed; anybody recomputes them from the seed.
 
-    The first state's derivation and the last state's model are compared in every audit, whatever is drawn: both cost
-    a hash. So the draw is uniform over all segments, and k of N finds a forged one with probability k / N.
+    `drawn` of them come from a draw that is uniform over all segments, so k of N finds a forged one with probability
+    k / N or better: the last one is replayed in addition, since a stolen model is glued on there. The first state's
+    derivation and the last state's model are compared in every audit, whatever is drawn: both cost a hash.
     """
 
     seed: Hash32
     trace_root: Hash32
     segments: int
-    indices: Annotated[tuple[int, ...], Bound(MAXIMUM_CHALLENGED)]
+    drawn: int
+    indices: Annotated[tuple[int, ...], Bound(MAXIMUM_CHALLENGED + 1)]
 
     def check(self) -> None:
         """Refuse indices that the seed does not draw."""
-        if draw_challenge(self.seed, self.trace_root, self.segments, len(self.indices)) != self:
+        if draw_challenge(self.seed, self.trace_root, self.segments, self.drawn) != self:
             raise Rejected(RejectionReason.CHALLENGE_WRONG, "the segments are not those that the seed draws")
 
 
 def draw_challenge(seed: Hash32, trace_root: Hash32, segments: int, wanted: int) -> SegmentChallenge:
-    """Draw `wanted` of `segments` without replacement by Floyd's method from SHAKE-256 (DESIGN 10.5).
+    """Draw `wanted` of `segments` without replacement by Floyd's method from SHAKE-256, and add the last (DESIGN 10).
 
     `trace_root` is `messages.trace_root` of the run, so that two traces under one seed get challenges of their own.
     """
@@ -135,7 +137,7 @@ def draw_challenge(seed: Hash32, trace_root: Hash32, segments: int, wanted: int)
     for place, top in enumerate(range(segments - count, segments)):
         drawn = int.from_bytes(stream[_DRAW_BYTES * place : _DRAW_BYTES * (place + 1)], "big") % (top + 1)
         chosen.add(top if drawn in chosen else drawn)
-    return SegmentChallenge(seed, trace_root, segments, tuple(sorted(chosen)))
+    return SegmentChallenge(seed, trace_root, segments, count, tuple(sorted(chosen | {segments - 1})))
 
 
 def challenged_count(segments: int, thousandths: int) -> int:
