@@ -93,8 +93,8 @@ def _selections() -> tuple[Vector, ...]:
         for miner in ("miner-1", "miner-2")
     ]
     chosen = POLE.select_task(later, parameters)
-    engines = [replace(POLE, layer=MappingLayer(mode, 3, Shift.TRUNCATE, 3, False)) for mode in MappingMode]
-    layers = [each.layer for each in engines] + [MappingLayer(MappingMode.DENSE, 3, Shift.TRUNCATE, 3, True)]
+    engines = [replace(POLE, layer=MappingLayer(mode, 3, Shift.TRUNCATE, 3, False, 1)) for mode in MappingMode]
+    layers = [each.layer for each in engines] + [MappingLayer(MappingMode.DENSE, 3, Shift.TRUNCATE, 3, True, 1)]
     found = prepare(node, "begun")
     release = node.builder.announcement(parent, found)
     test_set = [
@@ -130,6 +130,19 @@ def _selections() -> tuple[Vector, ...]:
             "pole/training/layer.json",
             "The layer in front of a model for 16 numbers, in each mode.",
             *(call(Pole.training_terms, self=each, selection=selection, work=works[0]) for each in engines),
+        ),
+        _vector(
+            "pole/training/parts.json",
+            "Sixteen products of a sample in four parts: the same four vectors for each, in each mode.",
+            *(
+                call(
+                    Pole.training_terms,
+                    self=replace(each, layer=replace(each.layer, parts=4)),
+                    selection=selection,
+                    work=works[0],
+                )
+                for each in engines
+            ),
         ),
         _vector("pole/training/layer_shape.json", "Model input and sample decide on the layer.", *_shapes()),
     )

@@ -17,7 +17,7 @@ from learnchain.testing.play import Observer, Plan, candidates, observe, play_he
 
 POLE = Pole(
     times=Times(60_000, 60_000, 600_000, 15_000, 15_000, 35_000, 60_000, 2),
-    layer=MappingLayer(MappingMode.DENSE, 3, Shift.TRUNCATE, 3, False),
+    layer=MappingLayer(MappingMode.DENSE, 3, Shift.TRUNCATE, 3, False, 1),
     ommers=OmmerRules(OmmerFormula.FRACTION, OmmerFunding.WINNER, 250),
     open_broadcast=False,
 )

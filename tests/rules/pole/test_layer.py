@@ -81,6 +81,8 @@ def test_miners_share_a_layer_unless_each_has_its_own() -> None:
     "wrong",
     [
         MappingLayer(filter_width=4),
+        MappingLayer(parts=0),
+        MappingLayer(parts=65),
         MappingLayer(filter_width=17),
         MappingLayer(bits_per_weight=0),
         MappingLayer(bits_per_weight=16),
@@ -99,3 +101,20 @@ def test_sparse_mode_draws_for_any_number_of_vectors(vectors: int) -> None:
     selection = learning().round.selection
     selection = replace(selection, posted=replace(selection.posted, specification=specification))
     assert len(MappingLayer(MappingMode.SPARSE).terms(selection, WORK).rows) == vectors
+
+
+def test_parts_are_mapped_by_the_same_vectors() -> None:
+    selection = learning().round.selection
+    rows = replace(PAPER, parts=4).terms(selection, WORK).rows
+    drawn = mapping_layer(query_vectors(selection.parent, 4, 4, 3, Shift.ROTATE)).rows
+    nothing = (1 << 15).to_bytes(2, "big")
+    assert len(rows) == 16
+    for place in range(4):
+        for number in range(4):
+            assert rows[4 * place + number] == nothing * (4 * place) + drawn[number] + nothing * (12 - 4 * place)
+
+
+def test_parts_must_divide_sample_and_layer() -> None:
+    with pytest.raises(Rejected) as refusal:
+        layer_shape(task((16,), (16,)), MappingLayer(parts=3))
+    assert refusal.value.reason is RejectionReason.MODEL_SHAPE_MISMATCH

@@ -21,6 +21,7 @@ from learnchain.rules.pole.mapping import Shift, Vector
 
 SPARSE_ENTRIES = 4
 """Products that each feature of the data enters in `sparse` mode."""
+MAXIMUM_PARTS = 64
 MAXIMUM_MAPPED_BYTES = 1 << 31
 """Mapped features are computed once per block and kept in memory, in float32."""
 
@@ -37,6 +38,7 @@ class MappingMode(StrEnum):
 class MappingLayer:
     """Hold the parameters of the layer: k and the shift of `paper`, the width of convolutional filters.
 
+    `parts` cuts a flat sample into so many pieces of equal length, each mapped by the same vectors (POLE-R23).
     `per_miner` gives every miner vectors of its own; data that are encrypted for one set of vectors forbid it.
     """
 
@@ -45,6 +47,7 @@ class MappingLayer:
     shift: Shift = Shift.TRUNCATE
     filter_width: int = 3
     per_miner: bool = False
+    parts: int = 1
 
     def check(self) -> None:
         """Refuse parameters that no vectors can be drawn with."""
@@ -52,6 +55,8 @@ class MappingLayer:
             raise Rejected(RejectionReason.ARGUMENT_INVALID, f"filters {self.filter_width} wide: odd numbers up to 15")
         if not 1 <= self.bits_per_weight <= maps.MAXIMUM_BITS_PER_WEIGHT:
             raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{self.bits_per_weight} bits a weight: choose 1 to 15")
+        if not 1 <= self.parts <= MAXIMUM_PARTS:
+            raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{self.parts} parts of a sample: choose 1 to 64")
         if self.per_miner and self.mode is MappingMode.PAPER:
             raise Rejected(RejectionReason.ARGUMENT_INVALID, "Algorithm 3 knows the previous hash, not the miner")
 
@@ -86,6 +91,9 @@ def layer_shape(specification: TaskSpecification, layer: MappingLayer) -> LayerS
         shape = LayerShape(wanted[0] // sample[0], layer.filter_width**2, True)
     else:
         detail = f"no mapping layer leads from samples of {sample} to a model for {wanted}"
+        raise Rejected(RejectionReason.MODEL_SHAPE_MISMATCH, detail)
+    if not shape.convolutional and (shape.vectors % layer.parts or shape.dimension % layer.parts):
+        detail = f"{shape.vectors} products of {shape.dimension} numbers cannot come from {layer.parts} equal parts"
         raise Rejected(RejectionReason.MODEL_SHAPE_MISMATCH, detail)
     if shape.vectors > maps.MAXIMUM_VECTORS or shape.dimension > maps.MAXIMUM_DIMENSION:
         raise Rejected(RejectionReason.MODEL_TOO_LARGE, f"{shape.vectors} query vectors of {shape.dimension} weights")
@@ -123,6 +131,15 @@ def _terms(layer: MappingLayer, identity: Hash32, shape: LayerShape) -> SecureMa
 
 
 def _vectors(layer: MappingLayer, identity: Hash32, shape: LayerShape) -> tuple[Vector, ...]:
+    if shape.convolutional or layer.parts == 1:
+        return _drawn(layer, identity, shape)
+    width = shape.dimension // layer.parts
+    drawn = _drawn(layer, identity, replace(shape, vectors=shape.vectors // layer.parts, dimension=width))
+    places = range(0, shape.dimension, width)
+    return tuple((0,) * place + each + (0,) * (shape.dimension - place - width) for place in places for each in drawn)
+
+
+def _drawn(layer: MappingLayer, identity: Hash32, shape: LayerShape) -> tuple[Vector, ...]:
     if layer.mode is MappingMode.PAPER:
         return maps.query_vectors(identity, shape.dimension, shape.vectors, layer.bits_per_weight, layer.shift)
     if layer.mode is MappingMode.DENSE:

@@ -156,4 +156,13 @@ READINGS = (
         "The shape of the model's input says what the publisher wants in front of it.",
         "pole/training/layer_shape.json",
     ),
+    Reading(
+        "POLE-R23",
+        "'The output dimension of Secure Mapping Layers is set to 128 for MLP [...]. The number of query vector is set "
+        "to 32' (4.3): 128 products of 32 vectors",
+        "`parts` cuts a flat sample into pieces of equal length that are mapped by the same vectors: 32 vectors on 4 "
+        "parts give 128 products. The default is one part.",
+        "It is the one arrangement that gives both numbers; vectors of a part are shorter, so Algorithm 3 repeats less.",
+        "pole/training/parts.json",
+    ),
 )
