@@ -5,6 +5,7 @@ from typing import Any
 
 from learnchain.node.api.chain_feed import Caller
 from learnchain.node.api.faucet import Faucet, faucet_wallet
+from learnchain.node.api.inspection import Inspection
 from learnchain.node.api.json_rpc import JsonRpcServer, JsonRpcSettings
 from learnchain.node.api.views import LearnInterface
 from learnchain.node.execution.call_process import CallProcess
@@ -27,6 +28,7 @@ async def open_interface(node: Node, settings: NodeSettings, directory: Path) ->
         calls = CallProcess(node.engine, directory / "execution", chain_id)
     server = JsonRpcServer(node.engine, JsonRpcSettings(port=settings.rpc_port), gossip, calls)
     LearnInterface(node.ports, node.network, node.genesis, directory).register(server)
+    Inspection(node.ports).register(server)
     if not settings.is_publisher:
         server.register("learn_publishTask", _refuse_to_publish, sensitive=True)
     wallet = faucet_wallet(node.genesis)

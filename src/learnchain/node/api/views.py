@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from learnchain.node.api.arguments import is_hash, read_hash, read_height
 from learnchain.node.api.json_rpc import JsonRpcServer
 from learnchain.node.assurance import Level
 from learnchain.node.genesis import Genesis
@@ -17,7 +18,6 @@ from learnchain.node.storage.files import write_whole
 from learnchain.node.task_file import task_draft
 from learnchain.primitives.block_checks import NOBODY
 from learnchain.primitives.chain_state import ChainState
-from learnchain.primitives.codec import Hash32
 from learnchain.primitives.content_id import cid_from_text, cid_text
 from learnchain.primitives.hashing import noun_hash
 from learnchain.primitives.messages import AnyBlock, Block, Deadline
@@ -101,16 +101,16 @@ class LearnInterface:
     async def block(self, *params: Any) -> dict[str, Any]:
         """Return one block by height on the head's branch, or by hash on any branch."""
         wanted = params[0] if params else self._ports.chain.round.head.height
-        if isinstance(wanted, str) and len(wanted.removeprefix("0x")) == 64:
-            return self._block_view(self._ports.archive.state(_hash(wanted)))
-        height = int(wanted)
+        if is_hash(wanted):
+            return self._block_view(self._ports.archive.state(read_hash(wanted)))
+        height = read_height(wanted)
         return self._block_view(self._canonical(height, height)[0])
 
     async def blocks(self, *params: Any) -> list[dict[str, Any]]:
         """Return the blocks of a range of heights on the head's branch, lowest first."""
         head = self._ports.chain.round.head.height
-        first = max(1, int(params[0]) if params else head - 15)
-        last = min(head, int(params[1]) if len(params) > 1 else head)
+        first = max(1, read_height(params[0]) if params else head - 15)
+        last = min(head, read_height(params[1]) if len(params) > 1 else head)
         if last - first >= MAXIMUM_BLOCKS:
             raise Rejected(RejectionReason.TOO_LARGE, f"ask for at most {MAXIMUM_BLOCKS} blocks at once")
         return [self._block_view(state) for state in self._canonical(first, last)]
@@ -155,7 +155,7 @@ class LearnInterface:
 
     async def decisions(self, *params: Any) -> list[dict[str, Any]]:
         """Return what this node decided at a height, and on which numbers."""
-        height = int(params[0]) if params else self._ports.chain.round.head.height
+        height = read_height(params[0]) if params else self._ports.chain.round.head.height
         found = self._ports.decisions.at_height(height)
         return [{"at": each.at_milliseconds, "step": each.step, "about": each.about, **each.facts} for each in found]
 
@@ -177,7 +177,8 @@ class LearnInterface:
 
     async def blob(self, *params: Any) -> dict[str, Any]:
         """Return one chunk of a blob, fetched from peers if need be: {size, data}; the caller checks the CID."""
-        cid, offset = cid_from_text(str(params[0])), int(params[1]) if len(params) > 1 else 0
+        cid = cid_from_text(str(params[0]) if params else "")
+        offset = read_height(params[1], "offset") if len(params) > 1 else 0
         path = await self._ports.blobs.fetch(cid, max_bytes=1 << 32)
         with path.open("rb") as file:
             file.seek(max(0, offset))
@@ -186,7 +187,8 @@ class LearnInterface:
 
     async def publish_task(self, *params: Any) -> dict[str, Any]:
         """Commission a model from the node's own account: params are the token and the table of a task file."""
-        if len(params) != 2 or not hmac.compare_digest(str(params[0]), self._token):
+        offered = str(params[0] if params else "").encode(errors="replace")
+        if len(params) != 2 or not hmac.compare_digest(offered, self._token.encode()):
             detail = f"the first parameter must be the token in {TOKEN_NAME} of the node's data directory"
             raise Rejected(RejectionReason.WRONG_SIGNATURE, detail)
         draft = await asyncio.to_thread(task_draft, params[1])
@@ -328,10 +330,3 @@ def _task_view(posted: PostedTask, score: str) -> dict[str, Any]:
         "metric": posted.specification.metric.value,
         "specification": noun_hash(posted.specification).hex(),
     }
-
-
-def _hash(text: str) -> Hash32:
-    try:
-        return bytes.fromhex(text.removeprefix("0x"))
-    except ValueError as error:
-        raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{text!r} is no hash") from error

@@ -1,0 +1,103 @@
+"""The `learn_*` namespace over a network that runs: what it shows of decisions, and what it answers to nonsense."""
+
+import json
+import random
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from learnchain.node.api import json_rpc
+from learnchain.node.api.inspection import Inspection
+from learnchain.node.api.json_rpc import JsonRpcServer, JsonRpcSettings, Origin
+from learnchain.node.api.views import LearnInterface
+from learnchain.node.local_network import LocalPlan
+from learnchain.primitives.codec import decode
+from learnchain.primitives.messages import Commitment, Release
+from learnchain.primitives.signatures import check_signature, recover
+from learnchain.testing.simulated_clock import run_simulated
+from learnchain.testing.simulated_nodes import SimulatedNodes
+from tests.node.api.test_fuzz import CODES, value
+
+COUNT = 4_000
+METHODS = ("status", "network", "block", "blocks", "tasks", "round", "decisions", "ledger", "peers", "blob")
+METHODS += ("publishTask", "trace", "candidates", "task", "faucet", "nothing")
+
+Ask = Callable[..., Awaitable[Any]]
+
+
+def on_a_network(directory: Path, story: Callable[[SimulatedNodes, Ask], Awaitable[None]]) -> None:
+    """Run a network of two miners to its first trained block and tell the story through node 0's interface."""
+
+    async def scenario() -> None:
+        nodes = SimulatedNodes(directory, LocalPlan(directory, miners=2), seed=6)
+        await nodes.start()
+        node = nodes.node(0)
+        server = JsonRpcServer(node.engine, JsonRpcSettings(port=0))
+        LearnInterface(node.ports, node.network, node.genesis, directory).register(server)
+        Inspection(node.ports).register(server)
+
+        async def ask(method: str, *params: Any) -> Any:
+            body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode()
+            answer = json.loads(await server.answer(body, Origin()) or "")
+            assert answer.get("error", {}).get("code") in CODES | {None}, answer
+            return answer
+
+        await nodes.until_height(2, 300)
+        await story(nodes, ask)
+        await server.close()
+        await nodes.close()
+
+    run_simulated(scenario())
+
+
+@pytest.mark.slow
+def test_a_trace_is_signed_by_those_who_decided_and_can_be_checked_elsewhere(tmp_path: Path):
+    async def story(nodes: SimulatedNodes, ask: Ask) -> None:
+        blocks = (await ask("learn_blocks"))["result"]
+        trained = next(each for each in blocks if each["trained"])
+        trace = (await ask("learn_trace", trained["height"]))["result"]
+        assert trace == (await ask("learn_trace", "0x" + trained["hash"]))["result"]
+        steps = [each["step"] for each in trace["messages"]]
+        assert steps == ["key release", "commitment", "commitment", "release", "reveal", "block"]
+        assert all(each["holds"] for each in trace["messages"])
+        for each in trace["messages"]:
+            signer = recover(bytes.fromhex(each["signing_hash"]), bytes.fromhex(each["signature"]))
+            assert each["signer"] == "0x" + signer.hex()
+        release = decode(Release, bytes.fromhex(trace["messages"][3]["bytes"]))
+        check_signature(release, bytes.fromhex(trace["messages"][0]["signer"][2:]))
+        assert trace["messages"][-1]["signer"] == trace["messages"][4]["signer"] == trained["winner"]
+        assert trace["selected"]["task"] == trained["task"]["id"]
+        candidates = (await ask("learn_candidates", trained["height"]))["result"]
+        assert sorted(each["outcome"] for each in candidates)[-1] == "winner"
+        commitments = [decode(Commitment, bytes.fromhex(each["bytes"])) for each in trace["messages"][1:3]]
+        assert [each["miner"] for each in candidates] == ["0x" + each.miner.hex() for each in commitments]
+        task = (await ask("learn_task", trained["task"]["id"]))["result"]
+        assert (task["id"], task["name"]) == (trained["task"]["id"], trained["task"]["name"])
+        assert {each["outcome"] for each in (await ask("learn_candidates"))["result"]} <= {"committed", "revealed"}
+        empty = [each for each in blocks if not each["trained"]]
+        for each in empty:
+            assert (await ask("learn_trace", each["height"]))["result"]["messages"][-1]["holds"]
+        for wrong in ({}, -1, 10**30, "0x" + "ff" * 32, "é", 0, None):
+            assert "error" in await ask("learn_trace", wrong)
+
+    on_a_network(tmp_path, story)
+
+
+@pytest.mark.slow
+def test_random_arguments_are_answered_rightly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def internal(method: str, error: Exception) -> Exception:
+        raise AssertionError(f"{method} raised {error!r}") from error
+
+    monkeypatch.setattr(json_rpc, "_internal", internal)
+
+    async def story(nodes: SimulatedNodes, ask: Ask) -> None:
+        chance = random.Random(8)
+        block = (await ask("learn_block"))["result"]
+        known = [block["hash"], block["task"]["id"], "0x" + block["hash"], str(block.get("model", ""))]
+        for _ in range(COUNT):
+            params = [value(chance, known) for _ in range(chance.randrange(3))]
+            await ask("learn_" + chance.choice(METHODS), *params)
+
+    on_a_network(tmp_path, story)
