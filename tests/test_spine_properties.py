@@ -8,13 +8,15 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from learnchain.primitives.actions import MeasureCandidate, ProposeBlock, ProposeEmptyBlock
+from learnchain.primitives.actions import MeasureCandidate, MeasureEvidence, ProposeBlock, ProposeEmptyBlock
+from learnchain.primitives.bonds import BondChange, BondMove
 from learnchain.primitives.chain_state import ChainState
 from learnchain.primitives.events import (
     BlockReceived,
     Committed,
     DeadlineMissed,
     Event,
+    EvidenceReported,
     KeyReleased,
     Measured,
     Released,
@@ -23,6 +25,7 @@ from learnchain.primitives.events import (
 )
 from learnchain.primitives.hashing import noun_hash
 from learnchain.primitives.messages import (
+    MAXIMUM_EVIDENCE,
     AnyBlock,
     Block,
     Deadline,
@@ -39,10 +42,17 @@ from learnchain.rules.dlbc import Dlbc
 from learnchain.spine import Round, advance
 from learnchain.testing.bad_inputs import BAD_INPUTS
 from learnchain.testing.chain_builder import Candidate, ChainBuilder, sample_parameters
+from learnchain.testing.evidence_cases import (
+    data_changed,
+    double_commitment,
+    double_release,
+    double_reveal,
+    trace_forged,
+)
 from learnchain.testing.play import Observer, measure, observe
 from learnchain.testing.pole_play import POLE
 from learnchain.testing.proof_of_work_cases import PROOF_OF_WORK
-from learnchain.testing.sample_tasks import sample_task
+from learnchain.testing.sample_tasks import address, sample_task
 
 MINERS = ("miner-1", "miner-2", "miner-3")
 NUMBERS = st.integers(0, 1_000)
@@ -81,7 +91,7 @@ class Spine(RuleBasedStateMachine):
         for action in actions:
             if isinstance(action, ProposeBlock):
                 self.proposals.append(action)
-            if isinstance(action, MeasureCandidate):
+            if isinstance(action, MeasureCandidate | MeasureEvidence):
                 self.offer(Measured(measure(self.node.builder, action), self.now))
 
     @property
@@ -145,6 +155,42 @@ class Spine(RuleBasedStateMachine):
         hidden = found[1:] if correct % 3 == 0 else ()
         self.arrive(builder.block(parent, found, hidden=hidden))
 
+    @rule(miner=st.sampled_from(MINERS), move=st.sampled_from(BondMove), amount=st.integers(1, 3 * 10**15))
+    def stake(self, miner: str, move: BondMove, amount: int) -> None:
+        """Every payload on top of the head logs this too."""
+        staked, height = self.node.builder.staked, self.node.parent.height + 1
+        staked[height] = (*staked.get(height, ()), BondChange(address(miner), move, amount))
+
+    @rule(which=st.integers(0, 4), miner=st.sampled_from(MINERS), holds=st.booleans())
+    def accuse(self, which: int, miner: str, holds: bool) -> None:
+        """Report a fault of the head's height, true or not."""
+        if not self.node.parent.bonds.facts or self.node.parent.parent not in self.node.round.tree:
+            return
+        makers = (double_commitment, double_reveal, double_release, data_changed, trace_forged)
+        make = makers[which]
+        evidence = make(self.node, miner) if which < 2 else make(self.node)  # type: ignore[operator]
+        if holds:
+            self.node.builder.forged.add(evidence.fault_id)
+        self.offer(EvidenceReported(evidence, self.now))
+
+    @rule(which=NUMBERS, missed=st.sampled_from(Deadline), miner=st.integers(0, 2))
+    def punish(self, which: int, missed: Deadline, miner: int) -> None:
+        """A block that carries what was reported and lists commitments, on any known parent."""
+        parent, builder = self.any_parent(which), self.node.builder
+        found = tuple(builder.candidate(parent, each, 90, variant="90") for each in (MINERS[miner], MINERS[miner - 1]))
+        evidence = tuple(self.node.round.evidence.values())[:MAXIMUM_EVIDENCE]
+        listed = tuple(sorted((each.commitment for each in found), key=noun_hash))
+        try:
+            if which % 2:
+                block = builder.resealed(parent, builder.block(parent, found), evidence=evidence)
+            else:
+                empty = builder.empty_block(parent, missed)
+                block = builder.resealed(parent, empty, evidence=evidence, commitments=listed)
+        except AssertionError:
+            # Nobody can compute the root of a block whose evidence its parent does not remember.
+            return
+        self.arrive(block)
+
     @rule(which=NUMBERS, missed=st.sampled_from(Deadline), proposer=st.integers(1, 3), windows=st.integers(0, 2))
     def empty(self, which: int, missed: Deadline, proposer: int, windows: int) -> None:
         parent = self.any_parent(which)
@@ -193,7 +239,33 @@ class Spine(RuleBasedStateMachine):
                 assert ledger.minted_gwei == minted
                 waiting = (each.task for each in (*state.pool, *state.incoming))
                 assert ledger.locked_wei == sum(each.reward_wei + each.bond_wei for each in waiting)
-                assert min(ledger.paid_wei, ledger.refunded_wei, ledger.burned_wei) >= 0
+                spent = ledger.paid_wei + ledger.refunded_wei + ledger.burned_wei + ledger.compensated_wei
+                assert ledger.escrowed_wei == spent + ledger.locked_wei
+                assert min(ledger.paid_wei, ledger.refunded_wei, ledger.burned_wei, ledger.compensated_wei) >= 0
+                self.bonds_are_conserved(state)
+
+    def bonds_are_conserved(self, state: ChainState) -> None:
+        """Nothing is taken twice, from nobody, or from nothing; what is kept back is paid, shared out or forfeited."""
+        ledger, book = state.ledger, state.bonds
+        held = sum(each.total_wei for each in book.deposits)
+        assert held == ledger.bonded_wei - ledger.unbonded_wei - ledger.slashed_wei
+        assert all(min(each.active_wei, each.leaving_wei) >= 0 for each in book.deposits)
+        assert len({each.fault for each in book.punished}) == len(book.punished)
+        assert all(each.amount_gwei > 0 for each in book.withheld)
+
+    @invariant()
+    def what_engines_pay_is_minted_kept_back_or_forfeited(self) -> None:
+        tree, builder = self.node.round.tree, self.node.builder
+        for tip in tree.leaves():
+            paid = 0
+            for record in tree.branch(tip):
+                if record.block is not None:
+                    selection = builder.selection(tree.state(record.block.parent))
+                    answer = builder.rules.payouts(selection, record.block, builder.parameters)
+                    paid += sum(each.amount_gwei for each in answer.payouts)
+                ledger = record.state.ledger
+                kept = sum(each.amount_gwei for each in record.state.bonds.withheld)
+                assert paid == ledger.minted_gwei + kept + ledger.forfeited_gwei
 
     @invariant()
     def no_uncommitted_model_wins(self) -> None:

@@ -105,10 +105,14 @@ def test_a_publisher_that_dies_in_phase_two_ends_in_an_empty_block_and_a_refund(
         ended = blocks(nodes)[height - 1]
         assert isinstance(ended, EmptyBlock)
         assert ended.missed is Deadline.RELEASE
-        assert [each.outcome for each in branch(nodes)[height - 1].reward.settlements] == [Settled.STRUCK]
+        settled = branch(nodes)[height - 1].reward.settlements
+        assert [each.outcome for each in settled] == [Settled.STRUCK, *(Settled.SLASHED for _ in ended.commitments)]
+        assert {each.recipient for each in settled[1:]} == {each.miner for each in ended.commitments}
+        assert len(ended.commitments) == 2, "one of three miners is the publisher that died"
         assert all(isinstance(each, Block) for each in blocks(nodes)[height:])
         ledger = branch(nodes)[-1].ledger
-        assert (ledger.refunded_wei, ledger.burned_wei, ledger.paid_wei) == (2 * 10**18, 10**17, 0)
+        assert (ledger.refunded_wei, ledger.paid_wei) == (2 * 10**18, 0)
+        assert (ledger.burned_wei, ledger.compensated_wei) == (10**17 // 2, 10**17 // 2)
         settlement = branch(nodes)[height - 1].reward.settlements[0]
         assert await contract_status(nodes, settlement.task_id) == Settled.STRUCK.code
 
