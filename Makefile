@@ -73,8 +73,12 @@ tests/interop/node_modules:
 	cd $(dir $@) && npm ci --no-audit --no-fund --ignore-scripts
 	cd $(dir $@) && $(NPM_ADD) --ignore-scripts @foundry-rs/anvil@$(FOUNDRY) @foundry-rs/cast@$(FOUNDRY)
 
-test-interop: .venv/.installed-dev tests/node/execution/stock_client/node_modules tests/interop/node_modules
-	$(BIN)/pytest -q tests/interop tests/node/execution/test_stock_client.py
+tests/node/blobs/kubo_server/node_modules:
+	cd $(dir $@) && npm ci --no-audit --no-fund --ignore-scripts
+
+test-interop: .venv/.installed-dev tests/node/execution/stock_client/node_modules tests/interop/node_modules \
+		tests/node/blobs/kubo_server/node_modules
+	$(BIN)/pytest -q tests/interop tests/node/execution/test_stock_client.py tests/node/blobs/test_blob_stores.py
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis

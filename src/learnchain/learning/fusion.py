@@ -3,6 +3,10 @@
 Only the two weight matrices are learned; what contributors trained stays as it is, so that models can be added one
 at a time and left out again. Every draw comes from SHAKE-256 of a seed, so that honest verifiers who fuse the same
 models on the same kind of machine find the same counts.
+
+The matrices are learned in coordinates in which each model's features have equal moments in all directions, and A is
+handed back in the features' own: the paper's Eq. 1 as it stands, reached by steps that a common offset of a thousand
+rectified features does not throw about. Without that, five Table I CNNs on MNIST lost 1.5 points (docs/market.md).
 """
 
 from collections.abc import Sequence
@@ -18,6 +22,13 @@ from learnchain.learning.safe_tensors import Array
 from learnchain.primitives.citation import equation
 from learnchain.primitives.hashing import shake256
 from learnchain.primitives.rejection import Rejected, RejectionReason
+
+MAXIMUM_FEATURES = 2_048
+"""A model's widest vector of features: its moments are inverted, which takes the cube of this."""
+_RIDGE = 1e-2
+"""What is added to each moment, as a share of their mean: directions without features stay without weight."""
+_FIRST_WEIGHTS = 0.1
+_TINY = 1e-30
 
 
 class Strategy(StrEnum):
@@ -41,8 +52,8 @@ class FusionTerms:
     classes: int
     strategy: Strategy = Strategy.GRADUAL
     outputs: Outputs = Outputs.LITERAL
-    epochs: int = 60
-    first_stage_epochs: int = 20
+    epochs: int = 24
+    first_stage_epochs: int = 8
     learning_rate: float = 0.0003
     batch_size: int = 64
 
@@ -136,13 +147,24 @@ def hidden_labels(models: Sequence[FusionModel], terms: FusionTerms) -> tuple[tu
     return chosen
 
 
+def equalising(features: Array) -> Array:
+    """Return the symmetric P for which the second moments of `features @ P` are nearly the identity."""
+    if features.shape[1] > MAXIMUM_FEATURES:
+        raise Rejected(RejectionReason.MODEL_TOO_LARGE, f"{features.shape[1]} features of {MAXIMUM_FEATURES}")
+    wide = torch.from_numpy(features.astype(np.float64))
+    moments, directions = torch.linalg.eigh(wide.T @ wide / len(wide))
+    raised = moments.clamp(min=0) + _RIDGE * max(float(moments.mean()), _TINY)
+    return ((directions / raised.sqrt()) @ directions.T).numpy()
+
+
 def fuse(models: Sequence[FusionModel], truth: FusionLabels, terms: FusionTerms, seed: bytes) -> FusionWeights:
     """Learn A and B by back-propagation on the training rows and keep the epoch that is best on the test rows."""
     if not models or terms.epochs < 1 or terms.batch_size < 1 or not 0 <= terms.first_stage_epochs <= terms.epochs:
         raise Rejected(RejectionReason.ARGUMENT_INVALID, "a fusion needs a model, epochs and a batch size")
     learner = _Learner(models, terms, seed)
-    training = torch.from_numpy(np.concatenate([model.training for model in models], axis=1))
-    test = torch.from_numpy(np.concatenate([model.test for model in models], axis=1))
+    equal = [equalising(model.training) for model in models]
+    training = _joined([model.training @ each for model, each in zip(models, equal, strict=True)])
+    test = _joined([model.test @ each for model, each in zip(models, equal, strict=True)])
     wanted = torch.from_numpy(truth.training.astype(np.int64))
     wanted_test = torch.from_numpy(truth.test.astype(np.int64))
     best: tuple[int, float] | None = None
@@ -157,7 +179,7 @@ def fuse(models: Sequence[FusionModel], truth: FusionLabels, terms: FusionTerms,
         if best is None or found > best:
             best, kept = found, learner.matrices()
     assert best is not None
-    return FusionWeights(kept[0], kept[1], best[0])
+    return FusionWeights(_in_own_coordinates(equal, kept[0]), kept[1], best[0])
 
 
 def predict(weights: FusionWeights, features: Sequence[Array]) -> Array:
@@ -181,7 +203,7 @@ class _Learner:
         if not self._gradual:
             blocks = _drawn("fusion/hidden", seed, blocks.shape, sqrt(1.0 / blocks.shape[0]))
             identities = _drawn("fusion/output", seed, identities.shape, sqrt(3.0 / identities.shape[0]))
-        self._hidden = torch.tensor(blocks, requires_grad=True)
+        self._hidden = torch.tensor(blocks * np.float32(_FIRST_WEIGHTS), requires_grad=True)
         self._output = torch.tensor(identities, requires_grad=True)
         self._optimiser = torch.optim.Adam([self._hidden, self._output], lr=terms.learning_rate, fused=True)
 
@@ -204,6 +226,19 @@ class _Learner:
         gamma = int(epoch >= self._first)
         hidden = staged_hidden_layer(features, self._hidden, self._own_hidden, gamma)
         return staged_log_probabilities(hidden, self._output, self._own_output, gamma)
+
+
+def _joined(features: Sequence[Array]) -> torch.Tensor:
+    return torch.from_numpy(np.concatenate(features, axis=1).astype(np.float32))
+
+
+def _in_own_coordinates(equal: Sequence[Array], hidden: Array) -> Array:
+    """Return diag(P_1, ..., P_n) A: blocks stay blocks, so the two stages mean what they mean in Eq. 5."""
+    row, parts = 0, []
+    for each in equal:
+        parts.append(each @ hidden[row : row + len(each)])
+        row += len(each)
+    return np.concatenate(parts).astype(np.float32)
 
 
 def _block_mask(widths: Sequence[int], counts: Sequence[int]) -> Array:

@@ -10,6 +10,7 @@ from typing import Any
 
 from learnchain.execution.door import ExecutionDoor
 from learnchain.node.assurance import Demand, Trust
+from learnchain.node.blobs.origin import open_origin
 from learnchain.node.blobs.peer_blobs import PeerBlobs
 from learnchain.node.chain import Chain
 from learnchain.node.clock import Clock
@@ -146,7 +147,8 @@ class Node:
         self.engine = as_engine(parts.execution)
         self.head_moved: Callable[[MoveHead], None] = lambda _action: None
         archive = Archive(parts.store, genesis.state())
-        blobs = PeerBlobs(directory / "blobs", self.network)
+        blobs = PeerBlobs(directory / "blobs", self.network, origin=open_origin(settings.blob_store))
+        self._close_blobs = blobs.close
         chain = Chain(genesis.rules, genesis.parameters, parts.clock)
         self._gossip = RoundGossip(self.network, chain)
         self.ports = Ports(
@@ -194,6 +196,7 @@ class Node:
         await self.ports.tasks.close()
         await asyncio.gather(*(each.close() for each in (self._parts.trainer, self._parts.judge) if each is not None))
         await self.network.close()
+        await self._close_blobs()
         await self.engine.close()
 
     async def submit_transaction(self, raw: bytes) -> str:

@@ -24,6 +24,8 @@ class NodeSettings:
     level, "available" at header level only where storage relief deleted the model everywhere (`node/assurance.py`).
     `retain_blocks` is the window W of DLBC IV-H: models and traces of older blocks are deleted, but each task's best;
     0 keeps all. `state_blocks` is how many final blocks keep their accounts and storage; 0 keeps those of every block.
+    `blob_store` names where blobs lie beside this disk and those of peers: `embedded` nowhere, `kubo:URL`,
+    `gateway:URL` or `s3:[URL/]BUCKET[/PREFIX]` (`node/blobs/origin.py`).
     """
 
     name: str
@@ -50,6 +52,7 @@ class NodeSettings:
     sync_level: str = "accuracy"
     metrics_port: int = 0
     retain_blocks: int = 0
+    blob_store: str = "embedded"
     state_blocks: int = 128
 
     def save(self, path: Path) -> None:

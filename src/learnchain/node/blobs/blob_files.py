@@ -4,6 +4,7 @@
     trees/CID     their nodes (see `tree`), absent for blobs of one leaf
     partial/CID   leaves that have arrived so far, each at its offset
     pins/CID      empty: keep this blob
+    owed/CID      empty: the store elsewhere has to get this blob still
 
 What lies in `partial` is believed only leaf by leaf, by hash: so a resumed fetch needs no journal.
 """
@@ -23,7 +24,7 @@ from learnchain.primitives.content_id import Cid, Codec, check_block, cid_from_t
 from learnchain.primitives.rejection import Rejected, RejectionReason
 from learnchain.primitives.unixfs import UNIXFS_V1_2025, FileBuilder
 
-_FOLDERS = ("files", "trees", "partial", "pins", "temporary")
+_FOLDERS = ("files", "trees", "partial", "pins", "owed", "temporary")
 _LOCAL_BYTES = 1 << 50
 """Trees that lie here were bounded when they came; size does not matter any more."""
 _CACHED_TREES = 64
@@ -198,6 +199,19 @@ class BlobFiles:
     def pins(self) -> tuple[Cid, ...]:
         """Return every pinned blob."""
         return tuple(cid for cid, _ in self._listed("pins"))
+
+    def owe(self, cid: Cid) -> None:
+        """Note that the store elsewhere has to get a blob."""
+        with self._writing():
+            self._place("owed", cid).touch()
+
+    def settle(self, cid: Cid) -> None:
+        """Note that it has it."""
+        self._place("owed", cid).unlink(missing_ok=True)
+
+    def owed(self) -> tuple[Cid, ...]:
+        """Return every blob that the store elsewhere has to get still."""
+        return tuple(cid for cid, _ in self._listed("owed"))
 
     def used_bytes(self) -> int:
         """Return the bytes of files that blobs take, whole and partial."""

@@ -2,11 +2,13 @@
 
 A fetch gets the tree first, from whoever has it, and knows size and leaves before it asks for any; then every source
 sends leaves in parallel. Each leaf is hashed on arrival: a source is dropped at its first wrong one, and the leaves
-that are on disk already are never asked for again.
+that are on disk already are never asked for again. A store elsewhere (`origin`) is one more source, and gets what is
+added here.
 """
 
 import asyncio
 import contextlib
+import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence, Sized
 from dataclasses import dataclass
@@ -15,6 +17,8 @@ from typing import Any, TypeVar
 
 from learnchain.node.blobs.blob_files import BlobFiles, chunks_of_bytes
 from learnchain.node.blobs.blob_store import BlobStat, Nowhere, Progress
+from learnchain.node.blobs.delivery import Delivery
+from learnchain.node.blobs.origin import BlobOrigin
 from learnchain.node.blobs.tree import Leaf, Tree, maximum_tree_bytes, read_tree
 from learnchain.node.network.network import Network
 from learnchain.primitives.content_id import (
@@ -28,6 +32,10 @@ from learnchain.primitives.content_id import (
 )
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 
+logger = logging.getLogger(__name__)
+
+ORIGIN = b""
+"""Stands among the sources for the store elsewhere; no peer has such a name."""
 METHOD_TREE = "blob/tree"
 METHOD_LEAF = "blob/leaf"
 TREE_SECONDS = 10.0
@@ -67,9 +75,17 @@ class PeerBlobs:
     `quota_bytes` bounds what unpinned blobs may take beside the pinned ones; None keeps everything.
     """
 
-    def __init__(self, directory: Path, network: Network | None = None, quota_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        network: Network | None = None,
+        quota_bytes: int | None = None,
+        origin: BlobOrigin | None = None,
+    ) -> None:
         self._files = BlobFiles(directory)
         self._network = network
+        self._origin = origin
+        self._delivery = None if origin is None else Delivery(self._files, origin)
         self._quota_bytes = quota_bytes
         self._fetching: dict[Cid, _Turn] = {}
         if network is not None:
@@ -79,12 +95,14 @@ class PeerBlobs:
     async def add(self, path: Path) -> Cid:
         """Take a copy of a file; return its CID."""
         cid = await asyncio.to_thread(self._files.add_file, path)
+        self._deliver(cid)
         await self._respect_quota(cid)
         return cid
 
     async def add_bytes(self, data: bytes) -> Cid:
         """Take bytes; return their CID."""
         cid = await asyncio.to_thread(self._files.add, chunks_of_bytes(data))
+        self._deliver(cid)
         await self._respect_quota(cid)
         return cid
 
@@ -106,10 +124,14 @@ class PeerBlobs:
     async def pin(self, cid: Cid) -> None:
         """Keep a blob whatever the quota says, whether it is here yet or not."""
         self._files.pin(cid)
+        if self._files.path(cid) is not None:
+            self._deliver(cid)
 
     async def unpin(self, cid: Cid) -> None:
         """Let the quota decide again."""
         self._files.unpin(cid)
+        if self._delivery is not None:
+            await self._delivery.unpin(cid)
         await self._respect_quota(cid)
 
     async def discard(self, cid: Cid) -> int:
@@ -133,6 +155,16 @@ class PeerBlobs:
     async def collect_garbage(self, quota_bytes: int) -> int:
         """Delete unpinned blobs, least recently used first, until all fit the quota; return the bytes freed."""
         return await asyncio.to_thread(self._files.collect, quota_bytes, frozenset(self._fetching))
+
+    async def handed_over(self) -> None:
+        """Wait until the store elsewhere has all that was added; raise `Unavailable` when it does not take it."""
+        if self._delivery is not None:
+            await self._delivery.done()
+
+    async def close(self) -> None:
+        """End what runs for the store elsewhere; what it has to get still it gets after the next start."""
+        if self._delivery is not None:
+            await self._delivery.close()
 
     async def fetch(
         self, cid: Cid, *, max_bytes: int, sources: Sequence[bytes] = (), progress: Progress | None = None
@@ -162,11 +194,12 @@ class PeerBlobs:
 
     def _candidates(self, sources: Sequence[bytes]) -> list[bytes]:
         """Return whom to ask: the named sources first, then every other peer, best score first."""
+        first = [] if self._origin is None else [ORIGIN]
         if self._network is None:
-            return []
+            return first
         connected = {peer.peer_id: peer.score for peer in self._network.peers()}
         named = [peer_id for peer_id in dict.fromkeys(sources) if peer_id in connected]
-        return named + sorted(connected.keys() - set(named), key=lambda peer_id: -connected[peer_id])
+        return first + named + sorted(connected.keys() - set(named), key=lambda peer_id: -connected[peer_id])
 
     async def _fetch(self, cid: Cid, max_bytes: int, sources: list[bytes], progress: Progress | None) -> Path:
         if parse_cid(cid).codec is Codec.RAW:
@@ -209,11 +242,12 @@ class PeerBlobs:
         self, source: bytes, cid: Cid, max_bytes: int, sources: list[bytes]
     ) -> tuple[Tree, bytes] | None:
         """Return a checked tree with its bytes; a source whose nodes do not hash is blamed and asked no more."""
-        written = await self._ask(source, METHOD_TREE, cid, TREE_SECONDS, maximum_tree_bytes(max_bytes))
-        if written is None:
-            return None
         try:
-            return read_tree(cid, written, max_bytes), written
+            if source == ORIGIN:
+                written = await self._ask_origin(lambda origin: origin.tree(cid, max_bytes))
+            else:
+                written = await self._ask(source, METHOD_TREE, cid, TREE_SECONDS, maximum_tree_bytes(max_bytes))
+            return None if written is None else (read_tree(cid, written, max_bytes), written)
         except Rejected as rejected:
             if rejected.reason is not RejectionReason.WRONG_HASH:
                 raise
@@ -268,7 +302,10 @@ class PeerBlobs:
     async def _ask_leaf(self, source: bytes, root: Cid, index: int, leaf: Leaf) -> bytes | None:
         """Return a checked leaf; None when the source has it not, or sent something else and was blamed."""
         limit = leaf.size if leaf.size >= 0 else MAXIMUM_BLOCK_BYTES
-        data = await self._ask(source, METHOD_LEAF, root + index.to_bytes(4, "big"), LEAF_SECONDS, limit)
+        if source == ORIGIN:
+            data = await self._ask_origin(lambda origin: origin.leaf(root, leaf, limit))
+        else:
+            data = await self._ask(source, METHOD_LEAF, root + index.to_bytes(4, "big"), LEAF_SECONDS, limit)
         if data is None:
             return None
         try:
@@ -287,13 +324,28 @@ class PeerBlobs:
             return await self._network.request_bytes(source, method, body, seconds, limit_bytes)
         return None
 
+    async def _ask_origin(self, ask: Callable[[BlobOrigin], Coroutine[None, None, bytes | None]]) -> bytes | None:
+        if self._origin is None:
+            return None
+        try:
+            return await ask(self._origin)
+        except Unavailable as missing:
+            logger.info("%s", missing.what)
+            return None
+
     def _blame(self, source: bytes, rejected: Rejected) -> None:
-        if self._network is not None:
+        if source == ORIGIN:
+            logger.warning("the blob store sends what it was not asked for: %s", rejected)
+        elif self._network is not None:
             self._network.report(source, rejected)
+
+    def _deliver(self, cid: Cid) -> None:
+        if self._delivery is not None:
+            self._delivery.owe(cid)
 
     async def _respect_quota(self, just_used: Cid) -> None:
         if self._quota_bytes is not None:
-            keep = frozenset({just_used, *self._fetching})
+            keep = frozenset({just_used, *self._fetching, *self._files.owed()})
             await asyncio.to_thread(self._files.collect, self._quota_bytes, keep)
 
     # --- serving -----------------------------------------------------------------------------------------------------

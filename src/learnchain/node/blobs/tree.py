@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from learnchain.primitives.content_id import MAXIMUM_BLOCK_BYTES, Cid, Codec, parse_cid
 from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.unixfs import MAXIMUM_DEPTH, Link, decode_node
+from learnchain.primitives.unixfs import MAXIMUM_DEPTH, Block, Link, decode_node
 
 _SMALLEST_USUAL_LEAF_BYTES = 65_536
 _FREE_LEAVES = 64
@@ -56,6 +56,20 @@ def write_tree(root: Link, nodes: Mapping[Cid, bytes]) -> bytes:
             written += len(node).to_bytes(4, "big") + node
             waiting.extend(decode_node(link.cid, node))
     return bytes(written)
+
+
+def nodes_of_tree(root: Cid, written: bytes) -> list[Block]:
+    """Return the nodes of a tree that `read_tree` has found right, in the order in which they were written."""
+    position = 0
+    nodes: list[Block] = []
+    waiting = deque([root])
+    while waiting:
+        cid = waiting.popleft()
+        if parse_cid(cid).codec is Codec.DAG_PB:
+            node, position = _next_node(written, position)
+            nodes.append(Block(cid, node))
+            waiting.extend(link.cid for link in decode_node(cid, node))
+    return nodes
 
 
 def read_tree(root: Cid, written: bytes, max_bytes: int) -> Tree:
