@@ -31,7 +31,7 @@ def _local_podl(phases: Phases) -> Rules:
     training = phases.one_milliseconds + phases.two_milliseconds
     key = min(phases.one_milliseconds, (training - phases.three_milliseconds) // 2)
     inside = (phases.release_milliseconds, phases.reveal_milliseconds)
-    return podl.Podl(podl.Phases(training, phases.three_milliseconds, key, *inside))
+    return podl.Podl(podl.TwoPhases(training, phases.three_milliseconds, key, *inside))
 
 
 ENGINES: dict[str, Engine] = {

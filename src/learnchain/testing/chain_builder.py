@@ -281,7 +281,8 @@ class ChainBuilder:
             counted = 0 if each in hidden else total
             entries.append(VerdictEntry(each.key, address(each.miner), outcome, claim, reason, counted))
         baseline = (self.counts[selection.baseline], total) if selection.baseline else (0, 0)
-        return Verdict(won.key, won.correct, total, tuple(entries), *baseline)
+        counts = {"baseline_correct": baseline[0], "baseline_total": baseline[1]}
+        return Verdict(won.key, won.correct, total, tuple(entries), **counts)
 
     def empty_block(
         self,

@@ -12,11 +12,13 @@ from learnchain.primitives.codec import Bound, Exact
 from learnchain.rules import dlbc, pole, proof_of_work
 from learnchain.rules.contract import STEPS, Rules
 from learnchain.rules.reading import Reading
+from learnchain.testing.engine_plays import PLAYS
 
 ENGINES: tuple[tuple[type, tuple[Reading, ...]], ...] = (
     (dlbc.Dlbc, dlbc.READINGS),
     (pole.Pole, pole.READINGS),
     (proof_of_work.ProofOfWork, proof_of_work.READINGS),
+    *((type(play.rules), play.readings) for play in PLAYS),
 )
 """Every engine with its readings; another engine is one more line."""
 SIGNERS = {

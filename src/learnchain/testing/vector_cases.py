@@ -18,6 +18,7 @@ from learnchain.rules.dlbc.ranking import Ranking
 from learnchain.rules.dlbc.schedule import Phases
 from learnchain.testing.bad_inputs import BAD_INPUTS, BadInput, prepare
 from learnchain.testing.chain_builder import ChainBuilder, altered
+from learnchain.testing.engine_cases import engine_vectors
 from learnchain.testing.play import Observer, Plan, observe, play_empty, play_height
 from learnchain.testing.pole_cases import pole_vectors
 from learnchain.testing.proof_of_work_cases import proof_of_work_vectors
@@ -39,6 +40,7 @@ def all_vectors() -> tuple[Vector, ...]:
     """Return every vector, in the order of their paths."""
     wrong = (_bad_input(each) for each in BAD_INPUTS)
     found = (*_equations(), *_readings(), *_messages(), *_heights(), *wrong, *proof_of_work_vectors(), *pole_vectors())
+    found = (*found, *engine_vectors())
     return tuple(sorted(found, key=lambda each: each.path))
 
 

@@ -5,6 +5,7 @@ writes all files anew, `run` recomputes a file from its inputs alone.
 """
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from learnchain.rules.pole.layer import MappingLayer, layer_shape
 from learnchain.rules.pole.schedule import Times
 from learnchain.rules.proof_of_work import ProofOfWork
 from learnchain.spine import advance, begin
+from learnchain.testing.engine_plays import PLAYS
 from learnchain.testing.json_nouns import from_json, to_json
 
 CALLS: dict[str, Callable[..., Any]] = {
@@ -89,8 +91,15 @@ CALLS: dict[str, Callable[..., Any]] = {
         ProofOfWork.payouts,
     )
 }
-"""Every function that a vector may call, by its name."""
-ENGINES: dict[str, type] = {"Dlbc": Dlbc, "Pole": Pole, "ProofOfWork": ProofOfWork}
+CALLS.update({f"{play.rules.name}.{each.__qualname__}": each for play in PLAYS for each in play.calls})
+_NAMES = {function: name for name, function in CALLS.items()}
+"""Every function that a vector may call, by its name; engines of `engine_plays` put theirs before it."""
+ENGINES: dict[str, type] = {
+    "Dlbc": Dlbc,
+    "Pole": Pole,
+    "ProofOfWork": ProofOfWork,
+    **{type(play.rules).__name__: type(play.rules) for play in PLAYS},
+}
 POLE_OWNERS: dict[str, type] = {"MappingLayer": MappingLayer, "OmmerRules": OmmerRules, "Times": Times}
 OWNERS: dict[str, type] = {**ENGINES, "Phases": Phases, "Schedule": selection.Schedule, **POLE_OWNERS}
 
@@ -119,7 +128,7 @@ def call(function: Callable[..., Any], **arguments: Any) -> Case:
     """Return a case that calls a function and keeps its result or the reason for which it refuses."""
     hints = _hints(function)
     inputs = {name: to_json(value, hints[name]) for name, value in arguments.items()}
-    return {"call": function.__qualname__, "input": inputs, "expected": _called(function, inputs)}
+    return {"call": _NAMES[function], "input": inputs, "expected": _called(function, inputs)}
 
 
 def noun(value: Any) -> Case:
@@ -184,7 +193,7 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     hints = get_type_hints(function, include_extras=True)
     owner, _, method = function.__qualname__.partition(".")
     if method:
-        hints["self"] = OWNERS[owner]
+        hints["self"] = OWNERS.get(owner) or getattr(sys.modules[function.__module__], owner)
     return hints
 
 

@@ -11,6 +11,6 @@ overlap, and the readings for what the paper leaves open.
 
 from learnchain.rules.podl.readings import READINGS
 from learnchain.rules.podl.rules import Podl
-from learnchain.rules.podl.schedule import Phases
+from learnchain.rules.podl.schedule import TwoPhases
 
-__all__ = ["READINGS", "Phases", "Podl"]
+__all__ = ["READINGS", "Podl", "TwoPhases"]

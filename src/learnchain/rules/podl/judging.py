@@ -67,7 +67,7 @@ def _verdict(case: Case, winner: Hash32, out: dict[Hash32, str], baseline: tuple
     entries = tuple(_entry(case, key, commitment, winner, out) for key, commitment in case.commitments)
     won = case.reveals.get(winner)
     correct, total = (won.claim_correct, won.claim_total) if won else (0, 0)
-    return Verdict(winner, correct, total, entries, *baseline)
+    return Verdict(winner, correct, total, entries, baseline_correct=baseline[0], baseline_total=baseline[1])
 
 
 def _entry(case: Case, key: Hash32, commitment: Commitment, winner: Hash32, out: dict[Hash32, str]) -> VerdictEntry:

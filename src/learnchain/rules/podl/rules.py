@@ -17,7 +17,7 @@ from learnchain.primitives.training_terms import FULL_BITS, QUANTISED_BITS, Free
 from learnchain.rules.contract import Case
 from learnchain.rules.podl.course import Progress, Stopping, memory_of, remembered
 from learnchain.rules.podl.judging import judge
-from learnchain.rules.podl.schedule import Phases
+from learnchain.rules.podl.schedule import TwoPhases
 
 NOBODY_ADDRESS = b"\0" * 20
 """The recipient of a burned bond."""
@@ -30,7 +30,7 @@ class Podl:
     `model_bits` 8 makes miners commit to models of eight-bit weights, a quarter of the size (III-C, storage burden).
     """
 
-    phases: Phases = field(default_factory=Phases)
+    phases: TwoPhases = field(default_factory=TwoPhases)
     stopping: Stopping = field(default_factory=Stopping)
     model_bits: int = FULL_BITS
 

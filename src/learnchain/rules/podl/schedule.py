@@ -9,7 +9,7 @@ from learnchain.primitives.selection import Schedule
 
 
 @dataclass(frozen=True, slots=True)
-class Phases:
+class TwoPhases:
     """Hold the fixed lengths: Phase 1 trains and is the block interval, Phase 2 releases, reveals and judges.
 
     `key_*` counts from the parent's end: time to open the training data. `release_*` and `reveal_*` count from the

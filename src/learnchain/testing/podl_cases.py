@@ -1,0 +1,159 @@
+"""Choose what the vectors of PoDL show: its readings, whole heights, and every bad input it shares or adds."""
+
+from dataclasses import replace
+
+from learnchain.primitives.block_checks import check_opening
+from learnchain.primitives.events import Event
+from learnchain.primitives.messages import Deadline, work_id
+from learnchain.rules.podl import READINGS, Podl, TwoPhases
+from learnchain.rules.podl.course import Stopping
+from learnchain.testing.bad_inputs import BadInput, prepare
+from learnchain.testing.play import Observer, Plan, play_empty, play_height
+from learnchain.testing.podl_play import PODL, PODL_BAD_INPUTS, begun, in_blocks, played
+from learnchain.testing.sample_tasks import address
+from learnchain.testing.vectors import Case, Vector, call, walk
+
+_READING_OF = {each.vector: each.identifier for each in READINGS}
+
+
+def podl_vectors() -> tuple[Vector, ...]:
+    """Return the vectors of PoDL."""
+    return (*_readings(), *_payouts(), *_heights(), *(_bad_input(each) for each in PODL_BAD_INPUTS))
+
+
+def _vector(path: str, about: str, *cases: Case) -> Vector:
+    return Vector(path, about, cases, _READING_OF.get(path, ""))
+
+
+def _played(node: Observer, *last: Event) -> Case:
+    return walk(node.builder.rules, node.builder.parameters, node.builder.genesis(), (*node.events, *last))
+
+
+def _readings() -> tuple[Vector, ...]:
+    node, later = begun(), begun()
+    play_height(later)
+    parameters, chosen = node.builder.parameters, node.round.selection
+    found = prepare(node, "begun")
+    closing = chosen.schedule.commitment_milliseconds
+    late = [
+        call(
+            Podl.check_commitment,
+            self=PODL,
+            selection=chosen,
+            commitment=found[0].commitment,
+            at_milliseconds=at,
+            parameters=parameters,
+        )
+        for at in (closing, closing + 1)
+    ]
+    worse = node.builder.block(node.parent, found, winner=found[1], hidden=found[:1])
+    better = node.builder.block(node.parent, found)
+    weights = [
+        call(Podl.weigh, self=PODL, block=block, siblings=siblings)
+        for block, siblings in ((worse, (worse,)), (worse, (worse, better)), (better, (worse, better)))
+    ]
+    selected = [
+        call(Podl.select_task, self=PODL, parent=each.parent, parameters=parameters) for each in (begun(), later)
+    ]
+    phases = [call(TwoPhases.schedule, self=PODL.phases, parent=node.parent, turn=turn) for turn in (0, 1)]
+    reveal = node.builder.reveal(node.parent, found[0])
+    shared = {"selection": chosen, "commitment": found[0].commitment, "reveal": reveal}
+    opened = call(check_opening, parameters=parameters, **shared)
+    return (
+        _vector("podl/schedule/phases.json", "Phase 1 of a task that goes on starts in its last Phase 2.", *phases),
+        _vector("podl/selection/goes_on.json", "Seeds of a task's first and second block.", *selected, *_works(later)),
+        _vector("podl/commitment/late.json", "In time until Phase 1 ends, to the millisecond.", *late),
+        _vector("podl/reveal/parameters.json", "What repeats a training is opened with the model.", opened),
+        _vector(
+            "podl/fork_choice/better_sibling.json", "A better candidate of the release takes the weight.", *weights
+        ),
+        _vector("podl/training/quantised.json", "Models of 32 and of 8 bits a weight.", *_terms(node)),
+        _vector("podl/verification/champion.json", "The winner meets the champion on its test set.", *_champions()),
+    )
+
+
+def _works(node: Observer) -> tuple[Case, ...]:
+    """Return the seeds of one miner: initialisation by the origin, batch order by the block before the last."""
+    chosen, chain_id = node.round.selection, node.builder.parameters.chain_id
+    shared = {"chain_id": chain_id, "task_id": chosen.task.task_id, "miner": address("miner-1")}
+    return tuple(call(work_id, parent=each, **shared) for each in (chosen.course.origin, chosen.course.order))
+
+
+def _terms(node: Observer) -> tuple[Case, ...]:
+    engines = (PODL, replace(PODL, model_bits=8))
+    work = b"\x01" * 32
+    return tuple(call(Podl.training_terms, self=each, selection=node.round.selection, work=work) for each in engines)
+
+
+def _champions() -> tuple[Case, ...]:
+    """Return how a task stands after a gain, after none, and after a worse winner: the champion stays."""
+    cases: list[Case] = []
+    for correct in (96, 95, 80):
+        node = begun()
+        play_height(node, Plan({"miner-1": 95}))
+        builder, parent = node.builder, node.parent
+        block = builder.block(parent, (builder.candidate(parent, "miner-2", correct),))
+        cases.append(call(Stopping.progress, self=PODL.stopping, selection=node.round.selection, block=block))
+    return tuple(cases)
+
+
+def _payout(node: Observer, correct: int) -> Case:
+    builder, parent = node.builder, node.parent
+    block = builder.block(parent, (builder.candidate(parent, "miner-2", correct),))
+    shared = {"selection": node.round.selection, "parameters": builder.parameters}
+    return call(Podl.payouts, self=PODL, block=block, **shared)
+
+
+def _missed(node: Observer, missed: Deadline) -> Case:
+    block = node.builder.empty_block(node.parent, missed)
+    shared = {"selection": node.round.selection, "parameters": node.builder.parameters}
+    return call(Podl.payouts, self=PODL, block=block, **shared)
+
+
+def _payouts() -> tuple[Vector, ...]:
+    collected = (
+        _payout(played((95,)), 96),
+        _payout(played((95, 95)), 95),
+        _payout(played((95, 96, 97)), 98),
+        _payout(played((80, 80)), 80),
+        _payout(played((95, 60)), 70),
+    )
+    interrupted = (
+        _missed(played((95,)), Deadline.RELEASE),
+        _missed(played((80,)), Deadline.RELEASE),
+        _missed(played((80,)), Deadline.REVEAL),
+        _missed(played(()), Deadline.KEY),
+    )
+    about = "Goes on; no gain twice; last test set; requirement missed; the champion of an earlier block is paid."
+    return (
+        _vector("podl/payout/collected.json", about, *collected),
+        _vector(
+            "podl/payout/interrupted.json",
+            "An empty block: champion paid, publisher struck, refunded, struck before any model.",
+            *interrupted,
+        ),
+    )
+
+
+def _heights() -> tuple[Vector, ...]:
+    spanned = played((91, 95))
+    play_height(spanned, Plan({"miner-1": 95, "miner-2": 97}, claims={"miner-2": 99}))
+    ended = begun()
+    play_height(ended, Plan(posted=(in_blocks("wanted"),)))
+    prepare(ended, "committed")
+    play_empty(ended, Deadline.RELEASE)
+    quantised = begun(replace(PODL, model_bits=8))
+    play_height(quantised)
+    return (
+        _vector(
+            "podl/height/spanned.json", "A task over three blocks; in the last one a miner lies.", _played(spanned)
+        ),
+        _vector("podl/height/empty.json", "The requester falls silent in its second block.", _played(ended)),
+        _vector("podl/height/quantised.json", "A height with models of eight-bit weights.", _played(quantised)),
+    )
+
+
+def _bad_input(wrong: BadInput) -> Vector:
+    node = begun()
+    event = wrong.make(node, prepare(node, wrong.stage))
+    return Vector(f"podl/bad_input/{wrong.name}.json", f"Refused: {wrong.reason.value}.", (_played(node, event),))

@@ -1,0 +1,129 @@
+"""Play heights of PoDL, over several blocks of one task, and list every wrong event that a PoDL chain must refuse."""
+
+from dataclasses import replace
+from typing import Any
+
+from learnchain.primitives.events import BlockReceived, Event, Released, Revealed, TaskPosted
+from learnchain.primitives.rejection import RejectionReason
+from learnchain.primitives.selection import PostedTask
+from learnchain.rules.podl import READINGS, Podl, TwoPhases
+from learnchain.rules.podl.course import Stopping
+from learnchain.testing.bad_inputs import BAD_INPUTS, PLAN, BadInput, Found
+from learnchain.testing.chain_builder import ChainBuilder, altered, sample_parameters
+from learnchain.testing.play import Observer, Plan, observe, play_height
+from learnchain.testing.sample_tasks import release_key, sample_specification, sample_task
+
+PODL = Podl(
+    phases=TwoPhases(600_000, 60_000, 60_000, 15_000, 35_000),
+    stopping=Stopping(gain_ten_thousandths=50, blocks=2),
+    model_bits=32,
+)
+"""Every number is written out: a changed default must not change a vector."""
+PODL_READINGS = READINGS
+PODL_CALLS = (
+    TwoPhases.schedule,
+    Stopping.progress,
+    Podl.admit_task,
+    Podl.select_task,
+    Podl.training_terms,
+    Podl.check_commitment,
+    Podl.check_reveal,
+    Podl.judge,
+    Podl.check_header,
+    Podl.weigh,
+    Podl.payouts,
+)
+TEST_SETS = 4
+
+
+def begun(engine: Podl = PODL, **parameters: Any) -> Observer:
+    """Return a fresh node on the sample chain, whose standing task has four fresh test sets."""
+    standing = (sample_specification("standing", tests=TEST_SETS),)
+    return observe(ChainBuilder(engine, sample_parameters(standing=standing, **parameters)))
+
+
+def in_blocks(name: str, tests: int = TEST_SETS, **changes: Any) -> PostedTask:
+    """Return a commissioned task that may span so many blocks."""
+    return sample_task(name, specification=sample_specification(name, tests=tests), **changes)
+
+
+def played(corrects: tuple[int, ...], node: Observer | None = None) -> Observer:
+    """Return a node on which a commissioned task won these counts in successive blocks; block 1 posts it, 2 records."""
+    there = node or begun()
+    play_height(there, Plan(posted=(in_blocks("wanted"),)))
+    play_height(there)
+    for correct in corrects:
+        play_height(there, Plan({"miner-1": correct, "miner-2": correct - 10}))
+    return there
+
+
+# --- what must be refused ----------------------------------------------------------------------------------------
+
+
+def _goes_on(node: Observer) -> None:
+    """Play one block more, so that the task is in its second one and has a champion."""
+    play_height(node, PLAN)
+
+
+def _repeated_set(node: Observer, _found: Found) -> Event:
+    posted = in_blocks("stale")
+    data = posted.specification.data
+    stale = replace(posted.specification, data=replace(data, later_tests=(*data.later_tests[:-1], data.test)))
+    return TaskPosted(node.parent.block_hash, replace(posted, specification=stale))
+
+
+def _old_key(node: Observer, _found: Found) -> Event:
+    """Release the first block's test set again at the second: nothing about it is fresh."""
+    _goes_on(node)
+    builder, parent = node.builder, node.parent
+    announcement = builder.announcement(parent, (builder.candidate(parent, "miner-1", 96),))
+    release = altered(announcement.release, "steward", key=release_key("standing"))
+    return Released(replace(announcement, release=release), release.released_milliseconds)
+
+
+def _early_champion(node: Observer, found: Found) -> Event:
+    block = node.builder.block(node.parent, found)
+    verdict = replace(block.verdict, baseline_correct=90, baseline_total=100)
+    return BlockReceived(altered(block, verdict=verdict), block.end_milliseconds)
+
+
+def _second_block(node: Observer, **changes: int) -> BlockReceived:
+    """Return a block of the task's second height whose verdict says something else of the champion."""
+    _goes_on(node)
+    builder, parent = node.builder, node.parent
+    block = builder.block(parent, (builder.candidate(parent, "miner-1", 96),))
+    return BlockReceived(altered(block, verdict=replace(block.verdict, **changes)), block.end_milliseconds)
+
+
+def _no_champion(node: Observer, _found: Found) -> Event:
+    return _second_block(node, baseline_correct=0, baseline_total=0)
+
+
+def _champion_above_total(node: Observer, _found: Found) -> Event:
+    return _second_block(node, baseline_correct=101)
+
+
+def _reveal_before_release(node: Observer, _found: Found) -> Event:
+    """Open at the second block what was committed to at the first."""
+    first = node.parent
+    stale = node.builder.candidate(first, "miner-3", 99)
+    _goes_on(node)
+    parent, builder = node.parent, node.builder
+    own = builder.candidate(parent, "miner-3", 97)
+    opens = node.round.selection.schedule.release_opens_milliseconds
+    node.feed(Released(builder.announcement(parent, (own,)), opens))
+    reveal = replace(builder.reveal(parent, own), model_cid=stale.model.model_cid)
+    return Revealed(altered(reveal), opens + 1)
+
+
+_R = RejectionReason
+PODL_BAD_INPUTS: tuple[BadInput, ...] = (
+    *BAD_INPUTS,
+    BadInput("task_test_set_repeated", "begun", _R.TEST_SET_REPEATED, _repeated_set),
+    BadInput("release_of_an_old_test_set", "begun", _R.KEY_MISMATCH, _old_key),
+    BadInput("reveal_of_the_last_model", "begun", _R.REVEAL_MISMATCH, _reveal_before_release),
+    BadInput("verdict_with_an_early_champion", "revealed", _R.VERDICT_WRONG, _early_champion),
+    BadInput("verdict_without_its_champion", "begun", _R.VERDICT_WRONG, _no_champion),
+    BadInput("verdict_of_an_impossible_champion", "begun", _R.CLAIM_OUT_OF_RANGE, _champion_above_total),
+)
+"""Every wrong event under PoDL: what all engines refuse, and what only a task over several blocks can break."""
