@@ -70,7 +70,7 @@ class EvidenceMeasuring:
                     keys = OpenedKeys(signed.key, signed.functional_key)
                     await self.data.trained_on_anew(keys, specification, self.terms(selection), place)
                 elif isinstance(signed, Release):
-                    await self.data.opened_anew(specification.data.test, signed.key, specification, place / "rows")
+                    await self.data.opened_anew(selection.test, signed.key, specification, place / "rows")
             except Rejected:
                 return True
         await asyncio.sleep(0)

@@ -219,7 +219,9 @@ class Node:
 
     def _reporter(self) -> Reporter:
         chain, archive, data = self.ports.chain, self.ports.archive, self.ports.data
-        judge = ReplayJudge(self.ports.blobs, data, self._parts.judge, chain.rules, chain.parameters)
+        judge = ReplayJudge(
+            self.ports.blobs, data, self._parts.judge, chain.rules, chain.parameters, self.ports.archive
+        )
         measuring = EvidenceMeasuring(chain.rules, chain.parameters, archive, data, judge, self._settings.judge)
         reporter = Reporter(self.ports, measuring)
         self._gossip.compared = reporter.compare

@@ -9,8 +9,10 @@ from learnchain.learning.jobs import TrainingJob
 from learnchain.learning.replay.jobs import AFTER_NAME, BEFORE_NAME, DIGESTS_NAME, AuditJob, AuditLine, DisputeJob
 from learnchain.learning.trace import INDEX_NAME, MAXIMUM_INDEX_BYTES, state_path
 from learnchain.node.blobs.blob_store import BlobStore
+from learnchain.node.continuing import continued_from, seeds_of
 from learnchain.node.ports import Training
 from learnchain.node.roles.full_node import published_states
+from learnchain.node.storage.archive import Archive
 from learnchain.node.task_data import OpenedKeys, TaskData
 from learnchain.primitives.audit import HARDWARE_FREE, MAXIMUM_STATES, AuditFinding, FraudProof
 from learnchain.primitives.messages import Block, Reveal, work_id
@@ -18,7 +20,7 @@ from learnchain.primitives.model_costs import model_bytes
 from learnchain.primitives.parameters import ChainParameters
 from learnchain.primitives.rejection import Rejected, RejectionReason
 from learnchain.primitives.selection import Selection
-from learnchain.primitives.training_terms import TrainingTerms, Watermark
+from learnchain.primitives.training_terms import FULL_BITS, Free, TrainingTerms, Watermark
 from learnchain.rules.contract import Rules
 
 STATE_COPIES = 3
@@ -44,6 +46,7 @@ class ReplayJudge:
     trainer: Training
     rules: Rules
     parameters: ChainParameters
+    archive: Archive
 
     async def audited(self, block: Block, selection: Selection, scope: AuditScope) -> tuple[AuditLine, ...]:
         """Return the lines of an audit of a block's winner."""
@@ -84,6 +87,10 @@ class ReplayJudge:
         reveal, specification = block.reveal, selection.posted.specification
         weights = await self.blobs.fetch(reveal.model_cid, max_bytes=model_bytes(specification.model) + HEADER_BYTES)
         await self._lay_out(reveal, model_bytes(specification.model), scope, place)
+        origin = None
+        if selection.course.turn:
+            parent = self.archive.block(block.parent)
+            origin = await continued_from(self.blobs, parent, block, self.parameters.chain_id)
         return AuditJob(
             run=await self._run(block, selection, place),
             rules=specification.training,
@@ -93,6 +100,7 @@ class ReplayJudge:
             indices=scope.indices,
             whole=scope.whole,
             replay=scope.replay,
+            origin=() if origin is None else (origin,),
         )
 
     async def _run(self, block: Block, selection: Selection, place: Path) -> TrainingJob:
@@ -100,16 +108,19 @@ class ReplayJudge:
         specification = selection.posted.specification
         work = work_id(self.parameters.chain_id, block.parent, selection.task.task_id, block.reveal.miner)
         terms = self.rules.training_terms(selection, work)
+        seeds = seeds_of(self.parameters.chain_id, selection, block.reveal.miner)
         return TrainingJob(
             specification=specification.model,
             optimiser=specification.training.optimiser,
             hyper_parameters=block.reveal.training.hyperparameters,
             watermarks=(terms,) if isinstance(terms, Watermark) else (),
-            work_id=work,
+            work_id=seeds.order,
             checkpoint_interval_steps=specification.training.checkpoint_interval_steps,
             training_path=await self._rows(block, selection, terms),
             directory=str(place),
             mapping_path=await self.data.mapping_path(terms),
+            initial_id=seeds.initial,
+            weight_bits=terms.weight_bits if isinstance(terms, Free) else FULL_BITS,
         )
 
     async def _rows(self, block: Block, selection: Selection, terms: TrainingTerms) -> str:

@@ -76,7 +76,9 @@ def measure(builder: ChainBuilder, action: MeasureCandidate | MeasureEvidence) -
     if reveal is None or reveal.model_cid not in builder.counts:
         return Measurement(candidate, kind, Finding.UNAVAILABLE)
     if kind is MeasureKind.BASELINE:
-        baseline = builder.counts[action.selection.baseline]
+        baseline = builder.counts.get(action.selection.baseline)
+        if baseline is None:
+            return Measurement(candidate, kind, Finding.UNAVAILABLE)
         return Measurement(candidate, kind, Finding.ACCEPTED, "", baseline, action.selection.test.rows)
     if kind is MeasureKind.WATERMARK:
         if reveal.model_cid in builder.unmarked:

@@ -145,9 +145,7 @@ def _heights() -> tuple[Vector, ...]:
     quantised = begun(replace(PODL, model_bits=8))
     play_height(quantised)
     return (
-        _vector(
-            "podl/height/spanned.json", "A task over three blocks; in the last one a miner lies.", _played(spanned)
-        ),
+        _vector("podl/height/spanned.json", "Three blocks of one task; a miner lies in the last.", _played(spanned)),
         _vector("podl/height/empty.json", "The requester falls silent in its second block.", _played(ended)),
         _vector("podl/height/quantised.json", "A height with models of eight-bit weights.", _played(quantised)),
     )

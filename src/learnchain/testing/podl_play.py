@@ -87,20 +87,21 @@ def _early_champion(node: Observer, found: Found) -> Event:
     return BlockReceived(altered(block, verdict=verdict), block.end_milliseconds)
 
 
-def _second_block(node: Observer, **changes: int) -> BlockReceived:
+def _second_block(node: Observer, correct: int, total: int) -> BlockReceived:
     """Return a block of the task's second height whose verdict says something else of the champion."""
     _goes_on(node)
     builder, parent = node.builder, node.parent
     block = builder.block(parent, (builder.candidate(parent, "miner-1", 96),))
-    return BlockReceived(altered(block, verdict=replace(block.verdict, **changes)), block.end_milliseconds)
+    verdict = replace(block.verdict, baseline_correct=correct, baseline_total=total)
+    return BlockReceived(altered(block, verdict=verdict), block.end_milliseconds)
 
 
 def _no_champion(node: Observer, _found: Found) -> Event:
-    return _second_block(node, baseline_correct=0, baseline_total=0)
+    return _second_block(node, 0, 0)
 
 
 def _champion_above_total(node: Observer, _found: Found) -> Event:
-    return _second_block(node, baseline_correct=101)
+    return _second_block(node, 101, 100)
 
 
 def _reveal_before_release(node: Observer, _found: Found) -> Event:

@@ -8,11 +8,10 @@ from learnchain.learning.jobs import TrainingJob
 from learnchain.learning.replay.jobs import AuditJob, AuditLine
 from learnchain.learning.replay.segments import WHOLE_RUN, AuditedRun, AuditScope, audit_run
 from learnchain.learning.trace import read_trace
-from learnchain.learning.train import TrainingPlan
+from learnchain.learning.train import TrainingPlan, plan_of
 from learnchain.primitives.audit import AuditFinding
 from learnchain.primitives.rejection import Rejected
 from learnchain.primitives.task_specification import TrainingMode
-from learnchain.primitives.training_terms import Free
 
 
 def audited(job: AuditJob, data: DataSet, clock: Callable[[], float]) -> tuple[AuditLine, ...]:
@@ -38,7 +37,4 @@ def audited(job: AuditJob, data: DataSet, clock: Callable[[], float]) -> tuple[A
 
 def run_plan(run: TrainingJob) -> TrainingPlan:
     """Return what the miner had to do."""
-    terms = run.watermarks[0] if run.watermarks else Free()
-    return TrainingPlan(
-        run.specification, run.optimiser, run.hyper_parameters, terms, run.work_id, run.checkpoint_interval_steps
-    )
+    return plan_of(run)

@@ -123,7 +123,7 @@ class Reporter:
                 keys = OpenedKeys(signed.key, signed.functional_key)
                 await data.training(keys, specification, self._measuring.terms(selection))
             else:
-                await data.opened(specification.data.test, signed.key, specification)
+                await data.opened(selection.test, signed.key, specification)
         except Rejected as error:
             # Our own disk may lie too: the accusation rests on a second opening of the file itself.
             logger.warning("the data of task %s are not as promised: %s", selection.task.task_id.hex()[:16], error)

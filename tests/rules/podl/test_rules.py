@@ -1,0 +1,272 @@
+"""A task over several blocks: how it goes on, when it ends, who is paid, and what overlaps what."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from learnchain.primitives.actions import MeasureCandidate, ProposeBlock, RefuseBlock
+from learnchain.primitives.events import BlockReceived
+from learnchain.primitives.measurement import MeasureKind
+from learnchain.primitives.messages import Block, Deadline, Outcome
+from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.primitives.settlement import Outcome as Settled
+from learnchain.rules.podl import Podl, TwoPhases
+from learnchain.rules.podl.course import Stopping, remembered
+from learnchain.testing.bad_inputs import BadInput, prepare
+from learnchain.testing.chain_builder import ChainBuilder, altered, sample_parameters
+from learnchain.testing.play import Observer, Plan, open_height, play_empty, play_height, reveal_models
+from learnchain.testing.podl_play import PODL, PODL_BAD_INPUTS, begun, in_blocks, played
+from learnchain.testing.sample_tasks import FAR_DEADLINE_SECONDS, address, sample_specification
+
+
+def settled(node: Observer) -> list[tuple[Settled, bytes]]:
+    return [(each.outcome, each.recipient) for each in node.parent.reward.settlements]
+
+
+def name(node: Observer) -> str:
+    return node.round.selection.posted.specification.name
+
+
+# --- how a task goes on ------------------------------------------------------------------------------------------
+
+
+def test_a_task_spans_blocks_each_with_the_next_test_set_until_the_last() -> None:
+    node = played(())
+    tests = node.round.selection.posted.specification.data.tests
+    for turn in range(4):
+        selection = node.round.selection
+        assert (name(node), selection.course.turn, selection.test) == ("wanted", turn, tests[turn])
+        assert bool(selection.baseline) == (turn > 0)
+        assert len(selection.ahead) == (turn < 3)
+        play_height(node, Plan({"miner-1": 91 + turn}))
+    assert settled(node) == [(Settled.PAID, address("miner-1"))]
+    assert name(node) == "standing"
+
+
+def test_seeds_follow_the_selecting_block_and_the_block_before_the_last() -> None:
+    node = played(())
+    origin = node.parent.block_hash
+    for _ in range(3):
+        course, before = node.round.selection.course, node.round.selection
+        assert course.origin == origin
+        assert course.order == node.parent.parent
+        play_height(node, Plan({"miner-1": 91 + node.parent.height}))
+        if node.round.selection.course.turn:
+            assert node.round.selection.course == before.ahead[0].course
+            assert node.round.selection.schedule.commitment_milliseconds == before.ahead[0].commitment_milliseconds
+
+
+def test_the_champion_is_counted_on_the_winners_test_set_and_stays_when_it_is_better() -> None:
+    node = played((95,))
+    block = play_height(node, Plan({"miner-2": 80}))
+    assert (block.verdict.correct, block.verdict.baseline_correct, block.verdict.baseline_total) == (80, 95, 100)
+    progress = remembered(node.parent.reward.memory)
+    assert progress is not None
+    assert (progress.champion_miner, progress.champion_correct, progress.dull) == (address("miner-1"), 95, 1)
+    measured = [each.measure.kind for each in node.actions if isinstance(each, MeasureCandidate)]
+    assert measured.count(MeasureKind.BASELINE) == 2
+
+
+def test_a_gain_forgets_dull_blocks() -> None:
+    node = played((90, 90, 95))
+    progress = remembered(node.parent.reward.memory)
+    assert progress is not None
+    assert progress.dull == 0
+
+
+def test_a_standing_task_makes_room_for_whoever_pays() -> None:
+    node = begun()
+    play_height(node, Plan({"miner-1": 91}, posted=(in_blocks("wanted"),)))
+    assert (name(node), node.round.selection.course.turn) == ("standing", 1)
+    play_height(node, Plan({"miner-1": 92}))
+    assert (name(node), node.round.selection.course.turn, node.round.selection.memory) == ("wanted", 0, b"")
+
+
+def test_requesters_are_served_in_the_order_of_posting() -> None:
+    node = begun()
+    play_height(node, Plan(posted=(in_blocks("early", tests=1, posted_height=1),)))
+    play_height(node, Plan(posted=(in_blocks("late", tests=1, posted_height=2),)))
+    assert name(node) == "early"
+    play_height(node)
+    assert name(node) == "late"
+
+
+# --- when it ends ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("corrects", "outcome", "winner"),
+    [
+        ((95, 95, 95), Settled.PAID, "miner-1"),
+        ((95, 60, 70), Settled.PAID, "miner-1"),
+        ((80, 80, 80), Settled.REFUNDED, "publisher-1"),
+        ((80, 81, 82, 95), Settled.PAID, "miner-1"),
+    ],
+)
+def test_the_requester_collects_when_nothing_is_gained_any_more(
+    corrects: tuple[int, ...], outcome: Settled, winner: str
+) -> None:
+    node = played(corrects)
+    assert settled(node) == [(outcome, address(winner))]
+    assert node.parent.going_on == ()
+    assert node.parent.ledger.locked_wei == 0
+
+
+def test_the_reward_goes_to_the_champions_miner_though_others_won_later_blocks() -> None:
+    node = played((95,))
+    play_height(node, Plan({"miner-2": 95}))
+    play_height(node, Plan({"miner-3": 94}))
+    assert settled(node) == [(Settled.PAID, address("miner-1"))]
+    assert [each.recipient for each in node.parent.reward.payouts] == [address("miner-3")]
+
+
+def test_a_task_ends_before_its_deadline_can_pass() -> None:
+    node = begun()
+    # Three heights from the end of block 2 there is no time for a fourth with its claim.
+    deadline = (node.parent.end_milliseconds + 4 * 660_000) // 1000
+    play_height(node, Plan(posted=(in_blocks("hurried", deadline_seconds=deadline),)))
+    play_height(node)
+    assert name(node) == "hurried"
+    play_height(node, Plan({"miner-1": 95}))
+    assert settled(node) == [(Settled.PAID, address("miner-1"))]
+    assert deadline * 1000 > node.parent.end_milliseconds
+
+
+@pytest.mark.parametrize(
+    ("corrects", "missed", "outcome", "recipient"),
+    [
+        ((95,), Deadline.RELEASE, Settled.PAID, "miner-1"),
+        ((95,), Deadline.COMMITMENT, Settled.PAID, "miner-1"),
+        ((80,), Deadline.RELEASE, Settled.STRUCK, ""),
+        ((80,), Deadline.COMMITMENT, Settled.REFUNDED, "publisher-1"),
+        ((), Deadline.KEY, Settled.STRUCK, ""),
+    ],
+)
+def test_a_missed_height_ends_the_task(
+    corrects: tuple[int, ...], missed: Deadline, outcome: Settled, recipient: str
+) -> None:
+    node = played(corrects)
+    if missed is Deadline.RELEASE:
+        prepare(node, "committed")
+    elif missed is Deadline.COMMITMENT:
+        prepare(node, "opened")
+    play_empty(node, missed)
+    assert settled(node) == [(outcome, address(recipient) if recipient else b"\0" * 20)]
+    assert node.parent.ledger.locked_wei == 0
+    assert (name(node), node.round.selection.course.turn) == ("standing", 0)
+
+
+def test_money_of_a_task_that_goes_on_stays_locked() -> None:
+    node = played((95,))
+    task = node.round.selection.task
+    assert node.parent.ledger.locked_wei == task.reward_wei + task.bond_wei
+    assert [each.task for each in node.parent.going_on] == [task]
+
+
+# --- phases ------------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(2_000, 10**7), st.integers(4, 10**6), st.integers(1, 4))
+def test_phase_one_overlaps_the_last_phase_two_and_the_interval_is_phase_one(one: int, two: int, turn: int) -> None:
+    if two + 2 > one:
+        one, two = max(one, two) + 2, min(one, two)
+    phases = TwoPhases(one, two, 1, 1, 2)
+    phases.check()
+    parent = begun().parent
+    first = phases.schedule(parent, 0)
+    after = replace(parent, end_milliseconds=first.deadline(Deadline.BLOCK))
+    then = phases.schedule(after, turn)
+    assert then.start_milliseconds == first.commitment_milliseconds
+    assert then.deadline(Deadline.BLOCK) - first.deadline(Deadline.BLOCK) == one
+    assert then.commitment_milliseconds > first.deadline(Deadline.BLOCK)
+    assert then.start_milliseconds < first.deadline(Deadline.BLOCK)
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        replace(PODL, phases=TwoPhases(600_000, 600_000, 60_000, 15_000, 35_000)),
+        replace(PODL, phases=TwoPhases(600_000, 60_000, 540_000, 15_000, 35_000)),
+        replace(PODL, phases=TwoPhases(600_000, 60_000, 60_000, 35_000, 15_000)),
+        replace(PODL, phases=TwoPhases(600_000, 30_000, 60_000, 15_000, 20_000)),
+        replace(PODL, stopping=Stopping(50, 0)),
+        replace(PODL, model_bits=16),
+    ],
+)
+def test_a_genesis_that_cannot_run_is_refused(rules: Podl) -> None:
+    with pytest.raises(Rejected) as refusal:
+        rules.check_parameters(sample_parameters())
+    assert refusal.value.reason is RejectionReason.ARGUMENT_INVALID
+
+
+# --- judging -----------------------------------------------------------------------------------------------------
+
+
+def test_full_nodes_stop_at_the_first_true_claim() -> None:
+    node = begun()
+    plan = Plan({"miner-1": 95, "miner-2": 97, "miner-3": 80}, claims={"miner-2": 99})
+    block = play_height(node, plan)
+    counted = [each for each in node.actions if isinstance(each, MeasureCandidate)]
+    kinds = [each.measure.kind for each in counted if each.measure.kind is MeasureKind.COUNT]
+    assert len(kinds) == 2
+    outcomes = {each.miner: each.outcome for each in block.verdict.entries}
+    assert outcomes == {
+        address("miner-1"): Outcome.WINNER,
+        address("miner-2"): Outcome.REJECTED,
+        address("miner-3"): Outcome.LOWER_CLAIM,
+    }
+
+
+def test_ties_go_to_the_lower_commitment() -> None:
+    node = begun()
+    block = play_height(node, Plan({"miner-1": 95, "miner-2": 95}))
+    assert block.verdict.winner == min(each.commitment for each in block.verdict.entries)
+
+
+def test_without_its_champion_nobody_proposes() -> None:
+    node = played((95,))
+    del node.builder.counts[node.round.selection.baseline]
+    plan = Plan({"miner-1": 96})
+    actions = reveal_models(node, plan, open_height(node, plan))
+    assert not any(isinstance(each, ProposeBlock) for each in actions)
+
+
+def test_a_block_that_counts_the_champion_wrongly_is_refused() -> None:
+    node = played((95,))
+    builder, parent = node.builder, node.parent
+    block = builder.block(parent, (builder.candidate(parent, "miner-1", 96),))
+    wrong = altered(block, verdict=replace(block.verdict, baseline_correct=94))
+    actions = node.receive(wrong)
+    refused = [each.reason for each in actions if isinstance(each, RefuseBlock)]
+    assert refused == [RejectionReason.BASELINE_NOT_EXACT.value]
+    node.receive(block)
+    assert node.parent.height == parent.height + 1
+
+
+# --- bad inputs --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wrong", PODL_BAD_INPUTS, ids=lambda each: each.name)
+def test_bad_input_is_refused_and_the_height_goes_on(wrong: BadInput) -> None:
+    node = begun()
+    event = wrong.make(node, prepare(node, wrong.stage))
+    before = repr(node.round)
+    with pytest.raises(Rejected) as refusal:
+        node.feed(event)
+    assert refusal.value.reason is wrong.reason
+    assert repr(node.round) == before
+    height, builder, parent = node.parent.height, node.builder, node.parent
+    block = builder.block(parent, (builder.candidate(parent, "miner-1", 95),))
+    node.feed(BlockReceived(block, block.end_milliseconds))
+    assert isinstance(node.round.tree.records[node.round.head.block].block, Block)
+    assert node.parent.height == height + 1
+
+
+def test_a_task_of_one_test_set_ends_in_one_block() -> None:
+    builder = ChainBuilder(PODL)
+    assert len(sample_specification("x").data.tests) == 1
+    selection = builder.selection(builder.genesis())
+    assert selection.ahead == ()
+    assert selection.schedule.deadline(Deadline.BLOCK) < FAR_DEADLINE_SECONDS * 1000
