@@ -4,13 +4,9 @@ One client serves the whole file, because it starts slowly; each question grows 
 """
 
 import asyncio
-import json
-import os
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -24,27 +20,15 @@ from learnchain.primitives.payload import ExecutionPayload, PayloadVerdict
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 from tests.execution.chain import ADDRESSES, CHAIN_ID, ETHER, KEYS, NONE, Chain, genesis, reward, signed
 from tests.node.execution.doors import SynchronousDoor
-
-START_SECONDS = 30.0
-CLIENT = "node_modules/@ethereumjs/client/dist/esm/bin/cli.js"
-ENGINE, WALLETS = "http://127.0.0.1:8551", "http://127.0.0.1:8545"
+from tests.node.execution.stock_process import ENGINE, SECRET_NAME, START_SECONDS, WALLETS, stock_client
 
 
 @pytest.fixture(scope="module")
 def secret(tmp_path_factory: pytest.TempPathFactory) -> Iterator[bytes]:
-    """Start the client and wait until it answers."""
+    """Start the client."""
     directory = tmp_path_factory.mktemp("client")
-    (directory / "genesis.json").write_text(json.dumps(genesis()))
-    (directory / "secret.hex").write_text(os.urandom(32).hex())
-    options = ["--gethGenesis", "genesis.json", "--dataDir", "data", "--isSingleNode", "--discDns=false"]
-    options += ["--rpc", "--rpcAddr", "127.0.0.1", "--rpcEngine", "--rpcEngineAddr", "127.0.0.1"]
-    options += ["--jwtSecret", "secret.hex", "--extIP", "127.0.0.1", "--logLevel=warn"]
-    folder = Path(__file__).parent / "stock_client"
-    with (directory / "log").open("w") as log:
-        client = subprocess.Popen(["node", str(folder / CLIENT), *options], cwd=directory, stdout=log, stderr=log)
-        yield load_secret(directory / "secret.hex")
-        client.kill()
-        client.wait()
+    with stock_client(directory, genesis()):
+        yield load_secret(directory / SECRET_NAME)
 
 
 @pytest.fixture(scope="module")

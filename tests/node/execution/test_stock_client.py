@@ -28,11 +28,13 @@ def _missing() -> str:
 
 @pytest.mark.slow
 @pytest.mark.network
-def test_a_stock_client_agrees_with_the_embedded_engine_on_everything():
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("suite", ["stock_client_suite", "stock_network_suite"])
+def test_a_stock_client_agrees_with_the_embedded_engine_on_everything(suite: str):
     reason = _missing()
     if reason:
         pytest.skip(reason)
-    suite = f"{sys.executable} -m pytest -q -x -p no:cacheprovider {FOLDER}/stock_client_suite.py"
-    command = [*NAMESPACE, "sh", "-c", f"ip link set lo up && exec {suite}"]
-    done = subprocess.run(command, cwd=FOLDER.parents[2], capture_output=True, text=True, timeout=280, check=False)
+    run = f"{sys.executable} -m pytest -q -x -p no:cacheprovider --timeout=800 {FOLDER}/{suite}.py"
+    command = [*NAMESPACE, "sh", "-c", f"ip link set lo up && exec {run}"]
+    done = subprocess.run(command, cwd=FOLDER.parents[2], capture_output=True, text=True, timeout=850, check=False)
     assert done.returncode == 0, done.stdout[-6_000:]
