@@ -12,21 +12,23 @@ from learnchain.primitives.events import (
     DeadlineMissed,
     EscrowLocked,
     Event,
+    EvidenceReported,
     KeyReleased,
     Released,
     Revealed,
     TaskPosted,
     Trained,
 )
-from learnchain.primitives.messages import Block, Deadline, ReleaseAnnouncement
+from learnchain.primitives.messages import Block, Deadline, Evidence, ReleaseAnnouncement
 from learnchain.primitives.model_presets import mlp
 from learnchain.primitives.model_specification import Layer, Setting
 from learnchain.primitives.rejection import RejectionReason
 from learnchain.primitives.selection import PostedTask
 from learnchain.primitives.task_specification import TaskSpecification
 from learnchain.testing.chain_builder import Candidate, altered
+from learnchain.testing.evidence_cases import double_commitment, resigned, same_twice
 from learnchain.testing.play import Observer, Plan, candidates
-from learnchain.testing.sample_tasks import sample_specification, sample_task
+from learnchain.testing.sample_tasks import address, sample_specification, sample_task
 
 Found = tuple[Candidate, ...]
 Make = Callable[[Observer, Found], Event]
@@ -206,6 +208,25 @@ def _impatient(node: Observer, _found: Found) -> Event:
     return DeadlineMissed(node.parent.block_hash, Deadline.KEY, schedule.key_milliseconds)
 
 
+# --- evidence ----------------------------------------------------------------------------------------------------
+
+
+def _evidence(make: Callable[[Observer], Evidence], **changes: object) -> Make:
+    def happened(node: Observer, _found: Found) -> Event:
+        won = node.builder.candidate(node.parent, "miner-1", 95)
+        node.receive(node.builder.block(node.parent, (won,)))
+        evidence = make(node)
+        return EvidenceReported(resigned(evidence, **changes) if changes else evidence, node.parent.end_milliseconds)
+
+    return happened
+
+
+def _twice_punished(node: Observer, found: Found) -> Event:
+    first = _evidence(double_commitment)(node, found)
+    node.feed(first)
+    return EvidenceReported(double_commitment(node, reporter="miner-3"), node.parent.end_milliseconds)
+
+
 # --- tasks -------------------------------------------------------------------------------------------------------
 
 
@@ -268,6 +289,15 @@ BAD_INPUTS: tuple[BadInput, ...] = (
     BadInput("task_twice", "begun", _R.TASK_DUPLICATE, _same_task_again),
     BadInput("escrow_short", "begun", _R.ESCROW_MISMATCH, _unmatched_escrow),
     BadInput("escrow_unknown", "begun", _R.TASK_UNKNOWN, _orphan_escrow),
+    BadInput("evidence_of_nothing", "begun", _R.EVIDENCE_INVALID, _evidence(same_twice)),
+    BadInput("evidence_alone", "begun", _R.EVIDENCE_INVALID, _evidence(double_commitment, statements=())),
+    BadInput(
+        "evidence_of_another", "begun", _R.EVIDENCE_INVALID, _evidence(double_commitment, offender=address("miner-2"))
+    ),
+    BadInput("evidence_garbled", "begun", _R.MALFORMED, _evidence(double_commitment, statements=(b"x", b"y"))),
+    BadInput("evidence_of_another_branch", "begun", _R.EVIDENCE_STALE, _evidence(double_commitment, parent=_WRONG)),
+    BadInput("evidence_of_another_chain", "begun", _R.WRONG_CHAIN, _evidence(double_commitment, chain_id=1)),
+    BadInput("evidence_twice", "begun", _R.EVIDENCE_DOUBLE, _twice_punished),
     BadInput("key_mismatch", "begun", _R.KEY_MISMATCH, _key(key=_WRONG)),
     BadInput("key_signed_by_stranger", "begun", _R.WRONG_SIGNATURE, _key(signer="stranger")),
     BadInput("key_of_another_chain", "begun", _R.WRONG_CHAIN, _key(chain_id=1)),

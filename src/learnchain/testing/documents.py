@@ -28,6 +28,7 @@ SIGNERS = {
     "Reveal": "miner",
     "Block": "winner",
     "EmptyBlock": "proposer",
+    "Evidence": "reporter",
 }
 NOUNS = [
     "Task",
@@ -43,6 +44,7 @@ NOUNS = [
     "Verdict",
     "Block",
     "EmptyBlock",
+    "Evidence",
     "Head",
     "Payout",
 ]
@@ -70,6 +72,11 @@ table. A decoder refuses any second way to write the same noun.
    wins.
 7. The next payload carries the block's `Payout`s as withdrawals and `keccak(settlement_root, block_hash)` as
    parent beacon root.
+8. Whoever sees a rule broken in signed words, or in training that does not follow from its trace, signs `Evidence`
+   about a height that the chain still remembers; later blocks carry it. The offender's bond, deposited or kept back
+   from its reward, goes a quarter to the reporter and half to those it harmed; the rest is burned. What is audited of
+   block n follows from `H("audit-seed", chain_id, block, release key and winner's commitment of each of the next
+   three trained blocks)`.
 
 `H(tag, parts...)` is SHA-256 over `learnchain/1/`, the tag, a zero byte and each part after its length in
 eight bytes. A noun's hash is `H(<name>, bytes)` and covers its signature. Signed nouns end in `signature`: 65

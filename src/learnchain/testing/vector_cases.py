@@ -4,11 +4,11 @@ from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
 
-from learnchain.primitives import messages
+from learnchain.primitives import bonds, messages
 from learnchain.primitives.block_checks import check_key_release, check_opening, check_release
 from learnchain.primitives.chain_state import ChainState
-from learnchain.primitives.events import Event
-from learnchain.primitives.messages import Deadline
+from learnchain.primitives.events import Event, EvidenceReported
+from learnchain.primitives.messages import Deadline, Evidence
 from learnchain.primitives.model_costs import model_bytes, training_flops_per_sample
 from learnchain.primitives.numbers import WEI_PER_ETHER
 from learnchain.primitives.selection import PostedTask, Schedule
@@ -19,6 +19,7 @@ from learnchain.rules.dlbc.schedule import Phases
 from learnchain.testing.bad_inputs import BAD_INPUTS, BadInput, prepare
 from learnchain.testing.chain_builder import ChainBuilder, altered
 from learnchain.testing.engine_cases import engine_vectors
+from learnchain.testing.evidence_cases import double_commitment
 from learnchain.testing.play import Observer, Plan, observe, play_empty, play_height
 from learnchain.testing.pole_cases import pole_vectors
 from learnchain.testing.proof_of_work_cases import proof_of_work_vectors
@@ -39,7 +40,16 @@ _READING_OF = {each.vector: each.identifier for each in READINGS}
 def all_vectors() -> tuple[Vector, ...]:
     """Return every vector, in the order of their paths."""
     wrong = (_bad_input(each) for each in BAD_INPUTS)
-    found = (*_equations(), *_readings(), *_messages(), *_heights(), *wrong, *proof_of_work_vectors(), *pole_vectors())
+    found = (
+        *_equations(),
+        *_readings(),
+        *_messages(),
+        *_heights(),
+        *_evidence(),
+        *wrong,
+        *proof_of_work_vectors(),
+        *pole_vectors(),
+    )
     found = (*found, *engine_vectors())
     return tuple(sorted(found, key=lambda each: each.path))
 
@@ -276,8 +286,34 @@ def _nouns(node: Observer) -> tuple[object, ...]:
         block.verdict,
         block,
         builder.empty_block(parent, Deadline.RELEASE),
+        evidence_on_a_block(),
         node.round.head,
         reward.payouts[0],
+    )
+
+
+def evidence_on_a_block() -> Evidence:
+    """Return two commitments of one miner on genesis, reported after the first block."""
+    node = started()
+    play_height(node, Plan({"miner-1": 95, "miner-2": 93}))
+    return double_commitment(node)
+
+
+def _evidence() -> tuple[Vector, ...]:
+    """Walk a fault from two signed commitments to the bond, and a challenge from blocks to its seed."""
+    node = started()
+    play_height(node, Plan({"miner-1": 95, "miner-2": 93}))
+    node.feed(EvidenceReported(double_commitment(node), node.parent.end_milliseconds))
+    play_height(node, Plan({"miner-3": 96}))
+    for plan in (Plan({"miner-2": 91}), Plan({"miner-3": 92})):
+        play_height(node, plan)
+    facts = node.parent.bonds.facts
+    seeds = [
+        call(bonds.challenge_seed, chain_id=31_337, audited=facts[0], later=each) for each in (facts, facts[:3], ())
+    ]
+    return (
+        Vector("dlbc/height/evidence.json", "A miner commits twice, is reported and pays.", (_played(node),)),
+        Vector("messages/challenge_seed.json", "Three trained blocks fix what is audited; two do not.", tuple(seeds)),
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from learnchain.primitives import block_checks, events, messages, model_costs, selection
+from learnchain.primitives import block_checks, bonds, events, messages, model_costs, selection
 from learnchain.primitives.actions import OpenHeight
 from learnchain.primitives.chain_state import ChainState
 from learnchain.primitives.codec import decode, encode
@@ -50,6 +50,7 @@ CALLS: dict[str, Callable[..., Any]] = {
         messages.attestation_digest,
         messages.empty_block_ticket,
         messages.consensus_root,
+        bonds.challenge_seed,
         selection.Schedule.deadline,
         block_checks.check_key_release,
         block_checks.check_release,
