@@ -15,6 +15,7 @@ from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailab
 
 REGISTERS = (
     "learnchain.learning.benchmarks",
+    "learnchain.learning.mapping_benchmarks",
     "learnchain.node.network.benchmarks",
     "learnchain.node.execution.benchmarks",
 )

@@ -27,7 +27,7 @@ from learnchain.primitives.training_terms import Free, HyperParameters, Watermar
 Figures = dict[str, Any]
 _SPECIFICATION = strided_cnn((1, 28, 28), 10, channels=(32, 64), hidden=128)
 _ROUNDS = 5
-_TRAINING_ROWS = 4_096
+TRAINING_ROWS = 4_096
 _EVALUATION_ROWS = 10_000
 _BATCH_ROWS = 64
 _SEED = b"\1" * 32
@@ -43,33 +43,33 @@ def synthetic_images(rows: int) -> DataSet:
 def training_throughput() -> Figures:
     """Compare one epoch of our loop, trace left out, with a bare loop of the same model and optimiser."""
     configure_torch()
-    data = synthetic_images(_TRAINING_ROWS)
-    ours, bare = _alternate(lambda: _train_seconds(data, Free()), lambda: _bare_epoch(data))
-    figure = _figure("training throughput", _TRAINING_ROWS / ours, "samples/s", bare / ours, "bare PyTorch loop")
-    return {"name": "training", "synthetic": True, "figures": [figure]}
+    data = synthetic_images(TRAINING_ROWS)
+    ours, bare = alternate(lambda: _train_seconds(data, Free()), lambda: _bare_epoch(data))
+    measured = figure("training throughput", TRAINING_ROWS / ours, "samples/s", bare / ours, "bare PyTorch loop")
+    return {"name": "training", "synthetic": True, "figures": [measured]}
 
 
 def watermark_cost() -> Figures:
     """Compare one epoch with the term of DLBC Eq. 7 with one without."""
     configure_torch()
-    data = synthetic_images(_TRAINING_ROWS)
+    data = synthetic_images(TRAINING_ROWS)
     terms = Watermark(shake256("benchmark/mark", _SEED, 64), 100_000, 999_900)
-    marked, plain = _alternate(lambda: _train_seconds(data, terms), lambda: _train_seconds(data, Free()))
-    figure = _figure("epoch with watermark term", marked, "s", marked / plain, "epoch without")
-    return {"name": "watermark", "synthetic": True, "figures": [figure]}
+    marked, plain = alternate(lambda: _train_seconds(data, terms), lambda: _train_seconds(data, Free()))
+    measured = figure("epoch with watermark term", marked, "s", marked / plain, "epoch without")
+    return {"name": "watermark", "synthetic": True, "figures": [measured]}
 
 
 def trace_cost() -> Figures:
     """Compare hashing and writing a full training state every 50 steps with the training between."""
     configure_torch()
-    data, shares = synthetic_images(_TRAINING_ROWS), list[float]()
+    data, shares = synthetic_images(TRAINING_ROWS), list[float]()
     for _ in range(_ROUNDS):
         with TemporaryDirectory() as directory:
             result = train(_plan(Free(), 3), data, Watcher(time.perf_counter), Path(directory))
         shares.append(result.trace_seconds / result.training_seconds)
     share = median(shares)
-    figure = _figure("trace of full states", 100 * share, "% of training", 1 + share, "training without trace")
-    return {"name": "trace", "synthetic": True, "figures": [figure]}
+    measured = figure("trace of full states", 100 * share, "% of training", 1 + share, "training without trace")
+    return {"name": "trace", "synthetic": True, "figures": [measured]}
 
 
 def exact_evaluation() -> Figures:
@@ -94,11 +94,11 @@ def exact_evaluation() -> Figures:
         np.argmax(compile_model(_SPECIFICATION, weights, data.inputs).logits(data.inputs), axis=1)
         return time.perf_counter() - started
 
-    ours, anchor = _alternate(exact, bare)
-    figure = _figure(
+    ours, anchor = alternate(exact, bare)
+    measured = figure(
         f"exact evaluation of {_EVALUATION_ROWS:,} images", ours, "s", ours / anchor, "float32 forward pass"
     )
-    return {"name": "evaluation", "synthetic": True, "figures": [figure]}
+    return {"name": "evaluation", "synthetic": True, "figures": [measured]}
 
 
 BENCHMARKS: dict[str, Callable[[], Figures]] = {
@@ -110,11 +110,12 @@ BENCHMARKS: dict[str, Callable[[], Figures]] = {
 """What `learnchain bench NAME` runs."""
 
 
-def _figure(what: str, value: float, unit: str, ratio: float, against: str) -> Figures:
+def figure(what: str, value: float, unit: str, ratio: float, against: str) -> Figures:
+    """Return one figure beside its anchor."""
     return {"what": what, "value": round(value, 4), "unit": unit, "ratio": round(ratio, 4), "against": against}
 
 
-def _alternate(first: Callable[[], float], second: Callable[[], float]) -> tuple[float, float]:
+def alternate(first: Callable[[], float], second: Callable[[], float]) -> tuple[float, float]:
     """Return the medians of both after one unmeasured round."""
     first(), second()
     rounds = [(first(), second()) for _ in range(_ROUNDS)]

@@ -162,7 +162,7 @@ READINGS = (
         "to 32' (4.3): 128 products of 32 vectors",
         "`parts` cuts a flat sample into pieces of equal length that are mapped by the same vectors: 32 vectors on 4 "
         "parts give 128 products. The default is one part.",
-        "It is the one arrangement that gives both numbers; vectors of a part are shorter, so Algorithm 3 repeats less.",
+        "It is the one arrangement that gives both numbers; a part is shorter, so Algorithm 3 repeats less.",
         "pole/training/parts.json",
     ),
 )
