@@ -2,7 +2,7 @@
 
 from dataclasses import fields, replace
 from random import Random
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -50,9 +50,10 @@ from learnchain.testing.evidence_cases import (
     trace_forged,
 )
 from learnchain.testing.play import Observer, measure, observe
+from learnchain.testing.podl_play import PODL
 from learnchain.testing.pole_play import POLE
 from learnchain.testing.proof_of_work_cases import PROOF_OF_WORK
-from learnchain.testing.sample_tasks import address, sample_task
+from learnchain.testing.sample_tasks import address, sample_specification, sample_task
 
 MINERS = ("miner-1", "miner-2", "miner-3")
 NUMBERS = st.integers(0, 1_000)
@@ -69,10 +70,11 @@ class Spine(RuleBasedStateMachine):
     """Drive one node with whatever may arrive."""
 
     engine: ClassVar[Rules] = Dlbc()
+    parameters: ClassVar[dict[str, Any]] = {"finality_depth": 64}
 
     def __init__(self) -> None:
         super().__init__()
-        self.node = observe(ChainBuilder(self.engine, sample_parameters(finality_depth=64)))
+        self.node = observe(ChainBuilder(self.engine, sample_parameters(**self.parameters)))
         self.offered: list[Event] = []
         self.proposals: list[ProposeBlock] = []
         self.tasks = 0
@@ -237,7 +239,7 @@ class Spine(RuleBasedStateMachine):
                 state, ledger = record.state, record.state.ledger
                 minted += sum(each.amount_gwei for each in state.reward.payouts)
                 assert ledger.minted_gwei == minted
-                waiting = (each.task for each in (*state.pool, *state.incoming))
+                waiting = (each.task for each in (*state.pool, *state.incoming, *state.going_on))
                 assert ledger.locked_wei == sum(each.reward_wei + each.bond_wei for each in waiting)
                 spent = ledger.paid_wei + ledger.refunded_wei + ledger.burned_wei + ledger.compensated_wei
                 assert ledger.escrowed_wei == spent + ledger.locked_wei
@@ -380,3 +382,56 @@ class SpineUnderPole(SpineUnderProofOfWork):
 
 SpineUnderPole.TestCase.settings = settings(Spine.TestCase.settings, max_examples=40)
 TestSpineUnderPole = SpineUnderPole.TestCase
+
+
+class SpineUnderPodl(Spine):
+    """Drive a node of a chain whose tasks span several blocks, each with a fresh test set and a champion to beat."""
+
+    engine = PODL
+    parameters: ClassVar[dict[str, Any]] = {
+        "finality_depth": 64,
+        "standing": (sample_specification("standing", tests=3),),
+    }
+
+    def new_task(self) -> object:
+        posted = super().new_task()
+        name = posted.specification.name  # type: ignore[attr-defined]
+        several = sample_specification(name, tests=1 + self.tasks % 3)
+        return sample_task(
+            name,
+            posted.task.reward_wei,  # type: ignore[attr-defined]
+            specification=several,
+            deadline_seconds=posted.task.deadline_seconds,  # type: ignore[attr-defined]
+        )
+
+    @invariant()
+    def a_task_goes_on_or_is_settled(self) -> None:
+        for record in self.node.round.tree.records.values():
+            state, block = record.state, record.block
+            if block is None:
+                continue
+            settled = {each.task_id for each in state.reward.settlements}
+            for each in state.going_on:
+                assert each.task.task_id not in settled
+                assert isinstance(block, Block)
+                assert block.release.task_id == each.task.task_id
+
+    @invariant()
+    def no_task_uses_a_test_set_twice(self) -> None:
+        tree = self.node.round.tree
+        for tip in tree.leaves():
+            used = [
+                (record.block.release.task_id, record.block.release.key)
+                for record in tree.branch(tip)
+                if isinstance(record.block, Block) and not self.is_standing(record.block)
+            ]
+            assert len(set(used)) == len(used)
+
+    def is_standing(self, block: Block) -> bool:
+        """Standing tasks begin again: their data are public anyway."""
+        standing = {task.task_id for task, _ in self.node.builder.parameters.standing_tasks()}
+        return block.release.task_id in standing
+
+
+SpineUnderPodl.TestCase.settings = settings(Spine.TestCase.settings, max_examples=40)
+TestSpineUnderPodl = SpineUnderPodl.TestCase

@@ -9,13 +9,14 @@ import pytest
 
 from learnchain.testing.bad_inputs import BAD_INPUTS, BadInput
 from learnchain.testing.documents import ENGINES
+from learnchain.testing.engine_plays import PLAYS
 from learnchain.testing.pole_play import POLE_BAD_INPUTS
 from learnchain.testing.proof_of_work_cases import PROOF_OF_WORK_BAD_INPUTS
 from learnchain.testing.vector_cases import all_vectors
 from learnchain.testing.vectors import run
 
 VECTORS = Path(__file__).parent.parent / "vectors"
-FOLDERS = ("dlbc", "messages", "pole", "proof_of_work")
+FOLDERS = ("dlbc", "messages", "pole", "proof_of_work", *(play.rules.name for play in PLAYS))
 """What `fill` writes; other folders hold vectors of other rooms, checked there."""
 FILES = sorted(str(path.relative_to(VECTORS)) for each in FOLDERS for path in (VECTORS / each).rglob("*.json"))
 _REFILL = "import sys, pathlib; from learnchain.testing.vectors import fill; fill(pathlib.Path(sys.argv[1]))"
@@ -63,6 +64,7 @@ WRONG = [
     *(("dlbc", each) for each in BAD_INPUTS),
     *(("pole", each) for each in POLE_BAD_INPUTS),
     *(("proof_of_work", each) for each in PROOF_OF_WORK_BAD_INPUTS),
+    *((play.rules.name, each) for play in PLAYS for each in play.bad_inputs),
 ]
 
 
