@@ -33,6 +33,12 @@ def block_report(view: View) -> View:
         "epochs": view.get("epochs"),
         "interval_seconds": view["interval_seconds"],
         "phase_seconds": view.get("phase_seconds"),
+        "timeline": {
+            **view.get("timeline", {}),
+            "winner_trained_milliseconds": training.get("training_milliseconds"),
+        },
+        "turn": view.get("turn"),
+        "champion_before": view.get("champion_before"),
         "training_share": training.get("training_share"),
         "training_seconds": training.get("training_seconds"),
     }

@@ -54,6 +54,13 @@ BUILT_IN: Mapping[str, dict[str, Any]] = {
             "momentum": ["0", "0.9"],
             "batch_size": [16, 64],
         },
+        "local": {
+            "standing": True,
+            "phases_milliseconds": [4_000, 6_000, 4_000],
+            "release_milliseconds": 1_000,
+            "reveal_milliseconds": 2_600,
+            "evaluation_milliseconds": 1_000,
+        },
     },
     "iris": {
         "name": "iris",

@@ -51,6 +51,7 @@ class Finished:
 
     run: TrainedFiles
     start: EndState | None
+    ended_milliseconds: int
 
 
 @dataclass(frozen=True, slots=True)

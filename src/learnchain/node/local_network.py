@@ -88,9 +88,12 @@ def local_needs(tables: Iterable[Mapping[str, Any]]) -> LocalNeeds:
 
 
 def _standing_beside(tables: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
-    """Return a standing task on other data than those that some task keeps encrypted: its rows would be opened."""
+    """Return a standing task on other data than those that some task keeps encrypted, whose rows it would open.
+
+    Without such a task the engine's own choice stands.
+    """
     hidden = {str(each["data"]["source"]) for each in tables if each.get("encryption", "symmetric") != "symmetric"}
-    return tuple(each for each in ("digits", "iris") if each not in hidden)[:1]
+    return tuple(each for each in ("digits", "iris") if each not in hidden)[:1] if hidden else ()
 
 
 @dataclass(frozen=True)

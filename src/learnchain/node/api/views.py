@@ -285,6 +285,13 @@ def block_view(block: AnyBlock, parent: ChainState, state: ChainState, selection
             "training": (schedule.commitment_milliseconds - schedule.key_milliseconds) / 1000,
             "judging": (block.end_milliseconds - schedule.commitment_milliseconds) / 1000,
         },
+        "timeline": {
+            "phase_one_milliseconds": [schedule.start_milliseconds, schedule.commitment_milliseconds],
+            "released_milliseconds": block.release.released_milliseconds,
+            "phase_two_milliseconds": [schedule.commitment_milliseconds, block.end_milliseconds],
+        },
+        "turn": selection.course.turn,
+        "champion_before": {"correct": block.verdict.baseline_correct, "total": block.verdict.baseline_total},
         "verdict": entries,
     }
 

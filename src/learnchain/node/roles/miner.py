@@ -125,7 +125,7 @@ class Miner:
             finished = await self._trained_anew(selection, data)
         run = finished.run
         self._epoch_seconds = run.training_seconds / max(run.epochs, 1)
-        self._record_share(selection, run)
+        self._record_share(selection, finished)
         model = await self._published(selection, finished)
         self._note(selection, "trained", epochs=run.epochs, training_seconds=run.training_seconds)
         self._ports.chain.feed(Trained(model, self._ports.clock.now_milliseconds()))
@@ -134,7 +134,8 @@ class Miner:
         """Train from the derived initialisation, or from our own last committed state (the round, rule 9)."""
         start = await own_end_state(self._ports.archive, self._ports.blobs, selection)
         train = self._until_reached if selection.schedule.time_limit_milliseconds else self._until_closing
-        return Finished(await train(selection, data, start), start)
+        run = await train(selection, data, start)
+        return Finished(run, start, self._ports.clock.now_milliseconds())
 
     async def _until_closing(self, selection: Selection, data: Path, start: EndState | None) -> TrainedFiles:
         """Train for as many epochs as end before commitments close; a probe in Phase 1 tells what one takes."""
@@ -189,7 +190,7 @@ class Miner:
         self._ports.decisions.note(now, selection.height + 1, "training begins", about, goes_on=1, ahead=1)
         run = await self._trained(await self._job(selection, data, epochs, ahead.course, start), stopping)
         if not result.done():
-            result.set_result(Finished(run, start))
+            result.set_result(Finished(run, start, self._ports.clock.now_milliseconds()))
 
     async def send_commitment(self, action: SendCommitment) -> None:
         """Build the payload, bind it to the model and commit, before the test set exists (step 5)."""
@@ -388,8 +389,10 @@ class Miner:
         finally:
             stopper.cancel()
 
-    def _record_share(self, selection: Selection, run: TrainedFiles) -> None:
+    def _record_share(self, selection: Selection, finished: Finished) -> None:
+        run, ended = finished.run, finished.ended_milliseconds
         facts = {
+            "training_milliseconds": [ended - int(1000 * run.process_seconds), ended],
             "training_seconds": run.training_seconds,
             "process_seconds": run.process_seconds,
             "training_share": run.training_seconds / max(run.process_seconds, 1e-9),
