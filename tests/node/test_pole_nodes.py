@@ -11,8 +11,9 @@ import pytest
 from learnchain.learning.jobs import Evaluation, EvaluationJob, Progress, TrainedFiles, TrainingJob
 from learnchain.node.assurance import Level
 from learnchain.node.built_in_tasks import BUILT_IN
+from learnchain.node.engines import engine_named
 from learnchain.node.genesis import load_genesis
-from learnchain.node.local_network import LocalPlan
+from learnchain.node.local_network import LOCAL_PHASES, LocalPlan
 from learnchain.node.storage.lmdb_store import LmdbStore
 from learnchain.node.verification import BlockCheck, Verifier
 from learnchain.primitives.chain_state import ChainState
@@ -97,6 +98,21 @@ def test_a_loser_is_cited_and_paid_and_a_late_node_agrees(tmp_path: Path) -> Non
     assert len(checks) >= 4
     assert all(each.passed for each in checks)
     assert all({"measured count", "measured training"} <= set(each.checks) for each in checks if each.trained)
+
+
+def test_the_papers_own_mode_runs_and_shows_every_model_before_the_test_set(tmp_path: Path) -> None:
+    async def scenario(nodes: SimulatedNodes) -> None:
+        await nodes.start()
+        await nodes.until_height(2, 120)
+        for block in blocks(nodes):
+            assert isinstance(block, Block)
+            won = next(each for each in block.commitments if each.miner == block.proposer)
+            assert [each.model_cid for each in won.disclosed] == [block.reveal.model_cid]
+            assert block.reveal.training.mapping == block.parent
+
+    engine = engine_named("pole-paper").local(LOCAL_PHASES)
+    assert isinstance(engine, Pole)
+    run(tmp_path, scenario, 2, replace(engine, times=TIMES))
 
 
 def test_a_height_ends_at_the_time_limit_and_the_task_is_refunded(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def compare(
         from learnchain.lab.plot import svg
         from learnchain.node.engines import ENGINES, engine_named
 
-        engines = list(engine or ENGINES)
+        engines = list(engine or (name for name, each in ENGINES.items() if not each.variant))
         for name in engines:
             engine_named(name)
         result = _compared({"engines": engines, "seed": seed, "blocks": blocks, "miners": miners})

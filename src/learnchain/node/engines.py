@@ -11,6 +11,8 @@ from learnchain.rules.contract import Rules
 from learnchain.rules.dlbc import Dlbc
 from learnchain.rules.dlbc.schedule import Phases
 from learnchain.rules.pole import Pole
+from learnchain.rules.pole.equations import OmmerFormula, OmmerFunding, OmmerRules
+from learnchain.rules.pole.layer import MappingLayer, MappingMode
 from learnchain.rules.pole.schedule import Times
 
 
@@ -18,12 +20,14 @@ from learnchain.rules.pole.schedule import Times
 class Engine:
     """Join an engine's class with what builds it for several nodes on one machine, whose tasks need these phases.
 
-    `tasks` are what a local network trains and posts where nobody names another task.
+    `tasks` are what a local network trains and posts where nobody names another task. A `variant` is an engine under
+    other parameters; comparisons leave it out.
     """
 
     kind: type[Any]
     local: Callable[[Phases], Rules]
     tasks: tuple[str, ...] = ("digits",)
+    variant: bool = False
 
 
 def _local_podl(phases: Phases) -> Rules:
@@ -37,9 +41,16 @@ def _local_podl(phases: Phases) -> Rules:
 ENGINES: dict[str, Engine] = {
     "dlbc": Engine(Dlbc, lambda phases: Dlbc(phases=phases)),
     "pole": Engine(Pole, lambda phases: Pole(times=_event_driven(phases))),
+    "pole-paper": Engine(Pole, lambda phases: _as_printed(_event_driven(phases)), variant=True),
     "podl": Engine(podl.Podl, _local_podl, ("digits-in-blocks",)),
     "proof_of_work": Engine(proof_of_work.ProofOfWork, lambda _phases: proof_of_work.LOCAL),
 }
+
+
+def _as_printed(times: Times) -> Pole:
+    """Return PoLe as its paper prints it: Algorithm 3, models shown at once, Equation 2 in new coins (POLE-R3, R7)."""
+    ommers = OmmerRules(OmmerFormula.LITERAL, OmmerFunding.MINTED)
+    return Pole(times, MappingLayer(MappingMode.PAPER), ommers, open_broadcast=True)
 
 
 def _event_driven(phases: Phases) -> Times:
