@@ -299,6 +299,7 @@ BAD_INPUTS: tuple[BadInput, ...] = (
     BadInput("evidence_of_another_chain", "begun", _R.WRONG_CHAIN, _evidence(double_commitment, chain_id=1)),
     BadInput("evidence_twice", "begun", _R.EVIDENCE_DOUBLE, _twice_punished),
     BadInput("key_mismatch", "begun", _R.KEY_MISMATCH, _key(key=_WRONG)),
+    BadInput("key_for_encrypted_rows", "begun", _R.FUNCTIONAL_KEY_WRONG, _key(functional_key=b"\1" * 36)),
     BadInput("key_signed_by_stranger", "begun", _R.WRONG_SIGNATURE, _key(signer="stranger")),
     BadInput("key_of_another_chain", "begun", _R.WRONG_CHAIN, _key(chain_id=1)),
     BadInput("key_of_another_height", "begun", _R.WRONG_HEIGHT, _key(height=2)),

@@ -74,8 +74,8 @@ def test_a_model_is_trained_and_paid_and_no_row_leaves_the_data_node(tmp_path: P
         assert 2 * block.reveal.training.correct >= block.reveal.training.total == 1_437
         assert {each.outcome for each in block.verdict.entries} <= {Outcome.WINNER, Outcome.LOWER_CLAIM}
         secret, open_rows = (
-            traces_of(task_draft(ENCRYPTED).training_data),
-            traces_of(task_draft(BUILT_IN["iris"]).training_data),
+            traces_of(task_draft(ENCRYPTED).training_data, 40),
+            traces_of(task_draft(BUILT_IN["iris"]).training_data, 40),
         )
         for miner in (1, 2):
             held = stored(nodes, miner)

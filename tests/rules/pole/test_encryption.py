@@ -1,0 +1,96 @@
+"""Which tasks may keep their rows encrypted, and what the key release must then name."""
+
+from dataclasses import replace
+
+import pytest
+
+from learnchain.primitives.block_checks import check_key_release
+from learnchain.primitives.model_presets import mlp, strided_cnn
+from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.primitives.selection import PostedTask
+from learnchain.primitives.signatures import UNSIGNED, sign
+from learnchain.primitives.task_specification import (
+    Encryption,
+    TaskSpecification,
+    decode_specification,
+    encode_specification,
+)
+from learnchain.rules.dlbc import Dlbc
+from learnchain.rules.podl import Podl
+from learnchain.rules.pole.layer import MappingLayer, check_encryption
+from learnchain.testing.chain_builder import sample_parameters
+from learnchain.testing.pole_play import POLE, learning
+from learnchain.testing.sample_tasks import private_key, sample_specification, sample_task
+
+
+def encrypted(sample: tuple[int, ...], model: tuple[int, ...]) -> TaskSpecification:
+    base = sample_specification("encrypted")
+    network = mlp(model, 4) if len(model) == 1 else strided_cnn(model, 4, (4,), 8)
+    data = replace(base.data, sample_shape=sample)
+    return replace(base, model=network, data=data, encryption=Encryption.INNER_PRODUCT)
+
+
+def admitted(specification: TaskSpecification, layer: MappingLayer, standing: bool = False) -> None:
+    posted = sample_task("encrypted", specification=specification)
+    check_encryption(replace(posted.task, standing=standing), specification, layer)
+
+
+def refusal_of(specification: TaskSpecification, layer: MappingLayer, standing: bool = False) -> RejectionReason:
+    with pytest.raises(Rejected) as caught:
+        admitted(specification, layer, standing)
+    return caught.value.reason
+
+
+def test_a_quarter_of_the_dimension_may_be_given_away() -> None:
+    admitted(encrypted((1, 8, 8), (16,)), MappingLayer())
+    admitted(encrypted((1, 28, 28), (128,)), MappingLayer())
+    unsuitable = RejectionReason.ENCRYPTION_UNSUITABLE
+    assert refusal_of(encrypted((1, 8, 8), (17,)), MappingLayer()) is unsuitable
+    assert refusal_of(encrypted((3,), (1,)), MappingLayer()) is unsuitable
+
+
+def test_layers_that_give_everything_away_are_refused() -> None:
+    flat, images = encrypted((1, 8, 8), (16,)), encrypted((1, 8, 8), (1, 8, 8))
+    unsuitable = RejectionReason.ENCRYPTION_UNSUITABLE
+    assert refusal_of(images, MappingLayer()) is unsuitable
+    assert refusal_of(flat, MappingLayer(per_miner=True)) is unsuitable
+    assert refusal_of(flat, MappingLayer(), standing=True) is unsuitable
+    admitted(replace(images, encryption=Encryption.SYMMETRIC), MappingLayer(), standing=True)
+
+
+@pytest.mark.parametrize("rules", [Dlbc(), Podl()])
+def test_consensus_that_trains_on_rows_refuses_encrypted_ones(rules: Dlbc | Podl) -> None:
+    plain = sample_specification("encrypted")
+    rules.admit_task(sample_task("encrypted", specification=plain).task, plain, sample_parameters())
+    wanted = replace(plain, encryption=Encryption.INNER_PRODUCT)
+    with pytest.raises(Rejected) as caught:
+        rules.admit_task(sample_task("encrypted", specification=wanted).task, wanted, sample_parameters())
+    assert caught.value.reason is RejectionReason.ENCRYPTION_UNSUITABLE
+
+
+def test_the_engine_asks_at_posting() -> None:
+    wanted = encrypted((1, 8, 8), (17,))
+    with pytest.raises(Rejected) as caught:
+        POLE.admit_task(sample_task("encrypted", specification=wanted).task, wanted, sample_parameters())
+    assert caught.value.reason is RejectionReason.ENCRYPTION_UNSUITABLE
+
+
+def test_the_specification_travels() -> None:
+    wanted = encrypted((1, 8, 8), (16,))
+    assert decode_specification(encode_specification(wanted)) == wanted
+
+
+@pytest.mark.parametrize("encryption", list(Encryption))
+def test_a_functional_key_belongs_to_encrypted_rows_only(encryption: Encryption) -> None:
+    node = learning()
+    selection, parameters = node.round.selection, sample_parameters()
+    plain = node.builder.key_release(node.parent)
+    key = private_key("steward")
+    place = sign(replace(plain, functional_key=b"\1" * 36, signature=UNSIGNED), key)
+    specification = replace(selection.posted.specification, encryption=encryption)
+    changed = replace(selection, posted=PostedTask(selection.task, specification))
+    right, wrong = (place, plain) if encryption is Encryption.INNER_PRODUCT else (plain, place)
+    check_key_release(right, changed, parameters)
+    with pytest.raises(Rejected) as caught:
+        check_key_release(wrong, changed, parameters)
+    assert caught.value.reason is RejectionReason.FUNCTIONAL_KEY_WRONG
