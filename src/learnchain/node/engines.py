@@ -64,7 +64,7 @@ def _event_driven(phases: Phases) -> Times:
         longest_milliseconds=4 * (phases.one_milliseconds + phases.two_milliseconds),
         grace_milliseconds=2 * phases.one_milliseconds,
         release_milliseconds=phases.release_milliseconds,
-        reveal_milliseconds=phases.reveal_milliseconds - phases.release_milliseconds,
+        reveal_milliseconds=phases.reveal_milliseconds,
         block_milliseconds=phases.three_milliseconds,
     )
 

@@ -57,7 +57,7 @@ def settled(
     """Return what a block pays for losers, cited or too old by now, and those that may still be cited after it."""
     paid: list[Payout] = []
     kept: list[Loser] = []
-    cited = {} if block is None else {each.height: each.miner for each in block.ommers}
+    cited = {each.height: each.miner for each in (block.ommers if block is not None else ())}
     for each in remembered(memory):
         if block is not None and cited.get(each.height) == each.loser:
             paid.extend(_cited(rules, reward_gwei, height, each, block.proposer))
