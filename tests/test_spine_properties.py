@@ -267,7 +267,7 @@ class Spine(RuleBasedStateMachine):
                     paid += sum(each.amount_gwei for each in answer.payouts)
                 ledger = record.state.ledger
                 kept = sum(each.amount_gwei for each in record.state.bonds.withheld)
-                assert paid == ledger.minted_gwei + kept + ledger.forfeited_gwei
+                assert paid + ledger.audited_gwei == ledger.minted_gwei + kept + ledger.forfeited_gwei
 
     @invariant()
     def no_uncommitted_model_wins(self) -> None:

@@ -8,9 +8,11 @@ from dataclasses import replace
 
 from learnchain.node.clock import Clock
 from learnchain.primitives.actions import Action, StoreBlock
+from learnchain.primitives.audit_messages import AuditCommitment, AuditMessage, AuditReport
 from learnchain.primitives.chain_state import ChainState
 from learnchain.primitives.codec import Hash32
 from learnchain.primitives.events import (
+    AuditMade,
     BlockReceived,
     Committed,
     Event,
@@ -34,7 +36,7 @@ MAXIMUM_REFUSED_BLOCKS = 1_024
 
 ROUND_EVENTS = (KeyReleased, Committed, Released, Revealed)
 RoundEvent = KeyReleased | Committed | Released | Revealed
-WireMessage = KeyRelease | Commitment | ReleaseAnnouncement | Reveal | Evidence | AnyBlock
+WireMessage = KeyRelease | Commitment | ReleaseAnnouncement | Reveal | Evidence | AuditMessage | AnyBlock
 
 
 class Chain:
@@ -148,6 +150,8 @@ class Chain:
             return Released(message, now)
         if isinstance(message, Reveal):
             return Revealed(message, now)
+        if isinstance(message, AuditCommitment | AuditReport):
+            return AuditMade(message, now)
         if isinstance(message, Evidence):
             return EvidenceReported(message, now)
         return BlockReceived(message, now)
@@ -184,6 +188,8 @@ def _parent_of(event: Event) -> Hash32:
         return event.block.parent
     if isinstance(event, Released):
         return event.message.release.parent
+    if isinstance(event, AuditMade):
+        return event.message.parent
     if isinstance(event, EvidenceReported):
         return event.evidence.parent
     if isinstance(event, KeyReleased | Committed | Revealed):

@@ -10,12 +10,15 @@ from learnchain.node.storage.archive import Archive
 from learnchain.node.task_data import OpenedKeys, TaskData
 from learnchain.primitives.actions import MeasureEvidence
 from learnchain.primitives.audit import FraudProof
+from learnchain.primitives.audit_messages import AuditedSegment, AuditReport
+from learnchain.primitives.audit_rules import Assignment, assignment
 from learnchain.primitives.bonds import RoundFact
+from learnchain.primitives.codec import Address, decode
 from learnchain.primitives.evidence import Statement, fraud_proof, statements
 from learnchain.primitives.measurement import Finding, Measurement
 from learnchain.primitives.messages import Block, Fault, KeyRelease, Release, work_id
 from learnchain.primitives.parameters import ChainParameters
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.primitives.selection import Selection
 from learnchain.primitives.training_terms import TrainingTerms
 from learnchain.rules.contract import Rules
@@ -26,6 +29,10 @@ class ProofJudge(Protocol):
 
     async def holds(self, proof: FraudProof, block: Block, selection: Selection) -> bool:
         """Return whether the proof shows a fault; raise `Unavailable` while what it rests on is not here."""
+        ...
+
+    async def reported(self, block: Block, selection: Selection, given: Assignment) -> tuple[AuditedSegment, ...]:
+        """Return what an honest auditor with this assignment finds."""
         ...
 
 
@@ -44,7 +51,11 @@ class EvidenceMeasuring:
         """Return whether the evidence holds; a node that measures no models believes the block's proposer."""
         holds = True
         if self.judges:
-            held = self._data_changed if action.evidence.fault is Fault.DATA_CHANGED else self._forged
+            held = {
+                Fault.DATA_CHANGED: self._data_changed,
+                Fault.TRACE_FORGED: self._forged,
+                Fault.AUDIT_FALSE: self._falsely_audited,
+            }[action.evidence.fault]
             holds = await held(action)
         finding, reason = (
             (Finding.ACCEPTED, "") if holds else (Finding.REJECTED, RejectionReason.EVIDENCE_INVALID.value)
@@ -87,6 +98,26 @@ class EvidenceMeasuring:
             return False
         proof = fraud_proof(action.evidence, action.fact)
         return await self.judge.holds(proof, block, self.selection(action.fact))
+
+    async def _falsely_audited(self, action: MeasureEvidence) -> bool:
+        """Return whether replaying the auditor's segments comes to something else than it reported."""
+        return await self.is_false(decode(AuditReport, action.evidence.statements[0]), action.fact)
+
+    async def is_false(self, report: AuditReport, fact: RoundFact) -> bool:
+        """Return whether a report is not what an honest auditor of this machine's class finds."""
+        given = self.given(fact, report.auditor)
+        block = self.archive.block(fact.block)
+        if not isinstance(block, Block):
+            return True
+        return await self.judge.reported(block, self.selection(fact), given) != report.lines
+
+    def given(self, fact: RoundFact, auditor: Address) -> Assignment:
+        """Return what an auditor was given, from the newest stored block that remembers the height."""
+        state = self.archive.state(self.archive.head().block)
+        found = assignment(state.bonds, fact, auditor, self.parameters)
+        if found is None:
+            raise Unavailable(f"the seed of audits of height {fact.height}")
+        return found
 
     def selection(self, fact: RoundFact) -> Selection:
         """Return what was selected at a recent height, recomputed from the state before it."""

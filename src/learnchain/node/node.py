@@ -24,6 +24,7 @@ from learnchain.node.network.network import Network
 from learnchain.node.network.transport import Transport, parse_address
 from learnchain.node.ports import Ports, Tasks, Training
 from learnchain.node.replay_judge import ReplayJudge
+from learnchain.node.roles.auditor import Auditing, Auditor
 from learnchain.node.roles.full_node import FullNode, Policy
 from learnchain.node.roles.miner import Miner, Strategy
 from learnchain.node.roles.publisher import Publisher
@@ -70,6 +71,7 @@ class Roles:
     publisher: Publisher | None
     miner: Miner | None
     reporter: Reporter
+    auditor: Auditor | None = None
 
 
 class Dispatcher:
@@ -96,6 +98,8 @@ class Dispatcher:
             ProposeBlock: [],
         }
         self._duties[OpenHeight].append(roles.reporter.open_height)
+        if roles.auditor is not None:
+            self._duties[OpenHeight].append(roles.auditor.open_height)
         self._duties[TrainModel].append(roles.reporter.train_model)
         self._duties[RevealModel].append(roles.reporter.reveal_model)
         if publisher is not None:
@@ -207,22 +211,26 @@ class Node:
 
     def _roles(self, directory: Path) -> Roles:
         strategy = replace(Strategy(), learning_rate_thousandths=self._settings.learning_rate_thousandths)
-        miner = None
+        miner, auditing = None, self._auditing()
         if self._settings.is_miner and self._parts.trainer is not None:
             miner = Miner(self.ports, self._parts.trainer, directory / "training", strategy)
         return Roles(
             full_node=FullNode(self.ports, self._moved, self._policy()),
             publisher=Publisher(self.ports) if self._settings.is_publisher else None,
             miner=miner,
-            reporter=self._reporter(),
+            reporter=self._reporter(auditing.measuring),
+            auditor=Auditor(self.ports, auditing) if self._settings.is_auditor else None,
         )
 
-    def _reporter(self) -> Reporter:
+    def _auditing(self) -> Auditing:
         chain, archive, data = self.ports.chain, self.ports.archive, self.ports.data
         judge = ReplayJudge(
             self.ports.blobs, data, self._parts.judge, chain.rules, chain.parameters, self.ports.archive
         )
         measuring = EvidenceMeasuring(chain.rules, chain.parameters, archive, data, judge, self._settings.judge)
+        return Auditing(judge, measuring)
+
+    def _reporter(self, measuring: EvidenceMeasuring) -> Reporter:
         reporter = Reporter(self.ports, measuring)
         self._gossip.compared = reporter.compare
         return reporter

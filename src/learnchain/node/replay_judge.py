@@ -7,14 +7,16 @@ from pathlib import Path
 
 from learnchain.learning.jobs import TrainingJob
 from learnchain.learning.replay.jobs import AFTER_NAME, BEFORE_NAME, DIGESTS_NAME, AuditJob, AuditLine, DisputeJob
-from learnchain.learning.trace import INDEX_NAME, MAXIMUM_INDEX_BYTES, state_path
+from learnchain.learning.trace import INDEX_NAME, MAXIMUM_INDEX_BYTES, read_trace, state_path
 from learnchain.node.blobs.blob_store import BlobStore
 from learnchain.node.continuing import continued_from, seeds_of
 from learnchain.node.ports import Training
 from learnchain.node.roles.full_node import published_states
 from learnchain.node.storage.archive import Archive
 from learnchain.node.task_data import OpenedKeys, TaskData
-from learnchain.primitives.audit import HARDWARE_FREE, MAXIMUM_STATES, AuditFinding, FraudProof
+from learnchain.primitives.audit import HARDWARE_FREE, MAXIMUM_STATES, AuditFinding, FraudProof, StateLeaf
+from learnchain.primitives.audit_messages import AuditedSegment
+from learnchain.primitives.audit_rules import Assignment
 from learnchain.primitives.messages import Block, Reveal, work_id
 from learnchain.primitives.model_costs import model_bytes
 from learnchain.primitives.parameters import ChainParameters
@@ -35,6 +37,8 @@ class AuditScope:
     indices: tuple[int, ...]
     whole: bool = True
     replay: bool = True
+    forced: tuple[int, ...] = ()
+    forced_seed: bytes = b"\0" * 32
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,22 @@ class ReplayJudge:
         finally:
             shutil.rmtree(place, ignore_errors=True)
 
+    async def leaves(self, block: Block) -> tuple[StateLeaf, ...]:
+        """Return the committed states of a block's winner, from its published index."""
+        with tempfile.TemporaryDirectory(prefix="learnchain-audit-") as place:
+            index = await self.blobs.read(block.reveal.training.trace_cid, MAXIMUM_INDEX_BYTES)
+            (Path(place) / INDEX_NAME).write_bytes(index)
+            return read_trace(Path(place), block.reveal.training.state_root).leaves
+
+    async def reported(self, block: Block, selection: Selection, given: Assignment) -> tuple[AuditedSegment, ...]:
+        """Return what this machine finds in the segments of an assignment."""
+        scope = AuditScope(given.challenge.indices, whole=False, forced=given.forced, forced_seed=given.seed)
+        lines = await self.audited(block, selection, scope)
+        return tuple(
+            AuditedSegment(each.segment, each.finding is AuditFinding.REPRODUCED, each.witness or b"\0" * 32)
+            for each in lines
+        )
+
     async def _job(self, block: Block, selection: Selection, scope: AuditScope, place: Path) -> AuditJob:
         reveal, specification = block.reveal, selection.posted.specification
         weights = await self.blobs.fetch(reveal.model_cid, max_bytes=model_bytes(specification.model) + HEADER_BYTES)
@@ -101,6 +121,8 @@ class ReplayJudge:
             whole=scope.whole,
             replay=scope.replay,
             origin=() if origin is None else (origin,),
+            forced=scope.forced,
+            forced_seed=scope.forced_seed,
         )
 
     async def _run(self, block: Block, selection: Selection, place: Path) -> TrainingJob:

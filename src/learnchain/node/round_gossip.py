@@ -7,6 +7,7 @@ from learnchain.node.chain import Chain, WireMessage
 from learnchain.node.network.gossip import Verdict
 from learnchain.node.network.network import Network
 from learnchain.node.storage.archive import decode_block
+from learnchain.primitives.audit_messages import AuditCommitment, AuditReport
 from learnchain.primitives.block_tree import empty_block_lot, lowest_lot
 from learnchain.primitives.codec import decode, encode
 from learnchain.primitives.hashing import noun_hash
@@ -24,12 +25,15 @@ from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailab
 
 logger = logging.getLogger(__name__)
 
-TOPICS: dict[str, type[KeyRelease] | type[Commitment] | type[ReleaseAnnouncement] | type[Reveal] | type[Evidence]] = {
+Spoken = KeyRelease | Commitment | ReleaseAnnouncement | Reveal | Evidence | AuditCommitment | AuditReport
+TOPICS: dict[str, type[Spoken]] = {
     "key": KeyRelease,
     "commitment": Commitment,
     "release": ReleaseAnnouncement,
     "reveal": Reveal,
     "evidence": Evidence,
+    "audit": AuditCommitment,
+    "audit_report": AuditReport,
 }
 BLOCK_TOPIC = "block"
 HARMLESS = frozenset(
@@ -45,6 +49,8 @@ HARMLESS = frozenset(
         RejectionReason.RELEASE_EARLY,
         RejectionReason.EVIDENCE_STALE,
         RejectionReason.EVIDENCE_DOUBLE,
+        RejectionReason.AUDIT_CLOSED,
+        RejectionReason.AUDIT_DOUBLE,
         RejectionReason.RATE_LIMITED,
     }
 )

@@ -25,7 +25,7 @@ class NodeSettings:
     `retain_blocks` is the window W of DLBC IV-H: models and traces of older blocks are deleted, but each task's best;
     0 keeps all. `state_blocks` is how many final blocks keep their accounts and storage; 0 keeps those of every block.
     `blob_store` names where blobs lie beside this disk and those of peers: `embedded` nowhere, `kubo:URL`,
-    `gateway:URL` or `s3:[URL/]BUCKET[/PREFIX]` (`node/blobs/origin.py`).
+    `gateway:URL`, `s3:[URL/]BUCKET[/PREFIX]` or `folder:/PATH` (`node/blobs/origin.py`).
     """
 
     name: str
@@ -37,6 +37,7 @@ class NodeSettings:
     peers: tuple[str, ...] = ()
     is_miner: bool = False
     is_publisher: bool = False
+    is_auditor: bool = False
     rpc_port: int = 0
     engine_url: str = ""
     engine_secret: str = ""

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from learnchain.primitives.audit_messages import AuditCommitment, AuditReport
 from learnchain.primitives.bonds import RoundFact
 from learnchain.primitives.chain_state import ChainState
 from learnchain.primitives.codec import Hash32
@@ -106,6 +107,8 @@ class ProposeBlock:
     reveal: Reveal
     verdict: Verdict
     evidence: tuple[Evidence, ...] = ()
+    audits: tuple[AuditCommitment, ...] = ()
+    audit_reports: tuple[AuditReport, ...] = ()
     ommers: tuple[Reveal, ...] = ()
 
 

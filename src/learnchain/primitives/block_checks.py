@@ -1,5 +1,6 @@
 """Step 8: what makes a block well-formed under every engine: links, signatures, roots, verdict, payload facts."""
 
+from learnchain.primitives.audit_rules import check_listed_audits
 from learnchain.primitives.bonds import check_cover
 from learnchain.primitives.chain_state import ChainState, Reward, payload_timestamp, settlement_root, unselected_after
 from learnchain.primitives.ciphers import key_hash
@@ -119,6 +120,8 @@ def check_block(
     if block.unselected != listed:
         raise Rejected(RejectionReason.UNSELECTED_LIST_WRONG, "the list of unselected tasks is not the recomputed one")
     check_listed_evidence(parent.bonds, block, parameters)
+    if isinstance(block, Block):
+        check_listed_audits(parent.bonds, block, parameters)
     if block.settlement_root != settlement_root(parent, selection, block, reward, parameters):
         raise Rejected(RejectionReason.RESULT_ROOT_WRONG, "the settlement root does not follow from the parent's")
     for commitment in block.commitments:

@@ -99,6 +99,18 @@ class Punished:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """Remember who audits a height: what it bound itself to and when, and when it opened that; 0 is not yet."""
+
+    height: int
+    parent: Hash32
+    auditor: Address
+    digest: Hash32
+    committed_height: int
+    opened_height: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class BondBook:
     """Hold deposits in the order of their owners, and the rest in the order of their heights."""
 
@@ -106,6 +118,7 @@ class BondBook:
     withheld: tuple[Withheld, ...] = ()
     facts: Annotated[tuple[RoundFact, ...], Bound(MAXIMUM_AUDIT_BLOCKS)] = ()
     punished: tuple[Punished, ...] = ()
+    audits: tuple[AuditEntry, ...] = ()
 
     def deposit(self, owner: Address) -> Deposit:
         """Return what an owner has staked; nothing for a stranger."""

@@ -37,7 +37,7 @@ class Ledger:
 
     escrowed == paid + refunded + burned + compensated + still locked,
     all deposits == bonded - unbonded - slashed, and
-    what the engines paid out == minted + still kept back + forfeited.
+    what engines and audits earned == minted + still kept back + forfeited.
     """
 
     escrowed_wei: int = 0
@@ -50,6 +50,7 @@ class Ledger:
     slashed_wei: int = 0
     minted_gwei: int = 0
     forfeited_gwei: int = 0
+    audited_gwei: int = 0
 
     @property
     def locked_wei(self) -> int:
@@ -240,7 +241,12 @@ def _booked(ledger: Ledger, selection: Selection, result: Justice, dropped_wei: 
             refunded = book.refunded_wei + task.reward_wei - paid + task.bond_wei
             bonded = book.bonded_wei + task.bond_wei
             book = replace(book, paid_wei=book.paid_wei + paid, refunded_wei=refunded, bonded_wei=bonded)
-    return replace(book, minted_gwei=minted, forfeited_gwei=book.forfeited_gwei + result.burned_gwei)
+    return replace(
+        book,
+        minted_gwei=minted,
+        forfeited_gwei=book.forfeited_gwei + result.burned_gwei,
+        audited_gwei=book.audited_gwei + result.audited_gwei,
+    )
 
 
 def _is_high_accuracy(block: AnyBlock, parameters: ChainParameters) -> bool:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from learnchain.primitives.audit_messages import AuditMessage
 from learnchain.primitives.bonds import BondChange
 from learnchain.primitives.codec import Hash32
 from learnchain.primitives.measurement import Measurement
@@ -116,6 +117,14 @@ class EvidenceReported:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditMade:
+    """Step 8: an auditor bound itself to a report, or opened it."""
+
+    message: AuditMessage
+    at_milliseconds: int
+
+
+@dataclass(frozen=True, slots=True)
 class BondMoved:
     """Step 2: an accepted block's payload moved a bond."""
 
@@ -167,6 +176,7 @@ Event = (
     | Measured
     | BlockReceived
     | EvidenceReported
+    | AuditMade
     | BondMoved
     | DeadlineMissed
     | TreeGrew

@@ -5,6 +5,8 @@ here as far as bytes go; each node measures the rest before it admits a block wi
 """
 
 from learnchain.primitives.audit import FraudProof, decode_fraud_proof
+from learnchain.primitives.audit_messages import AuditReport, report_digest
+from learnchain.primitives.audit_rules import entry_of
 from learnchain.primitives.bonds import BondBook, RoundFact
 from learnchain.primitives.codec import Address, decode, encode
 from learnchain.primitives.messages import (
@@ -44,6 +46,12 @@ def forged_trace(proof: FraudProof, fact: RoundFact) -> Evidence:
     return Evidence(proof.chain_id, Fault.TRACE_FORGED, *place, (encode(proof),), UNSIGNED)
 
 
+def false_audit(report: AuditReport, reporter: Address) -> Evidence:
+    """Return unsigned evidence that a report is not what replaying comes to."""
+    place = (report.height, report.parent, report.auditor, reporter)
+    return Evidence(report.chain_id, Fault.AUDIT_FALSE, *place, (encode(report),), UNSIGNED)
+
+
 def check_listed_evidence(book: BondBook, block: AnyBlock, parameters: ChainParameters) -> None:
     """Refuse a block whose evidence proves nothing, comes too late, or punishes a fault twice."""
     seen = {each.fault for each in book.punished}
@@ -70,6 +78,8 @@ def check_evidence(book: BondBook, evidence: Evidence, parameters: ChainParamete
         raise Rejected(RejectionReason.EVIDENCE_INVALID, "the offender did not publish the task of that height")
     if evidence.fault is Fault.TRACE_FORGED:
         fraud_proof(evidence, fact)
+    elif evidence.fault is Fault.AUDIT_FALSE:
+        false_report(evidence, book)
     else:
         _check_statements(evidence, fact)
     return fact
@@ -93,6 +103,21 @@ def fraud_proof(evidence: Evidence, fact: RoundFact) -> FraudProof:
         check_signature(answer, fact.winner)
     proof.check_form(fact.training[0])
     return proof
+
+
+def false_report(evidence: Evidence, book: BondBook) -> AuditReport:
+    """Return the report that evidence calls false; refuse one that its auditor never bound itself to."""
+    if len(evidence.statements) != 1:
+        raise Rejected(RejectionReason.EVIDENCE_INVALID, "a false report is proven by the report")
+    report = decode(AuditReport, evidence.statements[0])
+    entry = entry_of(book, report)
+    place = (report.height, report.parent, report.auditor)
+    if entry is None or entry.digest != report_digest(report):
+        raise Rejected(RejectionReason.EVIDENCE_INVALID, "the report opens no commitment of this branch")
+    if place != (evidence.height, evidence.parent, evidence.offender):
+        raise Rejected(RejectionReason.EVIDENCE_INVALID, "the report is another auditor's, or about another height")
+    check_signature(report, report.auditor)
+    return report
 
 
 def statements(evidence: Evidence) -> tuple[Statement, ...]:

@@ -8,7 +8,7 @@ so that nobody gains by harming and reporting itself.
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from learnchain.primitives.bonds import BondBook, Punished, RoundFact, Withheld, withheld_gwei
+from learnchain.primitives.bonds import AuditEntry, BondBook, Punished, RoundFact, Withheld, withheld_gwei
 from learnchain.primitives.codec import Address, decode
 from learnchain.primitives.messages import (
     PUBLISHER_FAULTS,
@@ -29,6 +29,8 @@ from learnchain.primitives.settlement import Outcome, Settlement, bond_pot
 REPORTER_PART = 4
 HARMED_PART = 2
 """One part in so many of what is taken; what is left over is burned."""
+FALSE_AUDIT_FEES = 4
+"""Fees that a false report costs: more than the one it would have earned, so that guessing does not pay."""
 BURN: Address = b"\0" * 20
 
 
@@ -41,6 +43,7 @@ class Justice:
     book: BondBook
     burned_gwei: int = 0
     withheld_gwei: int = 0
+    audited_gwei: int = 0
 
 
 def justice(
@@ -54,8 +57,10 @@ def justice(
     payouts, settlements = answer
     result = _kept_back(Justice(payouts, _struck(selection, block, settlements), book), block)
     result = _returned(result, block.height - parameters.audit_window_blocks)
+    if isinstance(block, Block):
+        result = _audited(result, block, parameters)
     for evidence in block.evidence:
-        result = _punished(result, evidence, block.height)
+        result = _punished(result, evidence, block.height, parameters)
     return _bond_leaves(result, selection, settlements)
 
 
@@ -64,15 +69,18 @@ def with_fact(book: BondBook, fact: RoundFact, parameters: ChainParameters) -> B
     oldest = fact.height + 1 - parameters.audit_window_blocks
     facts = tuple(each for each in book.facts if each.height >= oldest)
     punished = tuple(each for each in book.punished if each.height >= oldest)
-    return replace(book, facts=(*facts, fact), punished=punished)
+    audits = tuple(each for each in book.audits if each.height >= oldest)
+    return replace(book, facts=(*facts, fact), punished=punished, audits=audits)
 
 
-def demanded_wei(evidence: Evidence, fact: RoundFact) -> int:
-    """Return the bond that an offence costs: the task's for publishers, else the one that the miner promised."""
+def demanded_wei(evidence: Evidence, fact: RoundFact, parameters: ChainParameters) -> int:
+    """Return the bond that an offence costs: the task's, the one that a miner promised, or some audits' fees."""
     if evidence.fault in PUBLISHER_FAULTS:
         return fact.task_bond_wei
     if evidence.fault is Fault.DOUBLE_COMMITMENT:
         return max(decode(Commitment, each).bond_wei for each in evidence.statements)
+    if evidence.fault is Fault.AUDIT_FALSE:
+        return FALSE_AUDIT_FEES * parameters.audit_reward_gwei * WEI_PER_GWEI
     return fact.bond_wei if evidence.offender == fact.winner else 0
 
 
@@ -102,16 +110,33 @@ def _returned(result: Justice, before_height: int) -> Justice:
     return replace(result, payouts=(*result.payouts, *paid), book=replace(result.book, withheld=rest))
 
 
-def _punished(result: Justice, evidence: Evidence, height: int) -> Justice:
+def _audited(result: Justice, block: Block, parameters: ChainParameters) -> Justice:
+    """Take down who audits what; pay for opened reports, but keep the pay back as long as evidence against them counts.
+
+    So whoever has no coins earns its first ones here, and has something to lose.
+    """
+    entries = [AuditEntry(each.height, each.parent, each.auditor, each.digest, block.height) for each in block.audits]
+    opened = {(each.height, each.parent, each.auditor) for each in block.audit_reports}
+    known = [
+        replace(each, opened_height=block.height) if (each.height, each.parent, each.auditor) in opened else each
+        for each in result.book.audits
+    ]
+    fee = parameters.audit_reward_gwei
+    pay = tuple(Withheld(each.auditor, fee, block.height) for each in block.audit_reports)
+    book = replace(result.book, audits=(*known, *entries), withheld=(*result.book.withheld, *pay))
+    return replace(result, book=book, audited_gwei=fee * len(pay))
+
+
+def _punished(result: Justice, evidence: Evidence, height: int, parameters: ChainParameters) -> Justice:
     """Take the offender's bond, deposited or kept back, and share it out."""
     book = result.book
     fact = book.fact(evidence.height, evidence.parent)
     if fact is None:
         raise AssertionError("evidence was not checked before it was judged")
-    wanted_wei = demanded_wei(evidence, fact)
+    wanted_wei = demanded_wei(evidence, fact, parameters)
     taken_wei = min(wanted_wei, book.deposit(evidence.offender).total_wei)
     forfeited, withheld = _forfeited(book.withheld, evidence.offender, -(-(wanted_wei - taken_wei) // WEI_PER_GWEI))
-    harmed = [each for each in fact.committed if each != evidence.offender]
+    harmed = [each for each in _harmed(book, evidence, fact) if each != evidence.offender]
     source = bond_pot(evidence.offender)
     slashed = [
         Settlement(source, height, recipient, Outcome.SLASHED, amount)
@@ -131,6 +156,13 @@ def _punished(result: Justice, evidence: Evidence, height: int) -> Justice:
         book=book,
         burned_gwei=result.burned_gwei + forfeited - sum(amount for _, amount in shares),
     )
+
+
+def _harmed(book: BondBook, evidence: Evidence, fact: RoundFact) -> tuple[Address, ...]:
+    """Return those who competed with the offender: miners of the height, or its auditors."""
+    if evidence.fault is not Fault.AUDIT_FALSE:
+        return fact.committed
+    return tuple(each.auditor for each in book.audits if (each.height, each.parent) == (fact.height, fact.parent))
 
 
 def _shares(amount: int, reporter: Address, harmed: list[Address]) -> Iterable[tuple[Address, int]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated
 
+from learnchain.primitives.audit_messages import MAXIMUM_AUDITS, AuditCommitment, AuditReport
 from learnchain.primitives.codec import Address, Bound, Hash32, Signature, encode
 from learnchain.primitives.hashing import keccak256, noun_hash, tagged_hash
 from learnchain.primitives.merkle import list_root
@@ -221,10 +222,12 @@ class Fault(StrEnum):
     """The data that a publisher's key opens are not those it committed to at posting."""
     TRACE_FORGED = "trace_forged"
     """A winner's training does not follow from its own trace; the statement is a `FraudProof`."""
+    AUDIT_FALSE = "audit_false"
+    """An auditor's report is not what replaying its segments comes to; the statement is the `AuditReport`."""
 
 
 PUBLISHER_FAULTS = frozenset({Fault.DOUBLE_RELEASE, Fault.DATA_CHANGED})
-MEASURED_FAULTS = frozenset({Fault.DATA_CHANGED, Fault.TRACE_FORGED})
+MEASURED_FAULTS = frozenset({Fault.DATA_CHANGED, Fault.TRACE_FORGED, Fault.AUDIT_FALSE})
 """What bytes alone do not prove: each node measures it itself."""
 
 
@@ -270,6 +273,8 @@ class Block:
     unselected: Annotated[tuple[Hash32, ...], Bound(MAXIMUM_TASKS_LISTED)]
     end_milliseconds: int
     evidence: Annotated[tuple[Evidence, ...], Bound(MAXIMUM_EVIDENCE)]
+    audits: Annotated[tuple[AuditCommitment, ...], Bound(MAXIMUM_AUDITS)]
+    audit_reports: Annotated[tuple[AuditReport, ...], Bound(MAXIMUM_AUDITS)]
     ommers: Annotated[tuple[Reveal, ...], Bound(MAXIMUM_OMMERS)]
     settlement_root: Hash32
     signature: Signature

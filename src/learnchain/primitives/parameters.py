@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated
 
+from learnchain.primitives.audit_messages import MAXIMUM_AUDITED_SEGMENTS
 from learnchain.primitives.codec import Address, Bound, Hash32
 from learnchain.primitives.hashing import noun_hash, tagged_hash
 from learnchain.primitives.messages import MAXIMUM_COMMITMENTS, MAXIMUM_TASKS_LISTED, Task
@@ -23,6 +24,7 @@ class ChainParameters:
     `high_accuracy_*` says which models count as confirmations (DLBC IV-H). Four `*_milliseconds` bound what the last
     phase must have room for (the round's rule 14). A miner that has not deposited its bond may commit all the same if
     `bond_from_reward`: the bond is kept back from its reward for `audit_window_blocks`, as long as evidence counts.
+    `audit_reward_gwei` is minted for each audit of `audit_segments` segments, and kept back for as long; 0 pays none.
     """
 
     chain_id: int
@@ -37,6 +39,8 @@ class ChainParameters:
     minimum_commitment_bond_wei: int = 0
     bond_from_reward: bool = True
     audit_window_blocks: int = 16
+    audit_reward_gwei: int = 10_000_000
+    audit_segments: int = 2
     maximum_commitments: int = MAXIMUM_COMMITMENTS
     maximum_tasks: int = MAXIMUM_TASKS_LISTED
     finality_depth: int = 16
@@ -57,6 +61,7 @@ class ChainParameters:
             ("maximum_commitments", self.maximum_commitments, 1, MAXIMUM_COMMITMENTS),
             ("maximum_tasks", self.maximum_tasks, 1, MAXIMUM_TASKS_LISTED),
             ("audit_window_blocks", self.audit_window_blocks, 4, MAXIMUM_AUDIT_BLOCKS),
+            ("audit_segments", self.audit_segments, 1, MAXIMUM_AUDITED_SEGMENTS),
             ("finality_depth", self.finality_depth, 1, 1_024),
             ("minimum_reward_wei", self.minimum_reward_wei, 1, 2**128),
             ("standing tasks", len(self.standing), 1, 16),

@@ -166,6 +166,13 @@ class RejectionReason(StrEnum):
     EVIDENCE_INVALID = "evidence_invalid"
     """The statements do not prove the offence that the evidence names."""
 
+    AUDIT_CLOSED = "audit_closed"
+    """The height is not open to this audit message: no seed yet, too late, out of turn, or enough auditors."""
+    AUDIT_DOUBLE = "audit_double"
+    """The auditor said this before."""
+    AUDIT_WRONG = "audit_wrong"
+    """The report opens no commitment, answers another question, misses a forced error, or judges its own author."""
+
     # 9 fork choice
     BELOW_FINAL = "below_final"
     """The branch forks off below the final block."""

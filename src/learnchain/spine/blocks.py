@@ -39,8 +39,8 @@ from learnchain.primitives.pending_blocks import with_room
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.primitives.selection import Selection
 from learnchain.rules.contract import Case
+from learnchain.spine import audits, ommers
 from learnchain.spine import evidence as proofs
-from learnchain.spine import ommers
 from learnchain.spine.round import Round, Step, asked_for, candidate_of, data_keys_of
 
 # --- 8 block -----------------------------------------------------------------------------------------------------
@@ -212,6 +212,7 @@ def _opened(state: Round, tip: Hash32) -> Step:
         witnessed=frozenset(each for each in state.witnessed if each[0] in tree),
         overridden=frozenset(each for each in state.overridden if each in tree),
         evidence=reported,
+        audits=audits.kept(state, branch[-1].state),
     )
     losers = ommers.kept(opened, (*state.losers.values(), *state.reveals.values()))
     opened, asked, _ = ommers.ask_all(replace(opened, losers=losers))

@@ -41,7 +41,7 @@ from learnchain.primitives.messages import (
 )
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.rules.contract import Case
-from learnchain.spine import ommers
+from learnchain.spine import audits, ommers
 from learnchain.spine.blocks import admitted
 from learnchain.spine.evidence import offered
 from learnchain.spine.round import Round, Step, asked_for, candidate_of, require_current, reveal_deadline, with_witness
@@ -243,8 +243,18 @@ def _judged(state: Round) -> Step:
     if answer.winner == NOBODY:
         return state, (), ()
     winner = state.reveals[answer.winner]
+    committed, reports = audits.offered(state)
     proposal = ProposeBlock(
-        state.selection, state.parent, opened, announcement, winner, answer, offered(state), ommers.citations(state)
+        state.selection,
+        state.parent,
+        opened,
+        announcement,
+        winner,
+        answer,
+        evidence=offered(state),
+        audits=committed,
+        audit_reports=reports,
+        ommers=ommers.citations(state),
     )
     return state, (proposal,), ()
 

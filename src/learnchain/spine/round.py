@@ -6,6 +6,7 @@ from learnchain.primitives.actions import (
     Action,
     MeasureCandidate,
 )
+from learnchain.primitives.audit_messages import AuditMessage
 from learnchain.primitives.block_tree import BlockTree
 from learnchain.primitives.chain_state import ChainState
 from learnchain.primitives.codec import Hash32
@@ -65,6 +66,7 @@ class Round:
     witnessed: frozenset[tuple[Hash32, Deadline]] = frozenset()
     overridden: frozenset[Hash32] = frozenset()
     evidence: dict[Hash32, Evidence] = field(default_factory=dict)
+    audits: dict[Hash32, AuditMessage] = field(default_factory=dict)
     losers: dict[Hash32, Reveal] = field(default_factory=dict)
 
     @property

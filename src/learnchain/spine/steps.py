@@ -13,6 +13,7 @@ from learnchain.primitives.actions import (
 from learnchain.primitives.block_tree import BlockRecord, BlockTree
 from learnchain.primitives.chain_state import ChainState
 from learnchain.primitives.events import (
+    AuditMade,
     BlockReceived,
     BondMoved,
     Committed,
@@ -38,6 +39,7 @@ from learnchain.primitives.messages import (
 from learnchain.primitives.parameters import ChainParameters
 from learnchain.primitives.rejection import Rejected
 from learnchain.rules.contract import Rules
+from learnchain.spine.audits import on_audit
 from learnchain.spine.blocks import on_block, on_head, on_payout
 from learnchain.spine.evidence import on_bond, on_evidence
 from learnchain.spine.height import (
@@ -121,6 +123,7 @@ _HANDLERS: dict[type, Callable[[Round, Any], Step]] = {
     BlockReceived: on_block,
     DeadlineMissed: on_block,
     EvidenceReported: on_evidence,
+    AuditMade: on_audit,
     TreeGrew: on_head,
     HeadOverridden: on_head,
     PayoutDue: on_payout,

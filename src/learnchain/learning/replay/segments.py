@@ -18,6 +18,7 @@ from learnchain.learning.trace import FIRST_DIGEST, ShownRows, Trace, read_state
 from learnchain.learning.train import TrainingPlan, TrainingRun, segment_rows, steps_per_epoch
 from learnchain.primitives.audit import AuditFinding, StateLeaf
 from learnchain.primitives.codec import Hash32
+from learnchain.primitives.hashing import shake256
 from learnchain.primitives.model_costs import tensors
 from learnchain.primitives.rejection import Rejected, Unavailable
 from learnchain.primitives.task_specification import Optimiser, TrainingMode, TrainingRules
@@ -82,11 +83,16 @@ class RunAudit:
 
 @dataclass(frozen=True, slots=True)
 class AuditScope:
-    """Say what of a run is checked; without `replay` only what the bytes show, the same on every machine."""
+    """Say what of a run is checked; without `replay` only what the bytes show, the same on every machine.
+
+    The `forced` segments are trained from a state that `forced_seed` corrupts: they must not reproduce.
+    """
 
     indices: tuple[int, ...]
     whole: bool = True
     replay: bool = True
+    forced: tuple[int, ...] = ()
+    forced_seed: Hash32 = b"\0" * 32
 
 
 def audit_run(run: AuditedRun, data: DataSet, scope: AuditScope, clock: Callable[[], float]) -> RunAudit:
@@ -102,7 +108,7 @@ def audit_run(run: AuditedRun, data: DataSet, scope: AuditScope, clock: Callable
     checks = list[SegmentAudit]()
     for check in _checks(run, data, scope, clock):
         checks.append(check)
-        if check.finding is not AuditFinding.REPRODUCED:
+        if check.finding is not AuditFinding.REPRODUCED and check.segment not in scope.forced:
             break
     return RunAudit(tuple(checks))
 
@@ -115,7 +121,8 @@ def _checks(run: AuditedRun, data: DataSet, scope: AuditScope, clock: Callable[[
     again = TrainingRun(run.plan, data) if scope.replay and scope.indices else None
     for index in scope.indices:
         started = clock()
-        finding, detail, witness = segment_finding(run, data, again, index)
+        seed = scope.forced_seed if index in scope.forced else None
+        finding, detail, witness = segment_finding(run, data, again, index, seed)
         steps = run.trace.leaves[index + 1].step - run.trace.leaves[index].step
         yield SegmentAudit(index, finding, detail, steps, clock() - started, witness)
 
@@ -184,7 +191,7 @@ def _last_state(run: AuditedRun) -> tuple[AuditFinding, str]:
 
 
 def segment_finding(
-    run: AuditedRun, data: DataSet, again: TrainingRun | None, index: int
+    run: AuditedRun, data: DataSet, again: TrainingRun | None, index: int, forced_seed: bytes | None = None
 ) -> tuple[AuditFinding, str, bytes]:
     """Check the rows and the first state of a segment, then train it again by way of its middle."""
     first, following = run.trace.leaves[index], run.trace.leaves[index + 1]
@@ -197,7 +204,7 @@ def segment_finding(
         return AuditFinding.FAULT_MERKLE_PATH, error.detail, b""
     if again is None:
         return AuditFinding.REPRODUCED, "rows and first state", b""
-    again.restore(first, state)
+    again.restore(first, state if forced_seed is None else corrupted(run.plan, forced_seed, index, state))
     again.advance_to((first.step + following.step + 1) // 2)
     witness = state_digest(again.state())
     again.advance_to(following.step)
@@ -205,6 +212,16 @@ def segment_finding(
         detail = f"step {following.step} does not follow from step {first.step}"
         return AuditFinding.NUMERIC_MISMATCH, detail, witness
     return AuditFinding.REPRODUCED, f"steps {first.step} to {following.step}", witness
+
+
+def corrupted(plan: TrainingPlan, seed: bytes, index: int, state: dict[str, Array]) -> dict[str, Array]:
+    """Return a state with one weight moved by one, drawn from the seed: a forced error that training keeps."""
+    names = [each.name for each in tensors(plan.specification) if each.trained]
+    drawn = shake256("forced-error", seed + index.to_bytes(8, "big"), 16)
+    name = names[int.from_bytes(drawn[:8], "big") % len(names)]
+    moved = state[name].copy()
+    moved.reshape(-1)[int.from_bytes(drawn[8:], "big") % moved.size] += np.float32(1)
+    return {**state, name: moved}
 
 
 def rows_finding(plan: TrainingPlan, data: DataSet, first: StateLeaf, following: StateLeaf) -> tuple[AuditFinding, str]:

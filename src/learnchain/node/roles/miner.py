@@ -306,6 +306,8 @@ class Miner:
                 Deadline.BLOCK, action.announcement.release.released_milliseconds
             ),
             evidence=action.evidence,
+            audits=action.audits,
+            audit_reports=action.audit_reports,
             ommers=action.ommers,
             settlement_root=NOBODY,
             signature=UNSIGNED,

@@ -1,0 +1,189 @@
+"""The auditor: replays the segments that the seed gives it, is paid for it, and proves what others forged.
+
+Whoever has no coins earns the first ones here. It audits winners of recent heights, commits before anybody opens, opens
+in its turn, and checks the other auditors: a false report costs several fees, a forged trace the miner's bond.
+"""
+
+import logging
+from dataclasses import dataclass
+
+from learnchain.node.evidence_measuring import EvidenceMeasuring
+from learnchain.node.ports import Ports
+from learnchain.node.replay_judge import AuditScope, ReplayJudge
+from learnchain.primitives.actions import OpenHeight
+from learnchain.primitives.audit import HARDWARE_FREE, AuditFinding, FraudProof, open_segment
+from learnchain.primitives.audit_messages import AuditCommitment, AuditedSegment, AuditReport, report_digest
+from learnchain.primitives.audit_rules import assignment, check_commitment, check_report
+from learnchain.primitives.bonds import RoundFact
+from learnchain.primitives.codec import Hash32
+from learnchain.primitives.evidence import false_audit, forged_trace
+from learnchain.primitives.messages import Block, Evidence
+from learnchain.primitives.rejection import Rejected, Unavailable
+from learnchain.primitives.signatures import UNSIGNED, sign
+
+logger = logging.getLogger(__name__)
+
+REMEMBERED_REPORTS = 64
+
+
+@dataclass(frozen=True)
+class Auditing:
+    """Join what an auditor replays with and measures by."""
+
+    judge: ReplayJudge
+    measuring: EvidenceMeasuring
+
+
+class Auditor:
+    """Audit one height at a time, the oldest open one first, whenever a block is added."""
+
+    def __init__(self, ports: Ports, auditing: Auditing) -> None:
+        self._ports = ports
+        self._judge, self._measuring = auditing.judge, auditing.measuring
+        self._reports: dict[tuple[int, Hash32], AuditReport] = {}
+        self._checked: set[Hash32] = set()
+        self._busy = False
+
+    async def open_height(self, action: OpenHeight) -> None:
+        """Open what is due, audit what is open, check what others opened."""
+        if self._busy or not self._ports.chain.is_current:
+            return
+        self._busy = True
+        try:
+            await self._open_due()
+            await self._audit_next()
+            await self._check_others()
+        finally:
+            self._busy = False
+
+    # --- our own audits ------------------------------------------------------------------------------------------
+
+    async def _audit_next(self) -> None:
+        for fact in self._ports.chain.round.parent.bonds.facts:
+            key = (fact.height, fact.parent)
+            if key in self._reports or not self._is_open(fact):
+                continue
+            await self._audit(fact)
+
+    def _is_open(self, fact: RoundFact) -> bool:
+        """Return whether a commitment to this height would count now; its digest does not matter for that."""
+        state = self._ports.chain.round
+        draft = self._commitment(fact, b"\0" * 32)
+        try:
+            check_commitment(state.parent.bonds, draft, state.parent.height + 1, state.parameters)
+        except Rejected:
+            return False
+        return True
+
+    async def _audit(self, fact: RoundFact) -> None:
+        """Check the run as a whole, replay our segments and bind ourselves to what was found."""
+        state = self._ports.chain.round
+        given = assignment(state.parent.bonds, fact, self._ports.wallet.address, state.parameters)
+        block = self._ports.archive.block(fact.block)
+        if given is None or not isinstance(block, Block):
+            return
+        selection = self._measuring.selection(fact)
+        try:
+            await self._prove_faults(fact, block, given.challenge.indices)
+            found = await self._judge.reported(block, selection, given)
+        except Unavailable as error:
+            logger.info("the audit of height %d waits: %s", fact.height, error)
+            return
+        if tuple(each.segment for each in found) != given.challenge.indices:
+            return
+        report = self._report(fact, found)
+        self._reports[fact.height, fact.parent] = report
+        while len(self._reports) > REMEMBERED_REPORTS:
+            self._reports.pop(next(iter(self._reports)))
+        self._note(fact, "audited", segments=len(found), reproduced=sum(each.reproduced for each in found))
+        await self._say(self._commitment(fact, report_digest(report)))
+
+    async def _prove_faults(self, fact: RoundFact, block: Block, indices: tuple[int, ...]) -> None:
+        """Report what the published bytes alone show to be forged: a quarter of the miner's bond is ours."""
+        selection = self._measuring.selection(fact)
+        lines = await self._judge.audited(block, selection, AuditScope(indices, replay=False))
+        finding, segment = lines[-1].finding, lines[-1].segment
+        if finding not in HARDWARE_FREE:
+            return
+        self._note(fact, "found forged", finding=finding.value, segment=segment)
+        openings = ()
+        if segment >= 0 and finding is not AuditFinding.FAULT_MERKLE_PATH:
+            openings = (open_segment(await self._judge.leaves(block), segment),)
+        proof = FraudProof(
+            self._ports.chain.parameters.chain_id,
+            fact.commitment,
+            finding,
+            openings,
+            (),
+            (),
+            self._ports.wallet.address,
+            UNSIGNED,
+        )
+        key = self._ports.wallet.private_key
+        evidence = sign(forged_trace(sign(proof, key), fact), key)
+        await self._say(evidence)
+
+    def _report(self, fact: RoundFact, lines: tuple[AuditedSegment, ...]) -> AuditReport:
+        salt: Hash32 = self._ports.random_source.randbytes(32)
+        report = AuditReport(
+            self._ports.chain.parameters.chain_id,
+            fact.height,
+            fact.parent,
+            self._ports.wallet.address,
+            lines,
+            salt,
+            UNSIGNED,
+        )
+        return sign(report, self._ports.wallet.private_key)
+
+    def _commitment(self, fact: RoundFact, digest: Hash32) -> AuditCommitment:
+        chain_id, auditor = self._ports.chain.parameters.chain_id, self._ports.wallet.address
+        draft = AuditCommitment(chain_id, fact.height, fact.parent, auditor, digest, UNSIGNED)
+        return sign(draft, self._ports.wallet.private_key)
+
+    async def _open_due(self) -> None:
+        """Open the reports whose turn it is; repeat until a block carries them."""
+        state = self._ports.chain.round
+        for report in tuple(self._reports.values()):
+            try:
+                check_report(state.parent.bonds, report, state.parent.height + 1, state.parameters)
+            except Rejected:
+                continue
+            await self._say(report)
+
+    # --- the audits of others ------------------------------------------------------------------------------------
+
+    async def _check_others(self) -> None:
+        """Replay what other auditors reported; whoever guessed pays several fees, a quarter of them to us."""
+        head = self._ports.chain.round.parent
+        for state in self._ports.archive.branch(head.block_hash, max(0, head.height - 2)):
+            block = self._ports.archive.block(state.block_hash)
+            for report in block.audit_reports if isinstance(block, Block) else ():
+                digest = report_digest(report)
+                if digest not in self._checked and report.auditor != self._ports.wallet.address:
+                    self._checked.add(digest)
+                    await self._check(report)
+
+    async def _check(self, report: AuditReport) -> None:
+        fact = self._ports.chain.round.parent.bonds.fact(report.height, report.parent)
+        if fact is None:
+            return
+        try:
+            false = await self._measuring.is_false(report, fact)
+        except Unavailable as error:
+            logger.info("checking an audit waits: %s", error)
+            return
+        if false:
+            self._note(fact, "audit is false", auditor="0x" + report.auditor.hex())
+            evidence = false_audit(report, self._ports.wallet.address)
+            await self._say(sign(evidence, self._ports.wallet.private_key))
+
+    async def _say(self, message: AuditCommitment | AuditReport | Evidence) -> None:
+        try:
+            await self._ports.announce(message)
+        except (Rejected, Unavailable) as error:
+            logger.info("%s is of no use now: %s", type(message).__name__, error)
+
+    def _note(self, fact: RoundFact, what: str, **facts: float | int | str) -> None:
+        now = self._ports.clock.now_milliseconds()
+        self._ports.decisions.note(now, fact.height, what, "0x" + fact.winner.hex(), **facts)

@@ -1,0 +1,67 @@
+"""Step 8, beside the block: audits are committed and opened; each waits for a proposer in its turn."""
+
+from dataclasses import replace
+
+from learnchain.primitives.audit_messages import MAXIMUM_AUDITS, AuditCommitment, AuditMessage, AuditReport
+from learnchain.primitives.audit_rules import check_commitment, check_report
+from learnchain.primitives.chain_state import ChainState
+from learnchain.primitives.codec import Hash32
+from learnchain.primitives.events import AuditMade
+from learnchain.primitives.hashing import noun_hash
+from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.spine.round import Round, Step
+
+MAXIMUM_WAITING = 64
+"""Audit messages that wait for a block; more are refused until some of them are in."""
+
+
+def on_audit(state: Round, event: AuditMade) -> Step:
+    """Keep an audit message for the next proposer if the next block may carry it (rule 11)."""
+    message, key = event.message, noun_hash(event.message)
+    if key in state.audits:
+        return state, (), ()
+    if message.height > state.parent.height:
+        raise Unavailable(f"a head at height {message.height}")
+    check(state, state.parent, message)
+    same = (type(message), message.height, message.parent, message.auditor)
+    if any((type(each), each.height, each.parent, each.auditor) == same for each in state.audits.values()):
+        raise Rejected(RejectionReason.AUDIT_DOUBLE, "the auditor said something else before")
+    if len(state.audits) >= MAXIMUM_WAITING:
+        raise Rejected(RejectionReason.RATE_LIMITED, "enough audits wait for a block")
+    return replace(state, audits={**state.audits, key: message}), (), ()
+
+
+def check(state: Round, parent: ChainState, message: AuditMessage) -> None:
+    """Refuse a message that the block after `parent` may not carry."""
+    if isinstance(message, AuditCommitment):
+        check_commitment(parent.bonds, message, parent.height + 1, state.parameters)
+    else:
+        check_report(parent.bonds, message, parent.height + 1, state.parameters)
+
+
+def offered(state: Round) -> tuple[tuple[AuditCommitment, ...], tuple[AuditReport, ...]]:
+    """Return what the next block on the head should carry; as many of a height as are paid."""
+    known = kept(state, state.parent)
+    commitments: list[AuditCommitment] = []
+    taken = [(each.height, each.parent) for each in state.parent.bonds.audits]
+    for key in sorted(known):
+        message = known[key]
+        place = (message.height, message.parent)
+        if isinstance(message, AuditCommitment) and taken.count(place) < MAXIMUM_AUDITS:
+            commitments.append(message)
+            taken.append(place)
+    reports = tuple(known[key] for key in sorted(known))
+    opened = tuple(each for each in reports if isinstance(each, AuditReport))
+    return tuple(commitments[:MAXIMUM_AUDITS]), opened[:MAXIMUM_AUDITS]
+
+
+def kept(state: Round, parent: ChainState) -> dict[Hash32, AuditMessage]:
+    """Return the messages that a block on this head may still carry."""
+    found: dict[Hash32, AuditMessage] = {}
+    for key, message in state.audits.items():
+        try:
+            check(state, parent, message)
+        except Rejected:
+            continue
+        found[key] = message
+    return found
