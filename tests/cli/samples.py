@@ -114,6 +114,12 @@ def node_answers() -> Answers:
         },
         "learn_round": lambda: {"key_released": True, "commitments": [WINNER]},
         "learn_decisions": lambda height: [{"at": 1, "step": "trained", "about": TASK_ID, "epochs": height}],
+        "learn_trace": lambda _hash: {
+            "messages": [
+                {"step": "block", "signer": WINNER, "holds": True, "hash": "aa" * 32, "signature": "bb" * 65}
+                | {"bytes": "cc"}
+            ]
+        },
         "learn_ledger": lambda: (
             {f"{name}_wei": 10**18 for name in ("escrowed", "paid", "refunded", "burned", "locked")}
             | {"minted_gwei": 2 * 10**9}

@@ -71,6 +71,14 @@ def test_why_names_the_waiting_tasks_and_the_candidates(rpc, capsys):
     assert envelope["data"]["candidates"][0]["outcome"] == "winner"
 
 
+@pytest.mark.parametrize("question", ["block", "reward"])
+def test_why_shows_the_signed_trace_without_its_bytes(question, rpc, capsys):
+    _, envelope = spoken(capsys, "why", question, "2", "--rpc", rpc)
+    (message,) = envelope["data"]["signed"]
+    assert (message["step"], message["signer"], message["holds"]) == ("block", WINNER, True)
+    assert "bytes" not in message
+
+
 @pytest.mark.parametrize("which", ["2", model_cid()])
 def test_a_model_is_downloaded_whole(which, rpc, tmp_path, capsys):
     out = tmp_path / "model.safetensors"

@@ -21,7 +21,7 @@ def why_block(
     node: NodeOption = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Say why a block is what it is: the score that selected its task, each candidate's fate, the node's steps."""
+    """Say why a block is what it is: the task's score, each candidate's fate, the signed trace, the node's steps."""
     answer(as_json, lambda: _block(client_for(rpc, data_dir, node), height), _show)
 
 
@@ -62,8 +62,16 @@ def _block(client: NodeClient, height: int) -> dict[str, Any]:
         "score": view["score"],
         "unselected": view["unselected"],
         "candidates": view.get("verdict", []),
+        "signed": _signed(client, view["hash"]),
         "decisions": client.call("learn_decisions", height),
     }
+
+
+def _signed(client: NodeClient, block_hash: str) -> list[dict[str, Any]]:
+    """Return who signed what for a block; `learn_trace` gives the bytes, so that anybody can check them elsewhere."""
+    names = ("step", "signer", "holds", "hash", "signature")
+    messages = client.call("learn_trace", block_hash)["messages"]
+    return [{name: each[name] for name in names} for each in messages]
 
 
 def _reward(client: NodeClient, height: int) -> dict[str, Any]:
@@ -75,6 +83,7 @@ def _reward(client: NodeClient, height: int) -> dict[str, Any]:
         "block_reward_gwei": network["block_reward_gwei"] if view["trained"] else 0,
         "payouts": view["payouts"],
         "settlements": settled,
+        "signed": _signed(client, view["hash"]),
         "formula": "publisher's share: Eq. 5, miner's share: Eq. 6 (`learnchain explain dlbc 5`)",
     }
 

@@ -5,6 +5,7 @@ A collection begins when as many bytes were written as the last one left, so its
 
 import logging
 from dataclasses import dataclass, replace
+from typing import Any
 
 import rlp
 
@@ -27,6 +28,8 @@ _BRANCH_ITEMS = 17
 _LEAF_FLAG = 0x20
 _FIRST_LIST = 0xC0
 _LEADING_BYTES = 256
+_NOTHING_BELOW = b"\xc2\x20\x80"
+"""A leaf without a value: what a walk that is about to stop is given for a node that is missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +143,7 @@ class Collector:
             # A damaged store: whatever is left of it is kept.
             self._stopped = True
             logger.error("node %s is missing from the store; old states are kept from now on", key.hex())
-            return rlp.encode([b"\x20", b""])
+            return _NOTHING_BELOW
         return value
 
     def _is_complete(self, key: Hash32) -> bool:
@@ -165,13 +168,14 @@ def references(node: bytes) -> tuple[list[Hash32], list[Hash32]]:
     """
     children: list[Hash32] = []
     codes: list[Hash32] = []
-    pending: list[list[bytes]] = [rlp.decode(node)]
+    pending: list[Any] = [rlp.decode(node)]
     while pending:
         items = pending.pop()
         named = items[:-1] if len(items) == _BRANCH_ITEMS else items[1:]
         if len(items) != _BRANCH_ITEMS and items[0][0] >= _LEAF_FLAG:
             if items[1] and items[1][0] >= _FIRST_LIST:
-                _, _, storage_root, code_hash = rlp.decode(items[1])
+                account: Any = rlp.decode(items[1])
+                storage_root, code_hash = bytes(account[2]), bytes(account[3])
                 children += [storage_root] if storage_root != EMPTY_TRIE_ROOT else []
                 codes += [code_hash] if code_hash != _EMPTY_CODE_HASH else []
             continue

@@ -9,7 +9,7 @@ from learnchain.node.ports import Ports
 from learnchain.primitives.chain_state import ChainState
 from learnchain.primitives.codec import Address, Hash32, encode
 from learnchain.primitives.hashing import noun_hash
-from learnchain.primitives.messages import AnyBlock, Block, Commitment
+from learnchain.primitives.messages import AnyBlock, Block, Commitment, VerdictEntry
 from learnchain.primitives.rejection import Rejected, RejectionReason
 from learnchain.primitives.selection import PostedTask, Selection
 from learnchain.primitives.signatures import recover, signing_hash
@@ -58,9 +58,7 @@ class Inspection:
         found: list[dict[str, Any]] = []
         for commitment in block.commitments:
             entry = entries.get(noun_hash(commitment))
-            outcome = {} if entry is None else {"outcome": entry.outcome.value, "reason": entry.reason}
-            counts = {} if entry is None else {"correct": entry.claim_correct, "total": entry.claim_total}
-            found.append(_candidate(commitment) | outcome | counts)
+            found.append(_candidate(commitment) if entry is None else _candidate(commitment) | _fate(entry))
         return found
 
     async def task(self, *params: Any) -> dict[str, Any]:
@@ -92,8 +90,10 @@ class Inspection:
         found: list[dict[str, Any]] = []
         for commitment in state.commitments.values():
             reveal = revealed.get(commitment.miner)
-            claim = {} if reveal is None else {"correct": reveal.claim_correct, "total": reveal.claim_total}
-            found.append(_candidate(commitment) | {"outcome": "committed" if reveal is None else "revealed"} | claim)
+            view = _candidate(commitment) | {"outcome": "committed" if reveal is None else "revealed"}
+            if reveal is not None:
+                view |= {"correct": reveal.claim_correct, "total": reveal.claim_total}
+            found.append(view)
         return found
 
     def _state(self, params: tuple[Any, ...]) -> ChainState:
@@ -109,10 +109,7 @@ class Inspection:
         head = self._ports.chain.round.head
         if not 0 <= height <= head.height:
             raise Rejected(RejectionReason.ARGUMENT_INVALID, f"the chain has heights 1 to {head.height}")
-        state = self._ports.archive.state(head.block)
-        while state.height > height:
-            state = self._ports.archive.state(state.parent)
-        return state
+        return self._ports.archive.on_branch(head, height)
 
     def _selection(self, parent: ChainState) -> Selection:
         return self._ports.chain.rules.select_task(parent, self._ports.chain.parameters)
@@ -159,6 +156,11 @@ def _candidate(commitment: Commitment) -> dict[str, Any]:
         "miner": "0x" + commitment.miner.hex(),
         "bond_wei": commitment.bond_wei,
     }
+
+
+def _fate(entry: VerdictEntry) -> dict[str, Any]:
+    counts = {"correct": entry.claim_correct, "total": entry.claim_total}
+    return {"outcome": entry.outcome.value, "reason": entry.reason, **counts}
 
 
 def _task(posted: PostedTask, state: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Open a node's interface: Ethereum's methods, the node's own, and the faucet where the genesis is for development."""
+"""Open a node's interface: Ethereum's methods, the node's own, the explorer, and the faucet where coins are free."""
 
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from learnchain.node.execution.call_process import CallProcess
 from learnchain.node.execution.engine import WorkerEngine
 from learnchain.node.node import TRANSACTION_TOPIC, Node
 from learnchain.node.settings import NodeSettings
+from learnchain.node.web.explorer import Explorer
 from learnchain.primitives.rejection import Rejected, RejectionReason
 
 
@@ -27,8 +28,10 @@ async def open_interface(node: Node, settings: NodeSettings, directory: Path) ->
         # An external client bounds its calls itself, and its state is not in our store.
         calls = CallProcess(node.engine, directory / "execution", chain_id)
     server = JsonRpcServer(node.engine, JsonRpcSettings(port=settings.rpc_port), gossip, calls)
-    LearnInterface(node.ports, node.network, node.genesis, directory).register(server)
-    Inspection(node.ports).register(server)
+    learn, inspection = LearnInterface(node.ports, node.network, node.genesis, directory), Inspection(node.ports)
+    learn.register(server)
+    inspection.register(server)
+    server.add_pages(Explorer(learn, inspection, node.engine).routes())
     if not settings.is_publisher:
         server.register("learn_publishTask", _refuse_to_publish, sensitive=True)
     wallet = faucet_wallet(node.genesis)

@@ -90,6 +90,7 @@ class JsonRpcServer:
         "_on_transaction",
         "_open_requests",
         "_owned",
+        "_pages",
         "_runner",
         "_sensitive",
         "_settings",
@@ -112,6 +113,7 @@ class JsonRpcServer:
         self._sockets = WebSockets(self, self._feed, self._caller)
         self._methods: dict[str, Handler] = Filters(self._caller, self._feed).methods()
         self._sensitive: set[str] = set()
+        self._pages: list[web.RouteDef] = []
         self._runner: web.AppRunner | None = None
         self._open_requests = 0
 
@@ -130,12 +132,17 @@ class JsonRpcServer:
         if sensitive:
             self._sensitive.add(name)
 
+    def add_pages(self, pages: list[web.RouteDef]) -> None:
+        """Serve pages beside the interface from the next start on."""
+        self._pages += pages
+
     async def start(self) -> int:
         """Listen on the loopback and return the port; raise `Unavailable` when it is taken."""
         application = web.Application(client_max_size=self._settings.maximum_body_bytes)
         application.router.add_post("/", self._answer_http)
         application.router.add_get("/", self._sockets.serve)
         application.router.add_options("/", _answer_options)
+        application.router.add_routes(self._pages)
         runner = web.AppRunner(application, access_log=None)
         await runner.setup()
         try:

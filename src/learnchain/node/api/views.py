@@ -214,7 +214,7 @@ class LearnInterface:
         head = self._ports.chain.round.head
         if not 1 <= first <= last <= head.height:
             raise Rejected(RejectionReason.ARGUMENT_INVALID, f"the chain has heights 1 to {head.height}")
-        return self._ports.archive.branch(head.block, first - 1)[: last - first + 1]
+        return self._ports.archive.branch(self._ports.archive.on_branch(head, last).block_hash, first - 1)
 
     def _block_view(self, state: ChainState) -> dict[str, Any]:
         block = self._ports.archive.block(state.block_hash)

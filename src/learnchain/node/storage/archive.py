@@ -160,6 +160,20 @@ class Archive:
             height += 1
         return tuple(found)
 
+    def on_branch(self, head: Head, height: int) -> ChainState:
+        """Return the state of a height on the head's branch.
+
+        Where a height has one block, that is it: a long chain is not walked for a block at its beginning.
+        """
+        upper, found = height, self.at_height(height)
+        while upper < head.height and len(found) != 1:
+            upper += 1
+            found = self.at_height(upper)
+        state = self.state(head.block if upper >= head.height else found[0])
+        while state.height > height:
+            state = self.state(state.parent)
+        return state
+
     def branch(self, tip: Hash32, down_to_height: int) -> tuple[ChainState, ...]:
         """Return the states from just above `down_to_height` up to a block."""
         path: list[ChainState] = []
