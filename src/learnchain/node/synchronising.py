@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from learnchain.node.blobs.blob_store import BlobStore
+from learnchain.node.blobs.peer_blobs import content_of
 from learnchain.node.chain import Chain
 from learnchain.node.clock import Clock
 from learnchain.node.execution.engine import ExecutionEngine
@@ -23,7 +24,6 @@ from learnchain.primitives.messages import (
     KeyRelease,
     ReleaseAnnouncement,
     Reveal,
-    block_bytes,
 )
 from learnchain.primitives.payload import MAXIMUM_PAYLOAD_BYTES, PayloadVerdict, decode_payload
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
@@ -116,8 +116,8 @@ class Synchroniser:
         tip = self._archive.state(wanted.tip)
         if wanted.above_height >= tip.height:
             raise Rejected(RejectionReason.ARGUMENT_INVALID, "the range is empty")
-        path = self._archive.branch(wanted.tip, wanted.above_height)[:BLOCKS_PER_REQUEST]
-        answer = encode(Blocks(tuple(block_bytes(self._archive.block(state.block_hash)) for state in path)))
+        path = self._archive.hashes_above(wanted.tip, wanted.above_height, BLOCKS_PER_REQUEST)
+        answer = encode(Blocks(tuple(self._archive.block_data(each) for each in path)))
         for start in range(0, len(answer), PIECE_BYTES):
             yield answer[start : start + PIECE_BYTES]
 
@@ -178,26 +178,51 @@ class Synchroniser:
                 self._network.report(peer_id, error)
 
     async def _follow(self, peer_id: bytes, status: Status) -> None:
-        """Fetch the peer's branch from just above our final block until its tip is known or nothing new comes."""
+        """Fetch the peer's branch from just above our final block until its tip is known or nothing new comes.
+
+        While a batch is judged, the next one is fetched and its payloads are executed: two are in memory, never more.
+        """
         tree = self._chain.round.tree
         above = tree.state(tree.root).height
-        while status.head not in self._chain.round.tree and status.height > above:
-            body = encode(BlockRange(status.head, above))
-            limit = BLOCKS_PER_REQUEST * MAXIMUM_BLOCK_BYTES
-            answer = await self._network.request_bytes(peer_id, BLOCKS, body, timeout_seconds=30.0, limit_bytes=limit)
-            encoded = decode(Blocks, answer).encoded
-            if not encoded:
-                return
-            ahead = asyncio.create_task(self._fetched_ahead(tuple(decode_block(each) for each in encoded), peer_id))
-            try:
-                for each in encoded:
-                    above = await self._feed(each)
-            finally:
-                ahead.cancel()
-                await asyncio.gather(ahead, return_exceptions=True)
+        ahead: list[asyncio.Task[None]] = []
+        coming: asyncio.Task[tuple[AnyBlock, ...]] | None = None
+        try:
+            while status.head not in self._chain.round.tree and above < status.height:
+                batch = await (coming or self._prepared(peer_id, status, above, ahead))
+                if not batch or batch[-1].height <= above:
+                    return
+                above, coming = batch[-1].height, None
+                if above < status.height:
+                    coming = asyncio.create_task(self._prepared(peer_id, status, above, ahead))
+                for block in batch:
+                    await self._feed(block)
+        finally:
+            left = [*ahead, *([coming] if coming else [])]
+            for each in left:
+                each.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
 
-    async def _fetched_ahead(self, blocks: tuple[AnyBlock, ...], peer_id: bytes) -> None:
-        """Fetch and execute the payloads of a batch while its first blocks are judged; that changes no head."""
+    async def _prepared(
+        self, peer_id: bytes, status: Status, above_height: int, ahead: list[asyncio.Task[None]]
+    ) -> tuple[AnyBlock, ...]:
+        """Return the next batch; its payloads are executed from now on, after those of the one before."""
+        batch = await self._batch(peer_id, status, above_height)
+        ahead[:] = [each for each in ahead if not each.done()]
+        ahead.append(asyncio.create_task(self._executed_ahead(batch, peer_id, ahead[-1] if ahead else None)))
+        return batch
+
+    async def _batch(self, peer_id: bytes, status: Status, above_height: int) -> tuple[AnyBlock, ...]:
+        body = encode(BlockRange(status.head, above_height))
+        limit = BLOCKS_PER_REQUEST * MAXIMUM_BLOCK_BYTES
+        answer = await self._network.request_bytes(peer_id, BLOCKS, body, timeout_seconds=30.0, limit_bytes=limit)
+        return tuple(decode_block(each) for each in decode(Blocks, answer).encoded)
+
+    async def _executed_ahead(
+        self, blocks: tuple[AnyBlock, ...], peer_id: bytes, before: asyncio.Task[None] | None
+    ) -> None:
+        """Fetch and execute the payloads of a batch while blocks before it are judged; that changes no head."""
+        if before is not None:
+            await asyncio.wait({before})
         if self._blobs is None or self._engine is None:
             return
         blobs, at_once = self._blobs, asyncio.Semaphore(FETCHES_AT_ONCE)
@@ -205,7 +230,7 @@ class Synchroniser:
         async def fetched(block: AnyBlock) -> bytes:
             async with at_once:
                 path = await blobs.fetch(block.payload_cid, max_bytes=MAXIMUM_PAYLOAD_BYTES, sources=(peer_id,))
-                return await asyncio.to_thread(path.read_bytes)
+                return await content_of(path)
 
         coming = [asyncio.create_task(fetched(block)) for block in blocks]
         try:
@@ -222,9 +247,8 @@ class Synchroniser:
                 each.cancel()
             await asyncio.gather(*coming, return_exceptions=True)
 
-    async def _feed(self, encoded: bytes) -> int:
+    async def _feed(self, block: AnyBlock) -> None:
         """Feed one block and wait until it is admitted, because the next one builds on it."""
-        block = decode_block(encoded)
         key = noun_hash(block)
         if key not in self._chain.round.tree:
             try:
@@ -233,7 +257,6 @@ class Synchroniser:
                 if error.reason not in (RejectionReason.BLOCK_DUPLICATE, RejectionReason.BELOW_FINAL):
                     raise
             await self._admitted(key)
-        return block.height
 
     async def _admitted(self, key: Hash32) -> None:
         """Wait until a block is judged: everything that comes after it rests on it."""

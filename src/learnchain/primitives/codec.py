@@ -4,10 +4,11 @@ One noun has exactly one encoding. The decoder walks the schema, never the data:
 every length is compared with its bound before a slice is taken, and anything non-canonical is `MALFORMED`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
 from functools import cache
+from operator import attrgetter
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from learnchain.primitives.rejection import Rejected, RejectionReason
@@ -67,20 +68,27 @@ def _big_endian(value: int) -> bytes:
     return value.to_bytes((value.bit_length() + 7) // 8, "big")
 
 
+_BYTES = tuple(bytes([value]) for value in range(256))
+"""Made once: a block has thousands of short items, and encoding them is what following a chain costs."""
+
+
 def _encode_length(length: int, offset: int) -> bytes:
     if length < 56:
-        return bytes([offset + length])
+        return _BYTES[offset + length]
     size = _big_endian(length)
-    return bytes([offset + 55 + len(size)]) + size
+    return _BYTES[offset + 55 + len(size)] + size
 
 
 def _encode_string(data: bytes) -> bytes:
-    if len(data) == 1 and data[0] < 0x80:
+    length = len(data)
+    if length == 1 and data[0] < 0x80:
         return data
-    return _encode_length(len(data), 0x80) + data
+    if length < 56:
+        return _BYTES[0x80 + length] + data
+    return _encode_length(length, 0x80) + data
 
 
-def _encode_list(items: list[bytes]) -> bytes:
+def _encode_list(items: Iterable[bytes]) -> bytes:
     body = b"".join(items)
     return _encode_length(len(body), 0xC0) + body
 
@@ -172,6 +180,8 @@ def _boolean_coder() -> tuple[_Encoder, _Decoder]:
 @cache
 def _integer_coder() -> tuple[_Encoder, _Decoder]:
     def encode_integer(value: int) -> bytes:
+        if 0 < value < 0x80:
+            return _BYTES[value]
         if value < 0 or value.bit_length() > 8 * MAXIMUM_INTEGER_BYTES:
             raise Rejected(RejectionReason.TOO_LARGE, f"{value} is not an unsigned 256-bit integer")
         return _encode_string(_big_endian(value))
@@ -198,7 +208,9 @@ def _bytes_coder(limit: Bound | Exact | None) -> tuple[_Encoder, _Decoder]:
 
     def decode_bytes(data: bytes, start: int, end: int) -> tuple[bytes, int]:
         raw, after = _read_string(data, start, end, maximum)
-        return check(raw), after
+        if exact is not None and len(raw) != exact:
+            check(raw)
+        return raw, after
 
     return lambda value: _encode_string(check(value)), decode_bytes
 
@@ -236,7 +248,7 @@ def _tuple_coder(item: Any, limit: Bound | Exact | None) -> tuple[_Encoder, _Dec
     def encode_tuple(values: tuple[Any, ...]) -> bytes:
         if len(values) > maximum:
             raise Rejected(RejectionReason.TOO_LARGE, f"{len(values)} items where {maximum} are allowed")
-        return _encode_list([encode_item(value) for value in values])
+        return _encode_list(map(encode_item, values))
 
     def decode_tuple(data: bytes, start: int, end: int) -> tuple[tuple[Any, ...], int]:
         position, stop = _open_list(data, start, end)
@@ -255,14 +267,17 @@ def _noun_coder(kind: type) -> tuple[_Encoder, _Decoder]:
     hints = get_type_hints(kind, include_extras=True)
     names = [field.name for field in fields(kind)]
     coders = [_coder(hints[name]) for name in names]
+    encoders, decoders = [coder[0] for coder in coders], [coder[1] for coder in coders]
+    # Two names at least, so that a tuple comes back even where there is one field or none.
+    values_of = attrgetter(*names, "__class__", "__class__")
 
     def encode_noun(noun: object) -> bytes:
-        return _encode_list([coder[0](getattr(noun, name)) for name, coder in zip(names, coders, strict=True)])
+        return _encode_list([encoder(value) for encoder, value in zip(encoders, values_of(noun), strict=False)])
 
     def decode_noun(data: bytes, start: int, end: int) -> tuple[Any, int]:
         position, stop = _open_list(data, start, end)
         values: list[Any] = []
-        for _, decode_field in coders:
+        for decode_field in decoders:
             value, position = decode_field(data, position, stop)
             values.append(value)
         if position != stop:

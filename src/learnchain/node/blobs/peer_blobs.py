@@ -46,6 +46,7 @@ HEDGE_SECONDS = 0.25
 """How long one source may stay silent before the next is asked as well."""
 STRAGGLER_SECONDS = 2.0
 """How long a source that has nothing left to send waits before it is asked for what slower ones still owe."""
+SMALL_BYTES = 1 << 16
 _TREE_CHUNK_BYTES = 1024 * 1024
 _Answer = TypeVar("_Answer")
 
@@ -118,8 +119,7 @@ class PeerBlobs:
 
     async def read(self, cid: Cid, max_bytes: int) -> bytes:
         """Return the bytes of a blob, fetched if need be."""
-        path = await self.fetch(cid, max_bytes=max_bytes)
-        return await asyncio.to_thread(path.read_bytes)
+        return await content_of(await self.fetch(cid, max_bytes=max_bytes))
 
     async def pin(self, cid: Cid) -> None:
         """Keep a blob whatever the quota says, whether it is here yet or not."""
@@ -371,6 +371,13 @@ class PeerBlobs:
         if data is None:
             raise Unavailable("this leaf is not here")
         yield data
+
+
+async def content_of(path: Path) -> bytes:
+    """Return a file's bytes; handing a small one to a thread would cost more than reading it."""
+    if path.stat().st_size <= SMALL_BYTES:
+        return path.read_bytes()
+    return await asyncio.to_thread(path.read_bytes)
 
 
 def _nobody(cid: Cid, asked: Sized) -> Nowhere:

@@ -60,6 +60,8 @@ class BestModel:
         return self.correct * other.total > other.correct * self.total
 
 
+MAXIMUM_FORKED_HEIGHTS = 1_024
+"""How far above a range of blocks a height without rivals is looked for."""
 RoundEvent = KeyReleased | Committed | Released | Revealed
 _KINDS: dict[type, bytes] = {KeyReleased: b"1", Committed: b"2", Released: b"3", Revealed: b"4"}
 """In the order of the round, which is the order in which they are fed again."""
@@ -130,10 +132,14 @@ class Archive:
 
     def block(self, block_hash: Hash32) -> AnyBlock:
         """Return a stored block."""
+        return decode_block(self.block_data(block_hash))
+
+    def block_data(self, block_hash: Hash32) -> bytes:
+        """Return a stored block as it is stored and sent."""
         data = self._store.get(b"block/" + block_hash)
         if data is None:
             raise Unavailable(f"block {block_hash.hex()}")
-        return decode_block(data)
+        return data
 
     def state(self, block_hash: Hash32) -> ChainState:
         """Return the state after a stored block."""
@@ -182,6 +188,20 @@ class Archive:
             path.append(state)
             state = self.state(state.parent)
         return tuple(reversed(path))
+
+    def hashes_above(self, tip: Hash32, above_height: int, limit: int) -> tuple[Hash32, ...]:
+        """Return at most `limit` blocks of a branch from just above a height, lowest first.
+
+        Where one block only is stored at a height, every branch goes through it: the walk starts there and not at the
+        tip, so that an answer costs the same on a long chain as on a short one.
+        """
+        start, top = tip, self.state(tip).height
+        for height in range(above_height + limit, min(top, above_height + limit + MAXIMUM_FORKED_HEIGHTS)):
+            found = self.at_height(height)
+            if len(found) == 1:
+                start = found[0]
+                break
+        return tuple(each.block_hash for each in self.branch(start, above_height)[:limit])
 
     def settlements(self, tip: Hash32) -> tuple[Settlement, ...]:
         """Return everything settled on a branch, in the order of the history tree."""

@@ -1,0 +1,76 @@
+"""Branches of the archive: what is sent of one costs the same wherever its tip is."""
+
+
+import pytest
+
+from learnchain.node.local_network import LocalPlan
+from learnchain.node.storage.archive import Archive
+from learnchain.primitives.chain_state import ChainState
+from learnchain.primitives.codec import Hash32
+from learnchain.primitives.key_value import MemoryStore
+from learnchain.primitives.rejection import Unavailable
+from learnchain.testing.instant_training import InstantTraining
+from learnchain.testing.simulated_clock import run_simulated
+from learnchain.testing.simulated_nodes import SimulatedNodes
+
+HEIGHT = 24
+
+
+class Counting(Archive):
+    """Count the states that are read."""
+
+    read = 0
+
+    def state(self, block_hash: Hash32) -> ChainState:
+        Counting.read += 1
+        return super().state(block_hash)
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> tuple[MemoryStore, ChainState]:
+    directory = tmp_path_factory.mktemp("chain")
+
+    async def scenario() -> tuple[MemoryStore, ChainState]:
+        nodes = SimulatedNodes(directory, LocalPlan(directory, miners=1), seed=3)
+        nodes.make_training = nodes.make_judge = lambda _index: InstantTraining(360)
+        await nodes.start()
+        await nodes.until_height(HEIGHT, 60.0 * HEIGHT)
+        genesis = nodes.genesis.state()
+        await nodes.close()
+        return nodes.places[0].store, genesis
+
+    return run_simulated(scenario())
+
+
+def test_a_range_is_the_branch_from_just_above_a_height(chain: tuple[MemoryStore, ChainState]) -> None:
+    archive = Archive(*chain)
+    tip = archive.head().block
+    whole = tuple(each.block_hash for each in archive.branch(tip, 0))
+    for above in (0, 1, 7, len(whole) - 1):
+        for limit in (1, 5, 1_000):
+            assert archive.hashes_above(tip, above, limit) == whole[above : above + limit]
+    middle = whole[9]
+    assert archive.hashes_above(middle, 4, 1_000) == whole[4:10]
+    assert archive.hashes_above(tip, len(whole), 5) == ()
+
+
+def test_a_rival_at_a_height_does_not_lead_the_walk_astray(chain: tuple[MemoryStore, ChainState]) -> None:
+    store, genesis = chain
+    copy = MemoryStore()
+    copy.put_many(dict(store.scan(b"")))
+    archive = Archive(copy, genesis)
+    tip = archive.head().block
+    whole = tuple(each.block_hash for each in archive.branch(tip, 0))
+    # Rivals at every height from 6 to 9, of which nothing but the name is known.
+    copy.put_many({b"height/" + height.to_bytes(8, "big") + bytes([height]) * 32: b"" for height in range(6, 10)})
+    assert archive.hashes_above(tip, 3, 4) == whole[3:7]
+    with pytest.raises(Unavailable):
+        archive.hashes_above(bytes([7]) * 32, 3, 4)
+
+
+def test_an_answer_reads_no_more_of_a_long_chain_than_of_a_short_one(chain: tuple[MemoryStore, ChainState]) -> None:
+    archive = Counting(*chain)
+    tip = archive.head().block
+    Counting.read = 0
+    archive.hashes_above(tip, 2, 4)
+    assert 4 <= Counting.read <= 4 + 4
