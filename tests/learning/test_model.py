@@ -1,10 +1,21 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from learnchain.learning.model import build_model, initial_weights, load_weights, save_weights, set_weights, weights_of
+from learnchain.learning.model import (
+    as_committed,
+    build_model,
+    initial_weights,
+    load_weights,
+    save_weights,
+    set_weights,
+    weights_of,
+)
 from learnchain.learning.safe_tensors import write_tensors
-from learnchain.primitives.model_presets import strided_cnn, unet2d
+from learnchain.primitives.model_costs import tensors
+from learnchain.primitives.model_presets import mlp, strided_cnn, unet2d
 from learnchain.primitives.model_specification import Layer, ModelSpecification, Setting
 from learnchain.primitives.rejection import Rejected, RejectionReason
 from tests.learning.conftest import DIGITS_CNN
@@ -96,3 +107,31 @@ def test_groups_reach_torch():
     settings = (Setting("groups", 2), Setting("kernel_size", 3), Setting("out_channels", 4))
     model = build_model(ModelSpecification((2, 8, 8), (Layer("c", "Conv2d", (), settings),)))
     assert model.get_submodule("c").groups == 2
+
+
+@given(st.lists(st.floats(-(2.0**60), 2.0**60, width=32, allow_subnormal=False), min_size=4, max_size=4))
+def test_eight_bit_weights_come_back_as_what_was_committed(tmp_path_factory, values):
+    specification = mlp((2,), 2, ())
+    kernel = np.array(values, np.float32).reshape(2, 2)
+    shapes = {each.name: each.shape for each in tensors(specification)}
+    weights = {name: kernel if len(shape) > 1 else np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    path = tmp_path_factory.mktemp("small") / "model.safetensors"
+    save_weights(path, weights, 8)
+    loaded, committed = load_weights(path, specification), as_committed(weights, 8)
+    largest = max(abs(each) for each in values)
+    for name, array in loaded.items():
+        assert array.tobytes() == committed[name].tobytes()
+        assert largest < 2.0**-100 or np.abs(array - weights[name]).max() <= largest / 100
+    assert as_committed(committed, 8).keys() == committed.keys()
+    assert all((as_committed(committed, 8)[name] == array).all() for name, array in committed.items())
+
+
+def test_a_scale_that_is_missing_or_wild_is_refused(tmp_path):
+    specification = mlp((2,), 2, ())
+    small = {each.name: np.ones(each.shape, np.float32) for each in tensors(specification)}
+    kernel = next(name for name, array in small.items() if array.ndim > 1)
+    eight = {**small, kernel: np.ones((2, 2), np.int8)}
+    for scale in ({}, {f"exponent/{kernel}": np.array([500])}, {f"exponent/{kernel}": np.array([1, 1])}):
+        path = tmp_path / "model.safetensors"
+        write_tensors(path, {**eight, **scale})
+        assert refusal(path, specification) is RejectionReason.WEIGHTS_MALFORMED

@@ -156,8 +156,7 @@ def save_weights(path: Path, weights: Weights, bits: int = FULL_BITS) -> None:
         if bits == FULL_BITS or array.ndim < 2:
             arrays[name] = array
         else:
-            exponent = _exponent(array)
-            arrays[name] = np.rint(np.ldexp(array, exponent)).astype(np.int8)
+            arrays[name], exponent = _rounded(array)
             arrays[_EXPONENT + name] = np.array([exponent], np.dtype("<i8"))
     write_tensors(path, arrays)
 
@@ -166,10 +165,12 @@ def as_committed(weights: Weights, bits: int) -> dict[str, Array]:
     """Return the float32 weights that a saved model holds: rounded to their eight bits, or as they are."""
     if bits == FULL_BITS:
         return dict(weights)
-    return {
-        name: array if array.ndim < 2 else _scaled(np.rint(np.ldexp(array, _exponent(array))), _exponent(array))
-        for name, array in weights.items()
-    }
+    return {name: array if array.ndim < 2 else _scaled(*_rounded(array)) for name, array in weights.items()}
+
+
+def _rounded(array: Array) -> tuple[Array, int]:
+    exponent = _exponent(array)
+    return np.rint(np.ldexp(array, exponent)).astype(np.int8), exponent
 
 
 def _exponent(array: Array) -> int:

@@ -1,0 +1,204 @@
+"""PoDL on real nodes with real training: one task over several blocks, phases that overlap, a chain that verifies."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from learnchain.learning.model import load_weights
+from learnchain.learning.safe_tensors import read_header
+from learnchain.node.assurance import Level
+from learnchain.node.built_in_tasks import BUILT_IN
+from learnchain.node.continuing import continued_from, own_end_state, read_index
+from learnchain.node.genesis import load_genesis
+from learnchain.node.local_network import LocalPlan
+from learnchain.node.replay_judge import AuditScope, ReplayJudge
+from learnchain.node.storage.lmdb_store import LmdbStore
+from learnchain.node.verification import BlockCheck, Verifier
+from learnchain.primitives.audit import AuditFinding, StateLeaf
+from learnchain.primitives.codec import decode
+from learnchain.primitives.messages import Block
+from learnchain.primitives.model_costs import committed_bytes, model_bytes
+from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.primitives.settlement import Outcome as Settled
+from learnchain.rules.podl import Podl, TwoPhases
+from learnchain.rules.podl.course import Stopping
+from learnchain.testing.in_process_training import InProcessTraining
+from learnchain.testing.simulated_clock import SimulatedClock, run_simulated
+from learnchain.testing.simulated_nodes import SimulatedNodes
+
+ENGINE = Podl(TwoPhases(6_500, 2_000, 1_500, 500, 1_300), Stopping(gain_ten_thousandths=0, blocks=2))
+"""Any block that does not fall behind the champion goes on, so that the task's length follows from its test sets."""
+LATER_MILLISECONDS = 1_900_000_000_000
+MLP = {"preset": "mlp", "hidden": [32]}
+TASK: dict[str, Any] = {**BUILT_IN["digits-in-blocks"], "required_accuracy": "0.5", "model": MLP}
+
+
+def run(directory: Path, scenario: Callable[[SimulatedNodes], Awaitable[None]], engine: Podl = ENGINE) -> None:
+    async def main() -> None:
+        nodes = SimulatedNodes(directory, LocalPlan(directory, "podl", miners=2, rules=engine), seed=7)
+        nodes.make_training = lambda _index: InProcessTraining(maximum_epochs=2)
+        await scenario(nodes)
+        await nodes.close()
+
+    run_simulated(main())
+
+
+def trained(nodes: SimulatedNodes, index: int = 0) -> list[Block]:
+    ports = nodes.node(index).ports
+    found = (ports.archive.block(each.block_hash) for each in ports.archive.branch(ports.chain.round.head.block, 0))
+    return [each for each in found if isinstance(each, Block)]
+
+
+def judge_of(nodes: SimulatedNodes) -> ReplayJudge:
+    ports = nodes.node(0).ports
+    return ReplayJudge(ports.blobs, ports.data, ports.trainer, ports.chain.rules, ports.chain.parameters, ports.archive)
+
+
+def checks_of(place: Path) -> list[BlockCheck]:
+    genesis, clock = load_genesis(place.parent / "genesis.json"), SimulatedClock(start_milliseconds=LATER_MILLISECONDS)
+
+    async def walked() -> list[BlockCheck]:
+        return [each async for each in Verifier(place, genesis, clock, Level.ACCURACY, InProcessTraining).run()]
+
+    return asyncio.run(walked())
+
+
+def test_training_for_the_next_block_begins_before_this_one_is_decided(tmp_path: Path) -> None:
+    async def scenario(nodes: SimulatedNodes) -> None:
+        await nodes.start()
+        await nodes.until_height(4, 60)
+        ports = nodes.node(1).ports
+        blocks = {each.height: each for each in trained(nodes)}
+        begun = {
+            each.height: each.at_milliseconds
+            for each in ports.decisions.recent
+            if each.step == "training begins" and each.facts.get("ahead")
+        }
+        overlapping = [height for height in begun if height - 1 in blocks and height in blocks]
+        assert overlapping
+        for height in overlapping:
+            assert begun[height] < blocks[height - 1].end_milliseconds
+        by_task = [each.end_milliseconds for each in blocks.values()]
+        assert by_task[1] - by_task[0] == ENGINE.phases.one_milliseconds
+
+    run(tmp_path, scenario)
+
+
+def test_a_commissioned_task_spans_blocks_and_pays_once_through_the_contract(tmp_path: Path) -> None:
+    async def scenario(nodes: SimulatedNodes) -> None:
+        await nodes.start()
+        await nodes.publish({**TASK, "data": {**TASK["data"], "test_sets": 3}})
+        await nodes.until_height(8, 200)
+        ports = nodes.node(0).ports
+        states = ports.archive.branch(ports.chain.round.head.block, 0)
+        settlements = [each for state in states for each in state.reward.settlements]
+        assert [each.outcome for each in settlements] == [Settled.PAID]
+        spanned = [each for each in trained(nodes) if each.release.task_id == settlements[0].task_id]
+        assert 2 <= len(spanned) <= 3
+        assert len({each.release.key for each in spanned}) == len(spanned)
+        assert all(each.verdict.baseline_total for each in spanned[1:])
+        assert settlements[0].recipient in {each.reveal.miner for each in spanned}
+        assert states[-1].ledger.locked_wei == 0
+
+    run(tmp_path, scenario)
+
+
+def test_a_run_goes_on_from_the_miners_own_committed_state_and_the_audit_follows_it(tmp_path: Path) -> None:
+    async def scenario(nodes: SimulatedNodes) -> None:
+        await nodes.start()
+        await nodes.until_height(3, 60)
+        ports, judge = nodes.node(0).ports, judge_of(nodes)
+        continued = 0
+        for block in trained(nodes):
+            parent_state = ports.archive.state(block.parent)
+            selection = ports.chain.rules.select_task(parent_state, ports.chain.parameters)
+            lines = await judge.audited(block, selection, AuditScope((0,)))
+            assert {each.finding for each in lines} == {AuditFinding.REPRODUCED}
+            if not selection.course.turn:
+                continue
+            continued += 1
+            parent = ports.archive.block(block.parent)
+            origin = await continued_from(ports.blobs, parent, block, ports.chain.parameters.chain_id)
+            miner = next(each for each in (1, 2) if nodes.node(each).ports.wallet.address == block.proposer)
+            own = nodes.node(miner).ports
+            earlier = own.archive.own_candidate(parent.parent)
+            assert earlier is not None
+            last = decode(StateLeaf, bytes.fromhex((await read_index(own.blobs, earlier))["leaves"][-1]))
+            assert origin == last.digest
+            start = await own_end_state(own.archive, own.blobs, selection)
+            assert start is not None
+            assert start.digest == origin
+            grandparent = ports.archive.block(parent.parent) if parent.height > 1 else block
+            with pytest.raises(Rejected) as refusal:
+                await continued_from(ports.blobs, grandparent, block, ports.chain.parameters.chain_id)
+            assert refusal.value.reason is RejectionReason.TRACE_MISMATCH
+        assert continued
+
+    run(tmp_path, scenario)
+
+
+@pytest.mark.slow
+def test_a_miner_that_was_killed_goes_on_from_what_it_committed_to(tmp_path: Path) -> None:
+    async def scenario(nodes: SimulatedNodes) -> None:
+        await nodes.start()
+        own = nodes.node(1).ports
+        await nodes.until(lambda: own.archive.own_candidate(own.chain.round.selection.parent) is not None, 60)
+        committed = own.chain.round.selection
+        await nodes.kill(1)
+        await nodes.start_node(1)
+        await nodes.until_height(committed.height + 2, 90)
+        again = nodes.node(1).ports
+        begun = [each for each in again.decisions.recent if each.step == "training begins"]
+        assert any(each.facts["goes_on"] for each in begun)
+
+    run(tmp_path, scenario)
+
+
+@pytest.mark.slow
+def test_a_late_node_agrees_and_the_chain_verifies_with_every_champion_counted_again(tmp_path: Path) -> None:
+    async def scenario(nodes: SimulatedNodes) -> None:
+        await nodes.start()
+        await nodes.kill(2)
+        await nodes.until(lambda: nodes.node(0).ports.chain.round.head.height >= 3, 60)
+        place = nodes.places[2]
+        for stored in (place.store, place.execution):
+            for key, _ in list(stored.scan(b"")):
+                stored.put_many({key: None})
+        await nodes.start_node(2)
+        await nodes.until_height(4, 90)
+        node = nodes.node(0).ports
+        store = LmdbStore(Path(nodes.places[0].settings.data_directory) / "chain")
+        store.put_many({bytes(key): bytes(value) for key, value in nodes.places[0].store.scan(b"")})
+        store.close()
+        assert node.chain.round.head.height >= 4
+
+    run(tmp_path, scenario)
+    checks = checks_of(tmp_path / "node-0")
+    assert len(checks) >= 4
+    assert all(each.passed for each in checks)
+    assert sum("measured baseline" in each.checks for each in checks) >= 2
+
+
+def test_models_of_eight_bits_are_a_quarter_as_large_and_win_blocks(tmp_path: Path) -> None:
+    async def scenario(nodes: SimulatedNodes) -> None:
+        await nodes.start()
+        await nodes.until_height(2, 60)
+        ports = nodes.node(0).ports
+        for block in trained(nodes):
+            state = ports.archive.state(block.parent)
+            selection = ports.chain.rules.select_task(state, ports.chain.parameters)
+            model = selection.posted.specification.model
+            path = await ports.blobs.fetch(block.reveal.model_cid, max_bytes=1 << 22)
+            kinds = {entry.dtype for entry in read_header(path, 1 << 22, RejectionReason.WEIGHTS_MALFORMED).values()}
+            assert "I8" in kinds
+            assert committed_bytes(model, 8) < 0.3 * model_bytes(model)
+            assert load_weights(path, model)
+            assert block.verdict.correct * 2 > block.verdict.total
+            lines = await judge_of(nodes).audited(block, selection, AuditScope((0,)))
+            assert {each.finding for each in lines} == {AuditFinding.REPRODUCED}
+
+    run(tmp_path, scenario, replace(ENGINE, model_bits=8))
