@@ -54,6 +54,8 @@ _WHAT_TO_DO = {
     "model_layer_unknown": "Use a preset or one of the layers of docs/cli.md in the table [model].",
     "model_shape_mismatch": "Make the shapes of connected layers fit.",
     "model_too_large": "Choose a smaller model: the chain bounds parameters, layers and FLOPs.",
+    "encryption_unsuitable": "Use encryption = symmetric, or PoLe with a flat model of few inputs; docs/encryption.md.",
+    "leak_budget_spent": "Post new rows: what these may give away is given away; docs/encryption.md.",
     "reward_too_low": "Raise reward_ether in the task file.",
     "bond_too_low": "Raise bond_ether in the task file.",
     "transaction_invalid": "Check the account's balance with `learnchain wallet balance` and send again.",
