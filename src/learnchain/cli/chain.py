@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import secrets
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,7 +32,16 @@ def show(
 def verify(
     data_dir: DataDirectoryOption = LOCAL_DIRECTORY,
     node: Annotated[int, typer.Option(min=0, help="Which node's store, in a local network.")] = 0,
-    level: Annotated[str, typer.Option(help="headers: all but the models; accuracy: every model again.")] = "accuracy",
+    level: Annotated[
+        str,
+        typer.Option(
+            help="headers: all but the models; accuracy: every model counted again; replay: random segments of every "
+            "training again; full: all training again."
+        ),
+    ] = "accuracy",
+    segments: Annotated[
+        int, typer.Option(min=0, help="At replay level, how many segments of each trace; 0 is a twentieth.")
+    ] = 0,
     only_quote: Annotated[bool, typer.Option("--quote", help="Only say what it will cost and prove.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -40,9 +50,9 @@ def verify(
     Stop the node first: one process owns a store.
     """
     if only_quote:
-        answer(as_json, lambda: asyncio.run(_quoted(data_dir, node, level)), _show_quote)
+        answer(as_json, lambda: asyncio.run(_quoted(_verifier(data_dir, node, level, segments))), _show_quote)
         return
-    answer(as_json, lambda: asyncio.run(_verified(data_dir, node, level, as_json)), _show_checks)
+    answer(as_json, lambda: asyncio.run(_verified(_verifier(data_dir, node, level, segments), as_json)), _show_checks)
 
 
 def _blocks(client: NodeClient, height: int | None) -> dict[str, Any]:
@@ -65,7 +75,7 @@ def _place(directory: Path, index: int) -> Path:
     return place
 
 
-def _verifier(directory: Path, index: int, level: str) -> Any:
+def _verifier(directory: Path, index: int, level: str, segments: int) -> Any:
     # Loaded when needed: checking a chain loads the execution engine.
     from learnchain.node.assurance import Level
     from learnchain.node.clock import SystemClock
@@ -75,29 +85,32 @@ def _verifier(directory: Path, index: int, level: str) -> Any:
     if level not in set(Level):
         raise Rejected(RejectionReason.ARGUMENT_INVALID, f"no level {level!r}; choose {' or '.join(Level)}")
     place = _place(directory, index)
-    return Verifier(place, load_genesis(directory / "genesis.json"), SystemClock(), Level(level))
+    loaded = load_genesis(directory / "genesis.json")
+    # The secret draws the segments: nobody could know them while training.
+    return Verifier(place, loaded, SystemClock(), Level(level), segments=segments, secret=secrets.token_bytes(32))
 
 
-async def _quoted(directory: Path, index: int, level: str) -> dict[str, Any]:
+async def _quoted(verifier: Any) -> dict[str, Any]:
     from learnchain.node.verification import quote
 
-    return dataclasses.asdict(await quote(_verifier(directory, index, level)))
+    return dataclasses.asdict(await quote(verifier))
 
 
 def _show_quote(data: dict[str, Any]) -> None:
     console = page()
     console.print(f"{data['blocks']} blocks at {data['level']} level: about {data['seconds']:.0f} s")
     console.print(f"{data['bytes_read'] / 1e6:.1f} MB are read")
+    if data["segments"]:
+        console.print(f"one forged segment of {data['segments']} is found with probability {data['detection']:.3f}")
     for each in data["proven"]:
         console.print(f"  checked   {each}")
     for each in data["believed"]:
         console.print(f"  believed  {each}")
 
 
-async def _verified(directory: Path, index: int, level: str, quiet: bool) -> dict[str, Any]:
+async def _verified(verifier: Any, quiet: bool) -> dict[str, Any]:
     from learnchain.node.verification import Sample
 
-    verifier = _verifier(directory, index, level)
     total, sample, quoted = verifier.height(), Sample(verifier), None
     checks: list[dict[str, Any]] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -109,7 +122,7 @@ async def _verified(directory: Path, index: int, level: str, quiet: bool) -> dic
             if quoted is None and sample.is_enough_with(check):
                 # The first blocks give the price of all, before most of the work is done.
                 quoted = sample.quote(total)
-                progress.console.print(f"about {quoted.seconds:.0f} s for {total} blocks at {level} level")
+                progress.console.print(f"about {quoted.seconds:.0f} s for {total} blocks at {quoted.level} level")
     failed = next((each for each in checks if not each["passed"]), None)
     if failed is not None:
         text = failed["reason"]
@@ -138,7 +151,9 @@ def _show(data: dict[str, Any]) -> None:
 def _show_checks(data: dict[str, Any]) -> None:
     console = page()
     for each in data["blocks"]:
-        how = "counted again" if each["level"] == "accuracy" else "claimed"
+        how = "claimed" if each["level"] == "headers" else "counted again"
+        if each["replayed"]:
+            how += f", {each['replayed']}/{each['segments']} replayed"
         kind = f"{each['correct']}/{each['total']} {how}" if each["trained"] else "empty"
-        console.print(f"block {each['height']:>5}  {kind:<26} {len(each['checks']):>2} checks  {each['seconds']:.2f} s")
+        console.print(f"block {each['height']:>5}  {kind:<44} {len(each['checks']):>2} checks  {each['seconds']:.2f} s")
     console.print(f"verified {len(data['blocks'])} of {data['height']} blocks")

@@ -37,14 +37,20 @@ class Finding:
 def doctor(
     data_dir: DataDirectoryOption = LOCAL_DIRECTORY,
     rpc_port: Annotated[int, typer.Option(min=1, max=65_535, help="The port that a network would use.")] = 8545,
-    probe: Annotated[bool, typer.Option(help="Train for a few seconds and show the digests.")] = True,
+    probe: Annotated[bool, typer.Option(help="Train for some ten seconds and show the digests.")] = True,
+    portable: Annotated[
+        bool, typer.Option(help="Probe the portable class too: slower, and equal on more machines.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Check Python, torch, processor, memory, disk, ports, clock, fast libraries, and train for a few seconds."""
-    answer(as_json, lambda: _examined(data_dir, rpc_port, probe), _show)
+    """Check Python, torch, processor, memory, disk, ports, clock, fast libraries, and train for some ten seconds.
+
+    The probe's digest names this machine's reproducibility class: machines of one class audit each other bit by bit.
+    """
+    answer(as_json, lambda: _examined(data_dir, rpc_port, probe, portable), _show)
 
 
-def _examined(directory: Path, rpc_port: int, probe: bool) -> dict[str, Any]:
+def _examined(directory: Path, rpc_port: int, probe: bool, portable: bool) -> dict[str, Any]:
     findings = [_python(), _torch(), _disk(directory), _memory(), _port(rpc_port), _clock(), *_libraries()]
     measured = None
     if probe:
@@ -53,6 +59,13 @@ def _examined(directory: Path, rpc_port: int, probe: bool) -> dict[str, Any]:
         text = f"{measured['samples_per_second']:,.0f} samples/s, {measured['correct']}/{measured['total']} exact"
         advice = "" if share > 0.9 else "The model did not learn: torch or the processor computes something else."
         findings.append(Finding("training probe", share > 0.9, text, advice))
+        found = measured["reproducibility"]
+        text = f"{found['class'][:16]} ({found['capability']}, {found['threads']} thread), {found['seconds']:.1f} s"
+        findings.append(Finding("class", True, text))
+    if portable:
+        found = _portable_class()
+        text = f"{found['class'][:16]} ({found['capability']}, {found['threads']} thread), {found['seconds']:.1f} s"
+        findings.append(Finding("portable class", True, text))
     return {
         "well": all(each.well for each in findings),
         "findings": [asdict(each) for each in findings],
@@ -62,9 +75,16 @@ def _examined(directory: Path, rpc_port: int, probe: bool) -> dict[str, Any]:
 
 def _probed() -> dict[str, Any]:
     # Loaded when asked for: this is what needs torch.
+    from learnchain.learning.classes import reproducibility_class
     from learnchain.learning.machine import machine_probe
 
-    return machine_probe(time.perf_counter)
+    return {**machine_probe(time.perf_counter), "reproducibility": reproducibility_class()}
+
+
+def _portable_class() -> dict[str, Any]:
+    from learnchain.learning.classes import PORTABLE, class_elsewhere
+
+    return class_elsewhere(PORTABLE)
 
 
 def _python() -> Finding:

@@ -26,6 +26,18 @@ class Level(StrEnum):
 
     HEADERS = "headers"
     ACCURACY = "accuracy"
+    REPLAY = "replay"
+    FULL = "full"
+
+    @property
+    def judges(self) -> bool:
+        """Return whether models are measured."""
+        return self is not Level.HEADERS
+
+    @property
+    def replays(self) -> bool:
+        """Return whether training is done again."""
+        return self in (Level.REPLAY, Level.FULL)
 
 
 class Demand(StrEnum):
@@ -50,6 +62,11 @@ CHECKED: dict[Level, tuple[str, ...]] = {
         "settlement root and what the escrow contract paid",
     ),
     Level.ACCURACY: ("the winner's watermark found", "the winner's exact count repeated on the released test set"),
+    Level.REPLAY: (
+        "seeds, ranges, steps, first and last state of the winner's training",
+        "randomly drawn segments of the winner's training repeated to the bit, where it is declared",
+    ),
+    Level.FULL: ("every segment of the winner's training repeated to the bit, where it is declared",),
 }
 """What a block was checked for, added up from the first level."""
 
@@ -59,7 +76,12 @@ BELIEVED = "the winner's own count and watermark"
 
 def checked_at(level: Level) -> tuple[str, ...]:
     """Return everything that a level checks."""
-    return CHECKED[Level.HEADERS] if level is Level.HEADERS else (*CHECKED[Level.HEADERS], *CHECKED[Level.ACCURACY])
+    found: list[str] = []
+    for each in Level:
+        found.extend(CHECKED[each])
+        if each is level:
+            break
+    return tuple(found)
 
 
 @dataclass(frozen=True)

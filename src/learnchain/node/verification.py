@@ -16,6 +16,8 @@ from learnchain.node.execution.engine import WorkerEngine
 from learnchain.node.genesis import Genesis
 from learnchain.node.measuring import Measuring, claimed
 from learnchain.node.ports import Training
+from learnchain.node.replay_judge import ReplayJudge
+from learnchain.node.replay_level import Replayed, ReplayLevel
 from learnchain.node.storage.archive import Archive
 from learnchain.node.storage.files import directory_bytes
 from learnchain.node.storage.lmdb_store import LmdbStore
@@ -26,7 +28,7 @@ from learnchain.primitives.chain_state import ChainState
 from learnchain.primitives.events import BlockReceived, Measured
 from learnchain.primitives.key_value import MemoryStore
 from learnchain.primitives.measurement import Finding, MeasureKind, Measurement
-from learnchain.primitives.messages import Block, work_id
+from learnchain.primitives.messages import AnyBlock, Block, work_id
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.primitives.settlement import Outcome, Settlement
 from learnchain.primitives.training_terms import HashPuzzle
@@ -50,7 +52,10 @@ BLOCK_CHECKS = (
 
 @dataclass(frozen=True)
 class BlockCheck:
-    """Report one block: what was checked, what was counted, how long it took, and the reason if it failed."""
+    """Report one block: what was checked, what was counted, how long it took, and the reason if it failed.
+
+    `detection` is the chance, for display, with which one forged segment of the winner's training would have shown.
+    """
 
     height: int
     block_hash: str
@@ -61,6 +66,9 @@ class BlockCheck:
     seconds: float
     reason: str = ""
     level: str = Level.ACCURACY.value
+    replayed: int = 0
+    segments: int = 0
+    detection: float = 0.0
 
     @property
     def passed(self) -> bool:
@@ -70,7 +78,10 @@ class BlockCheck:
 
 @dataclass(frozen=True)
 class Quote:
-    """Say what verifying will cost and prove, before most of it is done."""
+    """Say what verifying will cost and prove, before most of it is done.
+
+    `detection` is the smallest chance over the sampled blocks that one forged segment of `segments` is found.
+    """
 
     level: str
     blocks: int
@@ -78,6 +89,8 @@ class Quote:
     bytes_read: int
     proven: tuple[str, ...]
     believed: tuple[str, ...]
+    detection: float = 0.0
+    segments: int = 0
 
 
 class Sample:
@@ -87,6 +100,7 @@ class Sample:
         self._verifier = verifier
         self._started = verifier.clock.monotonic_seconds()
         self._done, self._trained, self._first_seconds = 0, 0, 0.0
+        self._replays: list[tuple[float, int]] = []
 
     def is_enough_with(self, check: BlockCheck) -> bool:
         """Count a block; return whether a quote can be given."""
@@ -94,6 +108,8 @@ class Sample:
             # Until here processes started: they do so once, however many blocks follow.
             self._first_seconds = self._verifier.clock.monotonic_seconds() - self._started
         self._done, self._trained = self._done + 1, self._trained + check.trained
+        if check.segments:
+            self._replays.append((check.detection, check.segments))
         return self._trained >= QUOTED_BLOCKS or self._done >= 4 * QUOTED_BLOCKS
 
     def quote(self, height: int) -> Quote:
@@ -102,10 +118,12 @@ class Sample:
         rate_seconds = (spent - self._first_seconds) / max(1, self._done - 1)
         seconds = spent + rate_seconds * max(0, height - self._done)
         level, directory = self._verifier.level, self._verifier.directory
-        folders = ("chain", "blobs") if level is Level.ACCURACY else ("chain",)
+        folders = ("chain", "blobs") if level.judges else ("chain",)
         size = sum(directory_bytes(directory / each) for each in folders)
         believed = (BELIEVED,) if level is Level.HEADERS else ()
-        return Quote(level.value, height, seconds, size, checked_at(level), believed)
+        return Quote(
+            level.value, height, seconds, size, checked_at(level), believed, *min(self._replays, default=(0.0, 0))
+        )
 
 
 async def quote(verifier: "Verifier") -> Quote:
@@ -129,7 +147,10 @@ class Verifier:
     clock: Clock
     level: Level = Level.ACCURACY
     make_training: Callable[[], Training] = Trainer
+    segments: int = 0
+    secret: bytes = b"\0" * 32
     _believed: bool = False
+    _replayed: Replayed | None = None
     _measurements: list[str] = field(default_factory=list)
 
     def height(self) -> int:
@@ -144,7 +165,7 @@ class Verifier:
         """Yield one report a block, lowest first, and stop at the first that fails."""
         store = LmdbStore(self.directory / "chain")
         scratch = Path(tempfile.mkdtemp(prefix="learnchain-verify-"))
-        trainer = self.make_training() if self.level is Level.ACCURACY else NoTraining()
+        trainer = self.make_training() if self.level.judges else NoTraining()
         engine = WorkerEngine(PyEvmEngine(MemoryStore(), self.genesis.execution))
         try:
             archive = Archive(store, self.genesis.state())
@@ -164,13 +185,14 @@ class Verifier:
         for stored in archive.branch(archive.head().block, 0):
             started = self.clock.monotonic_seconds()
             self._measurements.clear()
-            self._believed = self.level is Level.HEADERS
+            self._believed, self._replayed = self.level is Level.HEADERS, None
             block = archive.block(stored.block_hash)
             reason = ""
             try:
                 state = await self._admitted(state, stored, archive, measuring)
                 if isinstance(block, Block) and not self._believed and self._is_trained(block, archive):
                     await self._check_trace(block, measuring)
+                    await self._check_replay(block, archive, measuring)
                 await self._check_escrow(stored, archive, measuring)
             except Rejected as error:
                 reason = error.reason.value
@@ -188,7 +210,10 @@ class Verifier:
                 total=verdict[1],
                 seconds=seconds,
                 reason=reason,
-                level=Level.HEADERS.value if self._believed and isinstance(block, Block) else self.level.value,
+                level=self._reached(block),
+                replayed=self._replayed.replayed if self._replayed else 0,
+                segments=self._replayed.segments if self._replayed else 0,
+                detection=float(self._replayed.detection) if self._replayed else 0.0,
             )
             if reason:
                 return
@@ -220,7 +245,7 @@ class Verifier:
     async def _found(self, action: MeasureCandidate, measuring: Measuring) -> Measurement:
         """Measure, or take the claim at header level and where storage relief deleted the model (DLBC IV-H)."""
         reveal = action.reveal
-        if self.level is Level.ACCURACY or action.measure.kind is MeasureKind.PAYLOAD or reveal is None:
+        if self.level.judges or action.measure.kind is MeasureKind.PAYLOAD or reveal is None:
             try:
                 return await measuring.measured(action)
             except Unavailable:
@@ -228,6 +253,25 @@ class Verifier:
                     raise
                 self._believed = True
         return claimed(action, reveal)
+
+    def _reached(self, block: AnyBlock) -> str:
+        """Return the level that a block was really checked at: what is gone or of another class lowers it."""
+        if self._believed and isinstance(block, Block):
+            return Level.HEADERS.value
+        if self.level.replays and self._replayed is not None and not self._replayed.is_reproduced:
+            return Level.ACCURACY.value
+        return self.level.value
+
+    async def _check_replay(self, block: Block, archive: Archive, measuring: Measuring) -> None:
+        """Train the challenged segments of the winner again, at the levels that do."""
+        if not self.level.replays:
+            return
+        rules, parameters = self.genesis.rules, self.genesis.parameters
+        judge = ReplayJudge(measuring.blobs, measuring.data, measuring.trainer, rules, parameters, archive)
+        selection = rules.select_task(archive.state(block.parent), parameters)
+        level = ReplayLevel(judge, self.level, self.segments, self.secret)
+        self._replayed = await level.checked(block, selection)
+        self._measurements.append(self._replayed.text)
 
     def _is_trained(self, block: Block, archive: Archive) -> bool:
         """Return whether the engine asked for training at this height: a puzzle leaves no trace."""

@@ -40,7 +40,7 @@ def made_elsewhere(place, capability, threads, first, count):
     ("classes", "each"),
     [(CLASSES[:1], 8), pytest.param(CLASSES, 334, marks=[pytest.mark.slow, pytest.mark.timeout(1_800)])],
 )
-def test_an_honest_miner_of_another_class_is_never_slashed(tmp_path, classes, each):
+def test_an_honest_miner_of_another_class_is_never_slashed(tmp_path, record_property, classes, each):
     """Three classes at 334 runs are the 1,002; every step of the audited segment is settled, the worst one counts."""
     differing, worst = 0, 0.0
     for place, (capability, threads) in enumerate(classes):
@@ -58,4 +58,5 @@ def test_an_honest_miner_of_another_class_is_never_slashed(tmp_path, classes, ea
                 worst = max(worst, settlement.deviation)
     # Without a difference in bits the test would show nothing of classes.
     assert differing > 0
-    print(f"{differing} of {len(classes) * each} segments differ in bits; the worst step is {worst:.3f} of its bound")
+    record_property("segments that differ in bits", f"{differing} of {len(classes) * each}")
+    record_property("worst step in units of its bound", f"{worst:.3f}")

@@ -1,0 +1,144 @@
+"""Reproducibility classes: machines whose training gives the same bits, named by what a short fixed run gives.
+
+`python -m learnchain.learning.classes [--states DIR]` trains a few steps of every operator family on synthetic data
+and prints the digest of each family's states and of all: the class. Two machines with one digest may audit each other
+by replaying; others settle by bounds. What decides the bits: torch's build, the instruction set that torch, oneDNN
+and MKL choose when they load, the number of threads, and the device. `PORTABLE` fixes the choices that can be fixed.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from learnchain.learning.data import DataSet
+from learnchain.learning.safe_tensors import write_tensors
+from learnchain.learning.trace import state_digest
+from learnchain.learning.train import TrainingPlan, TrainingRun, configure_torch
+from learnchain.primitives.hashing import shake256, tagged_hash
+from learnchain.primitives.model_presets import fcn34, keyword_cnn, lenet, mlp, strided_cnn, unet2d, unet3d
+from learnchain.primitives.model_specification import Layer, ModelSpecification, Setting, output_shape
+from learnchain.primitives.task_specification import Optimiser
+from learnchain.primitives.training_terms import Free, HyperParameters, Watermark
+
+PORTABLE: Mapping[str, str] = {
+    "ATEN_CPU_CAPABILITY": "default",
+    "ONEDNN_MAX_CPU_ISA": "SSE41",
+    "MKL_CBWR": "COMPATIBLE",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+}
+"""What the portable class sets before torch loads: the lowest instruction set of each library, and one thread."""
+_BATCH_ROWS = 16
+_STEPS = 8
+_SEED = tagged_hash("reproducibility-class", b"")
+_PROBE_SECONDS = 300
+_SMOOTH = ModelSpecification(
+    (2, 12, 12),
+    (
+        Layer("wide", "Conv2d", (), (Setting("groups", 2), Setting("kernel_size", 3), Setting("out_channels", 8))),
+        Layer("curve", "Tanh", (), ()),
+        Layer("low", "AvgPool2d", (), (Setting("kernel_size", 2),)),
+        Layer("gate", "Sigmoid", (), ()),
+        Layer("flat", "Flatten", (), ()),
+        Layer("head", "Linear", (), (Setting("out_features", 5),)),
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Name one family of operators: a small model, its optimiser and terms."""
+
+    specification: ModelSpecification
+    optimiser: Optimiser = Optimiser.SGD
+    watermark: Watermark | None = None
+
+
+FAMILIES: Mapping[str, Family] = {
+    "linear": Family(mlp((64,), 10, (128, 64))),
+    "convolution": Family(strided_cnn((1, 28, 28), 10)),
+    "convolution with Adam": Family(strided_cnn((1, 28, 28), 10), Optimiser.ADAM),
+    "convolution with watermark": Family(
+        strided_cnn((1, 28, 28), 10), watermark=Watermark(shake256("class/mark", _SEED, 64), 100_000, 999_900)
+    ),
+    "pooling": Family(lenet((1, 28, 28), 10)),
+    "normalisation and dropout": Family(keyword_cnn((1, 20, 16), 6, width=8)),
+    "saturation and groups": Family(_SMOOTH),
+    "residual": Family(fcn34((3, 32, 32), 2, width=8)),
+    "transposed": Family(unet2d((1, 16, 16), 3, width=4, steps=3), Optimiser.ADAM),
+    "three dimensions": Family(unet3d((1, 8, 8, 8), 2, width=4, steps=3)),
+}
+"""Together they run every operator that a task may use."""
+
+
+def reproducibility_class(states: Path | None = None) -> dict[str, Any]:
+    """Train every family in this process and return the digests; its final states go to a directory if one is given."""
+    digests, started = dict[str, str](), time.perf_counter()
+    for name, family in FAMILIES.items():
+        state = _trained(family)
+        digests[name] = state_digest(state).hex()
+        if states is not None:
+            write_tensors(states / f"{name}.safetensors", state)
+    joined = [torch.__version__.partition("+")[0], *(f"{name} {digest}" for name, digest in digests.items())]
+    return {
+        "class": tagged_hash("reproducibility-class", *(each.encode() for each in joined)).hex(),
+        "families": digests,
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def class_elsewhere(environment: Mapping[str, str], threads: int = 1, states: Path | None = None) -> dict[str, Any]:
+    """Return the class of a fresh process with these variables: libraries choose their instructions as they load."""
+    wanted = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), **environment}
+    command = [sys.executable, "-m", "learnchain.learning.classes", "--threads", str(threads)]
+    command += ["--states", str(states)] if states is not None else []
+    inherited = {name: value for name, value in os.environ.items() if name not in PORTABLE}
+    done = subprocess.run(
+        command, env={**inherited, **wanted}, capture_output=True, text=True, check=True, timeout=_PROBE_SECONDS
+    )
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def _trained(family: Family) -> dict[str, Any]:
+    specification = family.specification
+    rate = 1_000 if family.optimiser is Optimiser.ADAM else 20_000
+    chosen = HyperParameters(rate, 900_000 if family.optimiser is Optimiser.SGD else 0, 100, _BATCH_ROWS, 1)
+    plan = TrainingPlan(specification, family.optimiser, chosen, family.watermark or Free(), _SEED, _STEPS)
+    run = TrainingRun(plan, _synthetic(specification, _BATCH_ROWS * _STEPS))
+    run.advance_to(_STEPS)
+    return run.state()
+
+
+def _synthetic(specification: ModelSpecification, rows: int) -> DataSet:
+    """Return random samples and labels: good for digests and times, for nothing else."""
+    shape, (classes, *places) = (rows, *specification.input_shape), output_shape(specification)
+    inputs = np.frombuffer(shake256("class/inputs", _SEED, int(np.prod(shape))), dtype=np.uint8).reshape(shape)
+    drawn = np.frombuffer(shake256("class/labels", _SEED, rows * int(np.prod(places, dtype=int))), dtype=np.uint8)
+    return DataSet(inputs.copy(), (drawn % classes).reshape(rows, *places))
+
+
+def main() -> None:
+    """Print the class of this process as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--states", type=Path, default=None)
+    chosen = parser.parse_args()
+    configure_torch(chosen.threads)
+    sys.stdout.write(json.dumps(reproducibility_class(chosen.states)))
+
+
+if __name__ == "__main__":
+    main()
