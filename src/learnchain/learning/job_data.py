@@ -20,8 +20,9 @@ from learnchain.primitives.task_specification import Metric
 from learnchain.primitives.training_terms import SecureMapping
 
 MAXIMUM_MAPPING_BYTES = 1 << 28
-_WORTH_COUNTING = 0.2
-"""An epoch whose running accuracy lies further below the requirement than this is not counted exactly."""
+_WORTH_COUNTING = 0.5
+"""An epoch whose running accuracy is below this part of the requirement is not counted exactly: the mean over a first
+epoch lies far below where it ends, and a count costs less than an epoch too many."""
 
 
 def job_rows(path: str, training_path: str = "", mapping_path: str = "") -> DataSet:
@@ -49,7 +50,7 @@ class Requirement:
         job = self.job
         if not job.required_denominator:
             return False
-        near = job.required_numerator / job.required_denominator - _WORTH_COUNTING
+        near = _WORTH_COUNTING * job.required_numerator / job.required_denominator
         if job.metric is Metric.ACCURACY and accuracy < near:
             return False
         counted = self.count(weights)

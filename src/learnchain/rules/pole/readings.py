@@ -143,7 +143,7 @@ READINGS = (
     Reading(
         "POLE-R21",
         "'calculate train_accuracy' after every step (Algorithm 1, line 8)",
-        "After every epoch whose running accuracy comes near the requirement, exactly, on all training rows.",
+        "After every epoch whose running accuracy is half of the requirement, exactly, on all training rows.",
         "Counting all rows after every step would cost more than training.",
         "pole/training/requirement.json",
     ),
