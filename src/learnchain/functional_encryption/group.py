@@ -145,11 +145,7 @@ def generator_multiples(scalars: list[int]) -> Coordinates:
 
     Look-ups are not constant time: whoever calls this with secrets does so on a machine of their own.
     """
-    halves = bytearray()
-    for scalar in scalars:
-        odd = scalar if scalar & 1 else scalar + ORDER
-        halves += ((odd >> 1) + (1 << (WINDOW_BITS * WINDOWS - 1))).to_bytes(34, "little")
-    digits = np.frombuffer(bytes(halves), dtype=np.uint8).reshape(-1, 34)
+    digits = _shifted_halves(scalars)
     result = np.empty((len(scalars), 2, 32), dtype=np.uint8)
     block = lane_kernels.CHAIN * LANES
     for first in range(0, len(scalars), block):
@@ -157,6 +153,25 @@ def generator_multiples(scalars: list[int]) -> Coordinates:
             digits[first : first + block], scalars[first : first + block]
         )
     return result
+
+
+def _shifted_halves(scalars: list[int]) -> NDArray[np.uint8]:
+    """Return (odd >> 1) + 2**259 in 34 little-endian bytes, where odd is the scalar, or it plus the order if even."""
+    raw = b"".join([scalar.to_bytes(32, "little") for scalar in scalars])
+    limbs = np.zeros((len(scalars), 5), dtype=np.uint64)
+    limbs[:, :4] = np.frombuffer(raw, dtype="<u8").reshape(-1, 4)
+    even, carry = (limbs[:, 0] & 1) == 0, np.zeros(len(scalars), dtype=np.uint64)
+    for limb in range(4):
+        added = limbs[:, limb] + np.where(even, np.uint64((ORDER >> (64 * limb)) & (2**64 - 1)), np.uint64(0))
+        total = added + carry
+        carry = ((added < limbs[:, limb]) | (total < added)).astype(np.uint64)
+        limbs[:, limb] = total
+    limbs[:, 4] = carry
+    halves = np.zeros((len(scalars), 34), dtype=np.uint8)
+    shifted = (limbs[:, :4] >> np.uint64(1)) | (limbs[:, 1:] << np.uint64(63))
+    halves[:, :32] = shifted.astype("<u8").view(np.uint8)
+    halves[:, 32] = 1 << (WINDOW_BITS * WINDOWS - 1 - 256)
+    return halves
 
 
 def _block_of_multiples(digits: NDArray[np.uint8], scalars: list[int]) -> Coordinates:
