@@ -13,12 +13,13 @@ import pytest
 from learnchain.learning.data import digits
 from learnchain.learning.train import configure_torch
 from learnchain.market.package import Manifest
+from learnchain.node.market.home import HomeTerms
 from learnchain.node.roles.computing_contributor import TrainedAtHome
 from learnchain.node.wallet import development_accounts
 from learnchain.primitives.model_presets import mlp
 from learnchain.primitives.numbers import Accuracy
 from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.testing.market_cast import SMALL, HomeTerms, hostile_model
+from learnchain.testing.market_cast import SMALL, hostile_model
 from learnchain.testing.market_play import Market, Script
 from learnchain.testing.market_stage import DEVELOPMENT_MNEMONIC, idx_data, local_stage, remote_stage
 

@@ -19,6 +19,7 @@ TROUBLES = (*_ACTS, "nan", "oversized", "garbage", "shape")
 
 @application.command("demo")
 def demo(
+    *,
     scenario: Annotated[int, typer.Option(min=1, max=2, help="1: own CNNs (Table I). 2: a recommended one.")] = 2,
     mnist: Annotated[
         Path | None, typer.Option("--mnist", help="Directory of MNIST's IDX files; without it: scikit-learn's digits.")
@@ -30,14 +31,17 @@ def demo(
     trouble: Annotated[
         list[str] | None, typer.Option("--trouble", help=f"Let something go wrong: {', '.join(TROUBLES)}; repeatable.")
     ] = None,
+    noise: Annotated[
+        float, typer.Option(min=0, help="Contributors train with differential privacy: noise in gradient norms.")
+    ] = 0.0,
     as_json: JsonOption = False,
 ) -> None:
     """Play a task with 5 computing and 3 verification contributors: train, publish, fuse, vote, pay."""
-    answer(as_json, lambda: _demo(scenario, strategy, mnist, rpc, tuple(trouble or ())), _show)
+    answer(as_json, lambda: _demo((scenario, strategy), mnist, rpc, tuple(trouble or ()), noise), _show)
 
 
 def _demo(
-    scenario: int, strategy: int, mnist: Path | None, rpc: str | None, troubles: tuple[str, ...]
+    played: tuple[int, int], mnist: Path | None, rpc: str | None, troubles: tuple[str, ...], noise: float
 ) -> dict[str, Any]:
     import asyncio
     from tempfile import TemporaryDirectory
@@ -45,8 +49,9 @@ def _demo(
     from learnchain.learning.data import digits
     from learnchain.learning.fusion import Strategy
     from learnchain.learning.train import configure_torch
+    from learnchain.node.market.home import HomeTerms
     from learnchain.node.wallet import development_accounts
-    from learnchain.testing.market_cast import SMALL, TABLE_2, HomeTerms
+    from learnchain.testing.market_cast import SMALL, TABLE_2
     from learnchain.testing.market_play import Market, Script
     from learnchain.testing.market_stage import DEVELOPMENT_MNEMONIC, idx_data, local_stage, remote_stage
 
@@ -56,11 +61,11 @@ def _demo(
     acts: dict[str, Any] = {name: True for each, name in _ACTS.items() if each in troubles}
     hostile = tuple(each for each in troubles if each not in _ACTS)
     configure_torch()
-    chosen = (Strategy.FREE, Strategy.GRADUAL)[strategy - 1]
+    chosen = (Strategy.FREE, Strategy.GRADUAL)[played[1] - 1]
     small = mnist is None
-    home = HomeTerms(10, 1_000, 16) if small else HomeTerms()
+    home = HomeTerms(10, 1_000, 16, noise) if small else HomeTerms(noise=noise)
     split = SMALL if small else TABLE_2
-    script = Script(scenario, split, home, chosen, threshold=5_000 if small else 8_000, hostile=hostile, **acts)
+    script = Script(played[0], split, home, chosen, threshold=5_000 if small else 8_000, hostile=hostile, **acts)
     data = digits() if mnist is None else idx_data(mnist)
 
     async def play(directory: Path) -> dict[str, Any]:
@@ -80,12 +85,16 @@ def _show(data: dict[str, Any]) -> None:
     console = page()
     console.print(f"[bold]Scenario {data['scenario']}[/] on {data['data']}, chain {data['chain']}")
     table = Table(box=None, header_style="bold")
-    for title in ("model", "labels", "own accuracy", "votes", "decision", "refused because"):
+    for title in ("model", "labels", "own accuracy", "votes", "decision", "refused because", "epsilon", "betrays"):
         table.add_column(title)
+    leaks = iter(data["membership_inference"])
     for model in data["models"]:
+        leak = {"epsilon": None, "advantage": 0.0} if model["name"].startswith("hostile") else next(leaks)
+        epsilon = "none" if leak["epsilon"] is None else f"{leak['epsilon']:.2f}"
         labels, votes = ",".join(map(str, model["labels"])), " ".join(str(count) for count in model["votes"].values())
         reasons = ", ".join(model["refused_because"])
-        table.add_row(model["name"], labels, f"{model['own_accuracy']:.3f}", votes, model["status"], reasons)
+        own = f"{model['own_accuracy']:.3f}"
+        table.add_row(model["name"], labels, own, votes, model["status"], reasons, epsilon, f"{leak['advantage']:.2f}")
     console.print(table)
     fusion, value = data["fusion"], data["value"]
     for name in ("strategy_1", "strategy_2"):

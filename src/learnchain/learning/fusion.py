@@ -234,7 +234,7 @@ def _joined(features: Sequence[Array]) -> torch.Tensor:
 
 def _in_own_coordinates(equal: Sequence[Array], hidden: Array) -> Array:
     """Return diag(P_1, ..., P_n) A: blocks stay blocks, so the two stages mean what they mean in Eq. 5."""
-    row, parts = 0, []
+    row, parts = 0, list[Array]()
     for each in equal:
         parts.append(each @ hidden[row : row + len(each)])
         row += len(each)

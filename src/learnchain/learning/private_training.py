@@ -105,7 +105,7 @@ def _noisy(
             functional.cross_entropy(sampled(inputs), labels, reduction="sum").backward()
         else:
             for parameter in module.parameters():
-                parameter.grad_sample = torch.zeros((0, *parameter.shape))
+                parameter.grad_sample = torch.zeros((0, *parameter.shape))  # pyrefly: ignore[missing-attribute]
         optimiser.step()
 
     return step

@@ -9,18 +9,12 @@ import numpy as np
 from learnchain.learning.data import DataSet, permutation, select_rows
 from learnchain.learning.fused_model import VerifierData
 from learnchain.learning.fusion_judge import rows_of_labels
-from learnchain.learning.model import save_weights
-from learnchain.learning.privacy import Membership, membership, row_losses
-from learnchain.learning.train import TrainingPlan, Watcher, train
-from learnchain.market.package import Manifest
+from learnchain.node.market.home import HomeData, HomeResult, HomeTerms, HomeTools, train_at_home
 from learnchain.node.roles.computing_contributor import TrainedAtHome
 from learnchain.primitives.hashing import tagged_hash
 from learnchain.primitives.model_presets import baas_cnn
 from learnchain.primitives.model_specification import ModelSpecification
-from learnchain.primitives.numbers import Accuracy
 from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.task_specification import Optimiser
-from learnchain.primitives.training_terms import Free, HyperParameters
 
 TABLE_2_LABELS = ((0, 1, 2, 3, 4), (0, 1, 2, 8, 9), (0, 6, 7, 8, 9), (0, 1, 5, 7, 8, 9), (5, 6, 7, 8, 9))
 """The labels of computing contributors 1 to 5."""
@@ -49,15 +43,6 @@ class PrivateData:
     verification: DataSet
 
 
-@dataclass(frozen=True, slots=True)
-class HomeTerms:
-    """Say how contributors train; the paper's 100,000 iterations at 0.0001 overfit 500 rows long before they end."""
-
-    epochs: int = 40
-    learning_rate_millionths: int = 300
-    batch_size: int = 32
-
-
 def deal(data: DataSet, split: Split, seed: bytes) -> tuple[VerifierData, tuple[PrivateData, ...]]:
     """Deal disjoint rows to the verifiers and to five contributors, by Table II's labels."""
     order = permutation("market/deal", seed, len(data))
@@ -81,30 +66,13 @@ def recommended_model(scenario: int, index: int, shape: tuple[int, ...]) -> Mode
     return baas_cnn(shape, 10, index + 1 if scenario == 1 else 1)
 
 
-def train_at_home(
+def train_private(
     specification: ModelSpecification, own: PrivateData, terms: HomeTerms, directory: Path, clock: Callable[[], float]
-) -> tuple[TrainedAtHome, Membership]:
-    """Train on private rows; return the model with its accuracy on kept-back rows, and what it gives away."""
-    chosen = HyperParameters(terms.learning_rate_millionths, 0, 0, terms.batch_size, terms.epochs)
-    seed = tagged_hash("market/home", own.training.inputs.tobytes()[:4_096])
-    result = train(
-        TrainingPlan(specification, Optimiser.ADAM, chosen, Free(), seed, 1 << 30), own.training, Watcher(clock)
-    )
-    directory.mkdir(parents=True, exist_ok=True)
-    weights = directory / "home.safetensors"
-    save_weights(weights, result.weights)
-    right = correct_rows(specification, result.weights, own.verification)
-    members = row_losses(specification, result.weights, own.training)
-    strangers = row_losses(specification, result.weights, own.verification)
-    accuracy = Accuracy(right, len(own.verification))
-    return TrainedAtHome(Manifest(specification, own.labels), weights, accuracy), membership(members, strangers)
-
-
-def correct_rows(specification: ModelSpecification, weights: dict[str, np.ndarray], data: DataSet) -> int:
-    """Return how many rows a model gets right."""
-    from learnchain.learning.fused_model import answers_of
-
-    return int((answers_of(specification, weights, data) == data.labels).sum())
+) -> HomeResult:
+    """Train one contributor's model; seeds follow from its rows, so a play is the same every time."""
+    secret = tagged_hash("market/home", own.training.inputs.tobytes()[:4_096])
+    data = HomeData(own.labels, own.training, own.verification)
+    return train_at_home(specification, data, terms, directory, HomeTools(clock, secret))
 
 
 def hostile_model(kind: str, honest: TrainedAtHome, directory: Path) -> TrainedAtHome:

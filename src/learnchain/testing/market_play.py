@@ -12,11 +12,11 @@ from learnchain.learning.fused_model import SharedModel, VerifierData, examine
 from learnchain.learning.fusion import FusionTerms, Outputs, Strategy
 from learnchain.learning.fusion_judge import FusionJudge, fusion_curve, load_sample
 from learnchain.learning.model import load_weights
-from learnchain.learning.privacy import Membership
 from learnchain.market.contract import creation_code
 from learnchain.market.terms import Description, Payment, Reading, Sample, Terms
 from learnchain.market.votes import ModelStatus, refusal_text
 from learnchain.node.blobs.peer_blobs import PeerBlobs
+from learnchain.node.market.home import HomeResult, HomeTerms
 from learnchain.node.market.ledger import Ledger, RpcPort
 from learnchain.node.market.participant import Participant
 from learnchain.node.market.task_view import TaskView
@@ -29,14 +29,7 @@ from learnchain.primitives.content_id import cid_text
 from learnchain.primitives.model_specification import ModelSpecification
 from learnchain.primitives.numbers import WEI_PER_ETHER
 from learnchain.primitives.rejection import Unavailable
-from learnchain.testing.market_cast import (
-    HomeTerms,
-    Split,
-    deal,
-    hostile_model,
-    recommended_model,
-    train_at_home,
-)
+from learnchain.testing.market_cast import Split, deal, hostile_model, recommended_model, train_private
 
 ROUND_SECONDS = 10
 """How far the chain's time moves between two looks of every role."""
@@ -63,7 +56,7 @@ class Script:
     home: HomeTerms = field(default_factory=HomeTerms)
     strategy: Strategy = Strategy.GRADUAL
     outputs: Outputs = Outputs.LITERAL
-    fusion_epochs: int = 60
+    fusion_epochs: int = 24
     verifiers: int = 3
     committee: int = 3
     reading: Reading = Reading.GAIN
@@ -87,7 +80,7 @@ class Market:
         self._contract: Address = b""
         self._task_id = b""
         self._first_block = 0
-        self._homes: list[tuple[TrainedAtHome, Membership]] = []
+        self._homes: list[HomeResult] = []
         self._offers: list[tuple[str, TrainedAtHome]] = []
         self._contributors: list[ComputingContributor] = []
         self._verifiers: list[VerificationContributor] = []
@@ -126,10 +119,10 @@ class Market:
         for index, own in enumerate(self._private):
             model = recommended_model(self._script.scenario, index, shape)
             home = self._directory / f"contributor-{index + 1}"
-            self._homes.append(train_at_home(model, own, self._script.home, home, time.monotonic))
-        self._offers = [(f"contributor {index + 1}", home) for index, (home, _) in enumerate(self._homes)]
+            self._homes.append(train_private(model, own, self._script.home, home, time.monotonic))
+        self._offers = [(f"contributor {index + 1}", home.trained) for index, home in enumerate(self._homes)]
         for kind in self._script.hostile:
-            made = hostile_model(kind, self._homes[0][0], self._directory / "hostile")
+            made = hostile_model(kind, self._homes[0].trained, self._directory / "hostile")
             self._offers.insert(1, (f"hostile: {kind}", made))
 
     async def _announce(self) -> Initiator:
@@ -242,7 +235,7 @@ class Market:
     def _description(self, sample: Sample) -> Description:
         recommended: tuple[ModelSpecification, ...] = ()
         if self._script.scenario == 2:
-            recommended = (self._homes[0][0].manifest.specification,)
+            recommended = (self._homes[0].trained.manifest.specification,)
         return Description(
             "handwritten digits",
             "grey images of one handwritten digit each, centred, 0 to 255",
@@ -289,10 +282,9 @@ class Market:
     def _curves(self) -> dict[str, Any]:
         """Return the accuracy by the number of models, in arrival order, whatever the votes made of them."""
         honest = [
-            SharedModel(
-                home.manifest.specification, load_weights(home.weights, home.manifest.specification), own.labels
-            )
-            for (home, _), own in zip(self._homes, self._private, strict=True)
+            SharedModel(model, load_weights(home.trained.weights, model), own.labels)
+            for home, own in zip(self._homes, self._private, strict=True)
+            for model in [home.trained.manifest.specification]
         ]
         started = time.monotonic()
         members = [examine(model, self._sample) for model in honest]
@@ -331,13 +323,15 @@ class Market:
                 "refused_because": refusals,
                 "cid": cid_text(view.models[place].cid) if place in view.models else None,
             })  # fmt: skip
-        inference = [{"advantage": leak.advantage, "area": leak.area} for _, leak in self._homes]
+        leaks = [(home.membership, home.epsilon) for home in self._homes]
         return {
             "scenario": self._script.scenario,
             "task": self._task_id.hex(),
             "contract": "0x" + self._contract.hex(),
             "models": models,
-            "membership_inference": inference,
+            "membership_inference": [
+                {"advantage": leak.advantage, "area": leak.area, "epsilon": epsilon} for leak, epsilon in leaks
+            ],
             "value": value,
         }
 

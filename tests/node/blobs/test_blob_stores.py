@@ -58,11 +58,13 @@ class World:
         return PeerBlobs(self.directory / name, network)
 
 
-@pytest.fixture(scope="module", params=["embedded", "kubo", "s3"])
+@pytest.fixture(scope="module", params=["embedded", "folder", "kubo", "s3"])
 def setting(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp(request.param)
     if request.param == "embedded":
         yield "embedded"
+    elif request.param == "folder":
+        yield f"folder:{folder}/shared"
     elif request.param == "kubo":
         yield from kubo(folder)
     else:
@@ -226,7 +228,7 @@ def test_a_gateway_that_lies_is_not_believed(tmp_path: Path):
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("text", ["", "kubo", "kubo:127.0.0.1", "s3:", "s3:http://127.0.0.1:9", "ftp:http://x"])
+@pytest.mark.parametrize("text", ["", "kubo", "kubo:127.0.0.1", "s3:", "s3:http://127.0.0.1:9", "ftp:http://x", "folder:here"])
 def test_settings_that_name_no_store(text: str):
     with pytest.raises(Rejected) as caught:
         open_origin(text)

@@ -59,6 +59,10 @@ class BlobStore(Protocol):
         """Return the file of a blob that is here, else None."""
         ...
 
+    async def handed_over(self) -> None:
+        """Wait until a store elsewhere, if there is one, has all that was added; `Unavailable` if it takes it not."""
+        ...
+
     async def pin(self, cid: Cid) -> None:
         """Keep a blob whatever the quota says, whether it is here yet or not."""
         ...

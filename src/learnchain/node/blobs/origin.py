@@ -1,4 +1,4 @@
-"""Where a node's blobs lie beside its own disk: a kubo node, an IPFS gateway or an S3 bucket, named by its settings.
+"""Where a node's blobs lie beside its own disk: a kubo node, an IPFS gateway, an S3 bucket or a shared folder.
 
 An origin is one more source of trees and leaves, asked before any peer. It is believed as little as they are: every
 byte it sends is hashed against its CID by `PeerBlobs`, and what it sends is bounded before it is read.
@@ -47,7 +47,7 @@ class BlobOrigin(Protocol):
 
 
 def open_origin(text: str) -> BlobOrigin | None:
-    """Return the origin that a setting names: `embedded`, `kubo:URL`, `gateway:URL` or `s3:[URL/]BUCKET[/PREFIX]`."""
+    """Return what a setting names: `embedded`, `kubo:URL`, `gateway:URL`, `s3:[URL/]BUCKET[/PREFIX]`, `folder:PATH`."""
     kind, _, rest = text.partition(":")
     if text == EMBEDDED:
         return None
@@ -59,7 +59,11 @@ def open_origin(text: str) -> BlobOrigin | None:
         from learnchain.node.blobs.s3 import open_bucket
 
         return open_bucket(rest)
-    detail = f"{text!r} is none of embedded, kubo:URL, gateway:URL, s3:[URL/]BUCKET[/PREFIX]"
+    if kind == "folder" and Path(rest).is_absolute():
+        from learnchain.node.blobs.folder import Folder
+
+        return Folder(Path(rest))
+    detail = f"{text!r} is none of embedded, kubo:URL, gateway:URL, s3:[URL/]BUCKET[/PREFIX], folder:/PATH"
     raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
 
 

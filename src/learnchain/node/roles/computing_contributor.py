@@ -11,6 +11,7 @@ from learnchain.market.package import Manifest, check_manifest, write_package
 from learnchain.market.terms import BASIS_POINTS
 from learnchain.market.votes import ModelStatus
 from learnchain.node.market.participant import Participant
+from learnchain.node.storage.files import write_whole
 from learnchain.primitives.ciphers import encrypt_file, key_hash
 from learnchain.primitives.codec import Address
 from learnchain.primitives.numbers import Accuracy
@@ -51,7 +52,9 @@ class ComputingContributor:
             package.unlink(missing_ok=True)
             encrypted.unlink(missing_ok=True)
         await self._me.blobs.pin(cid)
-        (self._me.directory / "own.key").write_bytes(self._key)
+        # Announced first, it could be drawn for before anybody is able to fetch it.
+        await self._me.blobs.handed_over()
+        write_whole(self._me.directory / "own.key", self._key)
         data = announce_model_calldata(view.task_id, cid, key_hash(self._key), self._me.public_key)
         await self._me.send(data, view.terms.bond_wei)
         await self.step()

@@ -1,8 +1,8 @@
 """The verification contributor (BaaS III) as a daemon: stake, be drawn, fuse, measure, vote, be paid.
 
-Everything it needs to go on lies on chain or follows from its key, so it may be stopped at any moment. A model that
-breaks a rule is voted down with the reason; one that does not arrive in time likewise; nothing of a hostile model
-reaches torch before its manifest, size and tensors were checked.
+Everything it needs to go on lies on chain, follows from its key or is on disk before it is sent, so it may be stopped
+at any moment. A model that breaks a rule is voted down with the reason; one that does not arrive in time likewise;
+nothing of a hostile model reaches torch before its manifest, size and tensors were checked.
 """
 
 import asyncio
@@ -22,12 +22,14 @@ from learnchain.market.contract import (
 )
 from learnchain.market.votes import UNAVAILABLE, Ballot, ModelStatus, Vote, refusal_of, vote_commitment
 from learnchain.node.market.participant import Participant
+from learnchain.node.storage.files import write_whole
 from learnchain.primitives.hashing import tagged_hash
 from learnchain.primitives.model_specification import ModelSpecification
-from learnchain.primitives.rejection import Rejected, Unavailable
+from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 
 logger = logging.getLogger(__name__)
 
+_PASSING = (RejectionReason.EXECUTION_REVERTED, RejectionReason.TRANSACTION_INVALID)
 PATIENCE = 2
 """A model that is not here when 1/2 of the time for commitments is over is voted unavailable."""
 
@@ -65,6 +67,11 @@ class VerificationContributor:
                     return
             except Unavailable as missing:
                 logger.info("verification waits for %s", missing.what)
+            except Rejected as error:
+                # Somebody was faster, or a time has passed since the head was read: the next look says what is due.
+                if error.reason not in _PASSING:
+                    raise
+                logger.info("verification goes on after %s", error)
             await pause()
 
     async def step(self) -> bool:
@@ -116,16 +123,34 @@ class VerificationContributor:
                 logger.info("model %d waits for %s", place, missing.what)
                 return
             vote = Vote(0, UNAVAILABLE)
-        self._votes[place, model.attempts] = vote
+        self._remember(place, model, vote)
         commitment = vote_commitment(await self._ballot(place), self._me.wallet.address, vote, self._salt(place, model))
         await self._me.send(commit_calldata(self._me.view.task_id, place, commitment))
 
     async def _reveal(self, place: int, model: ModelState) -> None:
-        vote = self._votes.get((place, model.attempts)) or await self._remembered(place, model)
+        vote = self._votes.get((place, model.attempts)) or self._kept(place, model)
+        if vote is None:
+            vote = await self._measured_again(place, model)
         await self._me.try_send(reveal_calldata(self._me.view.task_id, place, vote, self._salt(place, model)))
 
-    async def _remembered(self, place: int, model: ModelState) -> Vote:
-        """Return the vote of before a restart: measured again, since equal models and seeds give equal counts."""
+    def _remember(self, place: int, model: ModelState, vote: Vote) -> None:
+        """Keep a vote where a restart finds it, before its commitment goes out: only this one opens it."""
+        self._votes[place, model.attempts] = vote
+        self._me.directory.mkdir(parents=True, exist_ok=True)
+        write_whole(self._vote_file(place, model), b"%d %d" % (vote.correct, vote.refusal))
+
+    def _kept(self, place: int, model: ModelState) -> Vote | None:
+        try:
+            correct, refusal = self._vote_file(place, model).read_text().split()
+            return Vote(int(correct), int(refusal))
+        except (OSError, ValueError):
+            return None
+
+    def _vote_file(self, place: int, model: ModelState) -> Path:
+        return self._me.directory / f"{place}-{model.attempts}.vote"
+
+    async def _measured_again(self, place: int, model: ModelState) -> Vote:
+        """Return the vote of before a restart that left no file: equal models and seeds give equal counts."""
         try:
             return await self._measured(place, model)
         except Unavailable:

@@ -1,0 +1,158 @@
+"""Take part in the market on one's own: a chain behind a JSON-RPC address, a wallet, a folder, a blob store.
+
+Every role here goes on after a stop at any moment: what it needs is on chain, or in its folder before it is sent.
+"""
+
+import asyncio
+import logging
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from learnchain.learning.data import save_data
+from learnchain.learning.fused_model import VerifierData
+from learnchain.learning.fusion import FusionTerms, Outputs, Strategy
+from learnchain.learning.fusion_judge import FusionJudge, load_sample
+from learnchain.market.contract import creation_code
+from learnchain.market.terms import Description, Terms
+from learnchain.node.blobs.origin import open_origin
+from learnchain.node.blobs.peer_blobs import PeerBlobs
+from learnchain.node.market.ledger import Ledger, http_rpc
+from learnchain.node.market.participant import Participant
+from learnchain.node.market.task_file import MarketDraft
+from learnchain.node.market.task_view import TaskView
+from learnchain.node.roles.initiator import announce_task
+from learnchain.node.wallet import Wallet
+from learnchain.primitives.codec import Address, Hash32
+from learnchain.primitives.content_id import Cid
+from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+
+logger = logging.getLogger(__name__)
+
+MAXIMUM_SAMPLE_BYTES = 1 << 28
+"""Each of the three files of an initiator's sample."""
+_TASK = re.compile(r"0x([0-9a-f]{40})/0x([0-9a-f]{64})@(\d{1,15})")
+
+
+@dataclass(frozen=True, slots=True)
+class TaskName:
+    """Name one task of one contract, and the block before which nothing of it happened."""
+
+    contract: Address
+    task_id: Hash32
+    block: int
+
+    def __str__(self) -> str:
+        return f"0x{self.contract.hex()}/0x{self.task_id.hex()}@{self.block}"
+
+
+def task_name(text: str) -> TaskName:
+    """Return the task that a text names; `announce` prints such texts."""
+    found = _TASK.fullmatch(text.lower())
+    if found is None:
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{text!r} is not 0xCONTRACT/0xTASK@BLOCK")
+    return TaskName(bytes.fromhex(found[1]), bytes.fromhex(found[2]), int(found[3]))
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """Fix who takes part and with what; `entropy` draws secrets, `pause` waits between two looks at the chain."""
+
+    rpc: str
+    wallet: Wallet
+    directory: Path
+    blob_store: str
+    entropy: Callable[[int], bytes]
+    pause: Callable[[], Awaitable[None]]
+
+
+@asynccontextmanager
+async def ledger_at(rpc: str, pause: Callable[[], Awaitable[None]]) -> AsyncIterator[Ledger]:
+    """Yield the chain behind an address."""
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as session:
+        yield Ledger(http_rpc(session, rpc), pause)
+
+
+@asynccontextmanager
+async def seated(seat: Seat, name: TaskName) -> AsyncIterator[Participant]:
+    """Yield a participant of one task, once its announcement is in a block; its files lie apart from other tasks'."""
+    directory = seat.directory / name.task_id.hex()[:16]
+    directory.mkdir(parents=True, exist_ok=True)
+    blobs = PeerBlobs(seat.directory / "blobs", origin=open_origin(seat.blob_store))
+    try:
+        async with ledger_at(seat.rpc, seat.pause) as ledger:
+            view = TaskView(ledger, name.contract, name.task_id, name.block)
+            await view.refresh()
+            _ = view.terms
+            yield Participant(seat.wallet, ledger, name.contract, blobs, view, directory, seat.entropy)
+    finally:
+        await blobs.close()
+
+
+async def announce(seat: Seat, draft: MarketDraft, contract: Address | None) -> TaskName:
+    """Publish the sample, pay, announce; without a contract one is deployed first. Return the task's name."""
+    blobs = PeerBlobs(seat.directory / "blobs", origin=open_origin(seat.blob_store))
+    try:
+        cids = list[Cid]()
+        for part in (draft.sample.training, draft.sample.test, draft.sample.verification):
+            path = seat.directory / "sample.safetensors"
+            await asyncio.to_thread(save_data, path, part)
+            cids.append(await blobs.add(path))
+            await blobs.pin(cids[-1])
+            path.unlink()
+        await blobs.handed_over()
+        async with ledger_at(seat.rpc, seat.pause) as ledger:
+            _, now = await ledger.head()
+            terms, description = draft.opened(now, (cids[0], cids[1], cids[2]))
+            at = contract or await ledger.deploy(seat.wallet, creation_code())
+            task_id, block = await announce_task(ledger, seat.wallet, at, terms, description)
+    finally:
+        await blobs.close()
+    return TaskName(at, task_id, block)
+
+
+async def judge_of(me: Participant) -> FusionJudge:
+    """Fetch the initiator's sample, check it against the task's terms, and return what fuses and measures."""
+    view, paths = me.view, list[Path]()
+    sample = view.description.sample
+    for cid in (sample.training, sample.test, sample.verification):
+        paths.append(await me.blobs.fetch(cid, max_bytes=MAXIMUM_SAMPLE_BYTES))
+    data = await asyncio.to_thread(load_sample, *paths)
+    check_sample(data, view.terms, view.description)
+    return FusionJudge(view.task_id, data, fusion_terms(view.description))
+
+
+def fusion_terms(description: Description) -> FusionTerms:
+    """Return how the initiator wants models to be fused; a strategy that nobody knows is `MALFORMED`."""
+    try:
+        strategy, outputs = Strategy(description.strategy), Outputs(description.outputs)
+    except ValueError as error:
+        raise Rejected(RejectionReason.MALFORMED, f"the description: {error}") from error
+    return FusionTerms(len(description.labels), strategy, outputs)
+
+
+def check_sample(data: VerifierData, terms: Terms, description: Description) -> None:
+    """Refuse a sample that is not what the task promises, before anything is staked on it."""
+    if len(data.verification) != terms.rows:
+        detail = f"{len(data.verification)} rows to verify with, the terms say {terms.rows}"
+        raise Rejected(RejectionReason.TASK_SIZE_DECLARED_WRONG, detail)
+    for part in (data.training, data.test, data.verification):
+        if tuple(part.sample_shape) != tuple(description.sample_shape) or part.labels.ndim != 1:
+            raise Rejected(RejectionReason.MODEL_SHAPE_MISMATCH, f"the sample has rows of {part.sample_shape}")
+        if int(part.labels.min()) < 0 or int(part.labels.max()) >= len(description.labels):
+            raise Rejected(RejectionReason.MALFORMED, "the sample has labels that the task does not name")
+
+
+async def patiently(what: str, work: Callable[[], Awaitable[Any]], pause: Callable[[], Awaitable[None]]) -> Any:
+    """Return what `work` returns, tried again while something is not here yet."""
+    while True:
+        try:
+            return await work()
+        except Unavailable as missing:
+            logger.info("%s waits for %s", what, missing.what)
+        await pause()
