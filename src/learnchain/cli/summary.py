@@ -31,6 +31,9 @@ def block_report(view: View) -> View:
         "label": view.get("label"),
         "model": view.get("model"),
         "epochs": view.get("epochs"),
+        "training_accuracy": view.get("training_accuracy"),
+        "waived": view.get("waived"),
+        "ommers": view.get("ommers"),
         "interval_seconds": view["interval_seconds"],
         "phase_seconds": view.get("phase_seconds"),
         "timeline": {

@@ -261,6 +261,7 @@ def block_view(block: AnyBlock, parent: ChainState, state: ChainState, selection
     }
     if not isinstance(block, Block):
         return {**view, "trained": False, "missed": block.missed.value}
+    training = block.reveal.training
     entries = [
         {
             "miner": "0x" + each.miner.hex(),
@@ -293,6 +294,12 @@ def block_view(block: AnyBlock, parent: ChainState, state: ChainState, selection
         "turn": selection.course.turn,
         "champion_before": {"correct": block.verdict.baseline_correct, "total": block.verdict.baseline_total},
         "verdict": entries,
+        "training_accuracy": {"correct": training.correct, "total": training.total} if training.total else None,
+        "waived": block.verdict.waived,
+        "ommers": [
+            {"height": each.height, "miner": "0x" + each.miner.hex(), "correct": each.claim_correct}
+            for each in block.ommers
+        ],
     }
 
 
