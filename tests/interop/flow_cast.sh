@@ -25,7 +25,7 @@ logs=$(cast logs --from-block 0 --address "$address" 'TaskPosted(bytes32,address
 [ "$(echo "$logs" | field length)" = 1 ] || fail "logs"
 hash=$(cast send --private-key "$key" --json 0x9999999999999999999999999999999999999999 --value 7 | field transactionHash)
 [ "$(cast tx "$hash" value | cut -d' ' -f1)" = 7 ] || fail "transfer"
-proof=$(cast proof "$address" 0x0000000000000000000000000000000000000000000000000000000000000002)
+proof=$(cast proof "$address" 0x0000000000000000000000000000000000000000000000000000000000000004)
 [ "$(echo "$proof" | field balance)" = "$(printf '0x%x' $((1000 + tip)))" ] || fail "proof"
 [ "$(cast balance "$address")" = $((1000 + tip)) ] || fail "balance"
 cast gas-price > /dev/null && cast chain-id > /dev/null && cast nonce "$me" > /dev/null && cast block latest > /dev/null

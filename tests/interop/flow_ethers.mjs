@@ -49,8 +49,8 @@ const paid = await sent.wait();
 assert.equal(paid.gasUsed, 21_000n);
 assert.ok((await provider.getBlock(paid.blockNumber)).transactions.includes(paid.hash));
 
-// Proof of the escrow's balance and of its counter.
-const proof = await provider.send("eth_getProof", [address, ["0x" + "2".padStart(64, "0")], "latest"]);
+// Proof of the escrow's balance and of its counter, which is the fifth variable of the contract.
+const proof = await provider.send("eth_getProof", [address, ["0x" + "4".padStart(64, "0")], "latest"]);
 assert.equal(BigInt(proof.balance), value);
 assert.equal(BigInt(proof.storageProof[0].value), 1n);
 assert.ok(proof.accountProof.length > 0);

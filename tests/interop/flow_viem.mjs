@@ -53,7 +53,7 @@ assert.equal(await client.uninstallFilter({ filter }), true);
 
 const paid = await client.waitForTransactionReceipt({ hash: await wallet.sendTransaction({ to: "0x" + "99".repeat(20), value: 7n }) });
 assert.equal(paid.gasUsed, 21_000n);
-const proof = await client.getProof({ address, storageKeys: ["0x" + "2".padStart(64, "0")] });
+const proof = await client.getProof({ address, storageKeys: ["0x" + "4".padStart(64, "0")] });
 assert.equal(proof.balance, value);
 assert.equal(BigInt(proof.storageProof[0].value), 1n);
 assert.ok((await client.getFeeHistory({ blockCount: 2, rewardPercentiles: [50] })).baseFeePerGas.length > 1);

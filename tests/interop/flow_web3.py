@@ -44,7 +44,7 @@ def flow(url: str, artifact: dict, mnemonic: str) -> None:
         batch.add(web3.eth.get_balance(escrow.address))
         batch.add(escrow.functions.counter())
         assert batch.execute() == [10**18 + tip, 1]
-    proof = web3.eth.get_proof(escrow.address, [(2).to_bytes(32, "big")], "latest")
+    proof = web3.eth.get_proof(escrow.address, [(4).to_bytes(32, "big")], "latest")
     assert (proof["balance"], len(proof["accountProof"]) > 0) == (10**18 + tip, True)
     paid = web3.eth.wait_for_transaction_receipt(
         web3.eth.send_transaction({"to": "0x" + "99" * 20, "value": 7}), poll_latency=0.2
