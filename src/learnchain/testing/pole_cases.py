@@ -303,7 +303,11 @@ def _payouts() -> tuple[Vector, ...]:
             *withheld,
             *shares,
         ),
-        _vector("pole/payout/ommer_too_old.json", "What nobody cited in six heights goes back.", *_expired()),
+        _vector(
+            "pole/payout/ommer_too_old.json",
+            "What nobody cited in six heights is forgotten and never minted.",
+            *_expired(),
+        ),
         _vector(
             "pole/payout/escrow.json",
             "Reached: paid. Not reached at the time limit: refunded. A silent data node: struck.",

@@ -50,11 +50,10 @@ def ommer_reward(
 
 @dataclass(frozen=True, slots=True)
 class OmmerShares:
-    """Say where the coins of a cited ommer go: to the loser, to who cites it, back to the winner of its height."""
+    """Say where the coins of a cited ommer go: to the loser, and to who cites it."""
 
     loser_gwei: int
     referrer_gwei: int
-    winner_gwei: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +74,15 @@ class OmmerRules:
             raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
 
     def withheld_gwei(self, block_reward_gwei: int) -> int:
-        """Return what a winner with losers beside it does not get at once: the pool and the referrer's bonus."""
+        """Return what a winner that others committed beside does not get: the pool and the referrer's bonus."""
         if self.funding is OmmerFunding.MINTED:
             return 0
         return self._pool(block_reward_gwei) + block_reward_gwei // REFERRER_DIVISOR
 
     def shares(self, block_reward_gwei: int, winning_height: int, ommer_height: int, ommers: int) -> OmmerShares:
-        """Return who gets what when an ommer is cited; a winner that pays gets back what nobody earned.
+        """Return who gets what when an ommer is cited; what nobody earns of what a winner paid is never minted.
 
-        Minted shares stay below one more block reward; shares that the winner pays add up to what it was withheld, so
+        Minted shares stay below one more block reward; shares that the winner pays stay within what it was withheld, so
         a height never mints more than R_w, whoever the identities belong to (POLE-R17).
         """
         bonus = block_reward_gwei // REFERRER_DIVISOR
@@ -91,8 +90,7 @@ class OmmerRules:
         if self.funding is OmmerFunding.WINNER:
             divided = most = self._pool(block_reward_gwei)
         paid = min(ommer_reward(divided, winning_height, ommer_height, ommers, self.formula), most)
-        back = 0 if self.funding is OmmerFunding.MINTED else most - paid
-        return OmmerShares(paid, bonus, back)
+        return OmmerShares(paid, bonus)
 
     def _pool(self, block_reward_gwei: int) -> int:
         return block_reward_gwei * self.pool_thousandths // THOUSAND

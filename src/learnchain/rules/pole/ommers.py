@@ -14,14 +14,12 @@ from learnchain.rules.pole.equations import MAXIMUM_DEPTH, OmmerRules
 
 @dataclass(frozen=True, slots=True)
 class Loser:
-    """Remember the best loser of a height: its commitment, both miners, O_num, and what its winner was withheld."""
+    """Remember the best loser of a height: its commitment, its miner and O_num."""
 
     height: int
     commitment: Hash32
-    winner: Address
-    loser: Address
+    miner: Address
     ommers: int
-    withheld_gwei: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,29 +39,28 @@ def citable(memory: bytes, height: int) -> tuple[Hash32, ...]:
     return tuple(each.commitment for each in remembered(memory) if 1 <= height - each.height <= MAXIMUM_DEPTH)
 
 
-def best_loser(rules: OmmerRules, reward_gwei: int, block: Block) -> Loser | None:
+def best_loser(block: Block) -> Loser | None:
     """Return the loser with the highest test accuracy, ties to the lower commitment; O_num counts all (3.5)."""
     losers = [each for each in block.verdict.entries if each.outcome is Outcome.LOWER_CLAIM]
     if not losers:
         return None
     best = min(losers, key=lambda each: (-Accuracy(each.claim_correct, each.claim_total).share, each.commitment))
-    withheld = rules.withheld_gwei(reward_gwei)
-    return Loser(block.height, best.commitment, block.proposer, best.miner, len(losers), withheld)
+    return Loser(block.height, best.commitment, best.miner, len(losers))
 
 
 def settled(
     rules: OmmerRules, reward_gwei: int, memory: bytes, height: int, block: Block | None
 ) -> tuple[tuple[Payout, ...], tuple[Loser, ...]]:
-    """Return what a block pays for losers, cited or too old by now, and those that may still be cited after it."""
+    """Return what a block pays for the losers that it cites, and those that may still be cited after it."""
     paid: list[Payout] = []
     kept: list[Loser] = []
     cited = {each.height: each.miner for each in (block.ommers if block is not None else ())}
     for each in remembered(memory):
-        if block is not None and cited.get(each.height) == each.loser:
-            paid.extend(_cited(rules, reward_gwei, height, each, block.proposer))
-        elif height + 1 - each.height > MAXIMUM_DEPTH:
-            paid.append(Payout(each.winner, each.withheld_gwei, "ommer pool back"))
-        else:
+        if block is not None and cited.get(each.height) == each.miner:
+            shares = rules.shares(reward_gwei, height, each.height, each.ommers)
+            paid.append(Payout(each.miner, shares.loser_gwei, "ommer reward"))
+            paid.append(Payout(block.proposer, shares.referrer_gwei, "referrer bonus"))
+        elif height + 1 - each.height <= MAXIMUM_DEPTH:
             kept.append(each)
     return tuple(each for each in paid if each.amount_gwei), tuple(kept)
 
@@ -71,12 +68,3 @@ def settled(
 def memory_of(entries: tuple[Loser, ...]) -> bytes:
     """Return the memory that holds these losers; nothing where there are none."""
     return encode(Losers(entries)) if entries else b""
-
-
-def _cited(rules: OmmerRules, reward_gwei: int, height: int, entry: Loser, referrer: Address) -> tuple[Payout, ...]:
-    shares = rules.shares(reward_gwei, height, entry.height, entry.ommers)
-    return (
-        Payout(entry.loser, shares.loser_gwei, "ommer reward"),
-        Payout(referrer, shares.referrer_gwei, "referrer bonus"),
-        Payout(entry.winner, shares.winner_gwei, "ommer pool back"),
-    )

@@ -108,11 +108,12 @@ READINGS = (
     Reading(
         "POLE-R17",
         "'Those producers of ommer blocks can also get rewards' (3.5): nobody says who pays",
-        "The winner whose ommer it is: a quarter of R_w and the referrer's bonus are withheld from a winner with "
-        "losers beside it. Eq. 2 divides that quarter; what nobody earns in 6 heights goes back. `minted` mints it.",
-        "So a height never mints more than R_w, and a miner that loses to itself under a second name earns nothing: at "
-        "R_w = 2 coins it has 2 with one identity or two; `minted` gives it 1.94 + 0.06 coins more. Against an honest "
-        "second it earns that one's 0.5 coins, for which it must train a second model.",
+        "The winner beside whom others committed: a quarter of R_w and the referrer's bonus are withheld from it. Eq. "
+        "2 divides that quarter; what nobody earns in 6 heights is never minted. `minted` pays with new coins.",
+        "A height never mints more than R_w: at R_w = 2 coins a miner has 2 under one name and at most 2 under two; "
+        "`minted` gives 1.94 + 0.06 coins more. How many committed is what the data node signed, so a winner gains "
+        "nothing by hiding a loser, by not citing it, or by a false claim in its place. Against an honest second, a "
+        "second name earns that one's 0.5 coins at the most, for which it must train the second best model.",
         "pole/payout/second_identity.json",
     ),
     Reading(

@@ -168,8 +168,10 @@ class Pole:
         paid, kept = settled(self.ommers, reward, memory, block.height, trained)
         if trained is None:
             return Reward(paid, self._settlements(selection, block), memory_of(kept))
-        loser = best_loser(self.ommers, reward, trained) if _has_reached(selection, trained) else None
-        withheld = loser.withheld_gwei if loser else 0
+        reached = _has_reached(selection, trained)
+        # How many committed is the data node's word, not the winner's: nothing is gained by hiding who lost.
+        withheld = self.ommers.withheld_gwei(reward) if reached and trained.release.count > 1 else 0
+        loser = best_loser(trained) if reached else None
         kept = (*kept, loser) if loser else kept
         won = Payout(trained.proposer, reward - withheld, "block reward")
         return Reward((won, *paid), self._settlements(selection, block), memory_of(kept))
