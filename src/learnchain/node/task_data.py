@@ -13,7 +13,7 @@ from learnchain.node.encryption.process import Carrier, in_own_process
 from learnchain.node.storage.files import PARTIAL_SUFFIX, clear_leftovers, disk_refused, sync_file, write_whole
 from learnchain.primitives.codec import encode
 from learnchain.primitives.hashing import tagged_hash
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.primitives.task_specification import Cid, DataPart, Encryption, Metric, TaskSpecification
 from learnchain.primitives.training_terms import SecureMapping, TrainingTerms
 
@@ -107,9 +107,13 @@ class TaskData:
         partial = products.with_name(products.name + PARTIAL_SUFFIX)
         paths = (str(rows), str(functional_key), str(partial))
         try:
-            await self._encryption(OpenRows(*paths, terms, promised_rows(promised, opened.key)))
+            # Crafted points are opened one by one: whoever posts them must not keep a node busy for days.
+            async with asyncio.timeout(promised.time_limit_seconds):
+                await self._encryption(OpenRows(*paths, terms, promised_rows(promised, opened.key)))
             await asyncio.to_thread(sync_file, partial)
             partial.replace(products)
+        except TimeoutError as error:
+            raise Unavailable("the products of encrypted rows within the time limit of their task") from error
         except OSError as error:
             raise disk_refused(products, error) from error
         finally:

@@ -31,10 +31,10 @@ def traces_of(data: DataSet, count: int) -> list[bytes]:
     return [row.tobytes() for form in forms for row in form]
 
 
-def found_in(pieces: Iterable[bytes], traces: list[bytes]) -> int:
-    """Return how many traces appear in some piece."""
+def found_in(pieces: Iterable[bytes], traces: list[bytes]) -> set[bytes]:
+    """Return the traces that appear in some piece."""
     left = set(traces)
     for piece in pieces:
-        if piece.count(0) != len(piece):
+        if left and piece.count(0) != len(piece):
             left -= {trace for trace in left if trace in piece}
-    return len(traces) - len(left)
+    return set(traces) - left

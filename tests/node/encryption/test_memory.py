@@ -14,8 +14,10 @@ from learnchain.node.built_in_tasks import BUILT_IN
 from learnchain.node.task_file import task_draft
 from tests.node.encryption.plain_rows import found_in, traces_of
 
-WITHIN_SECONDS = 280
-ROWS = 3
+WITHIN_SECONDS = 420
+PAUSE_SECONDS = 10
+"""Between two looks: searching takes processor time from those that train."""
+ROWS = 2
 PIECE_BYTES = 1 << 24
 OVERLAP_BYTES = 1 << 12
 
@@ -88,7 +90,7 @@ def files_of(directory: Path) -> Iterator[bytes]:
 @pytest.mark.slow
 @pytest.mark.network
 @pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="memory is read through /proc")
-@pytest.mark.timeout(WITHIN_SECONDS + 120)
+@pytest.mark.timeout(WITHIN_SECONDS + 300)
 def test_miners_of_an_encrypted_task_never_hold_plain_rows(tmp_path: Path) -> None:
     secret = traces_of(task_draft(BUILT_IN["digits-encrypted"]).training_data, ROWS)
     opened = traces_of(task_draft(BUILT_IN["iris"]).training_data, ROWS)
@@ -108,22 +110,23 @@ def test_miners_of_an_encrypted_task_never_hold_plain_rows(tmp_path: Path) -> No
         try:
             ending = time.monotonic() + WITHIN_SECONDS
             while time.monotonic() < ending and network.poll() is None:
-                time.sleep(5)
+                time.sleep(PAUSE_SECONDS)
                 seen = log.read_text()
                 if "posted task" not in seen:
                     continue
                 over = any("digits-encrypted" in line and "won by" in line for line in seen.splitlines())
                 for process in miners_of(directory):
                     looks += 1
-                    assert found_in(memory_of(process), secret) == 0, f"process {process} holds plain rows"
-                    plain += found_in(memory_of(process), opened) if over else 0
+                    found = found_in(memory_of(process), [*secret, *opened])
+                    assert not found & set(secret), f"process {process} holds plain rows"
+                    plain += len(found)
                 if over:
                     break
             else:
                 raise AssertionError(f"no model was mined on encrypted rows:\n{seen}")
-            assert found_in(files_of(directory), secret) == 0
+            assert not found_in(files_of(directory), secret)
         finally:
             network.send_signal(signal.SIGINT)
-            network.wait(30)
+            network.wait(90)
     assert looks > 6
     assert plain > 0, "the search must find rows that miners do hold: those of the standing task"

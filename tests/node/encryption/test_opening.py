@@ -1,0 +1,71 @@
+"""A node opens encrypted rows once, and not for ever."""
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from learnchain.node.blobs.peer_blobs import PeerBlobs
+from learnchain.node.encryption.jobs import EncryptionJob, OpenRows
+from learnchain.node.encryption.parts import issued_key
+from learnchain.node.encryption.process import in_this_process
+from learnchain.node.task_data import OpenedKeys, TaskData
+from learnchain.node.vault import Vault
+from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.primitives.task_specification import Encryption
+from learnchain.primitives.training_terms import Free, SecureMapping
+from learnchain.testing.sample_tasks import sample_specification
+from learnchain.testing.simulated_clock import run_simulated
+
+PROMISED = replace(sample_specification("slow"), encryption=Encryption.INNER_PRODUCT, time_limit_seconds=60)
+TERMS = SecureMapping((b"\x80\x01" * 4,))
+
+
+def test_rows_that_take_longer_than_their_task_are_given_up(tmp_path: Path) -> None:
+    ended: list[float] = []
+
+    async def endless(job: EncryptionJob) -> dict[str, Any]:
+        assert isinstance(job, OpenRows)
+        try:
+            await asyncio.sleep(1e6)
+        finally:
+            ended.append(asyncio.get_running_loop().time())
+        return {}
+
+    async def main() -> None:
+        blobs = PeerBlobs(tmp_path / "blobs", None)
+        data = TaskData(tmp_path / "data", blobs, endless)
+        keys = OpenedKeys(b"\1" * 32, await blobs.add_bytes(b"key"))
+        with pytest.raises(Unavailable):
+            await data._decrypt(keys, PROMISED, TERMS, tmp_path / "rows", tmp_path / "products")
+
+    run_simulated(main())
+    assert ended == [60.0]
+
+
+def test_rows_stay_closed_without_a_mapping_layer(tmp_path: Path) -> None:
+    async def main() -> None:
+        data = TaskData(tmp_path / "data", PeerBlobs(tmp_path / "blobs", None), in_this_process)
+        with pytest.raises(Rejected) as caught:
+            await data.training(OpenedKeys(b"\1" * 32, b""), PROMISED, Free())
+        assert caught.value.reason is RejectionReason.ENCRYPTION_UNSUITABLE
+
+    run_simulated(main())
+
+
+def test_no_key_is_issued_for_rows_of_others(tmp_path: Path) -> None:
+    vault = Vault(tmp_path)
+    part = PROMISED.data.training
+    with pytest.raises(Rejected) as caught:
+        asyncio.run(issued_key(vault, in_this_process, part, TERMS))
+    assert caught.value.reason is RejectionReason.ENCRYPTION_UNSUITABLE
+    vault.keep_seed(part.plaintext_root, b"\3" * 32)
+    assert Vault(tmp_path).seed(part.plaintext_root) == b"\3" * 32
+    # One product of four numbers is the whole budget.
+    asyncio.run(issued_key(vault, in_this_process, part, TERMS))
+    with pytest.raises(Rejected) as caught:
+        asyncio.run(issued_key(Vault(tmp_path), in_this_process, part, SecureMapping((b"\x80\x01\x80\x00" * 2,))))
+    assert caught.value.reason is RejectionReason.LEAK_BUDGET_SPENT
+    assert vault.released(part.plaintext_root) == (TERMS,)
