@@ -35,7 +35,16 @@ def test_explain_lists_all_equations_of_the_paper(capsys):
     assert len([each for each in citations() if each.paper == "dlbc"]) == 7
 
 
-@pytest.mark.parametrize("arguments", [("dlbc", "99"), ("nonsense", "1"), ("../x",)])
+def test_explain_knows_the_market(capsys):
+    _, envelope = spoken(capsys, "explain", "baas")
+    shown = envelope["data"]["equations"]
+    assert [each["number"] for each in shown] == [1, 2, 3, 4, 5, 6]
+    assert all(each["vector"]["input"] and each["source"].startswith("src/learnchain/learning/") for each in shown)
+    readings = {each["identifier"] for equation in shown for each in equation["readings"]}
+    assert {"BAAS-R1", "BAAS-R2"} <= readings
+
+
+@pytest.mark.parametrize("arguments", [("dlbc", "99"), ("baas", "7"), ("nonsense", "1"), ("../x",)])
 def test_explain_refuses_what_is_not_there(arguments, capsys):
     code, envelope = spoken(capsys, "explain", *arguments)
     assert (code, envelope["error"]["reason"]) == (1, "argument_invalid")

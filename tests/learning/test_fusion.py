@@ -1,15 +1,21 @@
 """Eq. 1 to 6 of BaaS by hand, both strategies and both readings of the stacked identities."""
 
+import json
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from learnchain.learning.fusion import (
+    MAXIMUM_FEATURES,
     FusionLabels,
     FusionModel,
     FusionTerms,
     Outputs,
     Strategy,
+    equalising,
     fuse,
     hidden_labels,
     hidden_layer,
@@ -24,6 +30,49 @@ from learnchain.primitives.citation import citations
 from learnchain.primitives.rejection import Rejected, RejectionReason
 
 SEED = b"seed"
+VECTORS = Path(__file__).parents[2] / "vectors" / "baas" / "equations"
+
+
+def carried_out(number: int, given: dict[str, Any]) -> np.ndarray:
+    """Return what the function of an equation gives for the input of its vector."""
+    if number == 3:
+        # Drawn weights stand where blocks are: what the vector fixes is where.
+        return (initial_hidden(given["widths"], given["label_counts"], SEED) != 0).astype(float)
+    if number == 4:
+        return initial_output(given["labels"], given["classes"])
+    tensors = {name: torch.tensor(value, dtype=torch.float64) for name, value in given.items() if name != "gamma"}
+    functions = {1: hidden_layer, 2: log_probabilities, 5: staged_hidden_layer, 6: staged_log_probabilities}
+    gamma = {"gamma": given["gamma"]} if "gamma" in given else {}
+    return functions[number](**tensors, **gamma).numpy()
+
+
+@pytest.mark.parametrize("number", range(1, 7))
+def test_vectors_of_the_equations(number: int):
+    cases = json.loads((VECTORS / f"{number}.json").read_text())["cases"]
+    assert cases
+    for case in cases:
+        expected = np.array(case["expected"]["result"], dtype=float)
+        assert np.allclose(carried_out(number, case["input"]), expected, rtol=0, atol=1e-8)
+
+
+def test_equalised_features_have_equal_moments():
+    """Features as rectified layers give them, far from zero: with few rows too, and with units that are always dead."""
+    features = np.abs(np.random.Generator(np.random.PCG64(3)).normal(3, 1, (400, 20))).astype(np.float32)
+    features[:, 7] = 0
+    equal = features @ equalising(features)
+    moments = np.linalg.eigvalsh(equal.T @ equal / len(equal))
+    assert moments[0] == pytest.approx(0, abs=1e-6)
+    assert moments[-1] <= 1
+    assert moments[-1] / moments[1] < 3
+    before = np.linalg.eigvalsh(features.T @ features / len(features))
+    assert before[-1] / before[1] > 100
+    assert np.isfinite(equalising(np.zeros((5, 3), dtype=np.float32))).all()
+
+
+def test_features_wider_than_the_bound_are_refused():
+    with pytest.raises(Rejected) as caught:
+        equalising(np.zeros((2, MAXIMUM_FEATURES + 1), dtype=np.float32))
+    assert caught.value.reason is RejectionReason.MODEL_TOO_LARGE
 
 
 def test_every_equation_is_carried_out_once():

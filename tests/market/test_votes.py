@@ -1,11 +1,14 @@
 """The majority, the median and the pay, by hand and for any committee."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from learnchain.market.readings import READINGS as READINGS_OF_THE_PAPER
 from learnchain.market.terms import Payment, Reading
 from learnchain.market.votes import (
     REFUSALS,
@@ -24,6 +27,22 @@ from tests.market.samples import TERMS
 
 BALLOT = Ballot(1, b"\x01" * 20, b"\x02" * 32, 0)
 SALT = b"\x03" * 32
+READINGS = Path(__file__).parents[2] / "vectors" / "baas" / "votes" / "readings.json"
+
+
+def test_both_readings_of_the_vector():
+    cases = json.loads(READINGS.read_text())["cases"]
+    for case in cases:
+        given = case["input"]
+        terms = replace(TERMS, reading=Reading[given["reading"].upper()], rows=given["rows"], fitness=given["fitness"])
+        found = judge([Vote(correct) for correct in given["votes"]], terms, given["accepted"])
+        assert {"status": found.status.name, "median": found.median} == case["expected"]
+    assert len({case["expected"]["status"] for case in cases}) == 2
+
+
+def test_every_reading_names_a_vector():
+    for reading in READINGS_OF_THE_PAPER:
+        assert (READINGS.parents[2] / reading.vector).is_file()
 
 
 def test_a_lying_verifier_is_outvoted_and_unpaid():

@@ -17,11 +17,13 @@ from learnchain.primitives.rejection import Rejected, RejectionReason
 
 LATE_MODULES = ("learnchain.learning.watermark",)
 """Where equations live that need torch: loaded only when an engine's own module has not the number."""
+MARKET = "baas"
+"""The paper that is no engine: its equations are the market's way to fuse models."""
 _REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 def explain(
-    engine: Annotated[str, typer.Argument(metavar="ENGINE", help="An engine, such as dlbc.")],
+    engine: Annotated[str, typer.Argument(metavar="ENGINE", help="An engine, such as dlbc; or baas, the market.")],
     number: Annotated[
         int | None, typer.Argument(metavar="NUMBER", help="Of the equation; without one, list all.")
     ] = None,
@@ -32,13 +34,7 @@ def explain(
 
 
 def _explained(engine: str, number: int | None) -> dict[str, Any]:
-    if not engine.isidentifier() or importlib.util.find_spec(f"learnchain.rules.{engine}") is None:
-        known = ", ".join(sorted(each.name for each in (_REPOSITORY / "src/learnchain/rules").glob("*/")))
-        detail = f"there is no engine {engine!r}" + (f"; known: {known}" if known else "; try dlbc")
-        raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
-    if importlib.util.find_spec(f"learnchain.rules.{engine}.equations") is None:
-        raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{engine} follows no numbered equation; see docs/engines.md")
-    importlib.import_module(f"learnchain.rules.{engine}.equations")
+    importlib.import_module(_equations_module(engine))
     found = _cited(engine)
     if number is None or number not in {each.number for each in found}:
         for name in LATE_MODULES:
@@ -49,6 +45,17 @@ def _explained(engine: str, number: int | None) -> dict[str, Any]:
         numbers = ", ".join(str(each.number) for each in found)
         raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{engine} has no equation {number}; it has {numbers}")
     return {"engine": engine, "equations": [_explanation(each) for each in chosen]}
+
+
+def _equations_module(engine: str) -> str:
+    if engine == MARKET:
+        return "learnchain.learning.fusion"
+    if not engine.isidentifier() or importlib.util.find_spec(f"learnchain.rules.{engine}") is None:
+        known = ", ".join([*sorted(each.name for each in (_REPOSITORY / "src/learnchain/rules").glob("*/")), MARKET])
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, f"there is no engine {engine!r}; known: {known}")
+    if importlib.util.find_spec(f"learnchain.rules.{engine}.equations") is None:
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{engine} follows no numbered equation; see docs/engines.md")
+    return f"learnchain.rules.{engine}.equations"
 
 
 def _cited(engine: str) -> list[Citation]:
@@ -86,7 +93,8 @@ def _vector(citation: Citation) -> dict[str, Any] | None:
 
 
 def _readings(citation: Citation, docstring: str) -> list[dict[str, str]]:
-    name = f"learnchain.rules.{citation.paper}.readings"
+    engine = f"learnchain.rules.{citation.paper}"
+    name = "learnchain.market.readings" if citation.paper == MARKET else f"{engine}.readings"
     if importlib.util.find_spec(name) is None:
         return []
     prefix = citation.paper.upper()

@@ -228,7 +228,10 @@ def test_a_gateway_that_lies_is_not_believed(tmp_path: Path):
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("text", ["", "kubo", "kubo:127.0.0.1", "s3:", "s3:http://127.0.0.1:9", "ftp:http://x", "folder:here"])
+NO_STORES = ["", "kubo", "kubo:127.0.0.1", "s3:", "s3:http://127.0.0.1:9", "ftp:http://x", "folder:here"]
+
+
+@pytest.mark.parametrize("text", NO_STORES)
 def test_settings_that_name_no_store(text: str):
     with pytest.raises(Rejected) as caught:
         open_origin(text)

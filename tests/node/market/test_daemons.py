@@ -93,7 +93,7 @@ class World:
 
 def _entropy(index: int):
     drawn = np.random.Generator(np.random.PCG64(index))
-    return lambda length: drawn.bytes(length)
+    return drawn.bytes
 
 
 def play(directory: Path, scenario: Any) -> Any:
