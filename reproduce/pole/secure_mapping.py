@@ -51,7 +51,7 @@ def _mlp(name: str) -> Variant:
 
 
 def _cnn(name: str, channels: int) -> Variant:
-    return Variant(name, strided_cnn((channels, 28, 28), 10, (16, 32), 64), 5, (5_000, 2_000))
+    return Variant(name, strided_cnn((channels, 28, 28), 10, (16, 32), 64), 5, (3_000, 1_000))
 
 
 VARIANTS = {
