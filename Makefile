@@ -79,6 +79,7 @@ tests/node/blobs/kubo_server/node_modules:
 test-interop: .venv/.installed-dev tests/node/execution/stock_client/node_modules tests/interop/node_modules \
 		tests/node/blobs/kubo_server/node_modules
 	$(BIN)/pytest -q tests/interop tests/node/execution/test_stock_client.py tests/node/blobs/test_blob_stores.py
+	PATH="$(CURDIR)/tests/interop/node_modules/.bin:$$PATH" $(BIN)/pytest -q tests/testing/test_market_play.py -k anvil
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis

@@ -50,7 +50,7 @@ def test_scenario_2_pays_what_it_owes_and_keeps_nothing(tmp_path: Path):
 @pytest.mark.slow
 def test_liars_and_hostile_models(tmp_path: Path):
     """Scenario I's heterogeneous CNNs, one verifier in three who lies, and every kind of hostile model."""
-    hostile = ("nan", "oversized", "garbage", "shape")
+    hostile = ("nan", "oversized", "garbage", "shape", "absent")
     report = play(tmp_path, scenario=1, liar=True, hostile=hostile)
     found = {model["name"]: model for model in report["models"]}
     reasons = {kind: found[f"hostile: {kind}"]["refused_because"] for kind in hostile}
@@ -59,6 +59,7 @@ def test_liars_and_hostile_models(tmp_path: Path):
         "oversized": ["too_large"],
         "garbage": ["weights_malformed"],
         "shape": ["weights_malformed"],
+        "absent": ["unavailable"],
     }
     assert all(found[f"hostile: {kind}"]["status"] == "refused" for kind in hostile)
     measured = [model for model in report["models"] if not model["refused_because"]]
@@ -89,9 +90,10 @@ def test_a_model_below_the_threshold_is_not_published(tmp_path: Path):
 
 @pytest.mark.network
 def test_the_same_contract_and_code_on_anvil(tmp_path: Path):
-    anvil = shutil.which("anvil")
+    beside = Path(__file__).parents[1] / "interop" / "node_modules" / ".bin"
+    anvil = shutil.which("anvil") or shutil.which("anvil", path=beside)
     if anvil is None:
-        pytest.skip("anvil is not installed (npm @foundry-rs/anvil)")
+        pytest.skip("anvil is not installed: make tests/interop/node_modules")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

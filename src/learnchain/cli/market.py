@@ -13,8 +13,8 @@ application = typer.Typer(help="Sell and buy models that private data taught (Ba
 
 _ACCOUNTS = 14
 _ACTS = {"liar": "liar", "late": "late_joiner", "leaver": "leaver"}
-TROUBLES = (*_ACTS, "nan", "oversized", "garbage", "shape")
-"""A lying verifier, one who joins late, one who vanishes, and four kinds of hostile models."""
+TROUBLES = (*_ACTS, "nan", "oversized", "garbage", "shape", "absent")
+"""A lying verifier, one who joins late, one who vanishes, and five kinds of hostile models."""
 
 
 @application.command("demo")
@@ -38,6 +38,47 @@ def demo(
 ) -> None:
     """Play a task with 5 computing and 3 verification contributors: train, publish, fuse, vote, pay."""
     answer(as_json, lambda: _demo((scenario, strategy), mnist, rpc, tuple(trouble or ()), noise), _show)
+
+
+@application.command("figures")
+def figures(
+    *,
+    mnist: Annotated[Path, typer.Option("--mnist", help="Directory of MNIST's four IDX files, uncompressed.")],
+    scenario: Annotated[int, typer.Option(min=1, max=2, help="1: own CNNs (Table I). 2: a recommended one.")] = 2,
+    seed: Annotated[int, typer.Option(min=0, help="How rows are dealt.")] = 0,
+    epochs: Annotated[int, typer.Option(min=1, help="Of each contributor's training.")] = 40,
+    learning_rate: Annotated[float, typer.Option(min=0.000001)] = 0.0003,
+    central: Annotated[bool, typer.Option(help="Train one CNN on everybody's rows as well.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure fusion on the paper's 2,000/500/1,000 split: both strategies, both readings, no chain."""
+
+    def work() -> dict[str, Any]:
+        import time
+        from tempfile import TemporaryDirectory
+
+        from learnchain.learning.train import configure_torch
+        from learnchain.node.market.home import HomeTerms
+        from learnchain.testing.market_figures import Wanted, fusion_figures
+        from learnchain.testing.market_stage import idx_data
+
+        configure_torch()
+        wanted = Wanted(scenario, seed, HomeTerms(epochs, round(learning_rate * 1_000_000)), central)
+        with TemporaryDirectory() as folder:
+            rows, test = idx_data(mnist), idx_data(mnist, "t10k")
+            return fusion_figures(rows, test, wanted, Path(folder), time.monotonic)
+
+    answer(as_json, work, _show_figures)
+
+
+def _show_figures(data: dict[str, Any]) -> None:
+    console = page()
+    console.print(f"scenario {data['scenario']}, seed {data['seed']}: accuracy on {data['verification_rows']} rows")
+    for name, curve in data["curves"].items():
+        shown = "  ".join(f"{each['verification']:.3f}" for each in curve)
+        console.print(f"{name:<20} {shown}   (on {data['test_rows']} test rows at the end: {curve[-1]['test']:.4f})")
+    for name, each in (data["central"] or {}).items():
+        console.print(f"one CNN on {each['rows']} {name}: {each['verification']:.3f}, test {each['test']:.4f}")
 
 
 def _demo(

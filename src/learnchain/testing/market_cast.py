@@ -16,6 +16,7 @@ from learnchain.primitives.model_presets import baas_cnn
 from learnchain.primitives.model_specification import ModelSpecification
 from learnchain.primitives.rejection import Rejected, RejectionReason
 
+ABSENT = "absent"
 TABLE_2_LABELS = ((0, 1, 2, 3, 4), (0, 1, 2, 8, 9), (0, 6, 7, 8, 9), (0, 1, 5, 7, 8, 9), (5, 6, 7, 8, 9))
 """The labels of computing contributors 1 to 5."""
 
@@ -76,7 +77,9 @@ def train_private(
 
 
 def hostile_model(kind: str, honest: TrainedAtHome, directory: Path) -> TrainedAtHome:
-    """Return what a hostile contributor offers: `nan` weights, `oversized` bytes, another `shape`, or `garbage`."""
+    """Return what a hostile contributor offers: `nan` weights, `oversized` bytes, another `shape`, `garbage`, or
+    a good model that nobody can fetch in time (`absent`: the play takes it away once it is announced).
+    """
     directory.mkdir(parents=True, exist_ok=True)
     path, content = directory / f"{kind}.safetensors", bytearray(honest.weights.read_bytes())
     if kind == "nan":
@@ -85,6 +88,8 @@ def hostile_model(kind: str, honest: TrainedAtHome, directory: Path) -> TrainedA
         content += bytes(8 << 20)
     elif kind == "garbage":
         content = bytearray(b"\xff" * 4_096)
+    elif kind == ABSENT:
+        pass
     elif kind == "shape":
         content[8:] = content[8:].replace(b'"shape":[10,', b'"shape":[11,')
     else:

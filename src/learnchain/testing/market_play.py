@@ -29,7 +29,7 @@ from learnchain.primitives.content_id import cid_text
 from learnchain.primitives.model_specification import ModelSpecification
 from learnchain.primitives.numbers import WEI_PER_ETHER
 from learnchain.primitives.rejection import Unavailable
-from learnchain.testing.market_cast import Split, deal, hostile_model, recommended_model, train_private
+from learnchain.testing.market_cast import ABSENT, Split, deal, hostile_model, recommended_model, train_private
 
 ROUND_SECONDS = 10
 """How far the chain's time moves between two looks of every role."""
@@ -177,6 +177,8 @@ class Market:
             raise Unavailable(
                 f"a model of {name}: {trained.accuracy.correct} of {trained.accuracy.total} is too little"
             )
+        if name.endswith(ABSENT):
+            await self._blobs.discard(self._view(1 + index).models[index].cid)
 
     async def _add_verifier(self, index: int) -> None:
         judge: Any = self._judge(load_sample(*self._sample_paths()))

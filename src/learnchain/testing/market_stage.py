@@ -54,9 +54,9 @@ async def remote_stage(url: str, wallets: tuple[Wallet, ...]) -> AsyncIterator[S
         yield Stage(rpc, pause, advance, wallets)
 
 
-def idx_data(directory: Path) -> DataSet:
-    """Return MNIST's training images from the two IDX files of their distribution, uncompressed."""
-    images, labels = directory / "train-images-idx3-ubyte", directory / "train-labels-idx1-ubyte"
+def idx_data(directory: Path, part: str = "train") -> DataSet:
+    """Return MNIST's training images, or its `t10k` test images, from their two IDX files, uncompressed."""
+    images, labels = directory / f"{part}-images-idx3-ubyte", directory / f"{part}-labels-idx1-ubyte"
     count = _idx_rows(images, _IDX_IMAGES, _IMAGE_HEADER_BYTES, 28 * 28)
     if _idx_rows(labels, _IDX_LABELS, _LABEL_HEADER_BYTES, 1) != count:
         raise Rejected(RejectionReason.MALFORMED, f"{labels} does not fit {images}")
