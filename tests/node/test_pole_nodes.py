@@ -110,7 +110,7 @@ def test_the_papers_own_mode_runs_and_shows_every_model_before_the_test_set(tmp_
             assert [each.model_cid for each in won.disclosed] == [block.reveal.model_cid]
             assert block.reveal.training.mapping == block.parent
 
-    engine = engine_named("pole-paper").local(LOCAL_PHASES)
+    engine = engine_named("pole-paper").local(LOCAL_PHASES, 2)
     assert isinstance(engine, Pole)
     run(tmp_path, scenario, 2, replace(engine, times=TIMES))
 

@@ -18,19 +18,19 @@ from learnchain.rules.pole.schedule import Times
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """Join an engine's class with what builds it for several nodes on one machine, whose tasks need these phases.
+    """Join an engine's class with what builds it for so many miners on one machine, whose tasks need these phases.
 
     `tasks` are what a local network trains and posts where nobody names another task. A `variant` is an engine under
     other parameters; comparisons leave it out.
     """
 
     kind: type[Any]
-    local: Callable[[Phases], Rules]
+    local: Callable[[Phases, int], Rules]
     tasks: tuple[str, ...] = ("digits",)
     variant: bool = False
 
 
-def _local_podl(phases: Phases) -> Rules:
+def _local_podl(phases: Phases, _miners: int) -> Rules:
     """Return PoDL on the phases of a task: both of training are Phase 1, which judging overlaps."""
     training = phases.one_milliseconds + phases.two_milliseconds
     key = min(phases.one_milliseconds, (training - phases.three_milliseconds) // 2)
@@ -39,11 +39,11 @@ def _local_podl(phases: Phases) -> Rules:
 
 
 ENGINES: dict[str, Engine] = {
-    "dlbc": Engine(Dlbc, lambda phases: Dlbc(phases=phases)),
-    "pole": Engine(Pole, lambda phases: Pole(times=_event_driven(phases))),
-    "pole-paper": Engine(Pole, lambda phases: _as_printed(_event_driven(phases)), variant=True),
+    "dlbc": Engine(Dlbc, lambda phases, _miners: Dlbc(phases=phases)),
+    "pole": Engine(Pole, lambda phases, miners: Pole(times=_event_driven(phases, miners))),
+    "pole-paper": Engine(Pole, lambda phases, miners: _as_printed(_event_driven(phases, miners)), variant=True),
     "podl": Engine(podl.Podl, _local_podl, ("digits-in-blocks",)),
-    "proof_of_work": Engine(proof_of_work.ProofOfWork, lambda _phases: proof_of_work.LOCAL),
+    "proof_of_work": Engine(proof_of_work.ProofOfWork, lambda _phases, _miners: proof_of_work.LOCAL),
 }
 
 
@@ -53,7 +53,7 @@ def _as_printed(times: Times) -> Pole:
     return Pole(times, MappingLayer(MappingMode.PAPER), ommers, open_broadcast=True)
 
 
-def _event_driven(phases: Phases) -> Times:
+def _event_driven(phases: Phases, miners: int) -> Times:
     """Return what bounds an event-driven height whose tasks need these phases.
 
     Two solutions usually end it, so bounds may be wide: only what is missed is waited for.
@@ -66,6 +66,7 @@ def _event_driven(phases: Phases) -> Times:
         release_milliseconds=phases.release_milliseconds,
         reveal_milliseconds=phases.reveal_milliseconds,
         block_milliseconds=phases.three_milliseconds,
+        solutions=min(2, miners),
     )
 
 

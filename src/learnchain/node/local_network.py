@@ -172,7 +172,7 @@ async def lay_out(plan: LocalPlan, now_milliseconds: int) -> LocalNetwork:
 
 
 def _rules(plan: LocalPlan) -> Rules:
-    return plan.rules or engine_named(plan.consensus).local(plan.phases)
+    return plan.rules or engine_named(plan.consensus).local(plan.phases, plan.miners)
 
 
 def _genesis(
