@@ -16,6 +16,8 @@ from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailab
 REGISTERS = (
     "learnchain.learning.benchmarks",
     "learnchain.learning.mapping_benchmarks",
+    "learnchain.learning.replay.benchmarks",
+    "learnchain.lab.audit_market",
     "learnchain.node.network.benchmarks",
     "learnchain.node.execution.benchmarks",
 )

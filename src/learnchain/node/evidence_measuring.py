@@ -12,8 +12,8 @@ from learnchain.primitives.actions import MeasureEvidence
 from learnchain.primitives.audit import FraudProof
 from learnchain.primitives.audit_messages import AuditedSegment, AuditReport
 from learnchain.primitives.audit_rules import Assignment, assignment
-from learnchain.primitives.bonds import RoundFact
-from learnchain.primitives.codec import Address, decode
+from learnchain.primitives.bonds import BondBook, RoundFact
+from learnchain.primitives.codec import decode
 from learnchain.primitives.evidence import Statement, fraud_proof, statements
 from learnchain.primitives.measurement import Finding, Measurement
 from learnchain.primitives.messages import Block, Fault, KeyRelease, Release, work_id
@@ -101,23 +101,18 @@ class EvidenceMeasuring:
 
     async def _falsely_audited(self, action: MeasureEvidence) -> bool:
         """Return whether replaying the auditor's segments comes to something else than it reported."""
-        return await self.is_false(decode(AuditReport, action.evidence.statements[0]), action.fact)
+        report = decode(AuditReport, action.evidence.statements[0])
+        return await self.is_false(report, action.fact, action.book)
 
-    async def is_false(self, report: AuditReport, fact: RoundFact) -> bool:
+    async def is_false(self, report: AuditReport, fact: RoundFact, book: BondBook) -> bool:
         """Return whether a report is not what an honest auditor of this machine's class finds."""
-        given = self.given(fact, report.auditor)
+        given = assignment(book, fact, report.auditor, self.parameters)
+        if given is None:
+            raise Unavailable(f"the seed of audits of height {fact.height}")
         block = self.archive.block(fact.block)
         if not isinstance(block, Block):
             return True
         return await self.judge.reported(block, self.selection(fact), given) != report.lines
-
-    def given(self, fact: RoundFact, auditor: Address) -> Assignment:
-        """Return what an auditor was given, from the newest stored block that remembers the height."""
-        state = self.archive.state(self.archive.head().block)
-        found = assignment(state.bonds, fact, auditor, self.parameters)
-        if found is None:
-            raise Unavailable(f"the seed of audits of height {fact.height}")
-        return found
 
     def selection(self, fact: RoundFact) -> Selection:
         """Return what was selected at a recent height, recomputed from the state before it."""

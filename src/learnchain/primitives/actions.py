@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from learnchain.primitives.audit_messages import AuditCommitment, AuditReport
-from learnchain.primitives.bonds import RoundFact
+from learnchain.primitives.bonds import BondBook, RoundFact
 from learnchain.primitives.chain_state import ChainState
 from learnchain.primitives.codec import Hash32
 from learnchain.primitives.measurement import Measure
@@ -89,11 +89,12 @@ class MeasureCandidate:
 
 @dataclass(frozen=True, slots=True)
 class MeasureEvidence:
-    """Measure whether evidence holds, against public data, and feed back `Measured`."""
+    """Measure whether evidence holds, against public data, and feed back `Measured`; `book` is that of its branch."""
 
     measure: Measure
     evidence: Evidence
     fact: RoundFact
+    book: BondBook
 
 
 @dataclass(frozen=True, slots=True)

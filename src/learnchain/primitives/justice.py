@@ -136,7 +136,9 @@ def _punished(result: Justice, evidence: Evidence, height: int, parameters: Chai
     wanted_wei = demanded_wei(evidence, fact, parameters)
     taken_wei = min(wanted_wei, book.deposit(evidence.offender).total_wei)
     forfeited, withheld = _forfeited(book.withheld, evidence.offender, -(-(wanted_wei - taken_wei) // WEI_PER_GWEI))
-    harmed = [each for each in _harmed(book, evidence, fact) if each != evidence.offender]
+    # Other auditors are not paid for a false report: two that guess would share each other's fines.
+    competitors = () if evidence.fault is Fault.AUDIT_FALSE else fact.committed
+    harmed = [each for each in competitors if each != evidence.offender]
     source = bond_pot(evidence.offender)
     slashed = [
         Settlement(source, height, recipient, Outcome.SLASHED, amount)
@@ -156,13 +158,6 @@ def _punished(result: Justice, evidence: Evidence, height: int, parameters: Chai
         book=book,
         burned_gwei=result.burned_gwei + forfeited - sum(amount for _, amount in shares),
     )
-
-
-def _harmed(book: BondBook, evidence: Evidence, fact: RoundFact) -> tuple[Address, ...]:
-    """Return those who competed with the offender: miners of the height, or its auditors."""
-    if evidence.fault is not Fault.AUDIT_FALSE:
-        return fact.committed
-    return tuple(each.auditor for each in book.audits if (each.height, each.parent) == (fact.height, fact.parent))
 
 
 def _shares(amount: int, reporter: Address, harmed: list[Address]) -> Iterable[tuple[Address, int]]:

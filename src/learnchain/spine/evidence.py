@@ -87,7 +87,7 @@ def asked(state: Round, parent: ChainState, evidence: Evidence) -> Step:
     fact = parent.bonds.fact(evidence.height, evidence.parent)
     if fact is None:
         raise AssertionError("evidence was not checked before it was measured")
-    action: Action = MeasureEvidence(Measure(key, MeasureKind.EVIDENCE), evidence, fact)
+    action: Action = MeasureEvidence(Measure(key, MeasureKind.EVIDENCE), evidence, fact, parent.bonds)
     return replace(state, asked=state.asked | {(key, MeasureKind.EVIDENCE)}), (action,), ()
 
 

@@ -3,7 +3,11 @@
 from dataclasses import dataclass, field
 
 from learnchain.primitives.actions import Action, MeasureCandidate, MeasureEvidence, ProposeBlock, ProposeEmptyBlock
+from learnchain.primitives.audit_messages import AuditReport
+from learnchain.primitives.audit_rules import Assignment, assignment
+from learnchain.primitives.bonds import RoundFact
 from learnchain.primitives.chain_state import ChainState
+from learnchain.primitives.codec import Hash32, decode
 from learnchain.primitives.events import (
     BlockReceived,
     Committed,
@@ -16,8 +20,9 @@ from learnchain.primitives.events import (
     Revealed,
     RevealsClosed,
 )
+from learnchain.primitives.hashing import tagged_hash
 from learnchain.primitives.measurement import Finding, MeasureKind, Measurement
-from learnchain.primitives.messages import AnyBlock, Block, Deadline, EmptyBlock
+from learnchain.primitives.messages import AnyBlock, Block, Deadline, EmptyBlock, Fault
 from learnchain.primitives.rejection import RejectionReason
 from learnchain.primitives.selection import PostedTask
 from learnchain.spine import Round, advance, begin
@@ -63,7 +68,7 @@ def observe(builder: ChainBuilder) -> Observer:
 def measure(builder: ChainBuilder, action: MeasureCandidate | MeasureEvidence) -> Measurement:
     """Answer a measurement from the builder's world, as an honest full node would."""
     if isinstance(action, MeasureEvidence):
-        held = action.evidence.fault_id in builder.forged
+        held = action.evidence.fault_id in builder.forged or _is_false_report(builder, action)
         finding = Finding.ACCEPTED if held else Finding.REJECTED
         reason = "" if held else RejectionReason.EVIDENCE_INVALID.value
         return Measurement(action.measure.candidate, action.measure.kind, finding, reason)
@@ -94,6 +99,23 @@ def measure(builder: ChainBuilder, action: MeasureCandidate | MeasureEvidence) -
     exact = correct == reveal.claim_correct
     finding, reason = (Finding.ACCEPTED, "") if exact else (Finding.REJECTED, RejectionReason.CLAIM_NOT_EXACT.value)
     return Measurement(candidate, kind, finding, reason, correct, reveal.claim_total)
+
+
+def true_witness(fact: RoundFact, given: Assignment, segment: int) -> Hash32:
+    """Return what replaying a segment of made-up training comes to; a forced error comes to something of its own."""
+    forced = given.seed if segment in given.forced else b""
+    return tagged_hash("builder-witness", fact.block, segment.to_bytes(8, "big"), forced)
+
+
+def _is_false_report(builder: ChainBuilder, action: MeasureEvidence) -> bool:
+    """Return whether an auditor's witnesses are not those of the builder's world."""
+    if action.evidence.fault is not Fault.AUDIT_FALSE:
+        return False
+    report = decode(AuditReport, action.evidence.statements[0])
+    given = assignment(action.book, action.fact, report.auditor, builder.parameters)
+    if given is None:
+        return False
+    return any(each.witness != true_witness(action.fact, given, each.segment) for each in report.lines)
 
 
 @dataclass(frozen=True, slots=True)

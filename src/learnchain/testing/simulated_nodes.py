@@ -51,6 +51,7 @@ class SimulatedNodes:
         self.make_judge: Callable[[int], Training] = lambda _index: InProcessTraining()
         self.make_execution: Callable[[int, PyEvmEngine], PyEvmEngine | EngineApiClient] = lambda _index, engine: engine
         self.publishers = {0}
+        self.auditors: set[int] = set()
         self.change: Callable[[NodeSettings], NodeSettings] = lambda settings: settings
 
     @property
@@ -71,7 +72,8 @@ class SimulatedNodes:
         for index, path in enumerate(laid_out.settings):
             transport = self.network.transport(shake256("simulated-peer", bytes([index]), 32))
             known = tuple(str(place.transport.address()) for place in self.places)
-            settings = replace(load_settings(path), peers=known, is_publisher=index in self.publishers)
+            plays = {"is_publisher": index in self.publishers, "is_auditor": index in self.auditors}
+            settings = replace(load_settings(path), peers=known, **plays)
             self.places.append(Place(self.change(settings), transport, MemoryStore(), MemoryStore()))
         for index in range(len(self.places)):
             await self.start_node(index)

@@ -165,11 +165,12 @@ class Auditor:
                     await self._check(report)
 
     async def _check(self, report: AuditReport) -> None:
-        fact = self._ports.chain.round.parent.bonds.fact(report.height, report.parent)
+        book = self._ports.chain.round.parent.bonds
+        fact = book.fact(report.height, report.parent)
         if fact is None:
             return
         try:
-            false = await self._measuring.is_false(report, fact)
+            false = await self._measuring.is_false(report, fact, book)
         except Unavailable as error:
             logger.info("checking an audit waits: %s", error)
             return

@@ -1,0 +1,239 @@
+"""The audit market through the spine: who may audit what and when, what it earns, what a false report costs."""
+
+from dataclasses import replace
+
+import pytest
+
+from learnchain.lab.audit_market import play_audits
+from learnchain.primitives.audit_messages import (
+    MAXIMUM_AUDITS,
+    AuditCommitment,
+    AuditedSegment,
+    AuditReport,
+    report_digest,
+)
+from learnchain.primitives.audit_rules import COMMIT_BLOCKS, Assignment, assignment
+from learnchain.primitives.bonds import RoundFact
+from learnchain.primitives.events import AuditMade, EvidenceReported
+from learnchain.primitives.evidence import false_audit
+from learnchain.primitives.messages import Block
+from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.primitives.signatures import UNSIGNED, sign
+from learnchain.rules.dlbc import Dlbc
+from learnchain.testing.chain_builder import ChainBuilder, altered, sample_parameters
+from learnchain.testing.play import Observer, observe, play_height, true_witness
+from learnchain.testing.sample_tasks import address, private_key_of
+
+AUDITOR, OTHER = "node-1", "node-2"
+FEE = 10_000_000
+
+
+def audited_chain(**changes: int) -> Observer:
+    """Four trained blocks: the seed of the first one's audits is there."""
+    node = observe(ChainBuilder(Dlbc(), sample_parameters(**changes)))
+    for _ in range(4):
+        play_height(node)
+    return node
+
+
+def first(node: Observer) -> RoundFact:
+    return next(each for each in node.parent.bonds.facts if each.height == 1)
+
+
+def given_to(node: Observer, name: str) -> Assignment:
+    found = assignment(node.parent.bonds, first(node), address(name), node.builder.parameters)
+    assert found is not None
+    return found
+
+
+def report_of(node: Observer, name: str = AUDITOR, **changes: object) -> AuditReport:
+    fact, given = first(node), given_to(node, name)
+    lines = tuple(
+        AuditedSegment(each, each not in given.forced, true_witness(fact, given, each))
+        for each in given.challenge.indices
+    )
+    place = (node.builder.parameters.chain_id, fact.height, fact.parent, address(name))
+    return altered(AuditReport(*place, lines, b"\x07" * 32, UNSIGNED), name, **changes)
+
+
+def commitment_to(report: AuditReport, name: str = AUDITOR, **changes: object) -> AuditCommitment:
+    place = (report.chain_id, report.height, report.parent, report.auditor)
+    return altered(AuditCommitment(*place, report_digest(report), UNSIGNED), name, **changes)
+
+
+def say(node: Observer, message: AuditCommitment | AuditReport) -> None:
+    node.feed(AuditMade(message, node.parent.end_milliseconds))
+
+
+def refusal(node: Observer, message: AuditCommitment | AuditReport) -> RejectionReason:
+    """Return why the spine refuses a message; a block that carries it is refused for the same reason."""
+    before = node.round
+    with pytest.raises(Rejected) as alone:
+        say(node, message)
+    assert node.round == before
+    draft = node.builder.block(node.parent, (node.builder.candidate(node.parent, "miner-1", 95),))
+    listed = {"audits": (message,)} if isinstance(message, AuditCommitment) else {"audit_reports": (message,)}
+    with pytest.raises(Rejected) as carried:
+        node.receive(sealed(replace(draft, **listed)))
+    assert carried.value.reason is alone.value.reason
+    return alone.value.reason
+
+
+def sealed(block: Block) -> Block:
+    return sign(block, private_key_of(block.proposer))
+
+
+def opened(node: Observer, report: AuditReport, name: str = AUDITOR) -> Observer:
+    """Commit, wait for the turn of reports and open."""
+    say(node, commitment_to(report, name))
+    for _ in range(COMMIT_BLOCKS):
+        play_height(node)
+    say(node, report)
+    play_height(node)
+    return node
+
+
+def test_a_newcomer_without_coins_earns_its_first_ones_by_auditing() -> None:
+    node = opened(audited_chain(audit_window_blocks=12), report_of(audited_chain(audit_window_blocks=12)))
+    held = [each for each in node.parent.bonds.withheld if each.miner == address(AUDITOR)]
+    assert [each.amount_gwei for each in held] == [FEE], "evidence can still take it"
+    assert node.parent.ledger.audited_gwei == FEE
+    paid = []
+    for _ in range(13):
+        play_height(node)
+        paid += [each for each in node.parent.reward.payouts if each.recipient == address(AUDITOR)]
+    assert [each.amount_gwei for each in paid] == [FEE]
+    assert node.parent.bonds.audits == ()
+
+
+def test_a_false_report_costs_four_fees_of_what_is_kept_back() -> None:
+    node = audited_chain()
+    wrong = report_of(node)
+    wrong = altered(wrong, AUDITOR, lines=tuple(replace(each, witness=b"\x01" * 32) for each in wrong.lines))
+    opened(node, wrong)
+    evidence = sign(false_audit(wrong, address(OTHER)), private_key_of(address(OTHER)))
+    node.feed(EvidenceReported(evidence, node.parent.end_milliseconds))
+    play_height(node)
+    assert [each for each in node.parent.bonds.withheld if each.miner == address(AUDITOR)] == []
+    paid = {each.recipient: each.amount_gwei for each in node.parent.reward.payouts if each.kind == "slashed bond"}
+    assert paid == {address(OTHER): FEE // 4}
+    assert node.parent.ledger.forfeited_gwei == FEE - FEE // 4
+
+
+def test_a_true_report_cannot_be_called_false() -> None:
+    node = audited_chain()
+    report = report_of(node)
+    opened(node, report)
+    evidence = sign(false_audit(report, address(OTHER)), private_key_of(address(OTHER)))
+    node.feed(EvidenceReported(evidence, node.parent.end_milliseconds))
+    assert node.round.evidence == {}
+    play_height(node)
+    assert [each.amount_gwei for each in node.parent.bonds.withheld if each.miner == address(AUDITOR)] == [FEE]
+
+
+def test_commitments_wait_for_the_seed_and_end_before_reports_open() -> None:
+    early = observe(ChainBuilder(Dlbc(), sample_parameters()))
+    for _ in range(3):
+        play_height(early)
+    ahead = audited_chain()
+    commitment = commitment_to(report_of(ahead))
+    assert refusal(early, commitment) is RejectionReason.AUDIT_CLOSED
+    for _ in range(COMMIT_BLOCKS):
+        play_height(ahead)
+    assert refusal(ahead, commitment) is RejectionReason.AUDIT_CLOSED
+
+
+def test_reports_open_in_their_turn_and_once() -> None:
+    node = audited_chain()
+    report = report_of(node)
+    assert refusal(node, report) is RejectionReason.AUDIT_WRONG
+    say(node, commitment_to(report))
+    play_height(node)
+    assert refusal(node, report) is RejectionReason.AUDIT_CLOSED
+    assert refusal(node, commitment_to(report)) is RejectionReason.AUDIT_DOUBLE
+    for _ in range(COMMIT_BLOCKS - 1):
+        play_height(node)
+    assert refusal(node, report_of(node, salt=b"\x08" * 32)) is RejectionReason.AUDIT_WRONG
+    say(node, report)
+    play_height(node)
+    assert refusal(node, report) is RejectionReason.AUDIT_DOUBLE
+    late = audited_chain()
+    say(late, commitment_to(report))
+    for _ in range(2 * COMMIT_BLOCKS):
+        play_height(late)
+    assert refusal(late, report) is RejectionReason.AUDIT_CLOSED
+
+
+def test_winner_and_publisher_are_not_paid_for_auditing_themselves() -> None:
+    node = audited_chain()
+    for name in ("miner-1", "steward"):
+        draft = commitment_to(report_of(node))
+        own = altered(replace(draft, auditor=address(name)), name)
+        assert refusal(node, own) is RejectionReason.AUDIT_WRONG
+
+
+def test_a_stranger_cannot_speak_for_an_auditor() -> None:
+    node = audited_chain()
+    assert refusal(node, commitment_to(report_of(node), "stranger")) is RejectionReason.WRONG_SIGNATURE
+    assert refusal(node, commitment_to(report_of(node), chain_id=1)) is RejectionReason.WRONG_CHAIN
+    assert refusal(node, commitment_to(report_of(node), parent=b"\x01" * 32)) is RejectionReason.AUDIT_CLOSED
+
+
+def test_no_more_audits_than_are_paid() -> None:
+    node = audited_chain()
+    names = ("node-1", "node-2", "node-3", "node-4", "miner-8")
+    for name in names:
+        say(node, commitment_to(report_of(node, name), name))
+    block = play_height(node)
+    assert len(block.audits) == MAXIMUM_AUDITS
+    left = {address(name) for name in names} - {each.auditor for each in block.audits}
+    (name,) = [each for each in names if address(each) in left]
+    assert refusal(node, commitment_to(report_of(node, name), name)) is RejectionReason.AUDIT_CLOSED
+
+
+def test_a_chain_that_pays_nothing_takes_no_audits() -> None:
+    node = audited_chain(audit_reward_gwei=0)
+    assert refusal(node, commitment_to(report_of(node))) is RejectionReason.AUDIT_CLOSED
+
+
+def forced_auditor(node: Observer) -> str:
+    return next(
+        each for each in ("node-1", "node-2", "node-3", "node-4", "miner-7", "miner-8") if given_to(node, each).forced
+    )
+
+
+def test_a_forced_error_called_fine_is_not_paid() -> None:
+    node = audited_chain()
+    name = forced_auditor(node)
+    report = report_of(node, name)
+    fine = altered(report, name, lines=tuple(replace(each, reproduced=True) for each in report.lines))
+    say(node, commitment_to(fine, name))
+    for _ in range(COMMIT_BLOCKS):
+        play_height(node)
+    assert refusal(node, fine) is RejectionReason.AUDIT_WRONG
+
+
+def test_assignments_differ_between_auditors_and_follow_from_the_seed() -> None:
+    node = audited_chain()
+    seeds = {given_to(node, each).seed for each in ("node-1", "node-2", "node-3", "node-4")}
+    assert len(seeds) == 4
+    assert given_to(node, "node-1") == given_to(audited_chain(), "node-1")
+
+
+def test_honest_auditors_earn_and_lazy_ones_lose_over_sixty_blocks() -> None:
+    result = play_audits(60, 1)
+    honest = [each for each in result["auditors"] if each["honest"]]
+    lazy = [each for each in result["auditors"] if not each["honest"]]
+    assert min(each["net_gwei"] for each in honest) > 30 * FEE
+    assert max(each["net_gwei"] for each in lazy) < -30 * FEE
+    assert all(each["slashed"] for each in lazy)
+
+
+@pytest.mark.slow
+def test_honest_auditors_earn_and_lazy_ones_lose_over_two_hundred_blocks() -> None:
+    result = play_audits(200, 4)
+    honest = [each for each in result["auditors"] if each["honest"]]
+    lazy = [each for each in result["auditors"] if not each["honest"]]
+    assert min(each["net_gwei"] for each in honest) > 150 * FEE
+    assert max(each["net_gwei"] for each in lazy) < -50 * FEE
+    assert all(each["slashed"] > 20 for each in lazy)
