@@ -42,7 +42,7 @@ class Experiment:
     seed: int = 7
     blocks: int = 50
     miners: int = 3
-    standing: tuple[str, ...] = ("digits",)
+    standing: tuple[str, ...] = ("digits-in-blocks",)
 
 
 @dataclass(frozen=True, slots=True)
