@@ -5,7 +5,22 @@ from collections.abc import Sequence
 
 import typer
 
-from learnchain.cli import bench, chain, data, doctor, explain, lab, market_roles, model, node, task, up, wallet, why
+from learnchain.cli import (
+    bench,
+    chain,
+    data,
+    doctor,
+    explain,
+    lab,
+    market_roles,
+    model,
+    new,
+    node,
+    task,
+    up,
+    wallet,
+    why,
+)
 from learnchain.cli.answers import ExitCode, fail
 
 _UsageError = typer.BadParameter.__bases__[0]
@@ -25,6 +40,7 @@ application.add_typer(model.application, name="model")
 application.add_typer(chain.application, name="chain")
 application.add_typer(market_roles.application, name="market")
 application.add_typer(lab.application, name="lab")
+application.add_typer(new.application, name="new")
 application.add_typer(wallet.application, name="wallet")
 application.command("explain")(explain.explain)
 application.command("bench")(bench.bench)

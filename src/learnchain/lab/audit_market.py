@@ -177,7 +177,9 @@ def audit_market() -> dict[str, Any]:
     figures = []
     for each in result["auditors"]:
         kind = "honest" if each["honest"] else "lazy"
-        what = f"{kind} auditor {each['name']}, {each['reports']} reports, slashed {each['slashed']} times: earned - lost"
+        what = (
+            f"{kind} auditor {each['name']}, {each['reports']} reports, slashed {each['slashed']} times: earned - lost"
+        )
         fees = each["net_gwei"] / result["fee_gwei"]
         figures.append(
             {

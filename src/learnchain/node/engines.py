@@ -30,20 +30,13 @@ class Engine:
     variant: bool = False
 
 
-def _local_podl(phases: Phases, _miners: int) -> Rules:
-    """Return PoDL on the phases of a task: both of training are Phase 1, which judging overlaps."""
-    training = phases.one_milliseconds + phases.two_milliseconds
-    key = min(phases.one_milliseconds, (training - phases.three_milliseconds) // 2)
-    inside = (phases.release_milliseconds, phases.reveal_milliseconds)
-    return podl.Podl(podl.TwoPhases(training, phases.three_milliseconds, key, *inside))
-
-
 ENGINES: dict[str, Engine] = {
     "dlbc": Engine(Dlbc, lambda phases, _miners: Dlbc(phases=phases)),
     "pole": Engine(Pole, lambda phases, miners: Pole(times=_event_driven(phases, miners))),
     "pole-paper": Engine(Pole, lambda phases, miners: _as_printed(_event_driven(phases, miners)), variant=True),
-    "podl": Engine(podl.Podl, _local_podl, ("digits-in-blocks",)),
+    "podl": Engine(podl.Podl, lambda phases, _miners: podl.local(phases), ("digits-in-blocks",)),
     "proof_of_work": Engine(proof_of_work.ProofOfWork, lambda _phases, _miners: proof_of_work.LOCAL),
+    # new engines above this line
 }
 
 

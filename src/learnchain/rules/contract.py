@@ -45,6 +45,35 @@ class Case:
     released_milliseconds: int = 0
 
 
+class LocalTimes(Protocol):
+    """The phases that a task asks for on one machine: key, training, then release, reveals and judging."""
+
+    @property
+    def one_milliseconds(self) -> int:
+        """Return how long key, data and a probe of training take."""
+        ...
+
+    @property
+    def two_milliseconds(self) -> int:
+        """Return how long training takes."""
+        ...
+
+    @property
+    def three_milliseconds(self) -> int:
+        """Return how long judging takes."""
+        ...
+
+    @property
+    def release_milliseconds(self) -> int:
+        """Return how long after training the test set is released at the latest."""
+        ...
+
+    @property
+    def reveal_milliseconds(self) -> int:
+        """Return how long after training models are opened at the latest."""
+        ...
+
+
 class Rules(Protocol):
     """What an engine answers. Every answer is pure: no clock, disk, network, randomness or torch."""
 

@@ -10,6 +10,7 @@ from learnchain.rules.podl import READINGS, Podl, TwoPhases
 from learnchain.rules.podl.course import Stopping
 from learnchain.testing.bad_inputs import BAD_INPUTS, PLAN, BadInput, Found
 from learnchain.testing.chain_builder import ChainBuilder, altered, sample_parameters
+from learnchain.testing.engine_play import EnginePlay
 from learnchain.testing.play import Observer, Plan, observe, play_height
 from learnchain.testing.sample_tasks import release_key, sample_specification, sample_task
 
@@ -19,7 +20,6 @@ PODL = Podl(
     model_bits=32,
 )
 """Every number is written out: a changed default must not change a vector."""
-PODL_READINGS = READINGS
 PODL_CALLS = (
     TwoPhases.schedule,
     Stopping.progress,
@@ -128,3 +128,5 @@ PODL_BAD_INPUTS: tuple[BadInput, ...] = (
     BadInput("verdict_of_an_impossible_champion", "begun", _R.CLAIM_OUT_OF_RANGE, _champion_above_total),
 )
 """Every wrong event under PoDL: what all engines refuse, and what only a task over several blocks can break."""
+
+PLAY = EnginePlay(PODL, READINGS, PODL_CALLS, PODL_BAD_INPUTS, begun)

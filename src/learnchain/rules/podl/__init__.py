@@ -9,8 +9,14 @@ Read `rules.py` for the ten answers, `course.py` for a task over many blocks, `s
 overlap, and the readings for what the paper leaves open.
 """
 
+from learnchain.rules.contract import LocalTimes
 from learnchain.rules.podl.readings import READINGS
 from learnchain.rules.podl.rules import Podl
-from learnchain.rules.podl.schedule import TwoPhases
+from learnchain.rules.podl.schedule import TwoPhases, local_phases
 
-__all__ = ["READINGS", "Podl", "TwoPhases"]
+__all__ = ["READINGS", "Podl", "TwoPhases", "local"]
+
+
+def local(times: LocalTimes) -> Podl:
+    """Return the engine for several nodes on one machine."""
+    return Podl(local_phases(times))

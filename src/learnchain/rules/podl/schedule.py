@@ -6,6 +6,7 @@ from itertools import pairwise
 from learnchain.primitives.chain_state import ChainState
 from learnchain.primitives.rejection import Rejected, RejectionReason
 from learnchain.primitives.selection import Schedule
+from learnchain.rules.contract import LocalTimes
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,3 +47,11 @@ class TwoPhases:
             clocked=True,
             payload_timestamp_seconds=max(parent.payload_timestamp_seconds + 1, commitment // 1000),
         )
+
+
+def local_phases(times: LocalTimes) -> TwoPhases:
+    """Return the phases for one machine: all that comes before judging is Phase 1, which judging overlaps."""
+    training = times.one_milliseconds + times.two_milliseconds
+    key = min(times.one_milliseconds, (training - times.three_milliseconds) // 2)
+    inside = (times.release_milliseconds, times.reveal_milliseconds)
+    return TwoPhases(training, times.three_milliseconds, key, *inside)
