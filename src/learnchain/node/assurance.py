@@ -61,7 +61,10 @@ CHECKED: dict[Level, tuple[str, ...]] = {
         "every payload executed, its state root and withdrawals",
         "settlement root and what the escrow contract paid",
     ),
-    Level.ACCURACY: ("the winner's watermark found", "the winner's exact count repeated on the released test set"),
+    Level.ACCURACY: (
+        "what the engine asks of the winner's model: its watermark, or its count behind the mapping layer",
+        "the winner's exact count repeated on the released test set",
+    ),
     Level.REPLAY: (
         "seeds, ranges, steps, first and last state of the winner's training",
         "randomly drawn segments of the winner's training repeated to the bit, where it is declared",
