@@ -51,7 +51,7 @@ class Chain:
         self._perform: Callable[[Action], None] = lambda _action: None
         self._keep_message: Callable[[RoundEvent], None] = lambda _event: None
         self._round: Round | None = None
-        self._stepped: set[asyncio.Future[None]] = set()
+        self._stepped: dict[asyncio.Future[None], None] = {}
         self._early: OrderedDict[tuple[Hash32, int], Event] = OrderedDict()
         self._arrivals = 0
         self._refused: OrderedDict[Hash32, str] = OrderedDict()
@@ -94,12 +94,12 @@ class Chain:
     async def next_step(self, within_seconds: float) -> None:
         """Return after the next step of the round; raise TimeoutError when none comes."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._stepped.add(future)
+        self._stepped[future] = None
         try:
             async with asyncio.timeout(within_seconds):
                 await future
         finally:
-            self._stepped.discard(future)
+            self._stepped.pop(future, None)
 
     def receive(self, message: WireMessage) -> None:
         """Feed a message from the wire, or keep it for later when what it refers to is missing."""

@@ -90,13 +90,14 @@ class Training(Protocol):
 class Tasks:
     """Supervise what runs beside the event loop's main path: a failure is logged, the node goes on."""
 
-    running: set[asyncio.Task[None]] = field(default_factory=set)
+    running: dict[asyncio.Task[None], None] = field(default_factory=dict)
+    """In the order of their start: a set of tasks is ordered by places in memory."""
 
     def start(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Run a coroutine under supervision."""
         task = asyncio.create_task(self._supervised(coroutine, name), name=name)
-        self.running.add(task)
-        task.add_done_callback(self.running.discard)
+        self.running[task] = None
+        task.add_done_callback(lambda done: self.running.pop(done, None))
         # A task that is cancelled before its first step never awaits its coroutine.
         task.add_done_callback(lambda _task: coroutine.close())
         return task

@@ -1,6 +1,5 @@
 """Branches of the archive: what is sent of one costs the same wherever its tip is."""
 
-
 import pytest
 
 from learnchain.node.local_network import LocalPlan

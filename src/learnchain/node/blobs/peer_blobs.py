@@ -199,7 +199,7 @@ class PeerBlobs:
             return first
         connected = {peer.peer_id: peer.score for peer in self._network.peers()}
         named = [peer_id for peer_id in dict.fromkeys(sources) if peer_id in connected]
-        return first + named + sorted(connected.keys() - set(named), key=lambda peer_id: -connected[peer_id])
+        return first + named + sorted(connected.keys() - set(named), key=lambda peer_id: (-connected[peer_id], peer_id))
 
     async def _fetch(self, cid: Cid, max_bytes: int, sources: list[bytes], progress: Progress | None) -> Path:
         if parse_cid(cid).codec is Codec.RAW:
@@ -263,15 +263,17 @@ class PeerBlobs:
                 raise _nobody(job.tree.root, range(asked_at_first))
             job.todo.clear()
             job.todo.extend(sorted(job.missing))
-            running = set[asyncio.Future[None]]()
+            # In the order of their start, here and below: sets of futures are ordered by their place in memory.
+            running: list[asyncio.Future[None]] = []
             for source in sorted(job.sources):
                 asked: set[int] = set()
-                running |= {asyncio.ensure_future(self._work(job, source, asked)) for _ in range(LEAVES_UNDER_WAY)}
+                running += [asyncio.ensure_future(self._work(job, source, asked)) for _ in range(LEAVES_UNDER_WAY)]
             try:
                 while running and job.missing:
-                    done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                    for worker in done:
+                    done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                    for worker in (each for each in running if each in done):
                         worker.result()
+                    running = [each for each in running if each not in done]
             finally:
                 # Whoever still waits for a source that does not answer waits for what is here already.
                 await _cancelled(running)
@@ -390,14 +392,16 @@ def _too_large(size: int, max_bytes: int) -> Rejected:
 
 async def _first(sources: list[bytes], ask: Callable[[bytes], Coroutine[None, None, _Answer | None]]) -> _Answer | None:
     """Return the first answer; the next source is asked when one fails or stays silent, so a slow one stalls nobody."""
-    waiting, running = deque(sources), set[asyncio.Task[_Answer | None]]()
+    waiting, running = deque(sources), list[asyncio.Task[_Answer | None]]()
     try:
         while waiting or running:
             if waiting:
-                running.add(asyncio.create_task(ask(waiting.popleft())))
+                running.append(asyncio.create_task(ask(waiting.popleft())))
             patience = HEDGE_SECONDS if waiting else None
-            done, running = await asyncio.wait(running, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
+            done, _ = await asyncio.wait(running, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+            finished = [task for task in running if task in done]
+            running = [task for task in running if task not in done]
+            for task in finished:
                 answer = task.result()
                 if answer is not None:
                     return answer

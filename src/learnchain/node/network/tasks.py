@@ -14,7 +14,8 @@ class TaskSet:
     """Run tasks that nobody awaits; a failure of one is logged and ends only itself."""
 
     def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[None]] = set()
+        # A dictionary, not a set: what ends first when all end must not depend on places in memory.
+        self._tasks: dict[asyncio.Task[None], None] = {}
         self._closed = False
 
     def start(self, what: str, coroutine: Coroutine[Any, Any, object]) -> None:
@@ -23,8 +24,8 @@ class TaskSet:
             coroutine.close()
             return
         task = asyncio.create_task(_supervised(what, coroutine), name=what)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = None
+        task.add_done_callback(lambda done: self._tasks.pop(done, None))
 
     async def close(self) -> None:
         """Cancel every task and wait for its end."""
