@@ -1,0 +1,182 @@
+"""Measure what audits cost beside the training they check, in one run: trace, audit, settlement, detection against k.
+
+Images are random and marked synthetic: only times are taken from them. Detection is counted on Fisher's irises.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from learnchain.learning.benchmarks import synthetic_images
+from learnchain.learning.data import DataSet, iris
+from learnchain.learning.model import save_weights
+from learnchain.learning.replay.reference import settled
+from learnchain.learning.replay.segments import AuditedRun, AuditScope, audit_run
+from learnchain.learning.safe_tensors import Array, write_tensors
+from learnchain.learning.trace import ShownRows, Trace, state_digest, state_path
+from learnchain.learning.train import TrainingPlan, TrainingResult, TrainingRun, Watcher, configure_torch, train
+from learnchain.primitives.audit import AuditFinding, challenged_count, detection_probability, draw_challenge
+from learnchain.primitives.hashing import tagged_hash
+from learnchain.primitives.model_presets import mlp, strided_cnn
+from learnchain.primitives.model_specification import ModelSpecification
+from learnchain.primitives.task_specification import Optimiser, Range, TrainingMode, TrainingRules
+from learnchain.primitives.training_terms import Free, HyperParameters
+
+Figures = dict[str, Any]
+_CNN = strided_cnn((1, 28, 28), 10, channels=(32, 64), hidden=128)
+_SEED = b"\1" * 32
+_ROWS, _BATCH_ROWS = 3_840, 64
+_SEGMENT_STEPS, _EPOCHS = 20, 25
+"""75 segments of 20 steps: a twentieth of them are four."""
+_SETTLED_STEPS = 5
+_DETECTION_CHALLENGES = 10_000
+_DRAWN = (1, 2, 3, 5, 8, 12, 16, 19)
+
+
+def audit_cost() -> Figures:
+    """Compare trace and audit of a twentieth of the segments with the training that they belong to."""
+    configure_torch()
+    data = synthetic_images(_ROWS)
+    with TemporaryDirectory() as place:
+        run, result = _published(_plan(_CNN, _EPOCHS, _SEGMENT_STEPS), data, Path(place))
+        shown = _shown_seconds(run, data)
+        training = result.training_seconds - shown
+        trace = 100 * (result.trace_seconds + shown) / training
+        drawn = challenged_count(run.segments, 50)
+        challenge = draw_challenge(_SEED, run.trace.root(), run.segments, drawn)
+        audit = audit_run(run, data, AuditScope(challenge.indices), time.perf_counter)
+        assert audit.finding is AuditFinding.REPRODUCED
+    share = 100 * audit.seconds / training
+    what = f"audit of {drawn} of {run.segments} segments and the last"
+    figures = [
+        _figure(f"trace every {_SEGMENT_STEPS} steps, rows shown included", trace, "% of training", trace / 3, "3 %"),
+        _figure(what, share, "% of training", share / 7, "7 %"),
+    ]
+    return {"name": "audit", "synthetic": True, "figures": figures}
+
+
+def settlement_cost() -> Figures:
+    """Compare the reference computation of one step, which a fraud proof asks of everybody, with one segment."""
+    configure_torch()
+    data = synthetic_images(_ROWS)
+    run = TrainingRun(_plan(_CNN, _EPOCHS, _SEGMENT_STEPS), data)
+    plan, seconds, steps, shares = _plan(_CNN, _EPOCHS, _SEGMENT_STEPS), list[float](), list[float](), list[float]()
+    for step in range(_SETTLED_STEPS + 1):
+        before = _copied(run.state())
+        started = time.perf_counter()
+        run.advance_to(step + 1)
+        trained = time.perf_counter()
+        settlement = settled(plan, data, step, before, run.state())
+        assert settlement.within
+        if step:
+            steps.append(trained - started)
+            seconds.append(time.perf_counter() - trained)
+            shares.append(settlement.share)
+    segment = _SEGMENT_STEPS * median(steps)
+    figures = [
+        _figure("settlement of one step", median(seconds), "s", median(seconds) / segment, "training of one segment"),
+        _figure("bound beside the step it bounds, median", median(shares), "of the change", median(shares), "one"),
+    ]
+    return {"name": "settlement", "synthetic": True, "figures": figures}
+
+
+def detection_curve() -> Figures:
+    """Count how often audits of k of 20 segments find one forged segment, and what they cost, beside the exact k/N."""
+    configure_torch()
+    data, figures = iris(), list[Figures]()
+    with TemporaryDirectory() as place:
+        run, result = _published(_plan(mlp((4,), 3, (16,)), 4, 2), data, Path(place))
+        training = result.training_seconds + result.trace_seconds
+        costs = {drawn: _audit_seconds(run, data, drawn) / training for drawn in _DRAWN}
+        forged = _with_forged_state(run, 7)
+        wrong = {index for index in range(forged.segments) if not _is_reproduced(forged, data, index)}
+        for drawn in _DRAWN:
+            found = sum(bool(wrong & set(_indices(forged, drawn, number))) for number in range(_DETECTION_CHALLENGES))
+            expected = float(detection_probability(drawn, forged.segments, len(wrong)))
+            share, of = found / _DETECTION_CHALLENGES, f"k = {drawn} of {forged.segments} segments"
+            what = f"{of}: {len(wrong)} forged are found"
+            figures.append(_figure(what, share, "of challenges", share / expected, f"exact {expected:.4f}"))
+            cost = costs[drawn]
+            figures.append(_figure(f"{of}: cost", cost, "of training", cost * forged.segments / drawn, "k / N"))
+    return {"name": "detection", "synthetic": False, "challenges": _DETECTION_CHALLENGES, "figures": figures}
+
+
+BENCHMARKS: Mapping[str, Callable[[], Figures]] = {
+    "audit": audit_cost,
+    "settlement": settlement_cost,
+    "detection": detection_curve,
+}
+"""What `learnchain bench NAME` runs."""
+
+
+def _figure(what: str, value: float, unit: str, ratio: float, against: str) -> Figures:
+    return {"what": what, "value": round(value, 4), "unit": unit, "ratio": round(ratio, 4), "against": against}
+
+
+def _plan(specification: ModelSpecification, epochs: int, interval: int) -> TrainingPlan:
+    batch = _BATCH_ROWS if specification is _CNN else 16
+    chosen = HyperParameters(50_000, 900_000, 0, batch, epochs)
+    return TrainingPlan(specification, Optimiser.SGD, chosen, Free(), _SEED, interval)
+
+
+def _published(plan: TrainingPlan, data: DataSet, place: Path) -> tuple[AuditedRun, TrainingResult]:
+    result = train(plan, data, Watcher(time.perf_counter), place)
+    weights = place / "model.safetensors"
+    save_weights(weights, result.weights)
+    every = Range(0, 10_000_000)
+    rules = TrainingRules(
+        plan.optimiser, every, every, every, Range(1, 128), plan.checkpoint_interval_steps, TrainingMode.DECLARED
+    )
+    return AuditedRun(plan, rules, result.trace, place, weights), result
+
+
+def _shown_seconds(run: AuditedRun, data: DataSet) -> float:
+    """Return what digesting the rows shown takes of training: it happens inside the steps."""
+    again = TrainingRun(run.plan, data)
+    batches = [rows.numpy() for epoch in range(run.plan.hyper_parameters.epochs) for rows in again.batches(epoch)]
+    shown, started = ShownRows(data), time.perf_counter()
+    for rows in batches:
+        shown.add(rows)
+    return time.perf_counter() - started
+
+
+def _with_forged_state(run: AuditedRun, index: int) -> AuditedRun:
+    """Return the run with one state moved: the segments on both sides of it no longer follow."""
+    state = {name: array + np.float32(1e-3) for name, array in _state_after(run, index).items()}
+    write_tensors(state_path(run.directory, index), state)
+    leaves = list(run.trace.leaves)
+    leaves[index] = replace(leaves[index], digest=state_digest(state))
+    return replace(run, trace=Trace(tuple(leaves)))
+
+
+def _state_after(run: AuditedRun, index: int) -> dict[str, Array]:
+    again = TrainingRun(run.plan, iris())
+    again.advance_to(run.trace.leaves[index].step)
+    return again.state()
+
+
+def _audit_seconds(run: AuditedRun, data: DataSet, drawn: int) -> float:
+    """Return the median of three audits; what a process pays once is paid before."""
+    rounds = [audit_run(run, data, AuditScope(_indices(run, drawn, number)), time.perf_counter) for number in range(4)]
+    return median(each.seconds for each in rounds[1:])
+
+
+def _is_reproduced(run: AuditedRun, data: DataSet, index: int) -> bool:
+    audit = audit_run(run, data, AuditScope((index,), whole=False), time.perf_counter)
+    return audit.finding is AuditFinding.REPRODUCED
+
+
+def _indices(run: AuditedRun, drawn: int, number: int) -> tuple[int, ...]:
+    """Return the segments of one of many challenges; the last one is always among them and never forged here."""
+    seed = tagged_hash("benchmark-challenge", number.to_bytes(8, "big"))
+    return draw_challenge(seed, run.trace.root(), run.segments, drawn).indices
+
+
+def _copied(state: dict[str, Array]) -> dict[str, Array]:
+    return {name: array.copy() for name, array in state.items()}
