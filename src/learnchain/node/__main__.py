@@ -5,14 +5,11 @@ import signal
 import sys
 from pathlib import Path
 
+from learnchain.node.execution.engine import SWITCH_SECONDS
 from learnchain.node.logs import open_logs
 from learnchain.node.service import NodeService
 from learnchain.node.settings import load_settings
 from learnchain.primitives.rejection import Rejected, Unavailable
-
-SWITCH_SECONDS = 0.001
-"""How long the engine's thread may keep the interpreter from the event loop: a request needs it several times, and at
-Python's own 5 ms each wallets wait 1.3 to 1.8 times as long while a block is executed."""
 
 
 async def _run(path: Path) -> None:

@@ -59,6 +59,9 @@ class ExecutionEngine(Protocol):
 
 MAXIMUM_WAITING_CALLS = 256
 """Interface calls that may wait; a flood of them, from a web page for instance, must not fill the memory."""
+SWITCH_SECONDS = 0.001
+"""How long the engine's thread may keep the interpreter from the event loop, which needs it several times for one
+request; Python's own 5 ms are felt by every wallet while a block is executed (benchmark execution-latency)."""
 _WHERE_WE_STAND: dict[str, Callable[[EngineInfo], str]] = {
     "eth_chainId": lambda info: hex(info.chain_id),
     "net_version": lambda info: str(info.chain_id),
