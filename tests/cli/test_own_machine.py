@@ -126,7 +126,7 @@ def test_a_changed_genesis_is_refused(network, tmp_path, capsys):
     assert (code, envelope["error"]["reason"]) == (1, "wrong_hash")
 
 
-@pytest.mark.parametrize("verb", [("node", "run"), ("miner",)])
+@pytest.mark.parametrize("verb", [("node", "run"), ("miner",), ("audit",)])
 def test_running_without_settings_is_refused(verb, tmp_path, capsys):
     code, envelope = spoken(capsys, *verb, str(tmp_path))
     assert (code, envelope["error"]["reason"]) == (1, "argument_invalid")

@@ -7,6 +7,7 @@ import typer
 
 from learnchain.cli import (
     bench,
+    bond,
     chain,
     data,
     doctor,
@@ -34,6 +35,7 @@ application = typer.Typer(
 application.command("up")(up.up)
 application.add_typer(node.application, name="node")
 application.command("miner")(node.miner)
+application.command("audit")(node.audit)
 application.add_typer(task.application, name="task")
 application.add_typer(data.application, name="data")
 application.add_typer(model.application, name="model")
@@ -41,6 +43,7 @@ application.add_typer(chain.application, name="chain")
 application.add_typer(market_roles.application, name="market")
 application.add_typer(lab.application, name="lab")
 application.add_typer(new.application, name="new")
+wallet.application.add_typer(bond.application, name="bond")
 application.add_typer(wallet.application, name="wallet")
 application.command("explain")(explain.explain)
 application.command("bench")(bench.bench)

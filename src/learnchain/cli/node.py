@@ -33,6 +33,11 @@ def miner(settings: SettingsArgument, as_json: JsonOption = False) -> None:
     answer(as_json, lambda: _serve(dataclasses.replace(_loaded(settings), is_miner=True)), _show_end)
 
 
+def audit(settings: SettingsArgument, as_json: JsonOption = False) -> None:
+    """Run a node that audits winners for pay: who has no coins earns the first ones by replaying segments."""
+    answer(as_json, lambda: _serve(dataclasses.replace(_loaded(settings), is_auditor=True)), _show_end)
+
+
 @application.command("init")
 def init(
     directory: Annotated[Path, typer.Argument(help="Where the node shall keep its data; must not hold a node yet.")],
@@ -43,6 +48,7 @@ def init(
     listen_port: Annotated[int, typer.Option(min=0, max=65_535, help="Port for peers; 0 takes a free one.")] = 0,
     rpc_port: Annotated[int, typer.Option(min=0, max=65_535, help="Port for JSON-RPC; 0 means none.")] = 0,
     mine: Annotated[bool, typer.Option("--mine", help="Train and compete for blocks.")] = False,
+    audit: Annotated[bool, typer.Option("--audit", help="Replay segments of winners' training for pay.")] = False,
     publish: Annotated[bool, typer.Option("--publish", help="Release keys and test sets of own tasks.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -61,6 +67,7 @@ def init(
             peers=tuple(_checked_peer(each) for each in peer or ()),
             is_miner=mine,
             is_publisher=publish,
+            is_auditor=audit,
             rpc_port=rpc_port,
         )
         return _initialised(made, genesis)

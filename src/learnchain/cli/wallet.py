@@ -22,6 +22,8 @@ application = typer.Typer(help="Make and use keys.", no_args_is_help=True)
 PASSWORD_VARIABLE = "LEARNCHAIN_PASSWORD"
 KEYSTORE_DIRECTORY = Path(".learnchain/wallets")
 TRANSFER_GAS = 21_000
+CALL_GAS = 120_000
+"""What a call that stakes or takes coins may need: its state may have changed since it was estimated."""
 _WEI_PER_ETHER = 10**18
 
 WalletArgument = Annotated[Path, typer.Argument(metavar="WALLET", help="A keystore (.json) or a node's wallet.key.")]
@@ -57,7 +59,7 @@ def balance(
     """Show an account's coins at the head."""
 
     def work() -> dict[str, Any]:
-        address = _address_of(who)
+        address = address_of(who)
         wei = int(client_for(rpc, data_dir).call("eth_getBalance", address, "latest"), 16)
         return {"address": address, "balance_wei": wei}
 
@@ -115,28 +117,37 @@ def _listed(directory: Path, data_directory: Path) -> dict[str, Any]:
 
 
 def _sent(client: NodeClient, path: Path, to: str, amount: str) -> dict[str, Any]:
-    recipient, value_wei = _checked_address(to), _wei(amount)
-    wallet = _opened(path)
-    sender = "0x" + wallet.address.hex()
+    return _transacted(client, _opened(path), {"to": _checked_address(to), "value": wei_of(amount)}, TRANSFER_GAS)
+
+
+def called(client: NodeClient, path: Path, data: bytes, value_wei: int) -> dict[str, Any]:
+    """Sign a call of the escrow contract here and hand it to a node."""
+    from learnchain.execution.genesis import ESCROW_ADDRESS
+
+    call = {"to": "0x" + ESCROW_ADDRESS.hex(), "value": value_wei, "data": "0x" + data.hex()}
+    return _transacted(client, _opened(path), call, CALL_GAS)
+
+
+def _transacted(client: NodeClient, wallet: "Wallet", call: dict[str, Any], least_gas: int) -> dict[str, Any]:
+    sender, value_wei = "0x" + wallet.address.hex(), int(call["value"])
     fee_wei = 2 * int(client.call("eth_gasPrice"), 16)
     balance_wei = int(client.call("eth_getBalance", sender, "latest"), 16)
-    if balance_wei < value_wei + TRANSFER_GAS * fee_wei:
-        detail = f"{sender} has {ether(balance_wei)} ether: too little for {amount} and the fee"
+    if balance_wei < value_wei + least_gas * fee_wei:
+        detail = f"{sender} has {ether(balance_wei)} ether: too little for {ether(value_wei)} and the fee"
         raise Rejected(RejectionReason.TRANSACTION_INVALID, detail)
-    gas = int(client.call("eth_estimateGas", {"from": sender, "to": recipient, "value": hex(value_wei)}), 16)
+    gas = int(client.call("eth_estimateGas", {**call, "from": sender, "value": hex(value_wei)}), 16)
     raw = wallet.sign_transaction(
         {
+            **call,
             "chainId": int(client.call("eth_chainId"), 16),
             "nonce": int(client.call("eth_getTransactionCount", sender, "pending"), 16),
-            "to": recipient,
-            "value": value_wei,
-            "gas": gas,
+            "gas": max(gas, least_gas),
             "maxFeePerGas": fee_wei,
             "maxPriorityFeePerGas": 0,
         }
     )
     sent = client.call("eth_sendRawTransaction", "0x" + raw.hex())
-    return {"transaction": sent, "from": sender, "to": recipient, "value_wei": value_wei}
+    return {"transaction": sent, "from": sender, "to": call["to"], "value_wei": value_wei}
 
 
 def _opened(path: Path) -> "Wallet":
@@ -161,7 +172,8 @@ def _password(question: str, twice: bool = False) -> str:
     return first
 
 
-def _address_of(who: str) -> str:
+def address_of(who: str) -> str:
+    """Return the address that a person names: by itself, or by a wallet file."""
     path = Path(who)
     if not path.is_file():
         return _checked_address(who)
@@ -182,7 +194,8 @@ def _checked_address(text: str) -> str:
     return "0x" + digits
 
 
-def _wei(amount: str) -> int:
+def wei_of(amount: str) -> int:
+    """Return an amount in wei; nothing is rounded."""
     try:
         scaled = Decimal(amount) * _WEI_PER_ETHER
         if not scaled.is_finite() or scaled <= 0 or scaled != scaled.to_integral_value():

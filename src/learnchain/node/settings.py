@@ -79,6 +79,8 @@ def load_settings(path: Path) -> NodeSettings:
     if settings.sync_level not in set(Demand):
         detail = f"{path}: no sync_level {settings.sync_level!r}; choose {', '.join(Demand)}"
         raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
+    if settings.is_auditor and not settings.judge:
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{path}: an auditor has to judge: it replays training")
     if settings.is_miner and not settings.judge:
         raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{path}: a miner has to judge, its own models first")
     return settings

@@ -1,0 +1,87 @@
+"""Auditors on real nodes with real training: they replay what they are given, are paid, and expose what is forged."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from learnchain.learning.jobs import Progress, TrainedFiles, TrainingJob
+from learnchain.node.local_network import LocalPlan
+from learnchain.primitives.audit_messages import AuditReport
+from learnchain.primitives.chain_state import ChainState
+from learnchain.primitives.messages import Block, Evidence, Fault
+from learnchain.testing.in_process_training import InProcessTraining
+from learnchain.testing.simulated_clock import run_simulated
+from learnchain.testing.simulated_nodes import SimulatedNodes
+
+pytestmark = pytest.mark.slow
+AUDITOR = 0
+
+
+class FasterTraining(InProcessTraining):
+    """Claim one epoch more than was trained: the trace ends too early for what the reveal says."""
+
+    async def train(self, job: TrainingJob, on_progress: Callable[[Progress], None] | None = None) -> TrainedFiles:
+        files = await super().train(job, on_progress)
+        return replace(files, epochs=files.epochs + 1)
+
+
+def run(directory: Path, scenario: Callable[[SimulatedNodes], Awaitable[None]], cheat: int | None = None) -> None:
+    async def main() -> None:
+        nodes = SimulatedNodes(directory, LocalPlan(directory, miners=2), seed=7)
+        nodes.auditors = {AUDITOR}
+        nodes.make_training = lambda index: FasterTraining() if index == cheat else InProcessTraining()
+        await scenario(nodes)
+        await nodes.close()
+
+    run_simulated(main())
+
+
+def branch(nodes: SimulatedNodes) -> tuple[ChainState, ...]:
+    ports = nodes.node(1).ports
+    return ports.archive.branch(ports.chain.round.head.block, 0)
+
+
+def blocks(nodes: SimulatedNodes) -> list[Block]:
+    archive = nodes.node(1).ports.archive
+    found = [archive.block(state.block_hash) for state in branch(nodes)]
+    return [each for each in found if isinstance(each, Block)]
+
+
+def reports(nodes: SimulatedNodes) -> list[AuditReport]:
+    return [each for block in blocks(nodes) for each in block.audit_reports]
+
+
+def evidence(nodes: SimulatedNodes) -> list[Evidence]:
+    return [each for block in blocks(nodes) for each in block.evidence]
+
+
+def test_an_auditor_replays_what_honest_miners_trained_and_is_paid(tmp_path: Path) -> None:
+    async def scenario(nodes: SimulatedNodes) -> None:
+        await nodes.start()
+        await nodes.until(lambda: len(reports(nodes)) >= 2, 600)
+        auditor = nodes.node(AUDITOR).ports.wallet.address
+        assert {each.auditor for each in reports(nodes)} == {auditor}
+        held = [each for each in branch(nodes)[-1].bonds.withheld if each.miner == auditor]
+        fee = nodes.genesis.parameters.audit_reward_gwei
+        assert [each.amount_gwei for each in held] == [fee] * len(reports(nodes))
+        assert evidence(nodes) == [], "nobody forged anything"
+        for each in reports(nodes):
+            assert all(line.witness != b"\0" * 32 for line in each.lines)
+
+    run(tmp_path, scenario)
+
+
+def test_a_trace_that_ends_too_early_is_found_by_the_auditor_and_punished(tmp_path: Path) -> None:
+    async def scenario(nodes: SimulatedNodes) -> None:
+        await nodes.start()
+        await nodes.until(lambda: bool(evidence(nodes)), 900)
+        found = evidence(nodes)[0]
+        assert found.fault is Fault.TRACE_FORGED
+        assert found.offender == nodes.node(1).ports.wallet.address
+        assert found.reporter == nodes.node(AUDITOR).ports.wallet.address
+        honest = nodes.node(2).ports.wallet.address
+        assert honest not in {each.offender for each in evidence(nodes)}
+
+    run(tmp_path, scenario, cheat=1)
