@@ -14,11 +14,12 @@ from web3.exceptions import ContractCustomError, ContractLogicError, Web3RPCErro
 from learnchain.execution.escrow import escrow_abi, posting_value_wei
 from learnchain.execution.genesis import ESCROW_ADDRESS
 from learnchain.execution.pyevm.engine import PyEvmEngine
-from learnchain.node.api.json_rpc import JsonRpcServer, JsonRpcSettings
+from learnchain.node.api.json_rpc import JsonRpcServer, JsonRpcSettings, Origin
 from learnchain.node.execution.engine import WorkerEngine
 from learnchain.node.wallet import Wallet
 from learnchain.primitives.key_value import MemoryStore
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.testing.simulated_clock import run_simulated
 from tests.execution.chain import ADDRESSES, CHAIN_ID, ETHER, KEYS, Chain, genesis, signed
 
 pytestmark = pytest.mark.network
@@ -231,3 +232,25 @@ def test_a_taken_port_is_unavailable():
         await second.close()
 
     run(scenario)
+
+
+def test_a_method_that_takes_too_long_ends_unless_it_may_spend_our_coins():
+    async def slow(seconds: float) -> str:
+        await asyncio.sleep(seconds)
+        return "done"
+
+    async def scenario() -> None:
+        async with WorkerEngine(PyEvmEngine(MemoryStore(), genesis())) as engine:
+            server = JsonRpcServer(engine, SETTINGS)
+            server.register("learn_slow", slow)
+            server.register("learn_spend", slow, sensitive=True)
+
+            async def ask(method: str, seconds: int) -> Any:
+                body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": [seconds]}).encode()
+                return json.loads(await server.answer(body, Origin()) or "")
+
+            assert (await ask("learn_slow", 29))["result"] == "done"
+            assert (await ask("learn_slow", 31))["error"]["code"] == -32000
+            assert (await ask("learn_spend", 3_600))["result"] == "done"
+
+    run_simulated(scenario())

@@ -52,7 +52,7 @@ TransactionHook = Callable[[bytes], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class JsonRpcSettings:
-    """Choose the port (0 takes a free one), what one caller may send at once, and how long its batch may take."""
+    """Choose the port (0 takes a free one), what one caller may send at once, and how long an answer may take."""
 
     port: int = 8545
     maximum_body_bytes: int = 2 * 1024 * 1024
@@ -243,7 +243,10 @@ class JsonRpcServer:
         handler = of_connection.get(method) or self._methods.get(method)
         try:
             if handler is not None:
-                return await handler(*params)
+                # Who may spend our coins may also take our time: a task's data are prepared for minutes.
+                limit_seconds = None if method in self._sensitive else self._settings.maximum_seconds
+                async with asyncio.timeout(limit_seconds):
+                    return await handler(*params)
             if not method.startswith(_ENGINE_NAMESPACES):
                 raise Rejected(RejectionReason.METHOD_UNKNOWN, method[:64])
             result = await self._caller.rpc(method, params)
@@ -257,6 +260,8 @@ class JsonRpcServer:
             raise RpcError(code, error.detail or error.reason.value, {"reason": error.reason.value}) from error
         except Unavailable as error:
             raise RpcError(SERVER_ERROR, f"not available: {error.what}") from error
+        except TimeoutError as error:
+            raise RpcError(SERVER_ERROR, "the answer took too long; ask again") from error
         except TypeError as error:
             if handler is not None and error.__traceback__ is not None and error.__traceback__.tb_next is None:
                 # Raised by the call itself, not inside the handler: the arguments do not fit.

@@ -180,10 +180,9 @@ class LearnInterface:
         cid = cid_from_text(str(params[0]) if params else "")
         offset = read_height(params[1], "offset") if len(params) > 1 else 0
         path = await self._ports.blobs.fetch(cid, max_bytes=1 << 32)
-        with path.open("rb") as file:
-            file.seek(max(0, offset))
-            data = file.read(CHUNK_BYTES)
-        return {"size": path.stat().st_size, "offset": offset, "data": data.hex()}
+        size_bytes = path.stat().st_size
+        data = await asyncio.to_thread(_chunk, path, min(max(0, offset), size_bytes))
+        return {"size": size_bytes, "offset": offset, "data": data.hex()}
 
     async def publish_task(self, *params: Any) -> dict[str, Any]:
         """Commission a model from the node's own account: params are the token and the table of a task file."""
@@ -237,6 +236,12 @@ class LearnInterface:
             if now < end:
                 return {"name": name, "ends_in_milliseconds": end - now}
         return {"name": "overdue", "ends_in_milliseconds": 0}
+
+
+def _chunk(path: Path, offset: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(offset)
+        return file.read(CHUNK_BYTES)
 
 
 def block_view(block: AnyBlock, parent: ChainState, state: ChainState, selection: Selection) -> dict[str, Any]:
