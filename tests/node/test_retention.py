@@ -2,9 +2,12 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
+from learnchain.learning.jobs import Evaluation, EvaluationJob
 from learnchain.node.local_network import LocalPlan
 from learnchain.primitives.messages import Block
+from learnchain.rules.podl import Podl, TwoPhases
 from learnchain.testing.instant_training import InstantTraining
 from learnchain.testing.simulated_clock import run_simulated
 from learnchain.testing.simulated_nodes import SimulatedNodes
@@ -39,6 +42,45 @@ def test_models_outside_the_window_are_deleted_but_the_best(tmp_path: Path) -> N
         # Only payloads, small and kept for late nodes, still add up.
         payloads = max(path.stat().st_size for each in blocks if (path := ports.blobs.path(each.payload_cid)))
         assert sizes[2] - sizes[1] <= 4 * 3 * payloads + 2 * InstantTraining.bytes_a_run()
+        await nodes.close()
+
+    run_simulated(scenario())
+
+
+def test_a_task_over_several_blocks_keeps_its_champion_and_lets_the_others_go(tmp_path: Path) -> None:
+    sets, rows = 8, 60
+    right = iter(range(40, 60))
+
+    class Improving(InstantTraining):
+        """Count every newly seen model a little higher than all before it, the same on every node."""
+
+        counts: ClassVar[dict[str, int]] = {}
+
+        async def evaluate(self, job: EvaluationJob) -> Evaluation:
+            name = Path(job.weights_path).read_bytes().hex()
+            if name not in self.counts:
+                self.counts[name] = min(rows, next(right))
+            return Evaluation(self.counts[name], rows, b"", 0.0)
+
+    async def scenario() -> None:
+        phases = TwoPhases(6_500, 2_000, 1_500, 500, 1_300)
+        plan = LocalPlan(tmp_path, "podl", miners=1, finality_depth=1, rules=Podl(phases))
+        nodes = SimulatedNodes(tmp_path, plan, seed=2)
+        nodes.make_training = lambda _index: Improving(rows)
+        nodes.make_judge = lambda _index: Improving(rows)
+        nodes.change = lambda settings: replace(settings, retain_blocks=2)
+        await nodes.start()
+        await nodes.until_height(sets, 200)
+        ports = nodes.node(1).ports
+        states = ports.archive.branch(ports.chain.round.head.block, 0)
+        blocks = [each for state in states if isinstance(each := ports.archive.block(state.block_hash), Block)]
+        assert len(blocks) == sets
+        assert [each.verdict.baseline_correct for each in blocks[1:]] == [each.verdict.correct for each in blocks[:-1]]
+        best = ports.archive.best_model(blocks[0].reveal.task_id)
+        assert best is not None
+        here = [each.height for each in blocks if ports.blobs.path(each.reveal.model_cid) is not None]
+        assert min(here) == best.height > 1
+        assert here == list(range(best.height, sets + 1))
         await nodes.close()
 
     run_simulated(scenario())

@@ -32,6 +32,9 @@ def compare(
     blocks: Annotated[int, typer.Option(min=2, max=1_000, help="Blocks to run for each engine.")] = 50,
     miners: Annotated[int, typer.Option(min=1, max=16, help="Miners of equal power.")] = 3,
     plot: Annotated[Path | None, typer.Option(dir_okay=False, help="Write the drawing to this SVG file.")] = None,
+    real: Annotated[
+        bool, typer.Option("--real", help="Run real processes in real time; no digest: the machine decides.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run every engine on the same seed, tasks and simulated machines; training and hashing are real."""
@@ -43,6 +46,10 @@ def compare(
         engines = list(engine or (name for name, each in ENGINES.items() if not each.variant))
         for name in engines:
             engine_named(name)
+        if real:
+            from learnchain.cli.real_comparison import compared_for_real
+
+            return compared_for_real(engines, blocks, miners)
         result = _compared({"engines": engines, "seed": seed, "blocks": blocks, "miners": miners})
         if plot is not None:
             plot.write_text(svg(result))
@@ -69,10 +76,14 @@ def _show(data: dict[str, Any]) -> None:
     table.add_column("")
     for each in data["reports"]:
         table.add_column(each["engine"], justify="right")
-    for title, read in _ROWS:
+    for title, read in _REAL_ROWS if data.get("real") else _ROWS:
         table.add_row(title, *(read(each) for each in data["reports"]))
     page().print(table)
-    page().print(f"digest {data['digest']}", markup=False)
+    if data.get("real"):
+        machine = data["machine"]
+        page().print(f"real processes on {machine['cores']} cores, load {machine['load_one_minute']}", markup=False)
+    else:
+        page().print(f"digest {data['digest']}", markup=False)
 
 
 _ROWS: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
@@ -87,4 +98,11 @@ _ROWS: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
     ("evaluations per block, all nodes", lambda each: f"{each['evaluations_per_block']:.2f}"),
     ("measurements per block, all nodes", lambda each: f"{each['measurements_per_block']:.2f}"),
     ("Gini of rewards", lambda each: f"{each['reward_gini']:.3f}"),
+)
+
+_REAL_ROWS: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
+    *(each for each in _ROWS if each[0].startswith(("blocks", "interval"))),
+    ("training share of winners", lambda each: f"{100 * each['training_share']:.1f} %"),
+    ("Gini of won blocks", lambda each: f"{each['reward_gini']:.3f}"),
+    ("all nodes agree, coins conserved", lambda each: f"{each['agree']}, {each['conserved']}"),
 )

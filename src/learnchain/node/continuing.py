@@ -6,6 +6,7 @@ that miner's commitment, which stands in block t-1, so that anybody can follow t
 
 import asyncio
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from learnchain.primitives.merkle import list_root
 from learnchain.primitives.messages import AnyBlock, Block, Commitment, TrainedModel, commitment_digest, work_id
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.primitives.selection import Course, Selection
+
+logger = logging.getLogger(__name__)
 
 MAXIMUM_INDEX_BYTES = 1 << 26
 MAXIMUM_STATE_BYTES = 1 << 34
@@ -97,7 +100,8 @@ async def own_end_state(archive: Archive, blobs: BlobStore, selection: Selection
         return None
     try:
         return await end_state(blobs, own)
-    except Unavailable:
+    except (Rejected, Unavailable) as error:
+        logger.warning("our own end state of height %d is lost, training begins anew: %s", block.height, error)
         return None
 
 

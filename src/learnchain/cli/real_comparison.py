@@ -1,0 +1,62 @@
+"""Run one local network of real processes for every engine, one after the other, and lay their figures side by side."""
+
+import sys
+import time
+from collections import Counter
+from fractions import Fraction
+from pathlib import Path
+from statistics import fmean
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from rich.console import Console
+
+from learnchain.cli.display import PlainDisplay
+from learnchain.cli.local_run import LocalRun, Wanted
+from learnchain.cli.summary import machine_report
+from learnchain.lab.measures import gini, intervals
+
+TASK = "digits-in-blocks"
+"""The standing task of every network: engines that use one test set only take the first of its sets."""
+
+
+def compared_for_real(engines: list[str], blocks: int, miners: int) -> dict[str, Any]:
+    """Return the reports of all engines with the machine they ran on."""
+    reports = [_report(name, _run(name, blocks, miners), miners) for name in engines]
+    return {"real": True, "blocks": blocks, "miners": miners, "reports": reports, "machine": machine_report()}
+
+
+def _run(name: str, blocks: int, miners: int) -> dict[str, Any]:
+    """Run one network in a directory of its own until enough blocks were won; nobody commissions anything."""
+    with TemporaryDirectory(prefix="learnchain-lab-") as directory:
+        place = Path(directory) / "network"
+        wanted = Wanted(place, name, miners, (TASK,), blocks, rpc_port=0, patience_seconds=300.0)
+        run = LocalRun(wanted, time.monotonic())
+        console = Console(file=sys.stderr, highlight=False)
+        console.print(f"{name}: {blocks} blocks of {miners} miners in real time", markup=False)
+        return run.run(run.network(), PlainDisplay(console), ())
+
+
+def _report(name: str, data: dict[str, Any], miners: int) -> dict[str, Any]:
+    trained = [each for each in data["blocks"] if each["trained"]]
+    won = Counter(each["winner"] for each in trained)
+    shares = [each["training_share"] for each in trained if each["training_share"] is not None]
+    amounts = [Fraction(each) for each in won.values()] + [Fraction(0)] * max(0, miners - len(won))
+    # The first interval holds the start of all processes.
+    lengths = [round(1000 * each["interval_seconds"]) for each in data["blocks"][1:]]
+    measured = intervals(lengths or [round(1000 * data["blocks"][0]["interval_seconds"])])
+    return {
+        "engine": name,
+        "blocks": len(data["blocks"]),
+        "empty_blocks": len(data["blocks"]) - len(trained),
+        "intervals": {
+            "mean_seconds": measured.mean_seconds,
+            "variance_seconds_squared": measured.variance_seconds_squared,
+            "variation": measured.variation,
+        },
+        "training_share": fmean(shares) if shares else 0.0,
+        "won_blocks": dict(sorted(won.items())),
+        "reward_gini": round(float(gini(amounts)), 6),
+        "agree": data["agree"],
+        "conserved": data["supply"].get("conserved"),
+    }
