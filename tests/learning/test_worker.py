@@ -1,9 +1,13 @@
+import errno
+import io
+import os
 import subprocess
 import sys
 
 import pytest
 
-from learnchain.learning.jobs import pack_frame, read_frame
+from learnchain.learning.jobs import UNAVAILABLE, pack_frame, read_frame
+from learnchain.learning.worker import Worker
 from learnchain.primitives.rejection import RejectionReason
 
 COMMAND = [sys.executable, "-m", "learnchain.learning.worker"]
@@ -24,6 +28,17 @@ def asked(process, message):
     answer = read_frame(process.stdout)
     assert answer["id"] == message["id"]
     return answer["error"]["reason"]
+
+
+def test_a_full_disk_is_no_bug_of_ours_and_says_what_to_do():
+    def full(_number, _job, _arrived):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/data/trace")
+
+    worker = Worker(io.BytesIO(), io.BytesIO(), lambda: 0.0)
+    worker._methods["train"] = full
+    answer = worker._answer(1, "train", b"", 0.0)
+    assert answer["error"]["reason"] == UNAVAILABLE
+    assert "free disk space" in answer["error"]["detail"]
 
 
 def test_wrong_requests_are_answered_and_the_next_one_too(worker):

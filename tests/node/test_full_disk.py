@@ -1,25 +1,35 @@
 """A full disk: said clearly, survived, and forgotten as soon as there is room again."""
 
 import asyncio
+import contextlib
 import errno
+import logging
 import os
-from collections.abc import Mapping
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from learnchain.learning.jobs import Progress, TrainedFiles, TrainingJob
 from learnchain.node.blobs import blob_files
 from learnchain.node.blobs.peer_blobs import PeerBlobs
 from learnchain.node.local_network import LocalPlan
 from learnchain.node.storage import files
+from learnchain.node.storage.archive import Archive
 from learnchain.node.storage.files import write_whole
 from learnchain.node.storage.lmdb_store import LmdbStore
 from learnchain.node.vault import Vault
 from learnchain.primitives.key_value import MemoryStore
 from learnchain.primitives.rejection import Unavailable
+from learnchain.testing.instant_training import InstantTraining
 from learnchain.testing.simulated_clock import run_simulated
 from learnchain.testing.simulated_nodes import SimulatedNodes
+
+TEST_ROWS = 360
 
 
 class Disk(MemoryStore):
@@ -113,5 +123,94 @@ def test_a_node_on_a_full_disk_goes_on_when_there_is_room(tmp_path: Path) -> Non
         head = stuck.chain.round.head.block
         assert stuck.archive.branch(head, 0) == nodes.node(0).ports.archive.branch(head, 0)
         await nodes.close()
+
+    run_simulated(scenario())
+
+
+DISK_BYTES = 8 << 20
+
+
+class Writing(InstantTraining):
+    """Answer a full disk as a training process does."""
+
+    async def train(self, job: TrainingJob, on_progress: Callable[[Progress], None] | None = None) -> TrainedFiles:
+        try:
+            return await super().train(job, on_progress)
+        except OSError as error:
+            raise Unavailable(str(error)) from error
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Mount a disk of a few megabytes; skipped where that is not allowed."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(place)]
+    if os.geteuid() != 0 or subprocess.run(words, capture_output=True, check=False).returncode:
+        pytest.skip("a disk of its own needs root")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True, capture_output=True)
+
+
+def fill(disk: Path) -> Path:
+    """Take all the room that a disk has."""
+    ballast = disk / "ballast"
+    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4_096))
+    assert shutil.disk_usage(disk).free < 4_096
+    return ballast
+
+
+def test_a_node_on_a_disk_that_really_is_full_says_so_and_goes_on_when_there_is_room(
+    tmp_path: Path, small_disk: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Everything that node 2 writes lies on the small disk: LMDB's files, blobs, keys; nothing of it is torn."""
+
+    def stores() -> tuple[LmdbStore, LmdbStore]:
+        return LmdbStore(small_disk / "chain", 1 << 22), LmdbStore(small_disk / "execution", 1 << 22)
+
+    async def scenario() -> None:
+        nodes = SimulatedNodes(tmp_path / "network", LocalPlan(tmp_path / "network", miners=2), seed=12)
+        nodes.make_training = nodes.make_judge = lambda _index: Writing(TEST_ROWS)
+        await nodes.start()
+        await nodes.until_height(1, 60)
+        await nodes.kill(2)
+        place = nodes.places[2]
+        memory = (place.store, place.execution)
+        place.settings = replace(place.settings, data_directory=str(small_disk / "node"))
+        place.store, place.execution = stores()
+        for before, after in zip(memory, (place.store, place.execution), strict=True):
+            after.put_many(dict(before.scan(b"")))
+        await nodes.start_node(2)
+        await nodes.until_height(3, 120)
+        ballast = fill(small_disk)
+        others, stuck = nodes.node(0).ports, nodes.node(2).ports
+        reached = others.chain.round.head.height
+        with caplog.at_level(logging.INFO):
+            await nodes.until(lambda: others.chain.round.head.height >= reached + 3, 120)
+        assert stuck.chain.round.head.height <= reached + 1
+        assert any("free disk space" in record.getMessage() for record in caplog.records)
+        assert not any("bug" in record.getMessage() for record in caplog.records)
+        ballast.unlink()
+        await nodes.until_height(reached + 5, 300)
+        head = stuck.chain.round.head.block
+        expected = others.archive.branch(head, 0)
+        assert stuck.archive.branch(head, 0) == expected
+        await nodes.kill(2)
+        for store in (place.store, place.execution):
+            store.close()
+        place.store, place.execution = stores()
+        again = Archive(place.store, nodes.genesis.state())
+        assert again.branch(head, 0) == expected
+        blobs = PeerBlobs(small_disk / "node" / "blobs")
+        for cid in blobs.pins():
+            if blobs.path(cid) is not None:
+                await blobs.verify(cid)
+        await nodes.start_node(2)
+        await nodes.until_height(reached + 7, 300)
+        await nodes.close()
+        for store in (place.store, place.execution):
+            store.close()
 
     run_simulated(scenario())

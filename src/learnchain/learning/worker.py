@@ -89,6 +89,9 @@ class Worker:
             return _error(error.reason.value, error.detail)
         except (Unavailable, FileNotFoundError) as error:
             return _error(UNAVAILABLE, str(error))
+        except OSError as error:
+            # A full disk is nobody's fault and no bug: the next job finds room or says so again.
+            return _error(UNAVAILABLE, f"{error}; free disk space there, the node goes on by itself")
         except Exception as error:  # noqa: BLE001 - one job's failure must not end the process
             return _error(INTERNAL, f"{type(error).__name__}: {error}")
 
