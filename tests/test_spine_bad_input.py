@@ -32,7 +32,7 @@ def test_bad_input_is_refused_and_the_height_goes_on(rules: Rules, wrong: BadInp
     if node.round.head.height == 0:
         node.receive(node.builder.block(node.parent, found))
     assert isinstance(node.round.tree.records[node.round.head.block].block, Block)
-    assert node.round.head.weight == 1
+    assert node.round.head.weight == node.round.head.height
 
 
 def test_names_are_unique() -> None:

@@ -6,7 +6,9 @@ The tests feed every one and play the height to its end; `vectors/` holds every 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from learnchain.primitives.audit_messages import AuditCommitment, AuditReport
 from learnchain.primitives.events import (
+    AuditMade,
     BlockReceived,
     Committed,
     DeadlineMissed,
@@ -25,9 +27,10 @@ from learnchain.primitives.model_specification import Layer, Setting
 from learnchain.primitives.rejection import RejectionReason
 from learnchain.primitives.selection import PostedTask
 from learnchain.primitives.task_specification import TaskSpecification
+from learnchain.testing.audit_cases import commitment_to, report_of, until_audited
 from learnchain.testing.chain_builder import Candidate, altered
 from learnchain.testing.evidence_cases import double_commitment, resigned, same_twice
-from learnchain.testing.play import Observer, Plan, candidates
+from learnchain.testing.play import Observer, Plan, candidates, play_height
 from learnchain.testing.sample_tasks import address, sample_specification, sample_task
 
 Found = tuple[Candidate, ...]
@@ -227,6 +230,30 @@ def _twice_punished(node: Observer, found: Found) -> Event:
     return EvidenceReported(double_commitment(node, reporter="miner-3"), node.parent.end_milliseconds)
 
 
+# --- audits ------------------------------------------------------------------------------------------------------
+
+
+def _audit(make: Callable[[Observer], AuditCommitment | AuditReport]) -> Make:
+    return lambda node, _found: AuditMade(make(until_audited(node)), node.parent.end_milliseconds)
+
+
+def _audit_too_early(node: Observer, _found: Found) -> Event:
+    later = until_audited(Observer(node.builder, node.round))
+    play_height(node)
+    return AuditMade(commitment_to(report_of(later)), node.parent.end_milliseconds)
+
+
+def _own_audit(node: Observer) -> AuditCommitment:
+    return altered(commitment_to(report_of(node)), "miner-1", auditor=address("miner-1"))
+
+
+def _audit_again(node: Observer, _found: Found) -> Event:
+    report = report_of(until_audited(node))
+    node.feed(AuditMade(commitment_to(report), node.parent.end_milliseconds))
+    play_height(node)
+    return AuditMade(commitment_to(report), node.parent.end_milliseconds)
+
+
 # --- tasks -------------------------------------------------------------------------------------------------------
 
 
@@ -298,6 +325,13 @@ BAD_INPUTS: tuple[BadInput, ...] = (
     BadInput("evidence_of_another_branch", "begun", _R.EVIDENCE_STALE, _evidence(double_commitment, parent=_WRONG)),
     BadInput("evidence_of_another_chain", "begun", _R.WRONG_CHAIN, _evidence(double_commitment, chain_id=1)),
     BadInput("evidence_twice", "begun", _R.EVIDENCE_DOUBLE, _twice_punished),
+    BadInput("audit_too_early", "begun", _R.AUDIT_CLOSED, _audit_too_early),
+    BadInput(
+        "audit_forged", "begun", _R.WRONG_SIGNATURE, _audit(lambda node: commitment_to(report_of(node), "stranger"))
+    ),
+    BadInput("audit_by_the_winner", "begun", _R.AUDIT_WRONG, _audit(_own_audit)),
+    BadInput("audit_twice", "begun", _R.AUDIT_DOUBLE, _audit_again),
+    BadInput("audit_report_without_commitment", "begun", _R.AUDIT_WRONG, _audit(report_of)),
     BadInput("key_mismatch", "begun", _R.KEY_MISMATCH, _key(key=_WRONG)),
     BadInput("key_for_encrypted_rows", "begun", _R.FUNCTIONAL_KEY_WRONG, _key(functional_key=b"\1" * 36)),
     BadInput("key_signed_by_stranger", "begun", _R.WRONG_SIGNATURE, _key(signer="stranger")),

@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-from learnchain.primitives import messages, rejection
+from learnchain.primitives import audit_messages, messages, rejection
 from learnchain.primitives.codec import Bound, Exact
 from learnchain.rules import dlbc, pole, proof_of_work
 from learnchain.rules.contract import STEPS, Rules
@@ -29,6 +29,8 @@ SIGNERS = {
     "Block": "winner",
     "EmptyBlock": "proposer",
     "Evidence": "reporter",
+    "AuditCommitment": "auditor",
+    "AuditReport": "auditor",
 }
 NOUNS = [
     "Task",
@@ -45,6 +47,9 @@ NOUNS = [
     "Block",
     "EmptyBlock",
     "Evidence",
+    "AuditCommitment",
+    "AuditedSegment",
+    "AuditReport",
     "Head",
     "Payout",
 ]
@@ -79,6 +84,10 @@ table. A decoder refuses any second way to write the same noun.
    from its reward, goes a quarter to the reporter and half to those it harmed; the rest is burned. What is audited of
    block n follows from `H("audit-seed", chain_id, block, release key and winner's commitment of each of the next
    three trained blocks)`.
+9. With that seed every auditor has segments of its own, `H("audit-own", seed, auditor)`; a quarter of them start from
+   a state that the same seed corrupts. It signs `AuditCommitment` over `H("audit-report", its report unsigned)` in
+   time for one of the next three blocks and opens it with `AuditReport` for one of the three after. The fee is kept
+   back as long as evidence against the report counts.
 
 `H(tag, parts...)` is SHA-256 over `learnchain/1/`, the tag, a zero byte and each part after its length in
 eight bytes. A noun's hash is `H(<name>, bytes)` and covers its signature. Signed nouns end in `signature`: 65
@@ -100,7 +109,7 @@ def messages_page() -> str:
     """Return the page of the round and its nouns."""
     parts = [_NOTE + _ROUND]
     for name in NOUNS:
-        kind = getattr(messages, name)
+        kind = getattr(messages, name, None) or getattr(audit_messages, name)
         signer = f" Signed by the {SIGNERS[name]}." if name in SIGNERS else ""
         rows = [f"| `{field}` | {shape} |" for field, shape in _fields(kind)]
         parts.append(

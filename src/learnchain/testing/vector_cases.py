@@ -16,6 +16,7 @@ from learnchain.rules.dlbc import READINGS, Dlbc
 from learnchain.rules.dlbc import equations as eq
 from learnchain.rules.dlbc.ranking import Ranking
 from learnchain.rules.dlbc.schedule import Phases
+from learnchain.testing.audit_cases import audited
 from learnchain.testing.bad_inputs import BAD_INPUTS, BadInput, prepare
 from learnchain.testing.chain_builder import ChainBuilder, altered
 from learnchain.testing.engine_cases import engine_vectors
@@ -312,6 +313,9 @@ def _evidence() -> tuple[Vector, ...]:
         call(bonds.challenge_seed, chain_id=31_337, audited=facts[0], later=each) for each in (facts, facts[:3], ())
     ]
     return (
+        Vector(
+            "dlbc/height/audit.json", "A height is audited: committed, opened, paid.", (_played(audited(started())),)
+        ),
         Vector("dlbc/height/evidence.json", "A miner commits twice, is reported and pays.", (_played(node),)),
         Vector("messages/challenge_seed.json", "Three trained blocks fix what is audited; two do not.", tuple(seeds)),
     )

@@ -11,7 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from learnchain.primitives import block_checks, bonds, events, messages, model_costs, selection
+from learnchain.primitives import (
+    audit_messages,
+    audit_rules,
+    block_checks,
+    bonds,
+    events,
+    messages,
+    model_costs,
+    selection,
+)
 from learnchain.primitives.actions import OpenHeight
 from learnchain.primitives.chain_state import ChainState
 from learnchain.primitives.codec import decode, encode
@@ -51,6 +60,8 @@ CALLS: dict[str, Callable[..., Any]] = {
         messages.empty_block_ticket,
         messages.consensus_root,
         bonds.challenge_seed,
+        audit_rules.assignment,
+        audit_messages.report_digest,
         selection.Schedule.deadline,
         block_checks.check_key_release,
         block_checks.check_release,
@@ -207,7 +218,7 @@ def _canonical(kind: type, fields: dict[str, Any]) -> dict[str, str]:
 
 
 def _noun_kinds() -> dict[str, type]:
-    named = {**vars(messages), **vars(events)}
+    named = {**vars(messages), **vars(audit_messages), **vars(events)}
     return {name: each for name, each in named.items() if isinstance(each, type)}
 
 
