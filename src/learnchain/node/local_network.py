@@ -34,6 +34,8 @@ DEVELOPMENT_MNEMONIC = "test test test test test test test test test test test j
 """The words that every development chain uses: its accounts are worth nothing and must never hold anything."""
 LAYOUT_NAME = "network.json"
 LOCAL_CHAIN_ID = 1337
+LOCAL_COMMITMENTS = 64
+"""More than a local network has miners; engines whose commitments are long allow no more."""
 SPARE_ACCOUNTS = 3
 """Pre-funded accounts that no node uses: for the person's own wallet."""
 LOCAL_MARGINS = {
@@ -186,6 +188,7 @@ def _genesis(
         steward=wallets[0].address,
         standing=standing,
         finality_depth=plan.finality_depth,
+        maximum_commitments=LOCAL_COMMITMENTS,
         claim_window_seconds=2 * plan.phases.interval_milliseconds // 1000,
         empty_window_milliseconds=500,
         **{**LOCAL_MARGINS, "evaluation_milliseconds": plan.evaluation_milliseconds},

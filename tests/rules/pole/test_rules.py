@@ -77,6 +77,13 @@ def test_finality_must_leave_room_for_ommers() -> None:
     assert refusal.value.reason is RejectionReason.ARGUMENT_INVALID
 
 
+def test_openly_shown_models_leave_room_for_fewer_commitments() -> None:
+    OPEN.check_parameters(sample_parameters(maximum_commitments=64))
+    with pytest.raises(Rejected) as refusal:
+        OPEN.check_parameters(sample_parameters(maximum_commitments=65))
+    assert refusal.value.reason is RejectionReason.ARGUMENT_INVALID
+
+
 @given(st.integers(1, 10_000))
 def test_a_tasks_limit_counts_within_the_chains(seconds: int) -> None:
     specification = replace(sample_specification("limit"), time_limit_seconds=seconds)

@@ -36,6 +36,8 @@ from learnchain.rules.pole.schedule import Times
 
 NOBODY_ADDRESS = b"\0" * 20
 """The recipient of a burned bond."""
+MOST_SHOWN = 64
+"""Commitments that show their model are almost twice as long; a block lists all of them in one gossip message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,9 @@ class Pole:
         self.layer.check()
         self.ommers.check()
         parameters.check_last_phase(self.times.block_milliseconds)
+        if self.open_broadcast and parameters.maximum_commitments > MOST_SHOWN:
+            detail = f"{parameters.maximum_commitments} commitments that show their models fit into no block message"
+            raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
         if parameters.finality_depth <= MAXIMUM_DEPTH:
             detail = f"finality after {parameters.finality_depth} blocks: ommers may be cited for {MAXIMUM_DEPTH}"
             raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
