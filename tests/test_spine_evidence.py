@@ -194,7 +194,7 @@ def test_evidence_is_carried_by_empty_blocks_too() -> None:
     node = staked(deposit("miner-1"))
     report(node, double_commitment(node))
     at = node.round.selection.schedule.deadline(Deadline.KEY) + 1_000
-    offers = [each for each in node.feed(DeadlineMissed(node.parent.block_hash, Deadline.KEY, at))]
+    offers = node.feed(DeadlineMissed(node.parent.block_hash, Deadline.KEY, at))
     proposal = next(each for each in offers if isinstance(each, ProposeEmptyBlock))
     draft = node.builder.empty_block(node.parent, Deadline.KEY)
     block = node.builder.resealed(node.parent, draft, evidence=proposal.evidence)

@@ -62,7 +62,8 @@ def play_audits(blocks: int, seed: int) -> dict[str, Any]:
     books = [AuditorBooks(name, True) for name in HONEST]
     books += [AuditorBooks(name, False) for name in (LAZY_FINE, LAZY_SHREWD)]
     node.builder.staked[1] = tuple(BondChange(each.address, BondMove.DEPOSITED, STAKE_WEI) for each in books)
-    random, curve = Random(seed), []
+    random = Random(seed)
+    curve: list[list[int]] = []
     for _ in range(blocks):
         for auditor in books:
             _act(node, auditor, random)

@@ -33,8 +33,9 @@ class Reward:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """Count every coin that consensus moved; at all times
+    """Count every coin that consensus moved.
 
+    At all times
     escrowed == paid + refunded + burned + compensated + still locked,
     all deposits == bonded - unbonded - slashed, and
     what engines and audits earned == minted + still kept back + forfeited.

@@ -170,7 +170,8 @@ def _shares(amount: int, reporter: Address, harmed: list[Address]) -> Iterable[t
 
 def _forfeited(withheld: tuple[Withheld, ...], offender: Address, wanted_gwei: int) -> tuple[int, tuple[Withheld, ...]]:
     """Take from what is kept back of an offender's rewards, the oldest first."""
-    taken, left = 0, []
+    taken = 0
+    left: list[Withheld] = []
     for each in withheld:
         part = min(each.amount_gwei, wanted_gwei - taken) if each.miner == offender else 0
         taken += part
