@@ -5,7 +5,9 @@ step. They are exact integers, hence the same on every machine; float samples ar
 Step 2 does. Then each feature is centred and scaled by a power of two, both taken from the first training rows alone.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
@@ -18,6 +20,8 @@ from learnchain.primitives.training_terms import SecureMapping
 REFERENCE_ROWS = 1_024
 """Training rows from which centre and scale are taken."""
 _BATCH_ROWS = 2_048
+_BATCH_PRODUCTS = 1 << 20
+"""Sliding filters make many products of a sample: so many at a time stay in the processor's cache."""
 _OFFSET = 1 << 15
 
 
@@ -31,11 +35,14 @@ class MappedFeatures:
 
     def of(self, data: DataSet | MappedRows) -> DataSet:
         """Return the mapped samples with their labels, in float32."""
-        parts: list[Array] = []
-        for start in range(0, len(data), _BATCH_ROWS):
-            products = _products_of(data, start, start + _BATCH_ROWS, self.mapping)
-            parts.append(np.ldexp(products - self.centre, -self.shift).astype(np.float32))
-        return DataSet(np.concatenate(parts), data.labels)
+        mapped: Array | None = None
+        for start, products in _batches(data, len(data), self.mapping):
+            if mapped is None:
+                mapped = np.empty((len(data), *products.shape[1:]), dtype=np.float32)
+            mapped[start : start + len(products)] = np.ldexp(products - self.centre, -self.shift)
+        if mapped is None:
+            raise Rejected(RejectionReason.MALFORMED, "there are no samples to map")
+        return DataSet(mapped, data.labels)
 
 
 def fitted(mapping: SecureMapping, training: DataSet | MappedRows) -> MappedFeatures:
@@ -43,12 +50,16 @@ def fitted(mapping: SecureMapping, training: DataSet | MappedRows) -> MappedFeat
 
     The scale is one power of two for all features: their relative sizes are part of what was mapped.
     """
-    products = _products_of(training, 0, REFERENCE_ROWS, mapping).astype(np.int64)
-    axes = (0, *range(2, products.ndim))
-    count = products.size // products.shape[1]
-    centre = products.sum(axis=axes, keepdims=True) // count
+    rows = min(REFERENCE_ROWS, len(training))
+    sums, size, features = 0, 0, 1
+    for _start, products in _batches(training, rows, mapping):
+        axes = (0, *range(2, products.ndim))
+        sums = sums + products.astype(np.int64).sum(axis=axes, keepdims=True)
+        size, features = size + products.size, products.shape[1]
+    centre = np.asarray(sums) // (size // features)
     # The mean absolute deviation becomes a number between one half and one.
-    spread = int(np.abs(products - centre).sum()) // products.size
+    deviations = (np.abs(each.astype(np.int64) - centre).sum() for _start, each in _batches(training, rows, mapping))
+    spread = sum(int(each) for each in deviations) // size
     return MappedFeatures(mapping, centre.astype(np.float64), spread.bit_length())
 
 
@@ -58,6 +69,15 @@ def weights_of_rows(mapping: SecureMapping) -> Array:
     if len(lengths) != 1 or lengths == {0} or lengths.pop() % 2:
         raise Rejected(RejectionReason.MODEL_SHAPE_MISMATCH, "the query vectors differ in length, or there are none")
     return np.stack([np.frombuffer(row, dtype=">u2").astype(np.int64) - _OFFSET for row in mapping.rows])
+
+
+def _batches(data: DataSet | MappedRows, rows: int, mapping: SecureMapping) -> Iterator[tuple[int, Array]]:
+    """Give the products of the first rows, batch by batch, each with the number of its first row."""
+    step = _BATCH_ROWS
+    if mapping.kernel and isinstance(data, DataSet):
+        step = max(1, min(step, _BATCH_PRODUCTS // (prod(data.sample_shape) * len(mapping.rows))))
+    for start in range(0, rows, step):
+        yield start, _products_of(data, start, min(start + step, rows), mapping)
 
 
 def _products_of(data: DataSet | MappedRows, start: int, end: int, mapping: SecureMapping) -> Array:
