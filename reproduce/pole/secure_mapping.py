@@ -20,6 +20,7 @@ from learnchain.learning.train import TrainingPlan, Watcher, configure_torch, tr
 from learnchain.primitives.hashing import tagged_hash
 from learnchain.primitives.model_presets import mlp, strided_cnn
 from learnchain.primitives.model_specification import ModelSpecification
+from learnchain.primitives.rejection import Unavailable
 from learnchain.primitives.task_specification import Metric, Optimiser
 from learnchain.primitives.training_terms import Free, HyperParameters, SecureMapping
 from learnchain.rules.pole import mapping as maps
@@ -102,7 +103,9 @@ def cut(data: DataSet, rows: int) -> DataSet:
 def run(variant: Variant, store: DataStore) -> dict[str, Any]:
     """Train one variant and count exactly: on training rows, test set, and test set behind another hash's layer."""
     stored = store.load("mnist")
-    training, test = (cut(data, rows) for data, rows in zip((stored.training, stored.test), variant.rows, strict=True))
+    if stored.test is None:
+        raise Unavailable("the test set of MNIST")
+    training, test = cut(stored.training, variant.rows[0]), cut(stored.test, variant.rows[1])
     layer, started = layer_of(variant.name, SEED), time.perf_counter()
     features = fitted(layer, training) if layer else None
     seen = [features.of(each) if features else each for each in (training, test)]
