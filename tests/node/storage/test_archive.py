@@ -1,5 +1,7 @@
 """Branches of the archive: what is sent of one costs the same wherever its tip is."""
 
+from collections.abc import Mapping
+
 import pytest
 
 from learnchain.node.local_network import LocalPlan
@@ -73,3 +75,43 @@ def test_an_answer_reads_no_more_of_a_long_chain_than_of_a_short_one(chain: tupl
     Counting.read = 0
     archive.hashes_above(tip, 2, 4)
     assert 4 <= Counting.read <= 4 + 4
+
+
+def test_a_height_of_the_heads_branch_is_found_without_walking_the_chain(chain: tuple[MemoryStore, ChainState]) -> None:
+    store, genesis = chain
+    copy = MemoryStore()
+    copy.put_many(dict(store.scan(b"")))
+    archive = Counting(copy, genesis)
+    head = archive.head()
+    whole = tuple(each.block_hash for each in archive.branch(head.block, 0))
+    Counting.read = 0
+    assert archive.on_branch(head, 2).block_hash == whole[1]
+    assert Counting.read == 1
+    copy.put_many({b"height/" + height.to_bytes(8, "big") + bytes([height]) * 32: b"" for height in range(6, 10)})
+    found = [archive.on_branch(head, height).block_hash for height in range(1, head.height + 1)]
+    assert tuple(found) == whole
+    assert archive.on_branch(head, 0) == genesis
+
+
+class Written(MemoryStore):
+    """Count the writes."""
+
+    writes = 0
+
+    def put_many(self, items: Mapping[bytes, bytes | None]) -> None:
+        self.writes += 1
+        super().put_many(items)
+
+
+def test_a_blob_that_is_noted_already_costs_no_write(chain: tuple[MemoryStore, ChainState]) -> None:
+    store = Written()
+    archive = Archive(store, chain[1])
+    one, two = b"\1" * 36, b"\2" * 36
+    archive.note_blobs(3, (one,))
+    before = store.writes
+    archive.note_blobs(3, (one,))
+    assert store.writes == before
+    archive.note_blobs(3, (one, two))
+    archive.note_blobs(4, (one,))
+    assert store.writes == before + 2
+    assert archive.blobs_below(4) == {3: (two,)}

@@ -259,7 +259,11 @@ class Archive:
 
     def note_blobs(self, height: int, cids: Iterable[Cid]) -> None:
         """Write which blobs a height brought, before they are fetched: what is noted is deleted in the end."""
-        self._store.put_many({BLOB + height.to_bytes(8, "big") + cid: b"" for cid in cids})
+        keys = (BLOB + height.to_bytes(8, "big") + cid for cid in cids)
+        # Each write waits for the disk and holds up the event loop, and most blobs are noted more than once.
+        new = {key: b"" for key in keys if self._store.get(key) is None}
+        if new:
+            self._store.put_many(new)
 
     def blobs_below(self, height: int) -> dict[int, tuple[Cid, ...]]:
         """Return the noted blobs of all heights below one, leaving out those that a later height brought too."""
