@@ -225,6 +225,7 @@ BUILT_IN: Mapping[str, dict[str, Any]] = {
             "checkpoint_interval_steps": 200,
         },
         "local": {
+            "standing": True,
             "phases_milliseconds": [8_000, 20_000, 10_000],
             "release_milliseconds": 1_500,
             "reveal_milliseconds": 6_000,
@@ -247,6 +248,7 @@ BUILT_IN: Mapping[str, dict[str, Any]] = {
             "checkpoint_interval_steps": 200,
         },
         "local": {
+            "standing": True,
             "phases_milliseconds": [10_000, 30_000, 12_000],
             "release_milliseconds": 1_500,
             "reveal_milliseconds": 7_000,
