@@ -20,6 +20,7 @@ REGISTERS = (
     "learnchain.lab.audit_market",
     "learnchain.node.network.benchmarks",
     "learnchain.node.execution.benchmarks",
+    "learnchain.lab.assurance_benchmark",
 )
 """Modules with a `BENCHMARKS` table; a room that measures itself is one more name here."""
 

@@ -1,6 +1,7 @@
 """Measure what audits cost beside the training they check, in one run: trace, audit, settlement, detection against k.
 
-Images are random and marked synthetic: only times are taken from them. Detection is counted on Fisher's irises.
+Images are random and marked synthetic: only times are taken from them. Detection is counted on Fisher's irises. Times
+are processor seconds of one thread, so that what else runs on the machine changes ratios little.
 """
 
 import time
@@ -14,27 +15,39 @@ from typing import Any
 import numpy as np
 
 from learnchain.learning.benchmarks import synthetic_images
+from learnchain.learning.classes import FAMILIES, PORTABLE, class_elsewhere
 from learnchain.learning.data import DataSet, iris
 from learnchain.learning.model import save_weights
 from learnchain.learning.replay.reference import settled
 from learnchain.learning.replay.segments import AuditedRun, AuditScope, audit_run
-from learnchain.learning.safe_tensors import Array, write_tensors
+from learnchain.learning.safe_tensors import Array, read_header, read_tensor, write_tensors
 from learnchain.learning.trace import ShownRows, Trace, state_digest, state_path
 from learnchain.learning.train import TrainingPlan, TrainingResult, TrainingRun, Watcher, configure_torch, train
 from learnchain.primitives.audit import AuditFinding, challenged_count, detection_probability, draw_challenge
 from learnchain.primitives.hashing import tagged_hash
 from learnchain.primitives.model_presets import mlp, strided_cnn
 from learnchain.primitives.model_specification import ModelSpecification
+from learnchain.primitives.rejection import RejectionReason
 from learnchain.primitives.task_specification import Optimiser, Range, TrainingMode, TrainingRules
 from learnchain.primitives.training_terms import Free, HyperParameters
 
 Figures = dict[str, Any]
+_CLOCK = time.process_time
 _CNN = strided_cnn((1, 28, 28), 10, channels=(32, 64), hidden=128)
 _SEED = b"\1" * 32
 _ROWS, _BATCH_ROWS = 3_840, 64
 _SEGMENT_STEPS, _EPOCHS = 20, 25
 """75 segments of 20 steps: a twentieth of them are four."""
 _SETTLED_STEPS = 5
+_DEFAULT_SEGMENT_STEPS = 200
+"""What a task file without an interval asks for."""
+_INSTRUCTIONS: Mapping[str, Mapping[str, str]] = {
+    "native": {},
+    "avx2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"},
+    "default": {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"},
+}
+_FEIGNED = {"GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX2,-AVX512F,-FMA,-ERMS", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"}
+"""Hides instructions from what chooses by itself: the C library and MKL."""
 _DETECTION_CHALLENGES = 10_000
 _DRAWN = (1, 2, 3, 5, 8, 12, 16, 19)
 
@@ -50,7 +63,7 @@ def audit_cost() -> Figures:
         trace = 100 * (result.trace_seconds + shown) / training
         drawn = challenged_count(run.segments, 50)
         challenge = draw_challenge(_SEED, run.trace.root(), run.segments, drawn)
-        audit = audit_run(run, data, AuditScope(challenge.indices), time.perf_counter)
+        audit = audit_run(run, data, AuditScope(challenge.indices), _CLOCK)
         assert audit.finding is AuditFinding.REPRODUCED
     share = 100 * audit.seconds / training
     what = f"audit of {drawn} of {run.segments} segments and the last"
@@ -65,22 +78,29 @@ def settlement_cost() -> Figures:
     """Compare the reference computation of one step, which a fraud proof asks of everybody, with one segment."""
     configure_torch()
     data = synthetic_images(_ROWS)
-    run = TrainingRun(_plan(_CNN, _EPOCHS, _SEGMENT_STEPS), data)
-    plan, seconds, steps, shares = _plan(_CNN, _EPOCHS, _SEGMENT_STEPS), list[float](), list[float](), list[float]()
+    run = TrainingRun(_plan(_CNN, _EPOCHS, _DEFAULT_SEGMENT_STEPS), data)
+    plan, seconds, steps, shares = (
+        _plan(_CNN, _EPOCHS, _DEFAULT_SEGMENT_STEPS),
+        list[float](),
+        list[float](),
+        list[float](),
+    )
     for step in range(_SETTLED_STEPS + 1):
         before = _copied(run.state())
-        started = time.perf_counter()
+        started = _CLOCK()
         run.advance_to(step + 1)
-        trained = time.perf_counter()
+        trained = _CLOCK()
         settlement = settled(plan, data, step, before, run.state())
         assert settlement.within
         if step:
             steps.append(trained - started)
-            seconds.append(time.perf_counter() - trained)
+            seconds.append(_CLOCK() - trained)
             shares.append(settlement.share)
-    segment = _SEGMENT_STEPS * median(steps)
+    one, step = median(seconds), median(steps)
+    against = f"training of a segment of {_DEFAULT_SEGMENT_STEPS} steps"
     figures = [
-        _figure("settlement of one step", median(seconds), "s", median(seconds) / segment, "training of one segment"),
+        _figure("settlement of one step", one, "s", one / (_DEFAULT_SEGMENT_STEPS * step), against),
+        _figure("settlement of one step", one / step, "training steps", one / step, "one step"),
         _figure("bound beside the step it bounds, median", median(shares), "of the change", median(shares), "one"),
     ]
     return {"name": "settlement", "synthetic": True, "figures": figures}
@@ -107,12 +127,56 @@ def detection_curve() -> Figures:
     return {"name": "detection", "synthetic": False, "challenges": _DETECTION_CHALLENGES, "figures": figures}
 
 
+def class_drift() -> Figures:
+    """Compare the classes of this machine: which families keep their bits, how far states drift, what each costs."""
+    settings = {
+        f"{name}, {threads} threads": (environment, threads)
+        for name, environment in _INSTRUCTIONS.items()
+        for threads in (1, 2)
+    }
+    settings["portable"] = (PORTABLE, 1)
+    settings["portable, other machine feigned"] = ({**PORTABLE, **_FEIGNED}, 1)
+    figures = list[Figures]()
+    with TemporaryDirectory() as place:
+        found = {name: _class_of(name, chosen, Path(place)) for name, chosen in settings.items()}
+        native = found["native, 1 threads"]
+        for name, each in found.items():
+            against = found["portable"] if name.startswith("portable") else native
+            other = "portable" if name.startswith("portable") else "native, 1 thread"
+            equal = sum(each["families"][key] == against["families"][key] for key in FAMILIES)
+            drift = max(_drift(each["states"], against["states"], key) for key in FAMILIES)
+            figures.append(
+                _figure(f"{name}: families equal", equal, f"of {len(FAMILIES)}", equal / len(FAMILIES), other)
+            )
+            figures.append(_figure(f"{name}: drift x 1e6", drift * 1e6, "of the largest weight", drift, other))
+            speed = each["seconds"] / native["seconds"]
+            figures.append(_figure(f"{name}: time", each["seconds"], "s", speed, "native, 1 thread"))
+    return {"name": "classes", "synthetic": True, "figures": figures}
+
+
 BENCHMARKS: Mapping[str, Callable[[], Figures]] = {
     "audit": audit_cost,
     "settlement": settlement_cost,
     "detection": detection_curve,
+    "classes": class_drift,
 }
 """What `learnchain bench NAME` runs."""
+
+
+def _class_of(name: str, chosen: tuple[Mapping[str, str], int], place: Path) -> dict[str, Any]:
+    states = place / name
+    states.mkdir()
+    return {**class_elsewhere(chosen[0], chosen[1], states), "states": states}
+
+
+def _drift(one: Path, other: Path, family: str) -> float:
+    """Return the largest difference of two final states, relative to the largest number of its tensor."""
+    drift, name = 0.0, f"{family}.safetensors"
+    entries = read_header(one / name, 1 << 30, RejectionReason.MALFORMED)
+    for entry in entries.values():
+        mine, theirs = read_tensor(one / name, entry), read_tensor(other / name, entry)
+        drift = max(drift, float(np.abs(mine - theirs).max()) / max(float(np.abs(theirs).max()), 1e-30))
+    return drift
 
 
 def _figure(what: str, value: float, unit: str, ratio: float, against: str) -> Figures:
@@ -126,7 +190,7 @@ def _plan(specification: ModelSpecification, epochs: int, interval: int) -> Trai
 
 
 def _published(plan: TrainingPlan, data: DataSet, place: Path) -> tuple[AuditedRun, TrainingResult]:
-    result = train(plan, data, Watcher(time.perf_counter), place)
+    result = train(plan, data, Watcher(_CLOCK), place)
     weights = place / "model.safetensors"
     save_weights(weights, result.weights)
     every = Range(0, 10_000_000)
@@ -140,10 +204,10 @@ def _shown_seconds(run: AuditedRun, data: DataSet) -> float:
     """Return what digesting the rows shown takes of training: it happens inside the steps."""
     again = TrainingRun(run.plan, data)
     batches = [rows.numpy() for epoch in range(run.plan.hyper_parameters.epochs) for rows in again.batches(epoch)]
-    shown, started = ShownRows(data), time.perf_counter()
+    shown, started = ShownRows(data), _CLOCK()
     for rows in batches:
         shown.add(rows)
-    return time.perf_counter() - started
+    return _CLOCK() - started
 
 
 def _with_forged_state(run: AuditedRun, index: int) -> AuditedRun:
@@ -163,12 +227,12 @@ def _state_after(run: AuditedRun, index: int) -> dict[str, Array]:
 
 def _audit_seconds(run: AuditedRun, data: DataSet, drawn: int) -> float:
     """Return the median of three audits; what a process pays once is paid before."""
-    rounds = [audit_run(run, data, AuditScope(_indices(run, drawn, number)), time.perf_counter) for number in range(4)]
+    rounds = [audit_run(run, data, AuditScope(_indices(run, drawn, number)), _CLOCK) for number in range(4)]
     return median(each.seconds for each in rounds[1:])
 
 
 def _is_reproduced(run: AuditedRun, data: DataSet, index: int) -> bool:
-    audit = audit_run(run, data, AuditScope((index,), whole=False), time.perf_counter)
+    audit = audit_run(run, data, AuditScope((index,), whole=False), _CLOCK)
     return audit.finding is AuditFinding.REPRODUCED
 
 

@@ -36,8 +36,8 @@ _SUM_BITS = 26
 _MAXIMUM_SUM_TERMS = 1 << 27
 _LOGARITHM_2_HIGH, _LOGARITHM_2_LOW = 0.693147180369123816490, 1.90821492927058770002e-10
 _EXPONENTIAL_TERMS = 14
-_OF_ZERO = -1_000
-"""Stands for the exponent of a row of zeros."""
+_SMALLEST, _OF_ZERO = -900, -950
+"""Exponents below which a row is as good as none, and of a row of zeros; their inverses are numbers still."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,8 +91,14 @@ def growth(terms: int) -> float:
 
 def _exponents(array: Array, axis: int | tuple[int, ...] | None) -> Array:
     """Return exponents e with |a| <= 2**e along an axis."""
-    largest = np.abs(array).max(axis=axis, keepdims=True, initial=0.0)
-    return np.where(largest > 0, np.frexp(largest)[1], _OF_ZERO)
+    highest = array.max(axis=axis, keepdims=True, initial=0.0)
+    largest = np.maximum(highest, -array.min(axis=axis, keepdims=True, initial=0.0))
+    return np.where(largest > 0, np.maximum(np.frexp(largest)[1], _SMALLEST), _OF_ZERO)
+
+
+def _power(exponents: Array) -> Array:
+    """Return 2**e, by which every multiplication is exact."""
+    return np.ldexp(1.0, exponents)
 
 
 def total(array: Array, axis: int | tuple[int, ...] | None = None) -> Array:
@@ -100,12 +106,9 @@ def total(array: Array, axis: int | tuple[int, ...] | None = None) -> Array:
     if array.size > _MAXIMUM_SUM_TERMS:
         raise ValueError(f"a sum over {array.size} terms could leave the exact range")
     exponents = _exponents(array, axis)
-    scaled = np.ldexp(array, _SUM_BITS - exponents)
-    high = np.rint(scaled)
-    low = np.rint(np.ldexp(scaled - high, _SUM_BITS))
-    unit = exponents - _SUM_BITS
-    summed = high.sum(axis=axis, keepdims=True) + np.ldexp(low.sum(axis=axis, keepdims=True), -_SUM_BITS)
-    return np.ldexp(summed, unit).squeeze(axis)
+    high, low = _pieces(array, _SUM_BITS - exponents, _SUM_BITS)
+    summed = high.sum(axis=axis, keepdims=True) + low.sum(axis=axis, keepdims=True) * 2.0**-_SUM_BITS
+    return (summed * _power(exponents - _SUM_BITS)).squeeze(axis)
 
 
 def product(left: Array, right: Array) -> tuple[Array, Array]:
@@ -117,26 +120,33 @@ def product(left: Array, right: Array) -> tuple[Array, Array]:
     right_high, right_low = _pieces(right, bits - columns, bits)
     crossed = left_high @ right_low
     crossed += left_low @ right_high
-    summed = left_high @ right_high
-    summed += np.ldexp(crossed, -bits)
-    unit = rows + columns - 2 * bits
+    crossed *= 2.0**-bits
+    crossed += left_high @ right_high
+    # Two factors, since their product may be smaller than any number where both rows and columns are zeros.
+    crossed *= _power(rows - bits)
+    crossed *= _power(columns - bits)
     # Each factor is cut at half a unit of 2**-bits, and the product of the low pieces is dropped; zeros are exact.
-    error = np.where((rows > _OF_ZERO) & (columns > _OF_ZERO), np.ldexp(2.0 * terms + 2.0, unit), 0.0)
-    return np.ldexp(summed, unit), error
+    cut = np.where(rows > _OF_ZERO, _power(rows - bits), 0.0)
+    cut = cut * np.where(columns > _OF_ZERO, _power(columns - bits), 0.0)
+    return crossed, cut * (2.0 * terms + 2.0)
 
 
 def upper_product(left: Array, right: Array) -> Array:
     """Return an upper bound of left @ right for factors that are not negative: one product of rounded-up integers."""
     bits = (53 - ceil(log2(max(left.shape[1], 1)))) // 2
     rows, columns = _exponents(left, 1), _exponents(right, 0)
-    summed = np.ceil(np.ldexp(left, bits - rows)) @ np.ceil(np.ldexp(right, bits - columns))
-    return np.ldexp(summed, rows + columns - 2 * bits)
+    summed = np.ceil(left * _power(bits - rows)) @ np.ceil(right * _power(bits - columns))
+    summed *= _power(rows - bits)
+    summed *= _power(columns - bits)
+    return summed
 
 
 def _pieces(array: Array, shift: Array, bits: int) -> tuple[Array, Array]:
-    scaled = np.ldexp(array, shift)
-    high = np.rint(scaled)
-    return high, np.rint(np.ldexp(scaled - high, bits))
+    low = array * _power(shift)
+    high = np.rint(low)
+    low -= high
+    low *= 2.0**bits
+    return high, np.rint(low, out=low)
 
 
 # --- operations on bounded numbers ----------------------------------------------------------------------------
@@ -147,8 +157,11 @@ def weighted(left: Array, right: Bounded, terms: int = 0) -> Bounded:
     value, error = product(left, right.value)
     size = np.abs(left)
     rounding = growth(max(terms, left.shape[1])) * upper_product(size, np.abs(right.value))
-    caused, cut = product(left * left, right.radius * right.radius)
-    radius = (rounding + np.sqrt(np.maximum(caused, 0) + cut) + error) * _INFLATION
+    radius = rounding + error
+    if right.radius.any():
+        caused, cut = product(left * left, right.radius * right.radius)
+        radius += np.sqrt(np.maximum(caused, 0) + cut)
+    radius *= _INFLATION
     return Bounded(value, radius, None if right.doubt is None else upper_product(size, right.doubt))
 
 
@@ -157,8 +170,11 @@ def multiplied(left: Bounded, right: Bounded, terms: int) -> Bounded:
     value, error = product(left.value, right.value)
     rounding = growth(terms) * upper_product(np.abs(left.value), np.abs(right.value))
     own, other = left.radius * left.radius, right.radius * right.radius
-    wide = np.concatenate([left.value * left.value + own, own], axis=1)
-    caused, cut = product(wide, np.concatenate([other, right.value * right.value], axis=0))
+    if other.any():
+        wide = np.concatenate([left.value * left.value + own, own], axis=1)
+        caused, cut = product(wide, np.concatenate([other, right.value * right.value], axis=0))
+    else:
+        caused, cut = product(own, right.value * right.value)
     radius = (rounding + np.sqrt(np.maximum(caused, 0) + cut) + error) * _INFLATION
     doubts = [] if left.doubt is None else [upper_product(left.doubt, right.reach)]
     if right.doubt is not None:

@@ -112,7 +112,7 @@ class _Walk:
         outputs = {INPUT: exact(samples)}
         for layer, names in zip(self._specification.layers, self._sources, strict=True):
             received = tuple(outputs[name] for name in names)
-            outputs[layer.name], self._backward[layer.name] = self._layer(layer, received)
+            outputs[layer.name], self._backward[layer.name] = self._layer(layer, received, names == (INPUT,))
         return outputs[self._specification.layers[-1].name]
 
     def backward(self, gradient: Bounded) -> tuple[dict[str, Bounded], dict[str, Bounded]]:
@@ -124,17 +124,18 @@ class _Walk:
             arriving = added(*parts) if len(parts) > 1 else parts[0]
             gradients, of_parameters = self._backward.pop(layer.name)(arriving)
             found.update({f"{layer.name}.{part}": each for part, each in of_parameters.items()})
-            for name, each in zip(names, gradients, strict=True):
+            # A layer that reads the samples hands nothing back, so there may be fewer.
+            for name, each in zip(names, gradients, strict=False):
                 waiting.setdefault(name, []).append(each)
         return found, self._running
 
-    def _layer(self, layer: Layer, received: tuple[Bounded, ...]) -> tuple[Bounded, Backward]:
+    def _layer(self, layer: Layer, received: tuple[Bounded, ...], reads_samples: bool) -> tuple[Bounded, Backward]:
         kind, settings, first = layer.kind, settings_of(layer), received[0]
         parameters = self._parameters(layer.name)
         if kind == "Linear":
-            return linear(first, parameters)
+            return linear(first, parameters, reads_samples)
         if kind in ("Conv2d", "Conv3d"):
-            return convolution(first, parameters, settings)
+            return convolution(first, parameters, settings, reads_samples)
         if kind.startswith("ConvTranspose"):
             return transposed_convolution(first, parameters, settings, self._shapes[layer.name][1:])
         if kind.startswith("BatchNorm"):

@@ -18,8 +18,8 @@ _UNFOLDED = 1 << 22
 """Numbers of unfolded windows held at a time; a constant, since where sums are cut decides their last bits."""
 
 
-def linear(received: Bounded, parameters: Mapping[str, Array]) -> tuple[Bounded, Backward]:
-    """Return x W^T + b and its backward pass."""
+def linear(received: Bounded, parameters: Mapping[str, Array], first: bool) -> tuple[Bounded, Backward]:
+    """Return x W^T + b and its backward pass; nobody asks for the gradient of what a `first` layer reads."""
     weight, bias = parameters["weight"], parameters.get("bias")
     output = _biased(_turned(weighted(weight, _turned(received))), bias)
 
@@ -29,7 +29,7 @@ def linear(received: Bounded, parameters: Mapping[str, Array]) -> tuple[Bounded,
         found = {"weight": multiplied(across, received, rows)}
         if bias is not None:
             found["bias"] = summed(gradient, 0, rows)
-        return (_turned(weighted(weight.T, across)),), found
+        return () if first else (_turned(weighted(weight.T, across)),), found
 
     return output, backward
 
@@ -107,7 +107,7 @@ class Kernel:
 
 
 def convolution(
-    received: Bounded, parameters: Mapping[str, Array], settings: Mapping[str, int]
+    received: Bounded, parameters: Mapping[str, Array], settings: Mapping[str, int], first: bool
 ) -> tuple[Bounded, Backward]:
     """Return a convolution and its backward pass."""
     weight, bias = parameters["weight"], parameters.get("bias")
@@ -118,7 +118,7 @@ def convolution(
         found = {"weight": kernel.correlate(gradient, received, weight.shape)}
         if bias is not None:
             found["bias"] = _bias_gradient(gradient)
-        return (kernel.spread(gradient, weight),), found
+        return () if first else (kernel.spread(gradient, weight),), found
 
     return output, backward
 
