@@ -28,9 +28,11 @@ from learnchain.testing.in_process_training import InProcessTraining
 from learnchain.testing.simulated_clock import run_simulated
 from learnchain.testing.simulated_nodes import SimulatedNodes
 
-HASHES_PER_SECOND = 400
+HASHES_PER_SECOND = 150
 """Few enough that a simulated hour of hashing costs seconds; only ratios of times are compared."""
-AIM_MILLISECONDS = 20_000
+AIM_MILLISECONDS = 60_000
+"""Long against the two seconds in which a solution is released and spread, as on chains that hash: those seconds are
+the same for every block and would hide how much the search itself varies."""
 PATIENCE_SECONDS = 10_000.0
 """Virtual seconds a block may take before the run is called stuck."""
 

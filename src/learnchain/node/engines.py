@@ -1,7 +1,7 @@
 """The consensus engines by the name that `--consensus` takes; a fifth protocol is one more line."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from learnchain.primitives.codec import decode
@@ -35,7 +35,7 @@ ENGINES: dict[str, Engine] = {
     "pole": Engine(Pole, lambda phases, miners: Pole(times=_event_driven(phases, miners))),
     "pole-paper": Engine(Pole, lambda phases, miners: _as_printed(_event_driven(phases, miners)), variant=True),
     "podl": Engine(podl.Podl, lambda phases, _miners: podl.local(phases), ("digits-in-blocks",)),
-    "proof_of_work": Engine(proof_of_work.ProofOfWork, lambda _phases, _miners: proof_of_work.LOCAL),
+    "proof_of_work": Engine(proof_of_work.ProofOfWork, lambda phases, _miners: _hashing(phases)),
     # new engines above this line
 }
 
@@ -61,6 +61,12 @@ def _event_driven(phases: Phases, miners: int) -> Times:
         block_milliseconds=phases.three_milliseconds,
         solutions=min(2, miners),
     )
+
+
+def _hashing(phases: Phases) -> Rules:
+    """Return proof of work whose blocks have as much time to spread as those of the tasks' own engines."""
+    local = proof_of_work.LOCAL
+    return replace(local, block_milliseconds=max(local.block_milliseconds, phases.three_milliseconds))
 
 
 def engine_named(name: str) -> Engine:
