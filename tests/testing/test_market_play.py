@@ -34,6 +34,7 @@ def play(directory: Path, **changes: Any) -> dict[str, Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1_200)
 def test_scenario_2_pays_what_it_owes_and_keeps_nothing(tmp_path: Path):
     report = play(tmp_path, fitness=0)
     assert report["value"]["conserved"]
@@ -48,6 +49,7 @@ def test_scenario_2_pays_what_it_owes_and_keeps_nothing(tmp_path: Path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1_200)
 def test_liars_and_hostile_models(tmp_path: Path):
     """Scenario I's heterogeneous CNNs, one verifier in three who lies, and every kind of hostile model."""
     hostile = ("nan", "oversized", "garbage", "shape", "absent")
@@ -68,6 +70,7 @@ def test_liars_and_hostile_models(tmp_path: Path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1_200)
 def test_one_who_joins_late_and_one_who_leaves_do_not_stop_it(tmp_path: Path):
     report = play(tmp_path, late_joiner=True, leaver=True)
     assert all(model["status"] in {"accepted", "below"} for model in report["models"])
@@ -89,6 +92,7 @@ def test_a_model_below_the_threshold_is_not_published(tmp_path: Path):
 
 
 @pytest.mark.network
+@pytest.mark.timeout(1_200)
 def test_the_same_contract_and_code_on_anvil(tmp_path: Path):
     beside = Path(__file__).parents[1] / "interop" / "node_modules" / ".bin"
     anvil = shutil.which("anvil") or shutil.which("anvil", path=beside)

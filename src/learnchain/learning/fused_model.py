@@ -8,7 +8,15 @@ import numpy as np
 import torch
 
 from learnchain.learning.data import DataSet
-from learnchain.learning.fusion import FusionLabels, FusionModel, FusionTerms, FusionWeights, fuse, predict
+from learnchain.learning.fusion import (
+    FusionLabels,
+    FusionModel,
+    FusionTerms,
+    FusionWeights,
+    equalising,
+    fuse,
+    predict,
+)
 from learnchain.learning.model import Weights, build_model, save_weights, set_weights
 from learnchain.learning.safe_tensors import Array
 from learnchain.learning.train import to_float
@@ -54,6 +62,8 @@ class Examined:
 
     model: SharedModel
     features: tuple[Array, Array, Array]
+    equal: Array
+    """`equalising` of the features on the training rows."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,16 +103,16 @@ def features_of(model: SharedModel, data: DataSet) -> Array:
 
 def examine(model: SharedModel, data: VerifierData) -> Examined:
     """Return the model with its features on the verifier's rows."""
-    return Examined(
-        model, (features_of(model, data.training), features_of(model, data.test), features_of(model, data.verification))
-    )
+    parts = (data.training, data.test, data.verification)
+    training, test, verification = (features_of(model, part) for part in parts)
+    return Examined(model, (training, test, verification), equalising(training))
 
 
 def fuse_models(members: Sequence[Examined], data: VerifierData, terms: FusionTerms, seed: bytes) -> Fused:
     """Fuse models in their order of arrival and count the right answers on the verification rows."""
     if not 1 <= len(members) <= MAXIMUM_FUSED_MODELS:
         raise Rejected(RejectionReason.TOO_LARGE, f"{len(members)} models; 1 to {MAXIMUM_FUSED_MODELS} can be fused")
-    models = [FusionModel(each.features[0], each.features[1], each.model.labels) for each in members]
+    models = [FusionModel(each.features[0], each.features[1], each.model.labels, each.equal) for each in members]
     truth = FusionLabels(data.training.labels, data.test.labels)
     weights = fuse(models, truth, terms, seed)
     answers = predict(weights, [each.features[2] for each in members])

@@ -27,7 +27,7 @@ MAXIMUM_FEATURES = 2_048
 """A model's widest vector of features: its moments are inverted, which takes the cube of this."""
 _RIDGE = 1e-2
 """What is added to each moment, as a share of their mean: directions without features stay without weight."""
-_FIRST_WEIGHTS = 0.1
+_FIRST_WEIGHTS = 0.3
 _TINY = 1e-30
 
 
@@ -54,17 +54,21 @@ class FusionTerms:
     outputs: Outputs = Outputs.LITERAL
     epochs: int = 24
     first_stage_epochs: int = 8
-    learning_rate: float = 0.0003
+    learning_rate: float = 0.00015
     batch_size: int = 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FusionModel:
-    """Hold what fusion needs of one contributor's model: its features on training and test rows, and its labels."""
+    """Hold what fusion needs of one contributor's model: its features on training and test rows, and its labels.
+
+    `equal` is `equalising(training)`, for those who fuse a model more than once.
+    """
 
     training: Array
     test: Array
     labels: tuple[int, ...]
+    equal: Array | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -162,7 +166,7 @@ def fuse(models: Sequence[FusionModel], truth: FusionLabels, terms: FusionTerms,
     if not models or terms.epochs < 1 or terms.batch_size < 1 or not 0 <= terms.first_stage_epochs <= terms.epochs:
         raise Rejected(RejectionReason.ARGUMENT_INVALID, "a fusion needs a model, epochs and a batch size")
     learner = _Learner(models, terms, seed)
-    equal = [equalising(model.training) for model in models]
+    equal = [equalising(model.training) if model.equal is None else model.equal for model in models]
     training = _joined([model.training @ each for model, each in zip(models, equal, strict=True)])
     test = _joined([model.test @ each for model, each in zip(models, equal, strict=True)])
     wanted = torch.from_numpy(truth.training.astype(np.int64))

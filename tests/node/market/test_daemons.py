@@ -100,7 +100,7 @@ def play(directory: Path, scenario: Any) -> Any:
     async def whole() -> Any:
         configure_torch()
         chain = LocalChain(tuple(wallet.address for wallet in WALLETS))
-        async with served(chain) as rpc, asyncio.timeout(200):
+        async with served(chain) as rpc, asyncio.timeout(550):
             return await scenario(World(rpc, chain, directory))
 
     return asyncio.run(whole())
@@ -108,6 +108,7 @@ def play(directory: Path, scenario: Any) -> Any:
 
 @pytest.mark.slow
 @pytest.mark.network
+@pytest.mark.timeout(600)
 def test_roles_meet_on_a_chain_and_in_a_store_alone(tmp_path: Path):
     async def scenario(world: World) -> tuple[Any, ...]:
         name = await announce(world.seat(0), market_draft(TABLE), None)
@@ -141,6 +142,7 @@ def test_roles_meet_on_a_chain_and_in_a_store_alone(tmp_path: Path):
 
 @pytest.mark.slow
 @pytest.mark.network
+@pytest.mark.timeout(600)
 def test_every_daemon_goes_on_after_a_stop(tmp_path: Path):
     """All four are cancelled at many moments and started again from their folders; the outcome is the same."""
 
