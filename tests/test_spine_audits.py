@@ -146,7 +146,7 @@ def test_commitments_wait_for_the_seed_and_end_before_reports_open() -> None:
 def test_reports_open_in_their_turn_and_once() -> None:
     node = audited_chain()
     report = report_of(node)
-    assert refusal(node, report) is RejectionReason.AUDIT_WRONG
+    assert refusal(node, report) is RejectionReason.AUDIT_CLOSED
     say(node, commitment_to(report))
     play_height(node)
     assert refusal(node, report) is RejectionReason.AUDIT_CLOSED

@@ -16,7 +16,8 @@ from learnchain.testing.simulated_clock import run_simulated
 from learnchain.testing.simulated_nodes import SimulatedNodes
 
 pytestmark = pytest.mark.slow
-AUDITOR = 0
+AUDITOR = 3
+"""Neither publisher, who may not audit its own tasks, nor miner."""
 
 
 class FasterTraining(InProcessTraining):
@@ -29,8 +30,9 @@ class FasterTraining(InProcessTraining):
 
 def run(directory: Path, scenario: Callable[[SimulatedNodes], Awaitable[None]], cheat: int | None = None) -> None:
     async def main() -> None:
-        nodes = SimulatedNodes(directory, LocalPlan(directory, miners=2), seed=7)
+        nodes = SimulatedNodes(directory, LocalPlan(directory, miners=3), seed=7)
         nodes.auditors = {AUDITOR}
+        nodes.change = lambda settings: replace(settings, is_miner=settings.is_miner and not settings.is_auditor)
         nodes.make_training = lambda index: FasterTraining() if index == cheat else InProcessTraining()
         await scenario(nodes)
         await nodes.close()

@@ -77,7 +77,10 @@ def check_report(book: BondBook, message: AuditReport, height: int, parameters: 
     """Refuse a report that opens no commitment, comes out of turn, or answers another question than the seed's."""
     fact = _open(book, message, parameters)
     entry = entry_of(book, message)
-    if entry is None or entry.digest != report_digest(message):
+    if entry is None:
+        # A peer on another branch, or ahead of us, may know it: nothing is held against it.
+        raise Rejected(RejectionReason.AUDIT_CLOSED, "no commitment to this report stands in a block")
+    if entry.digest != report_digest(message):
         raise Rejected(RejectionReason.AUDIT_WRONG, "the report opens no commitment")
     if entry.opened_height:
         raise Rejected(RejectionReason.AUDIT_DOUBLE, "the report was opened before")

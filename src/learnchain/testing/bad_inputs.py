@@ -331,7 +331,7 @@ BAD_INPUTS: tuple[BadInput, ...] = (
     ),
     BadInput("audit_by_the_winner", "begun", _R.AUDIT_WRONG, _audit(_own_audit)),
     BadInput("audit_twice", "begun", _R.AUDIT_DOUBLE, _audit_again),
-    BadInput("audit_report_without_commitment", "begun", _R.AUDIT_WRONG, _audit(report_of)),
+    BadInput("audit_report_without_commitment", "begun", _R.AUDIT_CLOSED, _audit(report_of)),
     BadInput("key_mismatch", "begun", _R.KEY_MISMATCH, _key(key=_WRONG)),
     BadInput("key_for_encrypted_rows", "begun", _R.FUNCTIONAL_KEY_WRONG, _key(functional_key=b"\1" * 36)),
     BadInput("key_signed_by_stranger", "begun", _R.WRONG_SIGNATURE, _key(signer="stranger")),
