@@ -35,7 +35,7 @@ def test_accounts_and_storage_are_proven_against_the_header(chain: Chain, engine
     value = posting_value_wei(ETHER, 0)
     data = post_calldata(b"task", ETHER, 0, 10_000)
     payload = chain.extend(signed(KEYS[0], 0, to=ESCROW_ADDRESS, data=data, gas=300_000, value=value))
-    counter = 2
+    counter = 4
     proof: Any = engine.rpc("eth_getProof", [text(ESCROW_ADDRESS), [hex(counter), f"0x{99:064x}"], "latest"])
     account = rlp.decode(prove(payload.state_root, proof["accountProof"], ESCROW_ADDRESS))
     assert int.from_bytes(account[1], "big") == int(proof["balance"], 16) == value
