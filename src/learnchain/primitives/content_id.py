@@ -50,7 +50,7 @@ class CidParts:
     digest: bytes
 
 
-def cid_of_block(block: bytes, codec: Codec = Codec.RAW, hash_kind: HashKind = HashKind.BLAKE3) -> Cid:
+def cid_of_block(block: bytes | memoryview, codec: Codec = Codec.RAW, hash_kind: HashKind = HashKind.BLAKE3) -> Cid:
     """Return the CID of one block."""
     return bytes((_VERSION, codec, hash_kind, _DIGEST_BYTES)) + _digest(block, hash_kind)
 
@@ -94,7 +94,7 @@ def check_block(cid: Cid, block: bytes) -> None:
         raise Rejected(RejectionReason.WRONG_HASH, f"the block does not hash to {cid_text(cid)}")
 
 
-def _digest(block: bytes, hash_kind: HashKind) -> bytes:
+def _digest(block: bytes | memoryview, hash_kind: HashKind) -> bytes:
     if hash_kind is HashKind.BLAKE3:
         return blake3(block).digest()
     return hashlib.sha256(block).digest()
