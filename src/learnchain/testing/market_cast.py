@@ -77,8 +77,9 @@ def train_private(
 
 
 def hostile_model(kind: str, honest: TrainedAtHome, directory: Path) -> TrainedAtHome:
-    """Return what a hostile contributor offers: `nan` weights, `oversized` bytes, another `shape`, `garbage`, or
-    a good model that nobody can fetch in time (`absent`: the play takes it away once it is announced).
+    """Return what a hostile contributor offers: `nan` weights, `oversized` bytes, another `shape`, or `garbage`.
+
+    `absent` is a good model that nobody can fetch in time: the play takes it away once it is announced.
     """
     directory.mkdir(parents=True, exist_ok=True)
     path, content = directory / f"{kind}.safetensors", bytearray(honest.weights.read_bytes())
