@@ -77,6 +77,7 @@ def _introduction(network: "LocalNetwork") -> list[str]:
     lines = [
         f"{'a new network' if network.fresh else 'continuing the network'} in {network.directory}",
         f"RPC        http://127.0.0.1:{network.rpc_ports[0]}   consensus {network.consensus}",
+        f"explorer   http://127.0.0.1:{network.rpc_ports[0]}/explorer",
         "pre-funded accounts (everybody knows these words: never send anything of value here)",
         f"mnemonic   {network.mnemonic}",
     ]
