@@ -122,7 +122,9 @@ def test_a_zip_entry_that_lies_about_its_size_is_malformed(tmp_path):
     assert reason_of(tmp_path / "zip") is RejectionReason.MALFORMED
 
 
-@pytest.mark.parametrize("data", [b"", b"no archive at all", gzip.compress(b"no tar", mtime=0), b"\x1f\x8bbroken", b"BZhbroken"])
+@pytest.mark.parametrize(
+    "data", [b"", b"no archive at all", gzip.compress(b"no tar", mtime=0), b"\x1f\x8bbroken", b"BZhbroken"]
+)
 def test_what_is_no_archive_is_malformed(tmp_path, data):
     (tmp_path / "x").write_bytes(data)
     assert reason_of(tmp_path / "x") is RejectionReason.MALFORMED
