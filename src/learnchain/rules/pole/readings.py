@@ -155,8 +155,8 @@ READINGS = (
         "and width and L times its channels gets L filters of `filter_width` squared weights. A model of the sample's "
         "own shape thus has a layer of equal width.",
         "The shape of the model's input says what the publisher wants in front of it. Measured (64 filters, 3,000 and "
-        "1,000 MNIST rows): behind another block's signed filters 94.2 % fall to 25.0, behind Algorithm 3's 94.1 only to "
-        "93.9: all its weights are positive, so all its filters are blurs, and a convolutional layer of `paper` mode "
+        "1,000 MNIST rows): behind another block's signed filters 94.2 % fall to 25.0, behind Algorithm 3's 94.1 only "
+        "to 93.9: its weights are positive, its filters all blurs, so a convolutional layer of `paper` mode "
         "binds a model to no block.",
         "pole/training/layer_shape.json",
     ),
