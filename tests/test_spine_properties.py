@@ -9,9 +9,18 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from learnchain.primitives.actions import MeasureCandidate, MeasureEvidence, ProposeBlock, ProposeEmptyBlock
+from learnchain.primitives.audit_messages import (
+    MAXIMUM_AUDITS,
+    AuditCommitment,
+    AuditedSegment,
+    AuditReport,
+    report_digest,
+)
+from learnchain.primitives.audit_rules import assignment
 from learnchain.primitives.bonds import BondChange, BondMove
 from learnchain.primitives.chain_state import ChainState
 from learnchain.primitives.events import (
+    AuditMade,
     BlockReceived,
     Committed,
     DeadlineMissed,
@@ -23,6 +32,7 @@ from learnchain.primitives.events import (
     Revealed,
     RevealsClosed,
 )
+from learnchain.primitives.evidence import false_audit
 from learnchain.primitives.hashing import noun_hash
 from learnchain.primitives.messages import (
     MAXIMUM_EVIDENCE,
@@ -37,11 +47,12 @@ from learnchain.primitives.messages import (
 )
 from learnchain.primitives.numbers import WEI_PER_ETHER
 from learnchain.primitives.rejection import Rejected, Unavailable
+from learnchain.primitives.signatures import UNSIGNED
 from learnchain.rules.contract import Rules
 from learnchain.rules.dlbc import Dlbc
 from learnchain.spine import Round, advance
 from learnchain.testing.bad_inputs import BAD_INPUTS
-from learnchain.testing.chain_builder import Candidate, ChainBuilder, sample_parameters
+from learnchain.testing.chain_builder import Candidate, ChainBuilder, altered, sample_parameters
 from learnchain.testing.evidence_cases import (
     data_changed,
     double_commitment,
@@ -49,7 +60,7 @@ from learnchain.testing.evidence_cases import (
     double_reveal,
     trace_forged,
 )
-from learnchain.testing.play import Observer, measure, observe
+from learnchain.testing.play import Observer, measure, observe, true_witness
 from learnchain.testing.podl_play import PODL
 from learnchain.testing.pole_play import POLE
 from learnchain.testing.proof_of_work_cases import PROOF_OF_WORK
@@ -175,17 +186,45 @@ class Spine(RuleBasedStateMachine):
             self.node.builder.forged.add(evidence.fault_id)
         self.offer(EvidenceReported(evidence, self.now))
 
+    @rule(which=NUMBERS, name=st.sampled_from(("node-1", "node-2", "miner-2")), honest=st.booleans())
+    def audit(self, which: int, name: str, honest: bool) -> None:
+        """Commit to a report on a recent height, or open it; what another auditor made up is reported."""
+        book, builder = self.node.parent.bonds, self.node.builder
+        facts = [each for each in book.facts if each.training]
+        if not facts:
+            return
+        fact = facts[which % len(facts)]
+        given = assignment(book, fact, address(name), builder.parameters)
+        if given is None:
+            return
+        lines = tuple(
+            AuditedSegment(each, each not in given.forced, true_witness(fact, given, each) if honest else b"\1" * 32)
+            for each in given.challenge.indices
+        )
+        place = (builder.parameters.chain_id, fact.height, fact.parent, address(name))
+        report = altered(AuditReport(*place, lines, b"\2" * 32, UNSIGNED), name)
+        commitment = altered(AuditCommitment(*place, report_digest(report), UNSIGNED), name)
+        for message in (commitment, report):
+            self.offer(AuditMade(message, self.now))
+        evidence = false_audit(report, address("node-3"))
+        self.offer(EvidenceReported(altered(evidence, "node-3"), self.now))
+
     @rule(which=NUMBERS, missed=st.sampled_from(Deadline), miner=st.integers(0, 2))
     def punish(self, which: int, missed: Deadline, miner: int) -> None:
         """A block that carries what was reported and lists commitments, on any known parent."""
         parent, builder = self.any_parent(which), self.node.builder
         found = tuple(builder.candidate(parent, each, 90, variant="90") for each in (MINERS[miner], MINERS[miner - 1]))
         evidence = tuple(self.node.round.evidence.values())[:MAXIMUM_EVIDENCE]
-        listed = tuple(sorted((each.commitment for each in found), key=noun_hash))
         try:
             if which % 2:
-                block = builder.resealed(parent, builder.block(parent, found), evidence=evidence)
+                said = tuple(self.node.round.audits.values())
+                commitments = tuple(each for each in said if isinstance(each, AuditCommitment))
+                reports = tuple(each for each in said if isinstance(each, AuditReport))
+                draft = builder.block(parent, found)
+                listed = {"audits": commitments[:MAXIMUM_AUDITS], "audit_reports": reports[:MAXIMUM_AUDITS]}
+                block = builder.resealed(parent, draft, evidence=evidence, **listed)
             else:
+                listed = tuple(sorted((each.commitment for each in found), key=noun_hash))
                 empty = builder.empty_block(parent, missed)
                 block = builder.resealed(parent, empty, evidence=evidence, commitments=listed)
         except AssertionError:
