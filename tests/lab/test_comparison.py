@@ -7,6 +7,7 @@ import pytest
 from learnchain.lab.comparison import Experiment, compare, rules_for
 from learnchain.lab.plot import svg
 from learnchain.node.engines import ENGINES
+from learnchain.node.local_network import LOCAL_PHASES
 from learnchain.primitives.rejection import Rejected, RejectionReason
 
 
@@ -44,3 +45,16 @@ def test_what_cannot_be_run_is_refused(blocks: int, engines: tuple[str, ...]) ->
 
 def test_only_hashing_needs_parameters_for_simulated_machines() -> None:
     assert {name for name in ENGINES if rules_for(name, 3) is not None} == {"proof_of_work"}
+
+
+def test_a_task_in_blocks_shortens_the_interval_to_its_training_phase() -> None:
+    report = compare(Experiment(7, 4, 2), ("podl",), quiet)["reports"][0]
+    first, then = LOCAL_PHASES.interval_milliseconds, LOCAL_PHASES.one_milliseconds + LOCAL_PHASES.two_milliseconds
+    assert then / 1000 <= report["intervals"]["mean_seconds"] < first / 1000
+
+
+@pytest.mark.slow
+def test_equal_miners_vary_less_under_pole_than_the_paper_says_and_hashing_varies_more() -> None:
+    pole, hashing = compare(Experiment(7, 50, 3), ("pole", "proof_of_work"), quiet)["reports"]
+    assert pole["intervals"]["variation"] < 0.053
+    assert hashing["intervals"]["variation"] > 0.80
