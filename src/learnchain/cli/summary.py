@@ -14,6 +14,7 @@ MAXIMUM_SUPPLY_BLOCKS = 2_000
 """Beyond so many blocks the fees are not added up: that many calls would take longer than anybody waits."""
 _WEI_PER_GWEI = 10**9
 _ZERO_ADDRESS = "0x" + "0" * 40
+_BURN_ADDRESS = "0x" + "dead".rjust(40, "0")
 
 
 def block_report(view: View) -> View:
@@ -84,7 +85,7 @@ def _task_report(client: NodeClient, escrow: str, task_id: str, name: str, settl
     contract = contract_status(client, escrow, task_id)
     outcome = settled.get("outcome", "waiting")
     reward, bond = contract["reward_wei"], contract["bond_wei"]
-    # Paid: the reward to the winner, the bond back. Struck: the reward back, the bond lost.
+    # Paid: the reward to the winner, the bond back after a delay. Struck: the reward back, the bond lost.
     refunded = {"paid": bond, "refunded": reward + bond, "struck": reward}.get(outcome, 0)
     return {
         "id": task_id,
@@ -110,10 +111,11 @@ def supply_report(client: NodeClient, genesis: Path) -> View:
     head = client.call("learn_block") if int(client.call("learn_status")["head"]["height"]) else None
     if head is None or head["height"] > MAXIMUM_SUPPLY_BLOCKS:
         return report
-    holders, fees = {*initial, _ZERO_ADDRESS}, 0
+    holders, fees = {*initial, _ZERO_ADDRESS, _BURN_ADDRESS}, 0
     for first in range(1, head["height"] + 1, 100):
         for view in client.call("learn_blocks", first, min(head["height"], first + 99)):
             holders.update(each["recipient"] for each in view["payouts"])
+            holders.update(each["recipient"] for each in view["settlements"] if "recipient" in each)
     for number in range(1, head["height"] + 1):
         block = client.call("eth_getBlockByNumber", hex(number), True)
         fees += int(block["baseFeePerGas"], 16) * int(block["gasUsed"], 16)

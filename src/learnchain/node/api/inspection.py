@@ -12,6 +12,7 @@ from learnchain.primitives.hashing import noun_hash
 from learnchain.primitives.messages import AnyBlock, Block, Commitment, VerdictEntry
 from learnchain.primitives.rejection import Rejected, RejectionReason
 from learnchain.primitives.selection import PostedTask, Selection
+from learnchain.primitives.settlement import Outcome
 from learnchain.primitives.signatures import recover, signing_hash
 
 
@@ -75,7 +76,7 @@ class Inspection:
                 if posted.task.task_id == task_id:
                     return _task(posted, name)
         for settled in self._ports.archive.settlements(parent.block_hash):
-            if settled.task_id == task_id:
+            if settled.task_id == task_id and settled.outcome is not Outcome.SLASHED:
                 before = self._canonical(settled.height - 1)
                 found = self._selection(before).posted if before.height == settled.height - 1 else None
                 named = {"settled": settled.outcome.value, "height": settled.height}

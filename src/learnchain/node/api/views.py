@@ -24,6 +24,7 @@ from learnchain.primitives.messages import AnyBlock, Block, Deadline
 from learnchain.primitives.model_costs import model_bytes, parameter_count, training_flops_per_sample
 from learnchain.primitives.rejection import Rejected, RejectionReason
 from learnchain.primitives.selection import PostedTask, Selection
+from learnchain.primitives.settlement import Outcome
 from learnchain.primitives.task_specification import Metric, TaskSpecification
 
 MAXIMUM_BLOCKS = 128
@@ -121,6 +122,9 @@ class LearnInterface:
         parent = state.parent
         settled: list[dict[str, Any]] = []
         for each in self._ports.archive.settlements(parent.block_hash):
+            if each.outcome is Outcome.SLASHED:
+                # A share of a bond settles no task; the block that took it shows it.
+                continue
             settled.append(
                 {
                     "task": each.task_id.hex(),
@@ -167,8 +171,14 @@ class LearnInterface:
             "paid_wei": ledger.paid_wei,
             "refunded_wei": ledger.refunded_wei,
             "burned_wei": ledger.burned_wei,
+            "compensated_wei": ledger.compensated_wei,
             "locked_wei": ledger.locked_wei,
+            "bonded_wei": ledger.bonded_wei,
+            "unbonded_wei": ledger.unbonded_wei,
+            "slashed_wei": ledger.slashed_wei,
             "minted_gwei": ledger.minted_gwei,
+            "audited_gwei": ledger.audited_gwei,
+            "forfeited_gwei": ledger.forfeited_gwei,
         }
 
     async def peers(self, *_params: Any) -> list[dict[str, Any]]:
@@ -262,7 +272,23 @@ def block_view(block: AnyBlock, parent: ChainState, state: ChainState, selection
             {"recipient": "0x" + each.recipient.hex(), "amount_gwei": each.amount_gwei, "kind": each.kind}
             for each in state.reward.payouts
         ],
-        "settlements": [{"outcome": each.outcome.value} for each in state.reward.settlements],
+        "settlements": [
+            {
+                "outcome": each.outcome.value,
+                "recipient": "0x" + each.recipient.hex(),
+                "amount_wei": each.amount_wei,
+            }
+            for each in state.reward.settlements
+        ],
+        "evidence": [
+            {
+                "fault": each.fault.value,
+                "height": each.height,
+                "offender": "0x" + each.offender.hex(),
+                "reporter": "0x" + each.reporter.hex(),
+            }
+            for each in block.evidence
+        ],
     }
     if not isinstance(block, Block):
         return {**view, "trained": False, "missed": block.missed.value}
