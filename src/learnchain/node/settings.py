@@ -24,7 +24,8 @@ class NodeSettings:
     level, "available" at header level only where storage relief deleted the model everywhere (`node/assurance.py`).
     `retain_blocks` is the window W of DLBC IV-H: models and traces of older blocks are deleted, but each task's best;
     0 keeps all. `state_blocks` is how many final blocks keep their accounts and storage; 0 keeps those of every block.
-    `is_auditor` replays segments of winners' training for pay. `blob_store` names where blobs lie beside this disk and those of peers: `embedded` nowhere, `kubo:URL`,
+    `is_auditor` replays segments of winners' training for pay.
+    `blob_store` names where blobs lie beside this disk and those of peers: `embedded` nowhere, `kubo:URL`,
     `gateway:URL`, `s3:[URL/]BUCKET[/PREFIX]` or `folder:/PATH` (`node/blobs/origin.py`).
     """
 

@@ -49,7 +49,8 @@ def test_the_lowest_solution_of_a_release_wins_and_mints() -> None:
     block = play_height(node, PLAN)
     assert block.verdict.winner == min(noun_hash(each) for each in block.commitments)
     reward = node.parent.reward
-    assert [(each.recipient, each.amount_gwei) for each in reward.payouts] == [(block.proposer, 2_000_000_000)]
+    assert [(each.recipient, each.amount_gwei) for each in reward.payouts] == [(block.proposer, 1_999_000_000)]
+    assert [each.amount_gwei for each in node.parent.bonds.withheld] == [1_000_000], "the bond is kept back"
     assert PROOF_OF_WORK.difficulty.target(reward.memory) < PROOF_OF_WORK.difficulty.first_target
 
 
