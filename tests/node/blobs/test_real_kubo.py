@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -25,7 +26,8 @@ def test_a_real_kubo_reads_our_trees(tmp_path: Path):
     if shutil.which("unshare") is None or subprocess.run([*alone, "true"], check=False, capture_output=True).returncode:
         pytest.skip("no network namespace to keep the node by itself: needs unshare and its rights")
     command = [*alone, sys.executable, "-m", "tests.node.blobs.read_with_kubo", str(library), str(tmp_path)]
-    root = Path(__file__).parents[3]
-    run = subprocess.run(command, cwd=root, check=False, capture_output=True, text=True, timeout=200)
+    # It leaves a log where it starts.
+    seen = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    run = subprocess.run(command, cwd=tmp_path, env=seen, check=False, capture_output=True, text=True, timeout=200)
     assert run.returncode == 0, run.stderr
     assert json.loads(run.stdout.splitlines()[-1]) == {"SHA2_256": True, "BLAKE3": True}
