@@ -113,7 +113,7 @@ class Synchroniser:
 
     async def _answer_blocks(self, peer_id: bytes, body: bytes) -> AsyncIterator[bytes]:
         wanted = decode(BlockRange, body)
-        tip = self._archive.state(wanted.tip)
+        tip = self._archive.standing(wanted.tip)
         if wanted.above_height >= tip.height:
             raise Rejected(RejectionReason.ARGUMENT_INVALID, "the range is empty")
         path = self._archive.hashes_above(wanted.tip, wanted.above_height, BLOCKS_PER_REQUEST)

@@ -57,6 +57,25 @@ def decode(kind: type[Noun], data: bytes) -> Noun:
     return value
 
 
+def decode_beginning(kind: type[Noun], data: bytes) -> Noun:
+    """Return a noun whose fields are the first of the longer one in `data`: for what this node wrote itself.
+
+    Whoever only wants to know where a block stands need not decode all that is known after it.
+    """
+    position, stop = _open_list(data, 0, len(data))
+    values: list[Any] = []
+    for decode_field in _field_decoders(kind):
+        value, position = decode_field(data, position, stop)
+        values.append(value)
+    return kind(*values)
+
+
+@cache
+def _field_decoders(kind: type) -> "tuple[_Decoder, ...]":
+    hints = get_type_hints(kind, include_extras=True)
+    return tuple(_coder(hints[field.name])[1] for field in fields(kind))
+
+
 # --- RLP items -----------------------------------------------------------------------------------------------
 
 

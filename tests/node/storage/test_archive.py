@@ -1,11 +1,12 @@
 """Branches of the archive: what is sent of one costs the same wherever its tip is."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 
 import pytest
 
 from learnchain.node.local_network import LocalPlan
-from learnchain.node.storage.archive import Archive
+from learnchain.node.storage.archive import Archive, Standing
 from learnchain.primitives.chain_state import ChainState
 from learnchain.primitives.codec import Hash32
 from learnchain.primitives.key_value import MemoryStore
@@ -25,6 +26,10 @@ class Counting(Archive):
     def state(self, block_hash: Hash32) -> ChainState:
         Counting.read += 1
         return super().state(block_hash)
+
+    def standing(self, block_hash: Hash32) -> Standing:
+        Counting.read += 1
+        return super().standing(block_hash)
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +58,17 @@ def test_a_range_is_the_branch_from_just_above_a_height(chain: tuple[MemoryStore
     middle = whole[9]
     assert archive.hashes_above(middle, 4, 1_000) == whole[4:10]
     assert archive.hashes_above(tip, len(whole), 5) == ()
+
+
+def test_where_a_block_stands_is_what_its_state_says(chain: tuple[MemoryStore, ChainState]) -> None:
+    archive = Archive(*chain)
+    for state in archive.branch(archive.head().block, 0):
+        here = archive.standing(state.block_hash)
+        assert all(getattr(here, each.name) == getattr(state, each.name) for each in fields(Standing))
+    names = [each.name for each in fields(ChainState)]
+    assert [each.name for each in fields(Standing)] == names[: len(fields(Standing))]
+    with pytest.raises(Unavailable):
+        archive.standing(bytes(32))
 
 
 def test_a_rival_at_a_height_does_not_lead_the_walk_astray(chain: tuple[MemoryStore, ChainState]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from learnchain.node.storage.buffered import BufferedStore
 from learnchain.primitives.block_tree import BlockRecord
 from learnchain.primitives.chain_state import ChainState
-from learnchain.primitives.codec import Hash32, decode, encode
+from learnchain.primitives.codec import Hash32, decode, decode_beginning, encode
 from learnchain.primitives.events import Committed, KeyReleased, Released, Revealed
 from learnchain.primitives.hashing import noun_hash
 from learnchain.primitives.key_value import KeyValueStore
@@ -62,6 +62,19 @@ class BestModel:
 
 MAXIMUM_FORKED_HEIGHTS = 1_024
 """How far above a range of blocks a height without rivals is looked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Say where a block stands: the first fields of `ChainState`, in its order."""
+
+    block_hash: Hash32
+    parent: Hash32
+    height: int
+    end_milliseconds: int
+    payload_hash: Hash32
+
+
 RoundEvent = KeyReleased | Committed | Released | Revealed
 _KINDS: dict[type, bytes] = {KeyReleased: b"1", Committed: b"2", Released: b"3", Revealed: b"4"}
 """In the order of the round, which is the order in which they are fed again."""
@@ -143,14 +156,21 @@ class Archive:
 
     def state(self, block_hash: Hash32) -> ChainState:
         """Return the state after a stored block."""
+        return decode(ChainState, self._state_data(block_hash))
+
+    def standing(self, block_hash: Hash32) -> Standing:
+        """Return where a stored block stands, without decoding all that is known after it."""
+        return decode_beginning(Standing, self._state_data(block_hash))
+
+    def _state_data(self, block_hash: Hash32) -> bytes:
         data = self._store.get(b"state/" + block_hash)
         if data is None:
             raise Unavailable(f"state after block {block_hash.hex()}")
-        return decode(ChainState, data)
+        return data
 
     def payload_hash(self, block_hash: Hash32) -> Hash32:
         """Return the hash of the payload that a block carries."""
-        return self.state(block_hash).payload_hash
+        return self.standing(block_hash).payload_hash
 
     def at_height(self, height: int) -> tuple[Hash32, ...]:
         """Return all stored blocks of a height, on whatever branch."""
@@ -195,13 +215,17 @@ class Archive:
         Where one block only is stored at a height, every branch goes through it: the walk starts there and not at the
         tip, so that an answer costs the same on a long chain as on a short one.
         """
-        start, top = tip, self.state(tip).height
+        start, top = tip, self.standing(tip).height
         for height in range(above_height + limit, min(top, above_height + limit + MAXIMUM_FORKED_HEIGHTS)):
             found = self.at_height(height)
             if len(found) == 1:
                 start = found[0]
                 break
-        return tuple(each.block_hash for each in self.branch(start, above_height)[:limit])
+        path: list[Hash32] = []
+        while (here := self.standing(start)).height > above_height:
+            path.append(start)
+            start = here.parent
+        return tuple(reversed(path))[:limit]
 
     def settlements(self, tip: Hash32) -> tuple[Settlement, ...]:
         """Return everything settled on a branch, in the order of the history tree."""
@@ -223,7 +247,7 @@ class Archive:
     def store_head(self, head: Head) -> None:
         """Write the head, and drop the messages of heights that are final."""
         items: dict[bytes, bytes | None] = {b"head": encode(head)}
-        final = self.state(head.finalized).height
+        final = self.standing(head.finalized).height
         for key, _ in self._store.scan(ROUND):
             if int.from_bytes(key[len(ROUND) : len(ROUND) + 8], "big") > final:
                 break
