@@ -3,12 +3,15 @@
 import pytest
 
 from learnchain.learning.replay.segments import AuditScope, audit_run
+from learnchain.learning.train import configure_torch
 from learnchain.primitives.audit import AuditFinding
 from tests.learning.replay.conftest import CLOCK, trained
 
 
 @pytest.fixture(scope="module")
 def honest(tmp_path_factory, digit_sets):
+    # The miner is of the class of the auditor: one thread, as the tests of this room run.
+    configure_torch()
     return trained(tmp_path_factory.mktemp("honest"), digit_sets[0])
 
 
