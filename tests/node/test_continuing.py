@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from learnchain.node.continuing import CONTINUES, continued_from, seeds_of
+from learnchain.node.continuing import CONTINUES, AheadRun, Finished, continued_from, seeds_of
 from learnchain.node.storage.archive import OwnCandidate
 from learnchain.primitives.audit import StateLeaf
 from learnchain.primitives.codec import encode
@@ -151,3 +151,19 @@ def test_seeds_of_a_task_of_one_block_are_one_and_of_several_are_two() -> None:
     plain = replace(selection, course=type(selection.course)())
     same = seeds_of(chain_id, plain, address("miner-1"))
     assert same.initial == same.order == work_id(chain_id, selection.parent, selection.task.task_id, address("miner-1"))
+
+
+def test_whoever_gives_up_on_a_run_that_began_ahead_ends_it() -> None:
+    async def scenario() -> tuple[bool, bool]:
+        result: asyncio.Future[Finished | None] = asyncio.get_running_loop().create_future()
+        running: asyncio.Task[None] = asyncio.create_task(asyncio.sleep(60))
+        node = begun()
+        commitment = node.builder.candidate(node.parent, "miner-1", 95).commitment
+        ahead = AheadRun(b"", node.round.selection.course, commitment, running, result)
+        waiting = asyncio.create_task(ahead.taken())
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.gather(waiting, running, return_exceptions=True)
+        return waiting.cancelled(), running.cancelled()
+
+    assert asyncio.run(scenario()) == (True, True)

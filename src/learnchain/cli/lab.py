@@ -100,9 +100,22 @@ _ROWS: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
     ("Gini of rewards", lambda each: f"{each['reward_gini']:.3f}"),
 )
 
+
+def _share(each: dict[str, Any]) -> str:
+    return f"{100 * each['training_share']:.1f} %"
+
+
+def _gini(each: dict[str, Any]) -> str:
+    return f"{each['reward_gini']:.3f}"
+
+
+def _sound(each: dict[str, Any]) -> str:
+    return f"{each['agree']}, {each['conserved']}"
+
+
 _REAL_ROWS: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
-    *(each for each in _ROWS if each[0].startswith(("blocks", "interval"))),
-    ("training share of winners", lambda each: f"{100 * each['training_share']:.1f} %"),
-    ("Gini of won blocks", lambda each: f"{each['reward_gini']:.3f}"),
-    ("all nodes agree, coins conserved", lambda each: f"{each['agree']}, {each['conserved']}"),
+    *(row for row in _ROWS if row[0].startswith(("blocks", "interval"))),
+    ("training share of winners", _share),
+    ("Gini of won blocks", _gini),
+    ("all nodes agree, coins conserved", _sound),
 )

@@ -71,6 +71,13 @@ class AheadRun:
         """Return whether the run is the one that this height asks for."""
         return (self.task_id, self.course) == (selection.task.task_id, selection.course)
 
+    async def taken(self) -> Finished | None:
+        """Return the result; whoever gives up waiting ends the run, or it would keep the next one waiting."""
+        try:
+            return await self.result
+        finally:
+            self.task.cancel()
+
 
 def seeds_of(chain_id: int, selection: Selection, miner: Address, course: Course | None = None) -> Seeds:
     """Return the seeds of a height, or of the course that follows it; a task of one block has one seed."""

@@ -120,7 +120,7 @@ class Miner:
             self._ports.chain.feed(Trained(await self._untrained(selection), self._ports.clock.now_milliseconds()))
             return
         data = await self._opened(selection, action.key_release)
-        finished = None if ahead is None else await ahead.result
+        finished = None if ahead is None else await ahead.taken()
         if finished is None:
             finished = await self._trained_anew(selection, data)
         run = finished.run
