@@ -28,7 +28,7 @@ from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailab
 from learnchain.primitives.settlement import Settlement
 from learnchain.primitives.task_specification import Cid
 
-FORMAT = b"1"
+FORMAT = b"2"
 MAXIMUM_BLOCK_BYTES = 1 << 18
 MAXIMUM_REMEMBERED_BRANCHES = 128
 """Blocks whose list of settlements is kept in memory, so that a claim does not walk back to genesis."""
@@ -124,7 +124,7 @@ class Archive:
                 }
             )
         elif known != FORMAT:
-            detail = f"the data directory has format {known.decode()}, this program reads {FORMAT.decode()}"
+            detail = f"the data directory has format {known.decode()}, this program reads {FORMAT.decode()}: start anew in another directory"
             raise Rejected(RejectionReason.MALFORMED, detail)
         elif store.get(b"genesis") != genesis.block_hash:
             raise Rejected(RejectionReason.WRONG_CHAIN, "the data directory belongs to another network's genesis")
