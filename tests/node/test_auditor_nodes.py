@@ -69,6 +69,7 @@ def test_an_auditor_replays_what_honest_miners_trained_and_is_paid(tmp_path: Pat
         fee = nodes.genesis.parameters.audit_reward_gwei
         assert [each.amount_gwei for each in held] == [fee] * len(reports(nodes))
         assert evidence(nodes) == [], "nobody forged anything"
+        assert any(line.reproduced for each in reports(nodes) for line in each.lines)
         for each in reports(nodes):
             assert all(line.witness != b"\0" * 32 for line in each.lines)
 
