@@ -124,7 +124,8 @@ class Archive:
                 }
             )
         elif known != FORMAT:
-            detail = f"the data directory has format {known.decode()}, this program reads {FORMAT.decode()}: start anew in another directory"
+            formats = f"{known.decode()}, this program reads {FORMAT.decode()}"
+            detail = f"the data directory has format {formats}: start anew in another directory"
             raise Rejected(RejectionReason.MALFORMED, detail)
         elif store.get(b"genesis") != genesis.block_hash:
             raise Rejected(RejectionReason.WRONG_CHAIN, "the data directory belongs to another network's genesis")
