@@ -5,6 +5,7 @@ the end of standard input does, at once. `finish` ends a run after its epoch, `c
 """
 
 import argparse
+import errno
 import os
 import queue
 import sys
@@ -89,10 +90,10 @@ class Worker:
             return _error(error.reason.value, error.detail)
         except (Unavailable, FileNotFoundError) as error:
             return _error(UNAVAILABLE, str(error))
-        except OSError as error:
-            # A full disk is nobody's fault and no bug: the next job finds room or says so again.
-            return _error(UNAVAILABLE, f"{error}; free disk space there, the node goes on by itself")
         except Exception as error:  # noqa: BLE001 - one job's failure must not end the process
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                # A full disk is nobody's fault and no bug: the next job finds room or says so again.
+                return _error(UNAVAILABLE, f"{error}; free disk space there, the node goes on by itself")
             return _error(INTERNAL, f"{type(error).__name__}: {error}")
 
     def _read(self) -> None:
