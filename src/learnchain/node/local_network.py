@@ -189,6 +189,8 @@ def _genesis(
         standing=standing,
         finality_depth=plan.finality_depth,
         maximum_commitments=LOCAL_COMMITMENTS,
+        # One machine is one reproducibility class.
+        audit_reward_gwei=10_000_000,
         claim_window_seconds=2 * plan.phases.interval_milliseconds // 1000,
         empty_window_milliseconds=500,
         **{**LOCAL_MARGINS, "evaluation_milliseconds": plan.evaluation_milliseconds},

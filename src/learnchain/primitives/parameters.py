@@ -24,7 +24,8 @@ class ChainParameters:
     `high_accuracy_*` says which models count as confirmations (DLBC IV-H). Four `*_milliseconds` bound what the last
     phase must have room for (the round's rule 14). A miner that has not deposited its bond may commit all the same if
     `bond_from_reward`: the bond is kept back from its reward for `audit_window_blocks`, as long as evidence counts.
-    `audit_reward_gwei` is minted for each audit of `audit_segments` segments, and kept back for as long; 0 pays none.
+    `audit_reward_gwei` is minted for each audit of `audit_segments` segments, and kept back for as long; 0 turns audits
+    off: reports compare bits, so auditors and judges must be of one reproducibility class; nothing checks that.
     """
 
     chain_id: int
@@ -39,7 +40,7 @@ class ChainParameters:
     minimum_commitment_bond_wei: int = 0
     bond_from_reward: bool = True
     audit_window_blocks: int = 16
-    audit_reward_gwei: int = 10_000_000
+    audit_reward_gwei: int = 0
     audit_segments: int = 2
     maximum_commitments: int = MAXIMUM_COMMITMENTS
     maximum_tasks: int = MAXIMUM_TASKS_LISTED

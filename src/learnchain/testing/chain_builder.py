@@ -67,6 +67,7 @@ def sample_parameters(**changes: Any) -> ChainParameters:
         minimum_reward_wei=10**15,
         minimum_task_bond_wei=10**14,
         minimum_commitment_bond_wei=10**15,
+        audit_reward_gwei=10_000_000,
         maximum_commitments=128,
         maximum_tasks=512,
         finality_depth=16,
