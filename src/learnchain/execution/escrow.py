@@ -3,13 +3,12 @@
 from dataclasses import dataclass
 from typing import Any
 
-from eth_abi import decode as abi_decode
 from eth_abi import encode as abi_encode
-from eth_abi.exceptions import DecodingError, EncodingError
 
 from learnchain.execution.genesis import ESCROW_ADDRESS, escrow_artifact
 from learnchain.primitives.bonds import BondChange, BondMove
 from learnchain.primitives.codec import Address, Hash32
+from learnchain.primitives.contract_calls import address_bytes, address_text, call_data, decoded, selector
 from learnchain.primitives.hashing import keccak256
 from learnchain.primitives.merkle import HISTORY_DEPTH
 from learnchain.primitives.payload import Log
@@ -104,7 +103,7 @@ def post_calldata(specification: bytes, reward_wei: int, bond_wei: int, deadline
     if not 0 < len(specification) <= MAXIMUM_SPECIFICATION_BYTES:
         raise Rejected(RejectionReason.TOO_LARGE, f"a specification of {len(specification)} bytes")
     values = (specification, reward_wei, bond_wei, deadline_seconds)
-    return _calldata("post(bytes,uint256,uint256,uint64)", _POST_TYPES, values)
+    return call_data("post(bytes,uint256,uint256,uint64)", _POST_TYPES, values)
 
 
 def settle_calldata(claim: Claim) -> bytes:
@@ -113,57 +112,57 @@ def settle_calldata(claim: Claim) -> bytes:
     noun = (
         settlement.task_id,
         settlement.height,
-        _text(settlement.recipient),
+        address_text(settlement.recipient),
         settlement.outcome.code,
         settlement.amount_wei,
     )
     values = (noun, claim.index, list(claim.branch), claim.block_hash, claim.timestamp_seconds)
-    return _calldata(f"settle({','.join(_SETTLE_TYPES)})", _SETTLE_TYPES, values)
+    return call_data(f"settle({','.join(_SETTLE_TYPES)})", _SETTLE_TYPES, values)
 
 
 def refund_calldata(task_id: Hash32) -> bytes:
     """Return the call data that refund a task after its deadline."""
-    return _calldata("refund(bytes32)", ("bytes32",), (task_id,))
+    return call_data("refund(bytes32)", ("bytes32",), (task_id,))
 
 
 def withdraw_calldata() -> bytes:
     """Return the call data that pull what could not be paid out."""
-    return _selector("withdraw()")
+    return selector("withdraw()")
 
 
 def deposit_calldata() -> bytes:
     """Return the call data that stake the value of the transaction."""
-    return _selector("deposit()")
+    return selector("deposit()")
 
 
 def unbond_calldata(amount_wei: int) -> bytes:
     """Return the call data that ask for a part of one's stake."""
-    return _calldata("unbond(uint256)", ("uint256",), (amount_wei,))
+    return call_data("unbond(uint256)", ("uint256",), (amount_wei,))
 
 
 def release_calldata(owner: Address) -> bytes:
     """Return the call data that pay out what has waited long enough."""
-    return _calldata("release(address)", ("address",), (_text(owner),))
+    return call_data("release(address)", ("address",), (address_text(owner),))
 
 
 def bond_calldata(source: Hash32) -> bytes:
     """Return the call data that read a pot."""
-    return _calldata("bond(bytes32)", ("bytes32",), (source,))
+    return call_data("bond(bytes32)", ("bytes32",), (source,))
 
 
 def collected_calldata(index: int) -> bytes:
     """Return the call data that ask whether a slashing was paid."""
-    return _calldata("collected(uint64)", ("uint64",), (index,))
+    return call_data("collected(uint64)", ("uint64",), (index,))
 
 
 def task_calldata(task_id: Hash32) -> bytes:
     """Return the call data that read a task."""
-    return _calldata("task(bytes32)", ("bytes32",), (task_id,))
+    return call_data("task(bytes32)", ("bytes32",), (task_id,))
 
 
 def withdrawable_calldata(address: Address) -> bytes:
     """Return the call data that read what an address can pull."""
-    return _calldata("withdrawable(address)", ("address",), (_text(address),))
+    return call_data("withdrawable(address)", ("address",), (address_text(address),))
 
 
 def settlement_leaf(chain_id: int, escrow: Address, settlement: Settlement) -> Hash32:
@@ -171,10 +170,10 @@ def settlement_leaf(chain_id: int, escrow: Address, settlement: Settlement) -> H
     types = ("uint256", "address", "bytes32", "uint64", "address", "uint8", "uint256")
     values = (
         chain_id,
-        _text(escrow),
+        address_text(escrow),
         settlement.task_id,
         settlement.height,
-        _text(settlement.recipient),
+        address_text(settlement.recipient),
         settlement.outcome.code,
         settlement.amount_wei,
     )
@@ -183,22 +182,22 @@ def settlement_leaf(chain_id: int, escrow: Address, settlement: Settlement) -> H
 
 def decode_task(data: bytes) -> EscrowedTask:
     """Return the task that a call of `task` answered."""
-    publisher, reward_wei, bond_wei, deadline, status = _decode(
+    publisher, reward_wei, bond_wei, deadline, status = decoded(
         ("address", "uint256", "uint256", "uint64", "uint8"), data
     )
-    return EscrowedTask(_address(publisher), reward_wei, bond_wei, deadline, status)
+    return EscrowedTask(address_bytes(publisher), reward_wei, bond_wei, deadline, status)
 
 
 def decode_stake(data: bytes) -> Stake:
     """Return the pot that a call of `bond` answered."""
-    return Stake(*_decode(("uint256", "uint256", "uint64"), data))
+    return Stake(*decoded(("uint256", "uint256", "uint64"), data))
 
 
 def decode_bond_change(log: Log) -> BondChange | None:
     """Return the move of a bond that a log reports; None for another event or another contract's."""
     if log.address != ESCROW_ADDRESS or len(log.topics) != 2 or log.topics[0] not in BOND_TOPICS:
         return None
-    (amount_wei,) = _decode(("uint256",), log.data)
+    (amount_wei,) = decoded(("uint256",), log.data)
     return BondChange(log.topics[1][-20:], BOND_TOPICS[log.topics[0]], amount_wei)
 
 
@@ -206,7 +205,7 @@ def decode_task_posted(log: Log) -> TaskPosted | None:
     """Return the posting that a log reports; None for another event or another contract's."""
     if log.address != ESCROW_ADDRESS or len(log.topics) != 3 or log.topics[0] != TASK_POSTED_TOPIC:
         return None
-    reward_wei, bond_wei, deadline, specification = _decode(("uint256", "uint256", "uint64", "bytes"), log.data)
+    reward_wei, bond_wei, deadline, specification = decoded(("uint256", "uint256", "uint64", "bytes"), log.data)
     return TaskPosted(log.topics[1], log.topics[2][-20:], reward_wei, bond_wei, deadline, specification)
 
 
@@ -214,33 +213,7 @@ def decode_task_settled(log: Log) -> TaskSettled | None:
     """Return the settlement that a log reports; None for another event or another contract's."""
     if log.address != ESCROW_ADDRESS or len(log.topics) != 2 or log.topics[0] != TASK_SETTLED_TOPIC:
         return None
-    code, recipient, amount_wei = _decode(("uint8", "address", "uint256"), log.data)
+    code, recipient, amount_wei = decoded(("uint8", "address", "uint256"), log.data)
     if code not in OUTCOMES_BY_CODE:
         raise Rejected(RejectionReason.MALFORMED, f"outcome {code} is unknown")
-    return TaskSettled(log.topics[1], OUTCOMES_BY_CODE[code], _address(recipient), amount_wei)
-
-
-def _selector(signature: str) -> bytes:
-    return keccak256(signature.encode())[:4]
-
-
-def _calldata(signature: str, types: tuple[str, ...], values: tuple[Any, ...]) -> bytes:
-    try:
-        return _selector(signature) + abi_encode(types, values)
-    except EncodingError as error:
-        raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{signature}: {error}") from error
-
-
-def _decode(types: tuple[str, ...], data: bytes) -> tuple[Any, ...]:
-    try:
-        return abi_decode(types, data)
-    except (DecodingError, OverflowError) as error:
-        raise Rejected(RejectionReason.MALFORMED, f"not the ABI encoding of {', '.join(types)}") from error
-
-
-def _text(address: Address) -> str:
-    return "0x" + address.hex()
-
-
-def _address(text: str) -> Address:
-    return bytes.fromhex(text.removeprefix("0x"))
+    return TaskSettled(log.topics[1], OUTCOMES_BY_CODE[code], address_bytes(recipient), amount_wei)

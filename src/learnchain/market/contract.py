@@ -7,17 +7,13 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from eth_abi import decode as abi_decode
-from eth_abi import encode as abi_encode
-from eth_abi.exceptions import DecodingError, EncodingError
-
 from learnchain.market.terms import Payment, Reading, Terms
 from learnchain.market.votes import ModelStatus, Vote
 from learnchain.primitives.codec import Address, Hash32
 from learnchain.primitives.content_id import Cid, parse_cid
+from learnchain.primitives.contract_calls import address_bytes, address_text, call_data, decoded
 from learnchain.primitives.hashing import keccak256
 from learnchain.primitives.payload import Log
-from learnchain.primitives.rejection import Rejected, RejectionReason
 
 _TERMS = "(uint64,uint32,uint32,uint32,uint16,uint16,uint8,uint8,uint8,uint8,uint96,uint96,uint96,uint96)"
 _MODEL = "(address,uint8,uint8,uint8,uint8,uint64,uint64,uint64,bytes32,bytes32)"
@@ -115,108 +111,110 @@ def announce_calldata(terms: Terms, public_key: bytes, description: bytes) -> by
     """Return the call that announces a task; its value is `terms.value_wei`."""
     terms.check()
     values = tuple(int(getattr(terms, each.name)) for each in fields(terms))
-    return _call(f"announce({_TERMS},bytes,bytes)", (_TERMS, "bytes", "bytes"), (values, public_key, description))
+    return call_data(f"announce({_TERMS},bytes,bytes)", (_TERMS, "bytes", "bytes"), (values, public_key, description))
 
 
 def enrol_calldata(task_id: Hash32, public_key: bytes) -> bytes:
     """Return the call that offers to verify; its value is the stake."""
-    return _call("enrol(bytes32,bytes)", ("bytes32", "bytes"), (task_id, public_key))
+    return call_data("enrol(bytes32,bytes)", ("bytes32", "bytes"), (task_id, public_key))
 
 
 def resign_calldata(task_id: Hash32) -> bytes:
     """Return the call that stops verifying."""
-    return _call("resign(bytes32)", ("bytes32",), (task_id,))
+    return call_data("resign(bytes32)", ("bytes32",), (task_id,))
 
 
 def announce_model_calldata(task_id: Hash32, cid: Cid, key_hash: Hash32, public_key: bytes) -> bytes:
     """Return the call that announces an encrypted model; its value is the bond."""
     parse_cid(cid)
     types = ("bytes32", "bytes", "bytes32", "bytes")
-    return _call("announceModel(bytes32,bytes,bytes32,bytes)", types, (task_id, cid, key_hash, public_key))
+    return call_data("announceModel(bytes32,bytes,bytes32,bytes)", types, (task_id, cid, key_hash, public_key))
 
 
 def place_calldata(verb: str, task_id: Hash32, place: int) -> bytes:
     """Return the call of `draw` or `judge`."""
-    return _call(f"{verb}(bytes32,uint8)", ("bytes32", "uint8"), (task_id, place))
+    return call_data(f"{verb}(bytes32,uint8)", ("bytes32", "uint8"), (task_id, place))
 
 
 def seal_calldata(task_id: Hash32, place: int, recipient: Address, sealed: bytes) -> bytes:
     """Return the call that hands a sealed key to somebody."""
     types = ("bytes32", "uint8", "address", "bytes")
-    return _call("sealKey(bytes32,uint8,address,bytes)", types, (task_id, place, _text(recipient), sealed))
+    return call_data("sealKey(bytes32,uint8,address,bytes)", types, (task_id, place, address_text(recipient), sealed))
 
 
 def commit_calldata(task_id: Hash32, place: int, commitment: Hash32) -> bytes:
     """Return the call that commits to a vote."""
-    return _call("commitVote(bytes32,uint8,bytes32)", ("bytes32", "uint8", "bytes32"), (task_id, place, commitment))
+    return call_data("commitVote(bytes32,uint8,bytes32)", ("bytes32", "uint8", "bytes32"), (task_id, place, commitment))
 
 
 def reveal_calldata(task_id: Hash32, place: int, vote: Vote, salt: bytes) -> bytes:
     """Return the call that opens a vote."""
     types = ("bytes32", "uint8", "uint32", "uint8", "bytes32")
-    return _call(f"revealVote({','.join(types)})", types, (task_id, place, vote.correct, vote.refusal, salt))
+    return call_data(f"revealVote({','.join(types)})", types, (task_id, place, vote.correct, vote.refusal, salt))
 
 
 def close_calldata(task_id: Hash32) -> bytes:
     """Return the call that ends a task."""
-    return _call("close(bytes32)", ("bytes32",), (task_id,))
+    return call_data("close(bytes32)", ("bytes32",), (task_id,))
 
 
 def withdraw_calldata() -> bytes:
     """Return the call that pulls what one has earned."""
-    return _call("withdraw()", (), ())
+    return call_data("withdraw()", (), ())
 
 
 def withdrawable_calldata(account: Address) -> bytes:
     """Return the call that reads what an account can pull."""
-    return _call("withdrawable(address)", ("address",), (_text(account),))
+    return call_data("withdrawable(address)", ("address",), (address_text(account),))
 
 
 def task_calldata(task_id: Hash32) -> bytes:
     """Return the call that reads a task."""
-    return _call("taskOf(bytes32)", ("bytes32",), (task_id,))
+    return call_data("taskOf(bytes32)", ("bytes32",), (task_id,))
 
 
 def model_calldata(task_id: Hash32, place: int) -> bytes:
     """Return the call that reads a model."""
-    return _call("modelOf(bytes32,uint8)", ("bytes32", "uint8"), (task_id, place))
+    return call_data("modelOf(bytes32,uint8)", ("bytes32", "uint8"), (task_id, place))
 
 
 def vote_calldata(task_id: Hash32, place: int, verifier: Address) -> bytes:
     """Return the call that reads a vote."""
-    return _call("voteOf(bytes32,uint8,address)", ("bytes32", "uint8", "address"), (task_id, place, _text(verifier)))
+    return call_data(
+        "voteOf(bytes32,uint8,address)", ("bytes32", "uint8", "address"), (task_id, place, address_text(verifier))
+    )
 
 
 def committee_calldata(task_id: Hash32, place: int) -> bytes:
     """Return the call that reads the drawn verifiers."""
-    return _call("committeeOf(bytes32,uint8)", ("bytes32", "uint8"), (task_id, place))
+    return call_data("committeeOf(bytes32,uint8)", ("bytes32", "uint8"), (task_id, place))
 
 
 def decode_task(data: bytes) -> TaskState:
     """Return the task in an answer."""
-    initiator, *others = _decode(("address", "uint8", "uint8", "uint32", "bool", "uint256"), data)
-    return TaskState(_address(initiator), *others)
+    initiator, *others = decoded(("address", "uint8", "uint8", "uint32", "bool", "uint256"), data)
+    return TaskState(address_bytes(initiator), *others)
 
 
 def decode_model(data: bytes) -> ModelState:
     """Return the model in an answer."""
-    contributor, status, *others = _decode((_MODEL,), data)[0]
-    return ModelState(_address(contributor), ModelStatus(status), *others)
+    contributor, status, *others = decoded((_MODEL,), data)[0]
+    return ModelState(address_bytes(contributor), ModelStatus(status), *others)
 
 
 def decode_vote(data: bytes) -> VoteState:
     """Return the vote in an answer."""
-    return VoteState(*_decode((_VOTE,), data)[0])
+    return VoteState(*decoded((_VOTE,), data)[0])
 
 
 def decode_addresses(data: bytes) -> tuple[Address, ...]:
     """Return the addresses in an answer."""
-    return tuple(_address(each) for each in _decode(("address[]",), data)[0])
+    return tuple(address_bytes(each) for each in decoded(("address[]",), data)[0])
 
 
 def decode_number(data: bytes) -> int:
     """Return the amount in an answer."""
-    return int(_decode(("uint256",), data)[0])
+    return int(decoded(("uint256",), data)[0])
 
 
 def decode_terms(values: tuple[Any, ...]) -> Terms:
@@ -231,26 +229,4 @@ def decode_event(log: Log, contract: Address) -> Event | None:
     name = TOPICS.get(log.topics[0]) if log.topics and log.address == contract else None
     if name is None or len(log.topics) != _EVENTS[name][0] + 1:
         return None
-    return Event(name, log.topics[1], tuple(log.topics[2:]), _decode(_EVENTS[name][2], log.data))
-
-
-def _call(signature: str, types: tuple[str, ...], values: tuple[Any, ...]) -> bytes:
-    try:
-        return keccak256(signature.encode())[:4] + abi_encode(types, values)
-    except EncodingError as error:
-        raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{signature}: {error}") from error
-
-
-def _decode(types: tuple[str, ...], data: bytes) -> tuple[Any, ...]:
-    try:
-        return abi_decode(types, data)
-    except (DecodingError, OverflowError) as error:
-        raise Rejected(RejectionReason.MALFORMED, f"not the ABI encoding of {', '.join(types)}") from error
-
-
-def _text(address: Address) -> str:
-    return "0x" + address.hex()
-
-
-def _address(text: str) -> Address:
-    return bytes.fromhex(text.removeprefix("0x"))
+    return Event(name, log.topics[1], tuple(log.topics[2:]), decoded(_EVENTS[name][2], log.data))

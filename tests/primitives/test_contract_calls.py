@@ -1,0 +1,29 @@
+"""The ABI of contract calls, against known encodings and against what is no encoding."""
+
+import pytest
+
+from learnchain.primitives.contract_calls import address_bytes, address_text, call_data, decoded, selector
+from learnchain.primitives.rejection import Rejected, RejectionReason
+
+OWNER = bytes(range(20))
+
+
+def test_a_call_is_its_selector_and_its_words() -> None:
+    assert selector("transfer(address,uint256)").hex() == "a9059cbb"
+    data = call_data("transfer(address,uint256)", ("address", "uint256"), (address_text(OWNER), 7))
+    assert data == bytes.fromhex("a9059cbb") + bytes(12) + OWNER + (7).to_bytes(32)
+    owner, amount = decoded(("address", "uint256"), data[4:])
+    assert (address_bytes(owner), amount) == (OWNER, 7)
+
+
+def test_a_value_that_its_type_cannot_hold_is_an_argument() -> None:
+    with pytest.raises(Rejected) as refusal:
+        call_data("f(uint8)", ("uint8",), (256,))
+    assert refusal.value.reason is RejectionReason.ARGUMENT_INVALID
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff" * 31, b"\x02".rjust(32, b"\0")])
+def test_what_is_no_encoding_is_malformed(data: bytes) -> None:
+    with pytest.raises(Rejected) as refusal:
+        decoded(("bool",), data)
+    assert refusal.value.reason is RejectionReason.MALFORMED
