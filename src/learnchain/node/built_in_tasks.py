@@ -3,6 +3,29 @@
 from collections.abc import Mapping
 from typing import Any
 
+_MNIST_IN_BLOCKS: dict[str, Any] = {
+    "name": "mnist-in-blocks",
+    "reward_ether": "3",
+    "bond_ether": "0.1",
+    "required_accuracy": "0.85",
+    "data": {"source": "mnist", "test_sets": 8},
+    "model": {"preset": "mlp", "hidden": [128]},
+    "training": {
+        # Slow enough that the task gains over several blocks.
+        "optimiser": "sgd",
+        "learning_rate": ["0.0005", "0.002"],
+        "momentum": ["0", "0"],
+        "batch_size": [64, 128],
+        "checkpoint_interval_steps": 2_000,
+    },
+    "local": {
+        "standing": True,
+        "phases_milliseconds": [16_000, 14_000, 9_000],
+        "release_milliseconds": 2_000,
+        "reveal_milliseconds": 6_000,
+        "evaluation_milliseconds": 2_000,
+    },
+}
 BUILT_IN: Mapping[str, dict[str, Any]] = {
     "digits": {
         "name": "digits",
@@ -99,29 +122,7 @@ BUILT_IN: Mapping[str, dict[str, Any]] = {
             "evaluation_milliseconds": 3_000,
         },
     },
-    "mnist-in-blocks": {
-        "name": "mnist-in-blocks",
-        "reward_ether": "3",
-        "bond_ether": "0.1",
-        "required_accuracy": "0.85",
-        "data": {"source": "mnist", "test_sets": 8},
-        "model": {"preset": "mlp", "hidden": [128]},
-        "training": {
-            # Slow enough that the task gains over several blocks.
-            "optimiser": "sgd",
-            "learning_rate": ["0.0005", "0.002"],
-            "momentum": ["0", "0"],
-            "batch_size": [64, 128],
-            "checkpoint_interval_steps": 2_000,
-        },
-        "local": {
-            "standing": True,
-            "phases_milliseconds": [16_000, 14_000, 9_000],
-            "release_milliseconds": 2_000,
-            "reveal_milliseconds": 6_000,
-            "evaluation_milliseconds": 2_000,
-        },
-    },
+    "mnist-in-blocks": _MNIST_IN_BLOCKS,
     "fashion": {
         "name": "fashion",
         "reward_ether": "3",
@@ -145,27 +146,10 @@ BUILT_IN: Mapping[str, dict[str, Any]] = {
         },
     },
     "fashion-in-blocks": {
+        **_MNIST_IN_BLOCKS,
         "name": "fashion-in-blocks",
-        "reward_ether": "3",
-        "bond_ether": "0.1",
         "required_accuracy": "0.75",
         "data": {"source": "fashion", "test_sets": 8},
-        "model": {"preset": "mlp", "hidden": [128]},
-        "training": {
-            # Slow enough that the task gains over several blocks.
-            "optimiser": "sgd",
-            "learning_rate": ["0.0005", "0.002"],
-            "momentum": ["0", "0"],
-            "batch_size": [64, 128],
-            "checkpoint_interval_steps": 2_000,
-        },
-        "local": {
-            "standing": True,
-            "phases_milliseconds": [16_000, 14_000, 9_000],
-            "release_milliseconds": 2_000,
-            "reveal_milliseconds": 6_000,
-            "evaluation_milliseconds": 2_000,
-        },
     },
     "cifar10": {
         "name": "cifar10",
