@@ -14,6 +14,17 @@ SLOWEST_SECONDS = 0.5
 MEMORY_BYTES = 64 * 1024 * 1024
 
 
+def read_seconds(decoder: Decoder, data: bytes) -> tuple[bool, float]:
+    """Read once; return whether it was refused and the seconds of this thread."""
+    started = time.thread_time()
+    try:
+        decoder.read(data)
+        refused = False
+    except Rejected:
+        refused = True
+    return refused, time.thread_time() - started
+
+
 def spoil(name: str, decoder: Decoder, count: int) -> int:
     """Feed mutated messages; return how many were refused."""
     hand = random.Random(name)
@@ -21,14 +32,15 @@ def spoil(name: str, decoder: Decoder, count: int) -> int:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for _ in range(count):
         data = mutated(decoder.seeds, hand)
-        started = time.process_time()
         try:
-            decoder.read(data)
-        except Rejected:
-            refused += 1
+            was_refused, seconds = read_seconds(decoder, data)
+            if seconds >= SLOWEST_SECONDS:
+                # A full garbage collection of a test process that has run thousands of tests can fall into any read.
+                _, seconds = read_seconds(decoder, data)
         except Exception as error:
             raise AssertionError(f"{name} fails on {data.hex()}") from error
-        assert time.process_time() - started < SLOWEST_SECONDS, (name, data.hex())
+        refused += was_refused
+        assert seconds < SLOWEST_SECONDS, (name, data.hex())
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < MEMORY_BYTES, name
     return refused
 
