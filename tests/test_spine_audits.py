@@ -20,7 +20,7 @@ from learnchain.primitives.messages import Block
 from learnchain.primitives.rejection import Rejected, RejectionReason
 from learnchain.primitives.signatures import UNSIGNED, sign
 from learnchain.rules.dlbc import Dlbc
-from learnchain.testing.chain_builder import ChainBuilder, altered, sample_parameters
+from learnchain.testing.chain_builder import CLASS, ChainBuilder, altered, sample_parameters
 from learnchain.testing.play import Observer, observe, play_height, true_witness
 from learnchain.testing.sample_tasks import address, private_key_of
 
@@ -58,7 +58,7 @@ def report_of(node: Observer, name: str = AUDITOR, **changes: object) -> AuditRe
 
 def commitment_to(report: AuditReport, name: str = AUDITOR, **changes: object) -> AuditCommitment:
     place = (report.chain_id, report.height, report.parent, report.auditor)
-    return altered(AuditCommitment(*place, report_digest(report), UNSIGNED), name, **changes)
+    return altered(AuditCommitment(*place, report_digest(report), CLASS, UNSIGNED), name, **changes)
 
 
 def say(node: Observer, message: AuditCommitment | AuditReport) -> None:

@@ -52,7 +52,7 @@ from learnchain.rules.contract import Rules
 from learnchain.rules.dlbc import Dlbc
 from learnchain.spine import Round, advance
 from learnchain.testing.bad_inputs import BAD_INPUTS
-from learnchain.testing.chain_builder import Candidate, ChainBuilder, altered, sample_parameters
+from learnchain.testing.chain_builder import CLASS, Candidate, ChainBuilder, altered, sample_parameters
 from learnchain.testing.evidence_cases import (
     data_changed,
     double_commitment,
@@ -203,7 +203,7 @@ class Spine(RuleBasedStateMachine):
         )
         place = (builder.parameters.chain_id, fact.height, fact.parent, address(name))
         report = altered(AuditReport(*place, lines, b"\2" * 32, UNSIGNED), name)
-        commitment = altered(AuditCommitment(*place, report_digest(report), UNSIGNED), name)
+        commitment = altered(AuditCommitment(*place, report_digest(report), CLASS, UNSIGNED), name)
         for message in (commitment, report):
             self.offer(AuditMade(message, self.now))
         evidence = false_audit(report, address("node-3"))

@@ -14,8 +14,8 @@ from learnchain.learning.trace import (
     state_digest,
     state_path,
 )
-from learnchain.primitives.audit import StateLeaf
 from learnchain.primitives.codec import encode
+from learnchain.primitives.dispute_messages import StateLeaf
 from learnchain.primitives.merkle import check_list_branch, list_branch
 from learnchain.primitives.rejection import Rejected, RejectionReason
 

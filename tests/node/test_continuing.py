@@ -9,9 +9,9 @@ import pytest
 
 from learnchain.node.continuing import CONTINUES, AheadRun, Finished, continued_from, seeds_of
 from learnchain.node.storage.archive import OwnCandidate
-from learnchain.primitives.audit import StateLeaf
 from learnchain.primitives.codec import encode
 from learnchain.primitives.content_id import cid_text
+from learnchain.primitives.dispute_messages import StateLeaf
 from learnchain.primitives.merkle import list_root
 from learnchain.primitives.messages import Block, TrainedModel, TrainingRecord, commitment_digest, work_id
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable

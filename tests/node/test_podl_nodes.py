@@ -18,8 +18,9 @@ from learnchain.node.local_network import LocalPlan
 from learnchain.node.replay_judge import AuditScope, ReplayJudge
 from learnchain.node.storage.lmdb_store import LmdbStore
 from learnchain.node.verification import BlockCheck, Verifier
-from learnchain.primitives.audit import AuditFinding, StateLeaf
+from learnchain.primitives.audit import AuditFinding
 from learnchain.primitives.codec import decode
+from learnchain.primitives.dispute_messages import StateLeaf
 from learnchain.primitives.messages import Block
 from learnchain.primitives.model_costs import committed_bytes, model_bytes
 from learnchain.primitives.rejection import Rejected, RejectionReason

@@ -17,8 +17,9 @@ from learnchain.learning.trace import INDEX_NAME, Trace, state_digest, state_pat
 from learnchain.node.assurance import Level, checked_at
 from learnchain.node.built_in_tasks import BUILT_IN
 from learnchain.node.verification import BlockCheck, quote
-from learnchain.primitives.audit import StateLeaf, challenged_count, detection_probability
+from learnchain.primitives.audit import challenged_count, detection_probability
 from learnchain.primitives.codec import decode, encode
+from learnchain.primitives.dispute_messages import StateLeaf
 from learnchain.primitives.rejection import RejectionReason
 from tests.cli.samples import spoken
 from tests.node.test_verification import Quick, built, verifier

@@ -16,8 +16,6 @@ from learnchain.primitives.audit import (
     SLASHABLE,
     AuditFinding,
     FraudProof,
-    StateLeaf,
-    StepAnswer,
     answer_digests,
     challenged_count,
     decode_fraud_proof,
@@ -27,6 +25,7 @@ from learnchain.primitives.audit import (
     open_step,
 )
 from learnchain.primitives.codec import encode
+from learnchain.primitives.dispute_messages import StateLeaf, StepAnswer
 from learnchain.primitives.merkle import list_root
 from learnchain.primitives.messages import TrainingRecord
 from learnchain.primitives.rejection import Rejected, RejectionReason
@@ -110,7 +109,7 @@ def test_one_forged_segment_is_found_with_k_of_n():
 
 def test_openings_are_under_the_root():
     for index in range(5):
-        open_segment(LEAVES, index).check(RECORD)
+        open_segment(LEAVES, index).check(RECORD.state_root, RECORD.states)
     opening = open_segment(LEAVES, 2)
     for changed in (
         replace(opening, index=3),

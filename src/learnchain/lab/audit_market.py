@@ -19,7 +19,7 @@ from learnchain.primitives.numbers import WEI_PER_GWEI
 from learnchain.primitives.rejection import Rejected
 from learnchain.primitives.signatures import UNSIGNED, sign
 from learnchain.rules.dlbc import Dlbc
-from learnchain.testing.chain_builder import ChainBuilder, sample_parameters
+from learnchain.testing.chain_builder import CLASS, ChainBuilder, sample_parameters
 from learnchain.testing.play import Observer, Plan, observe, play_height, true_witness
 from learnchain.testing.sample_tasks import address, private_key_of
 
@@ -117,7 +117,7 @@ def _act(node: Observer, auditor: AuditorBooks, random: Random) -> None:
             continue
         report = _report(node, auditor, fact, given, random)
         draft = AuditCommitment(
-            parameters.chain_id, fact.height, fact.parent, auditor.address, report_digest(report), UNSIGNED
+            parameters.chain_id, fact.height, fact.parent, auditor.address, report_digest(report), CLASS, UNSIGNED
         )
         commitment = sign(draft, private_key_of(auditor.address))
         try:

@@ -15,9 +15,9 @@ from blake3 import blake3
 
 from learnchain.learning.data import DataSet
 from learnchain.learning.safe_tensors import Array, raw_bytes, read_header, read_tensor, write_tensors
-from learnchain.primitives.audit import StateLeaf
 from learnchain.primitives.bounded_json import parse_json
 from learnchain.primitives.codec import Hash32, decode, encode
+from learnchain.primitives.dispute_messages import StateLeaf
 from learnchain.primitives.merkle import list_root
 from learnchain.primitives.rejection import Rejected, RejectionReason
 

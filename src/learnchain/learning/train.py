@@ -27,7 +27,7 @@ from learnchain.learning.model import (
 from learnchain.learning.safe_tensors import Array
 from learnchain.learning.trace import FIRST_DIGEST, ShownRows, Trace, TraceWriter, read_state, state_digest
 from learnchain.learning.watermark import WatermarkTerm
-from learnchain.primitives.audit import StateLeaf
+from learnchain.primitives.dispute_messages import StateLeaf
 from learnchain.primitives.model_specification import ModelSpecification, output_shape
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.primitives.task_specification import Optimiser

@@ -14,10 +14,10 @@ from typing import Any
 from learnchain.learning.jobs import TrainedFiles
 from learnchain.node.blobs.blob_store import BlobStore
 from learnchain.node.storage.archive import Archive, OwnCandidate
-from learnchain.primitives.audit import StateLeaf
 from learnchain.primitives.bounded_json import parse_json
 from learnchain.primitives.codec import Address, Hash32, decode, encode
 from learnchain.primitives.content_id import cid_from_text
+from learnchain.primitives.dispute_messages import StateLeaf
 from learnchain.primitives.merkle import list_root
 from learnchain.primitives.messages import AnyBlock, Block, Commitment, TrainedModel, commitment_digest, work_id
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable

@@ -14,9 +14,10 @@ from learnchain.node.ports import Training
 from learnchain.node.roles.full_node import published_states
 from learnchain.node.storage.archive import Archive
 from learnchain.node.task_data import OpenedKeys, TaskData
-from learnchain.primitives.audit import HARDWARE_FREE, MAXIMUM_STATES, AuditFinding, FraudProof, StateLeaf
+from learnchain.primitives.audit import HARDWARE_FREE, AuditFinding, FraudProof
 from learnchain.primitives.audit_messages import AuditedSegment
 from learnchain.primitives.audit_rules import Assignment
+from learnchain.primitives.dispute_messages import MAXIMUM_STATES, StateLeaf
 from learnchain.primitives.messages import Block, Reveal, work_id
 from learnchain.primitives.model_costs import model_bytes
 from learnchain.primitives.parameters import ChainParameters

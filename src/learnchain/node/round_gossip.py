@@ -51,6 +51,10 @@ HARMLESS = frozenset(
         RejectionReason.EVIDENCE_DOUBLE,
         RejectionReason.AUDIT_CLOSED,
         RejectionReason.AUDIT_DOUBLE,
+        RejectionReason.ACCUSATION_CLOSED,
+        RejectionReason.ACCUSATION_DOUBLE,
+        RejectionReason.ACCUSATION_UNCOVERED,
+        RejectionReason.ANSWER_CLOSED,
         RejectionReason.RATE_LIMITED,
     }
 )

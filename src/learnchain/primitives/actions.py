@@ -6,6 +6,7 @@ from learnchain.primitives.audit_messages import AuditCommitment, AuditReport
 from learnchain.primitives.bonds import BondBook, RoundFact
 from learnchain.primitives.chain_state import ChainState
 from learnchain.primitives.codec import Hash32
+from learnchain.primitives.dispute_messages import Accusation, DisputeAnswer
 from learnchain.primitives.measurement import Measure
 from learnchain.primitives.messages import (
     AnyBlock,
@@ -98,6 +99,18 @@ class MeasureEvidence:
 
 
 @dataclass(frozen=True, slots=True)
+class MeasureAnswer:
+    """Fetch what an answer to an accusation names and feed back `Measured`: accepted when digests hash to its root.
+
+    Steps that nobody can fetch could not be proven wrong; so no block with an answer is admitted before they are here.
+    """
+
+    measure: Measure
+    answer: DisputeAnswer
+    fact: RoundFact
+
+
+@dataclass(frozen=True, slots=True)
 class ProposeBlock:
     """Publish the block of this verdict, if this node is the winner; `ommers` are measured losers it may cite."""
 
@@ -110,6 +123,8 @@ class ProposeBlock:
     evidence: tuple[Evidence, ...] = ()
     audits: tuple[AuditCommitment, ...] = ()
     audit_reports: tuple[AuditReport, ...] = ()
+    accusations: tuple[Accusation, ...] = ()
+    answers: tuple[DisputeAnswer, ...] = ()
     ommers: tuple[Reveal, ...] = ()
 
 
@@ -123,6 +138,8 @@ class ProposeEmptyBlock:
     end_milliseconds: int
     commitments: tuple[Commitment, ...] = ()
     evidence: tuple[Evidence, ...] = ()
+    accusations: tuple[Accusation, ...] = ()
+    answers: tuple[DisputeAnswer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +175,7 @@ Action = (
     | RevealModel
     | MeasureCandidate
     | MeasureEvidence
+    | MeasureAnswer
     | ProposeBlock
     | ProposeEmptyBlock
     | RefuseBlock

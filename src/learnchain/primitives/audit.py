@@ -15,39 +15,28 @@ from fractions import Fraction
 from math import comb
 from typing import Annotated
 
+from learnchain.primitives.audit_messages import AuditedSegment
 from learnchain.primitives.codec import Address, Bound, Hash32, Signature, decode, encode
+from learnchain.primitives.dispute_messages import (
+    MAXIMUM_STATES,
+    Branch,
+    SegmentOpening,
+    StateLeaf,
+    StepAnswer,
+    check_branch,
+)
 from learnchain.primitives.hashing import shake256
-from learnchain.primitives.merkle import check_list_branch, list_branch
+from learnchain.primitives.merkle import list_branch
 from learnchain.primitives.messages import TrainingRecord
 from learnchain.primitives.rejection import Rejected, RejectionReason
 from learnchain.primitives.task_specification import Cid
 
 MAXIMUM_CHALLENGED = 1_024
 """Segments that one challenge may draw."""
-MAXIMUM_STATES = 1 << 24
-"""Bound of the states of a trace, and of the steps of a segment; it bounds every branch."""
 MAXIMUM_FRAUD_PROOF_BYTES = 8_192
 """A proof links to states by CID and carries at most four branches, so it fits into a block's evidence."""
 _DRAW_BYTES = 16
 """Bytes of the stream for one draw: the remainder of 128 bits favours no segment by more than 2**-100."""
-
-Branch = Annotated[tuple[Hash32, ...], Bound(24)]
-
-
-@dataclass(frozen=True, slots=True)
-class StateLeaf:
-    """Name one full training state, and what the steps since the state before it were computed from.
-
-    `seed` is the random state: every later draw follows from it and the step. `order` is the digest of the row
-    numbers and `points` of the rows themselves, in the order in which they were shown. `digest` covers weights,
-    running statistics and the optimiser's memory.
-    """
-
-    step: int
-    seed: Hash32
-    order: Hash32
-    points: Hash32
-    digest: Hash32
 
 
 class AuditFinding(StrEnum):
@@ -94,6 +83,8 @@ HARDWARE_FREE = frozenset(
     }
 )
 """Faults that every node finds alike from published bytes: slashed automatically (the round, rule 11)."""
+STEP_FAULTS = frozenset({AuditFinding.FAULT_STEP_CHAIN, AuditFinding.FAULT_OUT_OF_BOUNDS})
+"""Faults of the steps with which somebody answers an accusation: the only ones that an auditor can commit."""
 SLASHABLE = HARDWARE_FREE | {AuditFinding.FAULT_OUT_OF_BOUNDS}
 """Findings that cost the miner its bond; `NUMERIC_MISMATCH` alone never does."""
 
@@ -156,48 +147,11 @@ def detection_probability(audited: int, segments: int, forged: int) -> Fraction:
 # --- openings -------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class SegmentOpening:
-    """Show the two committed states at the ends of one segment, with their branches under the committed root."""
-
-    index: int
-    first: StateLeaf
-    first_branch: Branch
-    following: StateLeaf
-    following_branch: Branch
-
-    def check(self, training: TrainingRecord) -> None:
-        """Refuse states that are not under the root of the run."""
-        for place, leaf, branch in (
-            (self.index, self.first, self.first_branch),
-            (self.index + 1, self.following, self.following_branch),
-        ):
-            _check_branch(training.state_root, encode(leaf), (place, training.states), branch)
-
-
 def open_segment(leaves: tuple[StateLeaf, ...], index: int) -> SegmentOpening:
     """Return the opening of segment `index` of a trace."""
     encoded = tuple(encode(leaf) for leaf in leaves)
     first, following = list_branch(encoded, index), list_branch(encoded, index + 1)
     return SegmentOpening(index, leaves[index], first, leaves[index + 1], following)
-
-
-@dataclass(frozen=True, slots=True)
-class StepAnswer:
-    """Answer an accusation: the root over the state digests of every step of the segment, both ends included.
-
-    `digests_cid` is the list itself, 32 bytes each; `states_cid` the state files one after the other, all of one size.
-    Neither needs to be believed: the root is signed, and a file that does not hash to its digest is `FAULT_STEP_CHAIN`.
-    """
-
-    chain_id: int
-    commitment: Hash32
-    segment: int
-    states: int
-    root: Hash32
-    digests_cid: Cid
-    states_cid: Cid
-    signature: Signature
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +175,7 @@ class StepOpening:
             (self.offset, self.before, self.before_branch),
             (self.offset + 1, self.after, self.after_branch),
         ):
-            _check_branch(answer.root, digest, (place, answer.states), branch)
+            check_branch(answer.root, digest, (place, answer.states), branch)
 
 
 def open_step(digests: tuple[Hash32, ...], offset: int, before_cid: Cid, after_cid: Cid) -> StepOpening:
@@ -254,7 +208,7 @@ class FraudProof:
             raise Rejected(RejectionReason.FRAUD_PROOF_INVALID, f"{finding.value} is no fault")
         wanted = (
             int(finding not in _OF_THE_RUN),
-            int(finding in (AuditFinding.FAULT_STEP_CHAIN, AuditFinding.FAULT_OUT_OF_BOUNDS)),
+            int(finding in STEP_FAULTS),
             int(finding is AuditFinding.FAULT_OUT_OF_BOUNDS),
         )
         optional = finding is AuditFinding.FAULT_MERKLE_PATH
@@ -262,7 +216,7 @@ class FraudProof:
         if found != wanted and not (optional and found == (1, 0, 0)):
             raise Rejected(RejectionReason.FRAUD_PROOF_INVALID, f"{finding.value} with {found} openings, not {wanted}")
         for opening in self.segments:
-            opening.check(training)
+            opening.check(training.state_root, training.states)
         for answer in self.answers:
             named = (self.chain_id, self.commitment, self.segments[0].index)
             if (answer.chain_id, answer.commitment, answer.segment) != named:
@@ -279,6 +233,18 @@ _OF_THE_RUN = (
 )
 
 
+def agrees(line: AuditedSegment, opening: SegmentOpening, start: Hash32, digests: tuple[Hash32, ...]) -> bool:
+    """Return whether an auditor's steps bear out what it reported of a segment; no arithmetic of floating point.
+
+    `start` is the digest of the state from which it had to begin: the committed one, or the one corrupted by the seed.
+    """
+    first, following = opening.first, opening.following
+    middle = (first.step + following.step + 1) // 2 - first.step
+    if len(digests) != following.step - first.step + 1 or digests[0] != start:
+        return False
+    return digests[middle] == line.witness and (digests[-1] == following.digest) == line.reproduced
+
+
 def decode_fraud_proof(data: bytes) -> FraudProof:
     """Return the proof; refuse bytes above the bound before they are read."""
     if len(data) > MAXIMUM_FRAUD_PROOF_BYTES:
@@ -291,10 +257,3 @@ def answer_digests(digests: bytes) -> tuple[bytes, ...]:
     if len(digests) % 32 or not 64 <= len(digests) <= 32 * MAXIMUM_STATES:
         raise Rejected(RejectionReason.MALFORMED, f"{len(digests)} bytes are no list of two or more digests")
     return tuple(digests[place : place + 32] for place in range(0, len(digests), 32))
-
-
-def _check_branch(root: Hash32, leaf: bytes, place: tuple[int, int], branch: tuple[Hash32, ...]) -> None:
-    try:
-        check_list_branch(root, leaf, *place, branch)
-    except Rejected as error:
-        raise Rejected(RejectionReason.TRACE_MISMATCH, error.detail) from error

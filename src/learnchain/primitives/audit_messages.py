@@ -15,17 +15,23 @@ from learnchain.primitives.signatures import UNSIGNED
 MAXIMUM_AUDITED_SEGMENTS = 8
 MAXIMUM_AUDITS = 4
 """Audits of one block that are paid, and audit messages of each kind that one block carries."""
+UNDECLARED_CLASS: Hash32 = b"\0" * 32
+"""Stands for the reproducibility class of a machine that names none: nobody compares bits with it."""
 
 
 @dataclass(frozen=True, slots=True)
 class AuditCommitment:
-    """Bind an auditor to its report on the winner of a height, before anybody's report is open."""
+    """Bind an auditor to its report on the winner of a height, before anybody's report is open.
+
+    `machine_class` is the digest of the reproducibility class in which the auditor replays (`learnchain doctor`).
+    """
 
     chain_id: int
     height: int
     parent: Hash32
     auditor: Address
     digest: Hash32
+    machine_class: Hash32
     signature: Signature
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from learnchain.primitives.audit import SegmentChallenge, draw_challenge
 from learnchain.primitives.audit_messages import (
     MAXIMUM_AUDITS,
+    UNDECLARED_CLASS,
     AuditCommitment,
     AuditMessage,
     AuditReport,
@@ -60,6 +61,9 @@ def seed_height(book: BondBook, fact: RoundFact) -> int:
 def check_commitment(book: BondBook, message: AuditCommitment, height: int, parameters: ChainParameters) -> None:
     """Refuse an audit of a height that is not open, by somebody who is judged by it, or beyond those that are paid."""
     fact = _open(book, message, parameters)
+    declared = fact.training[0].machine_class
+    if UNDECLARED_CLASS in (declared, message.machine_class) or message.machine_class != declared:
+        raise Rejected(RejectionReason.AUDIT_CLASS_FOREIGN, "auditor and winner are not of one declared class")
     if assignment(book, fact, message.auditor, parameters) is None:
         raise Rejected(RejectionReason.AUDIT_CLOSED, f"height {message.height} cannot be audited yet")
     if height > seed_height(book, fact) + COMMIT_BLOCKS:
@@ -120,7 +124,7 @@ def _open(book: BondBook, message: AuditMessage, parameters: ChainParameters) ->
         raise Rejected(RejectionReason.WRONG_CHAIN, f"chain {message.chain_id} is not {parameters.chain_id}")
     check_signature(message, message.auditor)
     fact = book.fact(message.height, message.parent)
-    if fact is None or not fact.training or not parameters.audit_reward_gwei:
+    if fact is None or not fact.training or not fact.is_declared or not parameters.audit_reward_gwei:
         raise Rejected(RejectionReason.AUDIT_CLOSED, f"height {message.height} is not open to audits")
     if message.auditor in (fact.winner, fact.publisher):
         raise Rejected(RejectionReason.AUDIT_WRONG, "nobody is paid for auditing itself")

@@ -5,6 +5,7 @@ from learnchain.primitives.bonds import check_cover
 from learnchain.primitives.chain_state import ChainState, Reward, payload_timestamp, settlement_root, unselected_after
 from learnchain.primitives.ciphers import key_hash
 from learnchain.primitives.codec import Address, Hash32
+from learnchain.primitives.dispute_rules import check_listed_disputes
 from learnchain.primitives.evidence import check_listed_evidence
 from learnchain.primitives.hashing import noun_hash
 from learnchain.primitives.measurement import PayloadFacts
@@ -104,6 +105,9 @@ def check_opening(commitment: Commitment, reveal: Reveal, selection: Selection, 
         raise Rejected(RejectionReason.WRONG_SIGNATURE, "the attestation of model, data and task is not the miner's")
     if selection.discloses and commitment.disclosed != (trained,):
         raise Rejected(RejectionReason.DISCLOSURE_WRONG, "the commitment showed another model than it binds")
+    classes = parameters.accepted_classes
+    if classes and reveal.training.states > 1 and reveal.training.machine_class not in classes:
+        raise Rejected(RejectionReason.MACHINE_CLASS_REFUSED, "the chain does not accept the class of this training")
     reveal.claim()
 
 
@@ -120,6 +124,7 @@ def check_block(
     if block.unselected != listed:
         raise Rejected(RejectionReason.UNSELECTED_LIST_WRONG, "the list of unselected tasks is not the recomputed one")
     check_listed_evidence(parent.bonds, block, parameters)
+    check_listed_disputes(parent.bonds, block, parameters)
     if isinstance(block, Block):
         check_listed_audits(parent.bonds, block, parameters)
     if block.settlement_root != settlement_root(parent, selection, block, reward, parameters):

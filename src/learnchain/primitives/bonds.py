@@ -21,6 +21,7 @@ from learnchain.primitives.numbers import WEI_PER_GWEI
 from learnchain.primitives.parameters import MAXIMUM_AUDIT_BLOCKS
 from learnchain.primitives.rejection import Rejected, RejectionReason
 from learnchain.primitives.selection import Selection
+from learnchain.primitives.task_specification import TrainingMode
 
 MAXIMUM_DEPOSITS = 16_384
 """Owners in the book. What a newcomer deposits into a full book counts for nothing until somebody leaves."""
@@ -73,7 +74,7 @@ class RoundFact:
     """Remember of a recent height what evidence about it and challenges to it rest on.
 
     `commitment` is the hash of the winner's signed commitment; it was fixed before the release key was known.
-    An empty block has neither winner nor training.
+    An empty block has neither winner nor training. `is_declared`: the task asks for training that can be checked.
     """
 
     height: int
@@ -88,6 +89,7 @@ class RoundFact:
     commitment: Hash32
     training: Annotated[tuple[TrainingRecord, ...], Bound(1)]
     committed: Annotated[tuple[Address, ...], Bound(MAXIMUM_COMMITMENTS)]
+    is_declared: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,45 @@ class AuditEntry:
     opened_height: int = 0
 
 
+class DisputeOutcome(StrEnum):
+    """Say where a dispute stands, or how it ended."""
+
+    ASKED = "asked"
+    """The steps are asked for and not shown."""
+    ANSWERED = "answered"
+    """The steps are shown: a proof against them may come."""
+    UNANSWERED = "unanswered"
+    """The accused kept silent to the end and was punished for it."""
+    PROVEN = "proven"
+    """The accused was punished by evidence before the dispute was over."""
+    UNPROVEN = "unproven"
+    """Nobody brought a proof against the answer in time: the accuser paid."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dispute:
+    """Remember one accusation: who asks whom for which segment, since when, and what became of it; 0 is not yet.
+
+    `answer` is the hash of the `StepAnswer` that a block carried.
+    """
+
+    height: int
+    parent: Hash32
+    accused: Address
+    segment: int
+    accuser: Address
+    asked_height: int
+    outcome: DisputeOutcome = DisputeOutcome.ASKED
+    answered_height: int = 0
+    answer: Hash32 = b"\0" * 32
+    decided_height: int = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Return whether it is still to be answered or decided."""
+        return self.outcome in (DisputeOutcome.ASKED, DisputeOutcome.ANSWERED)
+
+
 @dataclass(frozen=True, slots=True)
 class BondBook:
     """Hold deposits in the order of their owners, and the rest in the order of their heights."""
@@ -119,6 +160,7 @@ class BondBook:
     facts: Annotated[tuple[RoundFact, ...], Bound(MAXIMUM_AUDIT_BLOCKS)] = ()
     punished: tuple[Punished, ...] = ()
     audits: tuple[AuditEntry, ...] = ()
+    disputes: tuple[Dispute, ...] = ()
 
     def deposit(self, owner: Address) -> Deposit:
         """Return what an owner has staked; nothing for a stranger."""
@@ -196,6 +238,7 @@ def round_fact(selection: Selection, block: AnyBlock, block_hash: Hash32) -> Rou
         commitment=block.verdict.winner if isinstance(block, Block) else b"\0" * 32,
         training=(block.reveal.training,) if isinstance(block, Block) else (),
         committed=tuple(each.miner for each in block.commitments),
+        is_declared=selection.posted.specification.training.mode is TrainingMode.DECLARED,
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from learnchain.primitives.audit_messages import AuditMessage
 from learnchain.primitives.bonds import BondChange
 from learnchain.primitives.codec import Hash32
+from learnchain.primitives.dispute_messages import DisputeMessage
 from learnchain.primitives.measurement import Measurement
 from learnchain.primitives.messages import (
     AnyBlock,
@@ -125,6 +126,14 @@ class AuditMade:
 
 
 @dataclass(frozen=True, slots=True)
+class Disputed:
+    """Step 8: somebody asks for the steps of a segment, or shows them."""
+
+    message: DisputeMessage
+    at_milliseconds: int
+
+
+@dataclass(frozen=True, slots=True)
 class BondMoved:
     """Step 2: an accepted block's payload moved a bond."""
 
@@ -177,6 +186,7 @@ Event = (
     | BlockReceived
     | EvidenceReported
     | AuditMade
+    | Disputed
     | BondMoved
     | DeadlineMissed
     | TreeGrew

@@ -4,11 +4,11 @@ Two statements of one signer that contradict each other prove themselves. Change
 here as far as bytes go; each node measures the rest before it admits a block with such evidence.
 """
 
-from learnchain.primitives.audit import FraudProof, decode_fraud_proof
+from learnchain.primitives.audit import STEP_FAULTS, FraudProof, decode_fraud_proof
 from learnchain.primitives.audit_messages import AuditReport, report_digest
 from learnchain.primitives.audit_rules import entry_of
 from learnchain.primitives.bonds import BondBook, RoundFact
-from learnchain.primitives.codec import Address, decode, encode
+from learnchain.primitives.codec import Address, Hash32, decode, encode
 from learnchain.primitives.messages import (
     MEASURED_FAULTS,
     PUBLISHER_FAULTS,
@@ -46,10 +46,10 @@ def forged_trace(proof: FraudProof, fact: RoundFact) -> Evidence:
     return Evidence(proof.chain_id, Fault.TRACE_FORGED, *place, (encode(proof),), UNSIGNED)
 
 
-def false_audit(report: AuditReport, reporter: Address) -> Evidence:
-    """Return unsigned evidence that a report is not what replaying comes to."""
-    place = (report.height, report.parent, report.auditor, reporter)
-    return Evidence(report.chain_id, Fault.AUDIT_FALSE, *place, (encode(report),), UNSIGNED)
+def false_audit(report: AuditReport, proof: FraudProof) -> Evidence:
+    """Return unsigned evidence that an auditor cannot have replayed what it reports, by its own answer."""
+    place = (report.height, report.parent, report.auditor, proof.reporter)
+    return Evidence(report.chain_id, Fault.AUDIT_FALSE, *place, (encode(report), encode(proof)), UNSIGNED)
 
 
 def check_listed_evidence(book: BondBook, block: AnyBlock, parameters: ChainParameters) -> None:
@@ -79,7 +79,7 @@ def check_evidence(book: BondBook, evidence: Evidence, parameters: ChainParamete
     if evidence.fault is Fault.TRACE_FORGED:
         fraud_proof(evidence, fact)
     elif evidence.fault is Fault.AUDIT_FALSE:
-        false_report(evidence, book)
+        audit_proof(evidence, fact, book)
     else:
         _check_statements(evidence, fact)
     return fact
@@ -94,21 +94,39 @@ def fraud_proof(evidence: Evidence, fact: RoundFact) -> FraudProof:
     """Return the proof behind evidence of forged training; refuse one that does not fit the winner of the height."""
     if len(evidence.statements) != 1 or not fact.training or evidence.offender != fact.winner:
         raise Rejected(RejectionReason.EVIDENCE_INVALID, "forged training is proven by one proof, of a winner's trace")
-    proof = decode_fraud_proof(evidence.statements[0])
+    return _proof(evidence, evidence.statements[0], fact, fact.commitment)
+
+
+def audit_proof(evidence: Evidence, fact: RoundFact, book: BondBook) -> tuple[AuditReport, FraudProof]:
+    """Return a report and the proof against it; refuse what is not an answer of its auditor about a line of it."""
+    report = false_report(evidence, book)
+    proof = _proof(evidence, evidence.statements[1], fact, report_digest(report))
+    if proof.finding not in STEP_FAULTS:
+        raise Rejected(RejectionReason.EVIDENCE_INVALID, f"{proof.finding.value} is no fault of an auditor")
+    if proof.segments[0].index not in {each.segment for each in report.lines}:
+        raise Rejected(RejectionReason.EVIDENCE_INVALID, "the report says nothing of that segment")
+    return report, proof
+
+
+def _proof(evidence: Evidence, data: bytes, fact: RoundFact, commitment: Hash32) -> FraudProof:
+    """Return a proof by the reporter of answers that the offender signed about what it is bound by."""
+    proof = decode_fraud_proof(data)
     same = (proof.chain_id, proof.commitment, proof.reporter)
-    if same != (evidence.chain_id, fact.commitment, evidence.reporter):
+    if same != (evidence.chain_id, commitment, evidence.reporter):
         raise Rejected(RejectionReason.EVIDENCE_INVALID, "the proof is another reporter's, or of another commitment")
+    if not fact.training or not fact.is_declared:
+        raise Rejected(RejectionReason.EVIDENCE_INVALID, "the training of that height is not checked")
     check_signature(proof, proof.reporter)
     for answer in proof.answers:
-        check_signature(answer, fact.winner)
+        check_signature(answer, evidence.offender)
     proof.check_form(fact.training[0])
     return proof
 
 
 def false_report(evidence: Evidence, book: BondBook) -> AuditReport:
-    """Return the report that evidence calls false; refuse one that its auditor never bound itself to."""
-    if len(evidence.statements) != 1:
-        raise Rejected(RejectionReason.EVIDENCE_INVALID, "a false report is proven by the report")
+    """Return the report that evidence calls false; refuse one that its auditor never opened."""
+    if len(evidence.statements) != 2:
+        raise Rejected(RejectionReason.EVIDENCE_INVALID, "a false report is proven by the report and an answer's fault")
     report = decode(AuditReport, evidence.statements[0])
     entry = entry_of(book, report)
     place = (report.height, report.parent, report.auditor)

@@ -18,6 +18,8 @@ class MeasureKind(StrEnum):
     COUNT = "count"
     EVIDENCE = "evidence"
     """Whether evidence holds; the candidate is then the hash of the evidence."""
+    ANSWER = "answer"
+    """Whether the files of an answer to an accusation are here and are what it names; the candidate is its hash."""
     BASELINE = "baseline"
     """The count of the selection's baseline on the test set that this candidate is judged by."""
     TRAINING = "training"

@@ -8,8 +8,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated
 
-from learnchain.primitives.audit_messages import MAXIMUM_AUDITS, AuditCommitment, AuditReport
+from learnchain.primitives.audit_messages import MAXIMUM_AUDITS, UNDECLARED_CLASS, AuditCommitment, AuditReport
 from learnchain.primitives.codec import Address, Bound, Hash32, Signature, encode
+from learnchain.primitives.dispute_messages import (
+    MAXIMUM_ACCUSATIONS,
+    MAXIMUM_ANSWERS,
+    Accusation,
+    DisputeAnswer,
+)
 from learnchain.primitives.hashing import keccak256, noun_hash, tagged_hash
 from learnchain.primitives.merkle import list_root
 from learnchain.primitives.numbers import Accuracy
@@ -78,6 +84,8 @@ class TrainingRecord:
 
     `mapping` names the mapping layer that the model was trained behind (PoLe Algorithm 2, line 5); zeros where there
     is none. `correct` of `total` is the exact count on the training rows where a paper asks for one (PoLe 3.3), else 0.
+    `machine_class` is the digest of the reproducibility class in which it was trained, zeros where none is declared:
+    only auditors of that class are matched with it.
     """
 
     state_root: Hash32
@@ -87,6 +95,7 @@ class TrainingRecord:
     mapping: Hash32 = b"\0" * 32
     correct: int = 0
     total: int = 0
+    machine_class: Hash32 = UNDECLARED_CLASS
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +232,7 @@ class Fault(StrEnum):
     TRACE_FORGED = "trace_forged"
     """A winner's training does not follow from its own trace; the statement is a `FraudProof`."""
     AUDIT_FALSE = "audit_false"
-    """An auditor's report is not what replaying its segments comes to; the statement is the `AuditReport`."""
+    """An auditor cannot have replayed what it reports; the statements are the `AuditReport` and a `FraudProof`."""
 
 
 PUBLISHER_FAULTS = frozenset({Fault.DOUBLE_RELEASE, Fault.DATA_CHANGED})
@@ -250,8 +259,7 @@ class Evidence:
     @property
     def fault_id(self) -> Hash32:
         """Return the identity of the offence, whoever reports it and by whatever statements."""
-        place = (self.height.to_bytes(8, "big"), self.parent)
-        return tagged_hash("fault", self.fault.value.encode(), self.offender, *place)
+        return fault_id(self.fault, self.offender, self.height, self.parent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +283,8 @@ class Block:
     evidence: Annotated[tuple[Evidence, ...], Bound(MAXIMUM_EVIDENCE)]
     audits: Annotated[tuple[AuditCommitment, ...], Bound(MAXIMUM_AUDITS)]
     audit_reports: Annotated[tuple[AuditReport, ...], Bound(MAXIMUM_AUDITS)]
+    accusations: Annotated[tuple[Accusation, ...], Bound(MAXIMUM_ACCUSATIONS)]
+    answers: Annotated[tuple[DisputeAnswer, ...], Bound(MAXIMUM_ANSWERS)]
     ommers: Annotated[tuple[Reveal, ...], Bound(MAXIMUM_OMMERS)]
     settlement_root: Hash32
     signature: Signature
@@ -323,6 +333,8 @@ class EmptyBlock:
     unselected: Annotated[tuple[Hash32, ...], Bound(MAXIMUM_TASKS_LISTED)]
     end_milliseconds: int
     evidence: Annotated[tuple[Evidence, ...], Bound(MAXIMUM_EVIDENCE)]
+    accusations: Annotated[tuple[Accusation, ...], Bound(MAXIMUM_ACCUSATIONS)]
+    answers: Annotated[tuple[DisputeAnswer, ...], Bound(MAXIMUM_ANSWERS)]
     settlement_root: Hash32
     signature: Signature
 
@@ -356,6 +368,11 @@ class Payout:
 def work_id(chain_id: int, parent: Hash32, task_id: Hash32, miner: Address) -> Hash32:
     """Return the seed that belongs to one miner at one height: initialisation, batch order, watermark bits."""
     return tagged_hash("work", chain_id.to_bytes(32, "big"), parent, task_id, miner)
+
+
+def fault_id(fault: Fault, offender: Address, height: int, parent: Hash32) -> Hash32:
+    """Return the identity of an offence, by which it is punished once."""
+    return tagged_hash("fault", fault.value.encode(), offender, height.to_bytes(8, "big"), parent)
 
 
 def trace_root(training: TrainingRecord) -> Hash32:

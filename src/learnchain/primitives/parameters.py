@@ -15,6 +15,8 @@ from learnchain.primitives.task_specification import TaskSpecification, Text, sp
 MAXIMUM_AUDIT_BLOCKS = 64
 """Heights that evidence may reach back; each costs some 300 bytes in every stored state."""
 
+MAXIMUM_CLASSES = 16
+
 
 @dataclass(frozen=True, slots=True)
 class ChainParameters:
@@ -25,7 +27,9 @@ class ChainParameters:
     phase must have room for (the round's rule 14). A miner that has not deposited its bond may commit all the same if
     `bond_from_reward`: the bond is kept back from its reward for `audit_window_blocks`, as long as evidence counts.
     `audit_reward_gwei` is minted for each audit of `audit_segments` segments, and kept back for as long; 0 turns audits
-    off: reports compare bits, so auditors and judges must be of one reproducibility class; nothing checks that.
+    off. Whoever is accused shows the steps of a segment within `answer_blocks` heights; a proof against them comes
+    within `proof_blocks` more, or the accuser pays `accusation_cost_gwei` out of its deposit. `accepted_classes` are
+    the reproducibility classes in which winners may train; none named means any.
     """
 
     chain_id: int
@@ -39,9 +43,13 @@ class ChainParameters:
     minimum_task_bond_wei: int = WEI_PER_ETHER // 10_000
     minimum_commitment_bond_wei: int = 0
     bond_from_reward: bool = True
-    audit_window_blocks: int = 16
+    audit_window_blocks: int = 32
     audit_reward_gwei: int = 0
     audit_segments: int = 2
+    answer_blocks: int = 8
+    proof_blocks: int = 6
+    accusation_cost_gwei: int = 0
+    accepted_classes: Annotated[tuple[Hash32, ...], Bound(MAXIMUM_CLASSES)] = ()
     maximum_commitments: int = MAXIMUM_COMMITMENTS
     maximum_tasks: int = MAXIMUM_TASKS_LISTED
     finality_depth: int = 16
@@ -62,6 +70,9 @@ class ChainParameters:
             ("maximum_commitments", self.maximum_commitments, 1, MAXIMUM_COMMITMENTS),
             ("maximum_tasks", self.maximum_tasks, 1, MAXIMUM_TASKS_LISTED),
             ("audit_window_blocks", self.audit_window_blocks, 4, MAXIMUM_AUDIT_BLOCKS),
+            ("answer_blocks", self.answer_blocks, 1, MAXIMUM_AUDIT_BLOCKS),
+            ("proof_blocks", self.proof_blocks, 1, MAXIMUM_AUDIT_BLOCKS),
+            ("accusation_cost_gwei", self.accusation_cost_gwei, 0, 2**63),
             ("audit_segments", self.audit_segments, 1, MAXIMUM_AUDITED_SEGMENTS),
             ("finality_depth", self.finality_depth, 1, 1_024),
             ("minimum_reward_wei", self.minimum_reward_wei, 1, 2**128),

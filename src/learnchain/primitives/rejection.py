@@ -173,6 +173,24 @@ class RejectionReason(StrEnum):
     AUDIT_WRONG = "audit_wrong"
     """The report opens no commitment, answers another question, misses a forced error, or judges its own author."""
 
+    AUDIT_CLASS_FOREIGN = "audit_class_foreign"
+    """Auditor and winner are not of one declared reproducibility class, so their bits cannot be compared."""
+    MACHINE_CLASS_REFUSED = "machine_class_refused"
+    """The winner trained in a reproducibility class that this chain does not accept."""
+
+    ACCUSATION_CLOSED = "accusation_closed"
+    """The segment cannot be disputed here: height not remembered or too old, nothing traced, enough disputes open."""
+    ACCUSATION_DOUBLE = "accusation_double"
+    """The segment was disputed before, its trainer is punished already, or the block says it twice."""
+    ACCUSATION_WRONG = "accusation_wrong"
+    """The accused is not who trained the segment, or accuses itself, or the segment is none of its own."""
+    ACCUSATION_UNCOVERED = "accusation_uncovered"
+    """The accuser has not staked what the accusation costs if it fails."""
+    ANSWER_CLOSED = "answer_closed"
+    """Nobody asks for these steps on this branch, or no longer, or they are shown already."""
+    ANSWER_WRONG = "answer_wrong"
+    """The answer opens another segment or commitment, miscounts its steps, or its files are not what it names."""
+
     # 9 fork choice
     BELOW_FINAL = "below_final"
     """The branch forks off below the final block."""

@@ -5,7 +5,7 @@ from learnchain.primitives.audit_rules import COMMIT_BLOCKS, Assignment, assignm
 from learnchain.primitives.bonds import CHALLENGE_BLOCKS, RoundFact
 from learnchain.primitives.events import AuditMade
 from learnchain.primitives.signatures import UNSIGNED
-from learnchain.testing.chain_builder import altered
+from learnchain.testing.chain_builder import CLASS, altered
 from learnchain.testing.play import Observer, play_height, true_witness
 from learnchain.testing.sample_tasks import address
 
@@ -46,7 +46,7 @@ def report_of(node: Observer, name: str = AUDITOR, **changes: object) -> AuditRe
 def commitment_to(report: AuditReport, name: str = AUDITOR, **changes: object) -> AuditCommitment:
     """Return the commitment that binds an auditor to a report."""
     place = (report.chain_id, report.height, report.parent, report.auditor)
-    return altered(AuditCommitment(*place, report_digest(report), UNSIGNED), name, **changes)
+    return altered(AuditCommitment(*place, report_digest(report), CLASS, UNSIGNED), name, **changes)
 
 
 def audited(node: Observer) -> Observer:

@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 GENESIS_MILLISECONDS = 1_800_000_000_000
 MAXIMUM_ATTEMPTS = 1 << 20
 """Made-up chains set easy puzzles."""
+CLASS: Hash32 = tagged_hash("builder-class")
+"""The reproducibility class of everybody in a made-up world."""
 HYPER_PARAMETERS = HyperParameters(10_000, 900_000, 0, 32, 3)
 
 
@@ -68,6 +70,7 @@ def sample_parameters(**changes: Any) -> ChainParameters:
         minimum_task_bond_wei=10**14,
         minimum_commitment_bond_wei=10**15,
         audit_reward_gwei=10_000_000,
+        accusation_cost_gwei=1_000_000,
         maximum_commitments=128,
         maximum_tasks=512,
         finality_depth=16,
@@ -157,7 +160,9 @@ class ChainBuilder:
         seed = tagged_hash("builder-model", parent.block_hash, miner.encode(), variant.encode())
         work = work_id(self.parameters.chain_id, parent.block_hash, selection.task.task_id, address(miner))
         terms = self.rules.training_terms(selection, work)
-        record = TrainingRecord(tagged_hash("states", seed), 4, b"\x01\x71" + seed, HYPER_PARAMETERS)
+        record = TrainingRecord(
+            tagged_hash("states", seed), 4, b"\x01\x71" + seed, HYPER_PARAMETERS, machine_class=CLASS
+        )
         if isinstance(terms, SecureMapping):
             rows = selection.posted.specification.data.training.rows
             right = self.training_claims.get(miner, rows)
@@ -240,6 +245,8 @@ class ChainBuilder:
             evidence=(),
             audits=(),
             audit_reports=(),
+            accusations=(),
+            answers=(),
             ommers=ommers,
             settlement_root=b"\0" * 32,
             signature=UNSIGNED,
@@ -262,6 +269,8 @@ class ChainBuilder:
             evidence=proposal.evidence,
             audits=proposal.audits,
             audit_reports=proposal.audit_reports,
+            accusations=proposal.accusations,
+            answers=proposal.answers,
             ommers=proposal.ommers,
             settlement_root=b"\0" * 32,
             signature=UNSIGNED,
@@ -315,6 +324,8 @@ class ChainBuilder:
             unselected=self.unselected(parent),
             end_milliseconds=end,
             evidence=(),
+            accusations=(),
+            answers=(),
             settlement_root=b"\0" * 32,
             signature=UNSIGNED,
         )

@@ -13,14 +13,8 @@ from learnchain.learning.replay.disputes import chain_finding, outlying_step, pr
 from learnchain.learning.replay.jobs import AFTER_NAME, BEFORE_NAME, DIGESTS_NAME, DisputeJob, SegmentJob
 from learnchain.learning.replay.segments import AuditScope, audit_run
 from learnchain.learning.trace import state_path
-from learnchain.primitives.audit import (
-    AuditFinding,
-    FraudProof,
-    StepAnswer,
-    answer_digests,
-    open_segment,
-    open_step,
-)
+from learnchain.primitives.audit import AuditFinding, FraudProof, answer_digests, open_segment, open_step
+from learnchain.primitives.dispute_messages import StepAnswer
 from learnchain.primitives.merkle import list_root
 from learnchain.primitives.rejection import Rejected, RejectionReason
 from learnchain.primitives.signatures import UNSIGNED

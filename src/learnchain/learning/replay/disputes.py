@@ -16,7 +16,8 @@ from learnchain.learning.replay.segments import state_shapes
 from learnchain.learning.safe_tensors import Array, write_tensors
 from learnchain.learning.trace import read_state, state_digest, state_path
 from learnchain.learning.train import TrainingPlan, TrainingRun
-from learnchain.primitives.audit import AuditFinding, StateLeaf, StepAnswer, answer_digests
+from learnchain.primitives.audit import AuditFinding, answer_digests
+from learnchain.primitives.dispute_messages import StateLeaf, StepAnswer
 from learnchain.primitives.merkle import list_root
 from learnchain.primitives.rejection import Rejected, RejectionReason
 

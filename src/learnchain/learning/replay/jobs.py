@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from learnchain.learning.jobs import FilePath, TrainingJob
-from learnchain.primitives.audit import MAXIMUM_CHALLENGED, AuditFinding, FraudProof, StateLeaf
+from learnchain.primitives.audit import MAXIMUM_CHALLENGED, AuditFinding, FraudProof
 from learnchain.primitives.codec import Bound, Hash32
+from learnchain.primitives.dispute_messages import StateLeaf
 from learnchain.primitives.task_specification import TrainingRules
 
 

@@ -16,8 +16,9 @@ from learnchain.learning.model import as_committed, initial_weights, load_weight
 from learnchain.learning.safe_tensors import Array
 from learnchain.learning.trace import FIRST_DIGEST, ShownRows, Trace, read_state, state_digest, state_path
 from learnchain.learning.train import TrainingPlan, TrainingRun, segment_rows, steps_per_epoch
-from learnchain.primitives.audit import AuditFinding, StateLeaf
+from learnchain.primitives.audit import AuditFinding
 from learnchain.primitives.codec import Hash32
+from learnchain.primitives.dispute_messages import StateLeaf
 from learnchain.primitives.hashing import shake256
 from learnchain.primitives.model_costs import tensors
 from learnchain.primitives.rejection import Rejected, Unavailable

@@ -12,7 +12,13 @@ from learnchain.node.ports import Ports
 from learnchain.node.replay_judge import AuditScope, ReplayJudge
 from learnchain.primitives.actions import OpenHeight
 from learnchain.primitives.audit import HARDWARE_FREE, AuditFinding, FraudProof, open_segment
-from learnchain.primitives.audit_messages import AuditCommitment, AuditedSegment, AuditReport, report_digest
+from learnchain.primitives.audit_messages import (
+    UNDECLARED_CLASS,
+    AuditCommitment,
+    AuditedSegment,
+    AuditReport,
+    report_digest,
+)
 from learnchain.primitives.audit_rules import assignment, check_commitment, check_report
 from learnchain.primitives.bonds import RoundFact
 from learnchain.primitives.codec import Hash32
@@ -138,7 +144,7 @@ class Auditor:
 
     def _commitment(self, fact: RoundFact, digest: Hash32) -> AuditCommitment:
         chain_id, auditor = self._ports.chain.parameters.chain_id, self._ports.wallet.address
-        draft = AuditCommitment(chain_id, fact.height, fact.parent, auditor, digest, UNSIGNED)
+        draft = AuditCommitment(chain_id, fact.height, fact.parent, auditor, digest, UNDECLARED_CLASS, UNSIGNED)
         return sign(draft, self._ports.wallet.private_key)
 
     async def _open_due(self) -> None:

@@ -245,6 +245,8 @@ class FullNode:
             unselected=tuple(each.task.task_id for each in unselected),
             end_milliseconds=action.end_milliseconds,
             evidence=action.evidence,
+            accusations=action.accusations,
+            answers=action.answers,
             settlement_root=b"\0" * 32,
             signature=UNSIGNED,
         )

@@ -308,6 +308,8 @@ class Miner:
             evidence=action.evidence,
             audits=action.audits,
             audit_reports=action.audit_reports,
+            accusations=action.accusations,
+            answers=action.answers,
             ommers=action.ommers,
             settlement_root=NOBODY,
             signature=UNSIGNED,

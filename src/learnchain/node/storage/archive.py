@@ -28,7 +28,7 @@ from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailab
 from learnchain.primitives.settlement import Settlement
 from learnchain.primitives.task_specification import Cid
 
-FORMAT = b"2"
+FORMAT = b"3"
 MAXIMUM_BLOCK_BYTES = 1 << 18
 MAXIMUM_REMEMBERED_BRANCHES = 128
 """Blocks whose list of settlements is kept in memory, so that a claim does not walk back to genesis."""

@@ -1,0 +1,117 @@
+"""What is said in a dispute: somebody asks for the steps of a segment, the accused shows them, signed (DESIGN 10).
+
+A numeric mismatch proves nothing, so nobody is punished for one. Whoever claims to have trained a segment, a winner
+or an auditor, must be able to show its steps instead: keeping silent is punished by the clock of heights, and steps
+that no honest machine takes are proven by `audit.FraudProof`. Blocks of either kind carry both messages.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from learnchain.primitives.codec import Address, Bound, Hash32, Signature, encode
+from learnchain.primitives.merkle import check_list_branch
+from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.primitives.task_specification import Cid
+
+MAXIMUM_STATES = 1 << 24
+"""Bound of the states of a trace, and of the steps of a segment; it bounds every branch."""
+MAXIMUM_ACCUSATIONS = 2
+MAXIMUM_ANSWERS = 2
+"""What one block carries of each: as many answers as accusations, so that every accused finds room before its deadline.
+"""
+
+Branch = Annotated[tuple[Hash32, ...], Bound(24)]
+
+
+@dataclass(frozen=True, slots=True)
+class StateLeaf:
+    """Name one full training state, and what the steps since the state before it were computed from.
+
+    `seed` is the random state: every later draw follows from it and the step. `order` is the digest of the row
+    numbers and `points` of the rows themselves, in the order in which they were shown. `digest` covers weights,
+    running statistics and the optimiser's memory.
+    """
+
+    step: int
+    seed: Hash32
+    order: Hash32
+    points: Hash32
+    digest: Hash32
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentOpening:
+    """Show the two committed states at the ends of one segment, with their branches under the committed root."""
+
+    index: int
+    first: StateLeaf
+    first_branch: Branch
+    following: StateLeaf
+    following_branch: Branch
+
+    def check(self, state_root: Hash32, states: int) -> None:
+        """Refuse states that are not under the root of the run."""
+        for place, leaf, branch in (
+            (self.index, self.first, self.first_branch),
+            (self.index + 1, self.following, self.following_branch),
+        ):
+            check_branch(state_root, encode(leaf), (place, states), branch)
+
+
+@dataclass(frozen=True, slots=True)
+class StepAnswer:
+    """Answer an accusation: the root over the state digests of every step of the segment, both ends included.
+
+    `commitment` names what the accused had bound itself to: the hash of a winner's commitment, or the digest of an
+    auditor's report (`dispute_rules.bound_by`). `states` are those of all steps, one more than the segment has steps.
+
+    `digests_cid` is the list itself, 32 bytes each; `states_cid` the state files one after the other, all of one size.
+    Neither needs to be believed: the root is signed, and a file that does not hash to its digest is `FAULT_STEP_CHAIN`.
+    """
+
+    chain_id: int
+    commitment: Hash32
+    segment: int
+    states: int
+    root: Hash32
+    digests_cid: Cid
+    states_cid: Cid
+    signature: Signature
+
+
+@dataclass(frozen=True, slots=True)
+class Accusation:
+    """Ask whoever trained a segment, as winner or as auditor of that height, to show every step of it."""
+
+    chain_id: int
+    height: int
+    parent: Hash32
+    accused: Address
+    segment: int
+    accuser: Address
+    signature: Signature
+
+
+@dataclass(frozen=True, slots=True)
+class DisputeAnswer:
+    """Carry a signed answer to its dispute, with the segment opened, so that a proof needs no file of the accused.
+
+    Only the answer is signed: place and accused follow from what its commitment names, the opening from the trace.
+    """
+
+    height: int
+    parent: Hash32
+    accused: Address
+    answer: StepAnswer
+    opening: SegmentOpening
+
+
+DisputeMessage = Accusation | DisputeAnswer
+
+
+def check_branch(root: Hash32, leaf: bytes, place: tuple[int, int], branch: tuple[Hash32, ...]) -> None:
+    """Refuse a leaf that is not under the root at its place; `place` is index and count."""
+    try:
+        check_list_branch(root, leaf, *place, branch)
+    except Rejected as error:
+        raise Rejected(RejectionReason.TRACE_MISMATCH, error.detail) from error

@@ -1,0 +1,153 @@
+"""Who may be asked for the steps of a segment, by whom and how long, and what answers: pure, from the book alone.
+
+Whoever claims to have trained a segment shows its steps: the winner of a height, or an auditor that opened a report on
+it (the round, rule 11). Only one place is disputed once, since an answer is public: whoever comes later can prove what
+the first accuser did not. `justice` decides what became of a dispute when its deadline has passed.
+"""
+
+from dataclasses import replace
+
+from learnchain.primitives.audit_rules import assignment
+from learnchain.primitives.bonds import BondBook, Dispute, DisputeOutcome, RoundFact
+from learnchain.primitives.codec import Address, Hash32
+from learnchain.primitives.dispute_messages import Accusation, DisputeAnswer
+from learnchain.primitives.hashing import noun_hash
+from learnchain.primitives.messages import AnyBlock, Fault, fault_id
+from learnchain.primitives.numbers import WEI_PER_GWEI
+from learnchain.primitives.parameters import ChainParameters
+from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.primitives.signatures import check_signature
+
+MAXIMUM_ASKED = 8
+"""Segments that one accused is asked for at a time, so that it can train them again before the deadline."""
+MAXIMUM_ASKED_BY_ONE = 2
+"""Of these, disputes that one accuser has open against it: nobody fills the places of others alone."""
+
+
+def check_accusation(book: BondBook, message: Accusation, height: int, parameters: ChainParameters) -> RoundFact:
+    """Refuse an accusation of a segment that nobody has to show, or that comes too late or uncovered (rule 11)."""
+    if message.chain_id != parameters.chain_id:
+        raise Rejected(RejectionReason.WRONG_CHAIN, f"chain {message.chain_id} is not {parameters.chain_id}")
+    check_signature(message, message.accuser)
+    fact = book.fact(message.height, message.parent)
+    if fact is None or not fact.training or not fact.is_declared:
+        raise Rejected(RejectionReason.ACCUSATION_CLOSED, f"nothing at height {message.height} can be disputed")
+    if height > last_accusation_height(fact, parameters):
+        raise Rejected(RejectionReason.ACCUSATION_CLOSED, "answer and proof would come too late")
+    if message.accuser == message.accused:
+        raise Rejected(RejectionReason.ACCUSATION_WRONG, "nobody accuses itself")
+    _check_segment(book, message, fact, parameters)
+    if dispute_of(book, message.height, message.parent, message.accused, message.segment) is not None:
+        raise Rejected(RejectionReason.ACCUSATION_DOUBLE, f"segment {message.segment} was disputed before")
+    if is_punished(book, fact, message.accused) or is_punished(book, fact, fact.winner):
+        raise Rejected(RejectionReason.ACCUSATION_DOUBLE, f"training of height {message.height} is punished already")
+    _check_room(book, message, parameters)
+    return fact
+
+
+def check_answer(book: BondBook, message: DisputeAnswer, height: int, parameters: ChainParameters) -> RoundFact:
+    """Refuse an answer that nobody waits for, or that is not the accused's about the steps of that segment."""
+    answer, opening = message.answer, message.opening
+    if answer.chain_id != parameters.chain_id:
+        raise Rejected(RejectionReason.WRONG_CHAIN, f"chain {answer.chain_id} is not {parameters.chain_id}")
+    check_signature(answer, message.accused)
+    fact = book.fact(message.height, message.parent)
+    dispute = dispute_of(book, message.height, message.parent, message.accused, answer.segment)
+    if fact is None or dispute is None or dispute.outcome is not DisputeOutcome.ASKED:
+        # A peer on another branch, or ahead of us, may know it: nothing is held against it.
+        raise Rejected(RejectionReason.ANSWER_CLOSED, f"nobody waits for the steps of segment {answer.segment}")
+    if height > dispute.asked_height + parameters.answer_blocks:
+        raise Rejected(RejectionReason.ANSWER_CLOSED, "the answer comes too late")
+    if answer.commitment != bound_by(book, fact, message.accused) or opening.index != answer.segment:
+        raise Rejected(RejectionReason.ANSWER_WRONG, "the answer names another commitment, or opens another segment")
+    opening.check(fact.training[0].state_root, fact.training[0].states)
+    if answer.states != max(1, opening.following.step - opening.first.step) + 1:
+        raise Rejected(RejectionReason.ANSWER_WRONG, f"{answer.states} states are not those of all its steps")
+    return fact
+
+
+def check_listed_disputes(book: BondBook, block: AnyBlock, parameters: ChainParameters) -> None:
+    """Refuse a block whose accusations or answers do not count on top of its parent, each after those before it."""
+    for answer in block.answers:
+        check_answer(book, answer, block.height, parameters)
+        book = with_answer(book, answer, block.height)
+    for accusation in block.accusations:
+        check_accusation(book, accusation, block.height, parameters)
+        book = with_accusation(book, accusation, block.height)
+
+
+def with_accusation(book: BondBook, message: Accusation, height: int) -> BondBook:
+    """Return the book with one more dispute."""
+    place = (message.height, message.parent, message.accused, message.segment)
+    return replace(book, disputes=(*book.disputes, Dispute(*place, message.accuser, height)))
+
+
+def with_answer(book: BondBook, message: DisputeAnswer, height: int) -> BondBook:
+    """Return the book with a dispute answered."""
+    place = (message.height, message.parent, message.accused, message.answer.segment)
+    told = {"outcome": DisputeOutcome.ANSWERED, "answered_height": height, "answer": noun_hash(message.answer)}
+    return replace(
+        book, disputes=tuple(replace(each, **told) if _place(each) == place else each for each in book.disputes)
+    )
+
+
+def dispute_of(book: BondBook, height: int, parent: Hash32, accused: Address, segment: int) -> Dispute | None:
+    """Return the dispute about a segment that the book remembers."""
+    place = (height, parent, accused, segment)
+    return next((each for each in book.disputes if _place(each) == place), None)
+
+
+def bound_by(book: BondBook, fact: RoundFact, accused: Address) -> Hash32 | None:
+    """Return what an answer has to name: the winner's commitment, or the digest of an auditor's opened report."""
+    if accused == fact.winner:
+        return fact.commitment
+    place = (fact.height, fact.parent, accused)
+    opened = (each for each in book.audits if (each.height, each.parent, each.auditor) == place and each.opened_height)
+    return next((each.digest for each in opened), None)
+
+
+def fault_of(fact: RoundFact, accused: Address) -> Fault:
+    """Return which fault it is that somebody cannot show the steps it claims to have trained.
+
+    Silence is the same offence as a forged answer, so that nobody is punished for both, nor chooses the cheaper one.
+    """
+    return Fault.TRACE_FORGED if accused == fact.winner else Fault.AUDIT_FALSE
+
+
+def is_punished(book: BondBook, fact: RoundFact, accused: Address) -> bool:
+    """Return whether somebody was punished already for what it trained at a height."""
+    fault = fault_id(fault_of(fact, accused), accused, fact.height, fact.parent)
+    return any(each.fault == fault for each in book.punished)
+
+
+def last_accusation_height(fact: RoundFact, parameters: ChainParameters) -> int:
+    """Return the last height whose block may carry an accusation: answer, proof and decision fit into the window."""
+    return fact.height + parameters.audit_window_blocks - parameters.answer_blocks - parameters.proof_blocks - 1
+
+
+def _place(dispute: Dispute) -> tuple[int, Hash32, Address, int]:
+    return dispute.height, dispute.parent, dispute.accused, dispute.segment
+
+
+def _check_segment(book: BondBook, message: Accusation, fact: RoundFact, parameters: ChainParameters) -> None:
+    """Refuse a segment that the accused did not claim to have trained."""
+    if bound_by(book, fact, message.accused) is None:
+        raise Rejected(RejectionReason.ACCUSATION_CLOSED, f"0x{message.accused.hex()} neither won nor reported there")
+    if message.accused == fact.winner:
+        claimed = message.segment < fact.training[0].states - 1
+    else:
+        given = assignment(book, fact, message.accused, parameters)
+        claimed = given is not None and message.segment in given.challenge.indices
+    if not claimed:
+        raise Rejected(RejectionReason.ACCUSATION_WRONG, f"segment {message.segment} is none of the accused's")
+
+
+def _check_room(book: BondBook, message: Accusation, parameters: ChainParameters) -> None:
+    """Refuse more disputes than an accused can answer at a time, or than the accuser can pay for."""
+    asked = [each for each in book.disputes if each.accused == message.accused and each.outcome is DisputeOutcome.ASKED]
+    own = [each for each in book.disputes if each.is_open and each.accuser == message.accuser]
+    if len(asked) >= MAXIMUM_ASKED or sum(each.accused == message.accused for each in own) >= MAXIMUM_ASKED_BY_ONE:
+        raise Rejected(RejectionReason.ACCUSATION_CLOSED, f"0x{message.accused.hex()} is asked for enough")
+    needed_wei = parameters.accusation_cost_gwei * WEI_PER_GWEI * (len(own) + 1)
+    if book.deposit(message.accuser).active_wei < needed_wei:
+        raise Rejected(RejectionReason.ACCUSATION_UNCOVERED, f"the accuser must have staked {needed_wei} wei")
