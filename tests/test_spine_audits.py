@@ -20,7 +20,8 @@ from learnchain.primitives.messages import Block
 from learnchain.primitives.rejection import Rejected, RejectionReason
 from learnchain.primitives.signatures import UNSIGNED, sign
 from learnchain.rules.dlbc import Dlbc
-from learnchain.testing.chain_builder import CLASS, ChainBuilder, altered, sample_parameters
+from learnchain.testing.chain_builder import ChainBuilder, altered, sample_parameters
+from learnchain.testing.made_up_training import CLASS
 from learnchain.testing.play import Observer, observe, play_height, true_witness
 from learnchain.testing.sample_tasks import address, private_key_of
 
@@ -49,7 +50,7 @@ def given_to(node: Observer, name: str) -> Assignment:
 def report_of(node: Observer, name: str = AUDITOR, **changes: object) -> AuditReport:
     fact, given = first(node), given_to(node, name)
     lines = tuple(
-        AuditedSegment(each, each not in given.forced, true_witness(fact, given, each))
+        AuditedSegment(each, each not in given.forced, true_witness(node.builder, fact, given, each))
         for each in given.challenge.indices
     )
     place = (node.builder.parameters.chain_id, fact.height, fact.parent, address(name))

@@ -52,7 +52,7 @@ from learnchain.rules.contract import Rules
 from learnchain.rules.dlbc import Dlbc
 from learnchain.spine import Round, advance
 from learnchain.testing.bad_inputs import BAD_INPUTS
-from learnchain.testing.chain_builder import CLASS, Candidate, ChainBuilder, altered, sample_parameters
+from learnchain.testing.chain_builder import Candidate, ChainBuilder, altered, sample_parameters
 from learnchain.testing.evidence_cases import (
     data_changed,
     double_commitment,
@@ -60,6 +60,7 @@ from learnchain.testing.evidence_cases import (
     double_reveal,
     trace_forged,
 )
+from learnchain.testing.made_up_training import CLASS
 from learnchain.testing.play import Observer, measure, observe, true_witness
 from learnchain.testing.podl_play import PODL
 from learnchain.testing.pole_play import POLE
@@ -198,7 +199,11 @@ class Spine(RuleBasedStateMachine):
         if given is None:
             return
         lines = tuple(
-            AuditedSegment(each, each not in given.forced, true_witness(fact, given, each) if honest else b"\1" * 32)
+            AuditedSegment(
+                each,
+                each not in given.forced,
+                true_witness(self.node.builder, fact, given, each) if honest else b"\1" * 32,
+            )
             for each in given.challenge.indices
         )
         place = (builder.parameters.chain_id, fact.height, fact.parent, address(name))

@@ -15,7 +15,8 @@ from learnchain.primitives.dispute_messages import StateLeaf
 from learnchain.primitives.merkle import list_root
 from learnchain.primitives.messages import Block, TrainedModel, TrainingRecord, commitment_digest, work_id
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
-from learnchain.testing.chain_builder import HYPER_PARAMETERS, Candidate, altered
+from learnchain.testing.chain_builder import Candidate, altered
+from learnchain.testing.made_up_training import HYPER_PARAMETERS
 from learnchain.testing.play import Observer
 from learnchain.testing.podl_play import begun
 from learnchain.testing.sample_tasks import address

@@ -117,7 +117,7 @@ def test_openings_are_under_the_root():
         replace(opening, following=replace(LEAVES[3], step=31)),
         replace(opening, first_branch=opening.first_branch[:-1]),
     ):
-        assert refusal(changed.check, RECORD) is RejectionReason.TRACE_MISMATCH
+        assert refusal(changed.check, RECORD.state_root, RECORD.states) is RejectionReason.TRACE_MISMATCH
 
 
 def test_a_step_is_under_the_answer():

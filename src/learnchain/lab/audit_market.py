@@ -19,7 +19,8 @@ from learnchain.primitives.numbers import WEI_PER_GWEI
 from learnchain.primitives.rejection import Rejected
 from learnchain.primitives.signatures import UNSIGNED, sign
 from learnchain.rules.dlbc import Dlbc
-from learnchain.testing.chain_builder import CLASS, ChainBuilder, sample_parameters
+from learnchain.testing.chain_builder import ChainBuilder, sample_parameters
+from learnchain.testing.made_up_training import CLASS
 from learnchain.testing.play import Observer, Plan, observe, play_height, true_witness
 from learnchain.testing.sample_tasks import address, private_key_of
 
@@ -129,18 +130,18 @@ def _act(node: Observer, auditor: AuditorBooks, random: Random) -> None:
 
 
 def _report(node: Observer, auditor: AuditorBooks, fact: RoundFact, given: Assignment, random: Random) -> AuditReport:
-    lines = tuple(_line(auditor, fact, given, segment, random) for segment in given.challenge.indices)
+    lines = tuple(_line(node, auditor, fact, given, segment, random) for segment in given.challenge.indices)
     chain_id = node.builder.parameters.chain_id
     report = AuditReport(chain_id, fact.height, fact.parent, auditor.address, lines, random.randbytes(32), UNSIGNED)
     return sign(report, private_key_of(auditor.address))
 
 
-def _line(auditor: AuditorBooks, fact: RoundFact, given: Assignment, segment: int, random: Random) -> AuditedSegment:
+def _line(node: Observer, auditor: AuditorBooks, fact: RoundFact, given: Assignment, segment: int, random: Random) -> AuditedSegment:
     """Replay a segment, or make something up."""
     forced = segment in given.forced
     if auditor.is_honest:
         auditor.replayed_segments += 1
-        return AuditedSegment(segment, not forced, true_witness(fact, given, segment))
+        return AuditedSegment(segment, not forced, true_witness(node.builder, fact, given, segment))
     return AuditedSegment(segment, not forced or auditor.name == LAZY_FINE, random.randbytes(32))
 
 
@@ -152,7 +153,9 @@ def _check_others(node: Observer, auditor: AuditorBooks, block: Block) -> None:
             continue
         auditor.replayed_segments += len(report.lines)
         given = assignment(node.parent.bonds, fact, report.auditor, node.builder.parameters)
-        if given is None or all(each.witness == true_witness(fact, given, each.segment) for each in report.lines):
+        if given is None or all(
+            each.witness == true_witness(node.builder, fact, given, each.segment) for each in report.lines
+        ):
             continue
         evidence = sign(false_audit(report, auditor.address), private_key_of(auditor.address))
         try:

@@ -8,8 +8,18 @@ so that nobody gains by harming and reporting itself.
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from learnchain.primitives.bonds import AuditEntry, BondBook, Punished, RoundFact, Withheld, withheld_gwei
+from learnchain.primitives.bonds import (
+    AuditEntry,
+    BondBook,
+    Dispute,
+    DisputeOutcome,
+    Punished,
+    RoundFact,
+    Withheld,
+    withheld_gwei,
+)
 from learnchain.primitives.codec import Address, decode
+from learnchain.primitives.dispute_rules import fault_of, is_punished, with_accusation, with_answer
 from learnchain.primitives.messages import (
     PUBLISHER_FAULTS,
     AnyBlock,
@@ -20,6 +30,7 @@ from learnchain.primitives.messages import (
     Evidence,
     Fault,
     Payout,
+    fault_id,
 )
 from learnchain.primitives.numbers import WEI_PER_GWEI
 from learnchain.primitives.parameters import ChainParameters
@@ -31,6 +42,8 @@ HARMED_PART = 2
 """One part in so many of what is taken; what is left over is burned."""
 FALSE_AUDIT_FEES = 4
 """Fees that a false report costs: more than the one it would have earned, so that guessing does not pay."""
+BURNED_PART = 4
+"""One part in so many of what a failed accusation costs; the rest goes to the accused."""
 BURN: Address = b"\0" * 20
 
 
@@ -46,6 +59,16 @@ class Justice:
     audited_gwei: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Conviction:
+    """Name who pays for which fault, to whose credit, and how much if it can."""
+
+    fault: Fault
+    offender: Address
+    reporter: Address
+    wanted_wei: int
+
+
 def justice(
     book: BondBook,
     selection: Selection,
@@ -59,8 +82,13 @@ def justice(
     result = _returned(result, block.height - parameters.audit_window_blocks)
     if isinstance(block, Block):
         result = _audited(result, block, parameters)
+    for shown in block.answers:
+        result = replace(result, book=with_answer(result.book, shown, block.height))
     for evidence in block.evidence:
         result = _punished(result, evidence, block.height, parameters)
+    result = _decided(result, block.height, parameters)
+    for accusation in block.accusations:
+        result = replace(result, book=with_accusation(result.book, accusation, block.height))
     return _bond_leaves(result, selection, settlements)
 
 
@@ -70,7 +98,8 @@ def with_fact(book: BondBook, fact: RoundFact, parameters: ChainParameters) -> B
     facts = tuple(each for each in book.facts if each.height >= oldest)
     punished = tuple(each for each in book.punished if each.height >= oldest)
     audits = tuple(each for each in book.audits if each.height >= oldest)
-    return replace(book, facts=(*facts, fact), punished=punished, audits=audits)
+    disputes = tuple(each for each in book.disputes if each.height >= oldest)
+    return replace(book, facts=(*facts, fact), punished=punished, audits=audits, disputes=disputes)
 
 
 def demanded_wei(evidence: Evidence, fact: RoundFact, parameters: ChainParameters) -> int:
@@ -79,9 +108,14 @@ def demanded_wei(evidence: Evidence, fact: RoundFact, parameters: ChainParameter
         return fact.task_bond_wei
     if evidence.fault is Fault.DOUBLE_COMMITMENT:
         return max(decode(Commitment, each).bond_wei for each in evidence.statements)
-    if evidence.fault is Fault.AUDIT_FALSE:
-        return FALSE_AUDIT_FEES * parameters.audit_reward_gwei * WEI_PER_GWEI
-    return fact.bond_wei if evidence.offender == fact.winner else 0
+    return training_bond_wei(fact, evidence.offender, parameters)
+
+
+def training_bond_wei(fact: RoundFact, trainer: Address, parameters: ChainParameters) -> int:
+    """Return what it costs not to have trained as one said: the winner its bond, an auditor some fees."""
+    if trainer == fact.winner:
+        return fact.bond_wei
+    return FALSE_AUDIT_FEES * parameters.audit_reward_gwei * WEI_PER_GWEI
 
 
 def _struck(selection: Selection, block: AnyBlock, settlements: tuple[Settlement, ...]) -> tuple[Settlement, ...]:
@@ -128,36 +162,84 @@ def _audited(result: Justice, block: Block, parameters: ChainParameters) -> Just
 
 
 def _punished(result: Justice, evidence: Evidence, height: int, parameters: ChainParameters) -> Justice:
-    """Take the offender's bond, deposited or kept back, and share it out."""
-    book = result.book
-    fact = book.fact(evidence.height, evidence.parent)
+    """Take the bond of whoever evidence is about."""
+    fact = result.book.fact(evidence.height, evidence.parent)
     if fact is None:
         raise AssertionError("evidence was not checked before it was judged")
     wanted_wei = demanded_wei(evidence, fact, parameters)
-    taken_wei = min(wanted_wei, book.deposit(evidence.offender).total_wei)
-    forfeited, withheld = _forfeited(book.withheld, evidence.offender, -(-(wanted_wei - taken_wei) // WEI_PER_GWEI))
+    return _slashed(result, fact, Conviction(evidence.fault, evidence.offender, evidence.reporter, wanted_wei), height)
+
+
+def _slashed(result: Justice, fact: RoundFact, conviction: Conviction, height: int) -> Justice:
+    """Take an offender's bond, deposited or kept back, and share it out."""
+    book, offender = result.book, conviction.offender
+    taken_wei = min(conviction.wanted_wei, book.deposit(offender).total_wei)
+    forfeited, withheld = _forfeited(book.withheld, offender, -(-(conviction.wanted_wei - taken_wei) // WEI_PER_GWEI))
     # Other auditors are not paid for a false report: two that guess would share each other's fines.
-    competitors = () if evidence.fault is Fault.AUDIT_FALSE else fact.committed
-    harmed = [each for each in competitors if each != evidence.offender]
-    source = bond_pot(evidence.offender)
+    competitors = () if conviction.fault is Fault.AUDIT_FALSE else fact.committed
+    harmed = [each for each in competitors if each != offender]
     slashed = [
-        Settlement(source, height, recipient, Outcome.SLASHED, amount)
-        for recipient, amount in _shares(taken_wei, evidence.reporter, harmed)
+        Settlement(bond_pot(offender), height, recipient, Outcome.SLASHED, amount)
+        for recipient, amount in _shares(taken_wei, conviction.reporter, harmed)
     ]
-    shares = [(who, amount) for who, amount in _shares(forfeited, evidence.reporter, harmed) if who != BURN]
-    payouts = [Payout(recipient, amount, "slashed bond") for recipient, amount in shares]
-    book = replace(
-        book.taken(evidence.offender, taken_wei),
-        withheld=withheld,
-        punished=(*book.punished, Punished(evidence.fault_id, evidence.height)),
-    )
+    shares = [(who, amount) for who, amount in _shares(forfeited, conviction.reporter, harmed) if who != BURN]
+    fault = Punished(fault_id(conviction.fault, offender, fact.height, fact.parent), fact.height)
     return replace(
         result,
-        payouts=(*result.payouts, *payouts),
+        payouts=(*result.payouts, *(Payout(recipient, amount, "slashed bond") for recipient, amount in shares)),
         settlements=(*result.settlements, *slashed),
-        book=book,
+        book=replace(book.taken(offender, taken_wei), withheld=withheld, punished=(*book.punished, fault)),
         burned_gwei=result.burned_gwei + forfeited - sum(amount for _, amount in shares),
     )
+
+
+def _decided(result: Justice, height: int, parameters: ChainParameters) -> Justice:
+    """End the disputes whose time is over, on every node alike: silence costs the bond, a vain accusation its cost."""
+    disputes: list[Dispute] = []
+    for dispute in result.book.disputes:
+        outcome = dispute.outcome
+        if dispute.is_open:
+            result, outcome = _outcome(result, dispute, height, parameters)
+        ended = outcome is not dispute.outcome
+        disputes.append(replace(dispute, outcome=outcome, decided_height=height) if ended else dispute)
+    return replace(result, book=replace(result.book, disputes=tuple(disputes)))
+
+
+def _outcome(
+    result: Justice, dispute: Dispute, height: int, parameters: ChainParameters
+) -> tuple[Justice, DisputeOutcome]:
+    """Return what a block of this height makes of an open dispute."""
+    fact = result.book.fact(dispute.height, dispute.parent)
+    if fact is None:
+        raise AssertionError("a dispute outlives the height that it is about")
+    if is_punished(result.book, fact, dispute.accused):
+        return result, DisputeOutcome.PROVEN
+    answered = dispute.outcome is DisputeOutcome.ANSWERED
+    if not answered and height > dispute.asked_height + parameters.answer_blocks:
+        wanted_wei = training_bond_wei(fact, dispute.accused, parameters)
+        fault = fault_of(fact, dispute.accused)
+        conviction = Conviction(fault, dispute.accused, dispute.accuser, wanted_wei)
+        return _slashed(result, fact, conviction, height), DisputeOutcome.UNANSWERED
+    if answered and height > dispute.answered_height + parameters.proof_blocks:
+        return _charged(result, dispute, height, parameters), DisputeOutcome.UNPROVEN
+    return result, dispute.outcome
+
+
+def _charged(result: Justice, dispute: Dispute, height: int, parameters: ChainParameters) -> Justice:
+    """Let the accuser pay the accused for training a segment again; a part is burned, so that friends pay as well.
+
+    Else a forger would have a friend dispute all that others could, and lose nothing by it.
+    """
+    cost_wei = parameters.accusation_cost_gwei * WEI_PER_GWEI
+    taken_wei = min(cost_wei, result.book.deposit(dispute.accuser).total_wei)
+    burned_wei = taken_wei // BURNED_PART
+    slashed = [
+        Settlement(bond_pot(dispute.accuser), height, recipient, Outcome.SLASHED, amount_wei)
+        for recipient, amount_wei in ((dispute.accused, taken_wei - burned_wei), (BURN, burned_wei))
+        if amount_wei
+    ]
+    book = result.book.taken(dispute.accuser, taken_wei)
+    return replace(result, settlements=(*result.settlements, *slashed), book=book)
 
 
 def _shares(amount: int, reporter: Address, harmed: list[Address]) -> Iterable[tuple[Address, int]]:

@@ -15,7 +15,7 @@ from learnchain.primitives.block_checks import (
     check_time,
 )
 from learnchain.primitives.block_tree import final_block, heaviest, is_eligible, safe_block
-from learnchain.primitives.chain_state import state_after
+from learnchain.primitives.chain_state import ChainState, state_after
 from learnchain.primitives.codec import Hash32
 from learnchain.primitives.events import (
     BlockReceived,
@@ -39,7 +39,7 @@ from learnchain.primitives.pending_blocks import with_room
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.primitives.selection import Selection
 from learnchain.rules.contract import Case
-from learnchain.spine import audits, ommers
+from learnchain.spine import audits, disputes, ommers
 from learnchain.spine import evidence as proofs
 from learnchain.spine.round import Round, Step, asked_for, candidate_of, data_keys_of
 
@@ -88,10 +88,10 @@ def admitted(state: Round, key: Hash32, at_milliseconds: int) -> Step:
         keys = data_keys_of(block) if isinstance(block, Block) else (b"", b"", b"")
         return asked_for(state, answer, selection, subject, keys)
     if not isinstance(answer, str):
-        wanted = proofs.unmeasured(state, parent, block.evidence)
-        if wanted is not None:
-            return proofs.asked(state, parent, wanted)
-        answer = proofs.refused(state, block) or answer
+        beside = _examined_beside(state, parent, block)
+        if isinstance(beside, tuple):
+            return beside
+        answer = beside or answer
     if not isinstance(answer, str) and isinstance(block, Block):
         cited = ommers.examined(state, selection, block)
         if isinstance(cited, tuple):
@@ -142,6 +142,17 @@ def _examined(state: Round, selection: Selection, block: AnyBlock) -> Measure | 
     return paid.facts
 
 
+def _examined_beside(state: Round, parent: ChainState, block: AnyBlock) -> Step | str | None:
+    """Return what a block's evidence and answers still need, why one of them does not stand, or None."""
+    evidence = proofs.unmeasured(state, parent, block.evidence)
+    if evidence is not None:
+        return proofs.asked(state, parent, evidence)
+    answer = disputes.unmeasured(state, block.answers)
+    if answer is not None:
+        return disputes.asked(state, parent, answer)
+    return proofs.refused(state, block) or disputes.refused(state, block)
+
+
 def _on_missed_deadline(state: Round, event: DeadlineMissed) -> Step:
     """Offer an empty block when what the deadline asked for has not come; a height never hangs (rule 3)."""
     schedule, window = state.selection.schedule, state.parameters.empty_window_milliseconds
@@ -163,7 +174,8 @@ def _on_missed_deadline(state: Round, event: DeadlineMissed) -> Step:
         return state, (), ()
     end = event.at_milliseconds - (event.at_milliseconds - earliest) % window
     listed = tuple(state.commitments[key] for key in sorted(state.commitments))
-    proposal = ProposeEmptyBlock(state.selection, state.parent, event.missed, end, listed, proofs.offered(state))
+    height = (state.selection, state.parent, event.missed, end)
+    proposal = ProposeEmptyBlock(*height, listed, proofs.offered(state), *disputes.offered(state))
     return state, (proposal,), ()
 
 
@@ -195,8 +207,10 @@ def _opened(state: Round, tip: Hash32) -> Step:
     selection = state.rules.select_task(branch[-1].state, state.parameters)
     alive = {key: block for key, block in state.pending.items() if block.parent in tree}
     reported = proofs.kept(state, branch[-1].state)
-    needed = {candidate_of(block) for block in alive.values()} | set(reported)
+    disputed = disputes.kept(state, branch[-1].state)
+    needed = {candidate_of(block) for block in alive.values()} | set(reported) | set(disputed)
     needed |= {key for block in alive.values() for key in (*map(noun_hash, block.evidence), *ommers.keys_of(block))}
+    needed |= {key for block in alive.values() for key in disputes.keys_of(block)}
     needed |= set(state.losers)
     opened = Round(
         state.rules,
@@ -213,10 +227,12 @@ def _opened(state: Round, tip: Hash32) -> Step:
         overridden=frozenset(each for each in state.overridden if each in tree),
         evidence=reported,
         audits=audits.kept(state, branch[-1].state),
+        disputes=disputed,
     )
     losers = ommers.kept(opened, (*state.losers.values(), *state.reveals.values()))
     opened, asked, _ = ommers.ask_all(replace(opened, losers=losers))
-    return opened, (MoveHead(head, branch[-1].state), OpenHeight(selection), *asked), ()
+    opened, fetched, _ = disputes.ask_all(opened)
+    return opened, (MoveHead(head, branch[-1].state), OpenHeight(selection), *asked, *fetched), ()
 
 
 # --- 10 reward ---------------------------------------------------------------------------------------------------

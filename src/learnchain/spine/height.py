@@ -41,7 +41,7 @@ from learnchain.primitives.messages import (
 )
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.rules.contract import Case
-from learnchain.spine import audits, ommers
+from learnchain.spine import audits, disputes, ommers
 from learnchain.spine.blocks import admitted
 from learnchain.spine.evidence import offered
 from learnchain.spine.round import Round, Step, asked_for, candidate_of, require_current, reveal_deadline, with_witness
@@ -214,6 +214,8 @@ def on_verification(state: Round, event: RevealsClosed | Measured) -> Step:
     measurements = {**state.measurements, (found.candidate, found.kind): _linked(state, found)}
     if found.finding is Finding.REJECTED and found.candidate in state.evidence:
         state = replace(state, evidence={key: each for key, each in state.evidence.items() if key != found.candidate})
+    if found.finding is Finding.REJECTED and found.candidate in state.disputes:
+        state = replace(state, disputes={key: each for key, each in state.disputes.items() if key != found.candidate})
     state, actions, later = _judged(replace(state, measurements=measurements))
     if found.candidate in state.losers:
         state, more, _ = ommers.ask_all(state)
@@ -244,6 +246,7 @@ def _judged(state: Round) -> Step:
         return state, (), ()
     winner = state.reveals[answer.winner]
     committed, reports = audits.offered(state)
+    accusations, answers = disputes.offered(state)
     proposal = ProposeBlock(
         state.selection,
         state.parent,
@@ -254,6 +257,8 @@ def _judged(state: Round) -> Step:
         evidence=offered(state),
         audits=committed,
         audit_reports=reports,
+        accusations=accusations,
+        answers=answers,
         ommers=ommers.citations(state),
     )
     return state, (proposal,), ()
@@ -261,7 +266,8 @@ def _judged(state: Round) -> Step:
 
 def _waits_for(block: AnyBlock, candidate: Hash32) -> bool:
     """Return whether a pending block rests on a measurement of this candidate or piece of evidence."""
-    return candidate in {candidate_of(block), *(noun_hash(each) for each in block.evidence), *ommers.keys_of(block)}
+    beside = {*(noun_hash(each) for each in block.evidence), *disputes.keys_of(block), *ommers.keys_of(block)}
+    return candidate in {candidate_of(block), *beside}
 
 
 def _linked(state: Round, found: Measurement) -> Measurement:

@@ -10,6 +10,7 @@ from learnchain.primitives.audit_messages import AuditMessage
 from learnchain.primitives.block_tree import BlockTree
 from learnchain.primitives.chain_state import ChainState
 from learnchain.primitives.codec import Hash32
+from learnchain.primitives.dispute_messages import DisputeMessage
 from learnchain.primitives.events import (
     Event,
 )
@@ -43,8 +44,8 @@ class Round:
 
     `root_weight` is what lies below the tree's root. `witnessed` names what arrived in time on which parent,
     `overridden` the branches the operator accepted in spite of it. `measurements` and `asked` are keyed by
-    commitment, by an empty block's hash, or by the hash of `evidence`, which waits for the next proposer, or of one
-    of the `losers`, which the next block may cite.
+    commitment, by an empty block's hash, or by the hash of `evidence` or of an answer among `disputes`, which wait for
+    the next proposer, or of one of the `losers`, which the next block may cite.
     """
 
     rules: Rules
@@ -67,6 +68,7 @@ class Round:
     overridden: frozenset[Hash32] = frozenset()
     evidence: dict[Hash32, Evidence] = field(default_factory=dict)
     audits: dict[Hash32, AuditMessage] = field(default_factory=dict)
+    disputes: dict[Hash32, DisputeMessage] = field(default_factory=dict)
     losers: dict[Hash32, Reveal] = field(default_factory=dict)
 
     @property

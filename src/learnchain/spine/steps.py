@@ -18,6 +18,7 @@ from learnchain.primitives.events import (
     BondMoved,
     Committed,
     DeadlineMissed,
+    Disputed,
     EscrowLocked,
     Event,
     EvidenceReported,
@@ -41,6 +42,7 @@ from learnchain.primitives.rejection import Rejected
 from learnchain.rules.contract import Rules
 from learnchain.spine.audits import on_audit
 from learnchain.spine.blocks import on_block, on_head, on_payout
+from learnchain.spine.disputes import on_dispute
 from learnchain.spine.evidence import on_bond, on_evidence
 from learnchain.spine.height import (
     on_commitment,
@@ -124,6 +126,7 @@ _HANDLERS: dict[type, Callable[[Round, Any], Step]] = {
     DeadlineMissed: on_block,
     EvidenceReported: on_evidence,
     AuditMade: on_audit,
+    Disputed: on_dispute,
     TreeGrew: on_head,
     HeadOverridden: on_head,
     PayoutDue: on_payout,

@@ -5,7 +5,8 @@ from learnchain.primitives.audit_rules import COMMIT_BLOCKS, Assignment, assignm
 from learnchain.primitives.bonds import CHALLENGE_BLOCKS, RoundFact
 from learnchain.primitives.events import AuditMade
 from learnchain.primitives.signatures import UNSIGNED
-from learnchain.testing.chain_builder import CLASS, altered
+from learnchain.testing.chain_builder import altered
+from learnchain.testing.made_up_training import CLASS
 from learnchain.testing.play import Observer, play_height, true_witness
 from learnchain.testing.sample_tasks import address
 
@@ -36,7 +37,7 @@ def report_of(node: Observer, name: str = AUDITOR, **changes: object) -> AuditRe
     """Return an honest report on height 1, with fields changed and signed again."""
     fact, given = first_fact(node), given_to(node, name)
     lines = tuple(
-        AuditedSegment(each, each not in given.forced, true_witness(fact, given, each))
+        AuditedSegment(each, each not in given.forced, true_witness(node.builder, fact, given, each))
         for each in given.challenge.indices
     )
     place = (node.builder.parameters.chain_id, fact.height, fact.parent, address(name))

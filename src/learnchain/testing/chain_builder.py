@@ -12,6 +12,7 @@ from learnchain.primitives.bonds import BondChange
 from learnchain.primitives.chain_state import ChainState, genesis_state, payload_timestamp, settlement_root
 from learnchain.primitives.chain_state import unselected_after as recorded_pool
 from learnchain.primitives.codec import Address, Hash32
+from learnchain.primitives.dispute_messages import StateLeaf
 from learnchain.primitives.hashing import noun_hash, tagged_hash
 from learnchain.primitives.measurement import PayloadFacts
 from learnchain.primitives.messages import (
@@ -26,7 +27,6 @@ from learnchain.primitives.messages import (
     ReleaseAnnouncement,
     Reveal,
     TrainedModel,
-    TrainingRecord,
     Verdict,
     VerdictEntry,
     attestation_digest,
@@ -39,8 +39,9 @@ from learnchain.primitives.parameters import ChainParameters
 from learnchain.primitives.puzzle import Puzzle
 from learnchain.primitives.selection import PostedTask, Selection
 from learnchain.primitives.signatures import UNSIGNED, sign, sign_digest
-from learnchain.primitives.training_terms import HashPuzzle, HyperParameters, SecureMapping
+from learnchain.primitives.training_terms import HashPuzzle, SecureMapping
 from learnchain.rules.contract import Rules
+from learnchain.testing.made_up_training import record_of, trace_of
 from learnchain.testing.sample_tasks import address, private_key_of, release_key, sample_specification, training_key
 
 if TYPE_CHECKING:
@@ -51,9 +52,6 @@ if TYPE_CHECKING:
 GENESIS_MILLISECONDS = 1_800_000_000_000
 MAXIMUM_ATTEMPTS = 1 << 20
 """Made-up chains set easy puzzles."""
-CLASS: Hash32 = tagged_hash("builder-class")
-"""The reproducibility class of everybody in a made-up world."""
-HYPER_PARAMETERS = HyperParameters(10_000, 900_000, 0, 32, 3)
 
 
 def sample_parameters(**changes: Any) -> ChainParameters:
@@ -122,8 +120,9 @@ class ChainBuilder:
 
     `counts`, `unmarked` and `payloads` are the world as measurements find it: exact counts by model, models
     without watermark, facts by payload hash, moves of bonds by the height of their payload, evidence that holds.
-    `training_claims` is what miners say of the training rows, all of them right unless named; `trained` is the truth
-    by model, where it is another.
+    `traces` are the states of every run by their root, `steps` those of every answer, `impossible` the roots of answers
+    with a step that no honest machine takes, `withheld` those whose files nobody has. `training_claims` is what miners
+    say of the training rows, all of them right unless named; `trained` is the truth by model, where it is another.
     """
 
     rules: Rules
@@ -133,6 +132,10 @@ class ChainBuilder:
     payloads: dict[Hash32, PayloadFacts] = field(default_factory=dict)
     staked: dict[int, tuple[BondChange, ...]] = field(default_factory=dict)
     forged: set[Hash32] = field(default_factory=set)
+    traces: dict[Hash32, tuple[StateLeaf, ...]] = field(default_factory=dict)
+    steps: dict[Hash32, tuple[Hash32, ...]] = field(default_factory=dict)
+    impossible: set[Hash32] = field(default_factory=set)
+    withheld: set[Hash32] = field(default_factory=set)
     training_claims: dict[str, int] = field(default_factory=dict)
     trained: dict[bytes, int] = field(default_factory=dict)
 
@@ -160,9 +163,8 @@ class ChainBuilder:
         seed = tagged_hash("builder-model", parent.block_hash, miner.encode(), variant.encode())
         work = work_id(self.parameters.chain_id, parent.block_hash, selection.task.task_id, address(miner))
         terms = self.rules.training_terms(selection, work)
-        record = TrainingRecord(
-            tagged_hash("states", seed), 4, b"\x01\x71" + seed, HYPER_PARAMETERS, machine_class=CLASS
-        )
+        record = record_of(seed)
+        self.traces[record.state_root] = trace_of(seed)
         if isinstance(terms, SecureMapping):
             rows = selection.posted.specification.data.training.rows
             right = self.training_claims.get(miner, rows)

@@ -2,12 +2,20 @@
 
 from dataclasses import dataclass, field
 
-from learnchain.primitives.actions import Action, MeasureCandidate, MeasureEvidence, ProposeBlock, ProposeEmptyBlock
-from learnchain.primitives.audit_messages import AuditReport
+from learnchain.primitives.actions import (
+    Action,
+    MeasureAnswer,
+    MeasureCandidate,
+    MeasureEvidence,
+    ProposeBlock,
+    ProposeEmptyBlock,
+)
+from learnchain.primitives.audit import AuditFinding, agrees, decode_fraud_proof, open_segment
 from learnchain.primitives.audit_rules import Assignment, assignment
 from learnchain.primitives.bonds import RoundFact
 from learnchain.primitives.chain_state import ChainState
-from learnchain.primitives.codec import Hash32, decode
+from learnchain.primitives.codec import Hash32
+from learnchain.primitives.dispute_messages import SegmentOpening
 from learnchain.primitives.events import (
     BlockReceived,
     Committed,
@@ -20,6 +28,7 @@ from learnchain.primitives.events import (
     Revealed,
     RevealsClosed,
 )
+from learnchain.primitives.evidence import audit_proof
 from learnchain.primitives.hashing import tagged_hash
 from learnchain.primitives.measurement import Finding, MeasureKind, Measurement
 from learnchain.primitives.messages import AnyBlock, Block, Deadline, EmptyBlock, Fault
@@ -27,6 +36,7 @@ from learnchain.primitives.rejection import RejectionReason
 from learnchain.primitives.selection import PostedTask
 from learnchain.spine import Round, advance, begin
 from learnchain.testing.chain_builder import Candidate, ChainBuilder
+from learnchain.testing.made_up_training import INTERVAL_STEPS, steps_between
 
 
 @dataclass(slots=True)
@@ -49,7 +59,7 @@ class Observer:
         self.events.append(event)
         self.actions.extend(actions)
         for action in actions:
-            if isinstance(action, MeasureCandidate | MeasureEvidence):
+            if isinstance(action, MeasureCandidate | MeasureEvidence | MeasureAnswer):
                 at = getattr(event, "at_milliseconds", self.round.parent.end_milliseconds)
                 actions = (*actions, *self.feed(Measured(measure(self.builder, action), at)))
         return actions
@@ -65,10 +75,14 @@ def observe(builder: ChainBuilder) -> Observer:
     return Observer(builder, state, [], list(actions))
 
 
-def measure(builder: ChainBuilder, action: MeasureCandidate | MeasureEvidence) -> Measurement:
+def measure(builder: ChainBuilder, action: MeasureCandidate | MeasureEvidence | MeasureAnswer) -> Measurement:
     """Answer a measurement from the builder's world, as an honest full node would."""
+    if isinstance(action, MeasureAnswer):
+        here = action.answer.answer.root not in builder.withheld
+        finding = Finding.ACCEPTED if here else Finding.UNAVAILABLE
+        return Measurement(action.measure.candidate, action.measure.kind, finding)
     if isinstance(action, MeasureEvidence):
-        held = action.evidence.fault_id in builder.forged or _is_false_report(builder, action)
+        held = action.evidence.fault_id in builder.forged or _is_proven(builder, action)
         finding = Finding.ACCEPTED if held else Finding.REJECTED
         reason = "" if held else RejectionReason.EVIDENCE_INVALID.value
         return Measurement(action.measure.candidate, action.measure.kind, finding, reason)
@@ -101,21 +115,48 @@ def measure(builder: ChainBuilder, action: MeasureCandidate | MeasureEvidence) -
     return Measurement(candidate, kind, finding, reason, correct, reveal.claim_total)
 
 
-def true_witness(fact: RoundFact, given: Assignment, segment: int) -> Hash32:
-    """Return what replaying a segment of made-up training comes to; a forced error comes to something of its own."""
-    forced = given.seed if segment in given.forced else b""
-    return tagged_hash("builder-witness", fact.block, segment.to_bytes(8, "big"), forced)
+def true_start(opening: SegmentOpening, given: Assignment) -> Hash32:
+    """Return the state from which an auditor begins a segment: the committed one, or one corrupted by its seed."""
+    first = opening.first.digest
+    return tagged_hash("builder-corrupted", first, given.seed) if opening.index in given.forced else first
 
 
-def _is_false_report(builder: ChainBuilder, action: MeasureEvidence) -> bool:
-    """Return whether an auditor's witnesses are not those of the builder's world."""
-    if action.evidence.fault is not Fault.AUDIT_FALSE:
+def true_steps(opening: SegmentOpening, given: Assignment) -> tuple[Hash32, ...]:
+    """Return what replaying a segment of made-up training comes to; a forced error ends in a state of its own."""
+    start = true_start(opening, given)
+    end = tagged_hash("builder-end", start) if opening.index in given.forced else opening.following.digest
+    return steps_between(start, end)
+
+
+def opened_segment(builder: ChainBuilder, fact: RoundFact, segment: int) -> SegmentOpening:
+    """Return the opening of a segment of a height's winner."""
+    return open_segment(builder.traces[fact.training[0].state_root], segment)
+
+
+def true_witness(builder: ChainBuilder, fact: RoundFact, given: Assignment, segment: int) -> Hash32:
+    """Return the state in a segment's middle, which an honest auditor names."""
+    return true_steps(opened_segment(builder, fact, segment), given)[INTERVAL_STEPS // 2]
+
+
+def _is_proven(builder: ChainBuilder, action: MeasureEvidence) -> bool:
+    """Return whether steps with which somebody answered are impossible, or no replay of what it reported."""
+    evidence = action.evidence
+    if evidence.fault not in (Fault.TRACE_FORGED, Fault.AUDIT_FALSE):
         return False
-    report = decode(AuditReport, action.evidence.statements[0])
+    proof = decode_fraud_proof(evidence.statements[-1])
+    if proof.finding is AuditFinding.FAULT_OUT_OF_BOUNDS:
+        return proof.answers[0].root in builder.impossible
+    if proof.finding is not AuditFinding.FAULT_STEP_CHAIN:
+        return False
+    steps, opening = builder.steps[proof.answers[0].root], proof.segments[0]
+    if evidence.fault is Fault.TRACE_FORGED:
+        return (steps[0], steps[-1]) != (opening.first.digest, opening.following.digest)
+    report, _ = audit_proof(evidence, action.fact, action.book)
     given = assignment(action.book, action.fact, report.auditor, builder.parameters)
     if given is None:
         return False
-    return any(each.witness != true_witness(action.fact, given, each.segment) for each in report.lines)
+    line = next(each for each in report.lines if each.segment == opening.index)
+    return not agrees(line, opening, true_start(opening, given), steps)
 
 
 @dataclass(frozen=True, slots=True)
