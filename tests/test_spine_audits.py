@@ -14,8 +14,7 @@ from learnchain.primitives.audit_messages import (
 )
 from learnchain.primitives.audit_rules import COMMIT_BLOCKS, Assignment, assignment
 from learnchain.primitives.bonds import RoundFact
-from learnchain.primitives.events import AuditMade, EvidenceReported
-from learnchain.primitives.evidence import false_audit
+from learnchain.primitives.events import AuditMade
 from learnchain.primitives.messages import Block
 from learnchain.primitives.rejection import Rejected, RejectionReason
 from learnchain.primitives.signatures import UNSIGNED, sign
@@ -105,31 +104,6 @@ def test_a_newcomer_without_coins_earns_its_first_ones_by_auditing() -> None:
         paid += [each for each in node.parent.reward.payouts if each.recipient == address(AUDITOR)]
     assert [each.amount_gwei for each in paid] == [FEE]
     assert node.parent.bonds.audits == ()
-
-
-def test_a_false_report_costs_four_fees_of_what_is_kept_back() -> None:
-    node = audited_chain()
-    wrong = report_of(node)
-    wrong = altered(wrong, AUDITOR, lines=tuple(replace(each, witness=b"\x01" * 32) for each in wrong.lines))
-    opened(node, wrong)
-    evidence = sign(false_audit(wrong, address(OTHER)), private_key_of(address(OTHER)))
-    node.feed(EvidenceReported(evidence, node.parent.end_milliseconds))
-    play_height(node)
-    assert [each for each in node.parent.bonds.withheld if each.miner == address(AUDITOR)] == []
-    paid = {each.recipient: each.amount_gwei for each in node.parent.reward.payouts if each.kind == "slashed bond"}
-    assert paid == {address(OTHER): FEE // 4}
-    assert node.parent.ledger.forfeited_gwei == FEE - FEE // 4
-
-
-def test_a_true_report_cannot_be_called_false() -> None:
-    node = audited_chain()
-    report = report_of(node)
-    opened(node, report)
-    evidence = sign(false_audit(report, address(OTHER)), private_key_of(address(OTHER)))
-    node.feed(EvidenceReported(evidence, node.parent.end_milliseconds))
-    assert node.round.evidence == {}
-    play_height(node)
-    assert [each.amount_gwei for each in node.parent.bonds.withheld if each.miner == address(AUDITOR)] == [FEE]
 
 
 def test_commitments_wait_for_the_seed_and_end_before_reports_open() -> None:

@@ -136,7 +136,9 @@ def _report(node: Observer, auditor: AuditorBooks, fact: RoundFact, given: Assig
     return sign(report, private_key_of(auditor.address))
 
 
-def _line(node: Observer, auditor: AuditorBooks, fact: RoundFact, given: Assignment, segment: int, random: Random) -> AuditedSegment:
+def _line(
+    node: Observer, auditor: AuditorBooks, fact: RoundFact, given: Assignment, segment: int, random: Random
+) -> AuditedSegment:
     """Replay a segment, or make something up."""
     forced = segment in given.forced
     if auditor.is_honest:

@@ -2,7 +2,9 @@
 
 Whoever claims to have trained a segment shows its steps: the winner of a height, or an auditor that opened a report on
 it (the round, rule 11). Only one place is disputed once, since an answer is public: whoever comes later can prove what
-the first accuser did not. `justice` decides what became of a dispute when its deadline has passed.
+the first accuser did not. No accused has places of its own that could be full: a forger's friends would fill them.
+What bounds an accused's work is that a block carries no more accusations than answers. `justice` decides what became
+of a dispute when its deadline has passed.
 """
 
 from dataclasses import replace
@@ -17,11 +19,6 @@ from learnchain.primitives.numbers import WEI_PER_GWEI
 from learnchain.primitives.parameters import ChainParameters
 from learnchain.primitives.rejection import Rejected, RejectionReason
 from learnchain.primitives.signatures import check_signature
-
-MAXIMUM_ASKED = 8
-"""Segments that one accused is asked for at a time, so that it can train them again before the deadline."""
-MAXIMUM_ASKED_BY_ONE = 2
-"""Of these, disputes that one accuser has open against it: nobody fills the places of others alone."""
 
 
 def check_accusation(book: BondBook, message: Accusation, height: int, parameters: ChainParameters) -> RoundFact:
@@ -41,7 +38,7 @@ def check_accusation(book: BondBook, message: Accusation, height: int, parameter
         raise Rejected(RejectionReason.ACCUSATION_DOUBLE, f"segment {message.segment} was disputed before")
     if is_punished(book, fact, message.accused) or is_punished(book, fact, fact.winner):
         raise Rejected(RejectionReason.ACCUSATION_DOUBLE, f"training of height {message.height} is punished already")
-    _check_room(book, message, parameters)
+    _check_cover(book, message, parameters)
     return fact
 
 
@@ -142,12 +139,9 @@ def _check_segment(book: BondBook, message: Accusation, fact: RoundFact, paramet
         raise Rejected(RejectionReason.ACCUSATION_WRONG, f"segment {message.segment} is none of the accused's")
 
 
-def _check_room(book: BondBook, message: Accusation, parameters: ChainParameters) -> None:
-    """Refuse more disputes than an accused can answer at a time, or than the accuser can pay for."""
-    asked = [each for each in book.disputes if each.accused == message.accused and each.outcome is DisputeOutcome.ASKED]
-    own = [each for each in book.disputes if each.is_open and each.accuser == message.accuser]
-    if len(asked) >= MAXIMUM_ASKED or sum(each.accused == message.accused for each in own) >= MAXIMUM_ASKED_BY_ONE:
-        raise Rejected(RejectionReason.ACCUSATION_CLOSED, f"0x{message.accused.hex()} is asked for enough")
-    needed_wei = parameters.accusation_cost_gwei * WEI_PER_GWEI * (len(own) + 1)
+def _check_cover(book: BondBook, message: Accusation, parameters: ChainParameters) -> None:
+    """Refuse an accuser that has not staked what all its open disputes may cost it."""
+    opened = sum(each.is_open and each.accuser == message.accuser for each in book.disputes)
+    needed_wei = parameters.accusation_cost_gwei * WEI_PER_GWEI * (opened + 1)
     if book.deposit(message.accuser).active_wei < needed_wei:
         raise Rejected(RejectionReason.ACCUSATION_UNCOVERED, f"the accuser must have staked {needed_wei} wei")

@@ -179,7 +179,7 @@ class RejectionReason(StrEnum):
     """The winner trained in a reproducibility class that this chain does not accept."""
 
     ACCUSATION_CLOSED = "accusation_closed"
-    """The segment cannot be disputed here: height not remembered or too old, nothing traced, enough disputes open."""
+    """The segment cannot be disputed here: height not remembered, too old, nothing traced or reported."""
     ACCUSATION_DOUBLE = "accusation_double"
     """The segment was disputed before, its trainer is punished already, or the block says it twice."""
     ACCUSATION_WRONG = "accusation_wrong"

@@ -226,8 +226,11 @@ def play_empty(node: Observer, missed: Deadline, proposer: str = "node-1") -> Em
     schedule, parent = node.round.selection.schedule, node.parent
     at = schedule.deadline(missed) + node.builder.parameters.empty_window_milliseconds
     offers = node.feed(DeadlineMissed(parent.block_hash, missed, at))
-    if not any(isinstance(each, ProposeEmptyBlock) for each in offers):
+    offer = next((each for each in offers if isinstance(each, ProposeEmptyBlock)), None)
+    if offer is None:
         raise AssertionError(f"no empty block is offered although {missed} was missed")
-    block = node.builder.empty_block(parent, missed, proposer)
+    draft = node.builder.empty_block(parent, missed, proposer)
+    beside = {"evidence": offer.evidence, "accusations": offer.accusations, "answers": offer.answers}
+    block: EmptyBlock = node.builder.resealed(parent, draft, **beside)
     node.receive(block)
     return block
