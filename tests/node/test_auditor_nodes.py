@@ -8,7 +8,7 @@ import pytest
 
 from learnchain.learning.jobs import Progress, TrainedFiles, TrainingJob
 from learnchain.node.local_network import LocalPlan
-from learnchain.primitives.audit_messages import AuditReport
+from learnchain.primitives.audit_messages import AuditReport, report_digest
 from learnchain.primitives.chain_state import ChainState
 from learnchain.primitives.messages import Block, Evidence, Fault
 from learnchain.testing.in_process_training import InProcessTraining
@@ -88,3 +88,20 @@ def test_a_trace_that_ends_too_early_is_found_by_the_auditor_and_punished(tmp_pa
         assert honest not in {each.offender for each in evidence(nodes)}
 
     run(tmp_path, scenario, cheat=1)
+
+
+def test_an_auditor_that_is_killed_between_commitment_and_opening_opens_its_report(tmp_path: Path) -> None:
+    async def scenario(nodes: SimulatedNodes) -> None:
+        await nodes.start()
+
+        def bound() -> set[bytes]:
+            entries = nodes.node(1).ports.chain.round.parent.bonds.audits
+            return {each.digest for each in entries if not each.opened_height}
+
+        await nodes.until(lambda: bool(bound()), 600)
+        waiting = bound()
+        await nodes.kill(AUDITOR)
+        await nodes.start_node(AUDITOR)
+        await nodes.until(lambda: waiting <= {report_digest(each) for each in reports(nodes)}, 300)
+
+    run(tmp_path, scenario)

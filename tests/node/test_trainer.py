@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from learnchain.learning.classes import class_elsewhere
 from learnchain.learning.data import digits, save_data, split
 from learnchain.learning.jobs import (
     EvaluationJob,
@@ -165,3 +166,20 @@ def test_the_process_does_not_outlive_its_input(files, tmp_path):
             os.kill(process, 0)
 
     asyncio.run(action())
+
+
+def test_the_process_names_the_class_that_the_probe_of_doctor_names(tmp_path):
+    first, again = (with_trainer_of(tmp_path, lambda trainer: trainer.machine_class()) for _ in range(2))
+    assert first == again == bytes.fromhex(class_elsewhere({}, 1)["class"])
+    assert len(list(tmp_path.iterdir())) == 2, "one file and its lock"
+
+
+def with_trainer_of(classes, action):
+    async def run():
+        trainer = Trainer(classes=classes)
+        try:
+            return await action(trainer)
+        finally:
+            await trainer.close()
+
+    return asyncio.run(run())

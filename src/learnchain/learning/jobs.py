@@ -84,6 +84,13 @@ class SearchJob:
 
 
 @dataclass(frozen=True, slots=True)
+class ClassJob:
+    """Ask for the reproducibility class of the process; `directory` remembers it for processes like this one."""
+
+    directory: FilePath
+
+
+@dataclass(frozen=True, slots=True)
 class Search:
     """Hold the salt that solves a puzzle, or nothing, and how many were tried."""
 

@@ -26,6 +26,7 @@ from learnchain.learning.jobs import (
     TRACE_NAME,
     UNAVAILABLE,
     WEIGHTS_NAME,
+    ClassJob,
     EvaluationJob,
     Progress,
     SearchJob,
@@ -34,6 +35,7 @@ from learnchain.learning.jobs import (
     pack_frame,
     read_frame,
 )
+from learnchain.learning.machine_class import machine_class
 from learnchain.learning.model import build_model, load_weights, save_weights, set_weights
 from learnchain.learning.replay.auditing import audited
 from learnchain.learning.replay.disputes import outlying_step, proves, write_answer
@@ -60,6 +62,7 @@ class Worker:
         self._cancelled: set[int] = set()
         self._methods: dict[str, Callable[[int, bytes, float], Answer]] = {
             "ready": lambda _number, _job, _arrived: {},
+            "class": self._class,
             "probe": self._probe,
             "train": self._train,
             "evaluate": self._evaluate,
@@ -122,6 +125,9 @@ class Worker:
     def _send(self, message: Answer) -> None:
         self._target.write(pack_frame(message))
         self._target.flush()
+
+    def _class(self, _number: int, job: bytes, _arrived: float) -> Answer:
+        return {"class": machine_class(Path(decode(ClassJob, job).directory)).hex()}
 
     def _audit(self, _number: int, job: bytes, _arrived: float) -> Answer:
         asked = decode(AuditJob, job)

@@ -15,8 +15,9 @@ from learnchain.learning.jobs import (
     WatermarkCheck,
     WatermarkJob,
 )
-from learnchain.learning.replay.jobs import AuditJob, AuditLine, DisputeJob
+from learnchain.learning.replay.jobs import AuditJob, AuditLine, DisputeJob, SegmentJob
 from learnchain.primitives.actions import MeasureCandidate
+from learnchain.primitives.codec import Hash32
 from learnchain.primitives.messages import Deadline
 from learnchain.primitives.rejection import Unavailable
 
@@ -116,6 +117,10 @@ class NoTraining:
     async def start(self) -> None:
         """Nothing has to be loaded."""
 
+    async def machine_class(self) -> Hash32:
+        """Return no class: nothing is trained here."""
+        return b"\0" * 32
+
     async def probe(self, job: TrainingJob) -> float:
         """Refuse: this node has no training process."""
         raise _absent()
@@ -140,6 +145,14 @@ class NoTraining:
         raise _absent()
 
     async def audit(self, job: AuditJob) -> tuple[AuditLine, ...]:
+        """Refuse: this node has no training process."""
+        raise _absent()
+
+    async def answer(self, job: SegmentJob) -> None:
+        """Refuse: this node has no training process."""
+        raise _absent()
+
+    async def outlying(self, job: SegmentJob) -> int:
         """Refuse: this node has no training process."""
         raise _absent()
 

@@ -35,7 +35,11 @@ MAXIMUM_EARLY_EVENTS = 512
 MAXIMUM_REFUSED_BLOCKS = 1_024
 
 ROUND_EVENTS = (KeyReleased, Committed, Released, Revealed)
+WAITING_EVENTS = (EvidenceReported, AuditMade)
 RoundEvent = KeyReleased | Committed | Released | Revealed
+WaitingEvent = EvidenceReported | AuditMade
+KeptEvent = RoundEvent | WaitingEvent
+WaitingMessage = Evidence | AuditMessage
 WireMessage = KeyRelease | Commitment | ReleaseAnnouncement | Reveal | Evidence | AuditMessage | AnyBlock
 
 
@@ -49,7 +53,7 @@ class Chain:
         """Whether our head was compared with the network's; before that this node ends no height."""
         self._clock = clock
         self._perform: Callable[[Action], None] = lambda _action: None
-        self._keep_message: Callable[[RoundEvent], None] = lambda _event: None
+        self._keep_message: Callable[[KeptEvent], None] = lambda _event: None
         self._round: Round | None = None
         self._stepped: dict[asyncio.Future[None], None] = {}
         self._early: OrderedDict[tuple[Hash32, int], Event] = OrderedDict()
@@ -69,7 +73,7 @@ class Chain:
         self._round, actions = resume(self.rules, self.parameters, final, later, head)
         self._hand_out(actions)
 
-    def remember(self, events: Iterable[Event], keep: Callable[[RoundEvent], None]) -> None:
+    def remember(self, events: Iterable[Event], keep: Callable[[KeptEvent], None]) -> None:
         """Go on inside the height that a kill interrupted, with the times of arrival; keep what comes from now on."""
         for event in events:
             try:
@@ -103,7 +107,7 @@ class Chain:
 
     def receive(self, message: WireMessage) -> None:
         """Feed a message from the wire, or keep it for later when what it refers to is missing."""
-        event = self._event(message)
+        event = self.event(message)
         if isinstance(event, BlockReceived):
             self._refuse_again(event.block)
         try:
@@ -111,6 +115,10 @@ class Chain:
         except Unavailable:
             self._keep(event)
             raise
+
+    def waiting(self) -> dict[Hash32, WaitingMessage]:
+        """Return what waits for a proposer, by hash."""
+        return {**self.round.evidence, **self.round.audits}
 
     def remember_refusal(self, block_hash: Hash32, reason: str) -> None:
         """Keep why a block failed its measurements, so that it is not measured again for every peer that sends it."""
@@ -127,7 +135,7 @@ class Chain:
     def _step(self, event: Event) -> tuple[Action, ...]:
         """Take a step only once what must survive a kill is on disk: a full disk leaves the round as it was."""
         after, actions = advance(self.round, event)
-        if after is not self.round and isinstance(event, ROUND_EVENTS):
+        if after is not self.round and isinstance(event, ROUND_EVENTS + WAITING_EVENTS):
             self._keep_message(event)
         for action in actions:
             if isinstance(action, StoreBlock):
@@ -140,7 +148,8 @@ class Chain:
         self._hand_out(tuple(each for each in actions if not isinstance(each, StoreBlock)))
         return actions
 
-    def _event(self, message: WireMessage) -> Event:
+    def event(self, message: WireMessage) -> Event:
+        """Return the event that a message is when it arrives now."""
         now = self._clock.now_milliseconds()
         if isinstance(message, KeyRelease):
             return KeyReleased(message, now)

@@ -12,7 +12,7 @@ from learnchain.execution.door import ExecutionDoor
 from learnchain.node.assurance import Demand, Trust
 from learnchain.node.blobs.origin import open_origin
 from learnchain.node.blobs.peer_blobs import PeerBlobs
-from learnchain.node.chain import Chain
+from learnchain.node.chain import Chain, KeptEvent
 from learnchain.node.clock import Clock
 from learnchain.node.decisions import Decisions
 from learnchain.node.encryption.process import Carrier, in_own_process
@@ -52,6 +52,7 @@ from learnchain.primitives.actions import (
     StoreBlock,
     TrainModel,
 )
+from learnchain.primitives.events import AuditMade, EvidenceReported
 from learnchain.primitives.key_value import KeyValueStore
 from learnchain.primitives.rejection import Rejected
 
@@ -184,16 +185,33 @@ class Node:
         later = tuple((each.block, each.state) for each in archive.records_above(final) if each.block is not None)
         self.ports.tasks.start(self._warm_up(), "start of the training processes")
         self.ports.chain.start(final, later, archive.head(), self._dispatcher.perform)
-        self.ports.chain.remember(archive.round_messages(self.ports.chain.round.head.block), archive.keep_round_message)
+        self._remember(archive)
         await self.network.start(parse_address(each) for each in self._settings.peers)
         self.ports.tasks.start(self._synchroniser.run(), "synchronising")
         self.ports.tasks.start(self.roles.full_node.keep_again(), "keeping again what recent blocks rest on")
 
+    def _remember(self, archive: Archive) -> None:
+        """Go on with what an earlier life heard: the messages of the height, and those that wait for a block."""
+        chain = self.ports.chain
+
+        def keep(event: KeptEvent) -> None:
+            if isinstance(event, EvidenceReported):
+                archive.keep_waiting(event.evidence)
+            elif isinstance(event, AuditMade):
+                archive.keep_waiting(event.message)
+            else:
+                archive.keep_round_message(event)
+
+        waiting = (chain.event(each) for each in archive.waiting())
+        chain.remember((*archive.round_messages(chain.round.head.block), *waiting), keep)
+
     async def _warm_up(self) -> None:
-        """Load torch where it is needed first: a miner trains before it judges."""
-        for training in (self._parts.trainer, self._parts.judge):
+        """Load torch where it is needed first: a miner trains before it judges; measure whose bits it shares."""
+        for training, says in ((self._parts.trainer, True), (self._parts.judge, self._settings.is_auditor)):
             if training is not None:
                 await training.start()
+                if says:
+                    await training.machine_class()
 
     async def close(self) -> None:
         """Stop in the reverse order of the start."""

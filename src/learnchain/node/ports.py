@@ -18,7 +18,7 @@ from learnchain.learning.jobs import (
     WatermarkCheck,
     WatermarkJob,
 )
-from learnchain.learning.replay.jobs import AuditJob, AuditLine, DisputeJob
+from learnchain.learning.replay.jobs import AuditJob, AuditLine, DisputeJob, SegmentJob
 from learnchain.node.blobs.blob_store import BlobStore
 from learnchain.node.chain import Chain, WireMessage
 from learnchain.node.clock import Clock
@@ -29,6 +29,7 @@ from learnchain.node.storage.archive import Archive
 from learnchain.node.task_data import TaskData
 from learnchain.node.vault import Vault
 from learnchain.node.wallet import Wallet
+from learnchain.primitives.codec import Hash32
 from learnchain.primitives.rejection import Rejected, Unavailable
 
 logger = logging.getLogger(__name__)
@@ -47,6 +48,10 @@ class Training(Protocol):
 
     async def start(self) -> None:
         """Get ready; the first job then need not wait."""
+        ...
+
+    async def machine_class(self) -> Hash32:
+        """Return the reproducibility class of the process that trains; zero where nobody may compare bits with it."""
         ...
 
     async def probe(self, job: TrainingJob) -> float:
@@ -75,6 +80,14 @@ class Training(Protocol):
 
     async def audit(self, job: AuditJob) -> tuple[AuditLine, ...]:
         """Return what the check of a published run came to, up to the first fault."""
+        ...
+
+    async def answer(self, job: SegmentJob) -> None:
+        """Train a segment again; its directory then holds the state of every step and their digests."""
+        ...
+
+    async def outlying(self, job: SegmentJob) -> int:
+        """Return the first step of an answer that no honest machine takes, or -1."""
         ...
 
     async def dispute(self, job: DisputeJob) -> bool:

@@ -5,10 +5,12 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from learnchain.learning.jobs import (
     UNAVAILABLE,
+    ClassJob,
     Evaluation,
     EvaluationJob,
     Progress,
@@ -23,7 +25,7 @@ from learnchain.learning.jobs import (
     unpack_body,
 )
 from learnchain.learning.replay.jobs import AuditJob, AuditLine, DisputeJob, SegmentJob, audit_lines
-from learnchain.primitives.codec import encode
+from learnchain.primitives.codec import Hash32, encode
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 
 OnProgress = Callable[[Progress], None]
@@ -38,8 +40,10 @@ class TrainerFailed(Exception):
 class Trainer:
     """Give jobs to one training process; jobs queue there, so use a second trainer to judge while training."""
 
-    def __init__(self, nice: int = 0, threads: int = 1) -> None:
+    def __init__(self, nice: int = 0, threads: int = 1, classes: Path | None = None) -> None:
         self._nice, self._threads = nice, threads
+        self._classes = classes or Path.home() / ".learnchain" / "classes"
+        self._class: Hash32 | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
         self._waiting: dict[int, tuple[asyncio.Future[dict[str, Any]], OnProgress | None]] = {}
@@ -70,6 +74,13 @@ class Trainer:
                 env={**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads},
             )
             self._reader = asyncio.create_task(self._read(self._process))
+
+    async def machine_class(self) -> Hash32:
+        """Return the reproducibility class of this trainer's process: measured once a machine, then read."""
+        if self._class is None:
+            answer = await self._ask("class", encode(ClassJob(str(self._classes))))
+            self._class = bytes.fromhex(answer["class"])
+        return self._class
 
     async def probe(self, job: TrainingJob) -> float:
         """Return the seconds of one epoch."""

@@ -23,23 +23,32 @@ from learnchain.learning.jobs import (
 )
 from learnchain.learning.model import load_weights, save_weights
 from learnchain.learning.replay.auditing import audited
-from learnchain.learning.replay.disputes import proves
-from learnchain.learning.replay.jobs import AuditJob, AuditLine, DisputeJob
+from learnchain.learning.replay.disputes import outlying_step, proves, write_answer
+from learnchain.learning.replay.jobs import DIGESTS_NAME, AuditJob, AuditLine, DisputeJob, SegmentJob
 from learnchain.learning.train import TrainingResult, Watcher, configure_torch, plan_of, start_of, train
 from learnchain.learning.watermark import check_watermark
+from learnchain.primitives.codec import Hash32
+from learnchain.primitives.hashing import tagged_hash
 
 OnProgress = Callable[[Progress], None]
 SIMULATED_HASHES_PER_SECOND = 4_000
 """Few enough that a simulated hour of hashing takes seconds."""
+SIMULATED_CLASS: Hash32 = tagged_hash("reproducibility-class", b"simulated")
+"""What processes in one process share: their bits."""
 
 
 class InProcessTraining:
     """Stand in for a training process; one epoch takes `epoch_seconds` of virtual time, at most `maximum_epochs`."""
 
     def __init__(
-        self, epoch_seconds: float = 0.4, maximum_epochs: int = 8, hashes_per_second: int = SIMULATED_HASHES_PER_SECOND
+        self,
+        epoch_seconds: float = 0.4,
+        maximum_epochs: int = 8,
+        hashes_per_second: int = SIMULATED_HASHES_PER_SECOND,
+        named_class: Hash32 = SIMULATED_CLASS,
     ) -> None:
         configure_torch()
+        self._class = named_class
         self._epoch_seconds = epoch_seconds
         self._maximum_epochs = maximum_epochs
         self._hashes_per_second = hashes_per_second
@@ -47,6 +56,10 @@ class InProcessTraining:
 
     async def start(self) -> None:
         """Nothing has to be loaded."""
+
+    async def machine_class(self) -> Hash32:
+        """Return the class that this node says it has."""
+        return self._class
 
     async def probe(self, job: TrainingJob) -> float:
         """Return the seconds of one epoch, after having spent them."""
@@ -124,14 +137,24 @@ class InProcessTraining:
 
     async def audit(self, job: AuditJob) -> tuple[AuditLine, ...]:
         """Audit for real, in no virtual time."""
-        run = job.run
-        clock = asyncio.get_running_loop().time
-        return audited(job, job_rows(run.training_path, run.training_path, run.mapping_path), clock)
+        return audited(job, self._rows(job.run), asyncio.get_running_loop().time)
+
+    async def answer(self, job: SegmentJob) -> None:
+        """Train the segment for real, in no virtual time."""
+        digests = write_answer(job, self._rows(job.run))
+        (Path(job.directory) / DIGESTS_NAME).write_bytes(digests)
+
+    async def outlying(self, job: SegmentJob) -> int:
+        """Settle step after step for real, in no virtual time."""
+        return outlying_step(job, self._rows(job.run), (Path(job.directory) / DIGESTS_NAME).read_bytes())
 
     async def dispute(self, job: DisputeJob) -> bool:
         """Settle for real, in no virtual time."""
-        run = job.run
-        return proves(job, job_rows(run.training_path, run.training_path, run.mapping_path))[0]
+        return proves(job, self._rows(job.run))[0]
+
+    @staticmethod
+    def _rows(run: TrainingJob) -> DataSet:
+        return job_rows(run.training_path, run.training_path, run.mapping_path)
 
     async def close(self) -> None:
         """Nothing runs."""

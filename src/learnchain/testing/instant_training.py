@@ -17,9 +17,10 @@ from learnchain.learning.jobs import (
     WatermarkCheck,
     WatermarkJob,
 )
-from learnchain.learning.replay.jobs import AuditJob, AuditLine, DisputeJob
+from learnchain.learning.replay.jobs import AuditJob, AuditLine, DisputeJob, SegmentJob
 from learnchain.learning.trace import INDEX_NAME
 from learnchain.primitives.audit import AuditFinding
+from learnchain.primitives.codec import Hash32
 from learnchain.primitives.hashing import tagged_hash
 from learnchain.primitives.rejection import Unavailable
 
@@ -39,6 +40,10 @@ class InstantTraining:
 
     async def start(self) -> None:
         """Nothing has to be loaded."""
+
+    async def machine_class(self) -> Hash32:
+        """Return no class: nothing is trained here."""
+        return b"\0" * 32
 
     async def probe(self, job: TrainingJob) -> float:
         """Return a second."""
@@ -85,6 +90,14 @@ class InstantTraining:
     async def audit(self, job: AuditJob) -> tuple[AuditLine, ...]:
         """Find no fault."""
         return (AuditLine(-1, AuditFinding.REPRODUCED, "instant", 0, 0.0, b""),)
+
+    async def answer(self, job: SegmentJob) -> None:
+        """Refuse: there are no steps."""
+        raise Unavailable("the steps of training that never was")
+
+    async def outlying(self, job: SegmentJob) -> int:
+        """Refuse: there are no steps."""
+        raise Unavailable("the steps of training that never was")
 
     async def dispute(self, job: DisputeJob) -> bool:
         """Believe no proof."""

@@ -9,9 +9,15 @@ from learnchain.node.local_network import LocalPlan
 from learnchain.node.storage.archive import Archive, Standing
 from learnchain.primitives.chain_state import ChainState
 from learnchain.primitives.codec import Hash32
+from learnchain.primitives.hashing import noun_hash
 from learnchain.primitives.key_value import MemoryStore
 from learnchain.primitives.rejection import Unavailable
+from learnchain.rules.dlbc import Dlbc
+from learnchain.testing.audit_cases import commitment_to, report_of, until_audited
+from learnchain.testing.chain_builder import ChainBuilder
+from learnchain.testing.evidence_cases import double_commitment
 from learnchain.testing.instant_training import InstantTraining
+from learnchain.testing.play import Observer, observe, play_height
 from learnchain.testing.simulated_clock import run_simulated
 from learnchain.testing.simulated_nodes import SimulatedNodes
 
@@ -131,3 +137,34 @@ def test_a_blob_that_is_noted_already_costs_no_write(chain: tuple[MemoryStore, C
     archive.note_blobs(4, (one,))
     assert store.writes == before + 2
     assert archive.blobs_below(4) == {3: (two,)}
+
+
+def test_what_waits_for_a_block_waits_through_a_kill() -> None:
+    node = observe(ChainBuilder(Dlbc()))
+    evidence = double_commitment(played(node))
+    report = report_of(until_audited(node))
+    waiting = (evidence, commitment_to(report), report)
+    store, genesis = MemoryStore(), node.builder.genesis()
+    archive = Archive(store, genesis)
+    for each in waiting:
+        archive.keep_waiting(each)
+    assert set(Archive(store, genesis).waiting()) == set(waiting)
+    archive.forget_waiting({noun_hash(report)})
+    assert Archive(store, genesis).waiting() == (report,)
+
+
+def test_reports_of_ones_own_are_kept_until_nobody_can_ask_about_them() -> None:
+    node = until_audited(observe(ChainBuilder(Dlbc())))
+    first, later = report_of(node), report_of(node, height=300)
+    store, genesis = MemoryStore(), node.builder.genesis()
+    archive = Archive(store, genesis)
+    for each in (later, first):
+        archive.keep_own_report(each)
+    assert Archive(store, genesis).own_reports() == (first, later)
+    archive.forget_own_reports(300)
+    assert Archive(store, genesis).own_reports() == (later,)
+
+
+def played(node: Observer) -> Observer:
+    play_height(node)
+    return node

@@ -29,8 +29,6 @@ from learnchain.primitives.signatures import UNSIGNED, sign
 
 logger = logging.getLogger(__name__)
 
-REMEMBERED_REPORTS = 64
-
 
 @dataclass(frozen=True)
 class Auditing:
@@ -46,7 +44,7 @@ class Auditor:
     def __init__(self, ports: Ports, auditing: Auditing) -> None:
         self._ports = ports
         self._judge, self._measuring = auditing.judge, auditing.measuring
-        self._reports: dict[tuple[int, Hash32], AuditReport] = {}
+        self._reports = {(each.height, each.parent): each for each in ports.archive.own_reports()}
         self._checked: set[Hash32] = set()
         self._busy = False
 
@@ -66,10 +64,14 @@ class Auditor:
 
     async def _audit_next(self) -> None:
         for fact in self._ports.chain.round.parent.bonds.facts:
-            key = (fact.height, fact.parent)
-            if key in self._reports or not self._is_open(fact):
+            if not self._is_open(fact):
                 continue
-            await self._audit(fact)
+            report = self._reports.get((fact.height, fact.parent))
+            if report is None:
+                await self._audit(fact)
+            else:
+                # Our commitment stands in no block yet: a kill or a full block may have cost it its place.
+                await self._say(self._commitment(fact, report_digest(report)))
 
     def _is_open(self, fact: RoundFact) -> bool:
         """Return whether a commitment to this height would count now; its digest does not matter for that."""
@@ -98,9 +100,9 @@ class Auditor:
         if tuple(each.segment for each in found) != given.challenge.indices:
             return
         report = self._report(fact, found)
+        # On disk before on the wire: whoever forgets its salt cannot open what it is bound to.
+        self._ports.archive.keep_own_report(report)
         self._reports[fact.height, fact.parent] = report
-        while len(self._reports) > REMEMBERED_REPORTS:
-            self._reports.pop(next(iter(self._reports)))
         self._note(fact, "audited", segments=len(found), reproduced=sum(each.reproduced for each in found))
         await self._say(self._commitment(fact, report_digest(report)))
 
@@ -150,6 +152,9 @@ class Auditor:
     async def _open_due(self) -> None:
         """Open the reports whose turn it is; repeat until a block carries them."""
         state = self._ports.chain.round
+        oldest = min((each.height for each in state.parent.bonds.facts), default=0)
+        self._reports = {key: each for key, each in self._reports.items() if key[0] >= oldest}
+        self._ports.archive.forget_own_reports(oldest)
         for report in tuple(self._reports.values()):
             try:
                 check_report(state.parent.bonds, report, state.parent.height + 1, state.parameters)

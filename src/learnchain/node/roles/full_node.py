@@ -213,6 +213,7 @@ class FullNode:
     async def _point_to(self, action: MoveHead) -> None:
         archive = self._ports.archive
         archive.store_head(action.head)
+        archive.forget_waiting(self._ports.chain.waiting().keys())
         safe, final = archive.payload_hash(action.head.safe), archive.payload_hash(action.head.finalized)
         await self._ports.engine.set_head(action.state.payload_hash, safe, final)
 

@@ -4,12 +4,12 @@ import asyncio
 import logging
 from collections import OrderedDict
 
-from learnchain.node.chain import WireMessage
+from learnchain.node.chain import WaitingMessage, WireMessage
 from learnchain.node.evidence_measuring import EvidenceMeasuring
 from learnchain.node.ports import Ports
 from learnchain.node.task_data import OpenedKeys
 from learnchain.primitives.actions import MeasureEvidence, OpenHeight, RevealModel, TrainModel
-from learnchain.primitives.codec import Address
+from learnchain.primitives.codec import Address, Hash32
 from learnchain.primitives.events import Measured
 from learnchain.primitives.evidence import Statement, accusation
 from learnchain.primitives.messages import (
@@ -40,7 +40,7 @@ class Reporter:
     def __init__(self, ports: Ports, measuring: EvidenceMeasuring) -> None:
         self._ports = ports
         self._measuring = measuring
-        self._accusations: OrderedDict[bytes, Evidence] = OrderedDict()
+        self._accusations = OrderedDict((each.fault_id, each) for each in ports.archive.own_evidence())
 
     # --- what signed words prove ---------------------------------------------------------------------------------
 
@@ -98,9 +98,11 @@ class Reporter:
         draft = accusation(fault, offender, self._ports.wallet.address, signed)
         if draft.fault_id in self._accusations or offender == self._ports.wallet.address:
             return
-        self._accusations[draft.fault_id] = sign(draft, self._ports.wallet.private_key)
+        evidence = sign(draft, self._ports.wallet.private_key)
+        self._ports.archive.keep_own_evidence(evidence)
+        self._accusations[draft.fault_id] = evidence
         while len(self._accusations) > MAXIMUM_ACCUSATIONS:
-            self._accusations.popitem(last=False)
+            self._forget(next(iter(self._accusations)))
         now = self._ports.clock.now_milliseconds()
         self._ports.decisions.note(now, draft.height, "accused", "0x" + offender.hex(), fault=fault.value)
 
@@ -133,7 +135,10 @@ class Reporter:
     # --- sending and measuring -----------------------------------------------------------------------------------
 
     async def open_height(self, action: OpenHeight) -> None:
-        """Send the accusations whose height is a block now."""
+        """Send the accusations whose height is a block now, and again what waits of ours: a kill may cut it off."""
+        for message in self._ports.chain.waiting().values():
+            if signer_of(message) == self._ports.wallet.address:
+                await self._ports.network.publish(message)
         for key, evidence in tuple(self._accusations.items()):
             try:
                 await self._ports.announce(evidence)
@@ -141,7 +146,11 @@ class Reporter:
                 continue
             except Rejected as error:
                 logger.info("an accusation is of no use: %s", error)
-            self._accusations.pop(key, None)
+            self._forget(key)
+
+    def _forget(self, fault_id: Hash32) -> None:
+        self._accusations.pop(fault_id, None)
+        self._ports.archive.forget_own_evidence(fault_id)
 
     async def measure_evidence(self, action: MeasureEvidence) -> None:
         """Measure evidence until what it rests on is here or it does not count any more."""
@@ -159,3 +168,8 @@ class Reporter:
             self._ports.decisions.note(now, action.evidence.height, "measured evidence", found.candidate.hex(), **facts)
             self._ports.chain.feed(Measured(found, now))
             return
+
+
+def signer_of(message: WaitingMessage) -> Address:
+    """Return who signed a message that waits for a block."""
+    return message.reporter if isinstance(message, Evidence) else message.auditor

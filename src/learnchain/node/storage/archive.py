@@ -1,11 +1,12 @@
 """The chain on disk: blocks, the states after them, the head, and what this node signed; each step one atomic batch."""
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from learnchain.node.storage.buffered import BufferedStore
+from learnchain.primitives.audit_messages import AuditCommitment, AuditReport
 from learnchain.primitives.block_tree import BlockRecord
 from learnchain.primitives.chain_state import ChainState
 from learnchain.primitives.codec import Hash32, decode, decode_beginning, encode
@@ -17,6 +18,7 @@ from learnchain.primitives.messages import (
     Block,
     Commitment,
     EmptyBlock,
+    Evidence,
     Head,
     KeyRelease,
     ReleaseAnnouncement,
@@ -84,7 +86,10 @@ _NOUNS: dict[bytes, tuple[Any, Any]] = {
     b"3": (Released, ReleaseAnnouncement),
     b"4": (Revealed, Reveal),
 }
-ROUND, BLOB, BELIEVED = b"round/", b"blob/", b"believed/"
+Waiting = Evidence | AuditCommitment | AuditReport
+_WAITING_KINDS: dict[bytes, type[Waiting]] = {b"1": Evidence, b"2": AuditCommitment, b"3": AuditReport}
+ROUND, BLOB, BELIEVED, WAITING = b"round/", b"blob/", b"believed/", b"waiting/"
+REPORT, ACCUSED = b"report/", b"accused/"
 
 
 def _height_of(event: RoundEvent) -> int:
@@ -280,6 +285,23 @@ class Archive:
                 found.append(event)
         return tuple(found)
 
+    # --- messages that wait for a block --------------------------------------------------------------------------
+
+    def keep_waiting(self, message: Waiting) -> None:
+        """Write evidence or an audit that the next proposers may carry, so that it waits through a kill."""
+        kind = next(kind for kind, noun in _WAITING_KINDS.items() if isinstance(message, noun))
+        self._store.put_many({WAITING + noun_hash(message) + kind: encode(message)})
+
+    def waiting(self) -> tuple[Waiting, ...]:
+        """Return what waited for a block."""
+        return tuple(decode(_WAITING_KINDS[key[-1:]], value) for key, value in self._store.scan(WAITING))
+
+    def forget_waiting(self, still: Collection[Hash32]) -> None:
+        """Drop what a block has carried or none may carry any more; `still` are the hashes of what waits on."""
+        over = [key for key, _ in self._store.scan(WAITING) if key[len(WAITING) : -1] not in still]
+        if over:
+            self._store.put_many(dict.fromkeys(over))
+
     # --- blobs and the blocks they are kept for ------------------------------------------------------------------
 
     def note_blobs(self, height: int, cids: Iterable[Cid]) -> None:
@@ -344,3 +366,30 @@ class Archive:
         """Return the release that this publisher signed on a parent."""
         data = self._store.get(b"release/" + parent)
         return None if data is None else decode(ReleaseAnnouncement, data)
+
+    def keep_own_report(self, report: AuditReport) -> None:
+        """Write what this auditor found, with its salt, before its commitment leaves the node."""
+        self._store.put_many({REPORT + report.height.to_bytes(8, "big") + report.parent: encode(report)})
+
+    def own_reports(self) -> tuple[AuditReport, ...]:
+        """Return the reports of this auditor that may still be opened or accused, lowest height first."""
+        return tuple(decode(AuditReport, value) for _, value in self._store.scan(REPORT))
+
+    def forget_own_reports(self, below_height: int) -> None:
+        """Drop reports on heights that nobody can ask about any more."""
+        limit = REPORT + below_height.to_bytes(8, "big")
+        over = [key for key, _ in self._store.scan(REPORT) if key < limit]
+        if over:
+            self._store.put_many(dict.fromkeys(over))
+
+    def keep_own_evidence(self, evidence: Evidence) -> None:
+        """Write a contradiction that this node has seen, until its height is a block and it can be sent."""
+        self._store.put_many({ACCUSED + evidence.fault_id: encode(evidence)})
+
+    def own_evidence(self) -> tuple[Evidence, ...]:
+        """Return the contradictions that were seen and not sent yet."""
+        return tuple(decode(Evidence, value) for _, value in self._store.scan(ACCUSED))
+
+    def forget_own_evidence(self, fault_id: Hash32) -> None:
+        """Drop a contradiction that was sent or is of no use."""
+        self._store.put_many({ACCUSED + fault_id: None})
