@@ -38,8 +38,15 @@ from learnchain.learning.jobs import (
 from learnchain.learning.machine_class import machine_class
 from learnchain.learning.model import build_model, load_weights, save_weights, set_weights
 from learnchain.learning.replay.auditing import audited
-from learnchain.learning.replay.disputes import outlying_step, proves, write_answer
-from learnchain.learning.replay.jobs import DIGESTS_NAME, AuditJob, DisputeJob, SegmentJob, audit_answer
+from learnchain.learning.replay.disputes import (
+    check_states,
+    join_answer,
+    outlying_step,
+    proves,
+    split_answer,
+    write_answer,
+)
+from learnchain.learning.replay.jobs import AuditJob, DisputeJob, SegmentJob, audit_answer
 from learnchain.learning.train import Watcher, configure_torch, plan_of, probe, start_of, to_float, train
 from learnchain.learning.watermark import check_watermark
 from learnchain.primitives.codec import decode
@@ -70,6 +77,7 @@ class Worker:
             "search": self._search,
             "audit": self._audit,
             "answer": self._answer_steps,
+            "check_states": self._check_states,
             "outlying": self._outlying,
             "dispute": self._dispute,
             "float_accuracy": self._float_accuracy,
@@ -135,12 +143,16 @@ class Worker:
 
     def _answer_steps(self, _number: int, job: bytes, _arrived: float) -> Answer:
         asked = _segment(job)
-        (Path(asked.directory) / DIGESTS_NAME).write_bytes(write_answer(asked, _training_rows(asked.run)))
+        join_answer(Path(asked.directory), write_answer(asked, _training_rows(asked.run)))
+        return {}
+
+    def _check_states(self, _number: int, job: bytes, _arrived: float) -> Answer:
+        check_states(_segment(job))
         return {}
 
     def _outlying(self, _number: int, job: bytes, _arrived: float) -> Answer:
         asked = _segment(job)
-        digests = (Path(asked.directory) / DIGESTS_NAME).read_bytes()
+        digests = split_answer(Path(asked.directory))
         return {"offset": outlying_step(asked, _training_rows(asked.run), digests)}
 
     def _dispute(self, _number: int, job: bytes, _arrived: float) -> Answer:

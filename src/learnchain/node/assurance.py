@@ -152,6 +152,10 @@ class NoTraining:
         """Refuse: this node has no training process."""
         raise _absent()
 
+    async def check_states(self, job: SegmentJob) -> None:
+        """Refuse: this node has no training process."""
+        raise _absent()
+
     async def outlying(self, job: SegmentJob) -> int:
         """Refuse: this node has no training process."""
         raise _absent()

@@ -83,7 +83,11 @@ class Training(Protocol):
         ...
 
     async def answer(self, job: SegmentJob) -> None:
-        """Train a segment again; its directory then holds the state of every step and their digests."""
+        """Train a segment again; its directory then holds the states of all steps and their digests."""
+        ...
+
+    async def check_states(self, job: SegmentJob) -> None:
+        """Refuse an answer whose states are not those of its digests."""
         ...
 
     async def outlying(self, job: SegmentJob) -> int:

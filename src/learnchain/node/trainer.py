@@ -113,8 +113,12 @@ class Trainer:
         return audit_lines(await self._ask("audit", encode(job)))
 
     async def answer(self, job: SegmentJob) -> None:
-        """Train a segment again; its directory then holds the state of every step and their digests."""
+        """Train a segment again; its directory then holds the states of all steps and their digests."""
         await self._ask("answer", encode(job))
+
+    async def check_states(self, job: SegmentJob) -> None:
+        """Refuse an answer whose states are not those of its digests."""
+        await self._ask("check_states", encode(job))
 
     async def outlying(self, job: SegmentJob) -> int:
         """Return the first step of an answer that no honest machine takes, or -1."""

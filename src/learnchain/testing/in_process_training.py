@@ -23,8 +23,15 @@ from learnchain.learning.jobs import (
 )
 from learnchain.learning.model import load_weights, save_weights
 from learnchain.learning.replay.auditing import audited
-from learnchain.learning.replay.disputes import outlying_step, proves, write_answer
-from learnchain.learning.replay.jobs import DIGESTS_NAME, AuditJob, AuditLine, DisputeJob, SegmentJob
+from learnchain.learning.replay.disputes import (
+    check_states,
+    join_answer,
+    outlying_step,
+    proves,
+    split_answer,
+    write_answer,
+)
+from learnchain.learning.replay.jobs import AuditJob, AuditLine, DisputeJob, SegmentJob
 from learnchain.learning.train import TrainingResult, Watcher, configure_torch, plan_of, start_of, train
 from learnchain.learning.watermark import check_watermark
 from learnchain.primitives.codec import Hash32
@@ -141,12 +148,15 @@ class InProcessTraining:
 
     async def answer(self, job: SegmentJob) -> None:
         """Train the segment for real, in no virtual time."""
-        digests = write_answer(job, self._rows(job.run))
-        (Path(job.directory) / DIGESTS_NAME).write_bytes(digests)
+        join_answer(Path(job.directory), write_answer(job, self._rows(job.run)))
+
+    async def check_states(self, job: SegmentJob) -> None:
+        """Check for real, in no virtual time."""
+        check_states(job)
 
     async def outlying(self, job: SegmentJob) -> int:
         """Settle step after step for real, in no virtual time."""
-        return outlying_step(job, self._rows(job.run), (Path(job.directory) / DIGESTS_NAME).read_bytes())
+        return outlying_step(job, self._rows(job.run), split_answer(Path(job.directory)))
 
     async def dispute(self, job: DisputeJob) -> bool:
         """Settle for real, in no virtual time."""

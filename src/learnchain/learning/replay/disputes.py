@@ -5,18 +5,19 @@ its steps until one lies outside the bounds: a chain of steps that are all withi
 segment has one. Honest runs have none, on whatever machine: an accuser of another class finds no step to open.
 """
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from learnchain.learning.data import DataSet
 from learnchain.learning.replay.auditing import run_plan
-from learnchain.learning.replay.jobs import AFTER_NAME, BEFORE_NAME, DIGESTS_NAME, DisputeJob, SegmentJob
+from learnchain.learning.replay.jobs import AFTER_NAME, BEFORE_NAME, DIGESTS_NAME, STATES_NAME, DisputeJob, SegmentJob
 from learnchain.learning.replay.reference import settled
-from learnchain.learning.replay.segments import state_shapes
+from learnchain.learning.replay.segments import corrupted, state_shapes
 from learnchain.learning.safe_tensors import Array, write_tensors
 from learnchain.learning.trace import read_state, state_digest, state_path
 from learnchain.learning.train import TrainingPlan, TrainingRun
-from learnchain.primitives.audit import AuditFinding, answer_digests
+from learnchain.primitives.audit import AuditFinding, agrees, answer_digests
 from learnchain.primitives.dispute_messages import StateLeaf, StepAnswer
 from learnchain.primitives.merkle import list_root
 from learnchain.primitives.rejection import Rejected, RejectionReason
@@ -30,11 +31,11 @@ State = dict[str, Array]
 def write_answer(job: SegmentJob, data: DataSet) -> bytes:
     """Train a segment again in this class and write the state of every step; return their digests, ends included.
 
-    The segment's first state lies in the job's directory as state 0 and is replaced by itself.
+    The segment's first state lies in the job's directory as state 0; it is replaced by the state that was begun with.
     """
     plan, directory = run_plan(job.run), Path(job.directory)
     run = TrainingRun(plan, data)
-    run.restore(job.first, read_state(state_path(directory, 0), job.first.digest, state_shapes(plan)))
+    run.restore(job.first, _beginning(plan, directory, job.first, (job.index, job.forced_seed)))
     digests = list[bytes]()
     for offset in range(job.following.step - job.first.step + 1):
         run.advance_to(job.first.step + offset)
@@ -42,6 +43,47 @@ def write_answer(job: SegmentJob, data: DataSet) -> bytes:
         write_tensors(state_path(directory, offset), state)
         digests.append(state_digest(state))
     return b"".join(digests)
+
+
+def join_answer(directory: Path, digests: bytes) -> None:
+    """Write what an answer publishes: the digests, and the states one after the other."""
+    (directory / DIGESTS_NAME).write_bytes(digests)
+    with (directory / STATES_NAME).open("wb") as joined:
+        for offset in range(len(digests) // 32):
+            with state_path(directory, offset).open("rb") as state:
+                shutil.copyfileobj(state, joined)
+
+
+# --- whoever looks at an answer ---------------------------------------------------------------------------------
+
+
+def split_answer(directory: Path) -> bytes:
+    """Lay out the states of a published answer one by one and return their digests; refuse states of several sizes."""
+    digests = (directory / DIGESTS_NAME).read_bytes()
+    count, joined = len(answer_digests(digests)), directory / STATES_NAME
+    size, rest = divmod(joined.stat().st_size, count)
+    if rest or not size:
+        raise Rejected(
+            RejectionReason.ANSWER_WRONG, f"{count} states of one size are not {joined.stat().st_size} bytes"
+        )
+    with joined.open("rb") as source:
+        for offset in range(count):
+            state_path(directory, offset).write_bytes(source.read(size))
+    return digests
+
+
+def check_states(job: SegmentJob) -> None:
+    """Refuse an answer whose states are not those of its digests: steps that nobody can read prove nothing."""
+    plan, directory = run_plan(job.run), Path(job.directory)
+    for _ in _answered_states(plan, directory, answer_digests(split_answer(directory))):
+        pass
+
+
+def _beginning(plan: TrainingPlan, directory: Path, first: StateLeaf, forced: tuple[int, bytes]) -> State:
+    """Return the state in which a segment's steps begin: the committed one, or that which the seed corrupts."""
+    index, seed = forced
+    state = read_state(state_path(directory, 0), first.digest, state_shapes(plan))
+    return corrupted(plan, seed, index, state) if seed else state
 
 
 # --- the accuser ----------------------------------------------------------------------------------------------
@@ -94,6 +136,8 @@ def proves(job: DisputeJob, data: DataSet) -> tuple[bool, str]:
     opening, (answer,) = proof.segments[0], proof.answers
     if proof.finding is AuditFinding.FAULT_STEP_CHAIN:
         digests = (directory / DIGESTS_NAME).read_bytes()
+        if job.reported:
+            return _breaks_report(job, digests), "the steps of an auditor"
         found = chain_finding(opening.first, opening.following, answer, digests)
         return found is proof.finding, found.value
     if proof.finding is not AuditFinding.FAULT_OUT_OF_BOUNDS:
@@ -107,3 +151,14 @@ def proves(job: DisputeJob, data: DataSet) -> tuple[bool, str]:
     after = read_state(directory / AFTER_NAME, step.after, shapes)
     settlement = settled(plan, data, number, before, after)
     return not settlement.within, f"{settlement.deviation:.3g} times its bound in {settlement.tensor}"
+
+
+def _breaks_report(job: DisputeJob, digests: bytes) -> bool:
+    """Return whether an auditor's steps begin elsewhere, or come to something else, than what it reported."""
+    opening, (answer,), (said,) = job.proof.segments[0], job.proof.answers, job.reported
+    listed, start = answer_digests(digests), opening.first.digest
+    if said.forced_seed:
+        forced = (opening.index, said.forced_seed)
+        start = state_digest(_beginning(run_plan(job.run), Path(job.directory), opening.first, forced))
+    well = list_root(listed) == answer.root and len(listed) == answer.states
+    return not well or not agrees(said.line, opening, start, listed)

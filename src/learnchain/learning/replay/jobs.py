@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from learnchain.learning.jobs import FilePath, TrainingJob
 from learnchain.primitives.audit import MAXIMUM_CHALLENGED, AuditFinding, FraudProof
+from learnchain.primitives.audit_messages import AuditedSegment
 from learnchain.primitives.codec import Bound, Hash32
 from learnchain.primitives.dispute_messages import StateLeaf
 from learnchain.primitives.task_specification import TrainingRules
@@ -49,28 +50,42 @@ class AuditLine:
 class SegmentJob:
     """Ask for the states of a segment's steps (the accused), or for its first step out of bounds (the accuser).
 
-    The directory holds the segment's first state, or all states of an answer, numbered from zero.
+    The directory holds the segment's first state as state 0, or an answer: `DIGESTS_NAME` and `STATES_NAME`. An auditor
+    that was given a forced error names its `forced_seed`: its steps begin in the state that the seed corrupts.
     """
 
     run: TrainingJob
     first: StateLeaf
     following: StateLeaf
     directory: FilePath
+    index: int = 0
+    forced_seed: Annotated[bytes, Bound(32)] = b""
+
+
+@dataclass(frozen=True, slots=True)
+class ReportedSegment:
+    """Say what an auditor reported of a segment; a `forced_seed` corrupted the state that it had to begin with."""
+
+    line: AuditedSegment
+    forced_seed: Annotated[bytes, Bound(32)]
 
 
 @dataclass(frozen=True, slots=True)
 class DisputeJob:
     """Ask whether a proof of `FAULT_STEP_CHAIN` or `FAULT_OUT_OF_BOUNDS` holds.
 
-    The directory holds what it rests on: the digests of the answer, or the two states of the opened step.
+    The directory holds what it rests on: the digests of the answer, or the two states of the opened step. Where an
+    auditor is accused, `reported` is what it said; a chain that had to begin in a corrupted state needs state 0 too.
     """
 
     run: TrainingJob
     proof: FraudProof
     directory: FilePath
+    reported: Annotated[tuple[ReportedSegment, ...], Bound(1)] = ()
 
 
 DIGESTS_NAME, BEFORE_NAME, AFTER_NAME = "digests", "before.safetensors", "after.safetensors"
+STATES_NAME = "states"
 """How the files of a dispute are called."""
 
 

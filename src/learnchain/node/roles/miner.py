@@ -418,8 +418,8 @@ class Miner:
         chosen, terms = self._strategy.chosen(selection, run.epochs), self._terms(selection)
         mapping = terms.identity if isinstance(terms, SecureMapping) else NOBODY
         shutil.rmtree(self._directory / directory.parent.name, ignore_errors=True)
-        counted = (run.training_correct, run.training_total)
-        record = TrainingRecord(run.trace_root, len(states), trace_cid, chosen, mapping, *counted)
+        counted, named = (run.training_correct, run.training_total), await self._trainer.machine_class()
+        record = TrainingRecord(run.trace_root, len(states), trace_cid, chosen, mapping, *counted, named)
         return TrainedModel(model_cid, record)
 
     def _show_progress(self, point: Progress) -> None:
