@@ -11,10 +11,12 @@ from learnchain.primitives.actions import Action, StoreBlock
 from learnchain.primitives.audit_messages import AuditCommitment, AuditMessage, AuditReport
 from learnchain.primitives.chain_state import ChainState
 from learnchain.primitives.codec import Hash32
+from learnchain.primitives.dispute_messages import Accusation, DisputeAnswer, DisputeMessage
 from learnchain.primitives.events import (
     AuditMade,
     BlockReceived,
     Committed,
+    Disputed,
     Event,
     EvidenceReported,
     KeyReleased,
@@ -35,12 +37,12 @@ MAXIMUM_EARLY_EVENTS = 512
 MAXIMUM_REFUSED_BLOCKS = 1_024
 
 ROUND_EVENTS = (KeyReleased, Committed, Released, Revealed)
-WAITING_EVENTS = (EvidenceReported, AuditMade)
+WAITING_EVENTS = (EvidenceReported, AuditMade, Disputed)
 RoundEvent = KeyReleased | Committed | Released | Revealed
-WaitingEvent = EvidenceReported | AuditMade
+WaitingEvent = EvidenceReported | AuditMade | Disputed
 KeptEvent = RoundEvent | WaitingEvent
-WaitingMessage = Evidence | AuditMessage
-WireMessage = KeyRelease | Commitment | ReleaseAnnouncement | Reveal | Evidence | AuditMessage | AnyBlock
+WaitingMessage = Evidence | AuditMessage | DisputeMessage
+WireMessage = KeyRelease | Commitment | ReleaseAnnouncement | Reveal | WaitingMessage | AnyBlock
 
 
 class Chain:
@@ -118,7 +120,7 @@ class Chain:
 
     def waiting(self) -> dict[Hash32, WaitingMessage]:
         """Return what waits for a proposer, by hash."""
-        return {**self.round.evidence, **self.round.audits}
+        return {**self.round.evidence, **self.round.audits, **self.round.disputes}
 
     def remember_refusal(self, block_hash: Hash32, reason: str) -> None:
         """Keep why a block failed its measurements, so that it is not measured again for every peer that sends it."""
@@ -161,6 +163,8 @@ class Chain:
             return Revealed(message, now)
         if isinstance(message, AuditCommitment | AuditReport):
             return AuditMade(message, now)
+        if isinstance(message, Accusation | DisputeAnswer):
+            return Disputed(message, now)
         if isinstance(message, Evidence):
             return EvidenceReported(message, now)
         return BlockReceived(message, now)
@@ -197,7 +201,7 @@ def _parent_of(event: Event) -> Hash32:
         return event.block.parent
     if isinstance(event, Released):
         return event.message.release.parent
-    if isinstance(event, AuditMade):
+    if isinstance(event, AuditMade | Disputed):
         return event.message.parent
     if isinstance(event, EvidenceReported):
         return event.evidence.parent

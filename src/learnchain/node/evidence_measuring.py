@@ -6,19 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from learnchain.learning.replay.jobs import ReportedSegment
+from learnchain.node.step_answers import DisputedRun, StepAnswers
 from learnchain.node.storage.archive import Archive
 from learnchain.node.task_data import OpenedKeys, TaskData
-from learnchain.primitives.actions import MeasureEvidence
+from learnchain.primitives.actions import MeasureAnswer, MeasureEvidence
 from learnchain.primitives.audit import FraudProof
-from learnchain.primitives.audit_messages import AuditedSegment, AuditReport
-from learnchain.primitives.audit_rules import Assignment, assignment
+from learnchain.primitives.audit_messages import AuditReport
+from learnchain.primitives.audit_rules import assignment
 from learnchain.primitives.bonds import BondBook, RoundFact
-from learnchain.primitives.codec import decode
-from learnchain.primitives.evidence import Statement, fraud_proof, statements
+from learnchain.primitives.evidence import Statement, audit_proof, fraud_proof, statements
 from learnchain.primitives.measurement import Finding, Measurement
-from learnchain.primitives.messages import Block, Fault, KeyRelease, Release, work_id
+from learnchain.primitives.messages import Block, Evidence, Fault, KeyRelease, Release, work_id
 from learnchain.primitives.parameters import ChainParameters
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.primitives.rejection import Rejected, RejectionReason
 from learnchain.primitives.selection import Selection
 from learnchain.primitives.training_terms import TrainingTerms
 from learnchain.rules.contract import Rules
@@ -27,12 +28,10 @@ from learnchain.rules.contract import Rules
 class ProofJudge(Protocol):
     """Judge a fraud proof against the published trace: a replayer in a process of its own, or a simulation."""
 
-    async def holds(self, proof: FraudProof, block: Block, selection: Selection) -> bool:
+    async def holds(
+        self, proof: FraudProof, block: Block, selection: Selection, reported: tuple[ReportedSegment, ...] = ()
+    ) -> bool:
         """Return whether the proof shows a fault; raise `Unavailable` while what it rests on is not here."""
-        ...
-
-    async def reported(self, block: Block, selection: Selection, given: Assignment) -> tuple[AuditedSegment, ...]:
-        """Return what an honest auditor with this assignment finds."""
         ...
 
 
@@ -49,23 +48,44 @@ class EvidenceMeasuring:
 
     async def measured(self, action: MeasureEvidence) -> Measurement:
         """Return whether the evidence holds; a node that measures no models believes the block's proposer."""
-        holds = True
-        if self.judges:
-            held = {
-                Fault.DATA_CHANGED: self._data_changed,
-                Fault.TRACE_FORGED: self._forged,
-                Fault.AUDIT_FALSE: self._falsely_audited,
-            }[action.evidence.fault]
-            holds = await held(action)
+        holds = not self.judges or await self.holds(action.evidence, action.fact, action.book)
         finding, reason = (
             (Finding.ACCEPTED, "") if holds else (Finding.REJECTED, RejectionReason.EVIDENCE_INVALID.value)
         )
         return Measurement(action.measure.candidate, action.measure.kind, finding, reason)
 
-    async def _data_changed(self, action: MeasureEvidence) -> bool:
-        """Return whether the key that the publisher signed opens anything else than it committed to at posting."""
-        (statement,) = statements(action.evidence)
-        return await self.is_changed(self.selection(action.fact), statement)
+    async def answered(self, action: MeasureAnswer, answers: StepAnswers) -> Measurement:
+        """Return whether the files of an answer are what it names; what is missing stays `Unavailable`."""
+        finding, reason = Finding.ACCEPTED, ""
+        block = self.archive.block(action.fact.block)
+        if self.judges and isinstance(block, Block):
+            try:
+                run = DisputedRun(block, self.selection(action.fact))
+                await answers.check(run, action.answer.answer, action.answer.opening)
+            except Rejected as error:
+                finding, reason = Finding.REJECTED, error.reason.value
+        return Measurement(action.measure.candidate, action.measure.kind, finding, reason)
+
+    async def holds(self, evidence: Evidence, fact: RoundFact, book: BondBook) -> bool:
+        """Return whether measured evidence holds, on every machine alike."""
+        if evidence.fault is Fault.DATA_CHANGED:
+            (statement,) = statements(evidence)
+            return await self.is_changed(self.selection(fact), statement)
+        block = self.archive.block(fact.block)
+        if not isinstance(block, Block):
+            return False
+        if evidence.fault is Fault.TRACE_FORGED:
+            return await self.judge.holds(fraud_proof(evidence, fact), block, self.selection(fact))
+        report, proof = audit_proof(evidence, fact, book)
+        reported = self._reported(report, proof.segments[0].index, fact, book)
+        return await self.judge.holds(proof, block, self.selection(fact), (reported,))
+
+    def _reported(self, report: AuditReport, segment: int, fact: RoundFact, book: BondBook) -> ReportedSegment:
+        """Return what a report says of a segment, and which seed corrupted where its auditor had to begin."""
+        given = assignment(book, fact, report.auditor, self.parameters)
+        forced = given is not None and segment in given.forced
+        line = next(each for each in report.lines if each.segment == segment)
+        return ReportedSegment(line, given.seed if given is not None and forced else b"")
 
     async def is_changed(self, selection: Selection, signed: Statement) -> bool:
         """Return whether keys open other data than the task promises; the files themselves are opened, not copies.
@@ -91,28 +111,6 @@ class EvidenceMeasuring:
         """Return the terms of a height as its publisher has them: what all miners share is the same for everybody."""
         place = (self.parameters.chain_id, selection.parent, selection.task.task_id, selection.task.publisher)
         return self.rules.training_terms(selection, work_id(*place))
-
-    async def _forged(self, action: MeasureEvidence) -> bool:
-        block = self.archive.block(action.fact.block)
-        if not isinstance(block, Block):
-            return False
-        proof = fraud_proof(action.evidence, action.fact)
-        return await self.judge.holds(proof, block, self.selection(action.fact))
-
-    async def _falsely_audited(self, action: MeasureEvidence) -> bool:
-        """Return whether replaying the auditor's segments comes to something else than it reported."""
-        report = decode(AuditReport, action.evidence.statements[0])
-        return await self.is_false(report, action.fact, action.book)
-
-    async def is_false(self, report: AuditReport, fact: RoundFact, book: BondBook) -> bool:
-        """Return whether a report is not what an honest auditor of this machine's class finds."""
-        given = assignment(book, fact, report.auditor, self.parameters)
-        if given is None:
-            raise Unavailable(f"the seed of audits of height {fact.height}")
-        block = self.archive.block(fact.block)
-        if not isinstance(block, Block):
-            return True
-        return await self.judge.reported(block, self.selection(fact), given) != report.lines
 
     def selection(self, fact: RoundFact) -> Selection:
         """Return what was selected at a recent height, recomputed from the state before it."""

@@ -24,6 +24,8 @@ from learnchain.node.network.network import Network
 from learnchain.node.network.transport import Transport, parse_address
 from learnchain.node.ports import Ports, Tasks, Training
 from learnchain.node.replay_judge import ReplayJudge
+from learnchain.node.roles.accused import Accused
+from learnchain.node.roles.accuser import Accuser
 from learnchain.node.roles.auditor import Auditing, Auditor
 from learnchain.node.roles.full_node import FullNode, Policy
 from learnchain.node.roles.miner import Miner, Strategy
@@ -31,6 +33,7 @@ from learnchain.node.roles.publisher import Publisher
 from learnchain.node.roles.reporter import Reporter
 from learnchain.node.round_gossip import RoundGossip
 from learnchain.node.settings import NodeSettings
+from learnchain.node.step_answers import StepAnswers
 from learnchain.node.storage.archive import Archive
 from learnchain.node.synchronising import Synchroniser
 from learnchain.node.task_data import TaskData
@@ -38,6 +41,7 @@ from learnchain.node.vault import Vault
 from learnchain.node.wallet import Wallet
 from learnchain.primitives.actions import (
     Action,
+    MeasureAnswer,
     MeasureCandidate,
     MeasureEvidence,
     MoveHead,
@@ -52,7 +56,7 @@ from learnchain.primitives.actions import (
     StoreBlock,
     TrainModel,
 )
-from learnchain.primitives.events import AuditMade, EvidenceReported
+from learnchain.primitives.events import AuditMade, Disputed, EvidenceReported
 from learnchain.primitives.key_value import KeyValueStore
 from learnchain.primitives.rejection import Rejected
 
@@ -73,6 +77,7 @@ class Roles:
     miner: Miner | None
     reporter: Reporter
     auditor: Auditor | None = None
+    accused: Accused | None = None
 
 
 class Dispatcher:
@@ -90,6 +95,7 @@ class Dispatcher:
             OpenHeight: [full.open_height],
             MeasureCandidate: [full.measure_candidate],
             MeasureEvidence: [roles.reporter.measure_evidence],
+            MeasureAnswer: [roles.reporter.measure_answer],
             MoveHead: [full.move_head],
             ProposeEmptyBlock: [full.propose_empty_block],
             TrainModel: [],
@@ -99,6 +105,8 @@ class Dispatcher:
             ProposeBlock: [],
         }
         self._duties[OpenHeight].append(roles.reporter.open_height)
+        if roles.accused is not None:
+            self._duties[OpenHeight].append(roles.accused.open_height)
         if roles.auditor is not None:
             self._duties[OpenHeight].append(roles.auditor.open_height)
         self._duties[TrainModel].append(roles.reporter.train_model)
@@ -197,7 +205,7 @@ class Node:
         def keep(event: KeptEvent) -> None:
             if isinstance(event, EvidenceReported):
                 archive.keep_waiting(event.evidence)
-            elif isinstance(event, AuditMade):
+            elif isinstance(event, AuditMade | Disputed):
                 archive.keep_waiting(event.message)
             else:
                 archive.keep_round_message(event)
@@ -229,27 +237,32 @@ class Node:
 
     def _roles(self, directory: Path) -> Roles:
         strategy = replace(Strategy(), learning_rate_thousandths=self._settings.learning_rate_thousandths)
-        miner, auditing = None, self._auditing()
+        answers = StepAnswers(self._replay_judge())
+        miner, auditing = None, self._auditing(answers)
         if self._settings.is_miner and self._parts.trainer is not None:
             miner = Miner(self.ports, self._parts.trainer, directory / "training", strategy)
         return Roles(
             full_node=FullNode(self.ports, self._moved, self._policy()),
             publisher=Publisher(self.ports) if self._settings.is_publisher else None,
             miner=miner,
-            reporter=self._reporter(auditing.measuring),
+            reporter=self._reporter(auditing.measuring, answers),
+            # A node that ever mined or audited may be asked, whatever its settings say now.
+            accused=Accused(self.ports, auditing.measuring, answers) if self._settings.judge else None,
             auditor=Auditor(self.ports, auditing) if self._settings.is_auditor else None,
         )
 
-    def _auditing(self) -> Auditing:
-        chain, archive, data = self.ports.chain, self.ports.archive, self.ports.data
-        judge = ReplayJudge(
-            self.ports.blobs, data, self._parts.judge, chain.rules, chain.parameters, self.ports.archive
-        )
-        measuring = EvidenceMeasuring(chain.rules, chain.parameters, archive, data, judge, self._settings.judge)
-        return Auditing(judge, measuring)
+    def _replay_judge(self) -> ReplayJudge:
+        chain, ports = self.ports.chain, self.ports
+        return ReplayJudge(ports.blobs, ports.data, self._parts.judge, chain.rules, chain.parameters, ports.archive)
 
-    def _reporter(self, measuring: EvidenceMeasuring) -> Reporter:
-        reporter = Reporter(self.ports, measuring)
+    def _auditing(self, answers: StepAnswers) -> Auditing:
+        chain, archive, judge = self.ports.chain, self.ports.archive, answers.judge
+        judges = self._settings.judge
+        measuring = EvidenceMeasuring(chain.rules, chain.parameters, archive, self.ports.data, judge, judges)
+        return Auditing(judge, measuring, Accuser(self.ports, measuring, answers))
+
+    def _reporter(self, measuring: EvidenceMeasuring, answers: StepAnswers) -> Reporter:
+        reporter = Reporter(self.ports, measuring, answers)
         self._gossip.compared = reporter.compare
         return reporter
 

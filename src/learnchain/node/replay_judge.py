@@ -1,12 +1,21 @@
 """Fetch what a published run rests on and have it audited: for auditors, and for nodes that measure fraud proofs."""
 
+import logging
 import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from learnchain.learning.jobs import TrainingJob
-from learnchain.learning.replay.jobs import AFTER_NAME, BEFORE_NAME, DIGESTS_NAME, AuditJob, AuditLine, DisputeJob
+from learnchain.learning.replay.jobs import (
+    AFTER_NAME,
+    BEFORE_NAME,
+    DIGESTS_NAME,
+    AuditJob,
+    AuditLine,
+    DisputeJob,
+    ReportedSegment,
+)
 from learnchain.learning.trace import INDEX_NAME, MAXIMUM_INDEX_BYTES, read_trace, state_path
 from learnchain.node.blobs.blob_store import BlobStore
 from learnchain.node.continuing import continued_from, seeds_of
@@ -25,6 +34,8 @@ from learnchain.primitives.rejection import Rejected, RejectionReason
 from learnchain.primitives.selection import Selection
 from learnchain.primitives.training_terms import FULL_BITS, Free, TrainingTerms, Watermark
 from learnchain.rules.contract import Rules
+
+logger = logging.getLogger(__name__)
 
 STATE_COPIES = 3
 """A training state holds the weights and at most two memories of the optimiser, each of the model's size."""
@@ -61,18 +72,30 @@ class ReplayJudge:
         finally:
             shutil.rmtree(place, ignore_errors=True)
 
-    async def holds(self, proof: FraudProof, block: Block, selection: Selection) -> bool:
-        """Return whether a proof shows a fault; only what every machine finds alike decides (rule 11)."""
+    async def holds(
+        self, proof: FraudProof, block: Block, selection: Selection, reported: tuple[ReportedSegment, ...] = ()
+    ) -> bool:
+        """Return whether a proof shows a fault; only what every machine finds alike decides (rule 11).
+
+        Against an auditor, `reported` is what it said of the segment.
+        """
         if proof.answers:
-            return await self._disputed(proof, block, selection)
+            try:
+                return await self._disputed(proof, block, selection, reported)
+            except Rejected as error:
+                # Files that are not what the proof names prove nothing, and they are the same for everybody.
+                logger.info("a proof rests on files that are not its own: %s", error)
+                return False
         indices = tuple(each.index for each in proof.segments)
         if proof.finding not in HARDWARE_FREE:
             return False
         lines = await self.audited(block, selection, AuditScope(indices, whole=not indices, replay=False))
         return lines[-1].finding in HARDWARE_FREE
 
-    async def _disputed(self, proof: FraudProof, block: Block, selection: Selection) -> bool:
-        """Return whether a miner's answer is no chain of honest steps: by its ends, or by the opened step."""
+    async def _disputed(
+        self, proof: FraudProof, block: Block, selection: Selection, reported: tuple[ReportedSegment, ...]
+    ) -> bool:
+        """Return whether an answer is no chain of honest steps: by its ends, or by the opened step."""
         place = Path(tempfile.mkdtemp(prefix="learnchain-dispute-"))
         size = STATE_COPIES * model_bytes(selection.posted.specification.model) + HEADER_BYTES
         try:
@@ -83,8 +106,12 @@ class ReplayJudge:
             for step in proof.steps:
                 for cid, name in ((step.before_cid, BEFORE_NAME), (step.after_cid, AFTER_NAME)):
                     shutil.copyfile(await self.blobs.fetch(cid, max_bytes=size), place / name)
-            run = await self._run(block, selection, place)
-            return await self.trainer.dispute(DisputeJob(run, proof, str(place)))
+            if not proof.steps and any(each.forced_seed for each in reported):
+                index = await self.blobs.read(block.reveal.training.trace_cid, MAXIMUM_INDEX_BYTES)
+                state = published_states(index)[proof.segments[0].index]
+                shutil.copyfile(await self.blobs.fetch(state, max_bytes=size), state_path(place, 0))
+            run = await self.run(block, selection, place)
+            return await self.trainer.dispute(DisputeJob(run, proof, str(place), reported))
         finally:
             shutil.rmtree(place, ignore_errors=True)
 
@@ -95,14 +122,10 @@ class ReplayJudge:
             (Path(place) / INDEX_NAME).write_bytes(index)
             return read_trace(Path(place), block.reveal.training.state_root).leaves
 
-    async def reported(self, block: Block, selection: Selection, given: Assignment) -> tuple[AuditedSegment, ...]:
-        """Return what this machine finds in the segments of an assignment."""
+    async def replayed(self, block: Block, selection: Selection, given: Assignment) -> tuple[AuditLine, ...]:
+        """Return what this machine finds in the segments of an assignment, up to the first that differs unforced."""
         scope = AuditScope(given.challenge.indices, whole=False, forced=given.forced, forced_seed=given.seed)
-        lines = await self.audited(block, selection, scope)
-        return tuple(
-            AuditedSegment(each.segment, each.finding is AuditFinding.REPRODUCED, each.witness or b"\0" * 32)
-            for each in lines
-        )
+        return await self.audited(block, selection, scope)
 
     async def _job(self, block: Block, selection: Selection, scope: AuditScope, place: Path) -> AuditJob:
         reveal, specification = block.reveal, selection.posted.specification
@@ -113,7 +136,7 @@ class ReplayJudge:
             parent = self.archive.block(block.parent)
             origin = await continued_from(self.blobs, parent, block, self.parameters.chain_id)
         return AuditJob(
-            run=await self._run(block, selection, place),
+            run=await self.run(block, selection, place),
             rules=specification.training,
             weights_path=str(weights),
             state_root=reveal.training.state_root,
@@ -126,7 +149,7 @@ class ReplayJudge:
             forced_seed=scope.forced_seed,
         )
 
-    async def _run(self, block: Block, selection: Selection, place: Path) -> TrainingJob:
+    async def run(self, block: Block, selection: Selection, place: Path) -> TrainingJob:
         """Return what the winner had to do."""
         specification = selection.posted.specification
         work = work_id(self.parameters.chain_id, block.parent, selection.task.task_id, block.reveal.miner)
@@ -170,3 +193,11 @@ class ReplayJudge:
 def fault_of(lines: tuple[AuditLine, ...]) -> AuditFinding:
     """Return what an audit came to."""
     return lines[-1].finding
+
+
+def reported_lines(lines: tuple[AuditLine, ...]) -> tuple[AuditedSegment, ...]:
+    """Return what an auditor says of segments that it replayed."""
+    return tuple(
+        AuditedSegment(each.segment, each.finding is AuditFinding.REPRODUCED, each.witness or b"\0" * 32)
+        for each in lines
+    )

@@ -10,6 +10,7 @@ from learnchain.node.storage.archive import decode_block
 from learnchain.primitives.audit_messages import AuditCommitment, AuditReport
 from learnchain.primitives.block_tree import empty_block_lot, lowest_lot
 from learnchain.primitives.codec import decode, encode
+from learnchain.primitives.dispute_messages import Accusation, DisputeAnswer
 from learnchain.primitives.hashing import noun_hash
 from learnchain.primitives.messages import (
     Block,
@@ -25,7 +26,17 @@ from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailab
 
 logger = logging.getLogger(__name__)
 
-Spoken = KeyRelease | Commitment | ReleaseAnnouncement | Reveal | Evidence | AuditCommitment | AuditReport
+Spoken = (
+    KeyRelease
+    | Commitment
+    | ReleaseAnnouncement
+    | Reveal
+    | Evidence
+    | AuditCommitment
+    | AuditReport
+    | Accusation
+    | DisputeAnswer
+)
 TOPICS: dict[str, type[Spoken]] = {
     "key": KeyRelease,
     "commitment": Commitment,
@@ -34,6 +45,8 @@ TOPICS: dict[str, type[Spoken]] = {
     "evidence": Evidence,
     "audit": AuditCommitment,
     "audit_report": AuditReport,
+    "accusation": Accusation,
+    "answer": DisputeAnswer,
 }
 BLOCK_TOPIC = "block"
 HARMLESS = frozenset(
@@ -49,16 +62,15 @@ HARMLESS = frozenset(
         RejectionReason.RELEASE_EARLY,
         RejectionReason.EVIDENCE_STALE,
         RejectionReason.EVIDENCE_DOUBLE,
-        RejectionReason.AUDIT_CLOSED,
         RejectionReason.AUDIT_DOUBLE,
-        RejectionReason.ACCUSATION_CLOSED,
         RejectionReason.ACCUSATION_DOUBLE,
         RejectionReason.ACCUSATION_UNCOVERED,
-        RejectionReason.ANSWER_CLOSED,
         RejectionReason.RATE_LIMITED,
     }
 )
 """What an honest peer on a rival branch, or with a clock beside ours, sends too: not forwarded, not counted."""
+EARLY = frozenset({RejectionReason.AUDIT_CLOSED, RejectionReason.ACCUSATION_CLOSED, RejectionReason.ANSWER_CLOSED})
+"""What an honest peer sends that is a block ahead of us: looked at again when that block is here too."""
 
 
 class RoundGossip:
@@ -107,6 +119,9 @@ class RoundGossip:
             return Verdict.DEFER
         except Rejected as error:
             self.compared(message, error.reason)
+            if error.reason in EARLY:
+                logger.debug("%s is not due yet, or not any more: %s", type(message).__name__, error)
+                return Verdict.DEFER
             if error.reason in HARMLESS:
                 logger.debug("%s is of no use now: %s", type(message).__name__, error)
                 return Verdict.IGNORE

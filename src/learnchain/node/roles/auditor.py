@@ -1,15 +1,18 @@
 """The auditor: replays the segments that the seed gives it, is paid for it, and proves what others forged.
 
 Whoever has no coins earns the first ones here. It audits winners of recent heights, commits before anybody opens, opens
-in its turn, and checks the other auditors: a false report costs several fees, a forged trace the miner's bond.
+in its turn, and checks the other auditors. Where bits differ inside its class it accuses; of machines of other classes
+it keeps away.
 """
 
 import logging
 from dataclasses import dataclass
 
+from learnchain.learning.replay.jobs import AuditLine
 from learnchain.node.evidence_measuring import EvidenceMeasuring
 from learnchain.node.ports import Ports
-from learnchain.node.replay_judge import AuditScope, ReplayJudge
+from learnchain.node.replay_judge import AuditScope, ReplayJudge, reported_lines
+from learnchain.node.roles.accuser import Accuser
 from learnchain.primitives.actions import OpenHeight
 from learnchain.primitives.audit import HARDWARE_FREE, AuditFinding, FraudProof, open_segment
 from learnchain.primitives.audit_messages import (
@@ -19,10 +22,10 @@ from learnchain.primitives.audit_messages import (
     AuditReport,
     report_digest,
 )
-from learnchain.primitives.audit_rules import assignment, check_commitment, check_report
+from learnchain.primitives.audit_rules import Assignment, assignment, check_commitment, check_report
 from learnchain.primitives.bonds import RoundFact
 from learnchain.primitives.codec import Hash32
-from learnchain.primitives.evidence import false_audit, forged_trace
+from learnchain.primitives.evidence import forged_trace
 from learnchain.primitives.messages import Block, Evidence
 from learnchain.primitives.rejection import Rejected, Unavailable
 from learnchain.primitives.signatures import UNSIGNED, sign
@@ -36,6 +39,7 @@ class Auditing:
 
     judge: ReplayJudge
     measuring: EvidenceMeasuring
+    accuser: Accuser
 
 
 class Auditor:
@@ -43,7 +47,8 @@ class Auditor:
 
     def __init__(self, ports: Ports, auditing: Auditing) -> None:
         self._ports = ports
-        self._judge, self._measuring = auditing.judge, auditing.measuring
+        self._judge, self._measuring, self._accuser = auditing.judge, auditing.measuring, auditing.accuser
+        self._class = UNDECLARED_CLASS
         self._reports = {(each.height, each.parent): each for each in ports.archive.own_reports()}
         self._checked: set[Hash32] = set()
         self._busy = False
@@ -54,9 +59,11 @@ class Auditor:
             return
         self._busy = True
         try:
+            self._class = await self._ports.trainer.machine_class()
             await self._open_due()
             await self._audit_next()
             await self._check_others()
+            await self._accuser.open_height()
         finally:
             self._busy = False
 
@@ -74,7 +81,7 @@ class Auditor:
                 await self._say(self._commitment(fact, report_digest(report)))
 
     def _is_open(self, fact: RoundFact) -> bool:
-        """Return whether a commitment to this height would count now; its digest does not matter for that."""
+        """Return whether our commitment to this height would count now: the winner must be of our class, for one."""
         state = self._ports.chain.round
         draft = self._commitment(fact, b"\0" * 32)
         try:
@@ -93,10 +100,14 @@ class Auditor:
         selection = self._measuring.selection(fact)
         try:
             await self._prove_faults(fact, block, given.challenge.indices)
-            found = await self._judge.reported(block, selection, given)
+            lines = await self._judge.replayed(block, selection, given)
         except Unavailable as error:
             logger.info("the audit of height %d waits: %s", fact.height, error)
             return
+        found = reported_lines(lines)
+        if _differing(lines, given):
+            # Of our class and other bits: the winner shows its steps, or pays for its silence.
+            await self._accuser.suspect(fact, fact.winner, lines[-1].segment)
         if tuple(each.segment for each in found) != given.challenge.indices:
             return
         report = self._report(fact, found)
@@ -146,7 +157,7 @@ class Auditor:
 
     def _commitment(self, fact: RoundFact, digest: Hash32) -> AuditCommitment:
         chain_id, auditor = self._ports.chain.parameters.chain_id, self._ports.wallet.address
-        draft = AuditCommitment(chain_id, fact.height, fact.parent, auditor, digest, UNDECLARED_CLASS, UNSIGNED)
+        draft = AuditCommitment(chain_id, fact.height, fact.parent, auditor, digest, self._class, UNSIGNED)
         return sign(draft, self._ports.wallet.private_key)
 
     async def _open_due(self) -> None:
@@ -165,7 +176,10 @@ class Auditor:
     # --- the audits of others ------------------------------------------------------------------------------------
 
     async def _check_others(self) -> None:
-        """Replay what other auditors reported; whoever guessed pays several fees, a quarter of them to us."""
+        """Replay what other auditors reported; who guessed cannot show its steps, and a quarter of its fine is ours.
+
+        Only inside our class: everybody's bits that were admitted are of the winner's, and elsewhere they may differ.
+        """
         head = self._ports.chain.round.parent
         for state in self._ports.archive.branch(head.block_hash, max(0, head.height - 2)):
             block = self._ports.archive.block(state.block_hash)
@@ -178,17 +192,23 @@ class Auditor:
     async def _check(self, report: AuditReport) -> None:
         book = self._ports.chain.round.parent.bonds
         fact = book.fact(report.height, report.parent)
-        if fact is None:
+        block = None if fact is None else self._ports.archive.block(fact.block)
+        if fact is None or not isinstance(block, Block) or fact.training[0].machine_class != self._class:
+            return
+        given = assignment(book, fact, report.auditor, self._ports.chain.parameters)
+        if given is None:
             return
         try:
-            false = await self._measuring.is_false(report, fact, book)
+            lines = await self._judge.replayed(block, self._measuring.selection(fact), given)
         except Unavailable as error:
             logger.info("checking an audit waits: %s", error)
+            self._checked.discard(report_digest(report))
             return
-        if false:
-            self._note(fact, "audit is false", auditor="0x" + report.auditor.hex())
-            evidence = false_audit(report, self._ports.wallet.address)
-            await self._say(sign(evidence, self._ports.wallet.private_key))
+        ours = {each.segment: each for each in reported_lines(lines)}
+        for line in report.lines:
+            if ours.get(line.segment, line) != line:
+                await self._accuser.suspect(fact, report.auditor, line.segment)
+                return
 
     async def _say(self, message: AuditCommitment | AuditReport | Evidence) -> None:
         try:
@@ -199,3 +219,9 @@ class Auditor:
     def _note(self, fact: RoundFact, what: str, **facts: float | int | str) -> None:
         now = self._ports.clock.now_milliseconds()
         self._ports.decisions.note(now, fact.height, what, "0x" + fact.winner.hex(), **facts)
+
+
+def _differing(lines: tuple[AuditLine, ...], given: Assignment) -> bool:
+    """Return whether replaying ended at a segment whose bits differ although nothing was corrupted."""
+    last = lines[-1]
+    return last.finding is AuditFinding.NUMERIC_MISMATCH and last.segment not in given.forced

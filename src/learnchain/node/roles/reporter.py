@@ -7,9 +7,11 @@ from collections import OrderedDict
 from learnchain.node.chain import WaitingMessage, WireMessage
 from learnchain.node.evidence_measuring import EvidenceMeasuring
 from learnchain.node.ports import Ports
+from learnchain.node.step_answers import StepAnswers
 from learnchain.node.task_data import OpenedKeys
-from learnchain.primitives.actions import MeasureEvidence, OpenHeight, RevealModel, TrainModel
+from learnchain.primitives.actions import MeasureAnswer, MeasureEvidence, OpenHeight, RevealModel, TrainModel
 from learnchain.primitives.codec import Address, Hash32
+from learnchain.primitives.dispute_messages import Accusation, DisputeAnswer
 from learnchain.primitives.events import Measured
 from learnchain.primitives.evidence import Statement, accusation
 from learnchain.primitives.messages import (
@@ -37,9 +39,9 @@ MAXIMUM_RETRY_SECONDS = 15.0
 class Reporter:
     """Compare what is refused with what is known, open published data, measure others' evidence."""
 
-    def __init__(self, ports: Ports, measuring: EvidenceMeasuring) -> None:
+    def __init__(self, ports: Ports, measuring: EvidenceMeasuring, answers: StepAnswers) -> None:
         self._ports = ports
-        self._measuring = measuring
+        self._measuring, self._answers = measuring, answers
         self._accusations = OrderedDict((each.fault_id, each) for each in ports.archive.own_evidence())
 
     # --- what signed words prove ---------------------------------------------------------------------------------
@@ -152,6 +154,26 @@ class Reporter:
         self._accusations.pop(fault_id, None)
         self._ports.archive.forget_own_evidence(fault_id)
 
+    async def measure_answer(self, action: MeasureAnswer) -> None:
+        """Fetch and check what an answer names until it is here, or nobody asks any more."""
+        delay, measure = RETRY_SECONDS, action.measure
+        head = self._ports.chain.round.parent.height + 1
+        files = (action.answer.answer.digests_cid, action.answer.answer.states_cid)
+        self._ports.archive.note_blobs(head, files)
+        while (measure.candidate, measure.kind) in self._ports.chain.round.asked:
+            try:
+                found = await self._measuring.answered(action, self._answers)
+            except Unavailable as error:
+                logger.info("checking an answer waits: %s", error)
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, MAXIMUM_RETRY_SECONDS)
+                continue
+            now = self._ports.clock.now_milliseconds()
+            facts = {"finding": found.finding.value, "segment": action.answer.answer.segment}
+            self._ports.decisions.note(now, action.fact.height, "measured answer", found.candidate.hex(), **facts)
+            self._ports.chain.feed(Measured(found, now))
+            return
+
     async def measure_evidence(self, action: MeasureEvidence) -> None:
         """Measure evidence until what it rests on is here or it does not count any more."""
         delay, measure = RETRY_SECONDS, action.measure
@@ -172,4 +194,8 @@ class Reporter:
 
 def signer_of(message: WaitingMessage) -> Address:
     """Return who signed a message that waits for a block."""
-    return message.reporter if isinstance(message, Evidence) else message.auditor
+    if isinstance(message, Evidence):
+        return message.reporter
+    if isinstance(message, Accusation):
+        return message.accuser
+    return message.accused if isinstance(message, DisputeAnswer) else message.auditor

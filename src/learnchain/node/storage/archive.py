@@ -10,6 +10,7 @@ from learnchain.primitives.audit_messages import AuditCommitment, AuditReport
 from learnchain.primitives.block_tree import BlockRecord
 from learnchain.primitives.chain_state import ChainState
 from learnchain.primitives.codec import Hash32, decode, decode_beginning, encode
+from learnchain.primitives.dispute_messages import Accusation, DisputeAnswer
 from learnchain.primitives.events import Committed, KeyReleased, Released, Revealed
 from learnchain.primitives.hashing import noun_hash
 from learnchain.primitives.key_value import KeyValueStore
@@ -86,10 +87,16 @@ _NOUNS: dict[bytes, tuple[Any, Any]] = {
     b"3": (Released, ReleaseAnnouncement),
     b"4": (Revealed, Reveal),
 }
-Waiting = Evidence | AuditCommitment | AuditReport
-_WAITING_KINDS: dict[bytes, type[Waiting]] = {b"1": Evidence, b"2": AuditCommitment, b"3": AuditReport}
+Waiting = Evidence | AuditCommitment | AuditReport | Accusation | DisputeAnswer
+_WAITING_KINDS: dict[bytes, type[Waiting]] = {
+    b"1": Evidence,
+    b"2": AuditCommitment,
+    b"3": AuditReport,
+    b"4": Accusation,
+    b"5": DisputeAnswer,
+}
 ROUND, BLOB, BELIEVED, WAITING = b"round/", b"blob/", b"believed/", b"waiting/"
-REPORT, ACCUSED = b"report/", b"accused/"
+REPORT, ACCUSED, ANSWER = b"report/", b"accused/", b"answer/"
 
 
 def _height_of(event: RoundEvent) -> int:
@@ -288,7 +295,7 @@ class Archive:
     # --- messages that wait for a block --------------------------------------------------------------------------
 
     def keep_waiting(self, message: Waiting) -> None:
-        """Write evidence or an audit that the next proposers may carry, so that it waits through a kill."""
+        """Write what the next proposers may carry beside the round, so that it waits through a kill."""
         kind = next(kind for kind, noun in _WAITING_KINDS.items() if isinstance(message, noun))
         self._store.put_many({WAITING + noun_hash(message) + kind: encode(message)})
 
@@ -377,10 +384,20 @@ class Archive:
 
     def forget_own_reports(self, below_height: int) -> None:
         """Drop reports on heights that nobody can ask about any more."""
-        limit = REPORT + below_height.to_bytes(8, "big")
-        over = [key for key, _ in self._store.scan(REPORT) if key < limit]
-        if over:
-            self._store.put_many(dict.fromkeys(over))
+        self._forget_below(REPORT, below_height)
+
+    def keep_own_answer(self, answer: DisputeAnswer) -> None:
+        """Write the steps that this node shows of a segment, before they leave the node."""
+        self._store.put_many({_answer_key(answer.height, answer.parent, answer.answer.segment): encode(answer)})
+
+    def own_answer(self, height: int, parent: Hash32, segment: int) -> DisputeAnswer | None:
+        """Return what this node showed when it was asked for a segment."""
+        data = self._store.get(_answer_key(height, parent, segment))
+        return None if data is None else decode(DisputeAnswer, data)
+
+    def forget_own_answers(self, below_height: int) -> None:
+        """Drop answers about heights that nobody can ask about any more."""
+        self._forget_below(ANSWER, below_height)
 
     def keep_own_evidence(self, evidence: Evidence) -> None:
         """Write a contradiction that this node has seen, until its height is a block and it can be sent."""
@@ -393,3 +410,13 @@ class Archive:
     def forget_own_evidence(self, fault_id: Hash32) -> None:
         """Drop a contradiction that was sent or is of no use."""
         self._store.put_many({ACCUSED + fault_id: None})
+
+    def _forget_below(self, prefix: bytes, below_height: int) -> None:
+        limit = prefix + below_height.to_bytes(8, "big")
+        over = [key for key, _ in self._store.scan(prefix) if key < limit]
+        if over:
+            self._store.put_many(dict.fromkeys(over))
+
+
+def _answer_key(height: int, parent: Hash32, segment: int) -> bytes:
+    return ANSWER + height.to_bytes(8, "big") + parent + segment.to_bytes(8, "big")

@@ -1,0 +1,135 @@
+"""Answers to accusations as files: train a segment again, check what others show, look for a step nobody takes.
+
+Every node checks an answer's files before it admits a block with it; the accused writes them, the accuser reads them.
+"""
+
+import shutil
+import tempfile
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from learnchain.learning.replay.jobs import DIGESTS_NAME, STATES_NAME, SegmentJob
+from learnchain.learning.trace import MAXIMUM_INDEX_BYTES, state_path
+from learnchain.node.replay_judge import HEADER_BYTES, STATE_COPIES, ReplayJudge
+from learnchain.node.roles.full_node import published_states
+from learnchain.primitives.audit import answer_digests, open_segment
+from learnchain.primitives.codec import Hash32
+from learnchain.primitives.content_id import Cid
+from learnchain.primitives.dispute_messages import SegmentOpening, StepAnswer
+from learnchain.primitives.merkle import list_root
+from learnchain.primitives.messages import Block
+from learnchain.primitives.model_costs import model_bytes
+from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.primitives.selection import Selection
+from learnchain.primitives.signatures import UNSIGNED
+
+
+@dataclass(frozen=True, slots=True)
+class DisputedRun:
+    """Name the run that a dispute is about; a `forced_seed` corrupts where an accused auditor had to begin."""
+
+    block: Block
+    selection: Selection
+    forced_seed: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Outlier:
+    """Hold the first step of an answer that no honest machine takes, with its two states published."""
+
+    offset: int
+    digests: tuple[Hash32, ...]
+    before: Cid
+    after: Cid
+
+
+@dataclass(frozen=True)
+class StepAnswers:
+    """Write and read the steps of segments, in the process that replays."""
+
+    judge: ReplayJudge
+
+    async def written(self, run: DisputedRun, segment: int, commitment: Hash32) -> tuple[StepAnswer, SegmentOpening]:
+        """Train a segment again from its committed state, publish every step, and return the answer to be signed.
+
+        Whoever accuses wants to see the committed end. A machine that has changed its class since comes to another one,
+        which would be a fault of the bytes: it shows the committed state as its last, and the bounds decide.
+        """
+        blobs = self.judge.blobs
+        opening = open_segment(await self.judge.leaves(run.block), segment)
+        async with self._place() as place:
+            job = await self._job(run, opening, place)
+            states = await self._published(run.block)
+            await self._copy(states[segment], state_path(place, 0), self._state_bytes(run))
+            await self.judge.trainer.answer(job)
+            digests = answer_digests((place / DIGESTS_NAME).read_bytes())
+            if not run.forced_seed and digests[-1] != opening.following.digest:
+                committed = await blobs.fetch(states[segment + 1], max_bytes=self._state_bytes(run))
+                digests = (*digests[:-1], opening.following.digest)
+                _end_with(place / STATES_NAME, len(digests), committed.read_bytes())
+            digests_cid = await blobs.add_bytes(b"".join(digests))
+            states_cid = await blobs.add(place / STATES_NAME)
+        named = (self.judge.parameters.chain_id, commitment, segment, len(digests), list_root(digests))
+        return StepAnswer(*named, digests_cid, states_cid, UNSIGNED), opening
+
+    async def check(self, run: DisputedRun, answer: StepAnswer, opening: SegmentOpening) -> None:
+        """Refuse an answer whose files are not what it names; raise `Unavailable` while they are not here (rule 11)."""
+        async with self._place() as place:
+            await self._fetched(run, answer, place)
+            await self.judge.trainer.check_states(await self._job(run, opening, place))
+
+    async def outlier(self, run: DisputedRun, answer: StepAnswer, opening: SegmentOpening) -> Outlier | None:
+        """Return the first step of an answer that no honest machine takes, or None if all may be honest."""
+        async with self._place() as place:
+            digests = await self._fetched(run, answer, place)
+            offset = await self.judge.trainer.outlying(await self._job(run, opening, place))
+            if offset < 0:
+                return None
+            before = await self.judge.blobs.add(state_path(place, offset))
+            after = await self.judge.blobs.add(state_path(place, offset + 1))
+            return Outlier(offset, digests, before, after)
+
+    async def _fetched(self, run: DisputedRun, answer: StepAnswer, place: Path) -> tuple[Hash32, ...]:
+        """Bring the files of an answer; their sizes are bounded by the task before anything is fetched."""
+        limit = run.selection.posted.specification.training.checkpoint_interval_steps + 1
+        if answer.states > limit:
+            raise Rejected(RejectionReason.ANSWER_WRONG, f"{answer.states} states; a segment has {limit} at most")
+        await self._copy(answer.digests_cid, place / DIGESTS_NAME, 32 * answer.states)
+        digests = answer_digests((place / DIGESTS_NAME).read_bytes())
+        if len(digests) != answer.states or list_root(digests) != answer.root:
+            raise Rejected(RejectionReason.ANSWER_WRONG, "the digests are not those under the signed root")
+        await self._copy(answer.states_cid, place / STATES_NAME, answer.states * self._state_bytes(run))
+        return digests
+
+    async def _job(self, run: DisputedRun, opening: SegmentOpening, place: Path) -> SegmentJob:
+        training = await self.judge.run(run.block, run.selection, place)
+        return SegmentJob(training, opening.first, opening.following, str(place), opening.index, run.forced_seed)
+
+    async def _published(self, block: Block) -> tuple[Cid, ...]:
+        return published_states(await self.judge.blobs.read(block.reveal.training.trace_cid, MAXIMUM_INDEX_BYTES))
+
+    async def _copy(self, cid: Cid, target: Path, maximum_bytes: int) -> None:
+        shutil.copyfile(await self.judge.blobs.fetch(cid, max_bytes=maximum_bytes), target)
+
+    @staticmethod
+    def _state_bytes(run: DisputedRun) -> int:
+        return STATE_COPIES * model_bytes(run.selection.posted.specification.model) + HEADER_BYTES
+
+    @asynccontextmanager
+    async def _place(self) -> AsyncGenerator[Path, None]:
+        place = Path(tempfile.mkdtemp(prefix="learnchain-steps-"))
+        try:
+            yield place
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def _end_with(joined: Path, states: int, last: bytes) -> None:
+    """Replace the last of equally long states; one of another length shows as such."""
+    keep = joined.stat().st_size // states * (states - 1)
+    with joined.open("r+b") as file:
+        file.truncate(keep)
+        file.seek(keep)
+        file.write(last)
