@@ -44,7 +44,7 @@ def refusal(node: Observer, message: Accusation) -> RejectionReason:
 def audited(change: Callable[[AuditReport], AuditReport] = lambda each: each) -> tuple[Observer, AuditReport]:
     """A chain whose first height was audited by one auditor, and its report."""
     node = observe(ChainBuilder(Dlbc(), sample_parameters()))
-    staked_accuser(node.builder)
+    staked_accuser(node)
     wanted = change(report_of(until_audited(node)))
     node.feed(AuditMade(commitment_to(wanted), node.parent.end_milliseconds))
     pass_heights(node, 3)
@@ -80,7 +80,7 @@ def test_an_auditor_is_asked_for_the_segments_that_it_reported() -> None:
 
 def test_an_auditor_that_has_opened_nothing_is_asked_for_nothing() -> None:
     node = observe(ChainBuilder(Dlbc(), sample_parameters()))
-    staked_accuser(node.builder)
+    staked_accuser(node)
     wanted = report_of(until_audited(node))
     node.feed(AuditMade(commitment_to(wanted), node.parent.end_milliseconds))
     play_height(node)

@@ -42,7 +42,7 @@ _R = RejectionReason
 def chain(*accusers: str, **changes: object) -> Observer:
     """A chain of two trained blocks; the first winner competed with another miner."""
     node = observe(ChainBuilder(Dlbc(), sample_parameters(**changes)))
-    staked_accuser(node.builder, *(accusers or (ACCUSER,)))
+    staked_accuser(node, *(accusers or (ACCUSER,)))
     play_height(node, Plan({WINNER: 95, "miner-2": 90}))
     play_height(node)
     return node
@@ -403,7 +403,7 @@ def test_honest_steps_cannot_be_proven_wrong(finding: AuditFinding) -> None:
 
 def test_evidence_of_another_kind_ends_the_dispute_without_cost() -> None:
     node = observe(ChainBuilder(Dlbc(), sample_parameters()))
-    staked_accuser(node.builder)
+    staked_accuser(node)
     play_height(node)
     evidence = trace_forged(node)
     disputed(node)

@@ -32,7 +32,6 @@ from learnchain.primitives.events import (
     Revealed,
     RevealsClosed,
 )
-from learnchain.primitives.evidence import false_audit
 from learnchain.primitives.hashing import noun_hash
 from learnchain.primitives.messages import (
     MAXIMUM_EVIDENCE,
@@ -189,7 +188,7 @@ class Spine(RuleBasedStateMachine):
 
     @rule(which=NUMBERS, name=st.sampled_from(("node-1", "node-2", "miner-2")), honest=st.booleans())
     def audit(self, which: int, name: str, honest: bool) -> None:
-        """Commit to a report on a recent height, or open it; what another auditor made up is reported."""
+        """Commit to a report on a recent height, or open it; `test_dispute_properties` goes on from there."""
         book, builder = self.node.parent.bonds, self.node.builder
         facts = [each for each in book.facts if each.training]
         if not facts:
@@ -211,8 +210,6 @@ class Spine(RuleBasedStateMachine):
         commitment = altered(AuditCommitment(*place, report_digest(report), CLASS, UNSIGNED), name)
         for message in (commitment, report):
             self.offer(AuditMade(message, self.now))
-        evidence = false_audit(report, address("node-3"))
-        self.offer(EvidenceReported(altered(evidence, "node-3"), self.now))
 
     @rule(which=NUMBERS, missed=st.sampled_from(Deadline), miner=st.integers(0, 2))
     def punish(self, which: int, missed: Deadline, miner: int) -> None:

@@ -28,6 +28,7 @@ from learnchain.primitives.rejection import RejectionReason
 from learnchain.primitives.selection import PostedTask
 from learnchain.primitives.task_specification import TaskSpecification
 from learnchain.testing.audit_cases import commitment_to, report_of, until_audited
+from learnchain.testing.bad_disputes import BAD_DISPUTES
 from learnchain.testing.chain_builder import Candidate, altered
 from learnchain.testing.evidence_cases import double_commitment, resigned, same_twice
 from learnchain.testing.play import Observer, Plan, candidates, play_height
@@ -332,6 +333,7 @@ BAD_INPUTS: tuple[BadInput, ...] = (
     BadInput("audit_by_the_winner", "begun", _R.AUDIT_WRONG, _audit(_own_audit)),
     BadInput("audit_twice", "begun", _R.AUDIT_DOUBLE, _audit_again),
     BadInput("audit_report_without_commitment", "begun", _R.AUDIT_CLOSED, _audit(report_of)),
+    *(BadInput(name, "begun", reason, make) for name, reason, make in BAD_DISPUTES),
     BadInput("key_mismatch", "begun", _R.KEY_MISMATCH, _key(key=_WRONG)),
     BadInput("key_for_encrypted_rows", "begun", _R.FUNCTIONAL_KEY_WRONG, _key(functional_key=b"\1" * 36)),
     BadInput("key_signed_by_stranger", "begun", _R.WRONG_SIGNATURE, _key(signer="stranger")),

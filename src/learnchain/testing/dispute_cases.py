@@ -24,10 +24,10 @@ ACCUSER = "node-3"
 STAKE_WEI = 10**18
 
 
-def staked_accuser(builder: ChainBuilder, *names: str) -> None:
-    """Have the first payload deposit what accusing may cost."""
+def staked_accuser(node: Observer, *names: str) -> None:
+    """Have the next payload deposit what accusing may cost."""
     moves = (BondChange(address(name), BondMove.DEPOSITED, STAKE_WEI) for name in names or (ACCUSER,))
-    builder.staked[1] = tuple(moves)
+    node.builder.staked[node.parent.height + 1] = tuple(moves)
 
 
 def accusation_of(fact: RoundFact, segment: int = 1, accuser: str = ACCUSER, **changes: Any) -> Accusation:

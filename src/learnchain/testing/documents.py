@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-from learnchain.primitives import audit_messages, messages, rejection
+from learnchain.primitives import audit_messages, dispute_messages, messages, rejection
 from learnchain.primitives.codec import Bound, Exact
 from learnchain.rules import dlbc, pole, proof_of_work
 from learnchain.rules.contract import STEPS, Rules
@@ -31,6 +31,8 @@ SIGNERS = {
     "Evidence": "reporter",
     "AuditCommitment": "auditor",
     "AuditReport": "auditor",
+    "Accusation": "accuser",
+    "StepAnswer": "accused",
 }
 NOUNS = [
     "Task",
@@ -50,10 +52,16 @@ NOUNS = [
     "AuditCommitment",
     "AuditedSegment",
     "AuditReport",
+    "Accusation",
+    "StateLeaf",
+    "SegmentOpening",
+    "StepAnswer",
+    "DisputeAnswer",
     "Head",
     "Payout",
 ]
 """The nouns of a height, in the order in which they appear."""
+_PAGES = (messages, audit_messages, dispute_messages)
 _NOTE = "<!-- Written by learnchain.testing.documents; change the code, then write it anew. -->\n\n"
 _ROUND = """# Messages
 
@@ -87,7 +95,13 @@ table. A decoder refuses any second way to write the same noun.
 9. With that seed every auditor has segments of its own, `H("audit-own", seed, auditor)`; a quarter of them start from
    a state that the same seed corrupts. It signs `AuditCommitment` over `H("audit-report", its report unsigned)` in
    time for one of the next three blocks and opens it with `AuditReport` for one of the three after. The fee is kept
-   back as long as evidence against the report counts.
+   back as long as evidence against the report counts. Both sides name their reproducibility class, and only auditors
+   of the winner's class are matched with it.
+10. Whoever claims to have trained a segment, winner or auditor, can be asked for its steps: a block of either kind
+   carries the `Accusation`, one of the next `answer_blocks` the `DisputeAnswer`, whose files every node fetches
+   before it admits the block. The first block after that slashes whoever kept silent. Steps that no honest machine
+   takes are proven by `Evidence`; if nobody does within `proof_blocks`, the accuser pays the accused. Empty blocks
+   carry both messages and count as heights.
 
 `H(tag, parts...)` is SHA-256 over `learnchain/1/`, the tag, a zero byte and each part after its length in
 eight bytes. A noun's hash is `H(<name>, bytes)` and covers its signature. Signed nouns end in `signature`: 65
@@ -109,7 +123,7 @@ def messages_page() -> str:
     """Return the page of the round and its nouns."""
     parts = [_NOTE + _ROUND]
     for name in NOUNS:
-        kind = getattr(messages, name, None) or getattr(audit_messages, name)
+        kind = next(getattr(page, name) for page in _PAGES if hasattr(page, name))
         signer = f" Signed by the {SIGNERS[name]}." if name in SIGNERS else ""
         rows = [f"| `{field}` | {shape} |" for field, shape in _fields(kind)]
         parts.append(

@@ -37,6 +37,7 @@ from learnchain.primitives.selection import PostedTask
 from learnchain.spine import Round, advance, begin
 from learnchain.testing.chain_builder import Candidate, ChainBuilder
 from learnchain.testing.made_up_training import INTERVAL_STEPS, steps_between
+from learnchain.testing.sample_tasks import address
 
 
 @dataclass(slots=True)
@@ -113,6 +114,11 @@ def measure(builder: ChainBuilder, action: MeasureCandidate | MeasureEvidence | 
     exact = correct == reveal.claim_correct
     finding, reason = (Finding.ACCEPTED, "") if exact else (Finding.REJECTED, RejectionReason.CLAIM_NOT_EXACT.value)
     return Measurement(candidate, kind, finding, reason, correct, reveal.claim_total)
+
+
+def assigned(node: Observer, fact: RoundFact, name: str) -> Assignment | None:
+    """Return what an auditor is given of a height, as the head's book has it."""
+    return assignment(node.parent.bonds, fact, address(name), node.builder.parameters)
 
 
 def true_start(opening: SegmentOpening, given: Assignment) -> Hash32:

@@ -8,6 +8,7 @@ from learnchain.primitives.rejection import RejectionReason
 from learnchain.primitives.selection import PostedTask
 from learnchain.rules.podl import READINGS, Podl, TwoPhases
 from learnchain.rules.podl.course import Stopping
+from learnchain.testing.bad_disputes import DISPUTE_NAMES
 from learnchain.testing.bad_inputs import BAD_INPUTS, PLAN, BadInput, Found
 from learnchain.testing.chain_builder import ChainBuilder, altered, sample_parameters
 from learnchain.testing.engine_play import EnginePlay
@@ -119,7 +120,7 @@ def _reveal_before_release(node: Observer, _found: Found) -> Event:
 
 _R = RejectionReason
 PODL_BAD_INPUTS: tuple[BadInput, ...] = (
-    *BAD_INPUTS,
+    *(each for each in BAD_INPUTS if each.name not in DISPUTE_NAMES),
     BadInput("task_test_set_repeated", "begun", _R.TEST_SET_REPEATED, _repeated_set),
     BadInput("release_of_an_old_test_set", "begun", _R.KEY_MISMATCH, _old_key),
     BadInput("reveal_of_the_last_model", "begun", _R.REVEAL_MISMATCH, _reveal_before_release),

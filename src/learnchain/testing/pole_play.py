@@ -11,6 +11,7 @@ from learnchain.rules.pole.equations import OmmerFormula, OmmerFunding, OmmerRul
 from learnchain.rules.pole.layer import MappingLayer, MappingMode
 from learnchain.rules.pole.mapping import Shift
 from learnchain.rules.pole.schedule import Times
+from learnchain.testing.bad_disputes import DISPUTE_NAMES
 from learnchain.testing.bad_inputs import BAD_INPUTS, BadInput, Found, Make
 from learnchain.testing.chain_builder import Candidate, ChainBuilder, altered, sample_parameters
 from learnchain.testing.play import Observer, Plan, candidates, observe, play_height, reveal_models
@@ -132,7 +133,7 @@ def _citing(choose: str) -> Make:
 
 
 _R = RejectionReason
-_OF_THE_CLOCK = frozenset({"release_dated_late"})
+_OF_THE_CLOCK = DISPUTE_NAMES | {"release_dated_late"}
 POLE_BAD_INPUTS: tuple[BadInput, ...] = (
     *(each for each in BAD_INPUTS if each.name not in _OF_THE_CLOCK),
     BadInput("release_dated_late", "committed", _R.WRONG_PHASE, _dated_late),

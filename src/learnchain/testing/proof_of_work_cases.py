@@ -9,6 +9,7 @@ from learnchain.primitives.rejection import RejectionReason
 from learnchain.primitives.training_terms import HashPuzzle
 from learnchain.rules.proof_of_work import READINGS, ProofOfWork
 from learnchain.rules.proof_of_work.difficulty import Difficulty
+from learnchain.testing.bad_disputes import DISPUTE_NAMES
 from learnchain.testing.bad_inputs import BAD_INPUTS, PLAN, BadInput, Found, prepare
 from learnchain.testing.chain_builder import ChainBuilder, altered
 from learnchain.testing.play import Observer, observe, play_empty, play_height
@@ -28,6 +29,7 @@ for _each in READINGS:
     _READINGS[_each.vector] = (*_READINGS.get(_each.vector, ()), _each.identifier)
 _OF_TRAINING = frozenset(
     {
+        *DISPUTE_NAMES,
         *(each.name for each in BAD_INPUTS if each.name.startswith(("task_", "escrow_short"))),
         "release_dated_late",
         "reveal_double",

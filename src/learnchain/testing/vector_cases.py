@@ -17,8 +17,10 @@ from learnchain.rules.dlbc import equations as eq
 from learnchain.rules.dlbc.ranking import Ranking
 from learnchain.rules.dlbc.schedule import Phases
 from learnchain.testing.audit_cases import audited
+from learnchain.testing.audit_vectors import audit_vectors
 from learnchain.testing.bad_inputs import BAD_INPUTS, BadInput, prepare
 from learnchain.testing.chain_builder import ChainBuilder, altered
+from learnchain.testing.dispute_vectors import dispute_vectors
 from learnchain.testing.engine_cases import engine_vectors
 from learnchain.testing.evidence_cases import double_commitment
 from learnchain.testing.play import Observer, Plan, observe, play_empty, play_height
@@ -47,6 +49,8 @@ def all_vectors() -> tuple[Vector, ...]:
         *_messages(),
         *_heights(),
         *_evidence(),
+        *audit_vectors(started()),
+        *dispute_vectors((started(), started(), started(), started())),
         *wrong,
         *proof_of_work_vectors(),
         *pole_vectors(),

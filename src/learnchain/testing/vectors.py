@@ -16,6 +16,7 @@ from learnchain.primitives import (
     audit_rules,
     block_checks,
     bonds,
+    dispute_messages,
     events,
     messages,
     model_costs,
@@ -218,7 +219,7 @@ def _canonical(kind: type, fields: dict[str, Any]) -> dict[str, str]:
 
 
 def _noun_kinds() -> dict[str, type]:
-    named = {**vars(messages), **vars(audit_messages), **vars(events)}
+    named = {**vars(messages), **vars(audit_messages), **vars(dispute_messages), **vars(events)}
     return {name: each for name, each in named.items() if isinstance(each, type)}
 
 

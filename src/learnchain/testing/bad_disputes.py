@@ -1,0 +1,124 @@
+"""Say in disputes what the spine must refuse: each case plays to a dispute, then makes one wrong event."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from learnchain.primitives.bonds import Dispute, RoundFact
+from learnchain.primitives.codec import Address
+from learnchain.primitives.dispute_messages import DisputeAnswer, DisputeMessage
+from learnchain.primitives.dispute_rules import last_accusation_height
+from learnchain.primitives.events import AuditMade, Disputed, Event
+from learnchain.primitives.rejection import RejectionReason
+from learnchain.testing.audit_cases import AUDITOR, commitment_to, report_of, until_audited
+from learnchain.testing.chain_builder import altered
+from learnchain.testing.dispute_cases import accusation_of, accused, answer_to, other_segment, staked_accuser
+from learnchain.testing.play import Observer, play_height
+from learnchain.testing.sample_tasks import address
+
+Make = Callable[[Observer, Any], Event]
+
+
+def _ready(node: Observer) -> RoundFact:
+    """Play a height whose payload stakes the accuser; return what the book remembers of it."""
+    staked_accuser(node)
+    play_height(node)
+    return node.parent.bonds.facts[-1]
+
+
+def _said(node: Observer, message: DisputeMessage) -> Event:
+    return Disputed(message, node.parent.end_milliseconds)
+
+
+def _accusation(**changes: Any) -> Make:
+    def make(node: Observer, _found: object) -> Event:
+        return _said(node, accusation_of(_ready(node), **changes))
+
+    return make
+
+
+def _forged(node: Observer, _found: object) -> Event:
+    return _said(node, replace(accusation_of(_ready(node)), accuser=address("node-4")))
+
+
+def _late(node: Observer, _found: object) -> Event:
+    fact = _ready(node)
+    while node.parent.height < last_accusation_height(fact, node.builder.parameters):
+        play_height(node)
+    return _said(node, accusation_of(fact))
+
+
+def _twice(node: Observer, _found: object) -> Event:
+    fact = _ready(node)
+    accused(node, accusation_of(fact))
+    return _said(node, accusation_of(fact))
+
+
+def _answer(change: Callable[[Observer, RoundFact, Dispute], DisputeAnswer]) -> Make:
+    def make(node: Observer, _found: object) -> Event:
+        fact = _ready(node)
+        return _said(node, change(node, fact, accused(node, accusation_of(fact))))
+
+    return make
+
+
+def _answered(**changes: Any) -> Make:
+    return _answer(lambda node, _fact, dispute: answer_to(node, dispute, **changes))
+
+
+def _answer_late(node: Observer, _fact: RoundFact, dispute: Dispute) -> DisputeAnswer:
+    while node.parent.height < dispute.asked_height + node.builder.parameters.answer_blocks:
+        play_height(node)
+    return answer_to(node, dispute)
+
+
+def _signed_by(node: Observer, name: str, answer: DisputeAnswer) -> DisputeAnswer:
+    return replace(answer, answer=altered(answer.answer, name))
+
+
+def _torn(answer: DisputeAnswer) -> DisputeAnswer:
+    return replace(answer, opening=replace(answer.opening, first=answer.opening.following))
+
+
+def _foreign_auditor(node: Observer, _found: object) -> Event:
+    commitment = altered(commitment_to(report_of(until_audited(node))), AUDITOR, machine_class=b"\x02" * 32)
+    return AuditMade(commitment, node.parent.end_milliseconds)
+
+
+_NOBODY: Address = address("node-4")
+_R = RejectionReason
+
+BAD_DISPUTES: tuple[tuple[str, RejectionReason, Make], ...] = (
+    ("audit_of_another_class", _R.AUDIT_CLASS_FOREIGN, _foreign_auditor),
+    ("accusation_of_another_chain", _R.WRONG_CHAIN, _accusation(chain_id=1)),
+    ("accusation_forged", _R.WRONG_SIGNATURE, _forged),
+    ("accusation_of_another_branch", _R.ACCUSATION_CLOSED, _accusation(parent=b"\x77" * 32)),
+    ("accusation_of_nobody", _R.ACCUSATION_CLOSED, _accusation(accused=_NOBODY)),
+    ("accusation_late", _R.ACCUSATION_CLOSED, _late),
+    ("accusation_of_oneself", _R.ACCUSATION_WRONG, _accusation(accuser="miner-1")),
+    ("accusation_beyond_the_trace", _R.ACCUSATION_WRONG, _accusation(segment=3)),
+    ("accusation_uncovered", _R.ACCUSATION_UNCOVERED, _accusation(accuser="node-4")),
+    ("accusation_twice", _R.ACCUSATION_DOUBLE, _twice),
+    ("answer_of_another_chain", _R.WRONG_CHAIN, _answered(chain_id=1)),
+    (
+        "answer_forged",
+        _R.WRONG_SIGNATURE,
+        _answer(lambda node, _, each: _signed_by(node, "miner-2", answer_to(node, each))),
+    ),
+    ("answer_unasked", _R.ANSWER_CLOSED, _answer(lambda node, _, each: answer_to(node, replace(each, segment=0)))),
+    ("answer_late", _R.ANSWER_CLOSED, _answer(_answer_late)),
+    ("answer_of_another_commitment", _R.ANSWER_WRONG, _answered(commitment=b"\x77" * 32)),
+    ("answer_of_too_few_steps", _R.ANSWER_WRONG, _answered(states=6)),
+    (
+        "answer_opens_another_segment",
+        _R.ANSWER_WRONG,
+        _answer(lambda node, fact, each: other_segment(answer_to(node, each), node.builder, fact, 2)),
+    ),
+    (
+        "answer_opens_another_trace",
+        _R.TRACE_MISMATCH,
+        _answer(lambda node, _, each: _torn(answer_to(node, each))),
+    ),
+)
+DISPUTE_NAMES = frozenset(name for name, _, _ in BAD_DISPUTES)
+"""What no engine has a say in: one folder of vectors shows it."""

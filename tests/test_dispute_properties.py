@@ -1,0 +1,273 @@
+"""Disputes in any order, on blocks of both kinds: value is conserved, who shows true steps is safe, nothing hangs."""
+
+from random import Random
+
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from learnchain.primitives.audit import STEP_FAULTS, AuditFinding
+from learnchain.primitives.audit_messages import AuditedSegment, AuditReport, report_digest
+from learnchain.primitives.bonds import BondChange, BondMove, Dispute, DisputeOutcome, RoundFact
+from learnchain.primitives.dispute_messages import DisputeAnswer
+from learnchain.primitives.dispute_rules import bound_by
+from learnchain.primitives.events import AuditMade, BlockReceived, Disputed, Event, EvidenceReported
+from learnchain.primitives.messages import AnyBlock, Deadline, Fault, fault_id
+from learnchain.primitives.rejection import Rejected, Unavailable
+from learnchain.primitives.signatures import UNSIGNED
+from learnchain.rules.dlbc import Dlbc
+from learnchain.testing.audit_cases import commitment_to
+from learnchain.testing.chain_builder import ChainBuilder, altered, sample_parameters
+from learnchain.testing.dispute_cases import (
+    accusation_of,
+    answer_to,
+    falsehood,
+    forged_steps,
+    forgery,
+    staked_accuser,
+)
+from learnchain.testing.evidence_cases import trace_forged
+from learnchain.testing.play import Observer, Plan, assigned, observe, play_empty, play_height, true_witness
+from learnchain.testing.sample_tasks import address
+
+MINERS = ("miner-1", "miner-2", "miner-3")
+AUDITORS = ("node-1", "node-2")
+ACCUSERS = ("node-3", "node-4", "miner-2")
+NUMBERS = st.integers(0, 1_000)
+HAPPENS = (
+    "heights",
+    "empty",
+    "stake",
+    *["audit"] * 3,
+    *["ask"] * 3,
+    *["answer"] * 4,
+    *["prove"] * 2,
+    "report",
+    "again",
+)
+HOW = ("honest", "honest", "honest", "forged", "elsewhere", "withheld")
+TRAINING_FAULTS = (Fault.TRACE_FORGED, Fault.AUDIT_FALSE)
+LIMITS = {"answer_blocks": 5, "proof_blocks": 3, "audit_window_blocks": 24, "finality_depth": 64}
+
+
+class Disputes(RuleBasedStateMachine):
+    """Drive one node that proposes all it is offered; whatever it is told may be false, late or said before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.node = observe(ChainBuilder(Dlbc(), sample_parameters(**LIMITS)))
+        staked_accuser(self.node, "node-3", "node-4")
+        self.blocks: list[AnyBlock] = []
+        self.said: list[Event] = []
+        self.reports: list[AuditReport] = []
+        self.answers: list[DisputeAnswer] = []
+        self.liars: set[tuple[int, bytes, bytes]] = set()
+        self.heights(4, "miner-1")
+
+    def offer(self, event: Event) -> None:
+        """Feed an event; what is refused leaves the round as it was."""
+        before = self.node.round
+        self.said.append(event)
+        try:
+            self.node.feed(event)
+        except (Rejected, Unavailable):
+            assert self.node.round == before
+
+    @rule(what=st.sampled_from(HAPPENS), which=NUMBERS, other=NUMBERS)
+    def happen(self, what: str, which: int, other: int) -> None:
+        """One rule for all: what Hypothesis leaves out of a whole run would leave disputes without their next step."""
+        accuser, miner = ACCUSERS[other % 3], MINERS[which % 3]
+        if what == "heights":
+            self.heights(1 + other % 2, miner)
+        elif what == "empty":
+            self.empty((Deadline.KEY, Deadline.COMMITMENT)[which % 2])
+        elif what == "stake":
+            self.stake(accuser, tuple(BondMove)[which % 3], 10**15 * other)
+        elif what == "audit":
+            self.audit(which, AUDITORS[other % 2], which % 5 != 0)
+        elif what == "ask":
+            self.ask(which, other % 4, accuser, which % 3 != 0)
+        elif what == "answer":
+            self.answer(which, HOW[other % len(HOW)])
+        elif what == "prove":
+            self.prove(which, sorted(STEP_FAULTS)[which % 2], accuser)
+        elif what == "report":
+            self.report(which % 2 == 0)
+        elif self.said:
+            self.offer(self.said[which % len(self.said)])
+
+    def heights(self, count: int, miner: str) -> None:
+        for _ in range(count):
+            for report in self.reports:
+                self.offer(AuditMade(report, self.node.parent.end_milliseconds))
+            rival = MINERS[MINERS.index(miner) - 1]
+            self.blocks.append(play_height(self.node, Plan({miner: 95, rival: 90})))
+
+    def empty(self, missed: Deadline) -> None:
+        self.blocks.append(play_empty(self.node, missed))
+
+    def stake(self, accuser: str, move: BondMove, amount: int) -> None:
+        staked, height = self.node.builder.staked, self.node.parent.height + 1
+        staked[height] = (*staked.get(height, ()), BondChange(address(accuser), move, amount))
+
+    def audit(self, which: int, name: str, honest: bool) -> None:
+        """Commit to a report on a recent height."""
+        traced = [each for each in self.node.parent.bonds.facts if each.training]
+        fact = traced[-min(len(traced), 4 + which % 3)]
+        given = assigned(self.node, fact, name)
+        if given is None or any((each.height, each.auditor) == (fact.height, address(name)) for each in self.reports):
+            return
+        lines = tuple(
+            AuditedSegment(
+                each,
+                each not in given.forced,
+                true_witness(self.node.builder, fact, given, each) if honest else b"\1" * 32,
+            )
+            for each in given.challenge.indices
+        )
+        place = (self.node.builder.parameters.chain_id, fact.height, fact.parent, address(name))
+        report = altered(AuditReport(*place, lines, b"\2" * 32, UNSIGNED), name)
+        if not honest:
+            self.liars.add((fact.height, fact.parent, address(name)))
+        self.reports.append(report)
+        self.offer(AuditMade(commitment_to(report, name), self.node.parent.end_milliseconds))
+
+    def ask(self, which: int, segment: int, accuser: str, auditor: bool) -> None:
+        """Ask whoever trained something at a recent height for its steps, rightly or not; a block asks on."""
+        book = self.node.parent.bonds
+        trained = [(each, each.winner) for each in book.facts if each.training]
+        opened = [each for each in book.audits if each.opened_height]
+        audited = [(fact, each.auditor) for each in opened if (fact := book.fact(each.height, each.parent))]
+        found = audited if auditor and audited else trained
+        fact, accused = found[-1 - which % len(found)]
+        accusation = accusation_of(fact, segment, accuser, accused=accused)
+        self.offer(Disputed(accusation, self.node.parent.end_milliseconds))
+        self.heights(1, MINERS[which % 3])
+
+    def answer(self, which: int, how: str) -> None:
+        """Show the steps that somebody is asked for: true ones, made up ones, or ones that nobody can fetch."""
+        book = self.node.parent.bonds
+        asked = [each for each in book.disputes if bound_by(book, self.fact_of(each), each.accused)]
+        asked = [each for each in asked if each.outcome is DisputeOutcome.ASKED] or asked
+        if not asked:
+            return
+        dispute, steps = asked[which % len(asked)], ()
+        if how in ("forged", "elsewhere"):
+            self.liars.add((dispute.height, dispute.parent, dispute.accused))
+            steps = forged_steps(self.node, dispute) if how == "forged" else (b"\x09" * 32,) * 7
+        message = answer_to(self.node, dispute, steps)
+        withheld = self.node.builder.withheld
+        (withheld.add if how == "withheld" else withheld.discard)(message.answer.root)
+        self.answers.append(message)
+        self.offer(Disputed(message, self.node.parent.end_milliseconds))
+        self.empty(Deadline.KEY)
+
+    def prove(self, which: int, finding: AuditFinding, reporter: str) -> None:
+        """Bring a proof against steps that somebody showed, rightly or not."""
+        if not self.answers:
+            return
+        message = self.answers[-1 - which % min(4, len(self.answers))]
+        fact = self.node.parent.bonds.fact(message.height, message.parent)
+        if fact is None:
+            return
+        if message.accused == fact.winner:
+            found = [forgery(self.node, message, finding, reporter)]
+        else:
+            own = [each for each in self.reports if report_digest(each) == message.answer.commitment]
+            found = [falsehood(self.node, each, message, finding, reporter) for each in own]
+        for evidence in found:
+            self.offer(EvidenceReported(evidence, self.node.parent.end_milliseconds))
+
+    def report(self, holds: bool) -> None:
+        """Bring evidence that needs no answer against the last winner."""
+        if not self.node.parent.bonds.facts[-1].training:
+            return
+        evidence = trace_forged(self.node)
+        if holds:
+            self.node.builder.forged.add(evidence.fault_id)
+        self.offer(EvidenceReported(evidence, self.node.parent.end_milliseconds))
+
+    def fact_of(self, dispute: Dispute) -> RoundFact:
+        fact = self.node.parent.bonds.fact(dispute.height, dispute.parent)
+        assert fact is not None, "a dispute outlives the height that it is about"
+        return fact
+
+    # --- what must hold -------------------------------------------------------------------------------------------
+
+    @invariant()
+    def value_is_conserved(self) -> None:
+        ledger, book = self.node.parent.ledger, self.node.parent.bonds
+        held = sum(each.total_wei for each in book.deposits)
+        assert held == ledger.bonded_wei - ledger.unbonded_wei - ledger.slashed_wei
+        assert all(min(each.active_wei, each.leaving_wei) >= 0 for each in book.deposits)
+        assert len({each.fault for each in book.punished}) == len(book.punished)
+        trained = sum(each.height <= self.node.parent.height and not _is_empty(each) for each in self.blocks)
+        earned = trained * self.node.builder.parameters.block_reward_gwei + ledger.audited_gwei
+        kept = sum(each.amount_gwei for each in book.withheld)
+        assert earned == ledger.minted_gwei + kept + ledger.forfeited_gwei
+
+    @invariant()
+    def no_dispute_hangs(self) -> None:
+        """Every dispute is answered or decided by the clock of heights, and no segment is disputed twice."""
+        height, disputes = self.node.parent.height, self.node.parent.bonds.disputes
+        assert len({(each.height, each.parent, each.accused, each.segment) for each in disputes}) == len(disputes)
+        for each in disputes:
+            if each.outcome is DisputeOutcome.ASKED:
+                assert height <= each.asked_height + LIMITS["answer_blocks"]
+            if each.outcome is DisputeOutcome.ANSWERED:
+                assert height <= each.answered_height + LIMITS["proof_blocks"]
+            assert each.is_open or each.decided_height
+
+    @invariant()
+    def whoever_shows_true_steps_is_not_punished(self) -> None:
+        """Training is punished for silence, for forged words, or for what the world says was forged, and only then."""
+        book = self.node.parent.bonds
+        places = {(each.height, each.parent, each.accused) for each in book.disputes}
+        ended = {
+            (each.height, each.parent, each.accused)
+            for each in book.disputes
+            if each.outcome is DisputeOutcome.UNANSWERED
+        }
+        for height, parent, accused in places - ended - self.liars:
+            faults = {fault_id(each, accused, height, parent) for each in TRAINING_FAULTS}
+            punished = {each.fault for each in book.punished} - self.node.builder.forged
+            assert not faults & punished
+
+    def teardown(self) -> None:
+        heads = set()
+        for seed in range(2):
+            order = list(self.blocks)
+            Random(seed).shuffle(order)
+            heads.add(_head_after(observe(self.node.builder), order))
+        assert heads == {self.node.round.head.block}
+
+
+def _is_empty(block: AnyBlock) -> bool:
+    return not hasattr(block, "reveal")
+
+
+def _head_after(newcomer: Observer, blocks: list[AnyBlock]) -> bytes:
+    """Deliver blocks in this order, those without a parent again later; nothing else is ever seen."""
+    newcomer.builder.withheld.clear()
+    waiting = blocks
+    while waiting:
+        early: list[AnyBlock] = []
+        for block in waiting:
+            try:
+                newcomer.feed(BlockReceived(block, block.end_milliseconds))
+            except Unavailable:
+                early.append(block)
+        assert len(early) < len(waiting), "a block's parent never comes"
+        waiting = early
+    return newcomer.round.head.block
+
+
+Disputes.TestCase.settings = settings(
+    max_examples=60,
+    stateful_step_count=40,
+    deadline=None,
+    derandomize=True,
+    phases=(Phase.explicit, Phase.generate),
+    suppress_health_check=list(HealthCheck),
+)
+TestDisputes = Disputes.TestCase
