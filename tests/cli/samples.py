@@ -120,6 +120,12 @@ def node_answers() -> Answers:
                 | {"bytes": "cc"}
             ]
         },
+        "learn_disputes": lambda height=None: {
+            "head": 2,
+            "disputes": [{"height": height or 2, "accused": WINNER, "outcome": "asked", "open": True}],
+            "waiting": [],
+            "audits": [],
+        },
         "learn_ledger": lambda: (
             {f"{name}_wei": 10**18 for name in ("escrowed", "paid", "refunded", "burned", "locked")}
             | {"minted_gwei": 2 * 10**9}

@@ -24,6 +24,7 @@ READING = (
     ("task", "show", TASK_ID),
     ("why", "block", "2"),
     ("why", "reward", "2"),
+    ("why", "disputes"),
     ("why", "idle"),
     ("wallet", "balance", WINNER),
 )

@@ -32,7 +32,8 @@ from learnchain.node.network.wire import MessageKind, raw_message, read_message
 from learnchain.node.roles.full_node import published_states
 from learnchain.node.storage.archive import decode_block
 from learnchain.node.synchronising import BlockRange, Blocks, RoundSoFar, Status
-from learnchain.primitives import messages
+from learnchain.primitives import audit, audit_messages, dispute_messages, messages
+from learnchain.primitives.audit import AuditFinding, decode_fraud_proof, draw_challenge
 from learnchain.primitives.codec import decode, encode
 from learnchain.primitives.content_id import Codec, cid_from_text, cid_of_block, cid_text, parse_cid
 from learnchain.primitives.key_value import MemoryStore
@@ -42,7 +43,10 @@ from learnchain.primitives.rejection import Rejected, RejectionReason
 from learnchain.primitives.task_specification import decode_specification, encode_specification
 from learnchain.primitives.unixfs import Link, decode_node, encode_node
 from learnchain.rules.dlbc import Dlbc
-from learnchain.testing.chain_builder import ChainBuilder
+from learnchain.testing.audit_cases import commitment_to, report_of, until_audited
+from learnchain.testing.chain_builder import ChainBuilder, sample_parameters
+from learnchain.testing.dispute_cases import accusation_of, accused, answer_to, forged_steps, forgery, staked_accuser
+from learnchain.testing.evidence_cases import last_fact
 from learnchain.testing.play import Plan, observe, open_height, play_empty, play_height
 from learnchain.testing.sample_tasks import sample_specification
 from tests.execution import chain as execution_chain
@@ -64,8 +68,9 @@ WIRE_NOUNS = (
 )
 MESSAGE_NOUNS = tuple(
     noun
-    for name, noun in sorted(vars(messages).items())
-    if dataclasses.is_dataclass(noun) and getattr(noun, "__module__", "") == messages.__name__ and name[0] != "_"
+    for room in (messages, audit, audit_messages, dispute_messages)
+    for name, noun in sorted(vars(room).items())
+    if dataclasses.is_dataclass(noun) and getattr(noun, "__module__", "") == room.__name__ and name[0] != "_"
 )
 
 
@@ -210,6 +215,7 @@ def _instances() -> tuple[object, ...]:
     announced = opened.builder.announcement(opened.parent, found)
     roots: list[object] = [*found, *revealed, announced, opened.builder.key_release(opened.parent)]
     roots += [play_height(observer), play_empty(observer, Deadline.KEY), observer.round, observer.builder]
+    roots += _disputed()
     record = address_book.AddressRecord(bytes(32), "10.0.0.1", 9, 1 << 40, bytes(64))
     roots += [
         wire.Hello(1, bytes(32), bytes(32), "10.0.0.1", 80),
@@ -230,6 +236,20 @@ def _instances() -> tuple[object, ...]:
         ),
     ]
     return tuple(_walk(roots, set()))
+
+
+def _disputed() -> list[object]:
+    """Return an audit and a dispute with all that is signed in them."""
+    builder = ChainBuilder(Dlbc(), sample_parameters(audit_reward_gwei=1_000))
+    staked_accuser(builder)
+    node = until_audited(observe(builder))
+    report = report_of(node)
+    dispute = accused(node, accusation_of(last_fact(node)))
+    answer = answer_to(node, dispute, forged_steps(node, dispute))
+    evidence = forgery(node, answer, AuditFinding.FAULT_OUT_OF_BOUNDS)
+    proof = decode_fraud_proof(evidence.statements[0])
+    challenge = draw_challenge(bytes(32), bytes(32), 9, 3)
+    return [report, commitment_to(report), accusation_of(last_fact(node)), answer, evidence, proof, challenge]
 
 
 def _walk(values: Iterable[object], seen: set[int]) -> Iterable[object]:

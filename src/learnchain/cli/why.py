@@ -10,6 +10,7 @@ from learnchain.cli.rpc import NodeClient, client_for
 application = typer.Typer(help="Ask a node why it decided as it did.", no_args_is_help=True)
 
 NodeOption = Annotated[int, typer.Option("--node", min=0, help="Which node to ask, in a local network.")]
+_DISPUTED = ("disputes", "waiting", "audits")
 HeightArgument = Annotated[int, typer.Argument(metavar="HEIGHT", min=1, help="The block's height.")]
 
 
@@ -35,6 +36,17 @@ def why_reward(
 ) -> None:
     """Say who was paid what for a block: block reward, publisher's share, and the settlement of its task."""
     answer(as_json, lambda: _reward(client_for(rpc, data_dir, node), height), _show)
+
+
+@application.command("disputes")
+def why_disputes(
+    rpc: RpcOption = None,
+    data_dir: DataDirectoryOption = LOCAL_DIRECTORY,
+    node: NodeOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Say who is asked for the steps of its training, by whom and until which block, and what became of it."""
+    answer(as_json, lambda: _disputes(client_for(rpc, data_dir, node)), _show)
 
 
 @application.command("idle")
@@ -63,6 +75,7 @@ def _block(client: NodeClient, height: int) -> dict[str, Any]:
         "unselected": view["unselected"],
         "candidates": view.get("verdict", []),
         "signed": _signed(client, view["hash"]),
+        "disputes": client.call("learn_disputes", height)["disputes"],
         "decisions": client.call("learn_decisions", height),
     }
 
@@ -72,6 +85,13 @@ def _signed(client: NodeClient, block_hash: str) -> list[dict[str, Any]]:
     names = ("step", "signer", "holds", "hash", "signature")
     messages = client.call("learn_trace", block_hash)["messages"]
     return [{name: each[name] for name in names} for each in messages]
+
+
+def _disputes(client: NodeClient) -> dict[str, Any]:
+    found = client.call("learn_disputes")
+    going_on = sum(each["open"] for each in found["disputes"])
+    because = f"{going_on} open: silence past its block costs the bond, a vain accusation its cost"
+    return {"height": found["head"], "because": because, **{name: found[name] for name in _DISPUTED}}
 
 
 def _reward(client: NodeClient, height: int) -> dict[str, Any]:

@@ -100,7 +100,10 @@ def _standing_beside(tables: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class LocalPlan:
-    """Say what network to lay out; node 0 is the publisher and steward, the others mine."""
+    """Say what network to lay out; node 0 is the publisher and steward, the others mine.
+
+    `parameters` replaces chain parameters by name, for networks that want bonds or other windows.
+    """
 
     directory: Path
     consensus: str = "dlbc"
@@ -114,6 +117,7 @@ class LocalPlan:
     evaluation_milliseconds: int = LOCAL_MARGINS["evaluation_milliseconds"]
     finality_depth: int = 16
     random_source: random.Random = field(default_factory=random.SystemRandom)
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -189,7 +193,6 @@ def _genesis(
         standing=standing,
         finality_depth=plan.finality_depth,
         maximum_commitments=LOCAL_COMMITMENTS,
-        # One machine is one reproducibility class.
         audit_reward_gwei=10_000_000,
         claim_window_seconds=2 * plan.phases.interval_milliseconds // 1000,
         empty_window_milliseconds=500,
@@ -197,7 +200,11 @@ def _genesis(
     )
     funded = {wallet.address: 10_000 * WEI_PER_ETHER for wallet in wallets}
     stamp = start_milliseconds // 1000 - 1
-    return Genesis(parameters, _rules(plan), execution_genesis(LOCAL_CHAIN_ID, stamp, 6_000_000, funded))
+    return Genesis(
+        replace(parameters, **plan.parameters),
+        _rules(plan),
+        execution_genesis(LOCAL_CHAIN_ID, stamp, 6_000_000, funded),
+    )
 
 
 async def _standing_task(plan: LocalPlan, name: str) -> TaskSpecification:

@@ -6,6 +6,7 @@ payloads and states are never deleted, so the chain still verifies at header lev
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Protocol
 
 from learnchain.node.storage.archive import Archive, BestModel
@@ -24,10 +25,20 @@ class Discarding(Protocol):
 
 
 class Retention:
-    """Delete what the window of `retain_blocks` final blocks has passed; 0 keeps everything."""
+    """Delete what the window of `retain_blocks` final blocks has passed; 0 keeps everything.
 
-    def __init__(self, archive: Archive, blobs: Discarding, retain_blocks: int) -> None:
+    What this node may still be asked for stays longer: whoever cannot show its steps loses its bond.
+    """
+
+    def __init__(
+        self,
+        archive: Archive,
+        blobs: Discarding,
+        retain_blocks: int,
+        is_needed: Callable[[int], bool] = lambda _height: False,
+    ) -> None:
         self._archive, self._blobs, self._retain_blocks = archive, blobs, retain_blocks
+        self._is_needed = is_needed
         self._highest = 0
         self._lock = asyncio.Lock()
 
@@ -45,7 +56,7 @@ class Retention:
         async with self._lock:
             freed = 0
             for height, cids in sorted(self._archive.blobs_below(limit).items()):
-                freed += await self._pruned(head, height, cids)
+                freed += 0 if self._is_needed(height) else await self._pruned(head, height, cids)
         if freed:
             logger.info("storage relief: %d bytes of heights below %d are freed", freed, limit)
         return freed

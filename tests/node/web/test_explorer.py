@@ -94,6 +94,7 @@ async def look_around(fetch: Fetch, blocks: list[dict[str, Any]]) -> None:
     assert trained["task"]["id"] in text_of(await fetch("/explorer/tasks"))
     assert trained["task"]["name"] in text_of(await fetch("/explorer/task", trained["task"]["id"]))
     assert "phase" in text_of(await fetch("/explorer/round"))
+    assert "none" in text_of(await fetch("/explorer/disputes"))
     assert "balance" in text_of(await fetch("/explorer/account", trained["winner"]))
     for path, which in (
         ("block", "99"),

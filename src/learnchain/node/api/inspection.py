@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from learnchain.node.api.arguments import is_hash, read_hash, read_height
+from learnchain.node.api.dispute_views import disputes_view
 from learnchain.node.api.json_rpc import JsonRpcServer
 from learnchain.node.ports import Ports
 from learnchain.primitives.chain_state import ChainState
@@ -27,6 +28,7 @@ class Inspection:
         server.register("learn_trace", self.trace)
         server.register("learn_candidates", self.candidates)
         server.register("learn_task", self.task)
+        server.register("learn_disputes", self.disputes)
 
     async def trace(self, *params: Any) -> dict[str, Any]:
         """Return the signed messages that made a block, by height or hash: the receipts of its decision.
@@ -85,6 +87,10 @@ class Inspection:
                 return {"id": task_id.hex(), "state": "settled", **named}
         raise Rejected(RejectionReason.ARGUMENT_INVALID, f"no task {task_id.hex()} on the head's branch")
 
+    async def disputes(self, *params: Any) -> dict[str, Any]:
+        """Return what is disputed, or was, as far as the head's book remembers; of one height with an argument."""
+        return disputes_view(self._ports, read_height(params[0]) if params else None)
+
     def _open_candidates(self) -> list[dict[str, Any]]:
         state = self._ports.chain.round
         revealed = {each.miner: each for each in state.reveals.values()}
@@ -130,6 +136,13 @@ def _signed(block: AnyBlock, selection: Selection) -> Iterable[dict[str, Any]]:
             yield _message("commitment", commitment, commitment.miner)
     for evidence in block.evidence:
         yield _message("evidence", evidence, evidence.reporter)
+    for accusation in block.accusations:
+        yield _message("accusation", accusation, accusation.accuser)
+    for answer in block.answers:
+        yield _message("steps shown", answer.answer, answer.accused)
+    if isinstance(block, Block):
+        for audit in (*block.audits, *block.audit_reports):
+            yield _message("audit", audit, audit.auditor)
     yield _message("block", block, block.proposer)
 
 

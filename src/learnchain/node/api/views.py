@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from learnchain.node.api.arguments import is_hash, read_hash, read_height
+from learnchain.node.api.dispute_views import carried_view
 from learnchain.node.api.json_rpc import JsonRpcServer
 from learnchain.node.assurance import Level
 from learnchain.node.genesis import Genesis
@@ -289,6 +290,7 @@ def block_view(block: AnyBlock, parent: ChainState, state: ChainState, selection
             }
             for each in block.evidence
         ],
+        **carried_view(block),
     }
     if not isinstance(block, Block):
         return {**view, "trained": False, "missed": block.missed.value}

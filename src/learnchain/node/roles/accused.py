@@ -66,8 +66,8 @@ class Accused:
         run = DisputedRun(block, self._measuring.selection(fact), self.forced_seed(fact, dispute))
         self._note(dispute, "asked for steps", segment=dispute.segment)
         unsigned, opening = await self._answers.written(run, dispute.segment, commitment)
-        at_height = self._ports.chain.round.parent.height + 1
-        self._ports.archive.note_blobs(at_height, (unsigned.digests_cid, unsigned.states_cid))
+        # Under the height that is asked about: they go when its states go, not before.
+        self._ports.archive.note_blobs(dispute.height, (unsigned.digests_cid, unsigned.states_cid))
         self._note(dispute, "shows steps", segment=dispute.segment, states=unsigned.states)
         signed = sign(unsigned, self._ports.wallet.private_key)
         return DisputeAnswer(dispute.height, dispute.parent, dispute.accused, signed, opening)

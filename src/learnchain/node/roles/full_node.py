@@ -70,7 +70,7 @@ class FullNode:
             policy.trust,
         )
         self._trust, self._judges = policy.trust, policy.trust.judges
-        self._retention = Retention(ports.archive, ports.blobs, policy.retain_blocks)
+        self._retention = Retention(ports.archive, ports.blobs, policy.retain_blocks, self._may_be_asked)
         self._head_moved = head_moved
         self._timers: list[asyncio.Task[None]] = []
         self._heads: asyncio.Lock = asyncio.Lock()
@@ -96,6 +96,12 @@ class FullNode:
                 self._ports.archive.note_blobs(selection.height, (data.training.cid, selection.test.cid))
             over = schedule.deadline(Deadline.BLOCK)
             await asyncio.gather(self._prefetched(data.training, over), self._prefetched(selection.test, over))
+
+    def _may_be_asked(self, height: int) -> bool:
+        """Return whether this node won or audited a height whose steps it may have to show (rule 11)."""
+        book, address = self._ports.chain.round.parent.bonds, self._ports.wallet.address
+        audited = any(each.height == height and each.auditor == address for each in book.audits)
+        return any(each.height == height and (audited or each.winner == address) for each in book.facts)
 
     async def keep_again(self) -> None:
         """Fetch what recent blocks rest on and a kill or a full disk kept from coming."""

@@ -41,6 +41,7 @@ class Explorer:
             "/tasks": self._tasks,
             "/task/{which}": self._task,
             "/round": self._round,
+            "/disputes": self._disputes,
             "/account/{which}": self._account,
             "/transaction/{which}": self._transaction,
         }
@@ -84,6 +85,7 @@ class Explorer:
                     ],
                 ),
             ),
+            section("Disputes", table(("what", "of height", "segment", "about", "by"), _carried_rows(view))),
             section("Signed", table(("step", "signer", "signature", "hash"), map(_message_row, trace["messages"]))),
             section("What this node did", table(("step", "about", "facts"), map(_decision_row, decisions))),
         ]
@@ -126,6 +128,25 @@ class Explorer:
         )
         shown = table(("miner", "outcome", "count", "reason"), map(_candidate_row, candidates))
         return page("The open round", [facts, section("Commitments", shown)])
+
+    async def _disputes(self, _request: web.Request) -> str:
+        found = await self._inspection.disputes()
+        titles = ("height", "segment", "accused", "as", "accuser", "state", "until block", "decided in")
+        audits = [
+            (each["height"], _account(each["auditor"]), each["committed_height"], each["opened_height"] or "not yet")
+            for each in reversed(found["audits"])
+        ]
+        waiting = [
+            (each["message"], each["height"], each["segment"], _account(each["accused"])) for each in found["waiting"]
+        ]
+        return page(
+            "Disputes",
+            [
+                section("Asked, answered, decided", table(titles, map(_dispute_row, reversed(found["disputes"])))),
+                section("Waiting for a block", table(("message", "height", "segment", "accused"), waiting)),
+                section("Audits", table(("height", "auditor", "committed in", "opened in"), audits)),
+            ],
+        )
 
     async def _account(self, request: web.Request) -> str:
         address = request.match_info["which"]
@@ -252,6 +273,30 @@ def _message_row(each: dict[str, Any]) -> tuple[Any, ...]:
 def _decision_row(each: dict[str, Any]) -> tuple[Any, ...]:
     facts = {name: value for name, value in each.items() if name not in ("at", "step", "about")}
     return each["step"], code(each["about"]), ", ".join(f"{name} {value}" for name, value in facts.items())
+
+
+def _dispute_row(each: dict[str, Any]) -> tuple[Any, ...]:
+    people = _account(each["accused"]), each["role"], _account(each["accuser"])
+    ended = link(f"block/{each['decided_height']}", each["decided_height"]) if each["decided_height"] else ""
+    place = link(f"block/{each['height']}", each["height"]), each["segment"]
+    return *place, *people, mark(each["outcome"] == "answered", each["outcome"]), each["until_height"] or "", ended
+
+
+def _carried_rows(view: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """Return the accusations, answers and evidence that a block carries."""
+    asked = [
+        ("asks for steps", each["height"], each["segment"], _account(each["accused"]), _account(each["accuser"]))
+        for each in view["accusations"]
+    ]
+    shown = [
+        ("shows steps", each["height"], each["segment"], f"{each['states']} states", _account(each["accused"]))
+        for each in view["answers"]
+    ]
+    proven = [
+        (each["fault"], each["height"], "", _account(each["offender"]), _account(each["reporter"]))
+        for each in view["evidence"]
+    ]
+    return [*asked, *shown, *proven]
 
 
 def _task_row(each: dict[str, Any]) -> tuple[Any, ...]:

@@ -80,7 +80,8 @@ def page(title: str, parts: Iterable[Markup]) -> str:
         f'<form action="{ROOT}/find"><input name="q" aria-label="height, hash or address"> <button>Find</button></form>'
     )
     navigation = (
-        f'<nav><a href="{ROOT}">Blocks</a><a href="{ROOT}/tasks">Tasks</a><a href="{ROOT}/round">Round</a></nav>'
+        f'<nav><a href="{ROOT}">Blocks</a><a href="{ROOT}/tasks">Tasks</a><a href="{ROOT}/round">Round</a>'
+        f'<a href="{ROOT}/disputes">Disputes</a></nav>'
     )
     body = "".join(part.text for part in parts)
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escaped(title)}</title>'

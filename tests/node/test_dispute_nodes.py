@@ -1,0 +1,223 @@
+"""Disputes on real nodes with real training: who forged or guessed pays, who trained shows its steps and is paid."""
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from learnchain.execution.escrow import deposit_calldata
+from learnchain.learning.data import DataSet
+from learnchain.learning.jobs import Progress, TrainedFiles, TrainingJob
+from learnchain.learning.trace import INDEX_NAME, Trace, read_trace
+from learnchain.node.local_network import LocalPlan
+from learnchain.node.replay_judge import ReplayJudge
+from learnchain.primitives.audit import AuditFinding, decode_fraud_proof
+from learnchain.primitives.bonds import BondBook, Dispute, DisputeOutcome
+from learnchain.primitives.chain_state import ChainState
+from learnchain.primitives.codec import encode
+from learnchain.primitives.dispute_messages import Accusation
+from learnchain.primitives.messages import Evidence, Fault, Payout
+from learnchain.primitives.settlement import Outcome
+from learnchain.primitives.signatures import UNSIGNED, sign
+from learnchain.testing.in_process_training import InProcessTraining
+from learnchain.testing.simulated_clock import run_simulated
+from learnchain.testing.simulated_nodes import SimulatedNodes
+
+pytestmark = pytest.mark.slow
+MINER, AUDITOR, OTHER = 1, 2, 3
+BOND_WEI, COST_GWEI = 10**16, 10**6
+PARAMETERS = {
+    "minimum_commitment_bond_wei": BOND_WEI,
+    "accusation_cost_gwei": COST_GWEI,
+    "answer_blocks": 4,
+    "proof_blocks": 4,
+}
+
+
+class OtherRows(InProcessTraining):
+    """Train on other rows than the task's and commit to the right ones: only replaying shows it."""
+
+    async def train(self, job: TrainingJob, on_progress: Callable[[Progress], None] | None = None) -> TrainedFiles:
+        honest = await super().train(job, on_progress)
+        named = read_trace(Path(honest.trace_directory), honest.trace_root).leaves
+        rows = self._rows(job)
+        inputs = rows.inputs.copy()
+        inputs[:100] = inputs[:100, ..., ::-1]
+        self._rows_shown = DataSet(inputs, rows.labels)
+        files = await self._forged(job, honest.epochs)
+        forged = read_trace(Path(files.trace_directory), files.trace_root).leaves
+        trace = Trace(tuple(replace(b, order=a.order, points=a.points) for a, b in zip(named, forged, strict=True)))
+        index = {"root": trace.root().hex(), "leaves": [encode(leaf).hex() for leaf in trace.leaves]}
+        (Path(files.trace_directory) / INDEX_NAME).write_text(json.dumps(index))
+        return replace(files, trace_root=trace.root())
+
+    async def _forged(self, job: TrainingJob, epochs: int) -> TrainedFiles:
+        cheat = Showing(self._rows_shown)
+        chosen = replace(job.hyper_parameters, epochs=epochs)
+        return await cheat.train(replace(job, hyper_parameters=chosen))
+
+
+class Showing(InProcessTraining):
+    """Train on given rows, in no time."""
+
+    def __init__(self, rows: DataSet) -> None:
+        super().__init__(epoch_seconds=0.0)
+        self._shown = rows
+
+    def _trained(self, job: TrainingJob, rows: DataSet, *others: Any) -> Any:
+        return super()._trained(job, self._shown, *others)
+
+
+def run(
+    directory: Path,
+    scenario: Callable[[SimulatedNodes], Awaitable[None]],
+    cheat: type[InProcessTraining] = InProcessTraining,
+    classes: Callable[[int], bytes] = lambda _index: b"\x01" * 32,
+    auditors: frozenset[int] = frozenset({AUDITOR}),
+) -> None:
+    async def main() -> None:
+        plan = LocalPlan(directory, miners=max({AUDITOR, *auditors}), parameters=PARAMETERS)
+        nodes = SimulatedNodes(directory, plan, seed=7)
+        nodes.auditors = set(auditors)
+        nodes.change = lambda settings: replace(settings, is_miner=settings.name == f"node-{MINER}")
+        nodes.make_training = lambda index: cheat(named_class=classes(index))
+        nodes.make_judge = lambda index: InProcessTraining(named_class=classes(index))
+        await scenario(nodes)
+        await nodes.close()
+
+    run_simulated(main())
+
+
+def book(nodes: SimulatedNodes) -> BondBook:
+    return nodes.node(0).ports.chain.round.parent.bonds
+
+
+def address(nodes: SimulatedNodes, index: int) -> bytes:
+    return nodes.node(index).ports.wallet.address
+
+
+def branch(nodes: SimulatedNodes) -> tuple[ChainState, ...]:
+    ports = nodes.node(0).ports
+    return ports.archive.branch(ports.chain.round.head.block, 0)
+
+
+def listed(nodes: SimulatedNodes) -> list[Evidence]:
+    archive = nodes.node(0).ports.archive
+    return [each for state in branch(nodes) for each in archive.block(state.block_hash).evidence]
+
+
+def disputes(nodes: SimulatedNodes, outcome: DisputeOutcome) -> list[Dispute]:
+    return [each for each in book(nodes).disputes if each.outcome is outcome]
+
+
+def slashed_gwei(nodes: SimulatedNodes) -> list[Payout]:
+    return [each for state in branch(nodes) for each in state.reward.payouts if each.kind == "slashed bond"]
+
+
+async def deposit(nodes: SimulatedNodes, index: int, amount_wei: int = 10**18) -> None:
+    """Stake coins behind what a node says; from the next block on they count."""
+    node = nodes.node(index)
+    transaction = {"chainId": node.genesis.parameters.chain_id, "to": node.genesis.parameters.escrow, "nonce": 0}
+    fees = {"gas": 200_000, "maxFeePerGas": 10**10, "maxPriorityFeePerGas": 10**9, "data": deposit_calldata()}
+    await node.submit_transaction(node.ports.wallet.sign_transaction({**transaction, **fees, "value": amount_wei}))
+    await nodes.until(lambda: book(nodes).deposit(address(nodes, index)).active_wei > 0, 120)
+
+
+async def accuse(nodes: SimulatedNodes, by: int, segment: int = 0) -> None:
+    """Let a node accuse the winner of the head."""
+    ports = nodes.node(by).ports
+    fact = next(each for each in reversed(ports.chain.round.parent.bonds.facts) if each.training)
+    place = (ports.chain.parameters.chain_id, fact.height, fact.parent, fact.winner, segment)
+    await ports.announce(sign(Accusation(*place, ports.wallet.address, UNSIGNED), ports.wallet.private_key))
+
+
+def test_a_miner_that_trained_on_other_rows_is_asked_for_its_steps_and_slashed_by_them(tmp_path: Path) -> None:
+    async def scenario(nodes: SimulatedNodes) -> None:
+        await nodes.start()
+        await deposit(nodes, AUDITOR)
+        await nodes.until(lambda: bool(listed(nodes)), 900)
+        found = listed(nodes)[0]
+        assert (found.fault, found.offender) == (Fault.TRACE_FORGED, address(nodes, MINER))
+        assert found.reporter == address(nodes, AUDITOR)
+        assert decode_fraud_proof(found.statements[0]).finding is AuditFinding.FAULT_OUT_OF_BOUNDS
+        assert disputes(nodes, DisputeOutcome.PROVEN)
+        assert slashed_gwei(nodes)[0].recipient == address(nodes, AUDITOR)
+        assert len(nodes.heads()) == 1
+
+    run(tmp_path, scenario, cheat=OtherRows)
+
+
+def test_a_miner_that_keeps_silent_pays_by_the_clock_of_heights(tmp_path: Path) -> None:
+    async def scenario(nodes: SimulatedNodes) -> None:
+        await nodes.start()
+
+        async def silent(_dispute: Dispute) -> None:
+            return None
+
+        nodes.node(MINER).roles.accused._answer = silent  # type: ignore[union-attr, method-assign]
+        await deposit(nodes, AUDITOR)
+        await nodes.until(lambda: bool(disputes(nodes, DisputeOutcome.UNANSWERED)), 900)
+        assert listed(nodes) == [], "nobody has to measure silence"
+        assert slashed_gwei(nodes)[0].recipient == address(nodes, AUDITOR)
+        await nodes.until(lambda: len(nodes.heads()) == 1, 60)
+
+    run(tmp_path, scenario, cheat=OtherRows)
+
+
+def test_an_honest_miner_answers_a_false_accusation_through_a_kill_and_the_accuser_pays(tmp_path: Path) -> None:
+    async def scenario(nodes: SimulatedNodes) -> None:
+        await nodes.start()
+        await deposit(nodes, AUDITOR)
+        before = book(nodes).deposit(address(nodes, AUDITOR)).active_wei
+        await accuse(nodes, by=AUDITOR)
+        await nodes.until(lambda: bool(disputes(nodes, DisputeOutcome.ASKED)), 120)
+        await nodes.kill(MINER)
+        await nodes.start_node(MINER)
+        await nodes.until(lambda: bool(disputes(nodes, DisputeOutcome.ANSWERED)), 300)
+        await nodes.until(lambda: bool(disputes(nodes, DisputeOutcome.UNPROVEN)), 300)
+        assert (listed(nodes), slashed_gwei(nodes), book(nodes).punished) == ([], [], ())
+        assert book(nodes).deposit(address(nodes, AUDITOR)).active_wei == before - COST_GWEI * 10**9
+        paid = [each for state in branch(nodes) for each in state.reward.settlements]
+        to_miner = [
+            each for each in paid if each.outcome is Outcome.SLASHED and each.recipient == address(nodes, MINER)
+        ]
+        assert sum(each.amount_wei for each in to_miner) == COST_GWEI * 10**9 * 3 // 4
+        await nodes.until(lambda: len(nodes.heads()) == 1, 60)
+
+    run(tmp_path, scenario, auditors=frozenset())
+
+
+def test_an_auditor_of_another_class_is_matched_with_nobody_and_accuses_nobody(tmp_path: Path) -> None:
+    async def scenario(nodes: SimulatedNodes) -> None:
+        await nodes.start()
+        await deposit(nodes, AUDITOR)
+        await nodes.until_height(12, 900)
+        assert (book(nodes).audits, book(nodes).disputes, book(nodes).punished) == ((), (), ())
+
+    run(tmp_path, scenario, classes=lambda index: bytes([1 + (index == AUDITOR)]) * 32)
+
+
+def test_an_auditor_that_guesses_cannot_show_the_steps_of_its_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(nodes: SimulatedNodes) -> None:
+        await nodes.start()
+        lazy: ReplayJudge = nodes.node(OTHER).roles.auditor._judge  # type: ignore[union-attr]
+        replayed = ReplayJudge.replayed
+
+        async def guessed(judge: ReplayJudge, *arguments: Any) -> Any:
+            lines = await replayed(judge, *arguments)
+            return tuple(replace(each, witness=b"\x07" * 32) for each in lines) if judge is lazy else lines
+
+        monkeypatch.setattr(ReplayJudge, "replayed", guessed)
+        await deposit(nodes, AUDITOR)
+        await nodes.until(lambda: bool(listed(nodes)), 900)
+        found = listed(nodes)[0]
+        assert (found.fault, found.offender) == (Fault.AUDIT_FALSE, address(nodes, OTHER))
+        assert decode_fraud_proof(found.statements[1]).finding is AuditFinding.FAULT_STEP_CHAIN
+        assert {each.offender for each in listed(nodes)} == {address(nodes, OTHER)}
+
+    run(tmp_path, scenario, auditors=frozenset({AUDITOR, OTHER}))
