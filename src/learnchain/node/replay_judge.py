@@ -51,6 +51,7 @@ class AuditScope:
     replay: bool = True
     forced: tuple[int, ...] = ()
     forced_seed: bytes = b"\0" * 32
+    every: bool = False
 
 
 @dataclass(frozen=True)
@@ -123,8 +124,9 @@ class ReplayJudge:
             return read_trace(Path(place), block.reveal.training.state_root).leaves
 
     async def replayed(self, block: Block, selection: Selection, given: Assignment) -> tuple[AuditLine, ...]:
-        """Return what this machine finds in the segments of an assignment, up to the first that differs unforced."""
-        scope = AuditScope(given.challenge.indices, whole=False, forced=given.forced, forced_seed=given.seed)
+        """Return what this machine finds in the segments of an assignment; only a fault of the bytes ends it early."""
+        named = (given.challenge.indices, False, True, given.forced, given.seed)
+        scope = AuditScope(*named, every=True)
         return await self.audited(block, selection, scope)
 
     async def _job(self, block: Block, selection: Selection, scope: AuditScope, place: Path) -> AuditJob:
@@ -147,6 +149,7 @@ class ReplayJudge:
             origin=() if origin is None else (origin,),
             forced=scope.forced,
             forced_seed=scope.forced_seed,
+            every=scope.every,
         )
 
     async def run(self, block: Block, selection: Selection, place: Path) -> TrainingJob:

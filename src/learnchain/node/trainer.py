@@ -1,6 +1,7 @@
 """Speak to the training process: one `Trainer` is one worker, started when needed and again when it died."""
 
 import asyncio
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -25,8 +26,11 @@ from learnchain.learning.jobs import (
     unpack_body,
 )
 from learnchain.learning.replay.jobs import AuditJob, AuditLine, DisputeJob, SegmentJob, audit_lines
+from learnchain.primitives.audit_messages import UNDECLARED_CLASS
 from learnchain.primitives.codec import Hash32, encode
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+
+logger = logging.getLogger(__name__)
 
 OnProgress = Callable[[Progress], None]
 _CLOSE_SECONDS = 1.0
@@ -78,7 +82,12 @@ class Trainer:
     async def machine_class(self) -> Hash32:
         """Return the reproducibility class of this trainer's process: measured once a machine, then read."""
         if self._class is None:
-            answer = await self._ask("class", encode(ClassJob(str(self._classes))))
+            try:
+                answer = await self._ask("class", encode(ClassJob(str(self._classes))))
+            except TrainerFailed as error:
+                # A machine on which the probe fails may still train; nobody compares bits with it.
+                logger.warning("the probe of the reproducibility class failed: %s", error)
+                answer = {"class": UNDECLARED_CLASS.hex()}
             self._class = bytes.fromhex(answer["class"])
         return self._class
 

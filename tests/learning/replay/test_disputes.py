@@ -9,11 +9,28 @@ import pytest
 from learnchain.learning.data import save_data
 from learnchain.learning.jobs import TrainingJob
 from learnchain.learning.replay.auditing import run_plan
-from learnchain.learning.replay.disputes import chain_finding, outlying_step, proves, write_answer
-from learnchain.learning.replay.jobs import AFTER_NAME, BEFORE_NAME, DIGESTS_NAME, DisputeJob, SegmentJob
+from learnchain.learning.replay.disputes import (
+    chain_finding,
+    check_states,
+    join_answer,
+    outlying_step,
+    proves,
+    split_answer,
+    write_answer,
+)
+from learnchain.learning.replay.jobs import (
+    AFTER_NAME,
+    BEFORE_NAME,
+    DIGESTS_NAME,
+    STATES_NAME,
+    DisputeJob,
+    ReportedSegment,
+    SegmentJob,
+)
 from learnchain.learning.replay.segments import AuditScope, audit_run
 from learnchain.learning.trace import state_path
 from learnchain.primitives.audit import AuditFinding, FraudProof, answer_digests, open_segment, open_step
+from learnchain.primitives.audit_messages import AuditedSegment
 from learnchain.primitives.dispute_messages import StepAnswer
 from learnchain.primitives.merkle import list_root
 from learnchain.primitives.rejection import Rejected, RejectionReason
@@ -177,3 +194,80 @@ def _record(run):
 
     leaves = run.trace.leaves
     return TrainingRecord(run.trace.root(), len(leaves), CID, run.plan.hyper_parameters)
+
+
+# --- answers as files, and the steps of auditors ---------------------------------------------------------------
+
+
+def published(run, index, data, directory, forced_seed=b""):
+    """Let somebody answer for a segment; return the job and the digests as they are published."""
+    job = replace(segment_job(run, index, directory), index=index, forced_seed=forced_seed)
+    digests = write_answer(job, data)
+    join_answer(directory, digests)
+    for each in directory.glob("state-*"):
+        each.unlink()
+    return job, digests
+
+
+def test_a_published_answer_is_read_back_step_by_step(tmp_path, digit_sets):
+    run = trained(tmp_path / "run", digit_sets[0])
+    job, digests = published(run, 1, digit_sets[0], tmp_path / "answer")
+    check_states(job)
+    assert split_answer(tmp_path / "answer") == digests
+    assert outlying_step(job, digit_sets[0], digests) == -1
+
+
+@pytest.mark.parametrize("damage", ["torn", "exchanged", "empty", "other"])
+def test_states_that_are_not_those_of_the_digests_are_refused(tmp_path, digit_sets, damage):
+    run = trained(tmp_path / "run", digit_sets[0])
+    job, digests = published(run, 1, digit_sets[0], tmp_path / "answer")
+    states = tmp_path / "answer" / STATES_NAME
+    whole = states.read_bytes()
+    size = len(whole) // (len(digests) // 32)
+    spoiled = {
+        "torn": whole[:-1],
+        "exchanged": whole[size : 2 * size] + whole[:size] + whole[2 * size :],
+        "empty": b"",
+        "other": b"\0" * len(whole),
+    }[damage]
+    states.write_bytes(spoiled)
+    with pytest.raises(Rejected) as caught:
+        check_states(job)
+    wanted = {"torn": RejectionReason.ANSWER_WRONG, "empty": RejectionReason.ANSWER_WRONG}
+    assert caught.value.reason is wanted.get(damage, RejectionReason.TRACE_MISMATCH)
+
+
+@pytest.mark.parametrize("seed", [b"", b"\5" * 32], ids=["given", "forced"])
+@pytest.mark.parametrize("lie", ["", "witness", "reproduced", "start"])
+def test_an_auditor_is_held_to_its_report_by_its_own_steps(tmp_path, digit_sets, seed, lie):
+    run = trained(tmp_path / "run", digit_sets[0])
+    forced = (2,) if seed else ()
+    scope = AuditScope((2,), False, True, forced, seed or bytes(32))
+    check = audit_run(run, digit_sets[0], scope, CLOCK).checks[-1]
+    line = AuditedSegment(2, check.finding is AuditFinding.REPRODUCED, check.witness)
+    if lie == "witness":
+        line = replace(line, witness=b"\1" * 32)
+    elif lie == "reproduced":
+        line = replace(line, reproduced=not line.reproduced)
+    other = b"" if seed else b"\5" * 32
+    _, digests = published(run, 2, digit_sets[0], tmp_path / "answer", other if lie == "start" else seed)
+    proof = proof_of(run, 2, AuditFinding.FAULT_STEP_CHAIN, answer_for(digests, 2))
+    place = tmp_path / "dispute"
+    place.mkdir()
+    (place / DIGESTS_NAME).write_bytes(digests)
+    shutil.copyfile(state_path(run.directory, 2), state_path(place, 0))
+    job = DisputeJob(job_of(run, tmp_path), proof, str(place), (ReportedSegment(line, seed),))
+    assert proves(job, digit_sets[0])[0] is bool(lie)
+
+
+def test_an_audit_of_every_segment_goes_on_after_one_that_differs(tmp_path, digit_sets):
+    data, plan = digit_sets[0], plan_of(b"cheat")
+    run = with_changed_segment(plan, data, tmp_path / "run", 1, CHANGES["seed"](np.random.default_rng(4)))
+    stopped = audit_run(run, data, AuditScope((0, 1, 2), False), CLOCK).checks
+    whole = audit_run(run, data, AuditScope((0, 1, 2), False, every=True), CLOCK).checks
+    assert [each.segment for each in stopped] == [0, 1]
+    assert [each.finding for each in whole] == [
+        AuditFinding.REPRODUCED,
+        AuditFinding.NUMERIC_MISMATCH,
+        AuditFinding.REPRODUCED,
+    ]

@@ -28,7 +28,8 @@ def audited(job: AuditJob, data: DataSet, clock: Callable[[], float]) -> tuple[A
         return (AuditLine(WHOLE_RUN, AuditFinding.FAULT_END_POINTS, detail, 0, clock() - started, b""),)
     origin = job.origin[0] if job.origin else None
     run = AuditedRun(run_plan(job.run), job.rules, trace, directory, Path(job.weights_path), origin)
-    audit = audit_run(run, data, AuditScope(job.indices, job.whole, job.replay, job.forced, job.forced_seed), clock)
+    scope = AuditScope(job.indices, job.whole, job.replay, job.forced, job.forced_seed, job.every)
+    audit = audit_run(run, data, scope, clock)
     return tuple(
         AuditLine(each.segment, each.finding, each.detail, each.steps, each.seconds, each.witness)
         for each in audit.checks

@@ -18,7 +18,8 @@ class AuditJob:
     `run` says what the miner had to do; its directory holds the published index and the states of the segments.
     `replay` trains the segments again; without it only what the bytes show is checked, the same on every machine.
     `origin` names the committed state from which a run over several blocks went on. The `forced` segments start from
-    a state that `forced_seed` corrupts, so that they must not reproduce.
+    a state that `forced_seed` corrupts, so that they must not reproduce. With `every` the audit goes on after a segment
+    whose bits differ: an auditor reports on all that it was given.
     """
 
     run: TrainingJob
@@ -32,6 +33,7 @@ class AuditJob:
     origin: Annotated[tuple[Hash32, ...], Bound(1)] = ()
     forced: Annotated[tuple[int, ...], Bound(MAXIMUM_CHALLENGED)] = ()
     forced_seed: Hash32 = b"\0" * 32
+    every: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,7 +86,8 @@ class RunAudit:
 class AuditScope:
     """Say what of a run is checked; without `replay` only what the bytes show, the same on every machine.
 
-    The `forced` segments are trained from a state that `forced_seed` corrupts: they must not reproduce.
+    The `forced` segments are trained from a state that `forced_seed` corrupts: they must not reproduce. With `every`
+    a segment whose bits differ does not end the audit.
     """
 
     indices: tuple[int, ...]
@@ -94,6 +95,7 @@ class AuditScope:
     replay: bool = True
     forced: tuple[int, ...] = ()
     forced_seed: Hash32 = b"\0" * 32
+    every: bool = False
 
 
 def audit_run(run: AuditedRun, data: DataSet, scope: AuditScope, clock: Callable[[], float]) -> RunAudit:
@@ -109,7 +111,8 @@ def audit_run(run: AuditedRun, data: DataSet, scope: AuditScope, clock: Callable
     checks = list[SegmentAudit]()
     for check in _checks(run, data, scope, clock):
         checks.append(check)
-        if check.finding is not AuditFinding.REPRODUCED and check.segment not in scope.forced:
+        goes_on = check.segment in scope.forced or (scope.every and check.finding is AuditFinding.NUMERIC_MISMATCH)
+        if check.finding is not AuditFinding.REPRODUCED and not goes_on:
             break
     return RunAudit(tuple(checks))
 

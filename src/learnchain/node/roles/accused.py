@@ -67,7 +67,10 @@ class Accused:
         self._note(dispute, "asked for steps", segment=dispute.segment)
         unsigned, opening = await self._answers.written(run, dispute.segment, commitment)
         # Under the height that is asked about: they go when its states go, not before.
-        self._ports.archive.note_blobs(dispute.height, (unsigned.digests_cid, unsigned.states_cid))
+        files = (unsigned.digests_cid, unsigned.states_cid)
+        self._ports.archive.note_blobs(dispute.height, files)
+        for cid in files:
+            await self._ports.blobs.pin(cid)
         self._note(dispute, "shows steps", segment=dispute.segment, states=unsigned.states)
         signed = sign(unsigned, self._ports.wallet.private_key)
         return DisputeAnswer(dispute.height, dispute.parent, dispute.accused, signed, opening)

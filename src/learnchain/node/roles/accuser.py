@@ -101,7 +101,10 @@ class Accuser:
         outlier = await self._answers.outlier(run, shown.answer, shown.opening)
         if outlier is None:
             return None
-        self._ports.archive.note_blobs(self._ports.chain.round.parent.height + 1, (outlier.before, outlier.after))
+        states = (outlier.before, outlier.after)
+        self._ports.archive.note_blobs(self._ports.chain.round.parent.height + 1, states)
+        for cid in states:
+            await self._ports.blobs.pin(cid)
         step = open_step(outlier.digests, outlier.offset, outlier.before, outlier.after)
         return self._proof(shown, AuditFinding.FAULT_OUT_OF_BOUNDS, (step,))
 
