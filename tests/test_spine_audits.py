@@ -1,9 +1,11 @@
 """The audit market through the spine: who may audit what and when, what it earns, what a false report costs."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from learnchain.lab.audit_cast import Kind
 from learnchain.lab.audit_market import play_audits
 from learnchain.primitives.audit_messages import (
     MAXIMUM_AUDITS,
@@ -195,20 +197,30 @@ def test_assignments_differ_between_auditors_and_follow_from_the_seed() -> None:
     assert given_to(node, "node-1") == given_to(audited_chain(), "node-1")
 
 
-def test_honest_auditors_earn_and_lazy_ones_lose_over_sixty_blocks() -> None:
+def of_kind(result: dict[str, Any], *kinds: Kind) -> list[dict[str, Any]]:
+    return [each for each in result["players"] if each["kind"] in kinds]
+
+
+def test_who_is_honest_earns_and_everybody_else_loses_over_sixty_blocks() -> None:
     result = play_audits(60, 1)
-    honest = [each for each in result["auditors"] if each["honest"]]
-    lazy = [each for each in result["auditors"] if not each["honest"]]
-    assert min(each["net_gwei"] for each in honest) > 30 * FEE
-    assert max(each["net_gwei"] for each in lazy) < -30 * FEE
-    assert all(each["slashed"] for each in lazy)
+    assert min(each["net_gwei"] for each in of_kind(result, Kind.HONEST)) > 30 * FEE
+    assert max(each["net_gwei"] for each in of_kind(result, Kind.LAZY, Kind.SHREWD)) < -30 * FEE
+    assert not any(each["slashed"] for each in of_kind(result, Kind.HONEST, Kind.MINER, Kind.GRIEFER))
+    (griefer,), (forger,) = of_kind(result, Kind.GRIEFER), of_kind(result, Kind.FORGER)
+    assert griefer["net_gwei"] < 0
+    assert forger["slashed"] > forger["forged"] // 2, "the last ones are not judged yet"
+    reward = result["reward_gwei"]
+    for miner in of_kind(result, Kind.MINER):
+        assert miner["net_gwei"] + miner["held_gwei"] >= miner["wins"] * reward
+    assert forger["net_gwei"] + forger["held_gwei"] == (forger["wins"] - forger["slashed"]) * reward
 
 
 @pytest.mark.slow
-def test_honest_auditors_earn_and_lazy_ones_lose_over_two_hundred_blocks() -> None:
+def test_who_is_honest_earns_and_everybody_else_loses_over_two_hundred_blocks() -> None:
     result = play_audits(200, 4)
-    honest = [each for each in result["auditors"] if each["honest"]]
-    lazy = [each for each in result["auditors"] if not each["honest"]]
-    assert min(each["net_gwei"] for each in honest) > 150 * FEE
-    assert max(each["net_gwei"] for each in lazy) < -50 * FEE
-    assert all(each["slashed"] > 20 for each in lazy)
+    assert min(each["net_gwei"] for each in of_kind(result, Kind.HONEST)) > 150 * FEE
+    assert max(each["net_gwei"] for each in of_kind(result, Kind.LAZY, Kind.SHREWD, Kind.GRIEFER)) < 0
+    assert not any(each["slashed"] for each in of_kind(result, Kind.HONEST, Kind.MINER, Kind.GRIEFER))
+    assert all(each["slashed"] > 20 for each in of_kind(result, Kind.LAZY, Kind.SHREWD))
+    (forger,) = of_kind(result, Kind.FORGER)
+    assert forger["slashed"] > 2 * forger["forged"] // 3, "two auditors do not draw every segment"

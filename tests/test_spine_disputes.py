@@ -176,10 +176,11 @@ def test_a_block_asks_for_one_segment_once_and_for_no_more_than_it_may() -> None
     with pytest.raises(Rejected) as caught:
         node.receive(altered(replace(block, accusations=both)))
     assert caught.value.reason is _R.ACCUSATION_DOUBLE
-    for segment in range(3):
-        said(node, accusation_of(first(node), segment, ACCUSER if segment else "node-4"))
+    for segment in range(MAXIMUM_ACCUSATIONS + 1):
+        fact = node.parent.bonds.facts[segment // 3]
+        said(node, accusation_of(fact, segment % 3, ACCUSER if segment else "node-4"))
     assert len(play_height(node).accusations) == MAXIMUM_ACCUSATIONS
-    assert len(node.round.disputes) == 1, "the third waits for the next block"
+    assert len(node.round.disputes) == 1, "the last waits for the next block"
 
 
 def test_an_accusation_leaves_time_for_answer_and_proof() -> None:

@@ -1,199 +1,288 @@
-"""Play the audit market over many blocks through the real spine: honest auditors, lazy ones, and what each ends with.
+"""Play the audit market over many blocks through the real spine: who is honest earns, who guesses, forges or harasses
+loses.
 
 Training is made up, so a replay is a look into the builder's world; the rules that pay and punish are the ones that
 run in a node. The figures are of a simulation: seed and blocks are part of them.
 """
 
-from dataclasses import dataclass, field
+from collections import Counter
 from random import Random
 from typing import Any
 
+from learnchain.lab.audit_cast import AUDITING, STAKED, Kind, Player
+from learnchain.primitives.audit import AuditFinding, agrees
 from learnchain.primitives.audit_messages import AuditCommitment, AuditedSegment, AuditReport, report_digest
 from learnchain.primitives.audit_rules import Assignment, assignment, check_commitment, check_report
-from learnchain.primitives.bonds import BondChange, BondMove, RoundFact
-from learnchain.primitives.codec import Address, Hash32
-from learnchain.primitives.events import AuditMade, EvidenceReported
-from learnchain.primitives.evidence import false_audit
+from learnchain.primitives.bonds import DisputeOutcome, RoundFact
+from learnchain.primitives.codec import Address
+from learnchain.primitives.dispute_messages import DisputeAnswer
+from learnchain.primitives.events import AuditMade, Disputed, Event, EvidenceReported
 from learnchain.primitives.messages import Block
-from learnchain.primitives.numbers import WEI_PER_GWEI
 from learnchain.primitives.rejection import Rejected
 from learnchain.primitives.signatures import UNSIGNED, sign
 from learnchain.rules.dlbc import Dlbc
 from learnchain.testing.chain_builder import ChainBuilder, sample_parameters
-from learnchain.testing.made_up_training import CLASS
-from learnchain.testing.play import Observer, Plan, observe, play_height, true_witness
-from learnchain.testing.sample_tasks import address, private_key_of
+from learnchain.testing.dispute_cases import (
+    accusation_of,
+    answer_to,
+    falsehood,
+    forged_steps,
+    forgery,
+    staked_accuser,
+)
+from learnchain.testing.made_up_training import CLASS, STATES
+from learnchain.testing.play import Observer, Plan, observe, opened_segment, play_height, true_start, true_witness
+from learnchain.testing.sample_tasks import private_key_of
 
-HONEST = ("node-1", "node-2")
-LAZY_FINE, LAZY_SHREWD = "node-3", "node-4"
-"""One says "fine" of everything; the other at least names the forced errors, which cost nothing to know."""
-STAKE_WEI = 10**18
-"""What every auditor stakes at first, so that guessing has something to lose."""
-MINERS = ("miner-1", "miner-2", "miner-3")
-
-
-@dataclass(slots=True)
-class AuditorBooks:
-    """Count what one auditor did and what it came to; `held_gwei` is pay that evidence can still take."""
-
-    name: str
-    is_honest: bool
-    reports: int = 0
-    refused: int = 0
-    replayed_segments: int = 0
-    slashed: int = 0
-    minted_gwei: int = 0
-    held_gwei: int = 0
-    reports_by_key: dict[tuple[int, Hash32], AuditReport] = field(default_factory=dict)
-
-    @property
-    def address(self) -> Address:
-        """Return the auditor's address."""
-        return address(self.name)
-
-    def lost_gwei(self, node: Observer) -> int:
-        """Return what became of the stake: 0 while it is whole, negative once a part is slashed."""
-        deposit = node.parent.bonds.deposit(self.address)
-        return (deposit.total_wei - STAKE_WEI) // WEI_PER_GWEI
+CAST = (
+    ("node-1", Kind.HONEST),
+    ("node-2", Kind.HONEST),
+    ("node-3", Kind.LAZY),
+    ("node-4", Kind.SHREWD),
+    ("miner-7", Kind.GRIEFER),
+    ("miner-1", Kind.MINER),
+    ("miner-2", Kind.MINER),
+    ("miner-3", Kind.FORGER),
+)
+BOND_WEI = 2 * 10**18
+"""What a commitment promises: all that its block pays, so that forging puts the whole reward at stake."""
 
 
 def play_audits(blocks: int, seed: int) -> dict[str, Any]:
-    """Play so many trained blocks; return each auditor's books and the earnings after every block."""
-    node = observe(ChainBuilder(Dlbc(), sample_parameters()))
-    books = [AuditorBooks(name, True) for name in HONEST]
-    books += [AuditorBooks(name, False) for name in (LAZY_FINE, LAZY_SHREWD)]
-    node.builder.staked[1] = tuple(BondChange(each.address, BondMove.DEPOSITED, STAKE_WEI) for each in books)
-    random = Random(seed)
+    """Play so many trained blocks; return what each player did and has, and the earnings after every block."""
+    node = observe(ChainBuilder(Dlbc(), sample_parameters(minimum_commitment_bond_wei=BOND_WEI)))
+    players = [Player(name, kind) for name, kind in CAST]
+    staked_accuser(node, *(each.name for each in players if each.kind in STAKED))
+    random, miners = Random(seed), [each for each in players if each.kind in (Kind.MINER, Kind.FORGER)]
+    offenders: Counter[Address] = Counter()
     curve: list[list[int]] = []
     for _ in range(blocks):
-        for auditor in books:
-            _act(node, auditor, random)
-        block = play_height(node, Plan({random.choice(MINERS): 90 + random.randrange(10)}))
-        _book(node, block, books)
-        for auditor in books:
-            if auditor.is_honest:
-                _check_others(node, auditor, block)
-        curve.append([each.minted_gwei + each.lost_gwei(node) for each in books])
+        _speak(node, players, random)
+        won, rival = random.sample(miners, 2)
+        block = play_height(node, Plan({won.name: 95 + random.randrange(5), rival.name: 90}))
+        if won.kind is Kind.FORGER and random.random() < 0.5:
+            won.forged += 1
+            _forge(node, block, random)
+        offenders.update(_punished(node, block))
+        for player in players:
+            player.book(node, block)
+        for player in random.sample(players, len(players)):
+            if player.kind is Kind.HONEST:
+                _check_others(node, player, block)
+        curve.append([each.net_gwei(node) for each in players])
     ledger = node.parent.ledger
     return {
         "blocks": blocks,
         "seed": seed,
         "fee_gwei": node.builder.parameters.audit_reward_gwei,
-        "auditors": [_told(node, each) for each in books],
+        "reward_gwei": node.builder.parameters.block_reward_gwei,
+        "cost_gwei": node.builder.parameters.accusation_cost_gwei,
+        "players": [each.told(node, offenders[each.address]) for each in players],
         "curve_gwei": curve,
         "audited_gwei": ledger.audited_gwei,
         "forfeited_gwei": ledger.forfeited_gwei,
     }
 
 
-def _told(node: Observer, auditor: AuditorBooks) -> dict[str, Any]:
-    return {
-        "name": auditor.name,
-        "honest": auditor.is_honest,
-        "reports": auditor.reports,
-        "refused": auditor.refused,
-        "replayed_segments": auditor.replayed_segments,
-        "slashed": auditor.slashed,
-        "minted_gwei": auditor.minted_gwei,
-        "held_gwei": auditor.held_gwei,
-        "stake_gwei": auditor.lost_gwei(node),
-        "net_gwei": auditor.minted_gwei + auditor.lost_gwei(node),
-    }
+def _forge(node: Observer, block: Block, random: Random) -> None:
+    """Have the winner commit to a segment that it did not train."""
+    trace = node.builder.traces[block.reveal.training.state_root]
+    node.builder.untrained.add(trace[1 + random.randrange(STATES - 1)].digest)
 
 
-def _act(node: Observer, auditor: AuditorBooks, random: Random) -> None:
-    """Open what is due and commit to what is open."""
+def _punished(node: Observer, block: Block) -> Counter[Address]:
+    """Count who was punished by a block: by its evidence, or for silence."""
+    found = Counter(each.offender for each in block.evidence)
+    silent = (each for each in node.parent.bonds.disputes if each.outcome is DisputeOutcome.UNANSWERED)
+    found.update(each.accused for each in silent if each.decided_height == block.height)
+    return found
+
+
+def _speak(node: Observer, players: list[Player], random: Random) -> None:
+    """Let everybody say what it has to say before the next block."""
+    for player in random.sample(players, len(players)):
+        if player.kind in AUDITING:
+            _open(node, player)
+            _commit(node, player, random)
+        elif player.kind is Kind.GRIEFER and random.random() < 0.3:
+            _harass(node, player, players, random)
+    _answer(node, {each.address: each for each in players}, random)
+
+
+def _offer(node: Observer, event: Event) -> bool:
+    """Feed an event; somebody else may have been first, or it may come too late."""
+    try:
+        node.feed(event)
+    except Rejected:
+        return False
+    return True
+
+
+# --- auditors ----------------------------------------------------------------------------------------------------
+
+
+def _open(node: Observer, player: Player) -> None:
     book, parameters, height = node.parent.bonds, node.builder.parameters, node.parent.height + 1
-    for report in tuple(auditor.reports_by_key.values()):
+    for report in tuple(player.reports_by_key.values()):
         try:
             check_report(book, report, height, parameters)
         except Rejected as error:
-            auditor.refused += error.detail == "a forced error was called reproduced"
+            player.refused += error.detail == "a forced error was called reproduced"
             continue
-        node.feed(AuditMade(report, node.parent.end_milliseconds))
+        _offer(node, AuditMade(report, node.parent.end_milliseconds))
+
+
+def _commit(node: Observer, player: Player, random: Random) -> None:
+    book, parameters, height = node.parent.bonds, node.builder.parameters, node.parent.height + 1
     for fact in book.facts:
         key = (fact.height, fact.parent)
-        given = assignment(book, fact, auditor.address, parameters) if fact.training else None
-        if given is None or key in auditor.reports_by_key:
+        given = assignment(book, fact, player.address, parameters) if fact.training else None
+        if given is None or key in player.reports_by_key:
             continue
-        report = _report(node, auditor, fact, given, random)
-        draft = AuditCommitment(
-            parameters.chain_id, fact.height, fact.parent, auditor.address, report_digest(report), CLASS, UNSIGNED
-        )
-        commitment = sign(draft, private_key_of(auditor.address))
+        report = _report(node, player, fact, given, random)
+        place = (parameters.chain_id, fact.height, fact.parent, player.address)
+        draft = AuditCommitment(*place, report_digest(report), CLASS, UNSIGNED)
+        commitment = sign(draft, private_key_of(player.address))
         try:
             check_commitment(book, commitment, height, parameters)
         except Rejected:
             continue
-        node.feed(AuditMade(commitment, node.parent.end_milliseconds))
-        auditor.reports_by_key[key] = report
+        _offer(node, AuditMade(commitment, node.parent.end_milliseconds))
+        player.reports_by_key[key] = report
+        if player.kind is Kind.HONEST:
+            _accuse_winner(node, player, fact, given, report)
 
 
-def _report(node: Observer, auditor: AuditorBooks, fact: RoundFact, given: Assignment, random: Random) -> AuditReport:
-    lines = tuple(_line(node, auditor, fact, given, segment, random) for segment in given.challenge.indices)
+def _report(node: Observer, player: Player, fact: RoundFact, given: Assignment, random: Random) -> AuditReport:
+    lines = tuple(_line(node, player, fact, given, segment, random) for segment in given.challenge.indices)
     chain_id = node.builder.parameters.chain_id
-    report = AuditReport(chain_id, fact.height, fact.parent, auditor.address, lines, random.randbytes(32), UNSIGNED)
-    return sign(report, private_key_of(auditor.address))
+    report = AuditReport(chain_id, fact.height, fact.parent, player.address, lines, random.randbytes(32), UNSIGNED)
+    return sign(report, private_key_of(player.address))
 
 
 def _line(
-    node: Observer, auditor: AuditorBooks, fact: RoundFact, given: Assignment, segment: int, random: Random
+    node: Observer, player: Player, fact: RoundFact, given: Assignment, segment: int, random: Random
 ) -> AuditedSegment:
     """Replay a segment, or make something up."""
     forced = segment in given.forced
-    if auditor.is_honest:
-        auditor.replayed_segments += 1
-        return AuditedSegment(segment, not forced, true_witness(node.builder, fact, given, segment))
-    return AuditedSegment(segment, not forced or auditor.name == LAZY_FINE, random.randbytes(32))
+    if player.kind is not Kind.HONEST:
+        return AuditedSegment(segment, not forced or player.kind is Kind.LAZY, random.randbytes(32))
+    player.replayed_segments += 1
+    trained = opened_segment(node.builder, fact, segment).following.digest not in node.builder.untrained
+    return AuditedSegment(segment, trained and not forced, true_witness(node.builder, fact, given, segment))
 
 
-def _check_others(node: Observer, auditor: AuditorBooks, block: Block) -> None:
-    """Replay what others reported in a block; accuse whoever reported something else."""
+def _accuse_winner(node: Observer, player: Player, fact: RoundFact, given: Assignment, report: AuditReport) -> None:
+    """Ask for the steps of what replaying did not come to."""
+    for line in report.lines:
+        if not line.reproduced and line.segment not in given.forced:
+            accusation = accusation_of(fact, line.segment, player.name)
+            _offer(node, Disputed(accusation, node.parent.end_milliseconds))
+
+
+def _check_others(node: Observer, player: Player, block: Block) -> None:
+    """Replay what others reported in a block, and ask them for the steps of what they cannot have trained."""
+    book, builder = node.parent.bonds, node.builder
     for report in block.audit_reports:
-        fact = node.parent.bonds.fact(report.height, report.parent)
-        if report.auditor == auditor.address or fact is None:
+        fact = book.fact(report.height, report.parent)
+        if report.auditor == player.address or fact is None:
             continue
-        auditor.replayed_segments += len(report.lines)
-        given = assignment(node.parent.bonds, fact, report.auditor, node.builder.parameters)
-        if given is None or all(
-            each.witness == true_witness(node.builder, fact, given, each.segment) for each in report.lines
-        ):
+        player.replayed_segments += len(report.lines)
+        given = assignment(book, fact, report.auditor, builder.parameters)
+        if given is None:
             continue
-        evidence = sign(false_audit(report, auditor.address), private_key_of(auditor.address))
-        try:
-            node.feed(EvidenceReported(evidence, node.parent.end_milliseconds))
-        except Rejected:
-            # The other honest auditor was first.
-            continue
+        for line in report.lines:
+            if line.witness != true_witness(builder, fact, given, line.segment):
+                accusation = accusation_of(fact, line.segment, player.name, accused=report.auditor)
+                _offer(node, Disputed(accusation, node.parent.end_milliseconds))
+                break
+    for answer in block.answers:
+        _prove(node, player, answer)
 
 
-def _book(node: Observer, block: Block, books: list[AuditorBooks]) -> None:
-    for auditor in books:
-        auditor.reports += sum(each.auditor == auditor.address for each in block.audit_reports)
-        auditor.slashed += sum(each.offender == auditor.address for each in block.evidence)
-        paid = (each for each in node.parent.reward.payouts if each.recipient == auditor.address)
-        auditor.minted_gwei += sum(each.amount_gwei for each in paid)
-        held = (each for each in node.parent.bonds.withheld if each.miner == auditor.address)
-        auditor.held_gwei = sum(each.amount_gwei for each in held)
+def _prove(node: Observer, player: Player, answer: DisputeAnswer) -> None:
+    """Look at the steps that somebody showed; bring a proof if they are no training, or not what was reported."""
+    book, builder = node.parent.bonds, node.builder
+    fact = book.fact(answer.height, answer.parent)
+    if fact is None:
+        return
+    at, root = node.parent.end_milliseconds, answer.answer.root
+    if answer.accused == fact.winner:
+        if root in builder.impossible:
+            evidence = forgery(node, answer, AuditFinding.FAULT_OUT_OF_BOUNDS, player.name)
+            _offer(node, EvidenceReported(evidence, at))
+        return
+    given = assignment(book, fact, answer.accused, builder.parameters)
+    report = _opened_report(node, answer)
+    if given is None or report is None:
+        return
+    line = next(each for each in report.lines if each.segment == answer.answer.segment)
+    if not agrees(line, answer.opening, true_start(answer.opening, given), builder.steps[root]):
+        evidence = falsehood(node, report, answer, AuditFinding.FAULT_STEP_CHAIN, player.name)
+        _offer(node, EvidenceReported(evidence, at))
+
+
+def _opened_report(node: Observer, answer: DisputeAnswer) -> AuditReport | None:
+    """Return the report that an accused auditor opened, from the blocks."""
+    for record in node.round.tree.records.values():
+        for report in record.block.audit_reports if isinstance(record.block, Block) else ():
+            if report_digest(report) == answer.answer.commitment:
+                return report
+    return None
+
+
+# --- the accused, and whoever accuses without a reason -----------------------------------------------------------
+
+
+def _answer(node: Observer, players: dict[Address, Player], random: Random) -> None:
+    """Let the accused show their steps: honest ones at once, forgers made up ones or none, lazy auditors none."""
+    book = node.parent.bonds
+    for dispute in book.disputes:
+        player, fact = players[dispute.accused], book.fact(dispute.height, dispute.parent)
+        if dispute.outcome is not DisputeOutcome.ASKED or fact is None or player.kind is Kind.LAZY:
+            continue
+        opening = opened_segment(node.builder, fact, dispute.segment)
+        steps = ()
+        if player.kind is Kind.FORGER and opening.following.digest in node.builder.untrained:
+            if random.random() < 0.5:
+                continue
+            steps = forged_steps(node, dispute)
+        _offer(node, Disputed(answer_to(node, dispute, steps), node.parent.end_milliseconds))
+
+
+def _harass(node: Observer, griefer: Player, players: list[Player], random: Random) -> None:
+    """Ask an honest winner or auditor for the steps of any segment."""
+    book = node.parent.bonds
+    honest = {each.address for each in players if each.kind in (Kind.HONEST, Kind.MINER)}
+    places = [(each.height, each.parent, each.winner) for each in book.facts if each.winner in honest]
+    places += [(each.height, each.parent, each.auditor) for each in book.audits if each.auditor in honest]
+    if not places:
+        return
+    height, parent, accused = random.choice(places)
+    fact = book.fact(height, parent)
+    if fact is not None:
+        accusation = accusation_of(fact, random.randrange(STATES - 1), griefer.name, accused=accused)
+        _offer(node, Disputed(accusation, node.parent.end_milliseconds))
+
+
+# --- the benchmark -----------------------------------------------------------------------------------------------
 
 
 def audit_market() -> dict[str, Any]:
-    """Play 200 blocks with two honest and two lazy auditors; say what each has earned and has left to lose."""
+    """Play 200 blocks with honest and lazy auditors, a griefer, honest miners and a forger; say what each has."""
     result = play_audits(200, 4)
     figures = []
-    for each in result["auditors"]:
-        kind = "honest" if each["honest"] else "lazy"
-        what = (
-            f"{kind} auditor {each['name']}, {each['reports']} reports, slashed {each['slashed']} times: earned - lost"
-        )
-        fees = each["net_gwei"] / result["fee_gwei"]
+    for each in result["players"]:
+        mines = each["kind"] in (Kind.MINER, Kind.FORGER)
+        share = (each["net_gwei"] + each["held_gwei"]) / (max(1, each["wins"]) * result["reward_gwei"])
+        did = ", ".join(f"{each[what]} {what}" for what in ("wins", "forged", "reports", "accusations", "answers"))
         figures.append(
             {
-                "what": what,
+                "what": f"{each['kind']} {each['name']}: {did}, slashed {each['slashed']} times: earned - lost",
                 "value": each["net_gwei"],
                 "unit": "gwei, simulated",
-                "ratio": round(fees / max(1, each["reports"]), 4),
-                "against": "one fee a report",
+                "ratio": round(share if mines else each["net_gwei"] / result["fee_gwei"], 4),
+                "against": "a block reward a win, what is kept back included" if mines else "one audit fee",
             }
         )
     return {"name": "audit_market", "figures": figures, "seed": result["seed"], "blocks": result["blocks"]}

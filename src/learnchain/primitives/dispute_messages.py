@@ -15,8 +15,8 @@ from learnchain.primitives.task_specification import Cid
 
 MAXIMUM_STATES = 1 << 24
 """Bound of the states of a trace, and of the steps of a segment; it bounds every branch."""
-MAXIMUM_ACCUSATIONS = 2
-MAXIMUM_ANSWERS = 2
+MAXIMUM_ACCUSATIONS = 4
+MAXIMUM_ANSWERS = 4
 """What one block carries of each: as many answers as accusations, so that every accused finds room before its deadline.
 """
 

@@ -121,7 +121,8 @@ class ChainBuilder:
     `counts`, `unmarked` and `payloads` are the world as measurements find it: exact counts by model, models
     without watermark, facts by payload hash, moves of bonds by the height of their payload, evidence that holds.
     `traces` are the states of every run by their root, `steps` those of every answer, `impossible` the roots of answers
-    with a step that no honest machine takes, `withheld` those whose files nobody has. `training_claims` is what miners
+    with a step that no honest machine takes, `withheld` those whose files nobody has, `untrained` committed states
+    that do not follow from the one before. `training_claims` is what miners
     say of the training rows, all of them right unless named; `trained` is the truth by model, where it is another.
     """
 
@@ -136,6 +137,7 @@ class ChainBuilder:
     steps: dict[Hash32, tuple[Hash32, ...]] = field(default_factory=dict)
     impossible: set[Hash32] = field(default_factory=set)
     withheld: set[Hash32] = field(default_factory=set)
+    untrained: set[Hash32] = field(default_factory=set)
     training_claims: dict[str, int] = field(default_factory=dict)
     trained: dict[bytes, int] = field(default_factory=dict)
 

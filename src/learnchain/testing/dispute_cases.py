@@ -58,7 +58,7 @@ def steps_of(builder: ChainBuilder, node: Observer, dispute: Dispute) -> tuple[S
     given = assignment(book, fact, dispute.accused, builder.parameters) if dispute.accused != fact.winner else None
     if given is None:
         return opening, steps_between(opening.first.digest, opening.following.digest)
-    return opening, true_steps(opening, given)
+    return opening, true_steps(builder, opening, given)
 
 
 def answer_to(node: Observer, dispute: Dispute, steps: tuple[Hash32, ...] = (), **changes: Any) -> DisputeAnswer:

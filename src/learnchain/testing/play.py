@@ -127,10 +127,11 @@ def true_start(opening: SegmentOpening, given: Assignment) -> Hash32:
     return tagged_hash("builder-corrupted", first, given.seed) if opening.index in given.forced else first
 
 
-def true_steps(opening: SegmentOpening, given: Assignment) -> tuple[Hash32, ...]:
-    """Return what replaying a segment of made-up training comes to; a forced error ends in a state of its own."""
+def true_steps(builder: ChainBuilder, opening: SegmentOpening, given: Assignment) -> tuple[Hash32, ...]:
+    """Return what replaying comes to: a forced error ends in a state of its own, and so does what nobody trained."""
     start = true_start(opening, given)
-    end = tagged_hash("builder-end", start) if opening.index in given.forced else opening.following.digest
+    other = opening.index in given.forced or opening.following.digest in builder.untrained
+    end = tagged_hash("builder-end", start) if other else opening.following.digest
     return steps_between(start, end)
 
 
@@ -141,7 +142,7 @@ def opened_segment(builder: ChainBuilder, fact: RoundFact, segment: int) -> Segm
 
 def true_witness(builder: ChainBuilder, fact: RoundFact, given: Assignment, segment: int) -> Hash32:
     """Return the state in a segment's middle, which an honest auditor names."""
-    return true_steps(opened_segment(builder, fact, segment), given)[INTERVAL_STEPS // 2]
+    return true_steps(builder, opened_segment(builder, fact, segment), given)[INTERVAL_STEPS // 2]
 
 
 def _is_proven(builder: ChainBuilder, action: MeasureEvidence) -> bool:
