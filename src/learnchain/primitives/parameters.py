@@ -83,6 +83,9 @@ class ChainParameters:
             if not minimum <= value <= maximum:
                 detail = f"{name} is {value}; it must lie between {minimum} and {maximum}"
                 raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
+        if self.answer_blocks + self.proof_blocks >= self.audit_window_blocks:
+            detail = f"{self.audit_window_blocks} blocks leave no time to answer, prove and decide"
+            raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
 
     def check_last_phase(self, length_milliseconds: int) -> None:
         """Refuse a last phase too short to judge in (the round's rule 14)."""
