@@ -44,8 +44,8 @@ class LearnInterface:
             write_whole(token, secrets.token_hex(16).encode())
         self._token = token.read_text()
 
-    def register(self, server: JsonRpcServer) -> None:
-        """Add all methods to a server."""
+    def register(self, server: JsonRpcServer, publishes: bool = True) -> None:
+        """Add all methods to a server; a node that does not publish refuses tasks before anything is paid."""
         methods: dict[str, Handler] = {
             "learn_status": self.status,
             "learn_network": self.network,
@@ -57,7 +57,7 @@ class LearnInterface:
             "learn_ledger": self.ledger,
             "learn_peers": self.peers,
             "learn_blob": self.blob,
-            "learn_publishTask": self.publish_task,
+            "learn_publishTask": self.publish_task if publishes else _refuse_to_publish,
         }
         for name, handler in methods.items():
             server.register(name, handler, sensitive=name == "learn_publishTask")
@@ -375,3 +375,8 @@ def _task_view(posted: PostedTask, score: str) -> dict[str, Any]:
         "metric": posted.specification.metric.value,
         "specification": noun_hash(posted.specification).hex(),
     }
+
+
+async def _refuse_to_publish(*_params: Any) -> None:
+    """Refuse a task whose keys nobody would release: its bond would be lost."""
+    raise Rejected(RejectionReason.ARGUMENT_INVALID, "this node publishes no tasks: set is_publisher in its settings")
