@@ -23,7 +23,7 @@ from learnchain.primitives.hashing import noun_hash
 from learnchain.primitives.messages import AnyBlock, Block, Deadline
 from learnchain.primitives.model_costs import model_bytes, parameter_count, training_flops_per_sample
 from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.selection import PostedTask, Selection
+from learnchain.primitives.selection import PostedTask, Schedule, Selection
 from learnchain.primitives.settlement import Outcome
 from learnchain.primitives.task_specification import Metric, TaskSpecification
 
@@ -312,16 +312,7 @@ def block_view(block: AnyBlock, parent: ChainState, state: ChainState, selection
         "model": cid_text(block.reveal.model_cid),
         "trace": cid_text(block.reveal.training.trace_cid),
         "epochs": block.reveal.training.hyperparameters.epochs,
-        "phase_seconds": {
-            "key": (schedule.key_milliseconds - schedule.start_milliseconds) / 1000,
-            "training": (schedule.commitment_milliseconds - schedule.key_milliseconds) / 1000,
-            "judging": (block.end_milliseconds - schedule.commitment_milliseconds) / 1000,
-        },
-        "timeline": {
-            "phase_one_milliseconds": [schedule.start_milliseconds, schedule.commitment_milliseconds],
-            "released_milliseconds": block.release.released_milliseconds,
-            "phase_two_milliseconds": [schedule.commitment_milliseconds, block.end_milliseconds],
-        },
+        **_phases(schedule, block),
         "turn": selection.course.turn,
         "champion_before": {"correct": block.verdict.baseline_correct, "total": block.verdict.baseline_total},
         "verdict": entries,
@@ -331,6 +322,26 @@ def block_view(block: AnyBlock, parent: ChainState, state: ChainState, selection
             {"height": each.height, "miner": "0x" + each.miner.hex(), "correct": each.claim_correct}
             for each in block.ommers
         ],
+    }
+
+
+def _phases(schedule: Schedule, block: Block) -> dict[str, Any]:
+    """Return when the phases of a block ended: commitments close with their deadline, or with an earlier release."""
+    released = block.release.released_milliseconds
+    closed = min(schedule.commitment_milliseconds, released)
+    # The key's deadline is an upper bound: the block does not say when the key came.
+    opened = min(schedule.key_milliseconds, closed)
+    return {
+        "phase_seconds": {
+            "key": (opened - schedule.start_milliseconds) / 1000,
+            "training": (closed - opened) / 1000,
+            "judging": (block.end_milliseconds - closed) / 1000,
+        },
+        "timeline": {
+            "phase_one_milliseconds": [schedule.start_milliseconds, closed],
+            "released_milliseconds": released,
+            "phase_two_milliseconds": [closed, block.end_milliseconds],
+        },
     }
 
 
