@@ -7,6 +7,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailab
 
 if TYPE_CHECKING:
     from learnchain.node.local_network import LocalNetwork
+    from learnchain.node.nursery import Nursery
 
 POLL_SECONDS = 0.5
 START_SECONDS = 60.0
@@ -52,11 +54,13 @@ class LocalRun:
     _first_trained_seconds: float | None = None
     _progress_seconds: float = field(default_factory=time.monotonic)
     _trained: int = 0
+    _nursery: "Nursery | None" = None
 
     def network(self) -> "LocalNetwork":
         """Return the network of the data directory, laid out anew if there is none."""
         # Loaded when needed: laying out a network needs torch and the execution engine.
         from learnchain.node.local_network import LocalPlan, existing_network, lay_out, local_needs
+        from learnchain.node.nursery import Nursery
         from learnchain.node.task_file import read_task_file
 
         directory = self.wanted.directory.resolve()
@@ -68,6 +72,7 @@ class LocalRun:
             if network.consensus != self.wanted.consensus:
                 detail = f"{directory} holds a network with consensus {network.consensus}; choose another --data-dir"
                 raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
+            self._nursery = Nursery.open(directory)
             return with_free_ports(network, self.wanted.rpc_port)
         port = 8545 if self.wanted.rpc_port is None else self.wanted.rpc_port
         if port and not is_free(port):
@@ -83,12 +88,18 @@ class LocalRun:
             phases=needs.phases,
             evaluation_milliseconds=needs.evaluation_milliseconds,
         )
+        # Torch is loaded while the network is laid out, once for all miners and judges.
+        self._nursery = Nursery.open(directory)
         return asyncio.run(lay_out(plan, time.time_ns() // 1_000_000))
 
     def run(self, network: "LocalNetwork", display: Display, tables: Iterable[dict[str, Any]]) -> dict[str, Any]:
         """Start the nodes, post the tasks, watch until done or stopped; return the report."""
         observer = Observer.of(network.settings, network.rpc_ports, network.accounts)
-        with NodeProcesses(network.directory, network.settings, self.wanted.restart) as processes, display:
+        with (
+            self._nursery or nullcontext(),
+            NodeProcesses(network.directory, network.settings, self.wanted.restart, self._nursery) as processes,
+            display,
+        ):
             stopped = ""
             snapshot = None
             try:

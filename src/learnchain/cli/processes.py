@@ -10,9 +10,12 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, TYPE_CHECKING, Self
 
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+
+if TYPE_CHECKING:
+    from learnchain.node.nursery import Nursery
 
 LOG_NAME = "node.log"
 LOCK_NAME = "up.lock"
@@ -55,6 +58,7 @@ class NodeProcesses:
     directory: Path
     settings: tuple[Path, ...]
     restart: bool = True
+    nursery: "Nursery | None" = None
     _children: list[_Child] = field(default_factory=list)
     _lock: IO[str] | None = None
 
@@ -136,6 +140,8 @@ class NodeProcesses:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
+                pass_fds=() if self.nursery is None else (self.nursery.line.fileno(),),
+                env={**os.environ, **({} if self.nursery is None else self.nursery.environment())},
                 # A session of its own: Ctrl-C reaches this program only, which then ends the nodes in order.
                 start_new_session=True,
             )

@@ -1,12 +1,14 @@
 """Start one node: `python -m learnchain.node SETTINGS`."""
 
 import asyncio
+import os
 import signal
 import sys
 from pathlib import Path
 
 from learnchain.node.execution.engine import SWITCH_SECONDS
 from learnchain.node.logs import open_logs
+from learnchain.node.nursery import Nursery
 from learnchain.node.service import NodeService
 from learnchain.node.settings import load_settings
 from learnchain.primitives.rejection import Rejected, Unavailable
@@ -15,7 +17,7 @@ from learnchain.primitives.rejection import Rejected, Unavailable
 async def _run(path: Path) -> None:
     settings = load_settings(path)
     open_logs(Path(settings.data_directory), settings.name, settings.log_level)
-    service = NodeService(settings)
+    service = NodeService(settings, nursery=Nursery.inherited(os.environ))
     loop = asyncio.get_running_loop()
     for each in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(each, service.stop)

@@ -190,10 +190,8 @@ class Node:
         self.ports.tasks.start(self.roles.full_node.keep_again(), "keeping again what recent blocks rest on")
 
     async def _warm_up(self) -> None:
-        """Load torch where it is needed first: a miner trains before it judges."""
-        for training in (self._parts.trainer, self._parts.judge):
-            if training is not None:
-                await training.start()
+        """Start trainer and judge side by side: in a round that ends with the first solutions both are due at once."""
+        await asyncio.gather(*(each.start() for each in (self._parts.trainer, self._parts.judge) if each is not None))
 
     async def close(self) -> None:
         """Stop in the reverse order of the start."""

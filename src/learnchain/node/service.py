@@ -19,6 +19,7 @@ from learnchain.node.metrics import MetricsServer
 from learnchain.node.network.identity import IDENTITY_NAME, load_identity
 from learnchain.node.network.listening import ListenPlan, check_peers, discover, listen
 from learnchain.node.node import Node, Parts
+from learnchain.node.nursery import Nursery
 from learnchain.node.settings import NodeSettings
 from learnchain.node.storage.lmdb_store import LmdbStore
 from learnchain.node.trainer import Trainer
@@ -35,8 +36,8 @@ IDENTITY_BYTES = 32
 class NodeService:
     """Assemble a node from its settings; `run` returns when `stop` was called or the wanted height is reached."""
 
-    def __init__(self, settings: NodeSettings, clock: Clock | None = None) -> None:
-        self._settings = settings
+    def __init__(self, settings: NodeSettings, clock: Clock | None = None, nursery: Nursery | None = None) -> None:
+        self._settings, self._nursery = settings, nursery
         self._clock = clock or SystemClock()
         self._stopping = asyncio.Event()
 
@@ -66,8 +67,8 @@ class NodeService:
             transport=transport,
             store=stores[0],
             execution=await _execution(settings, genesis, stores[1], self._clock),
-            judge=Trainer() if settings.judge else NoTraining(),
-            trainer=Trainer(nice=settings.training_nice) if settings.is_miner else None,
+            judge=Trainer(nursery=self._nursery) if settings.judge else NoTraining(),
+            trainer=Trainer(nice=settings.training_nice, nursery=self._nursery) if settings.is_miner else None,
             random_source=random.SystemRandom(),
         )
         node = Node(settings, genesis, wallet, parts)
