@@ -20,11 +20,14 @@ from learnchain.cli.rpc import NodeClient, layout_of, token_of
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 
 if TYPE_CHECKING:
-    from learnchain.node.local_network import LocalNetwork
+    from learnchain.node.local_network import LocalNetwork, Outline
     from learnchain.node.nursery import Nursery
 
 POLL_SECONDS = 0.5
 START_SECONDS = 60.0
+WARM_SECONDS = 120.0
+_WARM_LOOK_SECONDS = 0.05
+_SHORTEST_AHEAD_SECONDS = 1.0
 CLAIM_BLOCKS = 2
 """Blocks to wait for after the last wanted one, so that its settlement is claimed (one carries the proof)."""
 AGREE_SECONDS = 10.0
@@ -55,11 +58,12 @@ class LocalRun:
     _progress_seconds: float = field(default_factory=time.monotonic)
     _trained: int = 0
     _nursery: "Nursery | None" = None
+    _outline: "Outline | None" = None
 
     def network(self) -> "LocalNetwork":
         """Return the network of the data directory, laid out anew if there is none."""
         # Loaded when needed: laying out a network needs torch and the execution engine.
-        from learnchain.node.local_network import LocalPlan, existing_network, lay_out, local_needs
+        from learnchain.node.local_network import LocalPlan, existing_network, local_needs, outline
         from learnchain.node.nursery import Nursery
         from learnchain.node.task_file import read_task_file
 
@@ -90,22 +94,22 @@ class LocalRun:
         )
         # Torch is loaded while the network is laid out, once for all miners and judges.
         self._nursery = Nursery.open(directory)
-        return asyncio.run(lay_out(plan, time.time_ns() // 1_000_000))
+        self._outline = outline(plan)
+        return self._outline.network
 
     def run(self, network: "LocalNetwork", display: Display, tables: Iterable[dict[str, Any]]) -> dict[str, Any]:
         """Start the nodes, post the tasks, watch until done or stopped; return the report."""
         observer = Observer.of(network.settings, network.rpc_ports, network.accounts)
-        with (
-            self._nursery or nullcontext(),
-            NodeProcesses(network.directory, network.settings, self.wanted.restart, self._nursery) as processes,
-            display,
-        ):
+        nodes = NodeProcesses(network.directory, network.settings, self.wanted.restart, self._nursery, network.fresh)
+        with self._nursery or nullcontext(), nodes as processes, display:
             stopped = ""
             snapshot = None
             try:
                 # Read from the store: a node answers before it has opened its own.
                 observer.base_height = _stored_height(network)
                 processes.start()
+                if self._outline is not None:
+                    self._found(self._outline, processes, display)
                 snapshot = self._until(observer, processes, display, lambda seen: _ready(seen, observer.base_height))
                 self._post(observer, tables, display)
                 snapshot = self._watch(observer, processes, display)
@@ -114,6 +118,20 @@ class LocalRun:
             if snapshot is None or snapshot.leader is None:
                 raise Unavailable("the network was stopped before a node answered")
             return self._report(observer, network.directory, stopped)
+
+    def _found(self, outlined: "Outline", processes: NodeProcesses, display: Display) -> None:
+        """Date the genesis when every node is warm; what is left to open takes a small part of what loading took."""
+        started = time.monotonic()
+        standing = asyncio.run(outlined.standing())
+        while not all(processes.is_warm(index) for index in range(len(outlined.network.settings))):
+            self._look_after(processes, display)
+            if time.monotonic() > started + WARM_SECONDS:
+                raise Unavailable(
+                    f"the nodes did not start within {WARM_SECONDS:.0f} s; see the logs in {self._root()}"
+                )
+            time.sleep(_WARM_LOOK_SECONDS)
+        ahead_seconds = max(_SHORTEST_AHEAD_SECONDS, (time.monotonic() - started) / 8)
+        outlined.found(standing, time.time_ns() // 1_000_000 + round(1_000 * ahead_seconds))
 
     def _until(
         self, observer: Observer, processes: NodeProcesses, display: Display, done: Callable[[Snapshot], bool]

@@ -1,8 +1,8 @@
 """Fork training processes from one that has loaded torch: a local network loads it once, not twice a miner.
 
-`python -m learnchain.node.nursery DESCRIPTOR` is that process. Whoever holds the other end of its line asks for a worker
-with one message that carries the worker's own end of a socket. The nursery ends when nobody holds its line any more.
-It has one thread when it forks, and nothing was computed in it, so a worker is as fresh as one that was started.
+`python -m learnchain.node.nursery DESCRIPTOR` is that process. Whoever holds the other end of its line asks for a
+worker with one message that carries the worker's own end of a socket. The nursery ends when nobody holds its line any
+more. It has one thread when it forks, and nothing was computed in it, so a worker is as fresh as one that was started.
 """
 
 import os
