@@ -309,3 +309,22 @@ def test_a_file_where_a_directory_should_be_is_the_machines_fault_not_ours(tmp_p
         code, envelope = spoken(capsys, *verb, "--out", str(tmp_path / "file" / "out.json"))
         assert (code, envelope["error"]["reason"]) == (3, "unavailable")
         assert str(tmp_path / "file") in envelope["error"]["detail"]
+
+
+def test_a_task_whose_name_steers_terminals_is_shown_without_effect(capsys):
+    hostile = {**node_answers()["learn_tasks"]()}
+    hostile["waiting"] = [{**each, "name": "\x1b]0;owned\x07\nfake row"} for each in hostile["waiting"]]
+    with fake_node({**node_answers(), "learn_tasks": lambda: hostile}) as url:
+        assert exit_code("task", "list", "--rpc", url) == 0
+        shown = capsys.readouterr().out
+        _, envelope = spoken(capsys, "task", "list", "--rpc", url)
+    assert "fake row" in shown
+    assert not {"\x1b", "\x07"} & set(shown)
+    assert envelope["data"]["waiting"][0]["name"].isprintable()
+
+
+@pytest.mark.parametrize("raw", [b"", b"nonsense", b"[]", b"7", b'{"error": 5}', b"[" * 100_000, b"\xff\xfe"])
+def test_a_server_that_speaks_something_else_is_unavailable(raw, capsys):
+    with fake_node(node_answers(), raw=raw) as url:
+        code, envelope = spoken(capsys, "task", "list", "--rpc", url)
+    assert (code, envelope["error"]["reason"]) == (3, "unavailable")

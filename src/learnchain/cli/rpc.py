@@ -51,15 +51,17 @@ class NodeClient:
 
 def _result(url: str, raw: bytes) -> Any:
     try:
-        message = json.loads(raw)
+        message = parse_json(raw)
         error = message.get("error")
     except (ValueError, AttributeError, RecursionError) as problem:
         raise NotHere(f"{url} does not speak JSON-RPC", START_ADVICE) from problem
     if error is None:
-        return message.get("result")
+        return _printable(message.get("result"))
+    if not isinstance(error, dict):
+        raise NotHere(f"{url} does not speak JSON-RPC", START_ADVICE)
     data = error.get("data")
     reason = data.get("reason") if isinstance(data, dict) else None
-    detail, code = str(error.get("message", "")), error.get("code")
+    detail, code = _printable(str(error.get("message", ""))), error.get("code")
     if reason in set(RejectionReason):
         raise Rejected(RejectionReason(reason), detail)
     by_code = {
@@ -76,6 +78,17 @@ def _result(url: str, raw: bytes) -> Any:
     if code == _INTERNAL_ERROR:
         raise RuntimeError(f"the node at {url} met a fault of its own: {detail}")
     raise Unavailable(detail)
+
+
+def _printable(value: Any) -> Any:
+    """Replace what would steer a terminal: names of tasks are written by strangers."""
+    if isinstance(value, str):
+        return value if value.isprintable() else "".join(each if each.isprintable() else "\ufffd" for each in value)
+    if isinstance(value, list):
+        return [_printable(each) for each in value]
+    if isinstance(value, dict):
+        return {_printable(key): _printable(each) for key, each in value.items()}
+    return value
 
 
 def _revert_text(data: Any) -> str:

@@ -15,12 +15,12 @@ from learnchain.node.network.network import Network
 from learnchain.node.ports import Ports
 from learnchain.node.publishing import Publishing, prepared
 from learnchain.node.storage.files import write_whole
-from learnchain.node.task_file import task_draft
+from learnchain.node.task_file import TaskDraft, task_draft
 from learnchain.primitives.block_checks import NOBODY
 from learnchain.primitives.chain_state import ChainState
 from learnchain.primitives.content_id import cid_from_text, cid_text
 from learnchain.primitives.hashing import noun_hash
-from learnchain.primitives.messages import AnyBlock, Block, Deadline
+from learnchain.primitives.messages import AnyBlock, Block, Deadline, Task
 from learnchain.primitives.model_costs import model_bytes, parameter_count, training_flops_per_sample
 from learnchain.primitives.rejection import Rejected, RejectionReason
 from learnchain.primitives.selection import PostedTask, Schedule, Selection
@@ -201,6 +201,8 @@ class LearnInterface:
             detail = f"the first parameter must be the token in {TOKEN_NAME} of the node's data directory"
             raise Rejected(RejectionReason.WRONG_SIGNATURE, detail)
         draft = await asyncio.to_thread(task_draft, params[1])
+        # By this network's own rules, before anything is paid: nobody would ever select what they do not admit.
+        self._genesis.rules.admit_task(self._trial(draft), draft.expected(), self._genesis.parameters)
         async with self._posting:
             ports = self._ports
             specification = await prepared(
@@ -218,6 +220,12 @@ class LearnInterface:
             "bond_wei": posting.bond_wei,
             "value_wei": posting.value_wei,
         }
+
+    def _trial(self, draft: TaskDraft) -> Task:
+        """Return the task that a draft would become."""
+        deadline = self._ports.clock.now_milliseconds() // 1000 + draft.deadline_seconds
+        amounts = (draft.reward_wei, draft.bond_wei)
+        return Task(bytes(32), self._ports.wallet.address, bytes(32), *amounts, deadline, 0, False)
 
     def _canonical(self, first: int, last: int) -> tuple[ChainState, ...]:
         head = self._ports.chain.round.head
