@@ -122,6 +122,7 @@ class LocalRun:
     def _found(self, outlined: "Outline", processes: NodeProcesses, display: Display) -> None:
         """Date the genesis when every node is warm; what is left to open takes a small part of what loading took."""
         started = time.monotonic()
+        display.note("the nodes load what they need; the network begins when all are ready")
         standing = asyncio.run(outlined.standing())
         while not all(processes.is_warm(index) for index in range(len(outlined.network.settings))):
             self._look_after(processes, display)
