@@ -116,6 +116,12 @@ def test_a_killed_worker_is_born_again_and_a_dead_nursery_is_done_without(nurser
     assert parent == os.getpid()
 
 
+def test_a_nursery_that_still_loads_is_ended_by_whoever_started_it(tmp_path):
+    nursery = Nursery.open(tmp_path)
+    nursery.close()
+    assert nursery.process.poll() is not None
+
+
 def test_other_numbers_of_threads_start_on_their_own(nursery):
     async def run():
         trainer = Trainer(threads=2, nursery=nursery)

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -26,7 +25,7 @@ THREADS = 1
 ID_BYTES = 4
 """A worker says its process id first."""
 _LOG_NAME = "training.log"
-_CLOSE_SECONDS = 2.0
+_CLOSE_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +84,16 @@ class Nursery:
         return ours
 
     def close(self) -> None:
-        """Let go of the line; the nursery ends once the nodes have let go of it too."""
+        """Let go of the line, and end the nursery where it was started; workers that still run need it no more."""
         self.line.close()
-        if self.process is not None:
-            with suppress(subprocess.TimeoutExpired):
-                self.process.wait(_CLOSE_SECONDS)
+        if self.process is None:
+            return
+        try:
+            self.process.wait(_CLOSE_SECONDS)
+        except subprocess.TimeoutExpired:
+            # It still loads torch, or a node that was left behind holds its line.
+            self.process.kill()
+            self.process.wait()
 
     def __enter__(self) -> Self:
         return self
