@@ -27,10 +27,11 @@ demo: install
 	rm -rf "$(DEMO_DIRECTORY)"
 	$(BIN)/learnchain up --blocks 5 --task digits --data-dir "$(DEMO_DIRECTORY)" --rpc-port $(RPC_PORT)
 
-# Real processes on a real clock run alone: beside other tests the phases of a height are too short for them.
+# Real processes on a real clock run alone: beside other tests the phases of a height are too short for them. What the
+# machine's other work still makes them miss they may do once more, and the summary says so; a defect fails twice.
 test: install-dev
 	$(BIN)/pytest -q -n 2 -m "not slow and not network"
-	$(BIN)/pytest -q -m "network and not slow"
+	$(BIN)/pytest -q -m "network and not slow" --reruns 1 -r R
 
 test-all: install-dev
 	$(BIN)/pytest -q -n 2

@@ -11,9 +11,10 @@ Answers = dict[str, Callable[..., Any]]
 
 
 class RpcProblem(Exception):
-    def __init__(self, code: int, message: str, reason: str | None = None) -> None:
+    def __init__(self, code: int, message: str, reason: str | None = None, data: str | None = None) -> None:
         super().__init__(message)
-        self.error = {"code": code, "message": message} | ({"data": {"reason": reason}} if reason else {})
+        told = {"reason": reason} if reason else data
+        self.error = {"code": code, "message": message} | ({"data": told} if told else {})
 
 
 @contextmanager

@@ -4,7 +4,10 @@ import json
 
 import pytest
 
-from tests.cli.fake_node import fake_node
+from learnchain.cli.answers import ether
+from learnchain.cli.wallet import wei_of
+from learnchain.primitives.contract_calls import selector
+from tests.cli.fake_node import RpcProblem, fake_node
 from tests.cli.samples import MODEL, TASK_ID, WAITING_ID, WINNER, exit_code, model_cid, node_answers, spoken
 
 KEY = "59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d"
@@ -208,3 +211,121 @@ def test_a_data_directory_names_its_ports(rpc, tmp_path, capsys):
     (tmp_path / "network.json").write_text("{")
     code, envelope = spoken(capsys, "chain", "show", "--data-dir", str(tmp_path))
     assert (code, envelope["error"]["reason"]) == (1, "malformed")
+
+
+@pytest.mark.parametrize(
+    "address", ["nonsense", "ftp://x", "http://", "http://[::", "http://exa mple", "http://x:99999", "http://x\n"]
+)
+def test_an_address_that_no_request_could_be_sent_to_is_refused(address, capsys):
+    code, envelope = spoken(capsys, "chain", "show", "--rpc", address)
+    assert (code, envelope["error"]["reason"]) == (1, "argument_invalid")
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "code", "reason"),
+    [
+        ("network.json", b'{"rpc_ports": ["x"]}', 1, "malformed"),
+        ("network.json", b'{"rpc_ports": [99999999]}', 1, "malformed"),
+        ("network.json", b"\xff\xfe\x00", 1, "malformed"),
+        ("network.json", b"[" * 100_000, 1, "malformed"),
+        ("settings.json", b'{"rpc_port": "abc"}', 1, "malformed"),
+        ("settings.json", b'{"rpc_port": 0}', 3, "unavailable"),
+        ("other.json", b"{}", 3, "unavailable"),
+    ],
+)
+def test_a_data_directory_that_names_no_node_is_said_to_be_one(tmp_path, file, content, code, reason, capsys):
+    """A directory that was mistyped never falls back to whatever listens on the default port."""
+    (tmp_path / file).write_bytes(content)
+    told, envelope = spoken(capsys, "task", "list", "--data-dir", str(tmp_path))
+    assert (told, envelope["error"]["reason"]) == (code, reason)
+    assert str(tmp_path) in envelope["error"]["detail"]
+
+
+def test_a_revert_is_told_in_the_contracts_own_words(tmp_path, capsys):
+    key = tmp_path / "wallet.key"
+    key.write_text(KEY)
+
+    def refuse(*_params):
+        raise RpcProblem(3, "execution reverted", data="0x" + selector("BondStays(uint64)").hex() + f"{77:064x}")
+
+    with fake_node({**node_answers(), "eth_estimateGas": refuse}) as url:
+        code, envelope = spoken(capsys, "wallet", "bond", "release", str(key), "--rpc", url)
+    assert (code, envelope["error"]["reason"]) == (1, "execution_reverted")
+    assert envelope["error"]["detail"].endswith("BondStays leavesSeconds 77")
+
+
+CHECKSUMMED = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
+
+
+@pytest.mark.parametrize("spelling", [CHECKSUMMED, CHECKSUMMED.lower(), CHECKSUMMED[2:].upper()])
+def test_an_address_is_read_in_each_of_its_spellings(spelling, rpc, capsys):
+    code, envelope = spoken(capsys, "wallet", "balance", spelling, "--rpc", rpc)
+    assert (code, envelope["data"]["address"]) == (0, KEY_ADDRESS)
+
+
+def test_an_address_whose_checksum_is_wrong_receives_nothing(tmp_path, rpc, capsys):
+    key = tmp_path / "wallet.key"
+    key.write_text(KEY)
+    mistyped = CHECKSUMMED.replace("c8", "C8").replace("dc3A", "dC3A")
+    assert mistyped.lower() == CHECKSUMMED.lower()
+    code, envelope = spoken(capsys, "wallet", "send", str(key), "--to", mistyped, "--ether", "1", "--rpc", rpc)
+    assert (code, envelope["error"]["reason"]) == (1, "argument_invalid")
+
+
+@pytest.mark.parametrize("amount", ["1e5000", "1e999999999", "nan", "-1", "0", "0.0000000000000000001", "1,5"])
+def test_an_amount_that_no_transaction_can_carry_is_refused(amount, tmp_path, rpc, capsys):
+    key = tmp_path / "wallet.key"
+    key.write_text(KEY)
+    code, envelope = spoken(capsys, "wallet", "send", str(key), "--to", WINNER, "--ether", amount, "--rpc", rpc)
+    assert (code, envelope["error"]["reason"]) == (1, "argument_invalid")
+
+
+def test_amounts_are_read_and_shown_exactly():
+    wei = wei_of("12345678901.123456789012345678")
+    assert wei == 12_345_678_901_123_456_789_012_345_678
+    assert ether(wei) == "12,345,678,901.1235"
+    assert ether(10**5000).startswith("1")
+
+
+@pytest.mark.parametrize("content", [b"[" * 60_000, b"\xff\xfe", b"{}", b"[1]", b'{"address": "x"}', b" " * 100_000])
+def test_wallet_list_passes_over_files_that_are_no_keystores(content, tmp_path, capsys):
+    (tmp_path / "other.json").write_bytes(content)
+    code, envelope = spoken(capsys, "wallet", "list", "--directory", str(tmp_path), "--data-dir", str(tmp_path))
+    assert (code, envelope["data"]["keystores"]) == (0, [])
+    code, envelope = spoken(capsys, "wallet", "balance", str(tmp_path / "other.json"))
+    assert (code, envelope["error"]["reason"]) == (1, "malformed")
+
+
+def test_a_key_without_a_password_is_not_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("LEARNCHAIN_PASSWORD", "")
+    code, envelope = spoken(capsys, "wallet", "new", "--out", str(tmp_path / "wallet.json"))
+    assert (code, envelope["error"]["reason"]) == (1, "argument_invalid")
+    assert not (tmp_path / "wallet.json").exists()
+
+
+def test_a_file_where_a_directory_should_be_is_the_machines_fault_not_ours(tmp_path, rpc, monkeypatch, capsys):
+    monkeypatch.setenv("LEARNCHAIN_PASSWORD", "words")
+    (tmp_path / "file").write_text("")
+    for verb in (("wallet", "new"), ("model", "download", "2", "--rpc", rpc)):
+        code, envelope = spoken(capsys, *verb, "--out", str(tmp_path / "file" / "out.json"))
+        assert (code, envelope["error"]["reason"]) == (3, "unavailable")
+        assert str(tmp_path / "file") in envelope["error"]["detail"]
+
+
+def test_a_task_whose_name_steers_terminals_is_shown_without_effect(capsys):
+    hostile = {**node_answers()["learn_tasks"]()}
+    hostile["waiting"] = [{**each, "name": "\x1b]0;owned\x07\nfake row"} for each in hostile["waiting"]]
+    with fake_node({**node_answers(), "learn_tasks": lambda: hostile}) as url:
+        assert exit_code("task", "list", "--rpc", url) == 0
+        shown = capsys.readouterr().out
+        _, envelope = spoken(capsys, "task", "list", "--rpc", url)
+    assert "fake row" in shown
+    assert not {"\x1b", "\x07"} & set(shown)
+    assert envelope["data"]["waiting"][0]["name"].isprintable()
+
+
+@pytest.mark.parametrize("raw", [b"", b"nonsense", b"[]", b"7", b'{"error": 5}', b"[" * 100_000, b"\xff\xfe"])
+def test_a_server_that_speaks_something_else_is_unavailable(raw, capsys):
+    with fake_node(node_answers(), raw=raw) as url:
+        code, envelope = spoken(capsys, "task", "list", "--rpc", url)
+    assert (code, envelope["error"]["reason"]) == (3, "unavailable")

@@ -59,7 +59,7 @@ async def subscription(url: str, http: str, mnemonic: str) -> None:
         plain = Web3(HTTPProvider(http))
         plain.middleware_onion.inject(SignAndSendRawMiddlewareBuilder.build(account), layer=0)
         plain.eth.send_transaction({"from": account.address, "to": "0x" + "99" * 20, "value": 1})
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(100):
             async for message in web3.socket.process_subscriptions():
                 assert message["result"]["number"] > 0
                 return

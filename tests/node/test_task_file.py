@@ -1,5 +1,6 @@
 """Task files: what data they may name, how rows are drawn, and how long the phases of a local network become."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -120,3 +121,84 @@ def test_a_wrong_local_table_is_an_argument() -> None:
 def test_a_file_of_another_name_never_becomes_a_standing_task() -> None:
     changed = {**BUILT_IN["mnist"], "required_accuracy": "0"}
     assert local_needs([changed]).standing == ()
+
+
+WRONG_ENTRIES: tuple[tuple[str, Any, RejectionReason], ...] = (
+    *((each, None, RejectionReason.ARGUMENT_INVALID) for each in ("name", "reward_ether", "bond_ether")),
+    *((each, None, RejectionReason.ARGUMENT_INVALID) for each in ("required_accuracy", "data", "model", "training")),
+    *((f"training.{each}", None, RejectionReason.ARGUMENT_INVALID) for each in ("learning_rate", "batch_size")),
+    ("data.source", None, RejectionReason.ARGUMENT_INVALID),
+    ("model.preset", None, RejectionReason.ARGUMENT_INVALID),
+    ("nonsense", 1, RejectionReason.ARGUMENT_INVALID),
+    ("data.trainingrows", 9, RejectionReason.ARGUMENT_INVALID),
+    ("training.nonsense", 1, RejectionReason.ARGUMENT_INVALID),
+    ("local", "x", RejectionReason.ARGUMENT_INVALID),
+    ("name", "", RejectionReason.ARGUMENT_INVALID),
+    ("name", 5, RejectionReason.ARGUMENT_INVALID),
+    ("name", "a\nb", RejectionReason.ARGUMENT_INVALID),
+    ("name", "\x1b]0;title\x07", RejectionReason.ARGUMENT_INVALID),
+    ("name", "ü" * 33, RejectionReason.TOO_LARGE),
+    ("reward_ether", "0", RejectionReason.REWARD_TOO_LOW),
+    ("reward_ether", "abc", RejectionReason.ARGUMENT_INVALID),
+    ("reward_ether", True, RejectionReason.ARGUMENT_INVALID),
+    ("reward_ether", "1" * 65, RejectionReason.ARGUMENT_INVALID),
+    ("reward_ether", "-1", RejectionReason.TASK_NUMBER_OUT_OF_RANGE),
+    ("reward_ether", "inf", RejectionReason.TASK_NUMBER_OUT_OF_RANGE),
+    ("reward_ether", "1e-19", RejectionReason.TASK_NUMBER_OUT_OF_RANGE),
+    ("reward_ether", "1e-999999999", RejectionReason.TASK_NUMBER_OUT_OF_RANGE),
+    ("reward_ether", "1e999999999", RejectionReason.TASK_NUMBER_OUT_OF_RANGE),
+    ("reward_ether", "1e60", RejectionReason.TASK_NUMBER_OUT_OF_RANGE),
+    ("required_accuracy", "1.1", RejectionReason.TASK_NUMBER_OUT_OF_RANGE),
+    ("deadline_seconds", 0, RejectionReason.TASK_NUMBER_OUT_OF_RANGE),
+    ("deadline_seconds", 10**30, RejectionReason.TASK_NUMBER_OUT_OF_RANGE),
+    ("time_limit_seconds", -1, RejectionReason.TASK_NUMBER_OUT_OF_RANGE),
+    ("time_limit_seconds", 1.5, RejectionReason.ARGUMENT_INVALID),
+    ("metric", "dice", RejectionReason.ARGUMENT_INVALID),
+    ("encryption", "rot13", RejectionReason.ARGUMENT_INVALID),
+    ("data.test_rows", 1.5, RejectionReason.ARGUMENT_INVALID),
+    ("model.hidden", [16] * 1000, RejectionReason.MODEL_TOO_LARGE),
+    ("model.input_shape", [5], RejectionReason.MODEL_SHAPE_MISMATCH),
+    ("training.optimiser", "luck", RejectionReason.ARGUMENT_INVALID),
+    ("training.learning_rate", "0.1", RejectionReason.ARGUMENT_INVALID),
+    ("training.learning_rate", ["0.2", "0.1"], RejectionReason.TASK_NUMBER_OUT_OF_RANGE),
+    ("training.learning_rate", ["0", "0"], RejectionReason.TASK_NUMBER_OUT_OF_RANGE),
+    ("training.batch_size", [32, 8], RejectionReason.TASK_NUMBER_OUT_OF_RANGE),
+    ("training.batch_size", [0, 8], RejectionReason.TASK_NUMBER_OUT_OF_RANGE),
+    ("training.batch_size", ["8", "32"], RejectionReason.ARGUMENT_INVALID),
+    ("training.checkpoint_interval_steps", 0, RejectionReason.TASK_NUMBER_OUT_OF_RANGE),
+)
+
+
+@pytest.mark.parametrize(("path", "value", "reason"), WRONG_ENTRIES)
+def test_each_wrong_entry_is_refused_before_anything_is_sent(path: str, value: Any, reason: RejectionReason) -> None:
+    """What the chain would never select must not reach the escrow: the coins would lie there until the deadline."""
+    changed = copy.deepcopy(BUILT_IN["iris"])
+    *places, name = path.split(".")
+    place = changed
+    for each in places:
+        place = place[each]
+    if value is None:
+        del place[name]
+    else:
+        place[name] = value
+    task_draft(BUILT_IN["iris"])
+    with pytest.raises(Rejected) as caught:
+        task_draft(changed)
+    assert caught.value.reason is reason
+    if reason is RejectionReason.ARGUMENT_INVALID:
+        assert path in caught.value.detail
+
+
+@pytest.mark.parametrize("table_", [None, 5, [], "text", {}, {"data": 5}])
+def test_what_is_no_table_is_an_argument(table_: Any) -> None:
+    assert reason_of(task_draft, table_) is RejectionReason.ARGUMENT_INVALID
+
+
+@pytest.mark.parametrize("name", ["digits", "iris", "glas-synthetic", "mmwhs-synthetic", "digits-encrypted"])
+def test_a_draft_expects_the_specification_that_is_posted(name: str) -> None:
+    """Only CIDs, roots and key hashes differ: what is admitted before encryption is admitted after it."""
+    draft = task_draft(BUILT_IN[name])
+    expected = draft.expected()
+    assert len(encode_specification(expected)) <= MAXIMUM_SPECIFICATION_BYTES
+    assert [each.rows for each in expected.data.tests] == [len(draft.test_data)]
+    assert (expected.model, expected.training) == (draft.model, draft.training)

@@ -54,7 +54,7 @@ def test_the_copy_is_an_engine_of_its_own(checkout: Path) -> None:
     assert '"learnchain.rules.proof_of_patience"' in (checkout / "pyproject.toml").read_text()
     environment = {**os.environ, "PYTHONPATH": str(checkout / "src")}
     command = [sys.executable, "-c", _PLAY]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
     answer = done.stdout.strip()
     assert '"height": 1, "same": true, "readings": ["PROOF-OF-PATIENCE-R1"]' in answer

@@ -5,10 +5,12 @@ is the only thing on standard output. `docs/cli.md` lists the exit codes.
 """
 
 import contextlib
+import errno
 import json
 import logging
 import sys
 from collections.abc import Callable
+from decimal import Context, Decimal
 from enum import IntEnum
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -42,6 +44,8 @@ DataDirectoryOption = Annotated[
 PLAIN_WIDTH = 160
 """Columns of tables in files and pipes, which have no width of their own."""
 LOCAL_DIRECTORY = Path(".learnchain/local")
+_EXACT = Context(prec=100)
+"""Amounts are shown as they are: a binary float would round beyond 2^53, and fail beyond its largest number."""
 
 _WHAT_TO_DO = {
     "argument_invalid": "Correct the value that the detail names; `--help` on the verb lists all options.",
@@ -65,12 +69,29 @@ _WHAT_TO_DO = {
     "filter_unknown": "Create the filter again: one that nobody polls for five minutes is forgotten.",
     "rate_limited": "Wait a little and try again; docs/wallets.md lists the limits.",
     "wrong_height": "Ask for a height that exists; `learnchain chain show` names the head.",
+    "task_unknown": "Take an identifier from `learnchain task list`; its first digits are enough.",
 }
 _DEFAULT_ADVICE = "docs/reasons.md explains the reason; the detail names what broke the rule."
 _UNAVAILABLE_ADVICE = (
-    "Start a network with `learnchain up`, or point --rpc at a node that runs; then try again. "
-    "Node logs lie in the data directory."
+    "Bring what the detail names, or wait until it is free, and try again; node logs lie in the data directory."
 )
+_SURROUNDINGS = frozenset(
+    {
+        *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),
+        *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP),
+        *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EADDRINUSE, errno.EADDRNOTAVAIL),
+    }
+)
+"""Failures of the operating system that say something of the machine and of paths, not of this program."""
+_SURROUNDINGS_ADVICE = "Check the path, its permissions and the free space of what the detail names, and try again."
+
+
+class NotHere(Unavailable):
+    """Say what is not here together with the next step, where the family's advice would mislead."""
+
+    def __init__(self, what: str, advice: str) -> None:
+        super().__init__(what)
+        self.advice = advice
 
 
 def answer(as_json: bool, work: Callable[[], Data], show: Callable[[Data], None]) -> None:
@@ -81,13 +102,17 @@ def answer(as_json: bool, work: Callable[[], Data], show: Callable[[Data], None]
             data = work()
     except Rejected as error:
         fail(as_json, ExitCode.REJECTED, error.reason.value, error.detail)
+    except NotHere as error:
+        fail(as_json, ExitCode.UNAVAILABLE, "unavailable", error.what, error.advice)
     except Unavailable as error:
         fail(as_json, ExitCode.UNAVAILABLE, "unavailable", error.what)
     except KeyboardInterrupt:
         fail(as_json, ExitCode.INTERRUPTED, "interrupted", "stopped from the keyboard")
-    except (typer.Exit, typer.BadParameter):
+    except (typer.Exit, typer.BadParameter, BrokenPipeError):
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _SURROUNDINGS:
+            _fail_by_surroundings(as_json, error)
         # The last place where a fault of our own can be told to a person and to a program alike.
         logger.exception("a fault of our own")
         fail(as_json, ExitCode.BUG, "bug", f"{type(error).__name__}: {error}")
@@ -98,9 +123,15 @@ def answer(as_json: bool, work: Callable[[], Data], show: Callable[[Data], None]
             show(data)
 
 
-def fail(as_json: bool, code: ExitCode, reason: str, detail: str) -> None:
+def _fail_by_surroundings(as_json: bool, error: OSError) -> None:
+    named = f": {error.filename}" if error.filename is not None else ""
+    detail = f"{(error.strerror or 'the operating system refuses').lower()}{named}"
+    fail(as_json, ExitCode.UNAVAILABLE, "unavailable", detail, _SURROUNDINGS_ADVICE)
+
+
+def fail(as_json: bool, code: ExitCode, reason: str, detail: str, advice: str = "") -> None:
     """Report a failure with what to do about it, and exit."""
-    advice = what_to_do(code, reason)
+    advice = advice or what_to_do(code, reason)
     if as_json:
         error = {"reason": reason, "detail": detail, "what_to_do": advice}
         write_envelope({"success": False, "data": None, "error": error})
@@ -136,4 +167,4 @@ def page() -> Console:
 
 def ether(wei: int) -> str:
     """Return an amount for people, in ether with four places."""
-    return f"{wei / 10**18:,.4f}"
+    return f"{_EXACT.divide(Decimal(wei), Decimal(10**18)):,.4f}"

@@ -1,7 +1,9 @@
 """Join all verbs into one program: noun verb, `--json` everywhere, documented exit codes."""
 
+import importlib.metadata
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
@@ -26,12 +28,30 @@ from learnchain.cli.answers import ExitCode, fail
 
 _UsageError = typer.BadParameter.__bases__[0]
 
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"learnchain {importlib.metadata.version('learnchain')}\n")
+        raise typer.Exit
+
+
 application = typer.Typer(
     help="A blockchain whose blocks are won by training models that somebody asked and paid for.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+@application.callback()
+def program(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Take options that belong to no verb."""
+
+
 application.command("up")(up.up)
 application.add_typer(node.application, name="node")
 application.command("miner")(node.miner)

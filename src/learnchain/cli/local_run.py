@@ -7,6 +7,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,10 +20,14 @@ from learnchain.cli.rpc import NodeClient, layout_of, token_of
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 
 if TYPE_CHECKING:
-    from learnchain.node.local_network import LocalNetwork
+    from learnchain.node.local_network import LocalNetwork, Outline
+    from learnchain.node.nursery import Nursery
 
 POLL_SECONDS = 0.5
 START_SECONDS = 60.0
+WARM_SECONDS = 120.0
+_WARM_LOOK_SECONDS = 0.05
+_SHORTEST_AHEAD_SECONDS = 1.0
 CLAIM_BLOCKS = 2
 """Blocks to wait for after the last wanted one, so that its settlement is claimed (one carries the proof)."""
 AGREE_SECONDS = 10.0
@@ -52,11 +57,14 @@ class LocalRun:
     _first_trained_seconds: float | None = None
     _progress_seconds: float = field(default_factory=time.monotonic)
     _trained: int = 0
+    _nursery: "Nursery | None" = None
+    _outline: "Outline | None" = None
 
     def network(self) -> "LocalNetwork":
         """Return the network of the data directory, laid out anew if there is none."""
         # Loaded when needed: laying out a network needs torch and the execution engine.
-        from learnchain.node.local_network import LocalPlan, existing_network, lay_out, local_needs
+        from learnchain.node.local_network import LocalPlan, existing_network, local_needs, outline
+        from learnchain.node.nursery import Nursery
         from learnchain.node.task_file import read_task_file
 
         directory = self.wanted.directory.resolve()
@@ -68,6 +76,7 @@ class LocalRun:
             if network.consensus != self.wanted.consensus:
                 detail = f"{directory} holds a network with consensus {network.consensus}; choose another --data-dir"
                 raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
+            self._nursery = Nursery.open(directory)
             return with_free_ports(network, self.wanted.rpc_port)
         port = 8545 if self.wanted.rpc_port is None else self.wanted.rpc_port
         if port and not is_free(port):
@@ -83,18 +92,24 @@ class LocalRun:
             phases=needs.phases,
             evaluation_milliseconds=needs.evaluation_milliseconds,
         )
-        return asyncio.run(lay_out(plan, time.time_ns() // 1_000_000))
+        # Torch is loaded while the network is laid out, once for all miners and judges.
+        self._nursery = Nursery.open(directory)
+        self._outline = outline(plan)
+        return self._outline.network
 
     def run(self, network: "LocalNetwork", display: Display, tables: Iterable[dict[str, Any]]) -> dict[str, Any]:
         """Start the nodes, post the tasks, watch until done or stopped; return the report."""
         observer = Observer.of(network.settings, network.rpc_ports, network.accounts)
-        with NodeProcesses(network.directory, network.settings, self.wanted.restart) as processes, display:
+        nodes = NodeProcesses(network.directory, network.settings, self.wanted.restart, self._nursery, network.fresh)
+        with self._nursery or nullcontext(), nodes as processes, display:
             stopped = ""
             snapshot = None
             try:
                 # Read from the store: a node answers before it has opened its own.
                 observer.base_height = _stored_height(network)
                 processes.start()
+                if self._outline is not None:
+                    self._found(self._outline, processes, display)
                 snapshot = self._until(observer, processes, display, lambda seen: _ready(seen, observer.base_height))
                 self._post(observer, tables, display)
                 snapshot = self._watch(observer, processes, display)
@@ -103,6 +118,21 @@ class LocalRun:
             if snapshot is None or snapshot.leader is None:
                 raise Unavailable("the network was stopped before a node answered")
             return self._report(observer, network.directory, stopped)
+
+    def _found(self, outlined: "Outline", processes: NodeProcesses, display: Display) -> None:
+        """Date the genesis when every node is warm; what is left to open takes a small part of what loading took."""
+        started = time.monotonic()
+        display.note("the nodes load what they need; the network begins when all are ready")
+        standing = asyncio.run(outlined.standing())
+        while not all(processes.is_warm(index) for index in range(len(outlined.network.settings))):
+            self._look_after(processes, display)
+            if time.monotonic() > started + WARM_SECONDS:
+                raise Unavailable(
+                    f"the nodes did not start within {WARM_SECONDS:.0f} s; see the logs in {self._root()}"
+                )
+            time.sleep(_WARM_LOOK_SECONDS)
+        ahead_seconds = max(_SHORTEST_AHEAD_SECONDS, (time.monotonic() - started) / 8)
+        outlined.found(standing, time.time_ns() // 1_000_000 + round(1_000 * ahead_seconds))
 
     def _until(
         self, observer: Observer, processes: NodeProcesses, display: Display, done: Callable[[Snapshot], bool]

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from learnchain.cli.answers import JsonOption, answer, page
+from learnchain.cli.rpc import layout_of
+from learnchain.cli.wallet import keystore_address
 from learnchain.primitives.rejection import Rejected, RejectionReason
 
 if TYPE_CHECKING:
@@ -77,16 +79,27 @@ def init(
 
 def _initialised(made: "NodeSettings", genesis: Path) -> dict[str, Any]:
     from learnchain.node.genesis import load_genesis
+    from learnchain.node.local_network import LAYOUT_NAME
+    from learnchain.node.service import load_wallet
 
     place = Path(made.data_directory)
     if (place / SETTINGS_NAME).exists():
         raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{place} holds a node already; run it, or choose another")
+    if (place / LAYOUT_NAME).exists():
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{place} holds a whole network; choose another directory")
     network = load_genesis(genesis)
-    if not Path(made.wallet).is_file():
-        detail = f"{made.wallet} is no wallet; `learnchain wallet new --out FILE` makes one"
+    wallet = Path(made.wallet)
+    if not wallet.is_file():
+        detail = f"{wallet} is no wallet; `learnchain wallet new --out FILE` makes one"
         raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
+    if wallet.suffix == ".json":
+        # Its password may be given later, to the node that runs; that it is a keystore shows without one.
+        keystore_address(wallet)
+    else:
+        load_wallet(wallet)
     place.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(genesis, made.genesis)
+    if not Path(made.genesis).exists() or not genesis.samefile(made.genesis):
+        shutil.copyfile(genesis, made.genesis)
     made.save(place / SETTINGS_NAME)
     return {
         "settings": str(place / SETTINGS_NAME),
@@ -107,6 +120,9 @@ def _checked_peer(text: str) -> str:
 def _loaded(path: Path) -> "NodeSettings":
     from learnchain.node.settings import load_settings
 
+    if layout_of(path) and not (path / SETTINGS_NAME).exists():
+        detail = f"{path} holds a whole network: `learnchain up --data-dir {path}`, or run one of its nodes, node-0 say"
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
     return load_settings(path / SETTINGS_NAME if path.is_dir() else path)
 
 

@@ -10,9 +10,12 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, TYPE_CHECKING, Self
 
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+
+if TYPE_CHECKING:
+    from learnchain.node.nursery import Nursery
 
 LOG_NAME = "node.log"
 LOCK_NAME = "up.lock"
@@ -55,6 +58,8 @@ class NodeProcesses:
     directory: Path
     settings: tuple[Path, ...]
     restart: bool = True
+    nursery: "Nursery | None" = None
+    awaits_genesis: bool = False
     _children: list[_Child] = field(default_factory=list)
     _lock: IO[str] | None = None
 
@@ -88,6 +93,13 @@ class NodeProcesses:
         """Return whether a node's process runs."""
         process = self._children[index].process
         return process is not None and process.poll() is None
+
+    def is_warm(self, index: int) -> bool:
+        """Return whether a node only waits for its genesis any more."""
+        from learnchain.node.founding import is_warm
+
+        child = self._children[index]
+        return child.process is not None and is_warm(child.settings.parent, child.process.pid)
 
     def deaths(self) -> tuple[Death, ...]:
         """Return the nodes that ended since the last look, started again unless they keep dying."""
@@ -127,15 +139,19 @@ class NodeProcesses:
             self._lock = None
 
     def _start(self, child: _Child) -> None:
+        # As `learnchain.node.founding` names it, which would load more than this program needs.
+        flags = ("--await-genesis",) if self.awaits_genesis else ()
         log = child.settings.parent / LOG_NAME
         if log.exists() and log.stat().st_size > MAXIMUM_LOG_BYTES:
             log.replace(log.with_suffix(".log.old"))
         with log.open("ab") as output:
             child.process = subprocess.Popen(
-                [sys.executable, "-m", "learnchain.node", str(child.settings)],
+                [sys.executable, "-m", "learnchain.node", str(child.settings), *flags],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
+                pass_fds=() if self.nursery is None else (self.nursery.line.fileno(),),
+                env={**os.environ, **({} if self.nursery is None else self.nursery.environment())},
                 # A session of its own: Ctrl-C reaches this program only, which then ends the nodes in order.
                 start_new_session=True,
             )

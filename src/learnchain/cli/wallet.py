@@ -3,7 +3,7 @@
 import os
 import secrets
 import sys
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow
 from getpass import getpass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +12,7 @@ import typer
 
 from learnchain.cli.answers import LOCAL_DIRECTORY, DataDirectoryOption, JsonOption, RpcOption, answer, ether, page
 from learnchain.cli.rpc import NodeClient, client_for, layout_of
+from learnchain.primitives.bounded_json import parse_json
 from learnchain.primitives.rejection import Rejected, RejectionReason
 
 if TYPE_CHECKING:
@@ -25,6 +26,10 @@ TRANSFER_GAS = 21_000
 CALL_GAS = 120_000
 """What a call that stakes or takes coins may need: its state may have changed since it was estimated."""
 _WEI_PER_ETHER = 10**18
+_MAXIMUM_WEI = 1 << 256
+_MAXIMUM_KEYSTORE_BYTES = 1 << 16
+_EXACT = Context(prec=100, traps=[InvalidOperation, Overflow, Inexact])
+"""Room for every amount that a transaction can carry; what would be rounded is refused."""
 
 WalletArgument = Annotated[Path, typer.Argument(metavar="WALLET", help="A keystore (.json) or a node's wallet.key.")]
 
@@ -96,6 +101,8 @@ def _new(out: Path) -> dict[str, Any]:
     if out.exists():
         raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{out} exists; a key is never overwritten, choose --out")
     password = _password(f"password for {out}", twice=True)
+    if not password:
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, "the password is empty: whoever reads the file owns the coins")
     mnemonic = new_mnemonic(secrets.token_bytes(ENTROPY_BYTES))
     made = wallet_from_mnemonic(mnemonic)
     save_keystore(made, out, password)
@@ -103,13 +110,11 @@ def _new(out: Path) -> dict[str, Any]:
 
 
 def _listed(directory: Path, data_directory: Path) -> dict[str, Any]:
-    import json
-
     keystores: list[dict[str, Any]] = []
     for path in sorted(directory.glob("*.json")) if directory.is_dir() else ():
         try:
-            address = "0x" + str(json.loads(path.read_text())["address"]).removeprefix("0x")
-        except (ValueError, KeyError, TypeError):
+            address = keystore_address(path)
+        except (Rejected, OSError):
             # Other files may lie there; a list of wallets is no place to fail on them.
             continue
         keystores.append({"file": str(path), "address": address})
@@ -178,29 +183,45 @@ def address_of(who: str) -> str:
     if not path.is_file():
         return _checked_address(who)
     if path.suffix == ".json":
-        import json
-
-        try:
-            return _checked_address("0x" + str(json.loads(path.read_text())["address"]).removeprefix("0x"))
-        except (ValueError, KeyError, TypeError) as error:
-            raise Rejected(RejectionReason.MALFORMED, f"{path} is no keystore") from error
+        return keystore_address(path)
     return "0x" + _opened(path).address.hex()
 
 
+def keystore_address(path: Path) -> str:
+    """Return the address that a keystore names, without its password; refuse what is no keystore."""
+    try:
+        if path.stat().st_size > _MAXIMUM_KEYSTORE_BYTES:
+            raise ValueError("larger than any keystore")
+        return _checked_address("0x" + str(parse_json(path.read_bytes())["address"]).removeprefix("0x"))
+    except (ValueError, KeyError, TypeError, Rejected) as error:
+        raise Rejected(RejectionReason.MALFORMED, f"{path} is no keystore") from error
+
+
 def _checked_address(text: str) -> str:
-    digits = text.removeprefix("0x").lower()
-    if len(digits) != 40 or any(each not in "0123456789abcdef" for each in digits):
+    digits = text.removeprefix("0x")
+    if len(digits) != 40 or any(each not in "0123456789abcdef" for each in digits.lower()):
         raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{text!r} is no address and no file")
-    return "0x" + digits
+    if digits not in (digits.lower(), digits.upper(), _with_checksum(digits.lower())):
+        detail = f"{text!r}: its capitals are not those of its checksum (EIP-55), so a digit is mistyped"
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
+    return "0x" + digits.lower()
+
+
+def _with_checksum(digits: str) -> str:
+    """Return an address's digits in the capitals that EIP-55 gives them."""
+    from learnchain.primitives.hashing import keccak256
+
+    marks = keccak256(digits.encode()).hex()
+    return "".join(each.upper() if int(mark, 16) > 7 else each for each, mark in zip(digits, marks, strict=False))
 
 
 def wei_of(amount: str) -> int:
     """Return an amount in wei; nothing is rounded."""
     try:
-        scaled = Decimal(amount) * _WEI_PER_ETHER
-        if not scaled.is_finite() or scaled <= 0 or scaled != scaled.to_integral_value():
+        scaled = _EXACT.multiply(Decimal(amount), Decimal(_WEI_PER_ETHER))
+        if not scaled.is_finite() or not 0 < scaled < _MAXIMUM_WEI or scaled != scaled.to_integral_value():
             raise InvalidOperation
-    except InvalidOperation as error:
+    except (InvalidOperation, Overflow, Inexact) as error:
         detail = f"--ether {amount!r} is no positive decimal number with at most 18 places"
         raise Rejected(RejectionReason.ARGUMENT_INVALID, detail) from error
     return int(scaled)

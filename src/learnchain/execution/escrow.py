@@ -93,6 +93,24 @@ def escrow_abi() -> list[dict[str, Any]]:
     return abi
 
 
+def error_text(data: bytes) -> str:
+    """Return the name and values of the error that a reverted call gave back; empty for bytes that are none of ours."""
+    for entry in escrow_abi():
+        types = tuple(each["type"] for each in entry.get("inputs", ()))
+        if entry["type"] == "error" and data[:4] == selector(f"{entry['name']}({','.join(types)})"):
+            try:
+                values = decoded(types, data[4:])
+            except Rejected:
+                return ""
+            shown = (f"{each['name']} {_shown(value)}" for each, value in zip(entry["inputs"], values, strict=True))
+            return " ".join((entry["name"], ", ".join(shown))).strip()
+    return ""
+
+
+def _shown(value: Any) -> str:
+    return "0x" + value.hex() if isinstance(value, bytes) else str(value)
+
+
 def posting_value_wei(reward_wei: int, bond_wei: int) -> int:
     """Return the value that a posting must carry."""
     return reward_wei + bond_wei + TIP_WEI

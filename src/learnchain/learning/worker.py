@@ -264,6 +264,12 @@ def _error(reason: str, detail: str) -> Answer:
     return {"error": {"reason": reason, "detail": detail[:1_000]}}
 
 
+def serve(source: BinaryIO, target: BinaryIO, threads: int, clock: Callable[[], float]) -> None:
+    """Answer jobs from one stream on another until the first one ends; that ends the process."""
+    configure_torch(threads)
+    Worker(source, target, clock).serve()
+
+
 def main() -> None:
     """Serve on standard input and output; whatever a library prints goes to standard error."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -273,8 +279,7 @@ def main() -> None:
     os.nice(chosen.nice)
     target = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    configure_torch(chosen.threads)
-    Worker(sys.stdin.buffer, target, time.perf_counter).serve()
+    serve(sys.stdin.buffer, target, chosen.threads, time.perf_counter)
 
 
 if __name__ == "__main__":

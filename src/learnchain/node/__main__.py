@@ -1,21 +1,25 @@
-"""Start one node: `python -m learnchain.node SETTINGS`."""
+"""Start one node: `python -m learnchain.node SETTINGS [--await-genesis]`."""
 
 import asyncio
+import os
 import signal
 import sys
 from pathlib import Path
 
 from learnchain.node.execution.engine import SWITCH_SECONDS
+from learnchain.node.founding import FLAG
 from learnchain.node.logs import open_logs
+from learnchain.node.nursery import Nursery
 from learnchain.node.service import NodeService
 from learnchain.node.settings import load_settings
 from learnchain.primitives.rejection import Rejected, Unavailable
 
 
-async def _run(path: Path) -> None:
+async def _run(path: Path, awaits_genesis: bool) -> None:
     settings = load_settings(path)
     open_logs(Path(settings.data_directory), settings.name, settings.log_level)
-    service = NodeService(settings)
+    nursery = Nursery.inherited(os.environ)
+    service = NodeService(settings, nursery=nursery, awaits_genesis=awaits_genesis)
     loop = asyncio.get_running_loop()
     for each in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(each, service.stop)
@@ -24,12 +28,13 @@ async def _run(path: Path) -> None:
 
 def main() -> int:
     """Run the node that a settings file describes; exit with 2 when it cannot start."""
-    if len(sys.argv) != 2:
-        sys.stderr.write("usage: python -m learnchain.node SETTINGS\n")
+    path, *flags = sys.argv[1:] or [""]
+    if not path or flags not in ([], [FLAG]):
+        sys.stderr.write(f"usage: python -m learnchain.node SETTINGS [{FLAG}]\n")
         return 2
     sys.setswitchinterval(SWITCH_SECONDS)
     try:
-        asyncio.run(_run(Path(sys.argv[1])))
+        asyncio.run(_run(Path(path), bool(flags)))
     except (Rejected, Unavailable) as error:
         sys.stderr.write(f"{error}\n")
         return 2

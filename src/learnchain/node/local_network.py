@@ -33,6 +33,7 @@ from learnchain.rules.dlbc.schedule import Phases
 DEVELOPMENT_MNEMONIC = "test test test test test test test test test test test junk"
 """The words that every development chain uses: its accounts are worth nothing and must never hold anything."""
 LAYOUT_NAME = "network.json"
+GENESIS_NAME = "genesis.json"
 LOCAL_CHAIN_ID = 1337
 LOCAL_COMMITMENTS = 64
 """More than a local network has miners; engines whose commitments are long allow no more."""
@@ -150,31 +151,55 @@ def existing_network(directory: Path) -> LocalNetwork | None:
     )
 
 
-async def lay_out(plan: LocalPlan, now_milliseconds: int) -> LocalNetwork:
-    """Write everything a network needs; the steward's data are encrypted and lie in its blob store already."""
+@dataclass(frozen=True)
+class Outline:
+    """Hold a network whose nodes may start already: all but its genesis, for which they wait."""
+
+    plan: LocalPlan
+    network: LocalNetwork
+    wallets: tuple[Wallet, ...]
+
+    async def standing(self) -> tuple[TaskSpecification, ...]:
+        """Return the standing tasks; the steward's data are encrypted and lie in its blob store then."""
+        names = self.plan.standing or engine_named(self.plan.consensus).tasks
+        return tuple([await _standing_task(self.plan, each) for each in names])
+
+    def found(self, standing: tuple[TaskSpecification, ...], start_milliseconds: int) -> None:
+        """Write the genesis, dated to the next whole second, and then the layout that makes a network of it."""
+        genesis = _genesis(self.plan, self.wallets, standing, start_milliseconds - start_milliseconds % 1000 + 1000)
+        genesis.check()
+        layout = {
+            "consensus": self.plan.consensus,
+            "mnemonic": self.plan.mnemonic,
+            "accounts": list(self.network.accounts),
+            "settings": [str(path.relative_to(self.plan.directory)) for path in self.network.settings],
+            "rpc_ports": list(self.network.rpc_ports),
+        }
+        save_genesis(genesis, self.plan.directory / GENESIS_NAME)
+        write_whole(self.plan.directory / LAYOUT_NAME, (json.dumps(layout, indent=1) + "\n").encode(), 0o644)
+
+
+def outline(plan: LocalPlan) -> Outline:
+    """Write wallets, identities and one settings file a node; a genesis that was never a network's is removed."""
     if not 1 <= plan.miners <= 16:
         raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{plan.miners} miners: choose 1 to 16")
-    engine = engine_named(plan.consensus)
+    engine_named(plan.consensus)
     plan.directory.mkdir(parents=True, exist_ok=True)
+    (plan.directory / GENESIS_NAME).unlink(missing_ok=True)
     wallets = development_accounts(plan.mnemonic, plan.miners + 1 + SPARE_ACCOUNTS)
-    standing = [await _standing_task(plan, each) for each in plan.standing or engine.tasks]
-    start = now_milliseconds + plan.first_block_milliseconds
-    genesis = _genesis(plan, wallets, tuple(standing), start - start % 1000 + 1000)
-    genesis.check()
-    save_genesis(genesis, plan.directory / "genesis.json")
     listen, rpc = _free_ports(plan.miners + 1), _free_ports(plan.miners)
     ports = (plan.rpc_port or _free_ports(1)[0], *rpc)
     settings = tuple(_settings(plan, index, wallets[index], listen, ports[index]) for index in range(plan.miners + 1))
-    layout = {
-        "consensus": plan.consensus,
-        "mnemonic": plan.mnemonic,
-        "accounts": ["0x" + wallet.address.hex() for wallet in wallets],
-        "settings": [str(path.relative_to(plan.directory)) for path in settings],
-        "rpc_ports": list(ports),
-    }
-    write_whole(plan.directory / LAYOUT_NAME, (json.dumps(layout, indent=1) + "\n").encode(), 0o644)
-    addresses = tuple(str(each) for each in layout["accounts"])
-    return LocalNetwork(plan.directory, settings, ports, addresses, plan.mnemonic, plan.consensus)
+    addresses = tuple("0x" + wallet.address.hex() for wallet in wallets)
+    network = LocalNetwork(plan.directory, settings, ports, addresses, plan.mnemonic, plan.consensus)
+    return Outline(plan, network, wallets)
+
+
+async def lay_out(plan: LocalPlan, now_milliseconds: int) -> LocalNetwork:
+    """Write everything a network needs at once, with a genesis some seconds ahead."""
+    made = outline(plan)
+    made.found(await made.standing(), now_milliseconds + plan.first_block_milliseconds)
+    return made.network
 
 
 def _rules(plan: LocalPlan) -> Rules:
@@ -227,7 +252,7 @@ def _settings(plan: LocalPlan, index: int, wallet: Wallet, listen: tuple[int, ..
     path = directory / "settings.json"
     NodeSettings(
         name=f"node-{index}",
-        genesis=str(plan.directory / "genesis.json"),
+        genesis=str(plan.directory / GENESIS_NAME),
         data_directory=str(directory),
         wallet=str(key),
         listen_port=listen[index],

@@ -214,12 +214,13 @@ class Node:
         chain.remember((*archive.round_messages(chain.round.head.block), *waiting), keep)
 
     async def _warm_up(self) -> None:
-        """Load torch where it is needed first: a miner trains before it judges; measure whose bits it shares."""
-        for training, says in ((self._parts.trainer, True), (self._parts.judge, self._settings.is_auditor)):
-            if training is not None:
-                await training.start()
-                if says:
-                    await training.machine_class()
+        """Start trainer and judge side by side, as both may be due at once; measure whose bits they share."""
+        pairs = ((self._parts.trainer, True), (self._parts.judge, self._settings.is_auditor))
+        here = [(training, says) for training, says in pairs if training is not None]
+        await asyncio.gather(*(training.start() for training, _ in here))
+        for training, says in here:
+            if says:
+                await training.machine_class()
 
     async def close(self) -> None:
         """Stop in the reverse order of the start."""

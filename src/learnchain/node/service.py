@@ -14,11 +14,14 @@ from learnchain.node.assurance import NoTraining
 from learnchain.node.clock import Clock, SystemClock
 from learnchain.node.execution.engine_api import Endpoints, EngineApiClient
 from learnchain.node.execution.engine_http import HttpCaller, load_secret
+from learnchain.node.founding import founded
 from learnchain.node.genesis import Genesis, load_genesis
 from learnchain.node.metrics import MetricsServer
 from learnchain.node.network.identity import IDENTITY_NAME, load_identity
 from learnchain.node.network.listening import ListenPlan, check_peers, discover, listen
 from learnchain.node.node import Node, Parts
+from learnchain.node.nursery import Nursery
+from learnchain.node.ports import Training
 from learnchain.node.settings import NodeSettings
 from learnchain.node.storage.lmdb_store import LmdbStore
 from learnchain.node.trainer import Trainer
@@ -35,9 +38,17 @@ IDENTITY_BYTES = 32
 class NodeService:
     """Assemble a node from its settings; `run` returns when `stop` was called or the wanted height is reached."""
 
-    def __init__(self, settings: NodeSettings, clock: Clock | None = None) -> None:
-        self._settings = settings
+    def __init__(
+        self,
+        settings: NodeSettings,
+        clock: Clock | None = None,
+        nursery: Nursery | None = None,
+        *,
+        awaits_genesis: bool = False,
+    ) -> None:
+        self._settings, self._nursery = settings, nursery
         self._clock = clock or SystemClock()
+        self._awaits_genesis = awaits_genesis
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
@@ -49,6 +60,9 @@ class NodeService:
         settings, directory = self._settings, Path(self._settings.data_directory)
         check_peers(settings.transport, settings.peers)
         directory.mkdir(parents=True, exist_ok=True)
+        judge, trainer = self._trainings()
+        if self._awaits_genesis and not await founded(settings, (judge, trainer), self._stopping, self._clock):
+            return
         genesis = load_genesis(Path(settings.genesis))
         wallet = load_wallet(Path(settings.wallet))
         stores = (LmdbStore(directory / "chain"), LmdbStore(directory / "execution"))
@@ -66,8 +80,8 @@ class NodeService:
             transport=transport,
             store=stores[0],
             execution=await _execution(settings, genesis, stores[1], self._clock),
-            judge=Trainer() if settings.judge else NoTraining(),
-            trainer=Trainer(nice=settings.training_nice) if settings.is_miner else None,
+            judge=judge,
+            trainer=trainer,
             random_source=random.SystemRandom(),
         )
         node = Node(settings, genesis, wallet, parts)
@@ -93,6 +107,12 @@ class NodeService:
             await transport.close()
             for store in stores:
                 store.close()
+
+    def _trainings(self) -> tuple[Training, Training | None]:
+        """Return the judge and, for a miner, the trainer; neither runs yet."""
+        judge = Trainer(nursery=self._nursery) if self._settings.judge else NoTraining()
+        nice = self._settings.training_nice
+        return judge, Trainer(nice=nice, nursery=self._nursery) if self._settings.is_miner else None
 
     def _head_moved(self, action: MoveHead) -> None:
         logger.info("head is height %d, %s", action.head.height, action.head.block.hex()[:16])

@@ -1,7 +1,8 @@
 """What one node process is started with: a JSON file beside its data, so that a restart needs no flags."""
 
 import json
-from dataclasses import asdict, dataclass
+import logging
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from learnchain.primitives.bounded_json import parse_json
 from learnchain.primitives.rejection import Rejected, RejectionReason
 
 MAXIMUM_SETTINGS_BYTES = 1 << 20
+_HIGHEST_PORT = 65_535
 
 
 @dataclass(frozen=True)
@@ -69,12 +71,20 @@ def load_settings(path: Path) -> NodeSettings:
     if path.stat().st_size > MAXIMUM_SETTINGS_BYTES:
         raise Rejected(RejectionReason.TOO_LARGE, f"{path} is larger than {MAXIMUM_SETTINGS_BYTES} bytes")
     try:
-        content: dict[str, Any] = parse_json(path.read_text())
+        content: dict[str, Any] = parse_json(path.read_bytes())
+        if not isinstance(content, dict):
+            raise TypeError("it is no JSON object")
+        unknown = ", ".join(sorted(set(content) - {each.name for each in fields(NodeSettings)}))
+        if unknown:
+            raise TypeError(f"unknown entries: {unknown}")
         for name in ("peers", "relays"):
+            if not isinstance(content.get(name, []), list):
+                raise TypeError(f"{name}: a list of texts is wanted")
             content[name] = tuple(content.get(name, ()))
         # Files written before there was a choice belong to networks of TLS.
         content.setdefault("transport", "tls")
         settings = NodeSettings(**content)
+        _check_types(settings)
     except (ValueError, TypeError) as error:
         raise Rejected(RejectionReason.MALFORMED, f"{path} is no settings file: {error}") from error
     if settings.sync_level not in set(Demand):
@@ -85,3 +95,23 @@ def load_settings(path: Path) -> NodeSettings:
     if settings.is_miner and not settings.judge:
         raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{path}: a miner has to judge, its own models first")
     return settings
+
+
+def _check_types(settings: NodeSettings) -> None:
+    """Refuse entries of another type than the default's or of no sense: they would fail later, without a name."""
+    for each in fields(settings):
+        value = getattr(settings, each.name)
+        if each.name in ("peers", "relays"):
+            if not all(isinstance(entry, str) for entry in value):
+                raise TypeError(f"{each.name}: a list of texts is wanted")
+            if each.name == "relays" and not all(entry.startswith(("http://", "https://")) for entry in value):
+                raise ValueError(f"relays: {value!r} are no addresses such as https://relay.example")
+        elif type(value) is not each.type:
+            raise TypeError(f"{each.name}: {value!r} is not of the type {getattr(each.type, '__name__', each.type)}")
+        elif each.type is int and value < 0 and each.name != "training_nice":
+            raise ValueError(f"{each.name}: {value} is negative")
+    for name in ("listen_port", "rpc_port", "metrics_port"):
+        if getattr(settings, name) > _HIGHEST_PORT:
+            raise ValueError(f"{name}: {getattr(settings, name)} is no port")
+    if settings.log_level.upper() not in logging.getLevelNamesMapping():
+        raise ValueError(f"log_level: {settings.log_level!r}; choose debug, info, warning or error")

@@ -1,18 +1,20 @@
 """Read a task file (TOML) into a draft: what a person writes when commissioning a model."""
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
 from learnchain.learning.data import SOURCES, DataSet, permutation, select_rows, split
 from learnchain.learning.sources.store import DataStore
 from learnchain.learning.sources.synthetic import SYNTHETIC_SOURCES
+from learnchain.node import task_entries
 from learnchain.node.built_in_tasks import BUILT_IN
 from learnchain.primitives.hashing import tagged_hash
+from learnchain.primitives.model_costs import validate
 from learnchain.primitives.model_presets import from_table
-from learnchain.primitives.model_specification import ModelSpecification
+from learnchain.primitives.model_specification import ModelLimits, ModelSpecification
 from learnchain.primitives.numbers import WEI_PER_ETHER
 from learnchain.primitives.rejection import Rejected, RejectionReason
 from learnchain.primitives.task_specification import (
@@ -23,15 +25,18 @@ from learnchain.primitives.task_specification import (
     Encryption,
     Metric,
     Optimiser,
-    Range,
     TaskSpecification,
     TrainingMode,
     TrainingRules,
+    encode_specification,
 )
 
 MAXIMUM_FILE_BYTES = 1 << 20
 DENOMINATOR = 10_000
 """Required accuracies are written as decimals and kept in ten-thousandths."""
+MAXIMUM_WEI = 1 << 128
+MAXIMUM_NAME_BYTES = 64
+MAXIMUM_DEADLINE_SECONDS = 10 * 366 * 86_400
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,40 @@ class TaskDraft:
             encryption=self.encryption,
         )
 
+    def check(self) -> None:
+        """Refuse a draft that no chain of the default bounds would admit, before anything is encrypted or paid.
+
+        The node checks once more by its engine's rules and its network's own bounds when the task is published.
+        """
+        if self.reward_wei == 0:
+            raise Rejected(RejectionReason.REWARD_TOO_LOW, "reward_ether is 0")
+        for name, value, maximum in (
+            ("reward_ether and bond_ether together, in wei", self.reward_wei + self.bond_wei, MAXIMUM_WEI),
+            ("deadline_seconds", self.deadline_seconds, MAXIMUM_DEADLINE_SECONDS),
+        ):
+            if not 1 <= value <= maximum:
+                detail = f"{name}: {value} must lie between 1 and {maximum}"
+                raise Rejected(RejectionReason.TASK_NUMBER_OUT_OF_RANGE, detail)
+        if len(self.name.encode()) > MAXIMUM_NAME_BYTES:
+            raise Rejected(RejectionReason.TOO_LARGE, f"name: more than {MAXIMUM_NAME_BYTES} bytes")
+        if self.metric is Metric.DICE and self.training_data.labels.ndim == 1:
+            raise Rejected(RejectionReason.ARGUMENT_INVALID, "metric: dice needs a label for every place of a sample")
+        specification = self.expected()
+        specification.check_numbers()
+        validate(specification.model, ModelLimits())
+        if self.encryption is Encryption.SYMMETRIC:
+            specification.check_model_fits()
+        encode_specification(specification)
+
+    def expected(self) -> TaskSpecification:
+        """Return the specification as it will be, under names that stand for files which are not encrypted yet."""
+        sets = (self.training_data, self.test_data, *self.later_tests)
+        training, test, *later = (
+            DataPart(bytes([index]) * 36, bytes([index]) * 32, bytes([index]) * 32, len(each), each.inputs.nbytes or 1)
+            for index, each in enumerate(sets, start=1)
+        )
+        return self.specification(training, test, tuple(later))
+
 
 def read_task_file(name_or_path: str) -> dict[str, Any]:
     """Return the table of a built-in task or of a TOML file."""
@@ -92,16 +131,17 @@ def read_task_file(name_or_path: str) -> dict[str, Any]:
         raise Rejected(RejectionReason.MALFORMED, f"{path} is no TOML: {error}") from error
 
 
-def task_draft(table: dict[str, Any], store: DataStore | None = None) -> TaskDraft:
-    """Return the draft that a table describes; a missing or wrong entry is named.
+def task_draft(table: Mapping[str, Any], store: DataStore | None = None) -> TaskDraft:
+    """Return the checked draft that a table describes; a missing, wrong or unknown entry is named.
 
     `data.source` names data inside the install, or a set of the store, by default that of `learnchain data`;
     `data.test_sets` deals the test rows into so many sets, one for each block that the task may span (PoDL III-B).
     """
-    try:
-        return _draft(table, _source(str(table["data"]["source"]), store or DataStore()))
-    except (KeyError, TypeError, AttributeError, ValueError, InvalidOperation) as error:
-        raise Rejected(RejectionReason.ARGUMENT_INVALID, f"the task table is wrong or incomplete: {error!r}") from error
+    table = task_entries.checked_tables(table)
+    data = task_entries.part(table, "data")
+    draft = _draft(table, _source(task_entries.text(data, "data", "source"), store or DataStore()))
+    draft.check()
+    return draft
 
 
 @dataclass(frozen=True)
@@ -127,15 +167,16 @@ def _source(name: str, store: DataStore) -> _Source:
     return _Source(name, stored.training, stored.test, classes, manifest.public, manifest.synthetic)
 
 
-def _parts(table: dict[str, Any], source: _Source) -> tuple[DataSet, DataSet]:
+def _parts(table: Mapping[str, Any], source: _Source) -> tuple[DataSet, DataSet]:
     """Return training and test rows: the published split or one drawn by the seed, each cut to the rows asked for."""
     seed = tagged_hash("data-split", str(table.get("seed", 0)).encode())
     if source.test is None:
-        test_rows = int(table.get("test_rows", max(1, len(source.rows) // 5)))
+        test_rows = task_entries.whole(table, "data", "test_rows", max(1, len(source.rows) // 5))
         training, test = split(source.rows, seed, test_rows)
     else:
-        training, test = source.rows, _cut(source.test, int(table.get("test_rows", len(source.test))), seed)
-    return _cut(training, int(table.get("training_rows", len(training))), seed), test
+        test_rows = task_entries.whole(table, "data", "test_rows", len(source.test))
+        training, test = source.rows, _cut(source.test, test_rows, seed)
+    return _cut(training, task_entries.whole(table, "data", "training_rows", len(training)), seed), test
 
 
 def _dealt(test: DataSet, sets: int) -> tuple[DataSet, ...]:
@@ -155,60 +196,45 @@ def _cut(data: DataSet, rows: int, seed: bytes) -> DataSet:
     return data if rows == len(data) else select_rows(data, permutation("cut", seed, len(data))[:rows])
 
 
-def _draft(table: dict[str, Any], source: _Source) -> TaskDraft:
-    training_data, test_rows = _parts(table["data"], source)
-    test_data, *later_tests = _dealt(test_rows, int(table["data"].get("test_sets", 1)))
+def _draft(table: Mapping[str, Any], source: _Source) -> TaskDraft:
+    data, chosen = task_entries.part(table, "data"), task_entries.part(table, "model")
+    training_data, test_rows = _parts(data, source)
+    test_data, *later_tests = _dealt(test_rows, task_entries.whole(data, "data", "test_sets", 1))
     segments = training_data.labels.ndim > 1
-    metric = Metric(table.get("metric", Metric.DICE if segments else Metric.ACCURACY))
-    model = {"input_shape": list(training_data.sample_shape), **table["model"]}
+    model = {"input_shape": list(training_data.sample_shape), **chosen}
     if "preset" in model:
         model = {"classes": source.classes, **model}
+    elif "layers" not in model:
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, "model.preset: is missing, and so are layers")
     return TaskDraft(
-        name=str(table["name"]),
-        reward_wei=_wei(table["reward_ether"]),
-        bond_wei=_wei(table["bond_ether"]),
-        deadline_seconds=int(table.get("deadline_seconds", 86_400)),
-        required_numerator=_scaled(table["required_accuracy"], DENOMINATOR),
-        time_limit_seconds=int(table.get("time_limit_seconds", 3_600)),
+        name=task_entries.text(table, "", "name"),
+        reward_wei=task_entries.scaled(table, "", "reward_ether", WEI_PER_ETHER),
+        bond_wei=task_entries.scaled(table, "", "bond_ether", WEI_PER_ETHER),
+        deadline_seconds=task_entries.whole(table, "", "deadline_seconds", 86_400),
+        required_numerator=task_entries.scaled(table, "", "required_accuracy", DENOMINATOR),
+        time_limit_seconds=task_entries.whole(table, "", "time_limit_seconds", 3_600),
         model=from_table(model),
-        training=_training(table["training"]),
+        training=_training(task_entries.part(table, "training")),
         training_data=training_data,
         test_data=test_data,
         source=source.name,
         classes=source.classes,
         public=source.public,
         synthetic=source.synthetic,
-        metric=metric,
-        encryption=Encryption(table.get("encryption", Encryption.SYMMETRIC)),
+        metric=task_entries.choice(table, "", "metric", Metric.DICE if segments else Metric.ACCURACY),
+        encryption=task_entries.choice(table, "", "encryption", Encryption.SYMMETRIC),
         later_tests=tuple(later_tests),
     )
 
 
-def _training(table: dict[str, Any]) -> TrainingRules:
-    low, high = table["batch_size"]
+def _training(table: Mapping[str, Any]) -> TrainingRules:
+    place, none = "training", ("0", "0")
     return TrainingRules(
-        optimiser=Optimiser(table.get("optimiser", "sgd")),
-        learning_rate_millionths=_range(table["learning_rate"]),
-        momentum_millionths=_range(table.get("momentum", ["0", "0"])),
-        weight_decay_millionths=_range(table.get("weight_decay", ["0", "0"])),
-        batch_size=Range(int(low), int(high)),
-        checkpoint_interval_steps=int(table.get("checkpoint_interval_steps", 200)),
-        mode=TrainingMode(table.get("mode", "declared")),
+        optimiser=task_entries.choice(table, place, "optimiser", Optimiser.SGD),
+        learning_rate_millionths=task_entries.decimal_range(table, place, "learning_rate", MILLION),
+        momentum_millionths=task_entries.decimal_range(table, place, "momentum", MILLION, none),
+        weight_decay_millionths=task_entries.decimal_range(table, place, "weight_decay", MILLION, none),
+        batch_size=task_entries.whole_range(table, place, "batch_size"),
+        checkpoint_interval_steps=task_entries.whole(table, place, "checkpoint_interval_steps", 200),
+        mode=task_entries.choice(table, place, "mode", TrainingMode.DECLARED),
     )
-
-
-def _range(pair: list[Any]) -> Range:
-    low, high = pair
-    return Range(_scaled(low, MILLION), _scaled(high, MILLION))
-
-
-def _scaled(value: Any, factor: int) -> int:
-    """Return a decimal number as an integer of the factor's parts; anything finer is refused, not rounded."""
-    scaled = Decimal(str(value)) * factor
-    if scaled != scaled.to_integral_value() or scaled < 0:
-        raise Rejected(RejectionReason.TASK_NUMBER_OUT_OF_RANGE, f"{value} is no whole number of 1/{factor}")
-    return int(scaled)
-
-
-def _wei(value: Any) -> int:
-    return _scaled(value, WEI_PER_ETHER)

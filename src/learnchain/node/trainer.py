@@ -2,8 +2,6 @@
 
 import asyncio
 import logging
-import os
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -26,6 +24,8 @@ from learnchain.learning.jobs import (
     unpack_body,
 )
 from learnchain.learning.replay.jobs import AuditJob, AuditLine, DisputeJob, SegmentJob, audit_lines
+from learnchain.node.nursery import THREADS, Nursery
+from learnchain.node.worker_line import WorkerLine, forked_worker, started_worker
 from learnchain.primitives.audit_messages import UNDECLARED_CLASS
 from learnchain.primitives.codec import Hash32, encode
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
@@ -44,11 +44,13 @@ class TrainerFailed(Exception):
 class Trainer:
     """Give jobs to one training process; jobs queue there, so use a second trainer to judge while training."""
 
-    def __init__(self, nice: int = 0, threads: int = 1, classes: Path | None = None) -> None:
-        self._nice, self._threads = nice, threads
+    def __init__(
+        self, nice: int = 0, threads: int = 1, nursery: Nursery | None = None, classes: Path | None = None
+    ) -> None:
+        self._nice, self._threads, self._nursery = nice, threads, nursery
         self._classes = classes or Path.home() / ".learnchain" / "classes"
         self._class: Hash32 | None = None
-        self._process: asyncio.subprocess.Process | None = None
+        self._line: WorkerLine | None = None
         self._reader: asyncio.Task[None] | None = None
         self._waiting: dict[int, tuple[asyncio.Future[dict[str, Any]], OnProgress | None]] = {}
         self._training: set[int] = set()
@@ -58,7 +60,7 @@ class Trainer:
     @property
     def process_id(self) -> int | None:
         """Return the id of the running process, for status pages."""
-        return None if self._process is None else self._process.pid
+        return None if self._line is None else self._line.process_id
 
     async def start(self) -> None:
         """Start the process if it does not run and return once torch is loaded: the first job need not wait for it."""
@@ -67,17 +69,17 @@ class Trainer:
     async def _spawn(self) -> None:
         """Start the process if it does not run."""
         async with self._starting:
-            if self._process is not None and self._process.returncode is None:
+            if self._line is not None and not self._line.ended:
                 return
             await self._reap()
-            threads = str(self._threads)
-            self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "learnchain.learning.worker", "--threads", threads, "--nice", str(self._nice)),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                env={**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads},
-            )
-            self._reader = asyncio.create_task(self._read(self._process))
+            self._line = await self._opened()
+            self._reader = asyncio.create_task(self._read(self._line))
+
+    async def _opened(self) -> WorkerLine:
+        if self._nursery is not None and self._threads == THREADS:
+            with suppress(Unavailable):
+                return await forked_worker(self._nursery, self._nice)
+        return await started_worker(self._nice, self._threads)
 
     async def machine_class(self) -> Hash32:
         """Return the reproducibility class of this trainer's process: measured once a machine, then read."""
@@ -151,14 +153,11 @@ class Trainer:
 
     async def close(self) -> None:
         """End the process: its input closes, and it does not outlive that."""
-        process = self._process
-        if process is not None and process.returncode is None:
-            if process.stdin is not None:
-                process.stdin.close()
-            try:
-                await asyncio.wait_for(process.wait(), _CLOSE_SECONDS)
-            except TimeoutError:
-                process.kill()
+        if self._line is not None and self._reader is not None:
+            self._line.end_input()
+            done, _ = await asyncio.wait((self._reader,), timeout=_CLOSE_SECONDS)
+            if not done:
+                self._line.kill()
         await self._reap()
 
     async def _ask(self, method: str, job: bytes, on_progress: OnProgress | None = None) -> dict[str, Any]:
@@ -185,27 +184,25 @@ class Trainer:
             await self._send({"id": number, "method": method})
 
     async def _send(self, message: dict[str, Any]) -> None:
-        process = self._process
-        if process is None or process.stdin is None:
+        if self._line is None or self._line.ended:
             raise Unavailable("the training process does not run")
         try:
-            process.stdin.write(pack_frame(message))
-            await process.stdin.drain()
+            self._line.writer.write(pack_frame(message))
+            await self._line.writer.drain()
         except (ConnectionError, RuntimeError) as error:
             raise Unavailable("the training process ended") from error
 
-    async def _read(self, process: asyncio.subprocess.Process) -> None:
+    async def _read(self, line: WorkerLine) -> None:
         """Hand answers to their callers until the process ends, then fail whoever still waits."""
-        assert process.stdout is not None
         try:
             while True:
-                head = await process.stdout.readexactly(4)
-                self._deliver(unpack_body(await process.stdout.readexactly(frame_length(head))))
+                head = await line.reader.readexactly(4)
+                self._deliver(unpack_body(await line.reader.readexactly(frame_length(head))))
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         except Rejected:
-            process.kill()
-        await process.wait()
+            line.kill()
+        await line.wait()
         for future, _ in self._waiting.values():
             if not future.done():
                 future.set_exception(Unavailable("the training process ended"))
@@ -225,7 +222,7 @@ class Trainer:
     async def _reap(self) -> None:
         if self._reader is not None:
             await self._reader
-        self._process, self._reader = None, None
+        self._line, self._reader = None, None
 
 
 def _failure(reason: str, detail: str) -> Exception:

@@ -26,6 +26,7 @@ from learnchain.testing.evidence_cases import double_commitment
 from learnchain.testing.play import Observer, Plan, observe, play_empty, play_height
 from learnchain.testing.pole_cases import pole_vectors
 from learnchain.testing.proof_of_work_cases import proof_of_work_vectors
+from learnchain.testing.reference_cases import reference_vectors
 from learnchain.testing.sample_tasks import address, sample_specification, sample_task
 from learnchain.testing.vectors import Case, Vector, call, noun, walk
 
@@ -54,6 +55,7 @@ def all_vectors() -> tuple[Vector, ...]:
         *wrong,
         *proof_of_work_vectors(),
         *pole_vectors(),
+        *reference_vectors(),
     )
     found = (*found, *engine_vectors())
     return tuple(sorted(found, key=lambda each: each.path))

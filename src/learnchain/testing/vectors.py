@@ -39,6 +39,7 @@ from learnchain.rules.pole.layer import MappingLayer, layer_shape
 from learnchain.rules.pole.schedule import Times
 from learnchain.rules.proof_of_work import ProofOfWork
 from learnchain.spine import advance, begin
+from learnchain.testing import references
 from learnchain.testing.engine_plays import PLAYS
 from learnchain.testing.json_nouns import from_json, to_json
 
@@ -102,6 +103,12 @@ CALLS: dict[str, Callable[..., Any]] = {
         ProofOfWork.check_reveal,
         ProofOfWork.weigh,
         ProofOfWork.payouts,
+        references.published_key,
+        references.encrypted_sample,
+        references.functional_key,
+        references.opened_product,
+        references.watermark_rows,
+        references.regularised_gradient,
     )
 }
 CALLS.update({f"{play.rules.name}.{each.__qualname__}": each for play in PLAYS for each in play.calls})

@@ -97,7 +97,7 @@ def test_web3_reads_balances_and_sends_a_transfer():
         digest = await web3.eth.send_raw_transaction(Wallet(KEYS[0]).sign_transaction(fields))
         assert (await web3.eth.get_transaction(digest))["blockHash"] is None
         service.chain.extend()
-        receipt = await web3.eth.wait_for_transaction_receipt(digest, timeout=5)
+        receipt = await web3.eth.wait_for_transaction_receipt(digest, timeout=60)
         assert (receipt["status"], receipt["gasUsed"]) == (1, 21_000)
         assert await web3.eth.get_balance(web3.to_checksum_address(b"\x99" * 20)) == ETHER
         block = await web3.eth.get_block(receipt["blockHash"], full_transactions=True)

@@ -11,10 +11,12 @@ import pytest
 from learnchain.node.api import json_rpc
 from learnchain.node.api.inspection import Inspection
 from learnchain.node.api.json_rpc import JsonRpcServer, JsonRpcSettings, Origin
-from learnchain.node.api.views import LearnInterface
+from learnchain.node.api.views import TOKEN_NAME, LearnInterface
+from learnchain.node.built_in_tasks import BUILT_IN
 from learnchain.node.local_network import LocalPlan
 from learnchain.primitives.codec import decode
 from learnchain.primitives.messages import Commitment, Release
+from learnchain.primitives.rejection import RejectionReason
 from learnchain.primitives.signatures import check_signature, recover
 from learnchain.testing.simulated_clock import run_simulated
 from learnchain.testing.simulated_nodes import SimulatedNodes
@@ -99,5 +101,23 @@ def test_random_arguments_are_answered_rightly(tmp_path: Path, monkeypatch: pyte
         for _ in range(COUNT):
             params = [value(chance, known) for _ in range(chance.randrange(3))]
             await ask("learn_" + chance.choice(METHODS), *params)
+
+    on_a_network(tmp_path, story)
+
+
+@pytest.mark.slow
+def test_a_task_that_this_network_would_not_admit_is_refused_before_it_is_paid(tmp_path: Path):
+    """Its coins would lie in the escrow until the deadline, for a task that nobody ever selects."""
+
+    async def story(nodes: SimulatedNodes, ask: Ask) -> None:
+        token = (tmp_path / TOKEN_NAME).read_text()
+        engine, address = nodes.node(0).engine, "0x" + nodes.node(0).ports.wallet.address.hex()
+        before = await engine.rpc("eth_getTransactionCount", [address, "pending"])
+        cheap = {**BUILT_IN["iris"], "reward_ether": "0.0001"}
+        answer = await ask("learn_publishTask", token, cheap)
+        assert answer["error"]["data"]["reason"] == RejectionReason.REWARD_TOO_LOW.value
+        assert await engine.rpc("eth_getTransactionCount", [address, "pending"]) == before
+        assert "error" not in await ask("learn_publishTask", token, BUILT_IN["iris"])
+        assert await engine.rpc("eth_getTransactionCount", [address, "pending"]) == hex(int(before, 16) + 1)
 
     on_a_network(tmp_path, story)

@@ -109,7 +109,7 @@ class Subscriber:
     async def call(self, method: str, *params: Any) -> Any:
         await self.socket.send_str(json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": list(params)}))
         while True:
-            message = await self.socket.receive_json(timeout=5)
+            message = await self.socket.receive_json(timeout=60)
             if "id" in message:
                 return message
             self.pushed.append(message["params"])
@@ -117,7 +117,7 @@ class Subscriber:
     async def next(self) -> Any:
         if self.pushed:
             return self.pushed.pop(0)
-        return (await self.socket.receive_json(timeout=5))["params"]
+        return (await self.socket.receive_json(timeout=60))["params"]
 
 
 def test_subscriptions_push_heads_logs_transactions_and_what_a_reorganisation_removes():
@@ -169,12 +169,12 @@ def test_connections_and_subscriptions_are_bounded(monkeypatch: pytest.MonkeyPat
                 await service.session.ws_connect(service.url)
             assert refused.value.status == 503
             await socket.send_str("[" * 10_000)
-            assert (await socket.receive_json(timeout=5))["error"]["code"] == -32700
+            assert (await socket.receive_json(timeout=60))["error"]["code"] == -32700
             await socket.send_bytes(b'{"jsonrpc": "2.0", "id": 1, "method": "eth_chainId"}')
-            assert (await socket.receive_json(timeout=5))["result"] == "0x539"
+            assert (await socket.receive_json(timeout=60))["result"] == "0x539"
         async with service.session.ws_connect(service.url, max_msg_size=0) as socket:
             await socket.send_str("x" * 70_000)
-            assert (await socket.receive(timeout=5)).type == aiohttp.WSMsgType.CLOSE
+            assert (await socket.receive(timeout=60)).type == aiohttp.WSMsgType.CLOSE
         assert (await service.call("eth_subscribe", "newHeads"))["error"]["code"] == -32601
 
     run(scenario)

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from learnchain.node.blobs.peer_blobs import METHOD_LEAF, METHOD_TREE, PeerBlobs
+from learnchain.node.blobs.fetching import METHOD_LEAF, METHOD_TREE
+from learnchain.node.blobs.peer_blobs import PeerBlobs
 from learnchain.node.clock import SystemClock
 from learnchain.node.network.network import Network
 from learnchain.node.network.tls_transport import TlsTransport

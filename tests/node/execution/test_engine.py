@@ -45,7 +45,7 @@ class SlowEngine(NullEngine):
         self.calls: list[tuple[str, int]] = []
 
     def rpc(self, method: str, params: object) -> str:
-        assert self.permit.wait(10)
+        assert self.permit.wait(100)
         self.calls.append((method, threading.get_ident()))
         return method
 

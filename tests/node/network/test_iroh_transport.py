@@ -24,7 +24,7 @@ def run(scenario: Any) -> None:
     async def whole() -> None:
         one, other = await IrohTransport.listen(identity("one")), await IrohTransport.listen(identity("other"))
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(100):
                 await scenario(one, other)
         finally:
             await one.close()

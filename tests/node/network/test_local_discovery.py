@@ -30,7 +30,7 @@ def test_two_nodes_find_each_other() -> None:
         for network, discovery in zip(networks, found, strict=True):
             await network.start()
             await discovery.start()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(100):
             while not all(network.peers() for network in networks):
                 await asyncio.sleep(0.05)
         for network, discovery in zip(networks, found, strict=True):

@@ -492,7 +492,7 @@ def test_five_nodes_over_tls_deliver_everything() -> None:
             networks[-1].on_topic("topic", collector(received[-1]))
         for number, network in enumerate(networks):
             await network.start([networks[number - 1].address()])
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(100):
             while any(len(network.peers()) < 2 for network in networks):
                 await asyncio.sleep(0.05)
             for number in range(100):

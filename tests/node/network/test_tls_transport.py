@@ -100,7 +100,7 @@ def test_stranger_gets_no_connection(stranger: Stranger, tmp_path: Path, monkeyp
     async def whole() -> None:
         server = await TlsTransport.listen(identity("server"))
         honest = await TlsTransport.listen(identity("honest"))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(100):
             await stranger(server.address(), tmp_path)
             near = await honest.connect(server.address())
             far = await server.accept()
@@ -118,7 +118,7 @@ def test_stranger_with_a_proper_certificate_gets_one(tmp_path: Path) -> None:
         server = await TlsTransport.listen(identity("server"))
         context = context_of_a_stranger(tmp_path, certificate="right")
         address = server.address()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(100):
             _, writer = await asyncio.open_connection(address.host, address.port, ssl=context)
             connection = await server.accept()
             assert connection.peer_id not in {server.peer_id, bytes(32)}
@@ -140,7 +140,7 @@ def test_crowd_in_the_handshake_delays_but_does_not_shut_out(monkeypatch: pytest
         honest = await TlsTransport.listen(identity("honest"))
         address = server.address()
         silent = [await asyncio.open_connection(address.host, address.port) for _ in range(100)]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(100):
             await honest.connect(address)
             assert (await server.accept()).peer_id == honest.peer_id
         for _, writer in silent:

@@ -64,7 +64,7 @@ def run_in(kind: str, scenario: Scenario, limits: ConnectionLimits | None = None
 
             world = _World(simulated)
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(100):
                 await scenario(world)
         finally:
             await world.close()

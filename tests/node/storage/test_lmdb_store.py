@@ -128,7 +128,7 @@ except Unavailable:
 
 def test_a_disk_without_room_is_unavailable(tmp_path: Path):
     answer = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True, timeout=200, check=False
     )
     assert answer.stdout.strip() == "unavailable b'kept' None", answer.stderr
 

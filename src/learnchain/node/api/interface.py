@@ -13,7 +13,6 @@ from learnchain.node.execution.engine import WorkerEngine
 from learnchain.node.node import TRANSACTION_TOPIC, Node
 from learnchain.node.settings import NodeSettings
 from learnchain.node.web.explorer import Explorer
-from learnchain.primitives.rejection import Rejected, RejectionReason
 
 
 async def open_interface(node: Node, settings: NodeSettings, directory: Path) -> JsonRpcServer:
@@ -29,11 +28,9 @@ async def open_interface(node: Node, settings: NodeSettings, directory: Path) ->
         calls = CallProcess(node.engine, directory / "execution", chain_id)
     server = JsonRpcServer(node.engine, JsonRpcSettings(port=settings.rpc_port), gossip, calls)
     learn, inspection = LearnInterface(node.ports, node.network, node.genesis, directory), Inspection(node.ports)
-    learn.register(server)
+    learn.register(server, publishes=settings.is_publisher)
     inspection.register(server)
     server.add_pages(Explorer(learn, inspection, node.engine).routes())
-    if not settings.is_publisher:
-        server.register("learn_publishTask", _refuse_to_publish, sensitive=True)
     wallet = faucet_wallet(node.genesis)
     if wallet is not None:
         faucet = Faucet(node.engine, wallet, chain_id, node.ports.clock, node.submit_transaction)
@@ -44,8 +41,3 @@ async def open_interface(node: Node, settings: NodeSettings, directory: Path) ->
         server.register("learn_faucet", give, sensitive=True)
     await server.start()
     return server
-
-
-async def _refuse_to_publish(*_params: Any) -> None:
-    """Refuse before anything is paid: nobody would release the keys of the task, and its bond would be lost."""
-    raise Rejected(RejectionReason.ARGUMENT_INVALID, "this node publishes no tasks: set is_publisher in its settings")

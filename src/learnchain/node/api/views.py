@@ -16,15 +16,15 @@ from learnchain.node.network.network import Network
 from learnchain.node.ports import Ports
 from learnchain.node.publishing import Publishing, prepared
 from learnchain.node.storage.files import write_whole
-from learnchain.node.task_file import task_draft
+from learnchain.node.task_file import TaskDraft, task_draft
 from learnchain.primitives.block_checks import NOBODY
 from learnchain.primitives.chain_state import ChainState
 from learnchain.primitives.content_id import cid_from_text, cid_text
 from learnchain.primitives.hashing import noun_hash
-from learnchain.primitives.messages import AnyBlock, Block, Deadline
+from learnchain.primitives.messages import AnyBlock, Block, Deadline, Task
 from learnchain.primitives.model_costs import model_bytes, parameter_count, training_flops_per_sample
 from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.selection import PostedTask, Selection
+from learnchain.primitives.selection import PostedTask, Schedule, Selection
 from learnchain.primitives.settlement import Outcome
 from learnchain.primitives.task_specification import Metric, TaskSpecification
 
@@ -45,8 +45,8 @@ class LearnInterface:
             write_whole(token, secrets.token_hex(16).encode())
         self._token = token.read_text()
 
-    def register(self, server: JsonRpcServer) -> None:
-        """Add all methods to a server."""
+    def register(self, server: JsonRpcServer, publishes: bool = True) -> None:
+        """Add all methods to a server; a node that does not publish refuses tasks before anything is paid."""
         methods: dict[str, Handler] = {
             "learn_status": self.status,
             "learn_network": self.network,
@@ -58,7 +58,7 @@ class LearnInterface:
             "learn_ledger": self.ledger,
             "learn_peers": self.peers,
             "learn_blob": self.blob,
-            "learn_publishTask": self.publish_task,
+            "learn_publishTask": self.publish_task if publishes else _refuse_to_publish,
         }
         for name, handler in methods.items():
             server.register(name, handler, sensitive=name == "learn_publishTask")
@@ -202,6 +202,8 @@ class LearnInterface:
             detail = f"the first parameter must be the token in {TOKEN_NAME} of the node's data directory"
             raise Rejected(RejectionReason.WRONG_SIGNATURE, detail)
         draft = await asyncio.to_thread(task_draft, params[1])
+        # By this network's own rules, before anything is paid: nobody would ever select what they do not admit.
+        self._genesis.rules.admit_task(self._trial(draft), draft.expected(), self._genesis.parameters)
         async with self._posting:
             ports = self._ports
             specification = await prepared(
@@ -219,6 +221,12 @@ class LearnInterface:
             "bond_wei": posting.bond_wei,
             "value_wei": posting.value_wei,
         }
+
+    def _trial(self, draft: TaskDraft) -> Task:
+        """Return the task that a draft would become."""
+        deadline = self._ports.clock.now_milliseconds() // 1000 + draft.deadline_seconds
+        amounts = (draft.reward_wei, draft.bond_wei)
+        return Task(bytes(32), self._ports.wallet.address, bytes(32), *amounts, deadline, 0, False)
 
     def _canonical(self, first: int, last: int) -> tuple[ChainState, ...]:
         head = self._ports.chain.round.head
@@ -314,16 +322,7 @@ def block_view(block: AnyBlock, parent: ChainState, state: ChainState, selection
         "model": cid_text(block.reveal.model_cid),
         "trace": cid_text(block.reveal.training.trace_cid),
         "epochs": block.reveal.training.hyperparameters.epochs,
-        "phase_seconds": {
-            "key": (schedule.key_milliseconds - schedule.start_milliseconds) / 1000,
-            "training": (schedule.commitment_milliseconds - schedule.key_milliseconds) / 1000,
-            "judging": (block.end_milliseconds - schedule.commitment_milliseconds) / 1000,
-        },
-        "timeline": {
-            "phase_one_milliseconds": [schedule.start_milliseconds, schedule.commitment_milliseconds],
-            "released_milliseconds": block.release.released_milliseconds,
-            "phase_two_milliseconds": [schedule.commitment_milliseconds, block.end_milliseconds],
-        },
+        **_phases(schedule, block),
         "turn": selection.course.turn,
         "champion_before": {"correct": block.verdict.baseline_correct, "total": block.verdict.baseline_total},
         "verdict": entries,
@@ -333,6 +332,26 @@ def block_view(block: AnyBlock, parent: ChainState, state: ChainState, selection
             {"height": each.height, "miner": "0x" + each.miner.hex(), "correct": each.claim_correct}
             for each in block.ommers
         ],
+    }
+
+
+def _phases(schedule: Schedule, block: Block) -> dict[str, Any]:
+    """Return when the phases of a block ended: commitments close with their deadline, or with an earlier release."""
+    released = block.release.released_milliseconds
+    closed = min(schedule.commitment_milliseconds, released)
+    # The key's deadline is an upper bound: the block does not say when the key came.
+    opened = min(schedule.key_milliseconds, closed)
+    return {
+        "phase_seconds": {
+            "key": (opened - schedule.start_milliseconds) / 1000,
+            "training": (closed - opened) / 1000,
+            "judging": (block.end_milliseconds - closed) / 1000,
+        },
+        "timeline": {
+            "phase_one_milliseconds": [schedule.start_milliseconds, closed],
+            "released_milliseconds": released,
+            "phase_two_milliseconds": [closed, block.end_milliseconds],
+        },
     }
 
 
@@ -377,3 +396,8 @@ def _task_view(posted: PostedTask, score: str) -> dict[str, Any]:
         "metric": posted.specification.metric.value,
         "specification": noun_hash(posted.specification).hex(),
     }
+
+
+async def _refuse_to_publish(*_params: Any) -> None:
+    """Refuse a task whose keys nobody would release: its bond would be lost."""
+    raise Rejected(RejectionReason.ARGUMENT_INVALID, "this node publishes no tasks: set is_publisher in its settings")

@@ -8,6 +8,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median, quantiles
 from tempfile import TemporaryDirectory
@@ -27,7 +28,8 @@ from learnchain.node.network.benchmark_processes import (
 )
 from learnchain.node.network.listening import IROH, TLS, is_iroh_installed
 from learnchain.node.network.transport import parse_address
-from learnchain.primitives.content_id import Cid
+from learnchain.primitives.content_id import Cid, cid_of_block
+from learnchain.primitives.unixfs import UNIXFS_V1_2025
 
 Figures = dict[str, Any]
 BLOB_BYTES = 200_000_000
@@ -36,7 +38,7 @@ NODES = 5
 MESSAGES_PER_SECOND = 100
 GOSSIP_SECONDS = 10
 SLOWEST_SECONDS = 0.05
-_ROUNDS = 3
+_ROUNDS, _HASH_ROUNDS = 3, 15
 
 
 def blob_transfer() -> Figures:
@@ -83,14 +85,19 @@ def gossip_latency() -> Figures:
 
 
 def model_hashing() -> Figures:
-    """Compare the CID of a model of 270 MB with SHA-256 over the same file."""
+    """Compare the CID of a model of 270 MB with SHA-256 over the same file, and with the most that the cores give."""
     with TemporaryDirectory() as directory:
         path = Path(directory) / "model"
         _write_random(path, MODEL_BYTES)
-        rounds = [(_seconds(lambda: tree_of_file(path)), _seconds(lambda: _sha256(path))) for _ in range(_ROUNDS + 1)]
-    ours, anchor = (median(each[index] for each in rounds[1:]) for index in (0, 1))
-    figure = _figure("CID of 270 MB", MODEL_BYTES / ours / 1e6, "MB/s", anchor / ours, "hashlib.sha256")
-    return {"name": "hashing", "synthetic": True, "figures": [figure]}
+        held = path.read_bytes()
+        ways = (lambda: tree_of_file(path), lambda: _sha256(path), lambda: _hash_held(held))
+        rounds = [[_seconds(way) for way in ways] for _ in range(_HASH_ROUNDS + 1)]
+    ours, anchor, most = (median(each[index] for each in rounds[1:]) for index in range(3))
+    figures = [
+        _figure("CID of 270 MB", MODEL_BYTES / ours / 1e6, "MB/s", anchor / ours, "hashlib.sha256"),
+        _figure("its leaves, held in memory", MODEL_BYTES / most / 1e6, "MB/s", anchor / most, "hashlib.sha256"),
+    ]
+    return {"name": "hashing", "synthetic": True, "figures": figures}
 
 
 BENCHMARKS: dict[str, Callable[[], Figures]] = {
@@ -139,6 +146,19 @@ def _write_random(path: Path, size: int) -> None:
 def _sha256(path: Path) -> None:
     with path.open("rb") as file:
         hashlib.file_digest(file, "sha256")
+
+
+def _hash_held(held: bytes) -> None:
+    """Hash the leaves of a file that need not be read: what no reading of files can exceed."""
+    size, threads = UNIXFS_V1_2025.leaf_bytes, os.cpu_count() or 1
+    view, offsets = memoryview(held), range(0, len(held), size)
+
+    def some(first: int) -> None:
+        for offset in offsets[first::threads]:
+            cid_of_block(view[offset : offset + size])
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(some, range(threads)))
 
 
 def _seconds(work: Callable[[], object]) -> float:

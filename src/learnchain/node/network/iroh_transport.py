@@ -109,7 +109,10 @@ class IrohTransport:
     ) -> "IrohTransport":
         """Listen under a 32-byte ed25519 private key; port 0 takes any free one."""
         copy_bytes_at_once()
-        version = ipaddress.ip_address(host).version
+        try:
+            version = ipaddress.ip_address(host).version
+        except ValueError as error:
+            raise Rejected(RejectionReason.ARGUMENT_INVALID, f"cannot listen on {host!r}: no IP address") from error
         # Both families are named: the one that we do not listen on is bound to loopback, not to every interface.
         sockets = (f"{host}:{port}", "[::1]:0") if version == 4 else ("127.0.0.1:0", f"[{host}]:{port}")
         preset = _ClosedPreset(sockets, relay_urls)

@@ -124,5 +124,5 @@ def _own(path: Path) -> int:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(handle)
-        raise Unavailable(f"the store in {path} is in use by another process") from error
+        raise Unavailable(f"the store in {path} is in use by another process: stop its node first") from error
     return handle

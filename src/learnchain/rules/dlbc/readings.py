@@ -94,4 +94,22 @@ READINGS = (
         "The contract of Figure 8 is what the publisher signed.",
         "dlbc/payout/below_required.json",
     ),
+    Reading(
+        "DLBC-R14",
+        "The watermark is 'a binary matrix of n columns and m rows', 'each column should contain only one 1' (IV-C1); "
+        "its layer, lambda and E_R are not printed",
+        "Two rows over the mean of a layer's filters, one for the bits 0 and one for the bits 1; the hidden "
+        "convolution with the longest mean vector carries it; lambda and the threshold are the engine's parameters; "
+        "E_R is a hinge, see `learning/watermark.py`.",
+        "A bit says in which of two rows the 1 stands. The gradient of a cross-entropy fades where the 0.9999 of IV-C2 "
+        "begins.",
+        "dlbc/training/watermark_matrix.json",
+    ),
+    Reading(
+        "DLBC-R15",
+        "'The digital signature was achieved by SHA-256' (V, Table I)",
+        "The miner signs a digest of model, training data and task with its own key; a bare hash is no signature.",
+        "Anybody can hash a model that somebody else has trained.",
+        "dlbc/commitment/attestation.json",
+    ),
 )

@@ -1,7 +1,7 @@
 """What PoLe leaves open or says twice, and what this engine does about it.
 
-POLE-R2 and R9 are about decryption and belong to `functional_encryption/`; R11, 60,000 training images of CIFAR-10
-where there are 50,000, is about the experiments alone.
+POLE-R2 and R9 are about decryption, which `functional_encryption/` carries out. R11, 60,000 training images of CIFAR-10
+where there are 50,000, is about the experiments alone, as are the swapped captions of Figures 7 and 8.
 """
 
 from learnchain.rules.reading import Reading
@@ -14,6 +14,14 @@ READINGS = (
         "The text says 'k: the number of bits for each weight'. Dropping leading zeros would make rank and vectors "
         "depend on how small the hash happens to be.",
         "pole/algorithms/3.json",
+    ),
+    Reading(
+        "POLE-R2",
+        "Step 4 and Proposition 3.1 print the inner product as log_g(prod ct_j^z_j ct_0^eta) with eta = <s, z>",
+        "ct_0^-eta.",
+        "prod ct_j^z_j = g^(r <s, z> + <x, z>): the blinding g^(r eta) must be divided out, as the proof itself does. "
+        "With the printed sign there is no small logarithm to be found.",
+        "pole/equations/1.json",
     ),
     Reading(
         "POLE-R3",
@@ -66,6 +74,14 @@ READINGS = (
         "The best verified one; equal counts go to the lower commitment hash.",
         "Nobody can check in which order another node received something.",
         "pole/verification/best_wins.json",
+    ),
+    Reading(
+        "POLE-R9",
+        "'a master public key h used in encryption, and a master public key s used for decryption' (3.4, Step 1)",
+        "s is the master secret key and never leaves the data node; h = g^s is published, and for each height eta = "
+        "<s, z> for its query vectors.",
+        "With s everybody decrypts every sample; with eta only the products with the chosen vectors.",
+        "pole/equations/1.json",
     ),
     Reading(
         "POLE-R10",

@@ -1,0 +1,52 @@
+"""Start nodes before their network is founded: the genesis of a local network is dated when everybody is warm.
+
+Loading torch and the execution engine takes a busy machine longer than the first phases last. A genesis that was dated
+in advance then gave empty heights first, and struck the task that was selected for them.
+"""
+
+import asyncio
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from learnchain.node.clock import Clock
+from learnchain.node.ports import Training
+from learnchain.node.settings import NodeSettings
+from learnchain.node.storage.files import write_whole
+from learnchain.primitives.rejection import Unavailable
+
+FLAG = "--await-genesis"
+"""Tells a node process that its genesis may still have to be written."""
+LIMIT_SECONDS = 180.0
+_WARM_NAME = "warm"
+_LOOK_SECONDS = 0.05
+
+
+async def founded(
+    settings: NodeSettings, trainings: Iterable[Training | None], stopping: asyncio.Event, clock: Clock
+) -> bool:
+    """Return true once the genesis lies there, having warmed up and said so; false if the node is stopped before."""
+    genesis, mark = Path(settings.genesis), Path(settings.data_directory) / _WARM_NAME
+    if genesis.is_file():
+        return True
+    limit, used = clock.monotonic_seconds() + LIMIT_SECONDS, [each for each in trainings if each is not None]
+    try:
+        await asyncio.gather(*(each.start() for each in used))
+        write_whole(mark, str(os.getpid()).encode())
+        while not genesis.is_file() and not stopping.is_set():
+            if clock.monotonic_seconds() > limit:
+                raise Unavailable(f"{genesis}: nobody founded the network within {LIMIT_SECONDS:.0f} s")
+            await asyncio.sleep(_LOOK_SECONDS)
+    finally:
+        mark.unlink(missing_ok=True)
+        if not genesis.is_file():
+            await asyncio.gather(*(each.close() for each in used))
+    return genesis.is_file()
+
+
+def is_warm(directory: Path, process_id: int | None) -> bool:
+    """Return whether this very process has said that it only waits for the genesis."""
+    try:
+        return (directory / _WARM_NAME).read_text() == str(process_id)
+    except OSError:
+        return False

@@ -1,0 +1,134 @@
+"""Fork training processes from one that has loaded torch: a local network loads it once, not twice a miner.
+
+`python -m learnchain.node.nursery DESCRIPTOR` is that process. Whoever holds the other end of its line asks for a
+worker with one message that carries the worker's own end of a socket. The nursery ends when nobody holds its line any
+more. It has one thread when it forks, and nothing was computed in it, so a worker is as fresh as one that was started.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from learnchain.primitives.rejection import Unavailable
+
+VARIABLE = "LEARNCHAIN_NURSERY"
+"""Names the descriptor of the line to nodes that inherit it."""
+THREADS = 1
+"""Workers with another number of threads start on their own: thread pools take their size when they are loaded."""
+ID_BYTES = 4
+"""A worker says its process id first."""
+_LOG_NAME = "training.log"
+_CLOSE_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Nursery:
+    """Hold one end of the line to a nursery; `process` is set where it was started."""
+
+    line: socket.socket
+    process: "subprocess.Popen[bytes] | None" = None
+
+    @classmethod
+    def open(cls, directory: Path) -> "Nursery | None":
+        """Start a nursery whose workers log into a directory; None where forking after loading torch is not safe."""
+        if sys.platform != "linux":
+            return None
+        ours, theirs = socket.socketpair()
+        one = str(THREADS)
+        with theirs, (directory / _LOG_NAME).open("ab") as log:
+            command = [sys.executable, "-m", "learnchain.node.nursery", str(theirs.fileno())]
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=(theirs.fileno(),),
+                env={**os.environ, "OMP_NUM_THREADS": one, "MKL_NUM_THREADS": one, "OPENBLAS_NUM_THREADS": one},
+                # Ctrl-C reaches the program only, which ends the nodes in order; they end their workers.
+                start_new_session=True,
+            )
+        ours.setblocking(False)
+        return cls(ours, process)
+
+    @classmethod
+    def inherited(cls, environment: Mapping[str, str]) -> "Nursery | None":
+        """Return the nursery that whoever started this process handed over; None if there is none."""
+        try:
+            line = socket.socket(fileno=int(environment[VARIABLE]))
+        except (KeyError, ValueError, OSError):
+            return None
+        os.set_inheritable(line.fileno(), False)
+        return cls(line)
+
+    def environment(self) -> dict[str, str]:
+        """Return what a process finds this nursery by, if it inherits the descriptor of the line too."""
+        return {VARIABLE: str(self.line.fileno())}
+
+    def fork(self, nice: int) -> socket.socket:
+        """Ask for a worker; return our end of its line, on which it says its process id and then answers jobs."""
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                socket.send_fds(self.line, [bytes([nice])], [theirs.fileno()])
+        except OSError as error:
+            # Gone, or so busy that its line is full: the caller starts a process of its own.
+            ours.close()
+            raise Unavailable(f"the nursery of training processes: {error}") from error
+        return ours
+
+    def close(self) -> None:
+        """Let go of the line, and end the nursery where it was started; workers that still run need it no more."""
+        self.line.close()
+        if self.process is None:
+            return
+        try:
+            self.process.wait(_CLOSE_SECONDS)
+        except subprocess.TimeoutExpired:
+            # It still loads torch, or a node that was left behind holds its line.
+            self.process.kill()
+            self.process.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+
+def serve(line: socket.socket) -> None:
+    """Fork a worker for every message until nobody is left who could send one."""
+    # Loaded before the first fork: what this costs is what every worker saves.
+    from learnchain.learning.worker import serve as work
+
+    # Nobody waits for the workers: their ends of the lines say when they end.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(line, 1, 1)
+        if not message:
+            return
+        if not descriptors:
+            continue
+        with socket.socket(fileno=descriptors[0]) as own:
+            if os.fork():
+                continue
+            try:
+                line.close()
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                os.nice(message[0])
+                own.sendall(os.getpid().to_bytes(ID_BYTES, "big"))
+                work(own.makefile("rb"), own.makefile("wb"), THREADS, time.perf_counter)
+            finally:
+                # Never return into the loop of the nursery, whatever happened.
+                os._exit(1)
+
+
+if __name__ == "__main__":
+    with socket.socket(fileno=int(sys.argv[1])) as inherited:
+        serve(inherited)
