@@ -90,7 +90,7 @@ VECTORS_OF_ALGORITHMS = {
 }
 
 
-@pytest.mark.parametrize(("paper", "kind", "number"), PAPERS)
+@pytest.mark.parametrize(("paper", "kind", "number"), sorted(PAPERS))
 def test_every_equation_and_algorithm_has_a_vector(paper: str, kind: str, number: int) -> None:
     path = VECTORS_OF_ALGORITHMS[number] if kind == "algorithm" else f"{paper}/equations/{number}.json"
     assert json.loads((VECTORS / path).read_text())["cases"]
