@@ -241,8 +241,9 @@ def _instances() -> tuple[object, ...]:
 def _disputed() -> list[object]:
     """Return an audit and a dispute with all that is signed in them."""
     builder = ChainBuilder(Dlbc(), sample_parameters(audit_reward_gwei=1_000))
-    staked_accuser(builder)
-    node = until_audited(observe(builder))
+    node = observe(builder)
+    staked_accuser(node)
+    until_audited(node)
     report = report_of(node)
     dispute = accused(node, accusation_of(last_fact(node)))
     answer = answer_to(node, dispute, forged_steps(node, dispute))

@@ -18,6 +18,8 @@ from learnchain.testing.simulated_clock import run_simulated
 from learnchain.testing.simulated_nodes import SimulatedNodes
 
 WINDOW = 4
+BRIEF = {"audit_window_blocks": 4, "answer_blocks": 1, "proof_blocks": 1}
+"""Nobody keeps states for longer than the window because it may be asked for their steps."""
 TEST_ROWS = 360
 PRUNED_HEIGHT = 14
 LATE = 2
@@ -38,7 +40,7 @@ class Strict(InstantTraining):
 
 async def pruned_network(directory: Path, judge: Callable[[], InstantTraining]) -> SimulatedNodes:
     """Return a network at a height far beyond its window, one of whose nodes never ran."""
-    nodes = SimulatedNodes(directory, LocalPlan(directory, miners=LATE, finality_depth=3), seed=2)
+    nodes = SimulatedNodes(directory, LocalPlan(directory, miners=LATE, finality_depth=3, parameters=BRIEF), seed=2)
     nodes.make_training = lambda _index: InstantTraining(TEST_ROWS)
     nodes.make_judge = lambda index: judge() if index == LATE else InstantTraining(TEST_ROWS)
     nodes.change = lambda settings: replace(settings, retain_blocks=WINDOW)

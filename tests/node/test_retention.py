@@ -14,11 +14,13 @@ from learnchain.testing.simulated_nodes import SimulatedNodes
 
 WINDOW = 4
 TEST_ROWS = 360
+BRIEF = {"audit_window_blocks": 4, "answer_blocks": 1, "proof_blocks": 1}
+"""Nobody can be asked for steps for longer than the window."""
 
 
 def test_models_outside_the_window_are_deleted_but_the_best(tmp_path: Path) -> None:
     async def scenario() -> None:
-        nodes = SimulatedNodes(tmp_path, LocalPlan(tmp_path, miners=2, finality_depth=3), seed=2)
+        nodes = SimulatedNodes(tmp_path, LocalPlan(tmp_path, miners=2, finality_depth=3, parameters=BRIEF), seed=2)
         nodes.make_training = lambda _index: InstantTraining(TEST_ROWS)
         nodes.make_judge = lambda _index: InstantTraining(TEST_ROWS)
         nodes.change = lambda settings: replace(settings, retain_blocks=WINDOW)
@@ -47,6 +49,30 @@ def test_models_outside_the_window_are_deleted_but_the_best(tmp_path: Path) -> N
     run_simulated(scenario())
 
 
+def test_a_miner_keeps_its_own_states_as_long_as_it_may_be_asked_for_their_steps(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        asked = {"audit_window_blocks": 10, "answer_blocks": 1, "proof_blocks": 1}
+        nodes = SimulatedNodes(tmp_path, LocalPlan(tmp_path, miners=2, finality_depth=1, parameters=asked), seed=2)
+        nodes.make_training = nodes.make_judge = lambda _index: InstantTraining(TEST_ROWS)
+        nodes.change = lambda settings: replace(settings, retain_blocks=1)
+        await nodes.start()
+        await nodes.until_height(14, 400)
+        ports = nodes.node(1).ports
+        head = ports.chain.round.head.height
+        found = (ports.archive.block(each.block_hash) for each in ports.archive.branch(ports.chain.round.head.block, 0))
+        trained = [each for each in found if isinstance(each, Block)]
+        here = {each.height for each in trained if ports.blobs.path(each.reveal.training.trace_cid) is not None}
+        own = {each.height for each in trained if each.reveal.miner == ports.wallet.address}
+        # Height h may be asked about in blocks up to h + 7: answer, proof and decision fit into the window after it.
+        assert {each for each in own if each > head - 7} <= here
+        assert own & here >= {each for each in own if head - 7 < each < head - 2} != set()
+        assert not {each for each in here if each < head - 8}
+        assert not {each for each in here - own if each < head - 2}
+        await nodes.close()
+
+    run_simulated(scenario())
+
+
 def test_a_task_over_several_blocks_keeps_its_champion_and_lets_the_others_go(tmp_path: Path) -> None:
     sets, rows = 8, 60
     right = iter(range(40, 60))
@@ -64,7 +90,7 @@ def test_a_task_over_several_blocks_keeps_its_champion_and_lets_the_others_go(tm
 
     async def scenario() -> None:
         phases = TwoPhases(6_500, 2_000, 1_500, 500, 1_300)
-        plan = LocalPlan(tmp_path, "podl", miners=1, finality_depth=1, rules=Podl(phases))
+        plan = LocalPlan(tmp_path, "podl", miners=1, finality_depth=1, rules=Podl(phases), parameters=BRIEF)
         nodes = SimulatedNodes(tmp_path, plan, seed=2)
         nodes.make_training = lambda _index: Improving(rows)
         nodes.make_judge = lambda _index: Improving(rows)

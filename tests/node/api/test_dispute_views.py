@@ -20,8 +20,8 @@ from learnchain.testing.sample_tasks import address
 
 def played() -> Observer:
     builder = ChainBuilder(Dlbc(), sample_parameters(audit_reward_gwei=1_000))
-    staked_accuser(builder)
     node = observe(builder)
+    staked_accuser(node)
     play_height(node)
     return node
 

@@ -24,6 +24,7 @@ from learnchain.primitives.block_tree import empty_block_lot, lowest_lot
 from learnchain.primitives.bounded_json import parse_json
 from learnchain.primitives.chain_state import payload_timestamp, settlement_root, unselected_after
 from learnchain.primitives.content_id import Cid, cid_from_text
+from learnchain.primitives.dispute_rules import last_accusation_height
 from learnchain.primitives.events import DeadlineMissed, Event, Measured, ReleaseDue, RevealsClosed
 from learnchain.primitives.measurement import Finding, MeasureKind, Measurement
 from learnchain.primitives.messages import AnyBlock, Block, Deadline, EmptyBlock
@@ -99,9 +100,13 @@ class FullNode:
 
     def _may_be_asked(self, height: int) -> bool:
         """Return whether this node won or audited a height whose steps it may have to show (rule 11)."""
-        book, address = self._ports.chain.round.parent.bonds, self._ports.wallet.address
+        parent, address = self._ports.chain.round.parent, self._ports.wallet.address
+        book, parameters = parent.bonds, self._ports.chain.parameters
+        if any(each.height == height and each.accused == address and each.is_open for each in book.disputes):
+            return True
         audited = any(each.height == height and each.auditor == address for each in book.audits)
-        return any(each.height == height and (audited or each.winner == address) for each in book.facts)
+        own = (each for each in book.facts if each.height == height and (audited or each.winner == address))
+        return any(parent.height < last_accusation_height(each, parameters) for each in own)
 
     async def keep_again(self) -> None:
         """Fetch what recent blocks rest on and a kill or a full disk kept from coming."""
