@@ -27,7 +27,7 @@ from learnchain.testing.simulated_clock import run_simulated
 from learnchain.testing.simulated_nodes import SimulatedNodes
 
 pytestmark = pytest.mark.slow
-MINER, AUDITOR, OTHER = 1, 2, 3
+FRIEND, MINER, AUDITOR, OTHER = 0, 1, 2, 3
 BOND_WEI, COST_GWEI = 10**16, 10**6
 PARAMETERS = {
     "minimum_commitment_bond_wei": BOND_WEI,
@@ -146,6 +146,20 @@ def test_a_miner_that_trained_on_other_rows_is_asked_for_its_steps_and_slashed_b
         assert disputes(nodes, DisputeOutcome.PROVEN)
         assert slashed_gwei(nodes)[0].recipient == address(nodes, AUDITOR)
         assert len(nodes.heads()) == 1
+
+    run(tmp_path, scenario, cheat=OtherRows)
+
+
+def test_what_the_accuser_does_not_prove_an_auditor_without_coins_proves(tmp_path: Path) -> None:
+    async def scenario(nodes: SimulatedNodes) -> None:
+        await nodes.start()
+        await deposit(nodes, FRIEND)
+        await accuse(nodes, by=FRIEND)
+        await nodes.until(lambda: bool(listed(nodes)), 600)
+        found = listed(nodes)[0]
+        assert (found.fault, found.offender) == (Fault.TRACE_FORGED, address(nodes, MINER))
+        assert found.reporter == address(nodes, AUDITOR)
+        assert [each.accuser for each in disputes(nodes, DisputeOutcome.PROVEN)] == [address(nodes, FRIEND)]
 
     run(tmp_path, scenario, cheat=OtherRows)
 

@@ -28,7 +28,7 @@ Suspect = tuple[int, Hash32, Address, int]
 
 
 class Accuser:
-    """Hold whom to accuse until a block asks it, and read the answers to what was asked."""
+    """Hold whom to accuse until a block asks it, and read the answers to what anybody asked."""
 
     def __init__(self, ports: Ports, measuring: EvidenceMeasuring, answers: StepAnswers) -> None:
         self._ports, self._measuring, self._answers = ports, measuring, answers
@@ -52,8 +52,9 @@ class Accuser:
                 del self._suspects[place]
                 continue
             await self._accuse(place)
+        # A segment is disputed once: where a forger's friend asked, the proof has to come from somebody else.
         for dispute in book.disputes:
-            if dispute.accuser == self._ports.wallet.address and dispute.outcome is DisputeOutcome.ANSWERED:
+            if dispute.accused != self._ports.wallet.address and dispute.outcome is DisputeOutcome.ANSWERED:
                 await self._prove(dispute)
 
     async def _accuse(self, place: Suspect) -> None:
