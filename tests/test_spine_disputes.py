@@ -4,18 +4,37 @@ from dataclasses import replace
 
 import pytest
 
+from learnchain.node.network.wire import MAXIMUM_GOSSIP_BYTES
 from learnchain.primitives.actions import MeasureAnswer, ProposeBlock, ProposeEmptyBlock
-from learnchain.primitives.audit import AuditFinding
+from learnchain.primitives.audit import AuditFinding, StepOpening
+from learnchain.primitives.audit_messages import (
+    MAXIMUM_AUDITED_SEGMENTS,
+    MAXIMUM_AUDITS,
+    AuditCommitment,
+    AuditedSegment,
+    AuditReport,
+)
 from learnchain.primitives.bonds import Dispute, DisputeOutcome, RoundFact
 from learnchain.primitives.chain_state import ChainState
-from learnchain.primitives.dispute_messages import MAXIMUM_ACCUSATIONS, Accusation, DisputeAnswer
+from learnchain.primitives.codec import encode
+from learnchain.primitives.dispute_messages import MAXIMUM_ACCUSATIONS, MAXIMUM_ANSWERS, Accusation, DisputeAnswer
 from learnchain.primitives.dispute_rules import last_accusation_height
 from learnchain.primitives.events import BlockReceived, DeadlineMissed, Disputed, EvidenceReported
-from learnchain.primitives.messages import AnyBlock, Block, Deadline, Evidence, Fault
+from learnchain.primitives.messages import (
+    MAXIMUM_COMMITMENTS,
+    MAXIMUM_EVIDENCE,
+    AnyBlock,
+    Block,
+    Deadline,
+    Evidence,
+    Fault,
+)
 from learnchain.primitives.numbers import WEI_PER_GWEI
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.primitives.settlement import Outcome, bond_pot
+from learnchain.primitives.signatures import UNSIGNED
 from learnchain.rules.dlbc import Dlbc
+from learnchain.testing.audit_cases import AUDITOR
 from learnchain.testing.chain_builder import ChainBuilder, altered, sample_parameters
 from learnchain.testing.dispute_cases import (
     ACCUSER,
@@ -26,6 +45,7 @@ from learnchain.testing.dispute_cases import (
     forged_steps,
     forgery,
     other_segment,
+    proof_of,
     said,
     staked_accuser,
 )
@@ -474,3 +494,30 @@ def test_messages_wait_in_limited_number() -> None:
                 reasons.add(error.reason)
     assert len(node.round.disputes) <= 64
     assert reasons <= {_R.RATE_LIMITED}
+
+
+def test_a_block_with_all_that_it_may_carry_fits_into_one_gossip_message() -> None:
+    node = chain()
+    answer = answer_to(node, disputed(node))
+    block = node.builder.block(node.parent, (node.builder.candidate(node.parent, WINNER, 95),))
+    branch = (b"\x01" * 32,) * 24
+    opening = replace(answer.opening, first_branch=branch, following_branch=branch)
+    longest = replace(answer, opening=opening)
+    step = StepOpening(2, branch[0], branch, b"\x01" * 64, branch[0], branch, b"\x01" * 64)
+    proof = replace(proof_of(answer, branch, AuditFinding.FAULT_OUT_OF_BOUNDS), segments=(opening,), steps=(step,))
+    line = AuditedSegment(1, True, branch[0])
+    place = (31_337, 1, branch[0], address(AUDITOR))
+    report = AuditReport(*place, (line,) * MAXIMUM_AUDITED_SEGMENTS, branch[0], UNSIGNED)
+    evidence = forgery(node, answer, AuditFinding.FAULT_STEP_CHAIN)
+    full = replace(
+        block,
+        commitments=block.commitments * MAXIMUM_COMMITMENTS,
+        verdict=replace(block.verdict, entries=block.verdict.entries * MAXIMUM_COMMITMENTS),
+        evidence=(replace(evidence, statements=(encode(report), encode(proof))),) * MAXIMUM_EVIDENCE,
+        audits=(AuditCommitment(*place, branch[0], branch[0], UNSIGNED),) * MAXIMUM_AUDITS,
+        audit_reports=(report,) * MAXIMUM_AUDITS,
+        accusations=(accusation_of(first(node)),) * MAXIMUM_ACCUSATIONS,
+        answers=(longest,) * MAXIMUM_ANSWERS,
+    )
+    unselected = 256 * 33
+    assert len(encode(full)) + unselected < MAXIMUM_GOSSIP_BYTES
