@@ -214,13 +214,15 @@ class Node:
         chain.remember((*archive.round_messages(chain.round.head.block), *waiting), keep)
 
     async def _warm_up(self) -> None:
-        """Start trainer and judge side by side, as both may be due at once; measure whose bits they share."""
-        pairs = ((self._parts.trainer, True), (self._parts.judge, self._settings.is_auditor))
-        here = [(training, says) for training, says in pairs if training is not None]
-        await asyncio.gather(*(training.start() for training, _ in here))
-        for training, says in here:
-            if says:
-                await training.machine_class()
+        """Start trainer and judge side by side, as both may be due at once; measure whose bits they share.
+
+        The judge measures: it has nothing to do before the first model is revealed. Training need not wait for it, and
+        the trainer finds the class where the judge has written it.
+        """
+        here = [each for each in (self._parts.trainer, self._parts.judge) if each is not None]
+        await asyncio.gather(*(each.start() for each in here))
+        if self._settings.is_miner or self._settings.is_auditor:
+            await self._parts.judge.machine_class()
 
     async def close(self) -> None:
         """Stop in the reverse order of the start."""
