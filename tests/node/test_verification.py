@@ -24,6 +24,8 @@ from tests.cli.samples import spoken
 
 BLOCKS = 6
 WINDOW = 3
+BRIEF = {"audit_window_blocks": 4, "answer_blocks": 1, "proof_blocks": 1}
+"""Nobody keeps states for longer than the window because it may be asked for their steps."""
 LATER_MILLISECONDS = 1_900_000_000_000
 
 
@@ -48,7 +50,7 @@ def built(
     """Return the directory of a node that has stopped, laid out as a local network's."""
 
     async def scenario() -> Path:
-        plan = LocalPlan(directory, miners=1, standing=("iris",), finality_depth=2)
+        plan = LocalPlan(directory, miners=1, standing=("iris",), finality_depth=2, parameters=BRIEF)
         nodes = SimulatedNodes(directory, plan, seed=9)
         nodes.change = lambda settings: replace(settings, retain_blocks=retain_blocks)
         nodes.make_training = nodes.make_judge = lambda _index: judge()
