@@ -59,6 +59,8 @@ class LocalRun:
     _trained: int = 0
     _nursery: "Nursery | None" = None
     _outline: "Outline | None" = None
+    inspect: Callable[[Observer, Snapshot], dict[str, Any]] | None = None
+    """Adds to the report what only running nodes can tell."""
 
     def network(self) -> "LocalNetwork":
         """Return the network of the data directory, laid out anew if there is none."""
@@ -225,7 +227,7 @@ class LocalRun:
         data = _patiently(lambda: summary.report(snapshot, observer.clients[index], directory))
         data["seconds_to_first_trained_block"] = self._first_trained_seconds
         data["stopped"] = stopped or None
-        return data
+        return data if self.inspect is None else {**data, **self.inspect(observer, snapshot)}
 
 
 def _ready(snapshot: Snapshot, height: int) -> bool:
