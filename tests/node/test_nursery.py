@@ -69,6 +69,7 @@ def test_forked_workers_train_the_bits_of_a_started_one(nursery, rows, tmp_path)
                 await each.train(job(rows, tmp_path / str(index))) for index, each in enumerate(trainers, start=1)
             ]
             threads = len(list(Path(f"/proc/{nursery.process.pid}/task").iterdir()))
+            assert [os.getsid(each) for each in ids[1:]] == ids[1:]
             return ids, [parent_of(each) for each in ids], trained, threads, os.getpriority(os.PRIO_PROCESS, ids[2])
         finally:
             await asyncio.gather(*(each.close() for each in trainers))
