@@ -78,8 +78,9 @@ class LocalRun:
             if network.consensus != self.wanted.consensus:
                 detail = f"{directory} holds a network with consensus {network.consensus}; choose another --data-dir"
                 raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
+            network = with_free_ports(network, self.wanted.rpc_port)
             self._nursery = Nursery.open(directory)
-            return with_free_ports(network, self.wanted.rpc_port)
+            return network
         port = 8545 if self.wanted.rpc_port is None else self.wanted.rpc_port
         if port and not is_free(port):
             detail = f"port {port} is taken; choose another with --rpc-port, or 0 for a free one"
@@ -94,9 +95,9 @@ class LocalRun:
             phases=needs.phases,
             evaluation_milliseconds=needs.evaluation_milliseconds,
         )
-        # Torch is loaded while the network is laid out, once for all miners and judges.
-        self._nursery = Nursery.open(directory)
         self._outline = outline(plan)
+        # Torch is loaded while everything else is, once for all miners and judges.
+        self._nursery = Nursery.open(directory)
         return self._outline.network
 
     def run(self, network: "LocalNetwork", display: Display, tables: Iterable[dict[str, Any]]) -> dict[str, Any]:
