@@ -103,8 +103,8 @@ class Worker:
         except Rejected as error:
             self._send({"id": 0, **_error(error.reason.value, error.detail)})
         finally:
-            # Whoever gave the jobs is gone (a socket is reset if it was killed with answers unread), or no longer speaks
-            # our language: nobody waits for a result.
+            # Whoever gave the jobs is gone (killed with answers unread, it resets the line), or no longer speaks our
+            # language: nobody waits for a result.
             os._exit(0)
 
     def _accept(self, message: dict[str, Any]) -> None:
