@@ -89,8 +89,9 @@ def test_node_init_joins_a_network(network, tmp_path, capsys):
         "--genesis",
         str(network.directory / "genesis.json"),
     )
-    code, envelope = spoken(capsys, *arguments, "--peer", "127.0.0.1:4000", "--mine")
-    assert (code, envelope["data"]["peers"]) == (0, ["127.0.0.1:4000"])
+    peer = "ab" * 32 + "@127.0.0.1:4000"
+    code, envelope = spoken(capsys, *arguments, "--peer", peer, "--mine")
+    assert (code, envelope["data"]["peers"]) == (0, [peer])
     code, envelope = spoken(capsys, *arguments)
     assert (code, envelope["error"]["reason"]) == (1, "argument_invalid")
 
