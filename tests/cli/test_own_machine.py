@@ -60,6 +60,8 @@ def test_bench_lists_and_runs_by_name(capsys, monkeypatch):
     monkeypatch.setattr(bench, "_registered", lambda _peers: {"x": quick})
     assert spoken(capsys, "bench", "list")[1]["data"]["benchmarks"] == [{"name": "x", "what": "Compare nothing."}]
     assert spoken(capsys, "bench", "x")[1]["data"]["results"] == [figures]
+    code, envelope = spoken(capsys, "bench", "x", "--with", "peer=program")
+    assert (code, envelope["error"]["reason"]) == (1, "argument_invalid")
     code, envelope = spoken(capsys, "bench", "y")
     assert (code, envelope["error"]["reason"]) == (1, "argument_invalid")
 
