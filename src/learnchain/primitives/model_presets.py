@@ -255,7 +255,7 @@ def _chosen(preset: str, entries: Mapping[str, Any]) -> dict[str, int | tuple[in
     for name, value in entries.items():
         if name not in several:
             raise _argument(f"{preset} has no {name!r}; it has {', '.join(sorted(several)) or 'no numbers of its own'}")
-        if several[name] != isinstance(value, list | tuple):
+        if several[name] != isinstance(value, Sequence):
             due = "a list of whole numbers" if several[name] else "one whole number"
             raise _argument(f"{name} of {preset} is {due}, not {value!r}")
     return {name: _number(value) for name, value in entries.items()}
