@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from learnchain.node.local_network import LocalPlan, lay_out
+from learnchain.node.settings import load_settings
+from tests.cli.fake_node import fake_node
 from tests.cli.samples import spoken
 
 
@@ -78,6 +80,7 @@ def test_a_settings_file_that_is_none_is_malformed(content, tmp_path, capsys):
         ("name", 5),
         ("state_blocks", -1),
         ("nonsense", 1),
+        ("listen_host", "999.1.1.1"),
     ],
 )
 def test_each_wrong_entry_of_the_settings_is_named(name, value, initialised, tmp_path, capsys):
@@ -86,12 +89,37 @@ def test_each_wrong_entry_of_the_settings_is_named(name, value, initialised, tmp
     settings.write_text(json.dumps({**json.loads(settings.read_text()), name: value}))
     code, envelope = spoken(capsys, "node", "run", str(initialised))
     assert (code, envelope["error"]["reason"]) == (1, "malformed")
-    assert name in envelope["error"]["detail"]
+    assert (name if name != "listen_host" else value) in envelope["error"]["detail"]
 
 
-def test_a_host_that_is_no_address_is_refused(initialised, tmp_path, capsys):
+def test_a_network_and_a_node_may_be_moved(initialised, network, tmp_path, capsys):
     init(capsys, initialised, initialised / "genesis.json", tmp_path / "wallet.key")
-    settings = initialised / "settings.json"
-    settings.write_text(json.dumps({**json.loads(settings.read_text()), "listen_host": "999.1.1.1"}))
-    code, envelope = spoken(capsys, "node", "run", str(initialised))
-    assert (code, envelope["error"]["reason"]) == (1, "argument_invalid")
+    moved = tmp_path / "elsewhere" / "moved"
+    moved.parent.mkdir()
+    initialised.rename(moved)
+    settings = load_settings(moved / "settings.json")
+    assert (Path(settings.genesis), Path(settings.data_directory)) == (moved / "genesis.json", moved)
+    assert Path(settings.wallet) == tmp_path / "wallet.key"
+    copied = tmp_path / "copied"
+    shutil.copytree(network, copied)
+    settings = load_settings(copied / "node-1" / "settings.json")
+    assert (Path(settings.genesis), Path(settings.wallet)) == (
+        copied / "genesis.json",
+        copied / "node-1" / "wallet.key",
+    )
+
+
+@pytest.mark.parametrize("peer", ["rubbish", "127.0.0.1:1", "x@127.0.0.1:1", "127.0.0.1:x", ""])
+def test_a_peer_that_could_never_be_dialled_is_refused_at_once(peer, tmp_path, network, capsys):
+    arguments = ("--genesis", str(network / "genesis.json"), "--wallet", str(network / "node-1" / "wallet.key"))
+    code, envelope = spoken(capsys, "node", "init", str(tmp_path / "node"), *arguments, "--peer", peer)
+    assert code == 1
+    assert envelope["error"]["reason"] in ("argument_invalid", "malformed")
+    assert not (tmp_path / "node").exists()
+
+
+def test_node_address_shows_what_others_need_to_join(capsys):
+    told = {"address": "ab@127.0.0.1:1", "genesis": "00", "consensus": "dlbc", "chain_id": 1337, "engine": "x"}
+    with fake_node({"learn_network": lambda: told}) as url:
+        code, envelope = spoken(capsys, "node", "address", "--rpc", url)
+    assert (code, envelope["data"]["address"], "engine" in envelope["data"]) == (0, "ab@127.0.0.1:1", False)

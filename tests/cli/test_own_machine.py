@@ -60,6 +60,8 @@ def test_bench_lists_and_runs_by_name(capsys, monkeypatch):
     monkeypatch.setattr(bench, "_registered", lambda _peers: {"x": quick})
     assert spoken(capsys, "bench", "list")[1]["data"]["benchmarks"] == [{"name": "x", "what": "Compare nothing."}]
     assert spoken(capsys, "bench", "x")[1]["data"]["results"] == [figures]
+    code, envelope = spoken(capsys, "bench", "x", "--with", "peer=program")
+    assert (code, envelope["error"]["reason"]) == (1, "argument_invalid")
     code, envelope = spoken(capsys, "bench", "y")
     assert (code, envelope["error"]["reason"]) == (1, "argument_invalid")
 
@@ -89,8 +91,9 @@ def test_node_init_joins_a_network(network, tmp_path, capsys):
         "--genesis",
         str(network.directory / "genesis.json"),
     )
-    code, envelope = spoken(capsys, *arguments, "--peer", "127.0.0.1:4000", "--mine")
-    assert (code, envelope["data"]["peers"]) == (0, ["127.0.0.1:4000"])
+    peer = "ab" * 32 + "@127.0.0.1:4000"
+    code, envelope = spoken(capsys, *arguments, "--peer", peer, "--mine")
+    assert (code, envelope["data"]["peers"]) == (0, [peer])
     code, envelope = spoken(capsys, *arguments)
     assert (code, envelope["error"]["reason"]) == (1, "argument_invalid")
 

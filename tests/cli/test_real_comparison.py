@@ -12,11 +12,31 @@ def block(height: int, winner: str | None, seconds: float) -> dict[str, Any]:
     share = 0.9 if trained else None
     return {
         "height": height,
+        "hash": f"block {height}",
         "trained": trained,
         "winner": winner,
         "interval_seconds": seconds,
         "training_share": share,
     }
+
+
+def decided(height: int, step: str, **facts: Any) -> dict[str, Any]:
+    return {"at": 0, "height": height, "step": step, "about": "", **facts}
+
+
+DECIDED = {
+    "miners": ["0x0", "0xa", "0xb"],
+    "decisions": [
+        [decided(1, "block", hash="block 1"), decided(1, "measured count"), decided(2, "measured payload")],
+        [decided(1, "trained", training_seconds=4.0), decided(4, "trained", training_seconds=2.0)],
+        [
+            decided(1, "trained", training_seconds=1.0),
+            decided(4, "puzzle solved", attempts=3),
+            decided(2, "block", hash="another block 2"),
+            decided(2, "measured count"),
+        ],
+    ],
+}
 
 
 def test_figures_follow_from_the_blocks_after_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,7 +45,7 @@ def test_figures_follow_from_the_blocks_after_the_first(monkeypatch: pytest.Monk
     def run(name: str, blocks: int, miners: int) -> dict[str, Any]:
         asked.append((name, blocks, miners))
         found = [block(1, "0xa", 99.0), block(2, "0xa", 8.0), block(3, None, 12.0), block(4, "0xb", 10.0)]
-        return {"blocks": found, "agree": True, "supply": {"conserved": True}}
+        return {"blocks": found, "agree": True, "supply": {"conserved": True}, **DECIDED}
 
     monkeypatch.setattr(real_comparison, "_run", run)
     result = real_comparison.compared_for_real(["podl", "dlbc"], 3, 3)
@@ -38,3 +58,7 @@ def test_figures_follow_from_the_blocks_after_the_first(monkeypatch: pytest.Monk
     assert report["reward_gini"] == pytest.approx(4 / 9, abs=1e-6)
     assert report["training_share"] == pytest.approx(0.9)
     assert "digest" not in result
+    # Of 4 + 2 + 1 + 3 the winners of 1 and 4 did 4 and 3.
+    assert report["stale_share"] == pytest.approx(0.3)
+    assert report["forks"] == 1
+    assert (report["evaluations_per_block"], report["measurements_per_block"]) == (0.5, 0.75)

@@ -2,6 +2,7 @@ import itertools
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -132,6 +133,21 @@ def test_dropout_and_batch_normalisation_are_reproducible_too(tmp_path):
     assert train(plan, data, WATCHER).trace.root() == result.trace.root()
     # 65 rows in batches of 32: the single last row is left out.
     assert result.steps == 4
+
+
+@pytest.mark.parametrize("steepness", [0.1, 200])
+def test_one_step_moves_the_weights_by_the_rate_at_most(digit_sets, steepness):
+    plan = plan_of(epochs=1)
+    plan = replace(plan, hyper_parameters=replace(plan.hyper_parameters, momentum_millionths=0))
+    run = TrainingRun(plan, digit_sets[0])
+    for weights in run.weights().values():
+        np.multiply(weights, steepness, out=weights)
+    before = {name: weights.astype(np.float64) for name, weights in run.weights().items()}
+    run.advance_to(1)
+    moved = np.sqrt(sum(float(((run.weights()[name] - old) ** 2).sum()) for name, old in before.items()))
+    rate = plan.hyper_parameters.learning_rate_millionths / 1_000_000
+    # What is not shortened moves by less; a steep loss moves by exactly the rate, a NaN by neither.
+    assert moved < 0.99 * rate if steepness < 1 else moved == pytest.approx(rate, rel=1e-3)
 
 
 def test_a_marked_run_at_a_high_rate_stays_stable(digit_sets):

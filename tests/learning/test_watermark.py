@@ -120,9 +120,24 @@ def test_the_closed_form_is_the_gradient_of_the_regulariser():
     regulariser = (lack * 32 * (LOGIT + 1) / matrix.sum(dim=1)).sum()
     expected = torch.autograd.grad(regulariser, weight)[0]
     row = WatermarkTerm(terms, DIGITS_CNN, model).regulariser_gradient()
+    expected = expected.flatten(1)
     assert torch.allclose(row.expand_as(expected), expected, rtol=1e-5, atol=0)
     total = add_regulariser(torch.ones_like(expected), 0.5, row)
     assert torch.allclose(total, 1 + 0.5 * expected)
+
+
+@pytest.mark.parametrize("divisor", [1.0, 8.0])
+def test_only_the_columns_of_the_bits_are_pulled_and_a_division_to_come_is_undone(divisor):
+    specification, bits = mlp((100,), 3, hidden=(6,)), b"\xa5\x3c"
+    model = build_model(specification)
+    weight = dict(model.named_parameters())["linear0.weight"]
+    torch.nn.init.zeros_(weight)
+    weight.grad = torch.ones_like(weight)
+    term = WatermarkTerm(Watermark(bits, 500_000, 999_900), specification, model)
+    term.apply(term.regulariser_gradient(), divisor)
+    pull = -(LOGIT + 1) * (watermark_matrix(bits, 100) / 8).sum(axis=0)
+    assert np.allclose(weight.grad.numpy(), 1 + divisor * 0.5 * pull, rtol=1e-6)
+    assert (weight.grad[:, 16:] == 1).all()
 
 
 def test_the_term_rests_once_the_rule_holds_with_a_margin():

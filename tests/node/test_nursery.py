@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import select
 import signal
 import socket
 import sys
@@ -12,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from learnchain.learning.data import digits, save_data, split
-from learnchain.learning.jobs import TrainingJob
-from learnchain.node.nursery import VARIABLE, Nursery
+from learnchain.learning.jobs import TrainingJob, pack_frame
+from learnchain.node.nursery import ID_BYTES, VARIABLE, Nursery
 from learnchain.node.trainer import Trainer
 from learnchain.primitives.model_presets import strided_cnn
 from learnchain.primitives.rejection import Unavailable
@@ -69,6 +70,7 @@ def test_forked_workers_train_the_bits_of_a_started_one(nursery, rows, tmp_path)
                 await each.train(job(rows, tmp_path / str(index))) for index, each in enumerate(trainers, start=1)
             ]
             threads = len(list(Path(f"/proc/{nursery.process.pid}/task").iterdir()))
+            assert [os.getsid(each) for each in ids[1:]] == ids[1:]
             return ids, [parent_of(each) for each in ids], trained, threads, os.getpriority(os.PRIO_PROCESS, ids[2])
         finally:
             await asyncio.gather(*(each.close() for each in trainers))
@@ -120,6 +122,16 @@ def test_a_nursery_that_still_loads_is_ended_by_whoever_started_it(tmp_path):
     nursery = Nursery.open(tmp_path)
     nursery.close()
     assert nursery.process.poll() is not None
+
+
+def test_a_worker_ends_when_its_node_is_killed_with_answers_unread(nursery):
+    line = nursery.fork(0)
+    line.setblocking(True)
+    process = int.from_bytes(line.recv(ID_BYTES, socket.MSG_WAITALL), "big")
+    line.sendall(pack_frame({"id": 1, "method": "ready", "job": ""}))
+    assert select.select([line], [], [], 60)[0]
+    line.close()
+    assert is_gone(process)
 
 
 def test_other_numbers_of_threads_start_on_their_own(nursery):

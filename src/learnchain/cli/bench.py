@@ -78,6 +78,8 @@ def _measured(name: str, peers: dict[str, Path]) -> dict[str, Any]:
     if name not in known:
         detail = f"there is no benchmark {name!r}; known: {', '.join(sorted(known))}"
         raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
+    if peers and not isinstance(known[name], partial):
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{name} measures against nothing that --with could name")
     return {"results": [known[name]()]}
 
 

@@ -59,6 +59,8 @@ class LocalRun:
     _trained: int = 0
     _nursery: "Nursery | None" = None
     _outline: "Outline | None" = None
+    inspect: Callable[[Observer, Snapshot], dict[str, Any]] | None = None
+    """Adds to the report what only running nodes can tell."""
 
     def network(self) -> "LocalNetwork":
         """Return the network of the data directory, laid out anew if there is none."""
@@ -76,8 +78,9 @@ class LocalRun:
             if network.consensus != self.wanted.consensus:
                 detail = f"{directory} holds a network with consensus {network.consensus}; choose another --data-dir"
                 raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
+            network = with_free_ports(network, self.wanted.rpc_port)
             self._nursery = Nursery.open(directory)
-            return with_free_ports(network, self.wanted.rpc_port)
+            return network
         port = 8545 if self.wanted.rpc_port is None else self.wanted.rpc_port
         if port and not is_free(port):
             detail = f"port {port} is taken; choose another with --rpc-port, or 0 for a free one"
@@ -92,9 +95,9 @@ class LocalRun:
             phases=needs.phases,
             evaluation_milliseconds=needs.evaluation_milliseconds,
         )
-        # Torch is loaded while the network is laid out, once for all miners and judges.
-        self._nursery = Nursery.open(directory)
         self._outline = outline(plan)
+        # Torch is loaded while everything else is, once for all miners and judges.
+        self._nursery = Nursery.open(directory)
         return self._outline.network
 
     def run(self, network: "LocalNetwork", display: Display, tables: Iterable[dict[str, Any]]) -> dict[str, Any]:
@@ -225,7 +228,7 @@ class LocalRun:
         data = _patiently(lambda: summary.report(snapshot, observer.clients[index], directory))
         data["seconds_to_first_trained_block"] = self._first_trained_seconds
         data["stopped"] = stopped or None
-        return data
+        return data if self.inspect is None else {**data, **self.inspect(observer, snapshot)}
 
 
 def _ready(snapshot: Snapshot, height: int) -> bool:

@@ -1,6 +1,7 @@
 """`learnchain model`: take home what was trained."""
 
 import os
+import sys
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +16,8 @@ from learnchain.primitives.rejection import Rejected, RejectionReason
 application = typer.Typer(help="Download trained models.", no_args_is_help=True)
 
 MAXIMUM_MODEL_BYTES = 16 << 30
+_INPUTS = "It takes float32 samples; data that are stored as bytes (pictures, sound) are divided by 256 first."
+_MAPPED = "PoLe trains behind a mapping layer: it takes that layer's outputs, not the rows."
 
 
 @application.command("download")
@@ -27,6 +30,50 @@ def download(
 ) -> None:
     """Download a model in chunks; the file appears only if its bytes hash to the CID that the block names."""
     answer(as_json, lambda: _download(client_for(rpc, data_dir), which, out, as_json), _show)
+
+
+@application.command("show")
+def show(
+    height: Annotated[int, typer.Argument(metavar="HEIGHT", min=1, help="The height of a trained block.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Write the program here; an existing file is not overwritten.")
+    ] = None,
+    rpc: RpcOption = None,
+    data_dir: DataDirectoryOption = LOCAL_DIRECTORY,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a model's layers as a Python program that loads its weights with torch and safetensors alone."""
+    answer(as_json, lambda: _program(client_for(rpc, data_dir), height, out), _show_program)
+
+
+def _program(client: NodeClient, height: int, out: Path | None) -> dict[str, Any]:
+    # Loaded when needed: the modules of torch write themselves.
+    from learnchain.learning.torch_source import torch_source
+    from learnchain.primitives.task_specification import decode_specification
+
+    if out is not None and out.exists():
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{out} exists; choose another --out")
+    name, facts = _named(client, str(height))
+    task = client.call("learn_task", facts["task"]["id"])
+    try:
+        specification = decode_specification(bytes.fromhex(task["specification"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise Rejected(RejectionReason.MALFORMED, "the node gave no specification for the task") from error
+    accuracy = facts["accuracy"]
+    title = f"Model of block {height}, task {specification.name}: {accuracy['correct']} of {accuracy['total']} right."
+    note = f"{_INPUTS}\n{_MAPPED if client.call('learn_network')['consensus'] == 'pole' else ''}".strip()
+    source = torch_source(specification.model, title, note)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(source, encoding="utf-8")
+    return {"file": None if out is None else str(out), "cid": name, "source": source, **facts}
+
+
+def _show_program(data: dict[str, Any]) -> None:
+    if data["file"] is None:
+        sys.stdout.write(data["source"])
+    else:
+        page().print(f"{data['file']}: loads {data['cid']}", soft_wrap=True)
 
 
 def _download(client: NodeClient, which: str, out: Path, quiet: bool) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from learnchain.cli.answers import JsonOption, answer, page
-from learnchain.cli.rpc import layout_of
+from learnchain.cli.answers import LOCAL_DIRECTORY, DataDirectoryOption, JsonOption, RpcOption, answer, page
+from learnchain.cli.rpc import client_for, layout_of
 from learnchain.cli.wallet import keystore_address
 from learnchain.primitives.rejection import Rejected, RejectionReason
 
@@ -46,7 +46,9 @@ def init(
     *,
     genesis: Annotated[Path, typer.Option(help="The network's genesis.json.")],
     wallet: Annotated[Path, typer.Option(help="A keystore (.json, opened with LEARNCHAIN_PASSWORD) or a key file.")],
-    peer: Annotated[list[str] | None, typer.Option(help="HOST:PORT of a node of the network; repeatable.")] = None,
+    peer: Annotated[
+        list[str] | None, typer.Option(help="PEER@HOST:PORT, as `learnchain node address` says; repeatable.")
+    ] = None,
     listen_port: Annotated[int, typer.Option(min=0, max=65_535, help="Port for peers; 0 takes a free one.")] = 0,
     rpc_port: Annotated[int, typer.Option(min=0, max=65_535, help="Port for JSON-RPC; 0 means none.")] = 0,
     mine: Annotated[bool, typer.Option("--mine", help="Train and compete for blocks.")] = False,
@@ -111,10 +113,27 @@ def _initialised(made: "NodeSettings", genesis: Path) -> dict[str, Any]:
 
 
 def _checked_peer(text: str) -> str:
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65_536:
-        raise Rejected(RejectionReason.ARGUMENT_INVALID, f"--peer {text!r} is not HOST:PORT")
+    from learnchain.node.network.listening import IROH, check_peers
+
+    check_peers(IROH, (text,))
     return text
+
+
+@application.command("address")
+def address(
+    rpc: RpcOption = None, data_dir: DataDirectoryOption = LOCAL_DIRECTORY, as_json: JsonOption = False
+) -> None:
+    """Show what others need to join: the address for their --peer, and which genesis it belongs to."""
+
+    def work() -> dict[str, Any]:
+        network = client_for(rpc, data_dir).call("learn_network")
+        return {each: network[each] for each in ("address", "genesis", "consensus", "chain_id")}
+
+    answer(as_json, work, _show_address)
+
+
+def _show_address(data: dict[str, Any]) -> None:
+    page().print(f"peer     {data['address']}\ngenesis  {data['genesis']}, {data['consensus']}", soft_wrap=True)
 
 
 def _loaded(path: Path) -> "NodeSettings":

@@ -13,8 +13,10 @@ from rich.console import Console
 
 from learnchain.cli.display import PlainDisplay
 from learnchain.cli.local_run import LocalRun, Wanted
+from learnchain.cli.observation import Observer, Snapshot, View
 from learnchain.cli.summary import machine_report
 from learnchain.lab.measures import gini, intervals
+from learnchain.primitives.rejection import Rejected, Unavailable
 
 TASK = "digits-in-blocks"
 """The standing task of every network: engines that use one test set only take the first of its sets."""
@@ -31,10 +33,43 @@ def _run(name: str, blocks: int, miners: int) -> dict[str, Any]:
     with TemporaryDirectory(prefix="learnchain-lab-") as directory:
         place = Path(directory) / "network"
         wanted = Wanted(place, name, miners, (TASK,), blocks, rpc_port=0, patience_seconds=300.0)
-        run = LocalRun(wanted, time.monotonic())
+        run = LocalRun(wanted, time.monotonic(), inspect=_decided)
         console = Console(file=sys.stderr, highlight=False)
         console.print(f"{name}: {blocks} blocks of {miners} miners in real time", markup=False)
         return run.run(run.network(), PlainDisplay(console), ())
+
+
+def _decided(observer: Observer, snapshot: Snapshot) -> dict[str, Any]:
+    """Return what every node says that it decided and measured at each height, node by node."""
+    found: list[list[View]] = []
+    for client in observer.clients:
+        try:
+            heights = [int(each["height"]) for each in snapshot.blocks]
+            found.append([{**each, "height": at} for at in heights for each in client.call("learn_decisions", at)])
+        except (Rejected, Unavailable):
+            # A node that ends this very moment has nothing to add.
+            found.append([])
+    return {"decisions": found, "miners": [each.address for each in snapshot.nodes]}
+
+
+def _work(data: dict[str, Any]) -> dict[str, Any]:
+    """Return forks, the part of the work that is in no winner, and what judging cost, as the simulated report does."""
+    won = {each["height"]: each["winner"] for each in data["blocks"] if each["trained"]}
+    noted = [(address, each) for address, seen in zip(data["miners"], data["decisions"], strict=True) for each in seen]
+    work = useful = 0.0
+    for address, each in noted:
+        if each["step"] in ("trained", "puzzle solved", "puzzle given up"):
+            done = float(each.get("training_seconds", each.get("attempts", 0)))
+            work += done
+            useful += done if won.get(each["height"]) == address else 0.0
+    blocks = {each["hash"] for _, each in noted if each["step"] == "block"}
+    measured = [each["step"] for _, each in noted if each["step"].startswith("measured ")]
+    return {
+        "forks": len(blocks - {each["hash"] for each in data["blocks"]}),
+        "stale_share": round(1 - useful / work, 6) if work else 0.0,
+        "evaluations_per_block": round(measured.count("measured count") / len(data["blocks"]), 4),
+        "measurements_per_block": round(len(measured) / len(data["blocks"]), 4),
+    }
 
 
 def _report(name: str, data: dict[str, Any], miners: int) -> dict[str, Any]:
@@ -54,6 +89,7 @@ def _report(name: str, data: dict[str, Any], miners: int) -> dict[str, Any]:
             "variance_seconds_squared": measured.variance_seconds_squared,
             "variation": measured.variation,
         },
+        **_work(data),
         "training_share": fmean(shares) if shares else 0.0,
         "won_blocks": dict(sorted(won.items())),
         "reward_gini": round(float(gini(amounts)), 6),

@@ -40,7 +40,8 @@ def up(
         from learnchain.cli.local_run import LocalRun, Wanted
         from learnchain.node.engines import engine_named
 
-        tasks = engine_named(consensus).tasks if task is None else tuple(task)
+        engine = engine_named(consensus)
+        tasks = (engine.tasks if engine.posted else ()) if task is None else tuple(task)
         wanted = Wanted(data_dir, consensus, miners, tasks, blocks, rpc_port, restart, patience_seconds)
         return _run(LocalRun(wanted, started_seconds), as_json)
 

@@ -23,6 +23,7 @@ beyond its length are dropped, columns beyond the bits are zero. Lambda and thre
 The decision is exact: means are compared as integers with the threshold's logit, never as binary floats.
 """
 
+import itertools
 from decimal import Decimal
 from math import prod
 
@@ -77,34 +78,43 @@ def watermark_matrix(bits: bytes, length: int) -> Array:
 
 
 class WatermarkTerm:
-    """Give the training loop the regulariser of one run."""
+    """Give the training loop the regulariser of one run.
+
+    Two passes over the columns that carry a bit are all it costs: one to see which rows lack, one to pull.
+    """
 
     def __init__(self, terms: Watermark, specification: ModelSpecification, model: nn.Module) -> None:
         marked = marked_tensor(specification)
+        filters, length = marked.shape[0], _mean_length(marked)
+        # Columns beyond the bits are zero in every row: neither form nor gradient has anything there.
+        self._columns = min(8 * len(terms.bits), length)
         self._strength = terms.strength_millionths / MILLION
         self._target = target_of(terms)
         self._weight = dict(model.named_parameters())[marked.name]
-        self._matrix = torch.from_numpy(watermark_matrix(terms.bits, _mean_length(marked)))
-        self._flat = self._weight.detach().view(marked.shape[0], -1)
-        self._weights_of_rows = -self._target / self._matrix.sum(dim=1)
-        self._averaging = torch.full((marked.shape[0],), 1 / marked.shape[0])
+        self._matrix = torch.from_numpy(watermark_matrix(terms.bits, length)[:, : self._columns].copy())
+        self._marked_columns = self._columns_of(self._weight.detach())
+        self._averaging = torch.full((filters,), 1 / filters)
+        pulls = -self._target / self._matrix.sum(dim=1, keepdim=True) * self._matrix
+        rows = [torch.tensor(lacking) for lacking in itertools.product((0.0, 1.0), repeat=len(pulls))]
+        self._pulls = {tuple(lacking.bool().tolist()): lacking @ pulls for lacking in rows}
+        """What pulls, by which rows lack: four cases, so that no step adds them up again."""
 
     def regulariser_gradient(self) -> torch.Tensor | None:
-        r"""Return $\nabla E_R$ for one filter, the same for all, or None where $E_R$ is zero.
+        r"""Return $\nabla E_R$ over the columns with a bit, for every filter the same; None where $E_R$ is zero.
 
         $\partial E_R / \partial w_{fi} = -\sum_j X_{ji} \frac{T}{n_j} [z_j < T]$.
         """
-        lacking = self._matrix @ (self._averaging @ self._flat) < self._target
-        if not lacking.any():
-            return None
-        row = (lacking * self._weights_of_rows) @ self._matrix
-        return row.view(self._weight.shape[1:])
+        forms = self._matrix @ (self._averaging @ self._marked_columns)
+        lacking = tuple(form < self._target for form in forms.tolist())
+        return self._pulls[lacking] if any(lacking) else None
 
-    def apply(self) -> None:
-        """Add the term to the gradient that backpropagation left."""
-        row = self.regulariser_gradient()
-        if row is not None and self._weight.grad is not None:
-            add_regulariser(self._weight.grad, self._strength, row)
+    def apply(self, row: torch.Tensor, divisor: float = 1.0) -> None:
+        """Add the term to the gradient that backpropagation left and that the optimiser will divide."""
+        if self._weight.grad is not None:
+            add_regulariser(self._columns_of(self._weight.grad), self._strength * divisor, row)
+
+    def _columns_of(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.view(len(tensor), -1)[:, : self._columns]
 
 
 def target_of(terms: Watermark) -> float:

@@ -113,8 +113,10 @@ class Worker:
                 self._accept(message)
         except Rejected as error:
             self._send({"id": 0, **_error(error.reason.value, error.detail)})
-        # Whoever gave the jobs is gone, or no longer speaks our language: nobody waits for a result.
-        os._exit(0)
+        finally:
+            # Whoever gave the jobs is gone (killed with answers unread, it resets the line), or no longer speaks our
+            # language: nobody waits for a result.
+            os._exit(0)
 
     def _accept(self, message: dict[str, Any]) -> None:
         number, method, job = message.get("id"), message.get("method"), message.get("job", "")

@@ -20,14 +20,15 @@ from learnchain.rules.pole.schedule import Times
 class Engine:
     """Join an engine's class with what builds it for so many miners on one machine, whose tasks need these phases.
 
-    `tasks` are what a local network trains and posts where nobody names another task. A `variant` is an engine under
-    other parameters; comparisons leave it out.
+    `tasks` are what a local network trains where nobody names another, and posts too unless the engine takes no
+    commissions. A `variant` is an engine under other parameters; comparisons leave it out.
     """
 
     kind: type[Any]
     local: Callable[[Phases, int], Rules]
     tasks: tuple[str, ...] = ("digits",)
     variant: bool = False
+    posted: bool = True
 
 
 ENGINES: dict[str, Engine] = {
@@ -35,7 +36,7 @@ ENGINES: dict[str, Engine] = {
     "pole": Engine(Pole, lambda phases, miners: Pole(times=_event_driven(phases, miners))),
     "pole-paper": Engine(Pole, lambda phases, miners: _as_printed(_event_driven(phases, miners)), variant=True),
     "podl": Engine(podl.Podl, lambda phases, _miners: podl.local(phases), ("digits-in-blocks",)),
-    "proof_of_work": Engine(proof_of_work.ProofOfWork, lambda phases, _miners: _hashing(phases)),
+    "proof_of_work": Engine(proof_of_work.ProofOfWork, lambda phases, _miners: _hashing(phases), posted=False),
     # new engines above this line
 }
 

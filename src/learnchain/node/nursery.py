@@ -121,6 +121,8 @@ def serve(line: socket.socket) -> None:
             try:
                 line.close()
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                # A session of its own: schedulers that group by session would let all workers share one turn.
+                os.setsid()
                 os.nice(message[0])
                 own.sendall(os.getpid().to_bytes(ID_BYTES, "big"))
                 work(own.makefile("rb"), own.makefile("wb"), THREADS, time.perf_counter)

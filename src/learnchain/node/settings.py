@@ -1,8 +1,10 @@
 """What one node process is started with: a JSON file beside its data, so that a restart needs no flags."""
 
+import ipaddress
 import json
 import logging
-from dataclasses import asdict, dataclass, fields
+import os
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,12 @@ from learnchain.primitives.rejection import Rejected, RejectionReason
 
 MAXIMUM_SETTINGS_BYTES = 1 << 20
 _HIGHEST_PORT = 65_535
+_PATHS = ("genesis", "data_directory", "wallet", "engine_secret")
 
 
 @dataclass(frozen=True)
 class NodeSettings:
-    """Name everything that differs from node to node; all paths are absolute.
+    """Name everything that differs from node to node; all paths are absolute, in a file also relative to it.
 
     `transport` is `iroh` or `tls`: one for a whole network, since the two do not reach each other. `relays` names
     relays for iroh, none by default. `training_nice` lowers the priority of training beside the node's own work;
@@ -60,8 +63,14 @@ class NodeSettings:
     state_blocks: int = 128
 
     def save(self, path: Path) -> None:
-        """Write the settings file."""
-        write_whole(path, (json.dumps(asdict(self), indent=1) + "\n").encode(), 0o644)
+        """Write the settings file; what lies beside it is named from there, so that the whole may be moved."""
+        content = asdict(self)
+        for name in _PATHS:
+            named, beside = Path(content[name]), path.resolve().parent
+            # The nodes of a local network share the genesis that lies above them; a wallet elsewhere stays there.
+            if content[name] and named.is_relative_to(beside.parent if name == "genesis" else beside):
+                content[name] = os.path.relpath(named, beside)
+        write_whole(path, (json.dumps(content, indent=1) + "\n").encode(), 0o644)
 
 
 def load_settings(path: Path) -> NodeSettings:
@@ -85,6 +94,14 @@ def load_settings(path: Path) -> NodeSettings:
         content.setdefault("transport", "tls")
         settings = NodeSettings(**content)
         _check_types(settings)
+        beside = path.resolve().parent
+        settings = replace(
+            settings,
+            genesis=_absolute(beside, settings.genesis),
+            data_directory=_absolute(beside, settings.data_directory),
+            wallet=_absolute(beside, settings.wallet),
+            engine_secret=_absolute(beside, settings.engine_secret),
+        )
     except (ValueError, TypeError) as error:
         raise Rejected(RejectionReason.MALFORMED, f"{path} is no settings file: {error}") from error
     if settings.sync_level not in set(Demand):
@@ -95,6 +112,10 @@ def load_settings(path: Path) -> NodeSettings:
     if settings.is_miner and not settings.judge:
         raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{path}: a miner has to judge, its own models first")
     return settings
+
+
+def _absolute(beside: Path, named: str) -> str:
+    return os.path.normpath(beside / named) if named else named
 
 
 def _check_types(settings: NodeSettings) -> None:
@@ -113,5 +134,6 @@ def _check_types(settings: NodeSettings) -> None:
     for name in ("listen_port", "rpc_port", "metrics_port"):
         if getattr(settings, name) > _HIGHEST_PORT:
             raise ValueError(f"{name}: {getattr(settings, name)} is no port")
+    ipaddress.ip_address(settings.listen_host)
     if settings.log_level.upper() not in logging.getLevelNamesMapping():
         raise ValueError(f"log_level: {settings.log_level!r}; choose debug, info, warning or error")

@@ -1,6 +1,7 @@
 """Presets that expand to specifications: the networks of the four papers and the small ones of the demo."""
 
 from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
 from typing import Any
 
 from learnchain.primitives.model_specification import Layer, ModelSpecification, Setting, Shape
@@ -24,6 +25,8 @@ class _Builder:
 
     def convolution(self, channels: int, kernel: int, *inputs: str, stride: int = 1, padding: int = 0) -> str:
         """Append a convolution of the sample's rank; defaults are left out to keep the bytes few."""
+        if self._rank not in (2, 3):
+            raise _argument(f"this preset needs samples of channels and two or three sides, not {self._input_shape}")
         optional = {key: value for key, value in (("stride", stride),) if value != 1}
         if padding:
             optional["padding"] = padding
@@ -240,9 +243,22 @@ def from_table(table: Mapping[str, Any]) -> ModelSpecification:
         classes = _whole(remaining.pop("classes"))
         if preset not in PRESETS:
             raise _argument(f"{preset!r} is none of the presets {', '.join(sorted(PRESETS))}")
-        return PRESETS[preset](input_shape, classes, **{key: _number(value) for key, value in remaining.items()})
+        return PRESETS[preset](input_shape, classes, **_chosen(preset, remaining))
     except (KeyError, TypeError, AttributeError) as error:
         raise _argument(f"the model table is wrong or incomplete: {error}") from error
+
+
+def _chosen(preset: str, entries: Mapping[str, Any]) -> dict[str, int | tuple[int, ...]]:
+    """Return what a table says of a preset's own numbers; refuse others, and one where several are due."""
+    _, _, *own = signature(PRESETS[preset]).parameters.values()
+    several = {each.name: isinstance(each.default, tuple) for each in own}
+    for name, value in entries.items():
+        if name not in several:
+            raise _argument(f"{preset} has no {name!r}; it has {', '.join(sorted(several)) or 'no numbers of its own'}")
+        if several[name] != isinstance(value, Sequence):
+            due = "a list of whole numbers" if several[name] else "one whole number"
+            raise _argument(f"{name} of {preset} is {due}, not {value!r}")
+    return {name: _number(value) for name, value in entries.items()}
 
 
 def _layer(row: Mapping[str, Any]) -> Layer:

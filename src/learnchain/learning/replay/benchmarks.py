@@ -48,6 +48,9 @@ _INSTRUCTIONS: Mapping[str, Mapping[str, str]] = {
 }
 _FEIGNED = {"GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX2,-AVX512F,-FMA,-ERMS", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"}
 """Hides instructions from what chooses by itself: the C library and MKL."""
+_FEIGNED_NAME = "portable, other machine feigned"
+_LOUDEST = ("residual", "transposed")
+"""Normalised deep nets: whatever rounding does, they make much of it."""
 _DETECTION_CHALLENGES = 10_000
 _DRAWN = (1, 2, 3, 5, 8, 12, 16, 19)
 
@@ -135,22 +138,14 @@ def class_drift() -> Figures:
         for threads in (1, 2)
     }
     settings["portable"] = (PORTABLE, 1)
-    settings["portable, other machine feigned"] = ({**PORTABLE, **_FEIGNED}, 1)
-    figures = list[Figures]()
+    settings[_FEIGNED_NAME] = ({**PORTABLE, **_FEIGNED}, 1)
     with TemporaryDirectory() as place:
         found = {name: _class_of(name, chosen, Path(place)) for name, chosen in settings.items()}
-        native = found["native, 1 threads"]
-        for name, each in found.items():
-            against = found["portable"] if name.startswith("portable") else native
-            other = "portable" if name.startswith("portable") else "native, 1 thread"
-            equal = sum(each["families"][key] == against["families"][key] for key in FAMILIES)
-            drift = max(_drift(each["states"], against["states"], key) for key in FAMILIES)
-            figures.append(
-                _figure(f"{name}: families equal", equal, f"of {len(FAMILIES)}", equal / len(FAMILIES), other)
-            )
-            figures.append(_figure(f"{name}: drift x 1e6", drift * 1e6, "of the largest weight", drift, other))
-            speed = each["seconds"] / native["seconds"]
-            figures.append(_figure(f"{name}: time", each["seconds"], "s", speed, "native, 1 thread"))
+        figures = [
+            each
+            for name in settings
+            for each in _class_figures(name, found, "portable" if name == _FEIGNED_NAME else "native, 1 threads")
+        ]
     return {"name": "classes", "synthetic": True, "figures": figures}
 
 
@@ -167,6 +162,22 @@ def _class_of(name: str, chosen: tuple[Mapping[str, str], int], place: Path) -> 
     states = place / name
     states.mkdir()
     return {**class_elsewhere(chosen[0], chosen[1], states), "states": states}
+
+
+def _class_figures(name: str, found: Mapping[str, Mapping[str, Any]], other: str) -> list[Figures]:
+    """Return one line of the table of classes: bits, drift without and with the loudest families, time."""
+    each, against = found[name], found[other]
+    equal = sum(each["families"][key] == against["families"][key] for key in FAMILIES)
+    drifts = {key: _drift(each["states"], against["states"], key) for key in FAMILIES}
+    calm = max(drift for key, drift in drifts.items() if key not in _LOUDEST)
+    seconds, native = each["seconds"], found["native, 1 threads"]["seconds"]
+    of, largest = f"of {len(FAMILIES)}", max(drifts.values())
+    return [
+        _figure(f"{name}: families equal", equal, of, equal / len(FAMILIES), other),
+        _figure(f"{name}: drift x 1e6 without {', '.join(_LOUDEST)}", calm * 1e6, "of the largest weight", calm, other),
+        _figure(f"{name}: drift x 1e6 of all", largest * 1e6, "of the largest weight", largest, other),
+        _figure(f"{name}: time", seconds, "s", seconds / native, "native, 1 threads"),
+    ]
 
 
 def _drift(one: Path, other: Path, family: str) -> float:

@@ -6,14 +6,12 @@ import numpy as np
 
 from learnchain.learning.replay.bounds import UNIT, Bounded, added, between, either, exact, growth, scaled, times, total
 from learnchain.learning.safe_tensors import Array
-from learnchain.learning.train import GRADIENT_NORM, MILLION, TrainingPlan
+from learnchain.learning.train import GRADIENT_NORM, MILLION, NORM_EPSILON, TrainingPlan
 from learnchain.learning.watermark import marked_tensor, target_of, watermark_matrix
 from learnchain.primitives.model_costs import tensors
 from learnchain.primitives.task_specification import Optimiser
 from learnchain.primitives.training_terms import Watermark
 
-_NORM_EPSILON = 1e-6
-"""torch adds this to the length by which it divides."""
 _FIRST_DECAY, _SECOND_DECAY, _ADAM_EPSILON = 0.9, 0.999, 1e-8
 
 
@@ -40,8 +38,8 @@ def _shortened(gradients: Mapping[str, Bounded]) -> dict[str, Bounded]:
     shortest, longest = float(np.sqrt(lower)) * (1 - doubt), float(np.sqrt(upper)) * (1 + doubt)
     if longest <= GRADIENT_NORM:
         return dict(gradients)
-    smallest = GRADIENT_NORM / (longest + _NORM_EPSILON)
-    largest = min(GRADIENT_NORM / (shortest + _NORM_EPSILON), 1.0) if shortest > GRADIENT_NORM else 1.0
+    smallest = GRADIENT_NORM / (longest + NORM_EPSILON)
+    largest = min(GRADIENT_NORM / (shortest + NORM_EPSILON), 1.0) if shortest > GRADIENT_NORM else 1.0
     factor = between(np.array(smallest * (1 - 8 * UNIT)), np.array(largest * (1 + 8 * UNIT)))
     return {name: times(each, factor) for name, each in gradients.items()}
 

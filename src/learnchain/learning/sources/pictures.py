@@ -1,6 +1,6 @@
 """Read pictures: CIFAR-10 in its binary form, class folders, and image-mask pairs in the layout of GlaS.
 
-Pillow opens picture files (the extra `images`); only JPEG, PNG and BMP, and only after their sizes were checked.
+Pillow opens picture files (the extra `pictures`); only JPEG, PNG and BMP, and only after their sizes were checked.
 """
 
 import io
@@ -135,7 +135,7 @@ def _opened(file: SourceFile) -> "Image":
     try:
         from PIL import Image, UnidentifiedImageError
     except ImportError as error:
-        raise Unavailable("Pillow, which opens picture files: pip install 'learnchain[images]'") from error
+        raise Unavailable("Pillow, which opens picture files: pip install 'learnchain[pictures]'") from error
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)

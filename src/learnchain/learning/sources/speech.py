@@ -129,7 +129,7 @@ def import_spoken_digits(path: Path, options: ImportOptions) -> ImportedData:
         found = _DIGITS.search(file.name)
         if found is not None:
             rows[int(found[4]) < 5].append((spectrogram(*read_wav(file)), int(found[2])))
-    licence = "CC BY-SA 4.0, Free Spoken Digit Dataset"
+    licence = "CC BY-SA 4.0 if these are the recordings of the Free Spoken Digit Dataset"
     names = tuple("0123456789")
     return ImportedData(stacked(rows[False]), stacked_or_none(rows[True]), names, digests(path, files), licence)
 

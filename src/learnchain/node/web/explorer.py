@@ -239,7 +239,7 @@ def _block_facts(view: dict[str, Any], on_branch: bool) -> list[tuple[str, Any]]
     facts: list[tuple[str, Any]] = [
         ("hash", code(view["hash"])),
         ("branch", mark(on_branch, "the head's" if on_branch else "left by the head")),
-        ("parent", link(f"block/{view['parent']}", code(view["parent"]))),
+        ("parent", link(f"block/{view['parent']}", code(view["parent"])) if view["height"] > 1 else "genesis"),
         ("task", _task_link(view["task"]["id"], view["task"]["name"])),
         ("score", view["score"]),
         ("payload", code(view["payload"])),

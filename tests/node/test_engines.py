@@ -1,0 +1,21 @@
+"""What `learnchain up` posts by itself is what the engine takes."""
+
+import pytest
+
+from learnchain.node.engines import ENGINES
+from learnchain.node.local_network import LOCAL_PHASES
+from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.testing.chain_builder import sample_parameters
+from learnchain.testing.sample_tasks import sample_task
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_tasks_are_posted_by_default_only_where_commissions_are_taken(name):
+    posted, parameters = sample_task("digits"), sample_parameters()
+    rules = ENGINES[name].local(LOCAL_PHASES, 3)
+    reason = None
+    try:
+        rules.admit_task(posted.task, posted.specification, parameters)
+    except Rejected as refused:
+        reason = refused.reason
+    assert (reason is RejectionReason.TASK_NOT_TRAINED) == (not ENGINES[name].posted)
