@@ -157,7 +157,7 @@ WRONG_ENTRIES: tuple[tuple[str, Any, RejectionReason], ...] = (
     ("encryption", "rot13", RejectionReason.ARGUMENT_INVALID),
     ("data.test_rows", 1.5, RejectionReason.ARGUMENT_INVALID),
     ("model.hidden", [16] * 1000, RejectionReason.MODEL_TOO_LARGE),
-    ("model.input_shape", [5], RejectionReason.MODEL_SHAPE_MISMATCH),
+    ("model.classes", 7, RejectionReason.MODEL_SHAPE_MISMATCH),
     ("training.optimiser", "luck", RejectionReason.ARGUMENT_INVALID),
     ("training.learning_rate", "0.1", RejectionReason.ARGUMENT_INVALID),
     ("training.learning_rate", ["0.2", "0.1"], RejectionReason.TASK_NUMBER_OUT_OF_RANGE),

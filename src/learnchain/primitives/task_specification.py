@@ -185,10 +185,17 @@ class TaskSpecification:
     def check_model_fits(self) -> None:
         """Refuse a model that does not take the data's samples, or does not give one number for every class."""
         self._check_symmetric()
-        shape, outputs = self.data.sample_shape, output_shape(self.model)
-        expected = (self.data.classes,) if self.metric is Metric.ACCURACY else (self.data.classes, *shape[1:])
-        if self.model.input_shape != shape or outputs != expected:
-            detail = f"the model maps {self.model.input_shape} to {outputs}, the task needs {shape} to {expected}"
+        self.check_outputs()
+        if self.model.input_shape != self.data.sample_shape:
+            detail = f"the model takes {self.model.input_shape}, the data have {self.data.sample_shape}"
+            raise Rejected(RejectionReason.MODEL_SHAPE_MISMATCH, detail)
+
+    def check_outputs(self) -> None:
+        """Refuse a model that does not give one number for every class, or class and place."""
+        places = () if self.metric is Metric.ACCURACY else self.data.sample_shape[1:]
+        expected, outputs = (self.data.classes, *places), output_shape(self.model)
+        if outputs != expected:
+            detail = f"the model gives {outputs}, the task needs {expected}"
             raise Rejected(RejectionReason.MODEL_SHAPE_MISMATCH, detail)
 
     def _check_symmetric(self) -> None:

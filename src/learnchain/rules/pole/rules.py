@@ -18,7 +18,7 @@ from learnchain.primitives.messages import (
     work_id,
 )
 from learnchain.primitives.model_costs import validate
-from learnchain.primitives.model_specification import ModelLimits, output_shape
+from learnchain.primitives.model_specification import ModelLimits
 from learnchain.primitives.numbers import Accuracy
 from learnchain.primitives.parameters import ChainParameters
 from learnchain.primitives.rejection import Rejected, RejectionReason
@@ -81,7 +81,7 @@ class Pole:
         validate(specification.model, ModelLimits(parameters=parameters.maximum_model_parameters))
         layer_shape(specification, self.layer)
         check_encryption(task, specification, self.layer)
-        _check_outputs(specification)
+        specification.check_outputs()
         if not task.standing and task.reward_wei < parameters.minimum_reward_wei:
             detail = f"{task.reward_wei} wei are below the minimum of {parameters.minimum_reward_wei}"
             raise Rejected(RejectionReason.REWARD_TOO_LOW, detail)
@@ -202,12 +202,3 @@ def _has_reached(selection: Selection, block: Block) -> bool:
 def _rank(block: Block) -> tuple[bool, object, Hash32]:
     """Order rivals of one release as the judgement does: who reached the requirement first, then by test accuracy."""
     return block.verdict.waived, -block.reveal.claim().share, block.verdict.winner
-
-
-def _check_outputs(specification: TaskSpecification) -> None:
-    """Refuse a model that does not give one number for every class, or class and place."""
-    places = specification.data.sample_shape[1:] if specification.metric is Metric.DICE else ()
-    expected, outputs = (specification.data.classes, *places), output_shape(specification.model)
-    if outputs != expected:
-        detail = f"the model gives {outputs}, the task needs {expected}"
-        raise Rejected(RejectionReason.MODEL_SHAPE_MISMATCH, detail)
