@@ -20,8 +20,8 @@ from learnchain.cli.rpc import NodeClient, layout_of, token_of
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 
 if TYPE_CHECKING:
+    from learnchain.node.fork_server import ForkServer
     from learnchain.node.local_network import LocalNetwork, Outline
-    from learnchain.node.nursery import Nursery
 
 POLL_SECONDS = 0.5
 START_SECONDS = 60.0
@@ -57,7 +57,7 @@ class LocalRun:
     _first_trained_seconds: float | None = None
     _progress_seconds: float = field(default_factory=time.monotonic)
     _trained: int = 0
-    _nursery: "Nursery | None" = None
+    _fork_server: "ForkServer | None" = None
     _outline: "Outline | None" = None
     inspect: Callable[[Observer, Snapshot], dict[str, Any]] | None = None
     """Adds to the report what only running nodes can tell."""
@@ -65,8 +65,8 @@ class LocalRun:
     def network(self) -> "LocalNetwork":
         """Return the network of the data directory, laid out anew if there is none."""
         # Loaded when needed: laying out a network needs torch and the execution engine.
+        from learnchain.node.fork_server import ForkServer
         from learnchain.node.local_network import LocalPlan, existing_network, local_needs, outline
-        from learnchain.node.nursery import Nursery
         from learnchain.node.task_file import read_task_file
 
         directory = self.wanted.directory.resolve()
@@ -79,7 +79,7 @@ class LocalRun:
                 detail = f"{directory} holds a network with consensus {network.consensus}; choose another --data-dir"
                 raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
             network = with_free_ports(network, self.wanted.rpc_port)
-            self._nursery = Nursery.open(directory)
+            self._fork_server = ForkServer.open(directory)
             return network
         port = 8545 if self.wanted.rpc_port is None else self.wanted.rpc_port
         if port and not is_free(port):
@@ -97,14 +97,16 @@ class LocalRun:
         )
         self._outline = outline(plan)
         # Torch is loaded while everything else is, once for all miners and judges.
-        self._nursery = Nursery.open(directory)
+        self._fork_server = ForkServer.open(directory)
         return self._outline.network
 
     def run(self, network: "LocalNetwork", display: Display, tables: Iterable[dict[str, Any]]) -> dict[str, Any]:
         """Start the nodes, post the tasks, watch until done or stopped; return the report."""
         observer = Observer.of(network.settings, network.rpc_ports, network.accounts)
-        nodes = NodeProcesses(network.directory, network.settings, self.wanted.restart, self._nursery, network.fresh)
-        with self._nursery or nullcontext(), nodes as processes, display:
+        nodes = NodeProcesses(
+            network.directory, network.settings, self.wanted.restart, self._fork_server, network.fresh
+        )
+        with self._fork_server or nullcontext(), nodes as processes, display:
             stopped = ""
             snapshot = None
             try:

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Self
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 
 if TYPE_CHECKING:
-    from learnchain.node.nursery import Nursery
+    from learnchain.node.fork_server import ForkServer
 
 LOG_NAME = "node.log"
 LOCK_NAME = "up.lock"
@@ -58,7 +58,7 @@ class NodeProcesses:
     directory: Path
     settings: tuple[Path, ...]
     restart: bool = True
-    nursery: "Nursery | None" = None
+    fork_server: "ForkServer | None" = None
     awaits_genesis: bool = False
     _children: list[_Child] = field(default_factory=list)
     _lock: IO[str] | None = None
@@ -150,8 +150,8 @@ class NodeProcesses:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                pass_fds=() if self.nursery is None else (self.nursery.line.fileno(),),
-                env={**os.environ, **({} if self.nursery is None else self.nursery.environment())},
+                pass_fds=() if self.fork_server is None else (self.fork_server.line.fileno(),),
+                env={**os.environ, **({} if self.fork_server is None else self.fork_server.environment())},
                 # A session of its own: Ctrl-C reaches this program only, which then ends the nodes in order.
                 start_new_session=True,
             )

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 from learnchain.node.execution.engine import SWITCH_SECONDS
+from learnchain.node.fork_server import ForkServer
 from learnchain.node.founding import FLAG
 from learnchain.node.logs import open_logs
-from learnchain.node.nursery import Nursery
 from learnchain.node.service import NodeService
 from learnchain.node.settings import load_settings
 from learnchain.primitives.rejection import Rejected, Unavailable
@@ -18,8 +18,8 @@ from learnchain.primitives.rejection import Rejected, Unavailable
 async def _run(path: Path, awaits_genesis: bool) -> None:
     settings = load_settings(path)
     open_logs(Path(settings.data_directory), settings.name, settings.log_level)
-    nursery = Nursery.inherited(os.environ)
-    service = NodeService(settings, nursery=nursery, awaits_genesis=awaits_genesis)
+    fork_server = ForkServer.inherited(os.environ)
+    service = NodeService(settings, fork_server=fork_server, awaits_genesis=awaits_genesis)
     loop = asyncio.get_running_loop()
     for each in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(each, service.stop)

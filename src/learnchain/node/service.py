@@ -14,13 +14,13 @@ from learnchain.node.assurance import NoTraining
 from learnchain.node.clock import Clock, SystemClock
 from learnchain.node.execution.engine_api import Endpoints, EngineApiClient
 from learnchain.node.execution.engine_http import HttpCaller, load_secret
+from learnchain.node.fork_server import ForkServer
 from learnchain.node.founding import founded
 from learnchain.node.genesis import Genesis, load_genesis
 from learnchain.node.metrics import MetricsServer
 from learnchain.node.network.identity import IDENTITY_NAME, load_identity
 from learnchain.node.network.listening import ListenPlan, check_peers, discover, listen
 from learnchain.node.node import Node, Parts
-from learnchain.node.nursery import Nursery
 from learnchain.node.ports import Training
 from learnchain.node.settings import NodeSettings
 from learnchain.node.storage.lmdb_store import LmdbStore
@@ -42,11 +42,11 @@ class NodeService:
         self,
         settings: NodeSettings,
         clock: Clock | None = None,
-        nursery: Nursery | None = None,
+        fork_server: ForkServer | None = None,
         *,
         awaits_genesis: bool = False,
     ) -> None:
-        self._settings, self._nursery = settings, nursery
+        self._settings, self._fork_server = settings, fork_server
         self._clock = clock or SystemClock()
         self._awaits_genesis = awaits_genesis
         self._stopping = asyncio.Event()
@@ -110,9 +110,9 @@ class NodeService:
 
     def _trainings(self) -> tuple[Training, Training | None]:
         """Return the judge and, for a miner, the trainer; neither runs yet."""
-        judge = Trainer(nursery=self._nursery) if self._settings.judge else NoTraining()
+        judge = Trainer(fork_server=self._fork_server) if self._settings.judge else NoTraining()
         nice = self._settings.training_nice
-        return judge, Trainer(nice=nice, nursery=self._nursery) if self._settings.is_miner else None
+        return judge, Trainer(nice=nice, fork_server=self._fork_server) if self._settings.is_miner else None
 
     def _head_moved(self, action: MoveHead) -> None:
         logger.info("head is height %d, %s", action.head.height, action.head.block.hex()[:16])

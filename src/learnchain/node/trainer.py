@@ -24,7 +24,7 @@ from learnchain.learning.jobs import (
     unpack_body,
 )
 from learnchain.learning.replay.jobs import AuditJob, AuditLine, DisputeJob, SegmentJob, audit_lines
-from learnchain.node.nursery import THREADS, Nursery
+from learnchain.node.fork_server import THREADS, ForkServer
 from learnchain.node.worker_line import WorkerLine, forked_worker, started_worker
 from learnchain.primitives.audit_messages import UNDECLARED_CLASS
 from learnchain.primitives.codec import Hash32, encode
@@ -45,9 +45,9 @@ class Trainer:
     """Give jobs to one training process; jobs queue there, so use a second trainer to judge while training."""
 
     def __init__(
-        self, nice: int = 0, threads: int = 1, nursery: Nursery | None = None, classes: Path | None = None
+        self, nice: int = 0, threads: int = 1, fork_server: ForkServer | None = None, classes: Path | None = None
     ) -> None:
-        self._nice, self._threads, self._nursery = nice, threads, nursery
+        self._nice, self._threads, self._fork_server = nice, threads, fork_server
         self._classes = classes or Path.home() / ".learnchain" / "classes"
         self._class: Hash32 | None = None
         self._line: WorkerLine | None = None
@@ -76,9 +76,9 @@ class Trainer:
             self._reader = asyncio.create_task(self._read(self._line))
 
     async def _opened(self) -> WorkerLine:
-        if self._nursery is not None and self._threads == THREADS:
+        if self._fork_server is not None and self._threads == THREADS:
             with suppress(Unavailable):
-                return await forked_worker(self._nursery, self._nice)
+                return await forked_worker(self._fork_server, self._nice)
         return await started_worker(self._nice, self._threads)
 
     async def machine_class(self) -> Hash32:

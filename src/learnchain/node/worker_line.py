@@ -1,4 +1,4 @@
-"""Hold the two ends of a line to one training process, whether it was started here or forked by the nursery."""
+"""Hold the two ends of a line to one training process, whether it was started here or forked by the fork server."""
 
 import asyncio
 import os
@@ -7,13 +7,13 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass
 
-from learnchain.node.nursery import ID_BYTES, Nursery
+from learnchain.node.fork_server import ID_BYTES, ForkServer
 from learnchain.primitives.rejection import Unavailable
 
 
 @dataclass(slots=True)
 class WorkerLine:
-    """Join the streams of a worker with what ends it; `child` is None where the nursery is its parent."""
+    """Join the streams of a worker with what ends it; `child` is None where the fork server is its parent."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
@@ -57,14 +57,14 @@ async def started_worker(nice: int, threads: int) -> WorkerLine:
     return WorkerLine(child.stdout, child.stdin, child.pid, child)
 
 
-async def forked_worker(nursery: Nursery, nice: int) -> WorkerLine:
-    """Ask the nursery for a worker and wait for its birth; raise `Unavailable` when there is no nursery any more."""
-    reader, writer = await asyncio.open_connection(sock=nursery.fork(nice))
+async def forked_worker(fork_server: ForkServer, nice: int) -> WorkerLine:
+    """Ask the fork server for a worker and wait for its birth; raise `Unavailable` when there is no fork server any more."""
+    reader, writer = await asyncio.open_connection(sock=fork_server.fork(nice))
     try:
         process_id = int.from_bytes(await reader.readexactly(ID_BYTES), "big")
     except BaseException as error:
         writer.close()
         if isinstance(error, (asyncio.IncompleteReadError, ConnectionError)):
-            raise Unavailable("the nursery of training processes ended") from error
+            raise Unavailable("the fork server of training processes ended") from error
         raise
     return WorkerLine(reader, writer, process_id)

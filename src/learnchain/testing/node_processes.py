@@ -13,8 +13,8 @@ from typing import Any
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
+from learnchain.node.fork_server import ForkServer
 from learnchain.node.local_network import LocalNetwork
-from learnchain.node.nursery import Nursery
 from learnchain.primitives.rejection import Unavailable
 
 GRACE_SECONDS = 10.0
@@ -28,11 +28,11 @@ class LocalProcesses:
 
     network: LocalNetwork
     _running: dict[int, "subprocess.Popen[bytes]"] = field(default_factory=dict)
-    _nursery: Nursery | None = None
+    _fork_server: ForkServer | None = None
 
     def start(self) -> None:
         """Start every node; as under `learnchain up` they share one process that has loaded torch."""
-        self._nursery = self._nursery or Nursery.open(self.network.directory)
+        self._fork_server = self._fork_server or ForkServer.open(self.network.directory)
         for index in range(len(self.network.settings)):
             self.start_one(index)
 
@@ -45,8 +45,8 @@ class LocalProcesses:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                pass_fds=() if self._nursery is None else (self._nursery.line.fileno(),),
-                env={**os.environ, **({} if self._nursery is None else self._nursery.environment())},
+                pass_fds=() if self._fork_server is None else (self._fork_server.line.fileno(),),
+                env={**os.environ, **({} if self._fork_server is None else self._fork_server.environment())},
                 start_new_session=True,
             )
 
@@ -77,9 +77,9 @@ class LocalProcesses:
                 process.kill()
                 process.wait()
         self._running.clear()
-        if self._nursery is not None:
-            self._nursery.close()
-            self._nursery = None
+        if self._fork_server is not None:
+            self._fork_server.close()
+            self._fork_server = None
 
     def call(self, index: int, method: str, *params: Any) -> Any:
         """Ask a node over its interface; raise `Unavailable` while it does not answer."""

@@ -1,7 +1,7 @@
 """Fork training processes from one that has loaded torch: a local network loads it once, not twice a miner.
 
-`python -m learnchain.node.nursery DESCRIPTOR` is that process. Whoever holds the other end of its line asks for a
-worker with one message that carries the worker's own end of a socket. The nursery ends when nobody holds its line any
+`python -m learnchain.node.fork_server DESCRIPTOR` is that process. Whoever holds the other end of its line asks for a
+worker with one message that carries the worker's own end of a socket. The fork server ends when nobody holds its line any
 more. It has one thread when it forks, and nothing was computed in it, so a worker is as fresh as one that was started.
 """
 
@@ -18,7 +18,7 @@ from typing import Self
 
 from learnchain.primitives.rejection import Unavailable
 
-VARIABLE = "LEARNCHAIN_NURSERY"
+VARIABLE = "LEARNCHAIN_FORK_SERVER"
 """Names the descriptor of the line to nodes that inherit it."""
 THREADS = 1
 """Workers with another number of threads start on their own: thread pools take their size when they are loaded."""
@@ -29,21 +29,21 @@ _CLOSE_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Nursery:
-    """Hold one end of the line to a nursery; `process` is set where it was started."""
+class ForkServer:
+    """Hold one end of the line to a fork server; `process` is set where it was started."""
 
     line: socket.socket
     process: "subprocess.Popen[bytes] | None" = None
 
     @classmethod
-    def open(cls, directory: Path) -> "Nursery | None":
-        """Start a nursery whose workers log into a directory; None where forking after loading torch is not safe."""
+    def open(cls, directory: Path) -> "ForkServer | None":
+        """Start a fork server whose workers log into a directory; None where forking after loading torch is not safe."""
         if sys.platform != "linux":
             return None
         ours, theirs = socket.socketpair()
         one = str(THREADS)
         with theirs, (directory / _LOG_NAME).open("ab") as log:
-            command = [sys.executable, "-m", "learnchain.node.nursery", str(theirs.fileno())]
+            command = [sys.executable, "-m", "learnchain.node.fork_server", str(theirs.fileno())]
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -58,8 +58,8 @@ class Nursery:
         return cls(ours, process)
 
     @classmethod
-    def inherited(cls, environment: Mapping[str, str]) -> "Nursery | None":
-        """Return the nursery that whoever started this process handed over; None if there is none."""
+    def inherited(cls, environment: Mapping[str, str]) -> "ForkServer | None":
+        """Return the fork server that whoever started this process handed over; None if there is none."""
         try:
             line = socket.socket(fileno=int(environment[VARIABLE]))
         except (KeyError, ValueError, OSError):
@@ -68,7 +68,7 @@ class Nursery:
         return cls(line)
 
     def environment(self) -> dict[str, str]:
-        """Return what a process finds this nursery by, if it inherits the descriptor of the line too."""
+        """Return what a process finds this fork server by, if it inherits the descriptor of the line too."""
         return {VARIABLE: str(self.line.fileno())}
 
     def fork(self, nice: int) -> socket.socket:
@@ -80,11 +80,11 @@ class Nursery:
         except OSError as error:
             # Gone, or so busy that its line is full: the caller starts a process of its own.
             ours.close()
-            raise Unavailable(f"the nursery of training processes: {error}") from error
+            raise Unavailable(f"the fork server of training processes: {error}") from error
         return ours
 
     def close(self) -> None:
-        """Let go of the line, and end the nursery where it was started; workers that still run need it no more."""
+        """Let go of the line, and end the fork server where it was started; workers that still run need it no more."""
         self.line.close()
         if self.process is None:
             return
@@ -127,7 +127,7 @@ def serve(line: socket.socket) -> None:
                 own.sendall(os.getpid().to_bytes(ID_BYTES, "big"))
                 work(own.makefile("rb"), own.makefile("wb"), THREADS, time.perf_counter)
             finally:
-                # Never return into the loop of the nursery, whatever happened.
+                # Never return into the loop of the fork server, whatever happened.
                 os._exit(1)
 
 

@@ -1,4 +1,4 @@
-"""Workers of the nursery are as fresh as started ones, and nothing depends on the nursery staying alive."""
+"""Workers of the fork server are as fresh as started ones, and nothing depends on the fork server staying alive."""
 
 import asyncio
 import os
@@ -14,14 +14,14 @@ import pytest
 
 from learnchain.learning.data import digits, save_data, split
 from learnchain.learning.jobs import TrainingJob, pack_frame
-from learnchain.node.nursery import ID_BYTES, VARIABLE, Nursery
+from learnchain.node.fork_server import ID_BYTES, VARIABLE, ForkServer
 from learnchain.node.trainer import Trainer
 from learnchain.primitives.model_presets import strided_cnn
 from learnchain.primitives.rejection import Unavailable
 from learnchain.primitives.task_specification import Optimiser
 from learnchain.primitives.training_terms import HyperParameters
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is no nursery where forking is not safe")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is no fork server where forking is not safe")
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +33,8 @@ def rows(tmp_path_factory):
 
 
 @pytest.fixture
-def nursery(tmp_path):
-    opened = Nursery.open(tmp_path)
+def fork_server(tmp_path):
+    opened = ForkServer.open(tmp_path)
     assert opened is not None
     with opened:
         yield opened
@@ -60,26 +60,26 @@ def is_gone(process):
     return False
 
 
-def test_forked_workers_train_the_bits_of_a_started_one(nursery, rows, tmp_path):
+def test_forked_workers_train_the_bits_of_a_started_one(fork_server, rows, tmp_path):
     async def run():
-        trainers = [Trainer(), Trainer(nursery=nursery), Trainer(nursery=nursery, nice=5)]
+        trainers = [Trainer(), Trainer(fork_server=fork_server), Trainer(fork_server=fork_server, nice=5)]
         try:
             await asyncio.gather(*(each.start() for each in trainers))
             ids = [each.process_id for each in trainers]
             trained = [
                 await each.train(job(rows, tmp_path / str(index))) for index, each in enumerate(trainers, start=1)
             ]
-            threads = len(list(Path(f"/proc/{nursery.process.pid}/task").iterdir()))
+            threads = len(list(Path(f"/proc/{fork_server.process.pid}/task").iterdir()))
             assert [os.getsid(each) for each in ids[1:]] == ids[1:]
             return ids, [parent_of(each) for each in ids], trained, threads, os.getpriority(os.PRIO_PROCESS, ids[2])
         finally:
             await asyncio.gather(*(each.close() for each in trainers))
 
     ids, parents, trained, threads, nice = asyncio.run(run())
-    assert parents == [os.getpid(), nursery.process.pid, nursery.process.pid]
+    assert parents == [os.getpid(), fork_server.process.pid, fork_server.process.pid]
     assert len({each.trace_root for each in trained}) == 1
     assert len({Path(each.weights_path).read_bytes() for each in trained}) == 1
-    # A fork copies one thread only: a nursery that had more could leave a lock held for ever.
+    # A fork copies one thread only: a fork server that had more could leave a lock held for ever.
     assert threads == 1
     assert nice == os.getpriority(os.PRIO_PROCESS, 0) + 5
     assert all(is_gone(each) for each in ids)
@@ -97,17 +97,17 @@ async def killed_and_started(trainer):
     return trainer.process_id
 
 
-def test_a_killed_worker_is_born_again_and_a_dead_nursery_is_done_without(nursery):
+def test_a_killed_worker_is_born_again_and_a_dead_fork_server_is_done_without(fork_server):
     async def run():
-        trainer = Trainer(nursery=nursery)
+        trainer = Trainer(fork_server=fork_server)
         try:
             await trainer.start()
             first = trainer.process_id
             second = await killed_and_started(trainer)
-            nursery.process.kill()
-            nursery.process.wait()
+            fork_server.process.kill()
+            fork_server.process.wait()
             await trainer.start()
-            assert trainer.process_id == second, "a worker lives on without its nursery"
+            assert trainer.process_id == second, "a worker lives on without its fork server"
             third = await killed_and_started(trainer)
             return first, second, third, parent_of(third)
         finally:
@@ -118,14 +118,14 @@ def test_a_killed_worker_is_born_again_and_a_dead_nursery_is_done_without(nurser
     assert parent == os.getpid()
 
 
-def test_a_nursery_that_still_loads_is_ended_by_whoever_started_it(tmp_path):
-    nursery = Nursery.open(tmp_path)
-    nursery.close()
-    assert nursery.process.poll() is not None
+def test_a_fork_server_that_still_loads_is_ended_by_whoever_started_it(tmp_path):
+    fork_server = ForkServer.open(tmp_path)
+    fork_server.close()
+    assert fork_server.process.poll() is not None
 
 
-def test_a_worker_ends_when_its_node_is_killed_with_answers_unread(nursery):
-    line = nursery.fork(0)
+def test_a_worker_ends_when_its_node_is_killed_with_answers_unread(fork_server):
+    line = fork_server.fork(0)
     line.setblocking(True)
     process = int.from_bytes(line.recv(ID_BYTES, socket.MSG_WAITALL), "big")
     line.sendall(pack_frame({"id": 1, "method": "ready", "job": ""}))
@@ -134,9 +134,9 @@ def test_a_worker_ends_when_its_node_is_killed_with_answers_unread(nursery):
     assert is_gone(process)
 
 
-def test_other_numbers_of_threads_start_on_their_own(nursery):
+def test_other_numbers_of_threads_start_on_their_own(fork_server):
     async def run():
-        trainer = Trainer(threads=2, nursery=nursery)
+        trainer = Trainer(threads=2, fork_server=fork_server)
         try:
             await trainer.start()
             return parent_of(trainer.process_id)
@@ -146,38 +146,38 @@ def test_other_numbers_of_threads_start_on_their_own(nursery):
     assert asyncio.run(run()) == os.getpid()
 
 
-def test_a_nursery_ends_when_the_last_who_could_ask_is_gone(tmp_path):
-    nursery = Nursery.open(tmp_path)
-    assert nursery is not None
-    heir = Nursery.inherited({VARIABLE: str(os.dup(nursery.line.fileno()))})
+def test_a_fork_server_ends_when_the_last_who_could_ask_is_gone(tmp_path):
+    fork_server = ForkServer.open(tmp_path)
+    assert fork_server is not None
+    heir = ForkServer.inherited({VARIABLE: str(os.dup(fork_server.line.fileno()))})
     assert heir is not None
-    nursery.line.close()
+    fork_server.line.close()
     heir.fork(0).close()
     time.sleep(0.05)
-    assert nursery.process.poll() is None
+    assert fork_server.process.poll() is None
     heir.close()
-    assert nursery.process.wait(60) == 0
+    assert fork_server.process.wait(60) == 0
 
 
 @pytest.mark.parametrize("value", ["", "x", "-1", "1000000"])
-def test_whoever_inherits_no_line_has_no_nursery(value):
-    assert Nursery.inherited({VARIABLE: value}) is None
-    assert Nursery.inherited({}) is None
+def test_whoever_inherits_no_line_has_no_fork_server(value):
+    assert ForkServer.inherited({VARIABLE: value}) is None
+    assert ForkServer.inherited({}) is None
 
 
-def test_a_descriptor_that_is_no_socket_is_no_nursery(tmp_path):
+def test_a_descriptor_that_is_no_socket_is_no_fork_server(tmp_path):
     with (tmp_path / "file").open("w") as file:
-        assert Nursery.inherited({VARIABLE: str(file.fileno())}) is None
+        assert ForkServer.inherited({VARIABLE: str(file.fileno())}) is None
         assert file.fileno() > 0
 
 
 def test_a_line_that_nobody_reads_says_so_at_once():
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
-    with theirs, Nursery(ours) as nursery:
+    with theirs, ForkServer(ours) as fork_server:
         lines = []
         with pytest.raises(Unavailable):
             for _ in range(10_000):
-                lines.append(nursery.fork(0))
+                lines.append(fork_server.fork(0))
         for each in lines:
             each.close()
