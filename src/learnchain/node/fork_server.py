@@ -1,7 +1,7 @@
 """Fork training processes from one that has loaded torch: a local network loads it once, not twice a miner.
 
 `python -m learnchain.node.fork_server DESCRIPTOR` is that process. Whoever holds the other end of its line asks for a
-worker with one message that carries the worker's own end of a socket. The fork server ends when nobody holds its line any
+worker with one message that carries the worker's own end of a socket. The server ends when nobody holds its line any
 more. It has one thread when it forks, and nothing was computed in it, so a worker is as fresh as one that was started.
 """
 
@@ -37,7 +37,7 @@ class ForkServer:
 
     @classmethod
     def open(cls, directory: Path) -> "ForkServer | None":
-        """Start a fork server whose workers log into a directory; None where forking after loading torch is not safe."""
+        """Start a fork server whose workers log into a directory; None where forking after torch is not safe."""
         if sys.platform != "linux":
             return None
         ours, theirs = socket.socketpair()

@@ -58,7 +58,7 @@ async def started_worker(nice: int, threads: int) -> WorkerLine:
 
 
 async def forked_worker(fork_server: ForkServer, nice: int) -> WorkerLine:
-    """Ask the fork server for a worker and wait for its birth; raise `Unavailable` when there is no fork server any more."""
+    """Ask the fork server for a worker and wait for its birth; raise `Unavailable` when the server is gone."""
     reader, writer = await asyncio.open_connection(sock=fork_server.fork(nice))
     try:
         process_id = int.from_bytes(await reader.readexactly(ID_BYTES), "big")
