@@ -10,6 +10,7 @@ from learnchain.primitives.events import AuditMade
 from learnchain.primitives.hashing import noun_hash
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.spine.round import Round, Step
+from learnchain.spine.waiting import still_carried
 
 MAXIMUM_WAITING = 64
 """Audit messages that wait for a block; more are refused until some of them are in."""
@@ -57,11 +58,4 @@ def offered(state: Round) -> tuple[tuple[AuditCommitment, ...], tuple[AuditRepor
 
 def kept(state: Round, parent: ChainState) -> dict[Hash32, AuditMessage]:
     """Return the messages that a block on this head may still carry."""
-    found: dict[Hash32, AuditMessage] = {}
-    for key, message in state.audits.items():
-        try:
-            check(state, parent, message)
-        except Rejected:
-            continue
-        found[key] = message
-    return found
+    return still_carried(state.audits, lambda message: check(state, parent, message))

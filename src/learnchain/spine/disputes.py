@@ -20,6 +20,7 @@ from learnchain.primitives.measurement import Finding, Measure, MeasureKind
 from learnchain.primitives.messages import AnyBlock
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.spine.round import Round, Step
+from learnchain.spine.waiting import has_finding, is_unmeasured, still_carried
 
 MAXIMUM_WAITING = 64
 """Messages of each kind that wait for a block; more are refused until some of them are in."""
@@ -75,20 +76,13 @@ def offered(state: Round) -> tuple[tuple[Accusation, ...], tuple[DisputeAnswer, 
 
 def unmeasured(state: Round, listed: tuple[DisputeAnswer, ...]) -> DisputeAnswer | None:
     """Return the first answer of a block whose files were not looked for, or were not here."""
-    for each in listed:
-        found = state.measurements.get((noun_hash(each), MeasureKind.ANSWER))
-        if found is None or found.finding is Finding.UNAVAILABLE:
-            return each
-    return None
+    return next((each for each in listed if is_unmeasured(state, noun_hash(each), MeasureKind.ANSWER)), None)
 
 
 def refused(state: Round, block: AnyBlock) -> str | None:
     """Return why the files of a block's answers do not stand, or None."""
-    for each in block.answers:
-        found = state.measurements.get((noun_hash(each), MeasureKind.ANSWER))
-        if found is not None and found.finding is Finding.REJECTED:
-            return RejectionReason.ANSWER_WRONG.value
-    return None
+    failed = any(has_finding(state, key, MeasureKind.ANSWER, Finding.REJECTED) for key in keys_of(block))
+    return RejectionReason.ANSWER_WRONG.value if failed else None
 
 
 def asked(state: Round, parent: ChainState, message: DisputeAnswer) -> Step:
@@ -115,14 +109,7 @@ def ask_all(state: Round) -> Step:
 
 def kept(state: Round, parent: ChainState) -> dict[Hash32, DisputeMessage]:
     """Return the messages that a block on this head may still carry."""
-    found: dict[Hash32, DisputeMessage] = {}
-    for key, message in state.disputes.items():
-        try:
-            check(state, parent, message)
-        except Rejected:
-            continue
-        found[key] = message
-    return found
+    return still_carried(state.disputes, lambda message: check(state, parent, message))
 
 
 def keys_of(block: AnyBlock) -> frozenset[Hash32]:
@@ -136,8 +123,7 @@ def _subject(message: DisputeMessage) -> tuple[int, Hash32, Address, int]:
 
 
 def _is_here(state: Round, message: DisputeAnswer) -> bool:
-    found = state.measurements.get((noun_hash(message), MeasureKind.ANSWER))
-    return found is not None and found.finding is Finding.ACCEPTED
+    return has_finding(state, noun_hash(message), MeasureKind.ANSWER, Finding.ACCEPTED)
 
 
 def _asked_height(book: BondBook, message: DisputeAnswer) -> int:

@@ -12,6 +12,7 @@ from learnchain.primitives.measurement import Finding, Measure, MeasureKind
 from learnchain.primitives.messages import MAXIMUM_EVIDENCE, AnyBlock, Evidence
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.spine.round import Round, Step
+from learnchain.spine.waiting import has_finding, is_unmeasured, still_carried
 
 MAXIMUM_WAITING = 64
 """Evidence that waits for a block; more is refused until some of it is in."""
@@ -44,8 +45,8 @@ def offered(state: Round) -> tuple[Evidence, ...]:
     """Return what the next block on the head should punish: the oldest offences first, none twice."""
     chosen: list[Evidence] = []
     for evidence in sorted(state.evidence.values(), key=lambda each: (each.height, noun_hash(each))):
-        measured = state.measurements.get((noun_hash(evidence), MeasureKind.EVIDENCE))
-        if is_measured(evidence) and (measured is None or measured.finding is not Finding.ACCEPTED):
+        key = noun_hash(evidence)
+        if is_measured(evidence) and not has_finding(state, key, MeasureKind.EVIDENCE, Finding.ACCEPTED):
             continue
         if is_admissible(state.parent, evidence, state):
             chosen.append(evidence)
@@ -63,20 +64,15 @@ def is_admissible(parent: ChainState, evidence: Evidence, state: Round) -> bool:
 
 def unmeasured(state: Round, parent: ChainState, listed: tuple[Evidence, ...]) -> Evidence | None:
     """Return the first piece of evidence whose measurement is not here."""
-    for evidence in listed:
-        found = state.measurements.get((noun_hash(evidence), MeasureKind.EVIDENCE))
-        if is_measured(evidence) and (found is None or found.finding is Finding.UNAVAILABLE):
-            return evidence
-    return None
+    waiting = (each for each in listed if is_measured(each))
+    return next((each for each in waiting if is_unmeasured(state, noun_hash(each), MeasureKind.EVIDENCE)), None)
 
 
 def refused(state: Round, block: AnyBlock) -> str | None:
     """Return why a block's measured evidence does not stand, or None."""
-    for evidence in block.evidence:
-        found = state.measurements.get((noun_hash(evidence), MeasureKind.EVIDENCE))
-        if found is not None and found.finding is Finding.REJECTED:
-            return RejectionReason.EVIDENCE_INVALID.value
-    return None
+    keys = (noun_hash(each) for each in block.evidence)
+    failed = any(has_finding(state, key, MeasureKind.EVIDENCE, Finding.REJECTED) for key in keys)
+    return RejectionReason.EVIDENCE_INVALID.value if failed else None
 
 
 def asked(state: Round, parent: ChainState, evidence: Evidence) -> Step:
@@ -93,4 +89,4 @@ def asked(state: Round, parent: ChainState, evidence: Evidence) -> Step:
 
 def kept(state: Round, parent: ChainState) -> dict[Hash32, Evidence]:
     """Return the evidence that still counts on a new head."""
-    return {key: each for key, each in state.evidence.items() if is_admissible(parent, each, state)}
+    return still_carried(state.evidence, lambda each: check_evidence(parent.bonds, each, state.parameters))

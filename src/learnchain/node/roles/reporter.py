@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable
 
 from learnchain.node.chain import WaitingMessage, WireMessage
 from learnchain.node.evidence_measuring import EvidenceMeasuring
@@ -14,6 +15,7 @@ from learnchain.primitives.codec import Address, Hash32
 from learnchain.primitives.dispute_messages import Accusation, DisputeAnswer
 from learnchain.primitives.events import Measured
 from learnchain.primitives.evidence import Statement, accusation
+from learnchain.primitives.measurement import Measure, Measurement
 from learnchain.primitives.messages import (
     Block,
     Commitment,
@@ -156,40 +158,36 @@ class Reporter:
 
     async def measure_answer(self, action: MeasureAnswer) -> None:
         """Fetch and check what an answer names until it is here, or nobody asks any more."""
-        delay, measure = RETRY_SECONDS, action.measure
         head = self._ports.chain.round.parent.height + 1
         files = (action.answer.answer.digests_cid, action.answer.answer.states_cid)
         self._ports.archive.note_blobs(head, files)
-        while (measure.candidate, measure.kind) in self._ports.chain.round.asked:
-            try:
-                found = await self._measuring.answered(action, self._answers)
-            except Unavailable as error:
-                logger.info("checking an answer waits: %s", error)
-                await asyncio.sleep(delay)
-                delay = min(2 * delay, MAXIMUM_RETRY_SECONDS)
-                continue
+        found = await self._retried(action.measure, lambda: self._measuring.answered(action, self._answers))
+        if found is not None:
             now = self._ports.clock.now_milliseconds()
             facts = {"finding": found.finding.value, "segment": action.answer.answer.segment}
             self._ports.decisions.note(now, action.fact.height, "measured answer", found.candidate.hex(), **facts)
             self._ports.chain.feed(Measured(found, now))
-            return
 
     async def measure_evidence(self, action: MeasureEvidence) -> None:
         """Measure evidence until what it rests on is here or it does not count any more."""
-        delay, measure = RETRY_SECONDS, action.measure
-        while (measure.candidate, measure.kind) in self._ports.chain.round.asked:
-            try:
-                found = await self._measuring.measured(action)
-            except Unavailable as error:
-                logger.info("measuring evidence waits: %s", error)
-                await asyncio.sleep(delay)
-                delay = min(2 * delay, MAXIMUM_RETRY_SECONDS)
-                continue
+        found = await self._retried(action.measure, lambda: self._measuring.measured(action))
+        if found is not None:
             now = self._ports.clock.now_milliseconds()
             facts = {"finding": found.finding.value, "fault": action.evidence.fault.value}
             self._ports.decisions.note(now, action.evidence.height, "measured evidence", found.candidate.hex(), **facts)
             self._ports.chain.feed(Measured(found, now))
-            return
+
+    async def _retried(self, measure: Measure, measuring: Callable[[], Awaitable[Measurement]]) -> Measurement | None:
+        """Return what measuring comes to once everything is here; None when nobody asks any more."""
+        delay = RETRY_SECONDS
+        while (measure.candidate, measure.kind) in self._ports.chain.round.asked:
+            try:
+                return await measuring()
+            except Unavailable as error:
+                logger.info("measuring %s waits: %s", measure.kind.value, error)
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, MAXIMUM_RETRY_SECONDS)
+        return None
 
 
 def signer_of(message: WaitingMessage) -> Address:
