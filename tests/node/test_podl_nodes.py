@@ -89,6 +89,20 @@ def test_training_for_the_next_block_begins_before_this_one_is_decided(tmp_path:
     run(tmp_path, scenario)
 
 
+def test_the_first_block_of_a_task_is_trained_for_as_soon_as_the_key_is_there(tmp_path: Path) -> None:
+    async def scenario(nodes: SimulatedNodes) -> None:
+        await nodes.start()
+        await nodes.until_height(1, 60)
+        ports = nodes.node(1).ports
+        selection = ports.chain.rules.select_task(nodes.genesis.state(), ports.chain.parameters)
+        begun = [each for each in ports.decisions.recent if each.step == "training begins" and each.height == 1]
+        assert [each.facts["goes_on"] for each in begun] == [0]
+        # Phase 1 trains (III-B): no part of it belongs to the key, whose deadline is a bound for the requester.
+        assert begun[0].at_milliseconds < selection.schedule.key_milliseconds
+
+    run(tmp_path, scenario)
+
+
 def test_a_commissioned_task_spans_blocks_and_pays_once_through_the_contract(tmp_path: Path) -> None:
     async def scenario(nodes: SimulatedNodes) -> None:
         await nodes.start()

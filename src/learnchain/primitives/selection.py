@@ -22,6 +22,8 @@ class Schedule:
     Commitments are in time up to `commitment_milliseconds`, or up to an earlier release: from
     `release_opens_milliseconds` on, `enough_commitments` of them end the wait; 0 means that only the clock does.
     `reveal_*` and `block_*` are offsets: from the release deadline when `clocked`, from the actual release else.
+    `training_milliseconds` is the end of a phase that belongs to key, decryption and probe (DLBC IV-B); without one, 0,
+    training begins with the key.
     With a `time_limit_milliseconds` training ends as soon as the required accuracy is reached on the training rows, at
     the latest at the limit; who has not reached it commits after that. 0: training ends with its deadline.
     """
@@ -37,6 +39,7 @@ class Schedule:
     payload_timestamp_seconds: int
     enough_commitments: int = 0
     time_limit_milliseconds: int = 0
+    training_milliseconds: int = 0
 
     def is_release_due(self, commitments: int, at_milliseconds: int) -> bool:
         """Return whether the publisher should close the list now."""

@@ -244,10 +244,11 @@ class LearnInterface:
 
     def _phase(self, now: int) -> dict[str, Any]:
         """Return the phase of the height by the clock, and when it ends."""
-        schedule = self._ports.chain.round.selection.schedule
+        known, schedule = self._ports.chain.round, self._ports.chain.round.selection.schedule
+        opened = schedule.key_milliseconds if known.key_release is None else schedule.training_milliseconds
         bounds = (
             ("waiting", schedule.start_milliseconds),
-            ("key", schedule.key_milliseconds),
+            ("key", opened),
             ("training", schedule.commitment_milliseconds),
             ("judging", schedule.deadline(Deadline.BLOCK)),
         )
@@ -336,11 +337,13 @@ def block_view(block: AnyBlock, parent: ChainState, state: ChainState, selection
 
 
 def _phases(schedule: Schedule, block: Block) -> dict[str, Any]:
-    """Return when the phases of a block ended: commitments close with their deadline, or with an earlier release."""
+    """Return when the phases of a block ended: commitments close with their deadline, or with an earlier release.
+
+    "key" is the time that the engine sets aside for key and probe; an engine that does not trains from the start.
+    """
     released = block.release.released_milliseconds
     closed = min(schedule.commitment_milliseconds, released)
-    # The key's deadline is an upper bound: the block does not say when the key came.
-    opened = min(schedule.key_milliseconds, closed)
+    opened = min(max(schedule.training_milliseconds, schedule.start_milliseconds), closed)
     return {
         "phase_seconds": {
             "key": (opened - schedule.start_milliseconds) / 1000,

@@ -138,11 +138,11 @@ class Miner:
         return Finished(run, start, self._ports.clock.now_milliseconds())
 
     async def _until_closing(self, selection: Selection, data: Path, start: EndState | None) -> TrainedFiles:
-        """Train for as many epochs as end before commitments close; a probe in Phase 1 tells what one takes."""
+        """Train for as many epochs as end before commitments close; a probe of one before tells what it takes."""
         # The first epoch of a process pays for what torch sets up once; the second tells what an epoch takes.
         await self._trainer.probe(await self._job(selection, data, 1))
         epoch_seconds = await self._trainer.probe(await self._job(selection, data, 1))
-        await self._ports.clock.sleep_until(selection.schedule.deadline(Deadline.KEY))
+        await self._ports.clock.sleep_until(selection.schedule.training_milliseconds)
         epochs, stopping = self._planned(selection.schedule.commitment_milliseconds, epoch_seconds)
         self._note(selection, "probe", epoch_seconds=epoch_seconds, epochs=epochs)
         self._note(selection, "training begins", goes_on=int(start is not None))

@@ -48,4 +48,5 @@ class Phases:
             block_after_milliseconds=self.three_milliseconds - self.release_milliseconds,
             clocked=True,
             payload_timestamp_seconds=max(parent.payload_timestamp_seconds + 1, commitment // 1000),
+            training_milliseconds=start + self.one_milliseconds,
         )
