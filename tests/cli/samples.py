@@ -11,6 +11,7 @@ from tests.cli.fake_node import Answers, RpcProblem
 WINNER, PUBLISHER = "0x" + "11" * 20, "0x" + "22" * 20
 MODEL = bytes(range(256)) * 6_000
 CHUNK_BYTES = 300_000
+_NOBODY = {"empty": True, "won_by": None, "trained": False, "missed": "commitment"}
 TASK_ID, WAITING_ID = "ab" * 32, "cd" * 32
 
 
@@ -34,6 +35,9 @@ def trained_block(height: int) -> dict[str, Any]:
         "unselected": [WAITING_ID],
         "payouts": [{"recipient": WINNER, "amount_gwei": 2_000_000_000, "kind": "block reward"}],
         "settlements": [{"outcome": "paid"}],
+        "empty": False,
+        "won_by": "training",
+        "mapping": None,
         "trained": True,
         "winner": WINNER,
         "accuracy": {"correct": 350, "total": 360},
@@ -45,10 +49,18 @@ def trained_block(height: int) -> dict[str, Any]:
     }
 
 
+def hashed_block(height: int) -> dict[str, Any]:
+    """Return a block of a chain that trains nothing: no accuracy, no model."""
+    of_training = ("accuracy", "label", "model", "mapping", "epochs")
+    view = {key: value for key, value in trained_block(height).items() if key not in of_training}
+    puzzle = {"digest": "00" * 32, "target": "0f" * 32, "expected_attempts": 17}
+    return {**view, "trained": False, "won_by": "hashing", "standing": True, "puzzle": puzzle}
+
+
 def empty_block(height: int) -> dict[str, Any]:
     kept = ("height", "hash", "parent", "proposer", "task", "standing", "score", "interval_seconds", "payload")
     view = {key: value for key, value in trained_block(height).items() if key in kept}
-    return {**view, "unselected": [], "payouts": [], "settlements": [], "trained": False, "missed": "commitment"}
+    return {**view, "unselected": [], "payouts": [], "settlements": [], **_NOBODY}
 
 
 def task_view(identifier: str, standing: bool) -> dict[str, Any]:
@@ -73,6 +85,7 @@ def status(height: int = 2, address: str = WINNER) -> dict[str, Any]:
             "name": "digits",
             "start_milliseconds": 0,
             "commitment_milliseconds": 5_500,
+            "standing": True,
         },
         "phase": {"name": "training", "ends_in_milliseconds": 2_000},
         "training": {},

@@ -8,7 +8,17 @@ from learnchain.cli.answers import ether
 from learnchain.cli.wallet import wei_of
 from learnchain.primitives.contract_calls import selector
 from tests.cli.fake_node import RpcProblem, fake_node
-from tests.cli.samples import MODEL, TASK_ID, WAITING_ID, WINNER, exit_code, model_cid, node_answers, spoken
+from tests.cli.samples import (
+    MODEL,
+    TASK_ID,
+    WAITING_ID,
+    WINNER,
+    exit_code,
+    hashed_block,
+    model_cid,
+    node_answers,
+    spoken,
+)
 
 KEY = "59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d"
 KEY_ADDRESS = "0x70997970c51812dc3a010c7d01b50e0d17dc79c8"
@@ -329,3 +339,21 @@ def test_a_server_that_speaks_something_else_is_unavailable(raw, capsys):
     with fake_node(node_answers(), raw=raw) as url:
         code, envelope = spoken(capsys, "task", "list", "--rpc", url)
     assert (code, envelope["error"]["reason"]) == (3, "unavailable")
+
+
+def test_a_hashed_block_has_no_model_and_why_names_its_puzzle(capsys, tmp_path):
+    answers = {**node_answers(), "learn_block": hashed_block}
+    with fake_node(answers) as url:
+        _, envelope = spoken(capsys, "why", "block", "2", "--rpc", url)
+        assert "one hash in 17" in envelope["data"]["because"]
+        assert envelope["data"]["commissioned"].startswith("no")
+        for verb in ("download", "show"):
+            code, refused = spoken(capsys, "model", verb, "2", "--out", str(tmp_path / verb), "--rpc", url)
+            assert (code, refused["error"]["reason"]) == (1, "argument_invalid")
+            assert "hashing" in refused["error"]["detail"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_why_says_whether_somebody_commissioned_the_task(rpc, capsys):
+    said = [spoken(capsys, "why", "block", each, "--rpc", rpc)[1]["data"]["commissioned"] for each in ("1", "2")]
+    assert [each.partition(":")[0] for each in said] == ["yes", "yes"]

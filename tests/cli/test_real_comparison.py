@@ -13,6 +13,7 @@ def block(height: int, winner: str | None, seconds: float) -> dict[str, Any]:
     return {
         "height": height,
         "hash": f"block {height}",
+        "empty": not trained,
         "trained": trained,
         "winner": winner,
         "interval_seconds": seconds,

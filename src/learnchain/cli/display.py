@@ -71,24 +71,38 @@ class PlainDisplay:
 
 
 def _complete(view: View) -> bool:
-    return not view["trained"] or "training" in view
+    return view["empty"] or "training" in view
 
 
 def block_line(view: View) -> str:
     """Return one block as a line for people."""
-    start = f"block {view['height']:>4}  {view['hash'][:12]}  {view['task']['name']:<12}"
+    start = f"block {view['height']:>4}  {view['hash'][:12]}  {work_text(view):<17}"
+    end = f"{view['interval_seconds']:.1f} s"
+    if view["empty"]:
+        return f"{start}  empty: no {view['missed']} in time  {end}"
+    won = f"{start}  won by {view['winner'][:10]}"
     if not view["trained"]:
-        return f"{start}  empty: no {view['missed']} in time  {view['interval_seconds']:.1f} s"
-    return (
-        f"{start}  won by {view['winner'][:10]}  {accuracy_text(view)}"
-        f"  {view['epochs']} epochs  training {share_text(view)}  {view['interval_seconds']:.1f} s"
-    )
+        return f"{won}  {hashing_text(view)}  {end}"
+    return f"{won}  {accuracy_text(view)}  {view['epochs']} epochs  training {share_text(view)}  {end}"
+
+
+def work_text(view: View) -> str:
+    """Name what a height was about: a commissioned task, one of the chain's own, or no task but a hash puzzle."""
+    if view["won_by"] == "hashing":
+        return "hash puzzle"
+    return view["task"]["name"] + (" (standing)" if view["standing"] else "")
+
+
+def hashing_text(view: View) -> str:
+    """Say what a solved puzzle cost: what its winner tells of its search, else what such a target costs on average."""
+    search, expected = view.get("training", {}), view["puzzle"]["expected_attempts"]
+    if "attempts" not in search:
+        return f"by hashing, {expected:,} hashes expected"
+    return f"by hashing: {search['attempts']:,} of {expected:,} hashes expected, {search['search_seconds']:.1f} s"
 
 
 def accuracy_text(view: View) -> str:
     """Return an accuracy as the exact counts and a decimal."""
-    if not view["trained"]:
-        return ""
     correct, total = view["accuracy"]["correct"], view["accuracy"]["total"]
     return f"{correct}/{total} = {correct / total:.4f}"
 
@@ -153,14 +167,18 @@ def _phase(snapshot: Snapshot) -> RenderableType:
     if leader is None or leader.status is None:
         return Text("no node answers yet")
     deciding, phase = leader.status["deciding"], leader.status["phase"]
-    length = {"training": deciding["commitment_milliseconds"] - deciding["start_milliseconds"]}.get(
-        phase["name"], 5_000
-    )
+    whole = deciding["commitment_milliseconds"] - deciding["start_milliseconds"]
+    length = whole if phase["name"] in ("training", "hashing") else 5_000
     left = min(phase["ends_in_milliseconds"], length)
     row = Table.grid(padding=(0, 1))
-    text = f"height {deciding['height']}  task {deciding['name']}  phase {phase['name']}  {left / 1000:4.1f} s left"
+    task = "hash puzzle" if phase["name"] == "hashing" else f"task {deciding['name']}{_standing(deciding)}"
+    text = f"height {deciding['height']}  {task}  phase {phase['name']}  at most {left / 1000:.1f} s left"
     row.add_row(text, ProgressBar(total=max(1, length), completed=length - left, width=30))
     return row
+
+
+def _standing(deciding: View) -> str:
+    return " (standing: nobody commissioned one)" if deciding["standing"] else ""
 
 
 def _nodes(snapshot: Snapshot) -> RenderableType:
@@ -190,15 +208,16 @@ def _node_cells(node: NodeView) -> tuple[str, ...]:
 
 def _blocks(snapshot: Snapshot) -> RenderableType:
     table = Table(expand=True, box=None, header_style="bold")
-    for title in ("height", "task", "winner", "accuracy", "epochs", "training share", "interval"):
+    for title in ("height", "task", "winner", "result", "epochs", "training share", "interval"):
         table.add_column(title, no_wrap=True)
     for view in reversed(snapshot.blocks[-_SHOWN_BLOCKS:]):
         names = {each.address: each.name for each in snapshot.nodes}
         winner = names.get(view.get("winner", ""), view.get("winner", "")[:10])
-        result = accuracy_text(view) if view["trained"] else f"empty: no {view['missed']}"
+        result = f"empty: no {view['missed']}" if view["empty"] else ""
+        result = result or (accuracy_text(view) if view["trained"] else hashing_text(view))
         table.add_row(
             str(view["height"]),
-            view["task"]["name"],
+            work_text(view),
             winner,
             result,
             str(view.get("epochs", "")),

@@ -54,9 +54,9 @@ class LocalRun:
 
     wanted: Wanted
     started_seconds: float
-    _first_trained_seconds: float | None = None
+    _first_won_seconds: float | None = None
     _progress_seconds: float = field(default_factory=time.monotonic)
-    _trained: int = 0
+    _won: int = 0
     _fork_server: "ForkServer | None" = None
     _outline: "Outline | None" = None
     inspect: Callable[[Observer, Snapshot], dict[str, Any]] | None = None
@@ -189,16 +189,16 @@ class LocalRun:
 
     def _measure(self, snapshot: Snapshot) -> None:
         now = time.monotonic()
-        if len(snapshot.trained) > self._trained:
-            self._trained, self._progress_seconds = len(snapshot.trained), now
-        if snapshot.trained and self._first_trained_seconds is None:
-            self._first_trained_seconds = now - self.started_seconds
+        if len(snapshot.won) > self._won:
+            self._won, self._progress_seconds = len(snapshot.won), now
+        if snapshot.won and self._first_won_seconds is None:
+            self._first_won_seconds = now - self.started_seconds
 
     def _finished(self, observer: Observer, snapshot: Snapshot) -> bool:
         """Say whether the wanted blocks are on every node's head and what they settled was claimed if it can be."""
-        if len(snapshot.trained) < self.wanted.blocks or not all(each.status for each in snapshot.nodes):
+        if len(snapshot.won) < self.wanted.blocks or not all(each.status for each in snapshot.nodes):
             return False
-        last = snapshot.trained[self.wanted.blocks - 1]
+        last = snapshot.won[self.wanted.blocks - 1]
         try:
             hashes = {client.call("learn_block", last["height"])["hash"] for client in observer.clients}
             if hashes != {last["hash"]}:
@@ -213,9 +213,9 @@ class LocalRun:
         return all(each["contract_status"] != "open" for each in reports if each["outcome"] != "waiting")
 
     def _stalled(self, snapshot: Snapshot) -> Unavailable:
-        missed = [each["missed"] for each in snapshot.blocks if not each["trained"]][-3:]
-        detail = f"a block mined by training within {self.wanted.patience_seconds:.0f} s; "
-        detail += f"{len(snapshot.trained)} of {self.wanted.blocks} were mined"
+        missed = [each["missed"] for each in snapshot.blocks if each["empty"]][-3:]
+        detail = f"a block that somebody won within {self.wanted.patience_seconds:.0f} s; "
+        detail += f"{len(snapshot.won)} of {self.wanted.blocks} were won"
         if missed:
             detail += f", the last empty blocks missed: {', '.join(missed)} (is the machine overloaded?)"
         return Unavailable(f"{detail}; logs: {self._root()}/node-*/node.log")
@@ -228,7 +228,9 @@ class LocalRun:
             snapshot = observer.look()
         index = next(place for place, each in enumerate(snapshot.nodes) if each.status is not None)
         data = _patiently(lambda: summary.report(snapshot, observer.clients[index], directory))
-        data["seconds_to_first_trained_block"] = self._first_trained_seconds
+        data["seconds_to_first_block"] = self._first_won_seconds
+        trains = any(each["trained"] for each in snapshot.blocks)
+        data["seconds_to_first_trained_block"] = self._first_won_seconds if trains else None
         data["stopped"] = stopped or None
         return data if self.inspect is None else {**data, **self.inspect(observer, snapshot)}
 

@@ -17,7 +17,7 @@ application = typer.Typer(help="Download trained models.", no_args_is_help=True)
 
 MAXIMUM_MODEL_BYTES = 16 << 30
 _INPUTS = "It takes float32 samples; data that are stored as bytes (pictures, sound) are divided by 256 first."
-_MAPPED = "PoLe trains behind a mapping layer: it takes that layer's outputs, not the rows."
+_MAPPED = "It was trained behind a mapping layer: it takes that layer's outputs, not the rows."
 
 
 @application.command("download")
@@ -61,7 +61,7 @@ def _program(client: NodeClient, height: int, out: Path | None) -> dict[str, Any
         raise Rejected(RejectionReason.MALFORMED, "the node gave no specification for the task") from error
     accuracy = facts["accuracy"]
     title = f"Model of block {height}, task {specification.name}: {accuracy['correct']} of {accuracy['total']} right."
-    note = f"{_INPUTS}\n{_MAPPED if client.call('learn_network')['consensus'] == 'pole' else ''}".strip()
+    note = f"{_INPUTS}\n{_MAPPED if facts['mapping'] else ''}".strip()
     source = torch_source(specification.model, title, note)
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -98,9 +98,10 @@ def _named(client: NodeClient, which: str) -> tuple[str, dict[str, Any]]:
         return which, {}
     view = client.call("learn_block", int(which))
     if not view["trained"]:
-        detail = f"block {which} is empty (no {view['missed']} in time): it carries no model"
+        why = f"is empty (no {view['missed']} in time)" if view["empty"] else "was won by hashing"
+        detail = f"block {which} {why}: it carries no model"
         raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
-    facts = {key: view[key] for key in ("height", "task", "winner", "accuracy")}
+    facts = {key: view[key] for key in ("height", "task", "winner", "accuracy", "mapping")}
     return view["model"], facts
 
 

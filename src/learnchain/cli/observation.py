@@ -49,9 +49,9 @@ class Snapshot:
         return next((each for each in self.nodes if each.status is not None), None)
 
     @property
-    def trained(self) -> tuple[View, ...]:
-        """Return the blocks that were mined by training."""
-        return tuple(each for each in self.blocks if each["trained"])
+    def won(self) -> tuple[View, ...]:
+        """Return the blocks that somebody won, by training or by hashing."""
+        return tuple(each for each in self.blocks if not each["empty"])
 
     @property
     def agree(self) -> bool:

@@ -54,7 +54,7 @@ def _decided(observer: Observer, snapshot: Snapshot) -> dict[str, Any]:
 
 def _work(data: dict[str, Any]) -> dict[str, Any]:
     """Return forks, the part of the work that is in no winner, and what judging cost, as the simulated report does."""
-    won = {each["height"]: each["winner"] for each in data["blocks"] if each["trained"]}
+    won = {each["height"]: each["winner"] for each in data["blocks"] if not each["empty"]}
     noted = [(address, each) for address, seen in zip(data["miners"], data["decisions"], strict=True) for each in seen]
     work = useful = 0.0
     for address, each in noted:
@@ -73,7 +73,7 @@ def _work(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _report(name: str, data: dict[str, Any], miners: int) -> dict[str, Any]:
-    trained = [each for each in data["blocks"] if each["trained"]]
+    trained = [each for each in data["blocks"] if not each["empty"]]
     won = Counter(each["winner"] for each in trained)
     shares = [each["training_share"] for each in trained if each["training_share"] is not None]
     amounts = [Fraction(each) for each in won.values()] + [Fraction(0)] * max(0, miners - len(won))

@@ -23,6 +23,8 @@ def block_report(view: View) -> View:
     return {
         "height": view["height"],
         "hash": view["hash"],
+        "empty": view["empty"],
+        "won_by": view["won_by"],
         "trained": view["trained"],
         "missed": view.get("missed"),
         "task": view["task"],
@@ -45,7 +47,16 @@ def block_report(view: View) -> View:
         "champion_before": view.get("champion_before"),
         "training_share": training.get("training_share"),
         "training_seconds": training.get("training_seconds"),
+        **_hashing(view, training),
     }
+
+
+def _hashing(view: View, training: View) -> View:
+    """Return what a puzzle asked for and what its winner says it took; nothing of a block that was not hashed."""
+    if "puzzle" not in view:
+        return {}
+    took = {"attempts": training.get("attempts"), "search_seconds": training.get("search_seconds")}
+    return {"puzzle": view["puzzle"], **took}
 
 
 def contract_status(client: NodeClient, escrow: str, task_id: str) -> View:

@@ -17,23 +17,32 @@ if TYPE_CHECKING:
 
 def up(
     *,
-    consensus: Annotated[str, typer.Option(help="The protocol that decides who wins a block.")] = "dlbc",
+    consensus: Annotated[
+        str,
+        typer.Option(
+            help="The protocol that decides who wins a block: dlbc, pole, podl train; proof_of_work only hashes, the "
+            "baseline to compare them with."
+        ),
+    ] = "dlbc",
     miners: Annotated[int, typer.Option(help="How many miners compete, 1 to 16 (new networks).")] = 3,
     task: Annotated[
         list[str] | None, typer.Option(help="A built-in task or a TOML file, posted at the start; repeatable.")
     ] = None,
-    blocks: Annotated[int, typer.Option(min=0, help="End after so many blocks mined by training; 0 never ends.")] = 0,
+    blocks: Annotated[int, typer.Option(min=0, help="End after so many blocks that somebody won; 0 never ends.")] = 0,
     data_dir: DataDirectoryOption = LOCAL_DIRECTORY,
     rpc_port: Annotated[
         int | None, typer.Option(min=0, max=65_535, help="Port of node 0's JSON-RPC server; 0 takes a free one.")
     ] = None,
     restart: Annotated[bool, typer.Option(help="Start a node again that ended by itself.")] = True,
     patience_seconds: Annotated[
-        float, typer.Option(min=10, help="With --blocks: fail after so long without a trained block.")
+        float, typer.Option(min=10, help="With --blocks: fail after so long without a block that somebody won.")
     ] = 180.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Run a whole network here: a publisher pays, miners train, all nodes verify; an existing one is continued."""
+    """Run a whole network here: a publisher pays, miners train, all nodes verify; an existing one is continued.
+
+    Where nobody has commissioned anything, the chain trains standing tasks of its own and says so.
+    """
     started_seconds = time.monotonic()
 
     def work() -> dict[str, Any]:
@@ -74,10 +83,13 @@ def _run(run: Any, as_json: bool) -> dict[str, Any]:
 
 
 def _introduction(network: "LocalNetwork") -> list[str]:
+    from learnchain.node.engines import engine_named
+
     count = len(network.settings)
     lines = [
         f"{'a new network' if network.fresh else 'continuing the network'} in {network.directory}",
         f"RPC        http://127.0.0.1:{network.rpc_ports[0]}   consensus {network.consensus}",
+        f"consensus  {network.consensus}: {engine_named(network.consensus).about}",
         f"explorer   http://127.0.0.1:{network.rpc_ports[0]}/explorer",
         "pre-funded accounts (everybody knows these words: never send anything of value here)",
         f"mnemonic   {network.mnemonic}",
@@ -94,14 +106,13 @@ def _as_interrupt(_number: int, _frame: FrameType | None) -> None:
 
 def _show(data: dict[str, Any]) -> None:
     console = page()
-    trained = [each for each in data["blocks"] if each["trained"]]
     head = data["head"]
     console.print(f"head: height {head['height']}, {head['hash']}; all nodes agree: {'yes' if data['agree'] else 'NO'}")
-    best = max((each["accuracy"]["correct"] / each["accuracy"]["total"] for each in trained), default=0.0)
-    console.print(f"{len(trained)} blocks mined by training, best exact accuracy {best:.4f}")
-    first = data["seconds_to_first_trained_block"]
+    for line in _won_lines(data["blocks"]):
+        console.print(line)
+    first = data["seconds_to_first_block"]
     if first is not None:
-        console.print(f"first trained block after {first:.1f} s")
+        console.print(f"first block after {first:.1f} s")
     for each in data["tasks"]:
         amounts = f"escrowed {ether(each['escrowed_wei'])}, paid {ether(each['paid_wei'])} to {each['recipient']}"
         console.print(f"task {each['name']}: {amounts}; the contract says {each['contract_status']}", soft_wrap=True)
@@ -110,3 +121,20 @@ def _show(data: dict[str, Any]) -> None:
     if "conserved" in data["supply"]:
         console.print(f"every coin accounted for: {'yes' if data['supply']['conserved'] else 'NO'}")
     console.print("continue this network with the same command; look around with `learnchain chain show`")
+
+
+def _won_lines(blocks: list[dict[str, Any]]) -> list[str]:
+    """Say what won the blocks, and how many of them nobody had asked for."""
+    lines: list[str] = []
+    trained = [each for each in blocks if each["trained"]]
+    if trained:
+        best = max(each["accuracy"]["correct"] / each["accuracy"]["total"] for each in trained)
+        lines.append(f"{len(trained)} blocks mined by training, best exact accuracy {best:.4f}")
+    standing = sum(each["standing"] for each in trained)
+    if standing:
+        lines.append(f"{standing} of them trained a standing task: nobody had commissioned one")
+    hashed = [each for each in blocks if each["won_by"] == "hashing"]
+    if hashed:
+        expected = hashed[-1]["puzzle"]["expected_attempts"]
+        lines.append(f"{len(hashed)} blocks mined by hashing, nothing trained; the last puzzle: {expected:,} hashes")
+    return lines

@@ -62,7 +62,11 @@ def why_idle(
 
 def _block(client: NodeClient, height: int) -> dict[str, Any]:
     view = client.call("learn_block", height)
-    if view["trained"]:
+    if view["won_by"] == "hashing":
+        puzzle = view["puzzle"]
+        reason = f"won by {view['winner']}, whose commitment's digest {puzzle['digest'][:16]} lies below the target "
+        reason += f"{puzzle['target'][:16]}: one hash in {puzzle['expected_attempts']:,} does"
+    elif view["trained"]:
         reason = f"won by {view['winner']} with {view['accuracy']['correct']} of {view['accuracy']['total']}"
     else:
         reason = f"empty: no {view['missed']} came in time"
@@ -71,6 +75,7 @@ def _block(client: NodeClient, height: int) -> dict[str, Any]:
         "hash": view["hash"],
         "because": reason,
         "task": view["task"],
+        "commissioned": _commissioned(view),
         "score": view["score"],
         "unselected": view["unselected"],
         "candidates": view.get("verdict", []),
@@ -78,6 +83,14 @@ def _block(client: NodeClient, height: int) -> dict[str, Any]:
         "disputes": client.call("learn_disputes", height)["disputes"],
         "decisions": client.call("learn_decisions", height),
     }
+
+
+def _commissioned(view: dict[str, Any]) -> str:
+    if view["won_by"] == "hashing":
+        return "no: this chain hashes; the standing task only names the steward"
+    if view["standing"]:
+        return "no: nobody had asked for a model, so the chain trained a standing task; it mints no publisher's share"
+    return "yes: its publisher locked the reward"
 
 
 def _signed(client: NodeClient, block_hash: str) -> list[dict[str, Any]]:
@@ -99,8 +112,8 @@ def _reward(client: NodeClient, height: int) -> dict[str, Any]:
     settled = [each for each in client.call("learn_tasks")["settled"] if each["height"] == height]
     return {
         "height": height,
-        "because": "a trained block mints the block reward" if view["trained"] else "an empty block mints nothing",
-        "block_reward_gwei": network["block_reward_gwei"] if view["trained"] else 0,
+        "because": "an empty block mints nothing" if view["empty"] else "a block that is won mints the block reward",
+        "block_reward_gwei": 0 if view["empty"] else network["block_reward_gwei"],
         "payouts": view["payouts"],
         "settlements": settled,
         "signed": _signed(client, view["hash"]),
@@ -127,6 +140,8 @@ def _idle(client: NodeClient) -> dict[str, Any]:
 def _doing(phase: str, address: str, current: dict[str, Any], status: dict[str, Any]) -> str:
     if not status["peers"]:
         return "no peer is connected: nothing can be heard or won; check that other nodes run"
+    if phase == "hashing":
+        return "searching a digest below the target; the first solution that the steward hears ends the height"
     if not current["key_released"]:
         return "the publisher has not released the key of the training data yet"
     if address in current["commitments"]:

@@ -30,6 +30,11 @@ class Engine:
     variant: bool = False
     posted: bool = True
 
+    @property
+    def about(self) -> str:
+        """Return what the engine is, as the first line of its class says."""
+        return (self.kind.__doc__ or "").partition("\n")[0]
+
 
 ENGINES: dict[str, Engine] = {
     "dlbc": Engine(Dlbc, lambda phases, _miners: Dlbc(phases=phases)),

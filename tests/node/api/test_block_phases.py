@@ -1,21 +1,26 @@
-"""The phases of a block fill its interval and are never negative, whether a clock or a solution ends training."""
+"""What a block says of itself: phases fill its interval, and only what was trained has a model and an accuracy."""
 
 import pytest
 
-from learnchain.node.api.views import block_view
-from learnchain.testing.play import play_height
+from learnchain.node.api.block_views import block_view, solved_puzzle
+from learnchain.primitives.messages import Deadline
+from learnchain.primitives.puzzle import is_solved
+from learnchain.testing.play import play_empty, play_height
 from learnchain.testing.podl_play import PODL, played
 from learnchain.testing.pole_play import THREE, learning, play_to_limit
+from learnchain.testing.proof_of_work_cases import solving
 from learnchain.testing.vector_cases import started
 
 
 def _viewed(node, play):
     parent, selection = node.parent, node.round.selection
     block = play(node)
-    return block_view(block, parent, node.parent, selection), selection.schedule
+    puzzle = solved_puzzle(node.builder.rules, selection, block)
+    return block_view(block, parent, node.parent, selection, puzzle), selection.schedule
 
 
 PLAYS = {
+    "hashing": lambda: (solving(), play_height),
     "clock-driven": lambda: (started(), play_height),
     "event-driven": lambda: (learning(), lambda node: play_height(node, THREE)),
     "event-driven, at the time limit": lambda: (learning(), lambda node: play_to_limit(node, THREE)),
@@ -64,3 +69,27 @@ def test_a_clock_ends_training_at_its_deadline_although_the_release_comes_later(
     view, schedule = _viewed(started(), play_height)
     assert view["timeline"]["released_milliseconds"] >= schedule.commitment_milliseconds
     assert view["timeline"]["phase_two_milliseconds"][0] == schedule.commitment_milliseconds
+
+
+def test_a_hashed_block_names_its_puzzle_and_claims_no_training():
+    view, _ = _viewed(solving(), play_height)
+    assert (view["won_by"], view["trained"], view["empty"]) == ("hashing", False, False)
+    assert {"accuracy", "label", "model", "trace", "epochs", "training_mode"} & set(view) == set()
+    assert set(view["phase_seconds"]) == {"hashing", "judging"}
+    puzzle = view["puzzle"]
+    assert is_solved(bytes.fromhex(puzzle["digest"]), int(puzzle["target"], 16))
+    assert puzzle["expected_attempts"] == 16
+
+
+@pytest.mark.parametrize("begun", [started, learning])
+def test_a_trained_block_says_so(begun):
+    view, _ = _viewed(begun(), play_height)
+    assert (view["won_by"], view["trained"], view["empty"]) == ("training", True, False)
+    assert "puzzle" not in view
+    assert (view["mapping"] is None) == (begun is started)
+
+
+def test_an_empty_block_was_won_by_nobody():
+    view, _ = _viewed(started(), lambda node: play_empty(node, Deadline.KEY))
+    assert (view["won_by"], view["trained"], view["empty"]) == (None, False, True)
+    assert "winner" not in view

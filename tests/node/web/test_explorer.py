@@ -8,11 +8,14 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
+from learnchain.node.api.block_views import block_view, solved_puzzle
 from learnchain.node.api.inspection import Inspection
 from learnchain.node.api.views import LearnInterface
 from learnchain.node.local_network import LocalPlan
 from learnchain.node.web.explorer import Explorer
 from learnchain.node.web.html import HEADERS
+from learnchain.testing.play import play_height
+from learnchain.testing.proof_of_work_cases import PROOF_OF_WORK, solving
 from learnchain.testing.simulated_clock import run_simulated
 from learnchain.testing.simulated_nodes import SimulatedNodes
 from tests.node.web.test_html import HOSTILE
@@ -171,3 +174,52 @@ def test_the_search_leads_to_our_own_pages_only(typed: str, place: str):
         assert str(caught.value.location) == f"/explorer/{place}"
 
     run_simulated(search())
+
+
+class Hashed:
+    """Answer as a node does whose one block was won by hashing; everything else is empty."""
+
+    def __init__(self) -> None:
+        node = solving()
+        parent, selection = node.parent, node.round.selection
+        block = play_height(node)
+        self.view = block_view(block, parent, node.parent, selection, solved_puzzle(PROOF_OF_WORK, selection, block))
+
+    async def status(self) -> dict[str, Any]:
+        return {"head": {"hash": self.view["hash"], "height": 1, "weight": 1}}
+
+    async def network(self) -> dict[str, Any]:
+        return {"consensus": "proof_of_work", "chain_id": 1}
+
+    async def block(self, _wanted: Any) -> dict[str, Any]:
+        return self.view
+
+    async def blocks(self, *_heights: int) -> list[dict[str, Any]]:
+        return [self.view]
+
+    async def decisions(self, _height: int) -> list[dict[str, Any]]:
+        return []
+
+    async def trace(self, _wanted: Any) -> dict[str, Any]:
+        return {"messages": []}
+
+    async def candidates(self, _wanted: Any) -> list[dict[str, Any]]:
+        return []
+
+
+def test_a_hashed_block_shows_its_puzzle_and_no_model():
+    known = Hashed()
+    explorer = Explorer(known, known, known)  # type: ignore[arg-type]  # pyrefly: ignore[bad-argument-type]
+
+    async def scenario() -> None:
+        overview, page = [
+            text_of(await fetcher(explorer)(*each)) for each in (("/explorer",), ("/explorer/block", "1"))
+        ]
+        for text in (overview, page):
+            assert "nothing trained; 16 hashes expected" in text
+            assert "accuracy" not in text
+        assert "hash puzzle" in overview
+        assert known.view["puzzle"]["target"] in page
+        assert "so that blocks go on" in page
+
+    run_simulated(scenario())

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from learnchain.node.api.arguments import is_hash, read_hash, read_height
-from learnchain.node.api.dispute_views import carried_view
+from learnchain.node.api.block_views import block_view, solved_puzzle
 from learnchain.node.api.json_rpc import JsonRpcServer
 from learnchain.node.assurance import Level
 from learnchain.node.genesis import Genesis
@@ -19,14 +19,14 @@ from learnchain.node.storage.files import write_whole
 from learnchain.node.task_file import TaskDraft, task_draft
 from learnchain.primitives.block_checks import NOBODY
 from learnchain.primitives.chain_state import ChainState
-from learnchain.primitives.content_id import cid_from_text, cid_text
+from learnchain.primitives.content_id import cid_from_text
 from learnchain.primitives.hashing import noun_hash
-from learnchain.primitives.messages import AnyBlock, Block, Deadline, Task
+from learnchain.primitives.messages import Block, Deadline, Task, work_id
 from learnchain.primitives.model_costs import model_bytes, parameter_count, training_flops_per_sample
 from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.selection import PostedTask, Schedule, Selection
+from learnchain.primitives.selection import PostedTask, Selection
 from learnchain.primitives.settlement import Outcome
-from learnchain.primitives.task_specification import Metric, TaskSpecification
+from learnchain.primitives.training_terms import HashPuzzle
 
 MAXIMUM_BLOCKS = 128
 CHUNK_BYTES = 1 << 19
@@ -240,130 +240,39 @@ class LearnInterface:
         selection = self._ports.chain.rules.select_task(parent, self._ports.chain.parameters)
         believed = isinstance(block, Block) and self._ports.archive.is_believed(block.verdict.winner)
         level = Level.HEADERS if believed else Level.ACCURACY
-        return {**block_view(block, parent, state, selection), "level": level.value}
+        puzzle = solved_puzzle(self._ports.chain.rules, selection, block)
+        return {**block_view(block, parent, state, selection, puzzle), "level": level.value}
 
     def _phase(self, now: int) -> dict[str, Any]:
-        """Return the phase of the height by the clock, and when it ends."""
-        known, schedule = self._ports.chain.round, self._ports.chain.round.selection.schedule
-        opened = schedule.key_milliseconds if known.key_release is None else schedule.training_milliseconds
+        """Return the phase of the height, and when it ends at the latest; what has come ends a phase early."""
+        state = self._ports.chain.round
+        schedule = state.selection.schedule
+        released = None if state.announcement is None else state.announcement.release.released_milliseconds
+        closing = schedule.commitment_milliseconds if released is None else min(schedule.commitment_milliseconds, now)
+        opened = schedule.key_milliseconds if state.key_release is None else schedule.training_milliseconds
         bounds = (
             ("waiting", schedule.start_milliseconds),
             ("key", opened),
-            ("training", schedule.commitment_milliseconds),
-            ("judging", schedule.deadline(Deadline.BLOCK)),
+            (self._searching(), closing),
+            ("judging", schedule.deadline(Deadline.BLOCK, released)),
         )
         for name, end in bounds:
             if now < end:
                 return {"name": name, "ends_in_milliseconds": end - now}
         return {"name": "overdue", "ends_in_milliseconds": 0}
 
+    def _searching(self) -> str:
+        """Name what miners do at this height, as the engine's terms say."""
+        chain = self._ports.chain
+        selection, parameters = chain.round.selection, chain.parameters
+        work = work_id(parameters.chain_id, selection.parent, selection.task.task_id, self._ports.wallet.address)
+        return "hashing" if isinstance(chain.rules.training_terms(selection, work), HashPuzzle) else "training"
+
 
 def _chunk(path: Path, offset: int) -> bytes:
     with path.open("rb") as file:
         file.seek(offset)
         return file.read(CHUNK_BYTES)
-
-
-def block_view(block: AnyBlock, parent: ChainState, state: ChainState, selection: Selection) -> dict[str, Any]:
-    """Return a block as JSON values."""
-    schedule = selection.schedule
-    view: dict[str, Any] = {
-        "height": block.height,
-        "hash": state.block_hash.hex(),
-        "parent": block.parent.hex(),
-        "proposer": "0x" + block.proposer.hex(),
-        "task": {"id": selection.task.task_id.hex(), "name": selection.posted.specification.name},
-        "standing": selection.task.standing,
-        "score": selection.score,
-        "interval_seconds": (block.end_milliseconds - parent.end_milliseconds) / 1000,
-        "payload": block.payload_hash.hex(),
-        "unselected": [each.hex() for each in block.unselected],
-        "payouts": [
-            {"recipient": "0x" + each.recipient.hex(), "amount_gwei": each.amount_gwei, "kind": each.kind}
-            for each in state.reward.payouts
-        ],
-        "settlements": [
-            {
-                "outcome": each.outcome.value,
-                "recipient": "0x" + each.recipient.hex(),
-                "amount_wei": each.amount_wei,
-            }
-            for each in state.reward.settlements
-        ],
-        "evidence": [
-            {
-                "fault": each.fault.value,
-                "height": each.height,
-                "offender": "0x" + each.offender.hex(),
-                "reporter": "0x" + each.reporter.hex(),
-            }
-            for each in block.evidence
-        ],
-        **carried_view(block),
-    }
-    if not isinstance(block, Block):
-        return {**view, "trained": False, "missed": block.missed.value}
-    training = block.reveal.training
-    entries = [
-        {
-            "miner": "0x" + each.miner.hex(),
-            "outcome": each.outcome.value,
-            "correct": each.claim_correct,
-            "reason": each.reason,
-        }
-        for each in block.verdict.entries
-    ]
-    return {
-        **view,
-        "trained": True,
-        "winner": "0x" + block.reveal.miner.hex(),
-        "accuracy": {"correct": block.verdict.correct, "total": block.verdict.total},
-        "label": count_label(selection.posted.specification),
-        "training_mode": selection.posted.specification.training.mode.value,
-        "model": cid_text(block.reveal.model_cid),
-        "trace": cid_text(block.reveal.training.trace_cid),
-        "epochs": block.reveal.training.hyperparameters.epochs,
-        **_phases(schedule, block),
-        "turn": selection.course.turn,
-        "champion_before": {"correct": block.verdict.baseline_correct, "total": block.verdict.baseline_total},
-        "verdict": entries,
-        "training_accuracy": {"correct": training.correct, "total": training.total} if training.total else None,
-        "waived": block.verdict.waived,
-        "ommers": [
-            {"height": each.height, "miner": "0x" + each.miner.hex(), "correct": each.claim_correct}
-            for each in block.ommers
-        ],
-    }
-
-
-def _phases(schedule: Schedule, block: Block) -> dict[str, Any]:
-    """Return when the phases of a block ended: commitments close with their deadline, or with an earlier release.
-
-    "key" is the time that the engine sets aside for key and probe; an engine that does not trains from the start.
-    """
-    released = block.release.released_milliseconds
-    closed = min(schedule.commitment_milliseconds, released)
-    opened = min(max(schedule.training_milliseconds, schedule.start_milliseconds), closed)
-    return {
-        "phase_seconds": {
-            "key": (opened - schedule.start_milliseconds) / 1000,
-            "training": (closed - opened) / 1000,
-            "judging": (block.end_milliseconds - closed) / 1000,
-        },
-        "timeline": {
-            "phase_one_milliseconds": [schedule.start_milliseconds, closed],
-            "released_milliseconds": released,
-            "phase_two_milliseconds": [closed, block.end_milliseconds],
-        },
-    }
-
-
-def count_label(specification: TaskSpecification) -> str:
-    """Return what a block's exact count is worth: made-up and public data are never called unseen."""
-    metric = "Dice" if specification.metric is Metric.DICE else "accuracy"
-    data = specification.data
-    kind = "synthetic" if data.synthetic else "public" if data.public else "unseen"
-    return f"{metric} on {kind} data"
 
 
 def _selection_view(selection: Selection) -> dict[str, Any]:

@@ -330,14 +330,21 @@ class Miner:
     async def _solved(self, selection: Selection, puzzle: Puzzle) -> bytes | None:
         """Search slice by slice until a salt is found or somebody else's solution ended the height."""
         first, tried = self._ports.random_source.randrange(1 << 200), 0
+        begun_seconds = self._ports.clock.monotonic_seconds()
         while self._is_open(selection):
             found = await self._trainer.search(SearchJob(puzzle, first + tried, self._strategy.search_attempts))
             tried += found.attempts
             if found.salt and self._is_open(selection):
-                self._note(selection, "puzzle solved", attempts=tried)
+                self._note_search(selection, "puzzle solved", tried, begun_seconds)
                 return found.salt
-        self._note(selection, "puzzle given up", attempts=tried)
+        self._note_search(selection, "puzzle given up", tried, begun_seconds)
         return None
+
+    def _note_search(self, selection: Selection, step: str, attempts: int, begun_seconds: float) -> None:
+        """Keep what a search took, where the seconds of a training are kept."""
+        seconds = self._ports.clock.monotonic_seconds() - begun_seconds
+        self._note(selection, step, attempts=attempts, seconds=round(seconds, 3))
+        self._ports.decisions.note_training(selection.height, {"attempts": attempts, "search_seconds": seconds})
 
     def _is_selected(self, selection: Selection) -> bool:
         """Return whether this height is still the one that is being decided."""

@@ -229,9 +229,10 @@ async def _style(_request: web.Request) -> web.Response:
 
 
 def _block_row(view: dict[str, Any]) -> tuple[Any, ...]:
-    result: Any = mark(False, f"empty: no {view['missed']}") if not view["trained"] else _count(view)
-    winner = _account(view["winner"]) if view["trained"] else ""
-    task = _task_link(view["task"]["id"], view["task"]["name"])
+    result: Any = mark(False, f"empty: no {view['missed']}") if view["empty"] else _result(view)
+    winner = "" if view["empty"] else _account(view["winner"])
+    name = view["task"]["name"] + (" (standing)" if view["standing"] else "")
+    task: Any = "hash puzzle" if view["won_by"] == "hashing" else _task_link(view["task"]["id"], name)
     return link(f"block/{view['hash']}", view["height"]), task, result, winner, view["interval_seconds"]
 
 
@@ -241,22 +242,27 @@ def _block_facts(view: dict[str, Any], on_branch: bool) -> list[tuple[str, Any]]
         ("branch", mark(on_branch, "the head's" if on_branch else "left by the head")),
         ("parent", link(f"block/{view['parent']}", code(view["parent"])) if view["height"] > 1 else "genesis"),
         ("task", _task_link(view["task"]["id"], view["task"]["name"])),
+        ("commissioned", "no: a standing task, so that blocks go on" if view["standing"] else "yes"),
         ("score", view["score"]),
         ("payload", code(view["payload"])),
     ]
-    if not view["trained"]:
+    if view["empty"]:
         return [*facts, ("result", mark(False, f"empty: no {view['missed']} came in time"))]
+    facts += [("winner", _account(view["winner"])), ("result", _result(view))]
+    if not view["trained"]:
+        puzzle = view["puzzle"]
+        return [*facts, ("digest", code(puzzle["digest"])), ("target", code(puzzle["target"]))]
     return [
         *facts,
-        ("winner", _account(view["winner"])),
-        ("result", _count(view)),
         ("training", view["training_mode"]),
         ("model", code(view["model"])),
         ("trace", code(view["trace"])),
     ]
 
 
-def _count(view: dict[str, Any]) -> str:
+def _result(view: dict[str, Any]) -> str:
+    if not view["trained"]:
+        return f"hashed, nothing trained; {view['puzzle']['expected_attempts']:,} hashes expected"
     return f"{view['accuracy']['correct']} of {view['accuracy']['total']}, {view['label']}"
 
 
@@ -300,7 +306,8 @@ def _carried_rows(view: dict[str, Any]) -> list[tuple[Any, ...]]:
 
 
 def _task_row(each: dict[str, Any]) -> tuple[Any, ...]:
-    return _task_link(each["id"], each["name"]), _coins(each["reward_wei"]), _account(each["publisher"]), each["score"]
+    name = each["name"] + (" (standing)" if each["standing"] else "")
+    return _task_link(each["id"], name), _coins(each["reward_wei"]), _account(each["publisher"]), each["score"]
 
 
 def _task_link(task_id: str, name: str) -> Markup:

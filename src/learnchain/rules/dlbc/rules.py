@@ -37,7 +37,7 @@ NOBODY_ADDRESS = b"\0" * 20
 
 @dataclass(frozen=True, slots=True)
 class Dlbc:
-    """Answer the ten questions after Li et al. 2020.
+    """Train for a fixed time; the best honest model of the task with the smallest score wins (DLBC, Li et al. 2020).
 
     `watermark_strength_millionths` is lambda of Eq. 7 and `watermark_threshold_millionths` the 0.9999 of IV-C2.
     """

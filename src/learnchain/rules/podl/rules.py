@@ -25,7 +25,7 @@ NOBODY_ADDRESS = b"\0" * 20
 
 @dataclass(frozen=True, slots=True)
 class Podl:
-    """Answer the ten questions after Chenli et al. 2019.
+    """Train one task over many blocks, each with a fresh test set, until it gains no more (PoDL, Chenli et al. 2019).
 
     `model_bits` 8 makes miners commit to models of eight-bit weights, a quarter of the size (III-C, storage burden).
     """

@@ -42,7 +42,7 @@ MOST_SHOWN = 64
 
 @dataclass(frozen=True, slots=True)
 class Pole:
-    """Answer the ten questions after Lan et al. 2020.
+    """Train until enough solutions are there; the best verified one wins, losers may be cited (PoLe, Lan et al. 2020).
 
     `open_broadcast` is the paper's own way: models are shown before the test set, so that anybody may copy them; by
     default a commitment stands for the broadcast and models are revealed after the release (POLE-R7).

@@ -19,7 +19,7 @@ from learnchain.rules.proof_of_work.judging import judge
 
 @dataclass(frozen=True, slots=True)
 class ProofOfWork:
-    """Answer the ten questions as a chain that only hashes.
+    """Hash only, train nothing: the baseline that PoLe's Table 1 compares intervals with, good for nothing else.
 
     `limit_milliseconds` ends a search that nobody won. `reveal_milliseconds` and `block_milliseconds` count from the
     release: time to open the solution and to spread the block.
