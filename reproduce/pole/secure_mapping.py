@@ -2,6 +2,9 @@
 
 `python reproduce/pole/secure_mapping.py DATA_DIRECTORY [VARIANT]...` prints one JSON line a variant. DATA_DIRECTORY is
 where `learnchain data import mnist PATH --name mnist` put the data. One core, one thread; the seed is printed.
+
+`refitted` is the attack that a swapped layer does not stop: whoever has a model of another block fits its first layer
+to this block's features, by least squares (no gradient step at all) or by gradient steps with the rest frozen.
 """
 
 import json
@@ -12,11 +15,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from learnchain.learning.data import DataSet, permutation, select_rows
 from learnchain.learning.fixed_point import evaluate
 from learnchain.learning.mapping import fitted
+from learnchain.learning.safe_tensors import Array
 from learnchain.learning.sources.store import DataStore
-from learnchain.learning.train import TrainingPlan, Watcher, configure_torch, train
+from learnchain.learning.train import TrainingPlan, TrainingRun, Watcher, configure_torch, train
 from learnchain.primitives.hashing import tagged_hash
 from learnchain.primitives.model_presets import mlp, strided_cnn
 from learnchain.primitives.model_specification import ModelSpecification
@@ -35,6 +41,8 @@ SEED = tagged_hash("reproduce/pole/secure-mapping", b"1")
 OTHER = tagged_hash("reproduce/pole/secure-mapping", b"2")
 """Stand for the hashes of two previous blocks."""
 PIXELS, WIDTH = 784, 128
+BACK_POINTS = 0.5
+"""An old model is as good as trained when its test accuracy is back within so many points of the honest one's."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +108,76 @@ def cut(data: DataSet, rows: int) -> DataSet:
     return data if rows >= len(data) else select_rows(data, permutation("reproduce", SEED, len(data))[:rows])
 
 
+@dataclass(frozen=True)
+class Attack:
+    """Hold what whoever re-uses a model has: the plan of a full run, its end, and the new block's features."""
+
+    plan: TrainingPlan
+    weights: dict[str, Array]
+    training: DataSet
+    test: DataSet
+
+    @property
+    def steps(self) -> int:
+        """Return the gradient steps of a full training."""
+        batch = self.plan.hyper_parameters.batch_size
+        return -(-len(self.training) // batch) * self.plan.hyper_parameters.epochs
+
+    def accuracy(self, weights: dict[str, Array]) -> float:
+        """Return the exact test accuracy in percent."""
+        count = evaluate(self.plan.specification, weights, self.training, self.test, Metric.ACCURACY)
+        return round(100 * count.correct / count.total, 2)
+
+    def steps_to(self, mark: float, start: dict[str, Array], trained: tuple[str, ...] = ()) -> dict[str, Any]:
+        """Return after how many steps the mark is reached from a start; only `trained` tensors move, or all."""
+        run = TrainingRun(self.plan, self.training)
+        held = {name: array for name, array in start.items() if trained and name not in trained}
+        for name, array in start.items():
+            run.weights()[name][...] = array
+        found = self.accuracy(run.weights())
+        for place in _grid(self.steps):
+            if found >= mark:
+                break
+            while run.step < place:
+                run.advance_to(run.step + 1)
+                for name, array in held.items():
+                    run.weights()[name][...] = array
+            found = self.accuracy(run.weights())
+        return {"steps": run.step, "percent": round(100 * run.step / self.steps, 1), "test": found}
+
+
+def _grid(steps: int) -> list[int]:
+    """Return where is looked: every fifth more steps than before."""
+    places = [1]
+    while places[-1] < steps:
+        places.append(min(steps, places[-1] * 6 // 5 + 1))
+    return places
+
+
+def refitted(attack: Attack, before: DataSet, honest: float) -> dict[str, Any]:
+    """Fit a model of another block to this block's features, `before` being its own features of the same rows."""
+    first = next(iter(attack.weights)).rsplit(".", 1)[0]
+    names = (f"{first}.weight", f"{first}.bias")
+    mark, start, answer = honest - BACK_POINTS, attack.weights, dict[str, Any]()
+    if before.inputs.ndim == 2:
+        fit = _least_squares(before.inputs, attack.training.inputs, [start[name] for name in names])
+        start = {**start, **dict(zip(names, fit, strict=True))}
+        answer["least_squares"] = attack.accuracy(start)
+    answer["first_layer"] = attack.steps_to(mark, start, names)
+    answer["all_layers"] = attack.steps_to(mark, start)
+    answer["from_scratch"] = attack.steps_to(mark, TrainingRun(attack.plan, attack.training).weights())
+    return {"back_at": round(mark, 2), "full_steps": attack.steps, **answer}
+
+
+def _least_squares(before: Array, behind: Array, first: list[Array]) -> tuple[Array, Array]:
+    """Return weights and bias that give on the new features what the first layer gave on the old ones."""
+    wanted = before @ first[0].T + first[1]
+    padded = np.concatenate([behind, np.ones((len(behind), 1), np.float32)], axis=1).astype(np.float64)
+    # Algorithm 3's vectors depend on each other, so the least of many solutions is taken.
+    solved = np.linalg.pinv(padded.T @ padded) @ (padded.T @ wanted)
+    return solved[:-1].T.astype(np.float32), solved[-1].astype(np.float32)
+
+
 def run(variant: Variant, store: DataStore) -> dict[str, Any]:
     """Train one variant and count exactly: on training rows, test set, and test set behind another hash's layer."""
     stored = store.load("mnist")
@@ -125,11 +203,12 @@ def run(variant: Variant, store: DataStore) -> dict[str, Any]:
     }
     other = layer_of(variant.name, OTHER)
     if features and other:
-        raw = replace(features, mapping=other)
-        for name, swapped in (("swapped", raw), ("swapped_and_fitted", fitted(other, training))):
-            behind = [swapped.of(each) for each in (training, test)]
-            count = evaluate(variant.model, result.weights, behind[0], behind[1], Metric.ACCURACY)
-            answer[name] = round(100 * count.correct / count.total, 2)
+        raw, fit = replace(features, mapping=other), fitted(other, training)
+        for name, swapped in (("swapped", raw), ("swapped_and_fitted", fit)):
+            behind = Attack(plan, result.weights, swapped.of(training), swapped.of(test))
+            answer[name] = behind.accuracy(result.weights)
+        attack = Attack(replace(plan, work_id=OTHER), result.weights, fit.of(training), fit.of(test))
+        answer["refitted"] = refitted(attack, seen[0], answer["test"])
     return answer
 
 

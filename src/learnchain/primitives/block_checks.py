@@ -13,6 +13,7 @@ from learnchain.primitives.messages import (
     AnyBlock,
     Block,
     Commitment,
+    Deadline,
     EmptyBlock,
     KeyRelease,
     Outcome,
@@ -82,6 +83,21 @@ def check_release(announcement: ReleaseAnnouncement, selection: Selection, param
     for commitment in announcement.commitments:
         check_message(commitment, selection, commitment.miner, parameters)
         check_disclosure(commitment, selection)
+
+
+def check_arrival(release: Release, selection: Selection, at_milliseconds: int, parameters: ChainParameters) -> None:
+    """Refuse a release whose date its arrival belies: dated ahead, or so far back that miners cannot answer in time.
+
+    Whoever dates ahead sees the models, while every block on its release is still from the future; whoever dates back
+    has the time for reveals over before it began. Either height would end empty and the reward go back. Half the time
+    for reveals must be left, clocks aside: less is as if no release had come, and costs the bond.
+    """
+    schedule, released, skew = selection.schedule, release.released_milliseconds, parameters.clock_skew_milliseconds
+    if released > at_milliseconds + skew:
+        raise Rejected(RejectionReason.RELEASE_EARLY, "the release is dated in the future")
+    answerable = schedule.deadline(Deadline.REVEAL, released) - schedule.reveal_after_milliseconds // 2
+    if at_milliseconds > min(schedule.release_milliseconds, answerable) + skew:
+        raise Rejected(RejectionReason.WRONG_PHASE, "the release came after its deadline, or long after its own date")
 
 
 def check_disclosure(commitment: Commitment, selection: Selection) -> None:

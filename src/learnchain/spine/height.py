@@ -11,6 +11,7 @@ from learnchain.primitives.actions import (
 )
 from learnchain.primitives.block_checks import (
     NOBODY,
+    check_arrival,
     check_disclosure,
     check_key_release,
     check_message,
@@ -162,8 +163,7 @@ def _on_release(state: Round, event: Released) -> Step:
     check_release(event.message, state.selection, state.parameters)
     if state.announcement is not None:
         raise Rejected(RejectionReason.RELEASE_DOUBLE, "the publisher signed two releases for one height")
-    if event.at_milliseconds > state.selection.schedule.release_milliseconds + state.parameters.clock_skew_milliseconds:
-        raise Rejected(RejectionReason.WRONG_PHASE, "the release came after its deadline")
+    check_arrival(release, state.selection, event.at_milliseconds, state.parameters)
     commitments = {noun_hash(each): each for each in event.message.commitments}
     released = replace(
         state,

@@ -128,6 +128,12 @@ def _late_release(node: Observer, found: Found) -> Event:
     return Released(node.builder.announcement(node.parent, found), late)
 
 
+def _release_ahead(node: Observer, found: Found) -> Event:
+    announcement = node.builder.announcement(node.parent, found)
+    early = announcement.release.released_milliseconds - node.builder.parameters.clock_skew_milliseconds - 1
+    return Released(announcement, early)
+
+
 def _reveal(index: int = 1, signer: str | None = None, **changes: object) -> Make:
     def make(node: Observer, found: Found) -> Event:
         reveal = altered(node.builder.reveal(node.parent, found[index]), signer, **changes)
@@ -352,6 +358,7 @@ BAD_INPUTS: tuple[BadInput, ...] = (
     BadInput("release_root_wrong", "committed", _R.RELEASE_ROOT_WRONG, _release(root=_WRONG)),
     BadInput("release_list_incomplete", "committed", _R.RELEASE_ROOT_WRONG, _release_without_one),
     BadInput("release_list_unsorted", "committed", _R.RELEASE_ROOT_WRONG, _release_unsorted),
+    BadInput("release_dated_ahead", "committed", _R.RELEASE_EARLY, _release_ahead),
     BadInput("release_early", "committed", _R.RELEASE_EARLY, _release(moved_milliseconds=-1)),
     BadInput("release_dated_late", "committed", _R.WRONG_PHASE, _release(moved_milliseconds=15_001)),
     BadInput("release_late", "committed", _R.WRONG_PHASE, _late_release),

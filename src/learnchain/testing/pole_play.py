@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from learnchain.primitives.actions import ProposeBlock
 from learnchain.primitives.events import BlockReceived, Committed, Event, KeyReleased, Released, Revealed
-from learnchain.primitives.messages import Block, TrainedModel, commitment_digest, work_id
+from learnchain.primitives.messages import Block, Deadline, TrainedModel, commitment_digest, work_id
 from learnchain.primitives.rejection import RejectionReason
 from learnchain.rules.pole import Pole
 from learnchain.rules.pole.equations import OmmerFormula, OmmerFunding, OmmerRules
@@ -83,6 +83,14 @@ def _dated_late(node: Observer, found: Found) -> Event:
     return Released(announcement, announcement.release.released_milliseconds)
 
 
+def _dated_back(node: Observer, found: Found) -> Event:
+    """Return a release that leaves a millisecond less than half the time for reveals, clocks aside."""
+    schedule, announcement = node.round.selection.schedule, node.builder.announcement(node.parent, found)
+    skew, released = node.builder.parameters.clock_skew_milliseconds, announcement.release.released_milliseconds
+    left = schedule.reveal_after_milliseconds // 2
+    return Released(announcement, schedule.deadline(Deadline.REVEAL, released) - left + skew + 1)
+
+
 def _disclosed(node: Observer, found: Found) -> Event:
     shown = altered(found[1].commitment, disclosed=(found[1].model,))
     return Committed(shown, node.round.selection.schedule.start_milliseconds + 1)
@@ -137,6 +145,7 @@ _OF_THE_CLOCK = DISPUTE_NAMES | {"release_dated_late"}
 POLE_BAD_INPUTS: tuple[BadInput, ...] = (
     *(each for each in BAD_INPUTS if each.name not in _OF_THE_CLOCK),
     BadInput("release_dated_late", "committed", _R.WRONG_PHASE, _dated_late),
+    BadInput("release_dated_back", "committed", _R.WRONG_PHASE, _dated_back),
     BadInput("commitment_shows_model", "opened", _R.DISCLOSURE_WRONG, _disclosed),
     BadInput("reveal_of_foreign_mapping", "opened", _R.MAPPING_FOREIGN, _foreign_mapping),
     BadInput("reveal_of_other_rows", "opened", _R.CLAIM_OUT_OF_RANGE, _wrong_rows),

@@ -137,7 +137,9 @@ READINGS = (
         "'blk.timestamp < test_blk.timestamp' (Algorithm 2), 'Data nodes will sign the timestamp' (3.1)",
         "A block is in time if and only if its commitment is under the root of the release, which the data node dates "
         "and signs.",
-        "A miner's own time stamp proves nothing; the signed list is what everybody can check later.",
+        "A miner's own time stamp proves nothing; the signed list is what everybody can check later. The data node's "
+        "is checked on arrival: dated ahead of the clocks it would show models that no block may use yet, dated back "
+        "it would leave no time for reveals, and either way the reward would go back. Such a release is as none.",
         "pole/commitment/in_time.json",
     ),
     Reading(

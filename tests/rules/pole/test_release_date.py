@@ -1,0 +1,110 @@
+"""Signed time stamps (3.1): what a data node gains by a false one, and what its release costs it then."""
+
+import pytest
+
+from learnchain.primitives.actions import ProposeBlock, RevealModel
+from learnchain.primitives.events import BlockReceived, Committed, KeyReleased, Released
+from learnchain.primitives.messages import Deadline, ReleaseAnnouncement
+from learnchain.primitives.numbers import WEI_PER_ETHER
+from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.primitives.settlement import Outcome
+from learnchain.rules.pole import Pole
+from learnchain.testing.chain_builder import Candidate
+from learnchain.testing.play import Observer, Plan, candidates, play_empty, play_height, reveal_models
+from learnchain.testing.pole_play import OPEN, POLE, learning
+from learnchain.testing.sample_tasks import sample_task
+
+SKEW = 5_000
+TWO = Plan({"miner-1": 95, "miner-2": 93})
+
+
+def commissioned(engine: Pole = POLE) -> tuple[Observer, tuple[Candidate, ...]]:
+    """Return a node at a height of a commissioned task to which two models were committed early."""
+    node = learning(engine)
+    play_height(node, Plan(posted=(sample_task("wanted", 50 * WEI_PER_ETHER),)))
+    play_height(node)
+    schedule = node.round.selection.schedule
+    assert not node.round.selection.task.standing
+    node.feed(KeyReleased(node.builder.key_release(node.parent), schedule.start_milliseconds))
+    found = candidates(node, TWO)
+    for each in found:
+        node.feed(Committed(each.commitment, schedule.start_milliseconds + 1_000))
+    return node, found
+
+
+def dated(node: Observer, found: tuple[Candidate, ...], late_milliseconds: int) -> ReleaseAnnouncement:
+    return node.builder.announcement(node.parent, found, late_milliseconds)
+
+
+def refusal(node: Observer, announcement: ReleaseAnnouncement, at_milliseconds: int) -> RejectionReason:
+    with pytest.raises(Rejected) as caught:
+        node.feed(Released(announcement, at_milliseconds))
+    return caught.value.reason
+
+
+@pytest.mark.parametrize("engine", [POLE, OPEN])
+@pytest.mark.parametrize("ahead", [SKEW + 1, 500_000])
+def test_a_release_dated_ahead_shows_no_model_and_costs_the_bond(engine: Pole, ahead: int) -> None:
+    """Else: models are revealed at once, every block on it is from the future, and the reward goes back."""
+    node, found = commissioned(engine)
+    now = node.round.selection.schedule.release_opens_milliseconds
+    assert refusal(node, dated(node, found, ahead), now) is RejectionReason.RELEASE_EARLY
+    assert not [each for each in node.actions if isinstance(each, RevealModel) and each.selection.height == 3]
+    play_empty(node, Deadline.RELEASE)
+    assert [each.outcome for each in node.parent.reward.settlements] == [Outcome.STRUCK]
+
+
+@pytest.mark.parametrize("engine", [POLE, OPEN])
+def test_a_release_dated_back_is_as_none_and_costs_the_bond(engine: Pole) -> None:
+    """Else: the time for reveals is over when the release comes, nobody can win, and the reward goes back."""
+    node, found = commissioned(engine)
+    schedule = node.round.selection.schedule
+    later = schedule.release_opens_milliseconds + schedule.reveal_after_milliseconds + 60_000
+    assert refusal(node, dated(node, found, 0), later) is RejectionReason.WRONG_PHASE
+    play_empty(node, Deadline.RELEASE)
+    assert [each.outcome for each in node.parent.reward.settlements] == [Outcome.STRUCK]
+
+
+@pytest.mark.parametrize("arrives", [-SKEW, 0, 17_500 + SKEW])
+def test_a_release_within_the_clocks_and_half_the_time_for_reveals_is_taken(arrives: int) -> None:
+    node, found = commissioned()
+    announcement = dated(node, found, 10_000)
+    at = announcement.release.released_milliseconds + arrives
+    assert [each for each in node.feed(Released(announcement, at)) if isinstance(each, RevealModel)]
+
+
+def test_at_the_last_moment_only_the_clocks_count() -> None:
+    node, found = commissioned()
+    schedule = node.round.selection.schedule
+    last = schedule.release_milliseconds
+    announcement = dated(node, found, last - schedule.release_opens_milliseconds)
+    assert refusal(node, announcement, last + SKEW + 1) is RejectionReason.WRONG_PHASE
+    assert [each for each in node.feed(Released(announcement, last + SKEW)) if isinstance(each, RevealModel)]
+
+
+def test_what_a_release_dated_ahead_won_before_it_was_refused() -> None:
+    """The theft itself, as far as rules still show it: models are open, and no block on that date is taken."""
+    node, found = commissioned()
+    schedule = node.round.selection.schedule
+    announcement = dated(node, found, 500_000)
+    # A node whose clock runs ahead lives the theft: it takes the release and opens the models.
+    node.feed(Released(announcement, announcement.release.released_milliseconds))
+    proposal = next(each for each in reveal_models(node, TWO, found) if isinstance(each, ProposeBlock))
+    winner = next(each for each in found if each.key == proposal.verdict.winner)
+    block = node.builder.from_verdict(proposal, winner)
+    with pytest.raises(Rejected) as caught:
+        node.feed(BlockReceived(block, schedule.release_opens_milliseconds))
+    assert caught.value.reason is RejectionReason.RELEASE_EARLY
+    empty = node.builder.empty_block(node.parent, Deadline.BLOCK)
+    reward = POLE.payouts(node.round.selection, empty, node.builder.parameters)
+    assert [each.outcome for each in reward.settlements] == [Outcome.REFUNDED]
+
+
+def test_a_false_date_waives_no_requirement() -> None:
+    """A release at the time limit waives it (POLE-R4), so two worthless models and a false date were a block reward."""
+    node, found = commissioned()
+    schedule = node.round.selection.schedule
+    at_limit = schedule.time_limit_milliseconds - schedule.release_opens_milliseconds
+    announcement = dated(node, found, at_limit)
+    assert refusal(node, announcement, schedule.release_opens_milliseconds) is RejectionReason.RELEASE_EARLY
+    assert node.round.announcement is None
