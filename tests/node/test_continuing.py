@@ -137,6 +137,17 @@ def test_an_index_that_makes_no_sense_is_malformed(text: bytes) -> None:
     assert refused.value.reason is RejectionReason.MALFORMED
 
 
+@pytest.mark.parametrize(
+    "more",
+    [{"leaves": [], "states": []}, {"leaves": {encode(each).hex(): 1 for each in LEAVES}}, {"states": 2}],
+    ids=["no states at all", "leaves that are no list", "states that are no list"],
+)
+def test_an_earlier_index_without_lists_of_states_is_malformed(more: dict[str, object]) -> None:
+    story = Story()
+    story.publish(EARLIER, more)
+    assert story.refusal() is RejectionReason.MALFORMED
+
+
 def test_a_missing_index_is_unavailable_not_wrong() -> None:
     story = Story()
     del story.blobs.found[EARLIER]

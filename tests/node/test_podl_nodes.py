@@ -1,6 +1,7 @@
 """PoDL on real nodes with real training: one task over several blocks, phases that overlap, a chain that verifies."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,16 +13,18 @@ from learnchain.learning.model import load_weights
 from learnchain.learning.safe_tensors import read_header
 from learnchain.node.assurance import Level
 from learnchain.node.built_in_tasks import BUILT_IN
-from learnchain.node.continuing import continued_from, own_end_state, read_index
+from learnchain.node.continuing import CONTINUES, continued_from, own_end_state, read_index
 from learnchain.node.genesis import load_genesis
 from learnchain.node.local_network import LocalPlan
 from learnchain.node.replay_judge import AuditScope, ReplayJudge
+from learnchain.node.storage.archive import OwnCandidate
 from learnchain.node.storage.lmdb_store import LmdbStore
 from learnchain.node.verification import BlockCheck, Verifier
-from learnchain.primitives.audit import AuditFinding
-from learnchain.primitives.codec import decode
+from learnchain.primitives.audit import AuditFinding, FraudProof
+from learnchain.primitives.codec import decode, encode
 from learnchain.primitives.dispute_messages import StateLeaf
-from learnchain.primitives.messages import Block
+from learnchain.primitives.hashing import noun_hash
+from learnchain.primitives.messages import Block, Reveal
 from learnchain.primitives.model_costs import committed_bytes, model_bytes
 from learnchain.primitives.rejection import Rejected, RejectionReason
 from learnchain.primitives.settlement import Outcome as Settled
@@ -59,11 +62,11 @@ def judge_of(nodes: SimulatedNodes) -> ReplayJudge:
     return ReplayJudge(ports.blobs, ports.data, ports.trainer, ports.chain.rules, ports.chain.parameters, ports.archive)
 
 
-def checks_of(place: Path) -> list[BlockCheck]:
+def checks_of(place: Path, level: Level = Level.ACCURACY) -> list[BlockCheck]:
     genesis, clock = load_genesis(place.parent / "genesis.json"), SimulatedClock(start_milliseconds=LATER_MILLISECONDS)
 
     async def walked() -> list[BlockCheck]:
-        return [each async for each in Verifier(place, genesis, clock, Level.ACCURACY, InProcessTraining).run()]
+        return [each async for each in Verifier(place, genesis, clock, level, InProcessTraining).run()]
 
     return asyncio.run(walked())
 
@@ -152,6 +155,68 @@ def test_a_run_goes_on_from_the_miners_own_committed_state_and_the_audit_follows
                 await continued_from(ports.blobs, grandparent, block, ports.chain.parameters.chain_id)
             assert refusal.value.reason is RejectionReason.TRACE_MISMATCH
         assert continued
+
+    run(tmp_path, scenario)
+
+
+def test_runs_that_lost_are_kept_and_repeated_where_a_winners_run_goes_on_from_them(tmp_path: Path) -> None:
+    async def scenario(nodes: SimulatedNodes) -> None:
+        await nodes.start()
+        judge, found = judge_of(nodes), dict[int, list[Reveal]]()
+
+        async def resting_on_a_loser() -> bool:
+            for block in trained(nodes):
+                found[block.height] = [each.block.reveal for each in await judge.earlier_runs(block)]
+            return any(found.values())
+
+        for height in range(2, 14):
+            await nodes.until_height(height, 60)
+            if await resting_on_a_loser():
+                break
+        assert any(found.values()), "no winner had lost before: choose another seed"
+        ports = nodes.node(0).ports
+        lost = [each for reveals in found.values() for each in reveals]
+
+        def here() -> bool:
+            return all(ports.blobs.path(cid) for each in lost for cid in (each.model_cid, each.training.trace_cid))
+
+        await nodes.until(here, 20)
+        # The publisher trained nothing: what it holds is what any full node holds once the miners are gone.
+        store = LmdbStore(Path(nodes.places[0].settings.data_directory) / "chain")
+        store.put_many({bytes(key): bytes(value) for key, value in nodes.places[0].store.scan(b"")})
+        store.close()
+        highest.append(max(height for height, each in found.items() if each))
+
+    highest: list[int] = []
+    run(tmp_path, scenario)
+    checks = {each.height: each for each in checks_of(tmp_path / "node-0", Level.FULL)}
+    assert all(each.level == "full" and each.passed for height, each in checks.items() if height <= highest[0])
+    assert "earlier runs" in checks[highest[0]].checks[-1]
+
+
+def test_what_a_winners_index_says_wrongly_is_a_fault_that_every_machine_sees(tmp_path: Path) -> None:
+    async def scenario(nodes: SimulatedNodes) -> None:
+        await nodes.start()
+        await nodes.until_height(3, 60)
+        ports, judge = nodes.node(0).ports, judge_of(nodes)
+        block = next(each for each in trained(nodes) if each.verdict.baseline_total)
+        selection = ports.chain.rules.select_task(ports.archive.state(block.parent), ports.chain.parameters)
+        index = json.loads(await ports.blobs.read(block.reveal.training.trace_cid, 1 << 20))
+        stranger = encode(replace(decode(OwnCandidate, bytes.fromhex(index[CONTINUES])), salt=b"\7" * 32)).hex()
+        for wrong, finding in (
+            ({**index, CONTINUES: stranger}, AuditFinding.FAULT_FIRST_STATE),
+            ({**index, CONTINUES: "00"}, AuditFinding.FAULT_FIRST_STATE),
+            ({**index, "states": index["states"][:1]}, AuditFinding.FAULT_END_POINTS),
+            ({**index, "states": ["nowhere"] * len(index["states"])}, AuditFinding.FAULT_MERKLE_PATH),
+        ):
+            cid = await ports.blobs.add_bytes(json.dumps(wrong).encode())
+            training = replace(block.reveal.training, trace_cid=cid)
+            forged = replace(block, reveal=replace(block.reveal, training=training))
+            lines = await judge.audited(forged, selection, AuditScope((), replay=False))
+            assert [each.finding for each in lines] == [finding]
+            proof = FraudProof(1337, noun_hash(block), finding, (), (), (), block.proposer, b"")
+            assert await judge.holds(proof, forged, selection)
+            assert not await judge.holds(proof, block, selection)
 
     run(tmp_path, scenario)
 

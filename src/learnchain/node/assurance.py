@@ -69,6 +69,7 @@ CHECKED: dict[Level, tuple[str, ...]] = {
     Level.REPLAY: (
         "seeds, ranges, steps, first and last state of the winner's training",
         "randomly drawn segments of the winner's training repeated to the bit, where it is declared",
+        "the same of runs that lost and that the winner's goes on from",
     ),
     Level.FULL: ("every segment of the winner's training repeated to the bit, where it is declared",),
 }

@@ -7,7 +7,7 @@ that miner's commitment, which stands in block t-1, so that anybody can follow t
 import asyncio
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,13 @@ from learnchain.primitives.bounded_json import parse_json
 from learnchain.primitives.codec import Address, Hash32, decode, encode
 from learnchain.primitives.content_id import cid_from_text
 from learnchain.primitives.dispute_messages import StateLeaf
+from learnchain.primitives.hashing import noun_hash
 from learnchain.primitives.merkle import list_root
 from learnchain.primitives.messages import AnyBlock, Block, Commitment, TrainedModel, commitment_digest, work_id
+from learnchain.primitives.parameters import ChainParameters
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.primitives.selection import Course, Selection
+from learnchain.rules.contract import Rules
 
 logger = logging.getLogger(__name__)
 
@@ -123,6 +126,15 @@ async def continued_from(blobs: BlobStore, parent: AnyBlock, block: Block, chain
 
     Refuses an opening that is not of the same miner and task, not under the parent block, or not what it committed to.
     """
+    opening = await continued(blobs, parent, block, chain_id)
+    if opening is None:
+        return None
+    leaves = (await read_index(blobs, opening))["leaves"]
+    return decode(StateLeaf, bytes.fromhex(leaves[-1])).digest
+
+
+async def continued(blobs: BlobStore, parent: AnyBlock, block: Block, chain_id: int) -> OwnCandidate | None:
+    """Return the opened commitment of the run that a winner's goes on from, checked against the parent block."""
     index = await _parsed(blobs, block.reveal.training.trace_cid)
     text = index.get(CONTINUES)
     if text is None:
@@ -139,19 +151,49 @@ async def continued_from(blobs: BlobStore, parent: AnyBlock, block: Block, chain
     bound = (opening.payload_hash, opening.payload_cid, opening.salt)
     if commitment_digest(work, model, *bound) != committed.digest:
         raise Rejected(RejectionReason.REVEAL_MISMATCH, "the opening is not what the parent block commits to")
-    leaves = (await read_index(blobs, opening))["leaves"]
-    return decode(StateLeaf, bytes.fromhex(leaves[-1])).digest
+    return opening
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierRun:
+    """Hold a run that lost: its block as it would be had the run won, and the selection that it trained for."""
+
+    block: Block
+    selection: Selection
+
+
+async def earlier_runs(
+    blobs: BlobStore, archive: Archive, rules: Rules, parameters: ChainParameters, block: Block
+) -> tuple[EarlierRun, ...]:
+    """Return the runs that a winner's rests on and that did not win their own blocks, the latest first (PODL-R10).
+
+    A run that won is examined with its own block, so the walk ends there, or at the derived initialisation.
+    """
+    found: list[EarlierRun] = []
+    while rules.select_task(archive.state(block.parent), parameters).course.turn:
+        parent = archive.block(block.parent)
+        opening = await continued(blobs, parent, block, parameters.chain_id)
+        if opening is None or not isinstance(parent, Block) or noun_hash(opening.commitment) == parent.verdict.winner:
+            break
+        reveal = replace(
+            parent.reveal, miner=opening.commitment.miner, model_cid=opening.model_cid, training=opening.training
+        )
+        block = replace(parent, reveal=reveal)
+        found.append(EarlierRun(block, rules.select_task(archive.state(block.parent), parameters)))
+    return tuple(found)
 
 
 async def read_index(blobs: BlobStore, opening: OwnCandidate) -> dict[str, list[str]]:
     """Return the index of a committed trace; refuse one whose leaves are not under the committed root."""
     index = await _parsed(blobs, opening.training.trace_cid)
     try:
-        leaves = tuple(bytes.fromhex(each) for each in index["leaves"])
-        states = len(index["states"])
+        named, states = index["leaves"], index["states"]
+        if not isinstance(named, list) or not isinstance(states, list) or not named:
+            raise TypeError("no lists of states")
+        leaves = tuple(bytes.fromhex(each) for each in named)
     except (ValueError, KeyError, TypeError) as error:
         raise Rejected(RejectionReason.MALFORMED, "the index of a trace is wrong") from error
-    if list_root(leaves) != opening.training.state_root or not len(leaves) == states == opening.training.states:
+    if list_root(leaves) != opening.training.state_root or not len(leaves) == len(states) == opening.training.states:
         raise Rejected(RejectionReason.TRACE_MISMATCH, "the published states do not hash to the committed root")
     return index
 

@@ -11,6 +11,7 @@ from learnchain.learning.replay.jobs import (
     AFTER_NAME,
     BEFORE_NAME,
     DIGESTS_NAME,
+    WHOLE_RUN,
     AuditJob,
     AuditLine,
     DisputeJob,
@@ -18,7 +19,7 @@ from learnchain.learning.replay.jobs import (
 )
 from learnchain.learning.trace import INDEX_NAME, MAXIMUM_INDEX_BYTES, read_trace, state_path
 from learnchain.node.blobs.blob_store import BlobStore
-from learnchain.node.continuing import continued_from, seeds_of
+from learnchain.node.continuing import EarlierRun, continued_from, earlier_runs, seeds_of
 from learnchain.node.ports import Training
 from learnchain.node.roles.full_node import published_states
 from learnchain.node.storage.archive import Archive
@@ -26,12 +27,14 @@ from learnchain.node.task_data import OpenedKeys, TaskData
 from learnchain.primitives.audit import HARDWARE_FREE, AuditFinding, FraudProof
 from learnchain.primitives.audit_messages import AuditedSegment
 from learnchain.primitives.audit_rules import Assignment
+from learnchain.primitives.codec import Hash32
 from learnchain.primitives.dispute_messages import MAXIMUM_STATES, StateLeaf
-from learnchain.primitives.messages import Block, Reveal, work_id
+from learnchain.primitives.messages import Block, work_id
 from learnchain.primitives.model_costs import model_bytes
 from learnchain.primitives.parameters import ChainParameters
 from learnchain.primitives.rejection import Rejected, RejectionReason
 from learnchain.primitives.selection import Selection
+from learnchain.primitives.task_specification import TrainingMode
 from learnchain.primitives.training_terms import FULL_BITS, Free, TrainingTerms, Watermark
 from learnchain.rules.contract import Rules
 
@@ -66,12 +69,26 @@ class ReplayJudge:
     archive: Archive
 
     async def audited(self, block: Block, selection: Selection, scope: AuditScope) -> tuple[AuditLine, ...]:
-        """Return the lines of an audit of a block's winner."""
+        """Return the lines of an audit of a block's winner.
+
+        An index that cannot be read, and a run that goes on from what it may not, are faults that every machine sees.
+        """
+        if selection.posted.specification.training.mode is TrainingMode.FREE:
+            return (AuditLine(WHOLE_RUN, AuditFinding.NOT_AUDITED, "accuracy only", 0, 0.0, b""),)
+        try:
+            origin = await self._origin(block, selection)
+        except Rejected as error:
+            return _faulty(AuditFinding.FAULT_FIRST_STATE, error.detail)
         place = Path(tempfile.mkdtemp(prefix="learnchain-audit-"))
         try:
-            return await self.trainer.audit(await self._job(block, selection, scope, place))
+            faults = await self._lay_out(block, selection, scope, place)
+            return faults or await self.trainer.audit(await self._job(block, selection, scope, origin, place))
         finally:
             shutil.rmtree(place, ignore_errors=True)
+
+    async def earlier_runs(self, block: Block) -> tuple[EarlierRun, ...]:
+        """Return the runs that a winner's rests on and that no block of their own examines (PODL-R10)."""
+        return await earlier_runs(self.blobs, self.archive, self.rules, self.parameters, block)
 
     async def holds(
         self, proof: FraudProof, block: Block, selection: Selection, reported: tuple[ReportedSegment, ...] = ()
@@ -129,14 +146,18 @@ class ReplayJudge:
         scope = AuditScope(*named, every=True)
         return await self.audited(block, selection, scope)
 
-    async def _job(self, block: Block, selection: Selection, scope: AuditScope, place: Path) -> AuditJob:
+    async def _origin(self, block: Block, selection: Selection) -> Hash32 | None:
+        """Return the digest of the state that the run must begin with, if it is not the derived one (PODL-R3)."""
+        if not selection.course.turn:
+            return None
+        parent = self.archive.block(block.parent)
+        return await continued_from(self.blobs, parent, block, self.parameters.chain_id)
+
+    async def _job(
+        self, block: Block, selection: Selection, scope: AuditScope, origin: Hash32 | None, place: Path
+    ) -> AuditJob:
         reveal, specification = block.reveal, selection.posted.specification
         weights = await self.blobs.fetch(reveal.model_cid, max_bytes=model_bytes(specification.model) + HEADER_BYTES)
-        await self._lay_out(reveal, model_bytes(specification.model), scope, place)
-        origin = None
-        if selection.course.turn:
-            parent = self.archive.block(block.parent)
-            origin = await continued_from(self.blobs, parent, block, self.parameters.chain_id)
         return AuditJob(
             run=await self.run(block, selection, place),
             rules=specification.training,
@@ -176,21 +197,39 @@ class ReplayJudge:
         keys = OpenedKeys(block.key_release.key, block.key_release.functional_key)
         return str(await self.data.training(keys, selection.posted.specification, terms))
 
-    async def _lay_out(self, reveal: Reveal, weights_bytes: int, scope: AuditScope, place: Path) -> None:
-        """Put the index and the states that are needed where the audit looks for them."""
-        index = await self.blobs.read(reveal.training.trace_cid, MAXIMUM_INDEX_BYTES)
+    async def _lay_out(
+        self, block: Block, selection: Selection, scope: AuditScope, place: Path
+    ) -> tuple[AuditLine, ...]:
+        """Put the index and the states that are needed where the audit looks for them; return what is faulty there.
+
+        What a committed index names is the same for everybody, so an unreadable one is a fault and not a missing file.
+        """
+        training, model = block.reveal.training, selection.posted.specification.model
+        try:
+            index = await self.blobs.read(training.trace_cid, MAXIMUM_INDEX_BYTES)
+            states = published_states(index)
+        except Rejected as error:
+            return _faulty(AuditFinding.FAULT_MERKLE_PATH, error.detail)
+        if len(states) != training.states:
+            detail = f"the index names {len(states)} states, the reveal {training.states}"
+            return _faulty(AuditFinding.FAULT_END_POINTS, detail)
         (place / INDEX_NAME).write_bytes(index)
-        states = published_states(index)
-        if len(states) != reveal.training.states:
-            # The audit reports the fault: the index does not hold what the reveal says.
-            return
+        maximum = STATE_COPIES * model_bytes(model) + HEADER_BYTES
         wanted = set(scope.indices) | ({len(states) - 1} if scope.whole else set())
         for number in sorted(wanted):
             if number >= len(states):
                 raise Rejected(RejectionReason.ARGUMENT_INVALID, f"the trace has no segment {number}")
-            maximum = STATE_COPIES * weights_bytes + HEADER_BYTES
-            path = await self.blobs.fetch(states[number], max_bytes=maximum)
+            try:
+                path = await self.blobs.fetch(states[number], max_bytes=maximum)
+            except Rejected as error:
+                return _faulty(AuditFinding.FAULT_MERKLE_PATH, f"state {number}: {error.detail}")
             shutil.copyfile(path, state_path(place, number))
+        return ()
+
+
+def _faulty(finding: AuditFinding, detail: str) -> tuple[AuditLine, ...]:
+    """Return the one line of an audit that ends before anything is trained again."""
+    return (AuditLine(WHOLE_RUN, finding, detail, 0, 0.0, b""),)
 
 
 def fault_of(lines: tuple[AuditLine, ...]) -> AuditFinding:

@@ -28,24 +28,28 @@ DEFAULT_THOUSANDTHS = 50
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """Say what replaying one block came to: how many segments of how many, and whether every bit followed."""
+    """Say what replaying one block came to: how many segments of how many, and whether every bit followed.
+
+    `runs` holds both numbers of the winner's run and of every earlier one that it rests on (PODL-R10).
+    """
 
     replayed: int
     segments: int
     is_reproduced: bool
     text: str
+    runs: tuple[tuple[int, int], ...] = ()
 
     @property
     def detection(self) -> Fraction:
-        """Return the chance with which one forged segment of this block would have been found."""
+        """Return the chance with which one forged segment would have been found, wherever among these runs it lies."""
         if not self.is_reproduced or not self.segments:
             return Fraction(0)
-        return detection_probability(self.replayed, self.segments, 1)
+        return min(detection_probability(*each, 1) for each in self.runs or ((self.replayed, self.segments),))
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayLevel:
-    """Replay blocks at a level; `wanted` segments of each, 0 for the default share, all at full level."""
+    """Replay blocks at a level; `wanted` segments of each run, 0 for the default share, all at full level."""
 
     judge: ReplayJudge
     level: Level
@@ -53,7 +57,20 @@ class ReplayLevel:
     secret: bytes
 
     async def checked(self, block: Block, selection: Selection) -> Replayed:
-        """Replay a block's challenged segments; refuse a fault; say so where bits differ or states are gone."""
+        """Replay a block's challenged segments; refuse a fault; say so where bits differ or states are gone.
+
+        Runs that lost but that the winner's goes on from are replayed alike: no other block would examine them.
+        """
+        found = [await self._run(block, selection)]
+        if found[0].is_reproduced:
+            try:
+                for each in await self.judge.earlier_runs(block):
+                    found.append(await self._run(each.block, each.selection))
+            except Unavailable as error:
+                found.append(Replayed(0, 0, False, f"an earlier run is not replayed: {error.what} is not here"))
+        return _together(found)
+
+    async def _run(self, block: Block, selection: Selection) -> Replayed:
         training = block.reveal.training
         segments = training.states - 1
         if segments < 1:
@@ -72,6 +89,19 @@ class ReplayLevel:
         if self.level is Level.FULL:
             return segments
         return min(self.wanted, segments) if self.wanted else challenged_count(segments, DEFAULT_THOUSANDTHS)
+
+
+def _together(found: list[Replayed]) -> Replayed:
+    """Return what the winner's run and the earlier ones came to; the first that did not follow is what is told."""
+    own, *earlier = found
+    if not earlier:
+        return own
+    failed = next((each for each in earlier if not each.is_reproduced), None)
+    if failed is not None:
+        return Replayed(own.replayed, own.segments, False, f"{own.text}; of an earlier run: {failed.text}")
+    runs = tuple((each.replayed, each.segments) for each in found)
+    text = f"{own.text}; {len(earlier)} earlier runs: " + ", ".join(each.text for each in earlier)
+    return Replayed(sum(each for each, _ in runs), sum(each for _, each in runs), True, text, runs)
 
 
 def _summary(lines: tuple[AuditLine, ...], drawn: int, segments: int) -> Replayed:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from learnchain.learning.data import DataSet
 from learnchain.learning.jobs import TrainingJob
-from learnchain.learning.replay.jobs import AuditJob, AuditLine
-from learnchain.learning.replay.segments import WHOLE_RUN, AuditedRun, AuditScope, audit_run
+from learnchain.learning.replay.jobs import WHOLE_RUN, AuditJob, AuditLine
+from learnchain.learning.replay.segments import AuditedRun, AuditScope, audit_run
 from learnchain.learning.trace import read_trace
 from learnchain.learning.train import TrainingPlan, plan_of
 from learnchain.primitives.audit import AuditFinding

@@ -10,6 +10,9 @@ from learnchain.primitives.codec import Bound, Hash32
 from learnchain.primitives.dispute_messages import StateLeaf
 from learnchain.primitives.task_specification import TrainingRules
 
+WHOLE_RUN = -1
+"""What the line of an audit says in place of a segment when it is about the run as a whole."""
+
 
 @dataclass(frozen=True, slots=True)
 class AuditJob:

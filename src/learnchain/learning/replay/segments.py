@@ -13,6 +13,7 @@ import numpy as np
 
 from learnchain.learning.data import DataSet
 from learnchain.learning.model import as_committed, initial_weights, load_weights
+from learnchain.learning.replay.jobs import WHOLE_RUN
 from learnchain.learning.safe_tensors import Array
 from learnchain.learning.trace import FIRST_DIGEST, ShownRows, Trace, read_state, state_digest, state_path
 from learnchain.learning.train import TrainingPlan, TrainingRun, segment_rows, steps_per_epoch
@@ -24,8 +25,6 @@ from learnchain.primitives.model_costs import tensors
 from learnchain.primitives.rejection import Rejected, Unavailable
 from learnchain.primitives.task_specification import Optimiser, TrainingMode, TrainingRules
 from learnchain.primitives.training_terms import FULL_BITS, Free
-
-WHOLE_RUN = -1
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from learnchain.node.assurance import Trust
 from learnchain.node.blobs.blob_store import Nowhere
+from learnchain.node.continuing import earlier_runs
 from learnchain.node.measuring import Measuring, claimed
 from learnchain.node.ports import Ports
 from learnchain.node.retention import Retention
@@ -27,7 +28,7 @@ from learnchain.primitives.content_id import Cid, cid_from_text
 from learnchain.primitives.dispute_rules import last_accusation_height
 from learnchain.primitives.events import DeadlineMissed, Event, Measured, ReleaseDue, RevealsClosed
 from learnchain.primitives.measurement import Finding, MeasureKind, Measurement
-from learnchain.primitives.messages import AnyBlock, Block, Deadline, EmptyBlock
+from learnchain.primitives.messages import AnyBlock, Block, Deadline, EmptyBlock, Reveal
 from learnchain.primitives.payload import MAXIMUM_PAYLOAD_BYTES, encode_payload
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.primitives.selection import Selection
@@ -288,12 +289,20 @@ class FullNode:
         await blobs.fetch(block.payload_cid, max_bytes=MAXIMUM_PAYLOAD_BYTES)
         if not isinstance(block, Block) or not self._judges or self._retention.is_over(block.height):
             return
-        training = block.reveal.training
-        cited = tuple(each.model_cid for each in block.ommers)
-        await self._noted(block.height, (block.reveal.model_cid, training.trace_cid, *cited))
+        await self._noted(block.height, tuple(each.model_cid for each in block.ommers))
+        await self._kept_run(block.height, block.reveal)
+        # A winner's run may rest on runs that lost: nobody could repeat it once its miner is gone (PODL-R10).
+        chain = self._ports.chain
+        for earlier in await earlier_runs(blobs, self._ports.archive, chain.rules, chain.parameters, block):
+            await self._kept_run(block.height, earlier.block.reveal)
+
+    async def _kept_run(self, height: int, reveal: Reveal) -> None:
+        """Keep what repeats one run: its model, the index of its trace, every state."""
+        blobs, training = self._ports.blobs, reveal.training
+        await self._noted(height, (reveal.model_cid, training.trace_cid))
         states = published_states(await blobs.read(training.trace_cid, MAXIMUM_TRACE_INDEX_BYTES))
-        await self._noted(block.height, states)
-        for cid in states:
+        await self._noted(height, states)
+        for cid in (*states, reveal.model_cid):
             await blobs.fetch(cid, max_bytes=MAXIMUM_STATE_BYTES)
 
     async def _noted(self, height: int, cids: tuple[Cid, ...]) -> None:
