@@ -7,7 +7,7 @@ BIN := .venv/bin
 FOUNDRY := 1.7.1
 NPM_ADD := npm install --no-save --no-package-lock --no-audit --no-fund
 
-.PHONY: demo test test-all lint bench contracts test-contracts test-eels test-interop install install-dev clean
+.PHONY: demo test test-all lint bench reproduce contracts test-contracts test-eels test-interop install install-dev clean
 
 install: .venv/.installed
 install-dev: .venv/.installed-dev
@@ -37,14 +37,26 @@ test-all: install-dev
 	$(BIN)/pytest -q -n 2
 
 lint: install-dev
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks reproduce
+	$(BIN)/ruff format --check src tests benchmarks reproduce
 	$(BIN)/pyrefly check
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/lint-imports --no-cache
-	$(BIN)/codespell src tests docs README.md Makefile benchmarks
+	$(BIN)/codespell src tests docs README.md Makefile benchmarks reproduce
 
 bench: install
 	$(BIN)/learnchain bench all
+
+# The papers' tables and figures again; with DATA=DIRECTORY (of `learnchain data import mnist PATH --name mnist`) on MNIST too.
+reproduce: install
+	$(BIN)/python reproduce/podl/growth.py
+	$(BIN)/python reproduce/podl/validation.py
+	$(BIN)/python reproduce/podl/double_spending.py
+	$(BIN)/python reproduce/pole/block_times.py
+	if [ -n "$(DATA)" ]; then \
+		$(BIN)/python reproduce/podl/growth.py "$(DATA)" mnist 1 && \
+		$(BIN)/python reproduce/pole/block_times.py "$(DATA)" mnist && \
+		$(BIN)/python reproduce/pole/secure_mapping.py "$(DATA)"; \
+	fi
 
 contracts/node_modules: contracts/package-lock.json
 	cd contracts && npm ci --no-audit --no-fund
