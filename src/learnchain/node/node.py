@@ -220,7 +220,10 @@ class Node:
         the trainer finds the class where the judge has written it.
         """
         here = [each for each in (self._parts.trainer, self._parts.judge) if each is not None]
-        await asyncio.gather(*(each.start() for each in here))
+        try:
+            await asyncio.gather(*(each.start() for each in here))
+        finally:
+            self.roles.full_node.is_warm = True
         if self._settings.is_miner or self._settings.is_auditor:
             await self._parts.judge.machine_class()
 

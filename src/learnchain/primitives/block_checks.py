@@ -2,7 +2,14 @@
 
 from learnchain.primitives.audit_rules import check_listed_audits
 from learnchain.primitives.bonds import check_cover
-from learnchain.primitives.chain_state import ChainState, Reward, payload_timestamp, settlement_root, unselected_after
+from learnchain.primitives.chain_state import (
+    ChainState,
+    Reward,
+    payload_timestamp,
+    returns_task,
+    settlement_root,
+    unselected_after,
+)
 from learnchain.primitives.ciphers import key_hash
 from learnchain.primitives.codec import Address, Hash32
 from learnchain.primitives.dispute_rules import check_listed_disputes
@@ -136,8 +143,9 @@ def check_block(
     if block.height != parent.height + 1:
         raise Rejected(RejectionReason.WRONG_HEIGHT, f"height {block.height} does not follow {parent.height}")
     check_signature(block, block.proposer)
-    listed = tuple(each.task.task_id for each in unselected_after(parent, selection, parameters.maximum_tasks))
-    if block.unselected != listed:
+    returned = returns_task(selection, block)
+    listed = unselected_after(parent, selection, parameters.maximum_tasks, returned=returned)
+    if block.unselected != tuple(each.task.task_id for each in listed):
         raise Rejected(RejectionReason.UNSELECTED_LIST_WRONG, "the list of unselected tasks is not the recomputed one")
     check_listed_evidence(parent.bonds, block, parameters)
     check_listed_disputes(parent.bonds, block, parameters)

@@ -8,7 +8,16 @@ from learnchain.primitives.codec import Bound, Hash32
 from learnchain.primitives.hashing import noun_hash
 from learnchain.primitives.justice import Justice, justice, with_fact
 from learnchain.primitives.merkle import History
-from learnchain.primitives.messages import AnyBlock, Block, Payout, consensus_root, previous_randao
+from learnchain.primitives.messages import (
+    AnyBlock,
+    Block,
+    Deadline,
+    EmptyBlock,
+    Payout,
+    Task,
+    consensus_root,
+    previous_randao,
+)
 from learnchain.primitives.numbers import Accuracy
 from learnchain.primitives.parameters import ChainParameters
 from learnchain.primitives.payload import PayloadAttributes, Withdrawal
@@ -118,16 +127,44 @@ def genesis_state(parameters: ChainParameters, genesis_hash: Hash32, payload: Ha
     )
 
 
-def unselected_after(parent: ChainState, selection: Selection, maximum: int) -> tuple[PostedTask, ...]:
+def outage_milliseconds(selection: Selection) -> int:
+    """Return when a height that nobody ended counts as slept through: a whole round after its last deadline."""
+    return 2 * selection.schedule.deadline(Deadline.BLOCK) - selection.schedule.start_milliseconds
+
+
+def may_return(selection: Selection) -> bool:
+    """Return whether the task of a height can go back into the list: a commissioned one that has no model yet.
+
+    A task in the middle of its blocks was interrupted and is settled by its engine (PODL-R6).
+    """
+    return not selection.task.standing and not selection.course.turn
+
+
+def returns_task(selection: Selection, block: AnyBlock) -> bool:
+    """Return whether an empty block puts its task back into the list: nobody was there, so nobody failed.
+
+    The round's rule 3 strikes and refunds what was missed, so that a silent publisher or an impossible task costs the
+    chain one height. What nobody ended for a whole round more was missed by the network itself; on a living chain no
+    such block is ever due. What was committed to is settled all the same: its test set may be known.
+    """
+    if not isinstance(block, EmptyBlock) or block.commitments:
+        return False
+    return may_return(selection) and block.end_milliseconds >= outage_milliseconds(selection)
+
+
+def unselected_after(
+    parent: ChainState, selection: Selection, maximum: int, *, returned: bool = False
+) -> tuple[PostedTask, ...]:
     """Return the pool that a block on `parent` records: what was posted before and is neither selected nor too late.
 
-    Tasks beyond the bound wait in the contract and are refunded at their deadline; the earliest posted stay.
+    The selected task joins it where the block returns it. Tasks beyond the bound wait in the contract and are refunded
+    at their deadline; the earliest posted stay.
     """
     horizon_seconds = selection.schedule.start_milliseconds // 1000
     waiting = [
         each
         for each in (*parent.pool, *parent.incoming)
-        if each.task.task_id != selection.task.task_id and each.task.deadline_seconds > horizon_seconds
+        if (returned or each.task.task_id != selection.task.task_id) and each.task.deadline_seconds > horizon_seconds
     ]
     waiting.sort(key=lambda each: (each.task.posted_height, each.task.task_id))
     return tuple(sorted(waiting[:maximum], key=lambda each: each.task.task_id))
@@ -137,7 +174,20 @@ def judged(
     parent: ChainState, selection: Selection, block: AnyBlock, reward: Reward, parameters: ChainParameters
 ) -> Justice:
     """Return what a block comes to: its engine's answer, and what bonds and evidence add and take."""
-    return justice(parent.bonds, selection, block, (reward.payouts, reward.settlements), parameters)
+    return justice(parent.bonds, selection, block, (reward.payouts, _due(selection, block, reward)), parameters)
+
+
+def _due(selection: Selection, block: AnyBlock, reward: Reward) -> tuple[Settlement, ...]:
+    """Return what an engine settles, less what nobody is to blame for: no publisher owes a release to no commitment."""
+    if returns_task(selection, block):
+        return ()
+    if not isinstance(block, EmptyBlock) or block.missed is not Deadline.RELEASE or block.commitments:
+        return reward.settlements
+    owner = selection.task.publisher
+    return tuple(
+        replace(each, recipient=owner, outcome=Outcome.REFUNDED) if each.outcome is Outcome.STRUCK else each
+        for each in reward.settlements
+    )
 
 
 def settled_history(parent: ChainState, settlements: tuple[Settlement, ...], parameters: ChainParameters) -> History:
@@ -160,8 +210,9 @@ def state_after(
 ) -> ChainState:
     """Return the state after a checked block, before its payload's tasks and bonds; `reward` is the engine's answer."""
     result, block_hash = judged(parent, selection, block, reward, parameters), noun_hash(block)
-    pool = unselected_after(parent, selection, parameters.maximum_tasks)
-    going_on = _going_on(selection, reward)
+    returned = returns_task(selection, block)
+    pool = unselected_after(parent, selection, parameters.maximum_tasks, returned=returned)
+    going_on = () if returned else _going_on(selection, reward)
     stamp = payload_timestamp(parent, selection, block.end_milliseconds, isinstance(block, Block))
     return ChainState(
         block_hash=block_hash,
@@ -176,7 +227,9 @@ def state_after(
         pool=pool,
         incoming=(),
         reward=Reward(result.payouts, result.settlements, reward.memory),
-        ledger=_booked(parent.ledger, selection, result, _dropped_wei(parent, selection, pool)),
+        ledger=_booked(
+            parent.ledger, selection, result, _dropped_wei(parent, pool, () if returned else (selection.task,))
+        ),
         high_accuracy=_is_high_accuracy(block, parameters),
         bonds=with_fact(result.book, round_fact(selection, block, block_hash), parameters),
         going_on=going_on,
@@ -215,9 +268,9 @@ def with_bond_change(state: ChainState, change: BondChange) -> ChainState:
     return replace(state, bonds=bonds, ledger=ledger)
 
 
-def _dropped_wei(parent: ChainState, selection: Selection, pool: tuple[PostedTask, ...]) -> int:
+def _dropped_wei(parent: ChainState, pool: tuple[PostedTask, ...], decided: tuple[Task, ...]) -> int:
     """Return what expired tasks had locked: from now on anybody may have the contract refund them."""
-    kept = {each.task.task_id for each in pool} | {selection.task.task_id}
+    kept = {each.task.task_id for each in pool} | {each.task_id for each in decided}
     waiting = (each.task for each in (*parent.pool, *parent.incoming, *parent.going_on))
     return sum(task.reward_wei + task.bond_wei for task in waiting if task.task_id not in kept)
 

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from learnchain.primitives.actions import ProposeBlock
 from learnchain.primitives.bonds import BondChange
-from learnchain.primitives.chain_state import ChainState, genesis_state, payload_timestamp, settlement_root
+from learnchain.primitives.chain_state import (
+    ChainState,
+    genesis_state,
+    payload_timestamp,
+    returns_task,
+    settlement_root,
+)
 from learnchain.primitives.chain_state import unselected_after as recorded_pool
 from learnchain.primitives.codec import Address, Hash32
 from learnchain.primitives.dispute_messages import StateLeaf
@@ -325,7 +331,7 @@ class ChainBuilder:
             payload_hash,
             b"\x01\x55" + payload_hash,
             commitments=(),
-            unselected=self.unselected(parent),
+            unselected=(),
             end_milliseconds=end,
             evidence=(),
             accusations=(),
@@ -333,7 +339,8 @@ class ChainBuilder:
             settlement_root=b"\0" * 32,
             signature=UNSIGNED,
         )
-        return self._closed(parent, unsigned)
+        listed = self.unselected(parent, returned=returns_task(selection, unsigned))
+        return self._closed(parent, replace(unsigned, unselected=listed))
 
     def payload(
         self,
@@ -359,9 +366,9 @@ class ChainBuilder:
         self.payloads[digest] = replace(facts, payload_hash=digest)
         return digest
 
-    def unselected(self, parent: ChainState) -> tuple[Hash32, ...]:
+    def unselected(self, parent: ChainState, *, returned: bool = False) -> tuple[Hash32, ...]:
         """Return the list of unselected tasks that a block on a parent records."""
-        pool = recorded_pool(parent, self.selection(parent), self.parameters.maximum_tasks)
+        pool = recorded_pool(parent, self.selection(parent), self.parameters.maximum_tasks, returned=returned)
         return tuple(each.task.task_id for each in pool)
 
     def resealed(self, parent: ChainState, block: AnyBlock, **changes: Any) -> Any:

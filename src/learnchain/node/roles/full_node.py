@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from learnchain.node.assurance import Trust
@@ -23,7 +23,15 @@ from learnchain.primitives.actions import (
 )
 from learnchain.primitives.block_tree import empty_block_lot, lowest_lot
 from learnchain.primitives.bounded_json import parse_json
-from learnchain.primitives.chain_state import payload_timestamp, settlement_root, unselected_after
+from learnchain.primitives.chain_state import (
+    may_return,
+    outage_milliseconds,
+    payload_timestamp,
+    returns_task,
+    settlement_root,
+    unselected_after,
+)
+from learnchain.primitives.codec import Hash32
 from learnchain.primitives.content_id import Cid, cid_from_text
 from learnchain.primitives.dispute_rules import last_accusation_height
 from learnchain.primitives.events import DeadlineMissed, Event, Measured, ReleaseDue, RevealsClosed
@@ -45,6 +53,11 @@ MAXIMUM_RETRY_SECONDS = 15.0
 
 
 CATCHING_UP_SECONDS = 0.1
+WARM_SECONDS = 60.0
+"""How long a node that just started leaves the ending of heights to others while its training processes load."""
+GATE_SECONDS = 0.1
+ENDING = (Deadline.KEY, Deadline.COMMITMENT, Deadline.RELEASE, Deadline.BLOCK)
+"""The deadlines after which any node may end a height, in their order."""
 EMPTY_BLOCK_SECONDS = 10.0
 """How long an empty block waits for its payload before it makes room for another."""
 
@@ -76,11 +89,15 @@ class FullNode:
         self._head_moved = head_moved
         self._timers: list[asyncio.Task[None]] = []
         self._heads: asyncio.Lock = asyncio.Lock()
+        self._heights = 0
+        self.is_warm = False
+        """Whether the training processes of this node run: who ends a height before that loses the next one too."""
 
     async def open_height(self, action: OpenHeight) -> None:
         """Set the timers of the height and fetch the encrypted data early (DLBC IV-E)."""
         for timer in self._timers:
             timer.cancel()
+        self._heights += 1
         selection, schedule = action.selection, action.selection.schedule
         window = self._ports.chain.parameters.empty_window_milliseconds
         parent = selection.parent
@@ -88,16 +105,16 @@ class FullNode:
             (at, lambda now: ReleaseDue(parent, now))
             for at in sorted({schedule.release_opens_milliseconds, schedule.commitment_milliseconds})
         ]
-        for missed in (Deadline.KEY, Deadline.COMMITMENT, Deadline.RELEASE, Deadline.BLOCK):
-            due.append((schedule.deadline(missed) + window, _missed(parent, missed)))
-        self._timers = [self._ports.tasks.start(self._at(when, event), "timer") for when, event in due]
+        over = {missed: schedule.deadline(missed) + window for missed in ENDING}
+        waits = [self._at(when, event) for when, event in due] + [self._missed(parent, each, over) for each in ENDING]
+        self._timers = [self._ports.tasks.start(each, "timer") for each in waits]
         await self._retention.prune(self._ports.chain.round.head)
         if self._judges:
             data = selection.posted.specification.data
             if selection.task.publisher != self._ports.wallet.address:
                 self._ports.archive.note_blobs(selection.height, (data.training.cid, selection.test.cid))
-            over = schedule.deadline(Deadline.BLOCK)
-            await asyncio.gather(self._prefetched(data.training, over), self._prefetched(selection.test, over))
+            last = schedule.deadline(Deadline.BLOCK)
+            await asyncio.gather(self._prefetched(data.training, last), self._prefetched(selection.test, last))
 
     def _may_be_asked(self, height: int) -> bool:
         """Return whether this node won or audited a height whose steps it may have to show (rule 11)."""
@@ -232,11 +249,6 @@ class FullNode:
     async def propose_empty_block(self, action: ProposeEmptyBlock) -> None:
         """End a missed height, unless somebody with a lower lot already has (the round, rule 3)."""
         selection, parent = action.selection, action.parent
-        while not self._ports.chain.is_current:
-            # Our head is not compared with the network's yet; the deadline has passed for good, so this may wait.
-            await asyncio.sleep(RETRY_SECONDS)
-            if self._ports.chain.round.selection.parent != selection.parent:
-                return
         address, parameters = self._ports.wallet.address, self._ports.chain.parameters
         known = self._ports.chain.round
         own = empty_block_lot(selection.parent, action.missed, address)
@@ -245,7 +257,6 @@ class FullNode:
         stamp = payload_timestamp(parent, selection, action.end_milliseconds, trained=False)
         payload = await self._ports.engine.build(parent.payload_hash, parent.attributes(stamp, address), ())
         payload_cid = await self._ports.blobs.add_bytes(encode_payload(payload))
-        unselected = unselected_after(parent, selection, parameters.maximum_tasks)
         draft = EmptyBlock(
             chain_id=parameters.chain_id,
             height=selection.height,
@@ -255,7 +266,7 @@ class FullNode:
             payload_hash=payload.block_hash,
             payload_cid=payload_cid,
             commitments=action.commitments,
-            unselected=tuple(each.task.task_id for each in unselected),
+            unselected=(),
             end_milliseconds=action.end_milliseconds,
             evidence=action.evidence,
             accusations=action.accusations,
@@ -263,6 +274,9 @@ class FullNode:
             settlement_root=b"\0" * 32,
             signature=UNSIGNED,
         )
+        returned = returns_task(selection, draft)
+        unselected = unselected_after(parent, selection, parameters.maximum_tasks, returned=returned)
+        draft = replace(draft, unselected=tuple(each.task.task_id for each in unselected))
         reward = self._ports.chain.rules.payouts(selection, draft, parameters)
         block = replace(draft, settlement_root=settlement_root(parent, selection, draft, reward, parameters))
         await self._ports.announce(sign(block, self._ports.wallet.private_key))
@@ -310,6 +324,25 @@ class FullNode:
         for cid in cids:
             await self._ports.blobs.pin(cid)
 
+    async def _missed(self, parent: Hash32, missed: Deadline, over: Mapping[Deadline, int]) -> None:
+        """End a height whose deadline passed: now, not back then, or the height after it would be half over too.
+
+        Who just started waits until its head was compared with the network's and its training processes run. Of
+        several deadlines that passed meanwhile only the last counts: an empty block that missed an earlier one loses.
+        """
+        await self._ports.clock.sleep_until(over[missed])
+        limit = self._ports.clock.monotonic_seconds() + WARM_SECONDS
+        while not self._ports.chain.is_current or (not self.is_warm and self._ports.clock.monotonic_seconds() < limit):
+            await asyncio.sleep(GATE_SECONDS)
+        state = self._ports.chain.round
+        if self._heights == 1 and may_return(state.selection) and not state.commitments:
+            # Others that were there end the height without us. If all were away, its task is trained after all.
+            await self._ports.clock.sleep_until(outage_milliseconds(state.selection))
+        now = self._ports.clock.now_milliseconds()
+        if any(over[missed] < each <= now for each in over.values()):
+            return
+        self._ports.chain.feed(DeadlineMissed(parent, missed, now))
+
     async def _at(self, milliseconds: int, event: Callable[[int], Event]) -> None:
         await self._ports.clock.sleep_until(milliseconds)
         self._ports.chain.feed(event(self._ports.clock.now_milliseconds()))
@@ -337,7 +370,3 @@ def published_states(index: bytes) -> tuple[Cid, ...]:
     if not isinstance(texts, list) or len(texts) > MAXIMUM_STATES or not all(isinstance(each, str) for each in texts):
         raise Rejected(RejectionReason.MALFORMED, "the index of a trace names no list of states")
     return tuple(cid_from_text(text) for text in texts)
-
-
-def _missed(parent: bytes, missed: Deadline) -> Callable[[int], Event]:
-    return lambda now: DeadlineMissed(parent, missed, now)
