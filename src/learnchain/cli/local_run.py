@@ -31,6 +31,8 @@ _SHORTEST_AHEAD_SECONDS = 1.0
 CLAIM_BLOCKS = 2
 """Blocks to wait for after the last wanted one, so that its settlement is claimed (one carries the proof)."""
 AGREE_SECONDS = 10.0
+DRAIN_SECONDS = 30.0
+"""How long the end waits for models that are committed and not judged; longer last phases end without them."""
 _LOWEST_FREE_BYTES = 500 << 20
 
 
@@ -118,6 +120,7 @@ class LocalRun:
                 snapshot = self._until(observer, processes, display, lambda seen: _ready(seen, observer.base_height))
                 self._post(observer, tables, display)
                 snapshot = self._watch(observer, processes, display)
+                self._between_rounds(observer, processes, display)
             except KeyboardInterrupt:
                 stopped = "stopped from the keyboard"
             if snapshot is None or snapshot.leader is None:
@@ -180,6 +183,21 @@ class LocalRun:
                 display.note("stopped before all blocks were mined")
             return snapshot
 
+    def _between_rounds(self, observer: Observer, processes: NodeProcesses, display: Display) -> None:
+        """Let models that somebody paid for be judged before the nodes end; another Ctrl-C does not wait.
+
+        Without commitments a height may be left at once: its task is selected again when the network comes back. What
+        was committed to is not, because its test set may be known by then.
+        """
+        limit, told = time.monotonic() + DRAIN_SECONDS, False
+        while time.monotonic() < limit and any(map(_awaits_judgement, observer.clients)):
+            if not told:
+                display.note("models are committed: ending when they are judged")
+            told = True
+            self._look_after(processes, display)
+            display.update(observer.look())
+            time.sleep(POLL_SECONDS)
+
     def _look_after(self, processes: NodeProcesses, display: Display) -> None:
         for death in processes.deaths():
             display.note(f"{death.name} ended with code {death.exit_code}; its last lines:")
@@ -233,6 +251,15 @@ class LocalRun:
         data["seconds_to_first_trained_block"] = self._first_won_seconds if trains else None
         data["stopped"] = stopped or None
         return data if self.inspect is None else {**data, **self.inspect(observer, snapshot)}
+
+
+def _awaits_judgement(client: NodeClient) -> bool:
+    """Return whether a node knows commitments to a commissioned task at the height that is being decided."""
+    try:
+        found = client.call("learn_round")
+    except (Rejected, Unavailable):
+        return False
+    return bool(found["commitments"]) and not found["deciding"]["standing"]
 
 
 def _ready(snapshot: Snapshot, height: int) -> bool:
