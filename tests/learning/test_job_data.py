@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from learnchain.learning import mapping
 from learnchain.learning.data import DataSet, save_data
+from learnchain.learning.fixed_point import evaluate
 from learnchain.learning.job_data import MAXIMUM_MAPPING_BYTES, Requirement, evaluation_rows, job_rows
 from learnchain.learning.jobs import EvaluationJob, TrainingJob
 from learnchain.learning.mapping import fitted
@@ -75,6 +77,32 @@ def test_rows_are_mapped_as_the_training_rows_fix_it_and_only_once(
     assert (mapped.inputs == fitted(layer(b"own" * 4), training).of(test).inputs).all()
     assert job_rows(*paths) is mapped
     assert job_rows(paths[0]).inputs.shape == test.inputs.shape
+
+
+def test_a_block_maps_every_row_once_however_many_steps_and_models(
+    files: Path, digit_sets: tuple[DataSet, DataSet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training counts its rows epoch by epoch, and then three candidates are counted on both sets: nothing more."""
+    mapped: list[int] = []
+    products = mapping._products
+
+    def counted(inputs: np.ndarray, layer: SecureMapping) -> np.ndarray:
+        mapped.append(len(inputs))
+        return products(inputs, layer)
+
+    monkeypatch.setattr(mapping, "_products", counted)
+    training, test = (len(each) for each in digit_sets)
+    fitting = 2 * min(mapping.REFERENCE_ROWS, training)
+    for block, name in enumerate(("own", "other"), start=1):
+        strict = replace(job(files), required_numerator=97, required_denominator=100)
+        asked = replace(strict, mapping_path=str(files / f"{name}.mapping"))
+        epochs, _, weights = run(asked)
+        assert epochs > 1
+        for counted_path in (asked.training_path, str(files / "test")) * 3:
+            paths = (asked.training_path, counted_path)
+            evaluation = EvaluationJob(MODEL, "weights", *paths, Metric.ACCURACY, asked.mapping_path)
+            evaluate(MODEL, weights, *evaluation_rows(evaluation), Metric.ACCURACY)
+        assert sum(mapped) == block * (fitting + training + test)
 
 
 def test_a_run_ends_with_the_first_epoch_whose_exact_count_is_enough(files: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a miner earns under two names: never more than one name earns, unless ommers are paid with new coins."""
+"""What a miner earns under two names: nothing by itself, an honest second's place with a copy, new coins if minted."""
 
 from dataclasses import replace
 
@@ -6,12 +6,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from learnchain.primitives.messages import Deadline
+from learnchain.primitives.actions import ProposeBlock
+from learnchain.primitives.events import Committed, KeyReleased, Released
+from learnchain.primitives.messages import Block, Deadline
 from learnchain.rules.pole import Pole
 from learnchain.rules.pole.equations import OmmerFunding, OmmerRules
 from learnchain.rules.pole.ommers import remembered
-from learnchain.testing.play import Observer, Plan, candidates, play_empty, play_height
-from learnchain.testing.pole_play import POLE, learning
+from learnchain.testing.chain_builder import Candidate
+from learnchain.testing.play import Observer, Plan, candidates, play_empty, play_height, proposed, reveal_models
+from learnchain.testing.pole_play import POLE, learning, stolen
 from learnchain.testing.sample_tasks import name_of
 
 REWARD = 2_000_000_000
@@ -80,8 +83,43 @@ def test_a_second_name_earns_almost_a_block_more_for_every_block_when_ommers_are
     assert two - one == 3 * (REWARD - 1)
 
 
+def play_found(node: Observer, found: tuple[Candidate, ...]) -> Block:
+    """Play a height on whose release just these candidates stand."""
+    schedule, parent = node.round.selection.schedule, node.parent
+    node.feed(KeyReleased(node.builder.key_release(parent), schedule.start_milliseconds))
+    for each in found:
+        node.feed(Committed(each.commitment, schedule.start_milliseconds + 1))
+    node.feed(Released(node.builder.announcement(parent, found), schedule.release_opens_milliseconds))
+    proposal = next(each for each in reveal_models(node, Plan(), found) if isinstance(each, ProposeBlock))
+    block = proposed(node.builder, proposal, found)
+    node.receive(block)
+    return block
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.integers(1, 3), st.integers(0, 3))
+def test_copies_of_ones_own_model_take_the_place_of_honest_losers(honest: int, copies: int) -> None:
+    """Nothing binds weights to a name but the trace, and losers' traces nobody audits: a copy costs one commitment.
+
+    What it earns is the quarter of R_w that Eq. 2 divides, by all losers, its own copies among them: one eighth of R_w
+    at the most, with one copy beside one honest loser. Further copies only make it less.
+    """
+    node = without_bonds(POLE)
+    losers = {f"miner-{place}": 90 for place in range(5, 5 + honest)}
+    own, *others = candidates(node, Plan({"miner-1": 95, **losers}))
+    names = tuple(f"miner-{place}" for place in range(2, 2 + copies))
+    block = play_found(node, (own, *(stolen(node, own, name) for name in names), *others))
+    assert name_of(block.proposer) in ("miner-1", *names)
+    play_height(node, Plan({"miner-1": 95}))
+    at_once, pool = 2 * REWARD - POLE.ommers.withheld_gwei(REWARD), REWARD // 4
+    gained = earned(node, "miner-1", *names) - at_once - REWARD // 32
+    assert gained == (pool // (honest + copies) if copies else 0)
+    assert gained <= REWARD // 8
+    assert earned(node, *losers) == (0 if copies else pool // honest)
+
+
 def test_against_an_honest_second_a_better_second_model_earns_that_ones_place() -> None:
-    """A second name must train a second model; then it has what the honest one would have had, and no more."""
+    """A second model, trained or copied, has half of what the honest one would have had, and no more."""
     plans = ({"miner-1": 95, "miner-3": 90}, {"miner-1": 95, "miner-2": 94, "miner-3": 90})
     mine: list[int] = []
     for plan in plans:
