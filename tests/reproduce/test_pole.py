@@ -6,10 +6,16 @@ from statistics import pvariance
 import pytest
 
 from learnchain.learning.data import digits, select_rows
-from learnchain.learning.train import configure_torch
+from learnchain.learning.mapping import fitted
+from learnchain.learning.train import TrainingPlan, TrainingRun, Watcher, configure_torch, train
+from learnchain.primitives.model_presets import mlp
+from learnchain.primitives.task_specification import Optimiser
+from learnchain.primitives.training_terms import Free, HyperParameters
+from learnchain.rules.pole import mapping as maps
 from tests.reproduce.scripts import loaded
 
 block_times = loaded("pole", "block_times")
+secure_mapping = loaded("pole", "secure_mapping")
 
 
 def test_table_1_says_what_the_paper_prints() -> None:
@@ -30,3 +36,40 @@ def test_searches_last_as_long_as_they_should() -> None:
     found = list(block_times.searches(40))
     assert 200 < sum(found) / len(found) < 400
     assert block_times.table("PoW", found)["variance"] == pytest.approx(pvariance(found), abs=0.01)
+
+
+def test_least_squares_carry_a_model_behind_another_blocks_layer_without_a_step() -> None:
+    """`dense` layers make a swapped model guess, and yet bind no training to a block: one solve brings it back."""
+    configure_torch()
+    training, test = select_rows(digits(), list(range(1_300))), select_rows(digits(), list(range(1_300, 1_797)))
+    old, new = (fitted(maps.mapping_layer(maps.dense_vectors(bytes([each]) * 32, 64, 48)), training) for each in (1, 2))
+    plan = TrainingPlan(
+        mlp((48,), 10, (64,)), Optimiser.ADAM, HyperParameters(1_000, 0, 0, 32, 12), Free(), b"old", 999
+    )
+    before = old.of(training)
+    weights = train(plan, before, Watcher(lambda: 0.0)).weights
+    honest = secure_mapping.Attack(plan, weights, before, old.of(test)).accuracy(weights)
+    attack = secure_mapping.Attack(replace(plan, work_id=b"new"), weights, new.of(training), new.of(test))
+    swapped, refitted = attack.accuracy(weights), secure_mapping.refitted(attack, before, honest)
+    assert honest > 90
+    assert swapped < 35
+    assert refitted["least_squares"] > honest - 6
+    assert refitted["first_layer"]["test"] >= refitted["back_at"]
+    assert 4 * refitted["first_layer"]["steps"] <= refitted["from_scratch"]["steps"]
+
+
+def test_an_attack_counts_its_steps_and_ends_with_a_full_training() -> None:
+    configure_torch()
+    rows = select_rows(digits(), list(range(400)))
+    plan = TrainingPlan(
+        mlp((1, 8, 8), 10, (16,)), Optimiser.ADAM, HyperParameters(1_000, 0, 0, 40, 2), Free(), b"x", 999
+    )
+    start = {name: array.copy() for name, array in TrainingRun(plan, rows).weights().items()}
+    attack = secure_mapping.Attack(plan, start, rows, rows)
+    assert attack.steps == 20
+    names = tuple(start)[:2]
+    never = attack.steps_to(101.0, start, names)
+    assert (never["steps"], never["percent"]) == (20, 100.0)
+    whole = attack.steps_to(101.0, start)
+    assert never["test"] != whole["test"]
+    assert attack.steps_to(0.0, start)["steps"] == 0

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learnchain.primitives.events import Committed
-from learnchain.primitives.messages import Outcome
+from learnchain.primitives.actions import ProposeBlock, ReleaseTestSet
+from learnchain.primitives.events import Committed, KeyReleased, Released
+from learnchain.primitives.messages import Deadline, Outcome
 from learnchain.primitives.numbers import WEI_PER_ETHER
 from learnchain.primitives.rejection import Rejected, RejectionReason
 from learnchain.rules.pole import Pole
@@ -15,7 +16,7 @@ from learnchain.rules.pole.ranking import task_value
 from learnchain.rules.pole.schedule import Times
 from learnchain.testing.bad_inputs import prepare
 from learnchain.testing.chain_builder import altered, sample_parameters
-from learnchain.testing.play import Plan, play_height
+from learnchain.testing.play import Plan, candidates, play_height, reveal_models
 from learnchain.testing.pole_play import OPEN, POLE, UNABLE, learning, play_to_limit, stolen
 from learnchain.testing.sample_tasks import name_of, sample_specification, sample_task
 
@@ -141,6 +142,26 @@ def test_openly_broadcast_models_can_be_stolen_and_the_thief_can_win() -> None:
     node.receive(block)
     assert name_of(block.proposer) == "miner-3"
     assert node.round.head.weight == 1
+
+
+def test_two_commitments_to_nothing_end_a_height_and_return_its_task() -> None:
+    """What is not opened may be the network's fault, so nobody is punished: a known price of ending by solutions."""
+    node = learning()
+    play_height(node, Plan(posted=(sample_task("wanted", 50 * WEI_PER_ETHER),)))
+    play_height(node)
+    schedule, parent = node.round.selection.schedule, node.parent
+    node.feed(KeyReleased(node.builder.key_release(parent), schedule.start_milliseconds))
+    found = candidates(node, Plan({"miner-1": 1, "miner-2": 1}))
+    due = [node.feed(Committed(each.commitment, schedule.release_opens_milliseconds)) for each in found]
+    assert [[isinstance(each, ReleaseTestSet) for each in actions] for actions in due] == [[], [True]]
+    announcement = node.builder.announcement(parent, found)
+    node.feed(Released(announcement, schedule.release_opens_milliseconds))
+    actions = reveal_models(node, Plan(silent=frozenset({"miner-1", "miner-2"})), found)
+    assert not [each for each in actions if isinstance(each, ProposeBlock)]
+    block = node.builder.empty_block(parent, Deadline.BLOCK)
+    node.receive(node.builder.resealed(parent, block, commitments=announcement.commitments))
+    assert [each.outcome.value for each in node.parent.reward.settlements] == ["refunded"]
+    assert node.parent.bonds.punished == ()
 
 
 def test_closed_commitments_show_nothing_to_steal() -> None:

@@ -129,7 +129,8 @@ READINGS = (
         "A height never mints more than R_w: at R_w = 2 coins a miner has 2 under one name and at most 2 under two; "
         "`minted` gives 1.94 + 0.06 coins more. How many committed is what the data node signed, so a winner gains "
         "nothing by hiding a loser, by not citing it, or by a false claim in its place. Against an honest second, a "
-        "second name earns that one's 0.5 coins at the most, for which it must train the second best model.",
+        "second name earns R_w / 8, 0.25 coins, at the most, with a copy of the first one's model: no weights belong "
+        "to a name but by their trace, and losers' traces are not audited.",
         "pole/payout/second_identity.json",
     ),
     Reading(
@@ -173,9 +174,9 @@ READINGS = (
         "and width and L times its channels gets L filters of `filter_width` squared weights. A model of the sample's "
         "own shape thus has a layer of equal width.",
         "The shape of the model's input says what the publisher wants in front of it. Measured (64 filters, 3,000 and "
-        "1,000 MNIST rows): behind another block's signed filters 94.2 % fall to 25.0, behind Algorithm 3's 94.1 only "
-        "to 93.9: its weights are positive, its filters all blurs, so a convolutional layer of `paper` mode "
-        "binds a model to no block.",
+        "1,000 MNIST rows): behind another block's signed filters 95.0 % fall to 28.2, behind Algorithm 3's 94.1 only "
+        "to 93.9: its weights are positive, its filters all blurs. No layer of any mode binds the training behind it: "
+        "its first weights can be solved for another block's layer (docs/pole.md), only a trace cannot.",
         "pole/training/layer_shape.json",
     ),
     Reading(
