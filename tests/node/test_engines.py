@@ -1,8 +1,10 @@
 """What `learnchain up` posts by itself is what the engine takes."""
 
+from dataclasses import replace
+
 import pytest
 
-from learnchain.node.engines import ENGINES
+from learnchain.node.engines import ENGINES, engine_from
 from learnchain.node.local_network import LOCAL_PHASES
 from learnchain.primitives.rejection import Rejected, RejectionReason
 from learnchain.testing.chain_builder import sample_parameters
@@ -19,3 +21,10 @@ def test_tasks_are_posted_by_default_only_where_commissions_are_taken(name):
     except Rejected as refused:
         reason = refused.reason
     assert (reason is RejectionReason.TASK_NOT_TRAINED) == (not ENGINES[name].posted)
+
+
+def test_the_quantised_variant_differs_from_podl_in_the_bits_of_a_weight_alone():
+    plain, small = (ENGINES[name].local(LOCAL_PHASES, 3) for name in ("podl", "podl-quantised"))
+    assert (plain.model_bits, small.model_bits) == (32, 8)
+    assert replace(small, model_bits=32) == plain
+    assert engine_from("podl", small.canonical()) == small

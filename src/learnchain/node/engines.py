@@ -6,6 +6,7 @@ from typing import Any
 
 from learnchain.primitives.codec import decode
 from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.primitives.training_terms import QUANTISED_BITS
 from learnchain.rules import podl, proof_of_work
 from learnchain.rules.contract import Rules
 from learnchain.rules.dlbc import Dlbc
@@ -41,6 +42,9 @@ ENGINES: dict[str, Engine] = {
     "pole": Engine(Pole, lambda phases, miners: Pole(times=_event_driven(phases, miners))),
     "pole-paper": Engine(Pole, lambda phases, miners: _as_printed(_event_driven(phases, miners)), variant=True),
     "podl": Engine(podl.Podl, lambda phases, _miners: podl.local(phases), ("digits-in-blocks",)),
+    "podl-quantised": Engine(
+        podl.Podl, lambda phases, _miners: _quantised(phases), ("digits-in-blocks",), variant=True
+    ),
     "proof_of_work": Engine(proof_of_work.ProofOfWork, lambda phases, _miners: _hashing(phases), posted=False),
     # new engines above this line
 }
@@ -50,6 +54,11 @@ def _as_printed(times: Times) -> Pole:
     """Return PoLe as its paper prints it: Algorithm 3, models shown at once, Equation 2 in new coins (POLE-R3, R7)."""
     ommers = OmmerRules(OmmerFormula.LITERAL, OmmerFunding.MINTED)
     return Pole(times, MappingLayer(MappingMode.PAPER), ommers, open_broadcast=True)
+
+
+def _quantised(phases: Phases) -> podl.Podl:
+    """Return PoDL whose miners commit to weights of eight bits: models of a quarter of the size (III-C, PODL-R9)."""
+    return replace(podl.local(phases), model_bits=QUANTISED_BITS)
 
 
 def _event_driven(phases: Phases, miners: int) -> Times:

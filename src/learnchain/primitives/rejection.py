@@ -51,6 +51,8 @@ class RejectionReason(StrEnum):
 
     TEST_SET_REPEATED = "test_set_repeated"
     """Two test sets of a task over several blocks share their key or their rows."""
+    TEST_SET_TRAINED = "test_set_trained"
+    """A test set has the key or the rows of the training data: miners would hold it while they train."""
     TASK_NOT_TRAINED = "task_not_trained"
     """The consensus trains nothing, so it takes no tasks."""
 

@@ -205,9 +205,11 @@ class TaskSpecification:
             raise Rejected(RejectionReason.ENCRYPTION_UNSUITABLE, detail)
 
     def _check_fresh(self) -> None:
-        """Refuse test sets that share key or rows: the release of one must not open another."""
-        tests = self.data.tests
+        """Refuse test sets that share key or rows with each other or with what miners get to train on."""
+        tests, training = self.data.tests, self.data.training
         keys, roots = {each.key_hash for each in tests}, {each.plaintext_root for each in tests}
+        if training.key_hash in keys or training.plaintext_root in roots:
+            raise Rejected(RejectionReason.TEST_SET_TRAINED, "a test set has the key or the rows of the training data")
         if min(len(keys), len(roots)) < len(tests):
             raise Rejected(RejectionReason.TEST_SET_REPEATED, "two test sets of the task have the same key or rows")
 

@@ -238,6 +238,7 @@ def play_empty(node: Observer, missed: Deadline, proposer: str = "node-1") -> Em
         raise AssertionError(f"no empty block is offered although {missed} was missed")
     draft = node.builder.empty_block(parent, missed, proposer)
     beside = {"evidence": offer.evidence, "accusations": offer.accusations, "answers": offer.answers}
+    beside["commitments"] = offer.commitments
     block: EmptyBlock = node.builder.resealed(parent, draft, **beside)
     node.receive(block)
     return block

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from learnchain.primitives.block_checks import check_opening
 from learnchain.primitives.events import Event
-from learnchain.primitives.messages import Deadline, work_id
+from learnchain.primitives.messages import Deadline, commitment_digest, work_id
 from learnchain.rules.podl import READINGS, Podl, TwoPhases
 from learnchain.rules.podl.course import Stopping
 from learnchain.testing.bad_inputs import BadInput, prepare
@@ -67,6 +67,8 @@ def _readings() -> tuple[Vector, ...]:
         _vector(
             "podl/fork_choice/better_sibling.json", "A better candidate of the release takes the weight.", *weights
         ),
+        _vector("podl/selection/waits.json", "A task posted in block 1 is trained at height 3.", *_waits()),
+        _vector("podl/training/earlier_run.json", "A run that lost, as its commitment binds it.", *_earlier()),
         _vector("podl/training/quantised.json", "Models of 32 and of 8 bits a weight.", *_terms(node)),
         _vector("podl/verification/champion.json", "The winner meets the champion on its test set.", *_champions()),
     )
@@ -77,6 +79,26 @@ def _works(node: Observer) -> tuple[Case, ...]:
     chosen, chain_id = node.round.selection, node.builder.parameters.chain_id
     shared = {"chain_id": chain_id, "task_id": chosen.task.task_id, "miner": address("miner-1")}
     return tuple(call(work_id, parent=each, **shared) for each in (chosen.course.origin, chosen.course.order))
+
+
+def _waits() -> tuple[Case, ...]:
+    """Return what is selected after a task is posted in block 1: the standing one to its end, then the posted one."""
+    node, found = begun(), list[Case]()
+    for plan in (Plan(posted=(in_blocks("wanted"),)), Plan()):
+        play_height(node, plan)
+        found.append(call(Podl.select_task, self=PODL, parent=node.parent, parameters=node.builder.parameters))
+    return tuple(found)
+
+
+def _earlier() -> tuple[Case, ...]:
+    """Return what ties a run that lost to the block before: its seed and the digest that the block lists."""
+    node = begun()
+    winner, loser = prepare(node, "begun")
+    commitment, payload = loser.commitment, (loser.payload_hash, b"\x01\x55" + loser.payload_hash)
+    seed = work_id(commitment.chain_id, commitment.parent, commitment.task_id, commitment.miner)
+    bound = {"work": seed, "trained": loser.model, "payload_hash": payload[0], "payload_cid": payload[1]}
+    another = {**bound, "trained": replace(loser.model, model_cid=winner.model.model_cid)}
+    return tuple(call(commitment_digest, salt=loser.salt, **each) for each in (bound, another))
 
 
 def _terms(node: Observer) -> tuple[Case, ...]:
@@ -144,7 +166,10 @@ def _heights() -> tuple[Vector, ...]:
     play_empty(ended, Deadline.RELEASE)
     quantised = begun(replace(PODL, model_bits=8))
     play_height(quantised)
+    tied = begun()
+    play_height(tied, Plan({"miner-1": 95, "miner-2": 95}))
     return (
+        _vector("podl/height/tie.json", "Of two equal true claims the lower commitment wins.", _played(tied)),
         _vector("podl/height/spanned.json", "Three blocks of one task; a miner lies in the last.", _played(spanned)),
         _vector("podl/height/empty.json", "The requester falls silent in its second block.", _played(ended)),
         _vector("podl/height/quantised.json", "A height with models of eight-bit weights.", _played(quantised)),

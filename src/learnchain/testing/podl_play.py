@@ -3,13 +3,13 @@
 from dataclasses import replace
 from typing import Any
 
-from learnchain.primitives.events import BlockReceived, Event, Released, Revealed, TaskPosted
+from learnchain.primitives.events import BlockReceived, Committed, Event, Released, Revealed, TaskPosted
 from learnchain.primitives.rejection import RejectionReason
 from learnchain.primitives.selection import PostedTask
 from learnchain.rules.podl import READINGS, Podl, TwoPhases
 from learnchain.rules.podl.course import Stopping
 from learnchain.testing.bad_disputes import DISPUTE_NAMES
-from learnchain.testing.bad_inputs import BAD_INPUTS, PLAN, BadInput, Found
+from learnchain.testing.bad_inputs import BAD_INPUTS, PLAN, BadInput, Found, Make
 from learnchain.testing.chain_builder import ChainBuilder, altered, sample_parameters
 from learnchain.testing.engine_play import EnginePlay
 from learnchain.testing.play import Observer, Plan, observe, play_height
@@ -73,6 +73,44 @@ def _repeated_set(node: Observer, _found: Found) -> Event:
     return TaskPosted(node.parent.block_hash, replace(posted, specification=stale))
 
 
+def _trained_test(changed: str) -> Make:
+    """Post a task whose last test set has the training data's own key, or their rows."""
+
+    def make(node: Observer, _found: Found) -> Event:
+        posted = in_blocks("known")
+        data = posted.specification.data
+        known = replace(data.later_tests[-1], **{changed: getattr(data.training, changed)})
+        changed_data = replace(data, later_tests=(*data.later_tests[:-1], known))
+        specification = replace(posted.specification, data=changed_data)
+        return TaskPosted(node.parent.block_hash, replace(posted, specification=specification))
+
+    return make
+
+
+def _next_key(node: Observer, found: Found) -> Event:
+    """Release the second block's test set at the first: its miners would know it while they train."""
+    announcement = node.builder.announcement(node.parent, found)
+    release = altered(announcement.release, "steward", key=release_key("standing", 1))
+    return Released(replace(announcement, release=release), release.released_milliseconds)
+
+
+def _stale_commitment(node: Observer, found: Found) -> Event:
+    """Commit at the second block of a task to what was trained on the first one's parent."""
+    _goes_on(node)
+    return Committed(found[1].commitment, node.round.selection.schedule.start_milliseconds + 1)
+
+
+def _commitment_ahead(node: Observer, found: Found) -> Event:
+    """Commit to the next block while this one is trained for: a run ahead has no parent yet."""
+    ahead = altered(found[1].commitment, height=node.round.selection.height + 1)
+    return Committed(ahead, node.round.selection.schedule.start_milliseconds + 1)
+
+
+def _huge_claim(node: Observer, found: Found) -> Event:
+    reveal = altered(node.builder.reveal(node.parent, found[1]), claim_correct=2**64 - 1, claim_total=2**64 - 1)
+    return Revealed(reveal, node.round.selection.schedule.release_opens_milliseconds + 2)
+
+
 def _old_key(node: Observer, _found: Found) -> Event:
     """Release the first block's test set again at the second: nothing about it is fresh."""
     _goes_on(node)
@@ -122,6 +160,12 @@ _R = RejectionReason
 PODL_BAD_INPUTS: tuple[BadInput, ...] = (
     *(each for each in BAD_INPUTS if each.name not in DISPUTE_NAMES),
     BadInput("task_test_set_repeated", "begun", _R.TEST_SET_REPEATED, _repeated_set),
+    BadInput("task_test_set_trained", "begun", _R.TEST_SET_TRAINED, _trained_test("plaintext_root")),
+    BadInput("task_test_set_of_the_training_key", "begun", _R.TEST_SET_TRAINED, _trained_test("key_hash")),
+    BadInput("commitment_on_a_stale_parent", "begun", _R.WRONG_HEIGHT, _stale_commitment),
+    BadInput("commitment_to_the_next_block", "opened", _R.WRONG_HEIGHT, _commitment_ahead),
+    BadInput("release_of_the_next_test_set", "committed", _R.KEY_MISMATCH, _next_key),
+    BadInput("reveal_claim_huge", "released", _R.CLAIM_OUT_OF_RANGE, _huge_claim),
     BadInput("release_of_an_old_test_set", "begun", _R.KEY_MISMATCH, _old_key),
     BadInput("reveal_of_the_last_model", "begun", _R.REVEAL_MISMATCH, _reveal_before_release),
     BadInput("verdict_with_an_early_champion", "revealed", _R.VERDICT_WRONG, _early_champion),

@@ -3,13 +3,14 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from learnchain.primitives.actions import MeasureCandidate, ProposeBlock, RefuseBlock
 from learnchain.primitives.events import BlockReceived
 from learnchain.primitives.measurement import MeasureKind
 from learnchain.primitives.messages import Block, Deadline, Outcome
+from learnchain.primitives.numbers import Accuracy
 from learnchain.primitives.rejection import Rejected, RejectionReason
 from learnchain.primitives.settlement import Outcome as Settled
 from learnchain.rules.podl import Podl, TwoPhases
@@ -22,7 +23,11 @@ from learnchain.testing.sample_tasks import FAR_DEADLINE_SECONDS, address, sampl
 
 
 def settled(node: Observer) -> list[tuple[Settled, bytes]]:
-    return [(each.outcome, each.recipient) for each in node.parent.reward.settlements]
+    """Return how the block settled its task; who had committed to a struck one also has a share of its bond."""
+    found = [(each.outcome, each.recipient) for each in node.parent.reward.settlements]
+    shares = [each for each in found if each[0] is Settled.SLASHED]
+    assert not shares or found[0][0] is Settled.STRUCK
+    return [each for each in found if each not in shares]
 
 
 def name(node: Observer) -> str:
@@ -82,6 +87,38 @@ def test_a_standing_task_makes_room_for_whoever_pays() -> None:
     assert (name(node), node.round.selection.course.turn) == ("standing", 1)
     play_height(node, Plan({"miner-1": 92}))
     assert (name(node), node.round.selection.course.turn, node.round.selection.memory) == ("wanted", 0, b"")
+
+
+def test_nobody_trains_a_standing_task_on_that_makes_room_with_the_next_block() -> None:
+    node = begun()
+    assert len(node.round.selection.ahead) == 1
+    play_height(node, Plan({"miner-1": 91}, posted=(in_blocks("wanted"),)))
+    assert (name(node), node.round.selection.ahead) == ("standing", ())
+    play_height(node, Plan({"miner-1": 92}))
+    assert (name(node), len(node.round.selection.ahead)) == ("wanted", 1)
+
+
+def test_a_posted_task_that_comes_too_late_takes_no_head_start_away() -> None:
+    node = begun()
+    soon = node.parent.end_milliseconds // 1000 + 1_400
+    play_height(node, Plan({"miner-1": 91}, posted=(in_blocks("hopeless", deadline_seconds=soon),)))
+    assert node.parent.incoming
+    assert (name(node), len(node.round.selection.ahead)) == ("standing", 1)
+    play_height(node, Plan({"miner-1": 92}))
+    assert (name(node), node.round.selection.course.turn) == ("standing", 2)
+
+
+def test_a_claim_counts_the_set_of_its_own_block_whatever_the_sizes_of_the_others() -> None:
+    posted = in_blocks("uneven")
+    data = posted.specification.data
+    shorter = replace(data.later_tests[0], rows=60)
+    specification = replace(posted.specification, data=replace(data, later_tests=(shorter, *data.later_tests[1:])))
+    PODL.admit_task(posted.task, specification, begun().builder.parameters)
+    specification.check_claim(Accuracy(60, 60), 1)
+    for total, turn in ((100, 1), (60, 0), (60, 2), (0, 1)):
+        with pytest.raises(Rejected) as refusal:
+            specification.check_claim(Accuracy(0, total), turn)
+        assert refusal.value.reason is RejectionReason.CLAIM_OUT_OF_RANGE
 
 
 def test_requesters_are_served_in_the_order_of_posting() -> None:
@@ -163,6 +200,75 @@ def test_money_of_a_task_that_goes_on_stays_locked() -> None:
     task = node.round.selection.task
     assert node.parent.ledger.locked_wei == task.reward_wei + task.bond_wei
     assert [each.task for each in node.parent.going_on] == [task]
+
+
+MISSED_AT = {
+    Deadline.KEY: "begun",
+    Deadline.COMMITMENT: "opened",
+    Deadline.RELEASE: "committed",
+    Deadline.REVEAL: "released",
+}
+Turn = tuple[str, int] | Deadline
+TURNS = st.lists(
+    st.one_of(
+        st.tuples(st.sampled_from(["miner-1", "miner-2", "miner-3"]), st.integers(80, 100)),
+        st.sampled_from(sorted(MISSED_AT)),
+    ),
+    min_size=4,
+    max_size=4,
+)
+
+
+def expected_ending(turns: list[Turn]) -> tuple[int, Settled, str]:
+    """Say after how many blocks the task ends, how, and who gets the reward: readings PODL-R1, R4 and R6 once more."""
+    champion, dull = ("", -1), 0
+    for number, turn in enumerate(turns, 1):
+        if isinstance(turn, Deadline):
+            silent = turn in (Deadline.KEY, Deadline.RELEASE)
+            return (number, *_reward(champion, Settled.STRUCK if silent else Settled.REFUNDED))
+        gains = turn[1] > champion[1]
+        champion, dull = (turn, 0) if gains else (champion, dull + 1)
+        if dull == 2 or number == 4:
+            return (number, *_reward(champion, Settled.REFUNDED))
+    raise AssertionError("four turns end every task of four test sets")
+
+
+def _reward(champion: tuple[str, int], otherwise: Settled) -> tuple[Settled, str]:
+    if champion[1] >= 90:
+        return Settled.PAID, champion[0]
+    return otherwise, "" if otherwise is Settled.STRUCK else "publisher-1"
+
+
+def earned_before(node: Observer) -> int:
+    return node.parent.ledger.minted_gwei + sum(each.amount_gwei for each in node.parent.bonds.withheld)
+
+
+@settings(max_examples=100, deadline=None)
+@given(TURNS)
+def test_every_ending_settles_the_task_once_and_keeps_every_coin(turns: list[Turn]) -> None:
+    node = played(())
+    task = node.round.selection.task
+    escrowed, earned = task.reward_wei + task.bond_wei, earned_before(node)
+    length, outcome, recipient = expected_ending(turns)
+    for number, turn in enumerate(turns[:length], 1):
+        assert node.parent.ledger.locked_wei == escrowed
+        if isinstance(turn, Deadline):
+            prepare(node, MISSED_AT[turn])
+            play_empty(node, turn)
+        else:
+            play_height(node, Plan({turn[0]: turn[1]}))
+            earned += node.builder.parameters.block_reward_gwei
+        assert bool(node.parent.reward.settlements) == (number == length)
+    assert settled(node) == [(outcome, address(recipient) if recipient else b"\0" * 20)]
+    ledger = node.parent.ledger
+    assert ledger.locked_wei == 0
+    # What miners promised as bonds without depositing it is kept back from what they earned.
+    assert ledger.minted_gwei + sum(each.amount_gwei for each in node.parent.bonds.withheld) == earned
+    paid = task.reward_wei if outcome is Settled.PAID else 0
+    burned = task.bond_wei if outcome is Settled.STRUCK else 0
+    assert (ledger.paid_wei, ledger.burned_wei + ledger.compensated_wei) == (paid, burned)
+    assert ledger.escrowed_wei == ledger.paid_wei + ledger.refunded_wei + burned == escrowed
+    assert (name(node), node.round.selection.course.turn) == ("standing", 0)
 
 
 # --- phases ------------------------------------------------------------------------------------------------------

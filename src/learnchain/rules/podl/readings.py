@@ -79,4 +79,34 @@ READINGS = (
         "What was committed must be what is counted; a model quantised afterwards would have another count.",
         "podl/training/quantised.json",
     ),
+    Reading(
+        "PODL-R10",
+        "'full nodes must ensure the accepted DL models are trained from training datasets only' (III-A), while "
+        "'training for one DL model spans across multiple blocks' (III-B): a winner may go on from own runs that lost",
+        "The index of a trace opens the commitment that the run goes on from, which stands in the block before. Full "
+        "nodes keep those earlier runs with the winner's, and replay level repeats them too, back to a run that won "
+        "its own block or to the derived initialisation. An opening that does not fit is a fault that needs no "
+        "training.",
+        "A miner could lose with a model trained on anything, and win with it one block later, otherwise.",
+        "podl/training/earlier_run.json",
+    ),
+    Reading(
+        "PODL-R11",
+        "The requester is 'a semi-honest adversary who does not collude with anyone' (III); test data are 'without "
+        "overlaps' with training data (II-B)",
+        "No two parts of a task may share key or root: the release of one must not open another. Roots are salted, so "
+        "equal rows under another salt are not seen; who posts them pays for a model that it cannot judge.",
+        "What can be checked at posting is checked; for the rest the paper's assumption stands.",
+        "podl/bad_input/task_test_set_trained.json",
+    ),
+    Reading(
+        "PODL-R12",
+        "There is one requester, who is there before the first block (III)",
+        "A task posted in block n is selected at n + 2 (the round, rule 5): rivals at n + 1 must agree on it, its data "
+        "are fetched meanwhile, and Phase 1 of n + 1 began before n was known. Until then the steward's standing task "
+        "is trained; it ends with block n + 1, and nobody trains it ahead. Standing tasks begin anew with the sets "
+        "that they had before: what they count then is on known data and decides the block reward alone.",
+        "One height earlier would mean that candidates of one height train different tasks.",
+        "podl/selection/waits.json",
+    ),
 )

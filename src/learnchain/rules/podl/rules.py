@@ -77,7 +77,8 @@ class Podl:
         origin = before.origin if before else parent.block_hash
         schedule = self.phases.schedule(parent, turn)
         closing = schedule.commitment_milliseconds + self.phases.one_milliseconds
-        goes_on = turn + 1 < len(chosen.specification.data.tests)
+        ends = chosen.task.standing and self._makes_room(parent, schedule.deadline(Deadline.BLOCK), parameters)
+        goes_on = turn + 1 < len(chosen.specification.data.tests) and not ends
         return Selection(
             height=parent.height + 1,
             parent=parent.block_hash,
@@ -159,6 +160,10 @@ class Podl:
         """Return the task that the last block trained and did not settle."""
         standing = (PostedTask(*each) for each in parameters.standing_tasks())
         return next(each for each in (*parent.going_on, *standing) if each.task.task_id == before.task_id)
+
+    def _makes_room(self, parent: ChainState, end_milliseconds: int, parameters: ChainParameters) -> bool:
+        """Return whether a standing task ends with the next block: somebody paid, so nobody trains it on (PODL-R12)."""
+        return any(not self._is_late(each.task, end_milliseconds, parameters) for each in parent.incoming)
 
     def _next(self, waiting: list[PostedTask], parent: ChainState, parameters: ChainParameters) -> PostedTask:
         """Return the earliest posted task, or a standing one in turn; the paper knows one requester only (PODL-R4)."""
