@@ -28,7 +28,7 @@ def restarted(directory: Path, into_height_seconds: float, off_seconds: float) -
     found: list = []
 
     async def main() -> None:
-        nodes = SimulatedNodes(directory, LocalPlan(directory, miners=MINERS), seed=11)
+        nodes = SimulatedNodes(directory, LocalPlan(directory, miners=MINERS, finality_depth=2), seed=11)
         await nodes.start()
         await nodes.publish(DIGITS)
         chain = nodes.node(0).ports.chain
@@ -42,6 +42,9 @@ def restarted(directory: Path, into_height_seconds: float, off_seconds: float) -
         for index in range(MINERS + 1):
             await nodes.start_node(index)
         await nodes.until_height(selection.height + 3, 240)
+        for index in range(MINERS + 1):
+            # Everybody ended the height; what lost is forgotten once another one is final.
+            assert len(nodes.node(index).ports.archive.at_height(selection.height)) == 1
         settled = [each for state in branch(nodes) for each in state.reward.settlements]
         found.extend((blocks(nodes)[selection.height - 1 :], [each.outcome for each in settled]))
         assert branch(nodes)[-1].ledger.locked_wei == 0

@@ -41,6 +41,7 @@ from learnchain.node.vault import Vault
 from learnchain.node.wallet import Wallet
 from learnchain.primitives.actions import (
     Action,
+    ForgetBlocks,
     MeasureAnswer,
     MeasureCandidate,
     MeasureEvidence,
@@ -96,6 +97,7 @@ class Dispatcher:
             MeasureCandidate: [full.measure_candidate],
             MeasureEvidence: [roles.reporter.measure_evidence],
             MeasureAnswer: [roles.reporter.measure_answer],
+            ForgetBlocks: [full.forget_blocks],
             MoveHead: [full.move_head],
             ProposeEmptyBlock: [full.propose_empty_block],
             TrainModel: [],

@@ -12,6 +12,7 @@ from learnchain.primitives.messages import (
     AnyBlock,
     Commitment,
     Deadline,
+    EmptyBlock,
     Evidence,
     Head,
     KeyRelease,
@@ -159,6 +160,13 @@ class StoreBlock:
 
 
 @dataclass(frozen=True, slots=True)
+class ForgetBlocks:
+    """Delete empty blocks that lost, with their payloads: they come again if anybody ever trains on top of them."""
+
+    blocks: tuple[EmptyBlock, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class MoveHead:
     """Point the execution engine, the wallets and the explorer at a new head."""
 
@@ -180,5 +188,6 @@ Action = (
     | ProposeEmptyBlock
     | RefuseBlock
     | StoreBlock
+    | ForgetBlocks
     | MoveHead
 )

@@ -1,6 +1,6 @@
 """Every known block above the final one, and the pure rule that picks the head among them (the round, rule 2)."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from types import MappingProxyType
@@ -75,6 +75,13 @@ class BlockTree:
         records = {key: record for key, record in self.records.items() if key in kept}
         children = {key: hashes for key, hashes in self.children.items() if key in kept}
         return BlockTree(root, MappingProxyType(records), MappingProxyType(children))
+
+    def without(self, gone: Collection[Hash32]) -> "BlockTree":
+        """Return the tree without some blocks that nothing else in it builds on."""
+        records = {key: record for key, record in self.records.items() if key not in gone}
+        left = ((key, tuple(each for each in below if each not in gone)) for key, below in self.children.items())
+        children = {key: below for key, below in left if below and key in records}
+        return BlockTree(self.root, MappingProxyType(records), MappingProxyType(children))
 
     def branch(self, tip: Hash32) -> tuple[BlockRecord, ...]:
         """Return the records from just above the root up to `tip`."""

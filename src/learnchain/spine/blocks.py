@@ -3,6 +3,8 @@
 from dataclasses import replace
 
 from learnchain.primitives.actions import (
+    Action,
+    ForgetBlocks,
     MoveHead,
     OpenHeight,
     ProposeEmptyBlock,
@@ -14,7 +16,7 @@ from learnchain.primitives.block_checks import (
     check_facts,
     check_time,
 )
-from learnchain.primitives.block_tree import final_block, heaviest, is_eligible, safe_block
+from learnchain.primitives.block_tree import BlockTree, final_block, heaviest, is_eligible, safe_block
 from learnchain.primitives.chain_state import ChainState, state_after
 from learnchain.primitives.codec import Hash32
 from learnchain.primitives.events import (
@@ -22,6 +24,7 @@ from learnchain.primitives.events import (
     BondMoved,
     DeadlineMissed,
     EscrowLocked,
+    Event,
     HeadOverridden,
     PayoutDue,
     TaskPosted,
@@ -33,11 +36,13 @@ from learnchain.primitives.messages import (
     AnyBlock,
     Block,
     Deadline,
+    EmptyBlock,
     Head,
 )
 from learnchain.primitives.pending_blocks import with_room
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.primitives.selection import Selection
+from learnchain.primitives.side_blocks import maximum_side_blocks, side_blocks, surplus
 from learnchain.rules.contract import Case
 from learnchain.spine import audits, disputes, ommers
 from learnchain.spine import evidence as proofs
@@ -57,9 +62,11 @@ def on_block(state: Round, event: BlockReceived | DeadlineMissed) -> Step:
         raise Rejected(RejectionReason.BELOW_FINAL, f"height {block.height} is final")
     if block.parent not in state.tree:
         raise Unavailable(f"block {block.parent.hex()}")
-    kept = with_room(state.pending, block)
-    asked = frozenset(each for each in state.asked if each[0] in kept or each[0] not in state.pending)
-    state = replace(state, pending=kept, asked=asked)
+    if isinstance(block, Block) or (key, MeasureKind.PAYLOAD) not in state.measurements:
+        # What is measured already, as the node's own is, is judged at once and needs no room to wait in.
+        kept = with_room(state.pending, block)
+        asked = frozenset(each for each in state.asked if each[0] in kept or each[0] not in state.pending)
+        state = replace(state, pending=kept, asked=asked)
     parent = state.tree.state(block.parent)
     selection = state.rules.select_task(parent, state.parameters)
     check_block(parent, selection, block, state.rules.payouts(selection, block, state.parameters), state.parameters)
@@ -188,7 +195,25 @@ def on_head(state: Round, event: TreeGrew | HeadOverridden) -> Step:
     if isinstance(event, HeadOverridden):
         state = replace(state, overridden=state.overridden | {tree.state(event.tip).block_hash})
     best = heaviest(tree, weigh, (here, *(tip for tip in tree.leaves() if tip != here and _may_lead(state, tip))))
-    return (state, (), ()) if best == here else _opened(state, best)
+    return _relieved(*((state, (), ()) if best == here else _opened(state, best)), before=tree)
+
+
+def _relieved(state: Round, actions: tuple[Action, ...], later: tuple[Event, ...], before: BlockTree) -> Step:
+    """Forget the empty blocks that lost and are too many, or that lie below what is final now."""
+    kept = (state.head.block, *(each for each in state.overridden if each in state.tree))
+    gone = surplus(state.tree, kept, maximum_side_blocks(state.parameters.finality_depth))
+    over = ()
+    if state.tree.root != before.root:
+        over = tuple(each for each in side_blocks(before, (state.head.block,)) if each not in state.tree)
+    found = (before.records.get(each) or state.tree.records[each] for each in (*over, *gone))
+    blocks = tuple(each.block for each in found if isinstance(each.block, EmptyBlock))
+    if not blocks:
+        return state, actions, later
+    tree = state.tree.without(frozenset(gone))
+    pending = {key: each for key, each in state.pending.items() if each.parent in tree}
+    unfunded = {key: each for key, each in state.unfunded.items() if key[0] in tree}
+    state = replace(state, tree=tree, pending=pending, unfunded=unfunded)
+    return state, (*actions, ForgetBlocks(blocks)), later
 
 
 def _may_lead(state: Round, tip: Hash32) -> bool:

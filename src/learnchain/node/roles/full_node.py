@@ -12,6 +12,7 @@ from learnchain.node.measuring import Measuring, claimed
 from learnchain.node.ports import Ports
 from learnchain.node.retention import Retention
 from learnchain.primitives.actions import (
+    ForgetBlocks,
     MeasureCandidate,
     MoveHead,
     OpenHeight,
@@ -35,7 +36,8 @@ from learnchain.primitives.codec import Hash32
 from learnchain.primitives.content_id import Cid, cid_from_text
 from learnchain.primitives.dispute_rules import last_accusation_height
 from learnchain.primitives.events import DeadlineMissed, Event, Measured, ReleaseDue, RevealsClosed
-from learnchain.primitives.measurement import Finding, MeasureKind, Measurement
+from learnchain.primitives.hashing import noun_hash
+from learnchain.primitives.measurement import Finding, Measure, MeasureKind, Measurement
 from learnchain.primitives.messages import AnyBlock, Block, Deadline, EmptyBlock, Reveal
 from learnchain.primitives.payload import MAXIMUM_PAYLOAD_BYTES, encode_payload
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
@@ -279,7 +281,24 @@ class FullNode:
         draft = replace(draft, unselected=tuple(each.task.task_id for each in unselected))
         reward = self._ports.chain.rules.payouts(selection, draft, parameters)
         block = replace(draft, settlement_root=settlement_root(parent, selection, draft, reward, parameters))
-        await self._ports.announce(sign(block, self._ports.wallet.private_key))
+        block = sign(block, self._ports.wallet.private_key)
+        # Our own need not wait behind strangers' blocks whose payloads may never come.
+        key = noun_hash(block)
+        measure = Measure(key, MeasureKind.PAYLOAD)
+        bound = (None, b"", b"", b"", block.payload_hash, block.payload_cid)
+        found = await self._measuring.measured(MeasureCandidate(measure, parent, selection, *bound))
+        if self._ports.chain.round.selection.parent == selection.parent:
+            self._ports.chain.feed(Measured(found, self._ports.clock.now_milliseconds()))
+        await self._ports.announce(block)
+
+    async def forget_blocks(self, action: ForgetBlocks) -> None:
+        """Delete empty blocks that lost and what only they rest on; one that has come again meanwhile stays."""
+        tree = self._ports.chain.round.tree
+        gone = [each for each in action.blocks if noun_hash(each) not in tree]
+        self._ports.archive.forget_blocks(gone)
+        needed = {record.block.payload_cid for record in tree.records.values() if record.block is not None}
+        for cid in {each.payload_cid for each in gone} - needed:
+            await self._ports.blobs.discard(cid)
 
     def refuse_block(self, action: RefuseBlock) -> None:
         """Say why a block that was waiting for measurements is not admitted."""

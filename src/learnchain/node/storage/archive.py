@@ -156,6 +156,17 @@ class Archive:
         else:
             self._store.put_later(items)
 
+    def forget_blocks(self, blocks: Iterable[AnyBlock]) -> None:
+        """Delete blocks that lost and nothing builds on, with the states after them."""
+        items: dict[bytes, bytes | None] = {}
+        for each in blocks:
+            key = noun_hash(each)
+            self._settled.pop(key, None)
+            places = (b"block/" + key, b"state/" + key, b"height/" + each.height.to_bytes(8, "big") + key)
+            items.update(dict.fromkeys(places))
+        if items:
+            self._store.put_many(items)
+
     def block(self, block_hash: Hash32) -> AnyBlock:
         """Return a stored block."""
         return decode_block(self.block_data(block_hash))
