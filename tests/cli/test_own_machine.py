@@ -35,6 +35,24 @@ def test_explain_lists_all_equations_of_the_paper(capsys):
     assert len([each for each in citations() if each.paper == "dlbc"]) == 7
 
 
+def test_explain_shows_equations_and_algorithms_of_a_paper_that_has_both(capsys):
+    _, envelope = spoken(capsys, "explain", "pole")
+    shown = [(each["kind"], each["number"]) for each in envelope["data"]["equations"]]
+    assert shown == [("equation", 1), ("equation", 2), ("algorithm", 1), ("algorithm", 2), ("algorithm", 3)]
+    _, envelope = spoken(capsys, "explain", "pole", "1")
+    decryption, judging = envelope["data"]["equations"]
+    assert decryption["function"].startswith("learnchain.functional_encryption.")
+    assert {"POLE-R2", "POLE-R9"} <= {each["identifier"] for each in decryption["readings"]}
+    assert judging["function"] == "learnchain.rules.pole.judging.judge"
+    known = {each["identifier"] for each in judging["readings"]}
+    assert {"POLE-R4", "POLE-R6"} <= known
+    assert not {"POLE-R1", "POLE-R14"} & known
+    _, envelope = spoken(capsys, "explain", "pole", "3")
+    drawn = envelope["data"]["equations"]
+    assert [each["function"] for each in drawn] == ["learnchain.rules.pole.mapping.query_vectors"]
+    assert drawn[0]["vector"]["file"] == "vectors/pole/algorithms/3.json"
+
+
 def test_explain_knows_the_market(capsys):
     _, envelope = spoken(capsys, "explain", "baas")
     shown = envelope["data"]["equations"]

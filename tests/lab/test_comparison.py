@@ -29,11 +29,23 @@ def test_one_seed_gives_one_digest_and_another_seed_another() -> None:
 def test_training_engines_train_and_hold_their_interval() -> None:
     result = compare(Experiment(7, 3, 2), ("dlbc",), quiet)
     report = result["reports"][0]
-    assert report["intervals"]["variation"] == 0
+    assert report["intervals"]["variation"] == report["until_release"]["variation"] == 0
+    assert (
+        report["until_release"]["mean_seconds"]
+        == (LOCAL_PHASES.one_milliseconds + LOCAL_PHASES.two_milliseconds) / 1000
+    )
     assert 0 < report["training_share"] < 1
     assert report["stale_share"] == pytest.approx(0.5)
     drawn = ElementTree.fromstring(svg(result))
     assert len([each for each in drawn.iter() if each.tag.endswith("rect")]) == 5
+
+
+def test_what_follows_a_release_is_the_same_for_every_block_of_pole() -> None:
+    report = compare(Experiment(7, 4, 2), ("pole",), quiet)["reports"][0]
+    whole, until = report["intervals"], report["until_release"]
+    assert whole["mean_seconds"] - until["mean_seconds"] == pytest.approx(LOCAL_PHASES.three_milliseconds / 1000)
+    assert whole["variance_seconds_squared"] == pytest.approx(until["variance_seconds_squared"], abs=1e-6)
+    assert until["variation"] > whole["variation"] > 0
 
 
 @pytest.mark.parametrize(("blocks", "engines"), [(1, ("dlbc",)), (4, ("proof of luck",))])

@@ -1,4 +1,4 @@
-"""`learnchain explain`: from an equation of a paper to the line of code that carries it out, and a number."""
+"""`learnchain explain`: from an equation or algorithm of a paper to the code that carries it out, and a number."""
 
 import importlib
 import importlib.util
@@ -15,8 +15,9 @@ from learnchain.cli.answers import JsonOption, answer, page
 from learnchain.primitives.citation import Citation, citations
 from learnchain.primitives.rejection import Rejected, RejectionReason
 
-LATE_MODULES = ("learnchain.learning.watermark",)
-"""Where equations live that need torch: loaded only when an engine's own module has not the number."""
+LATE_MODULES = ("learnchain.learning.watermark", "learnchain.functional_encryption.decryption")
+"""Where equations live that need torch or compiled code: loaded only when an engine's own modules lack the number."""
+EQUATION = "equation"
 MARKET = "baas"
 """The paper that is no engine: its equations are the market's way to fuse models."""
 _REPOSITORY = Path(__file__).resolve().parents[3]
@@ -25,25 +26,28 @@ _REPOSITORY = Path(__file__).resolve().parents[3]
 def explain(
     engine: Annotated[str, typer.Argument(metavar="ENGINE", help="An engine, such as dlbc; or baas, the market.")],
     number: Annotated[
-        int | None, typer.Argument(metavar="NUMBER", help="Of the equation; without one, list all.")
+        int | None, typer.Argument(metavar="NUMBER", help="Of the equation or algorithm; without one, list all.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print an equation's formula, the function that carries it out, a vector, and the readings that concern it."""
+    """Print an equation or algorithm, the function that carries it out, a vector, and the readings that concern it."""
     answer(as_json, lambda: _explained(engine, number), _show)
 
 
 def _explained(engine: str, number: int | None) -> dict[str, Any]:
     importlib.import_module(_equations_module(engine))
+    if engine != MARKET:
+        importlib.import_module(f"learnchain.rules.{engine}")
     found = _cited(engine)
-    if number is None or number not in {each.number for each in found}:
+    if number is None or number not in {each.number for each in found if each.kind == EQUATION}:
         for name in LATE_MODULES:
             importlib.import_module(name)
         found = _cited(engine)
     chosen = [each for each in found if number is None or each.number == number]
     if not chosen:
-        numbers = ", ".join(str(each.number) for each in found)
-        raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{engine} has no equation {number}; it has {numbers}")
+        numbers = ", ".join(f"{each.kind} {each.number}" for each in found)
+        detail = f"{engine} has neither equation nor algorithm {number}; it has {numbers}"
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
     return {"engine": engine, "equations": [_explanation(each) for each in chosen]}
 
 
@@ -59,7 +63,9 @@ def _equations_module(engine: str) -> str:
 
 
 def _cited(engine: str) -> list[Citation]:
-    return [each for each in citations() if each.paper == engine and each.kind == "equation"]
+    return sorted(
+        (each for each in citations() if each.paper == engine), key=lambda each: (each.kind != EQUATION, each.number)
+    )
 
 
 def _explanation(citation: Citation) -> dict[str, Any]:
@@ -67,6 +73,7 @@ def _explanation(citation: Citation) -> dict[str, Any]:
     file, (_, line) = inspect.getsourcefile(function) or "", inspect.getsourcelines(function)
     docstring = inspect.getdoc(function) or ""
     return {
+        "kind": citation.kind,
         "number": citation.number,
         "formula": citation.formula,
         "function": f"{citation.module}.{citation.function}",
@@ -83,8 +90,8 @@ def _shown(path: Path) -> str:
 
 
 def _vector(citation: Citation) -> dict[str, Any] | None:
-    """Return the first case of the equation's vector; an installed package carries no vectors."""
-    path = _REPOSITORY / "vectors" / citation.paper / "equations" / f"{citation.number}.json"
+    """Return the first case of the vector; an installed package carries none."""
+    path = _REPOSITORY / "vectors" / citation.paper / f"{citation.kind}s" / f"{citation.number}.json"
     if not path.is_file():
         return None
     content = json.loads(path.read_text())
@@ -100,10 +107,13 @@ def _readings(citation: Citation, docstring: str) -> list[dict[str, str]]:
     prefix = citation.paper.upper()
     named = {f"{prefix}-{each}" for each in re.findall(r"\bR\d+", docstring)}
     # "Equations 5,7", "Eq. 1 and 5", "Eq. 2-3": the number as a word after the name of the thing.
-    mentions = re.compile(rf"\bEq(?:uations?|\.)[^.;]*?\b{citation.number}\b")
+    called = r"Eq(?:uations?|\.)[^.;]*?" if citation.kind == EQUATION else r"Algorithms? (?:\d(?:, | and ))*"
+    mentions = re.compile(rf"\b{called}\b{citation.number}\b")
+    shared = f"{citation.paper}/{citation.kind}s/{citation.number}.json"
     found: list[dict[str, str]] = []
     for each in importlib.import_module(name).READINGS:
-        if each.identifier in named or mentions.search(f"{each.paper_says} {each.we_do}"):
+        is_shown = each.identifier in named or each.vector == shared
+        if is_shown or mentions.search(f"{each.paper_says} {each.we_do}"):
             texts = {"identifier": each.identifier, "paper_says": each.paper_says, "we_do": each.we_do}
             found.append({**texts, "because": each.because, "vector": each.vector})
     return found
@@ -112,7 +122,7 @@ def _readings(citation: Citation, docstring: str) -> list[dict[str, str]]:
 def _show(data: dict[str, Any]) -> None:
     console = page()
     for each in data["equations"]:
-        console.print(f"[bold]{data['engine']} equation {each['number']}[/]")
+        console.print(f"[bold]{data['engine']} {each['kind']} {each['number']}[/]")
         console.print(f"  {each['formula']}", markup=False, soft_wrap=True)
         console.print(f"  {each['source']}  {each['signature']}", markup=False, soft_wrap=True)
         for line in each["docstring"].splitlines():

@@ -91,6 +91,8 @@ _ROWS: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
     ("interval mean, s", lambda each: f"{each['intervals']['mean_seconds']:.3f}"),
     ("interval variance, s²", lambda each: f"{each['intervals']['variance_seconds_squared']:.3f}"),
     ("interval variation", lambda each: f"{100 * each['intervals']['variation']:.1f} %"),
+    ("of it until the release, s", lambda each: f"{each['until_release']['mean_seconds']:.3f}"),
+    ("variation until the release", lambda each: f"{100 * each['until_release']['variation']:.1f} %"),
     ("forks", lambda each: str(each["forks"])),
     ("reorganisations", lambda each: str(each["reorganisations"])),
     ("stale work", lambda each: f"{100 * each['stale_share']:.1f} %"),
@@ -113,8 +115,17 @@ def _sound(each: dict[str, Any]) -> str:
     return f"{each['agree']}, {each['conserved']}"
 
 
+_SIMULATED_ONLY = frozenset(
+    {
+        "of it until the release, s",
+        "variation until the release",
+        "reorganisations",
+        "training share",
+        "Gini of rewards",
+    }
+)
 _REAL_ROWS: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
-    *(row for row in _ROWS if row[0] not in ("reorganisations", "training share", "Gini of rewards")),
+    *(row for row in _ROWS if row[0] not in _SIMULATED_ONLY),
     ("training share of winners", _share),
     ("Gini of won blocks", _gini),
     ("all nodes agree, coins conserved", _sound),

@@ -6,7 +6,7 @@ Everything that is reported follows from the seed: times are virtual, costs are 
 import hashlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
@@ -18,7 +18,8 @@ from learnchain.lab.measures import Intervals, gini, intervals
 from learnchain.node.decisions import Decision
 from learnchain.node.engines import engine_named
 from learnchain.node.local_network import LocalPlan
-from learnchain.primitives.messages import Block
+from learnchain.primitives.chain_state import ChainState
+from learnchain.primitives.messages import AnyBlock, Block
 from learnchain.primitives.puzzle import LARGEST_TARGET
 from learnchain.primitives.rejection import Rejected, RejectionReason
 from learnchain.rules.contract import Rules
@@ -51,14 +52,16 @@ class Experiment:
 class Report:
     """Hold what one engine did: `work` counts seconds of training or attempts at hashing, whatever it does.
 
-    `stale_share` is the part of the work that is in no winner; `evaluations` are exact counts of models that nodes
-    made to judge.
+    `until_release` is the part of each interval that ends with the release: what is searched or trained for. What comes
+    after it is fixed by the engine's schedule and only makes intervals more alike. `stale_share` is the part of the
+    work that is in no winner; `evaluations` are exact counts of models that nodes made to judge.
     """
 
     engine: str
     blocks: int
     empty_blocks: int
     intervals: Intervals
+    until_release: Intervals
     forks: int
     reorganisations: int
     work: float
@@ -124,6 +127,12 @@ async def _measured(experiment: Experiment, name: str, directory: Path) -> Repor
         await nodes.close()
 
 
+def _until_release(states: Sequence[ChainState], blocks: Sequence[AnyBlock]) -> list[int]:
+    """Return how long after its start each height's test set was released, without the first and the empty ones."""
+    pairs = zip(states, blocks[1:], strict=False)
+    return [each.release.released_milliseconds - one.end_milliseconds for one, each in pairs if isinstance(each, Block)]
+
+
 class Observed:
     """Collect what nodes decided while they run: their own memory of it is bounded."""
 
@@ -167,6 +176,7 @@ class Observed:
             blocks=len(blocks),
             empty_blocks=len(blocks) - len(won),
             intervals=intervals([later.end_milliseconds - one.end_milliseconds for one, later in pairwise(states)]),
+            until_release=intervals(_until_release(states, blocks) or [0]),
             forks=len(known - chained),
             reorganisations=self._reorganisations,
             work=round(work, 3),
