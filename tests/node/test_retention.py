@@ -8,6 +8,7 @@ from learnchain.learning.jobs import Evaluation, EvaluationJob
 from learnchain.node.local_network import LocalPlan
 from learnchain.primitives.messages import Block
 from learnchain.rules.podl import Podl, TwoPhases
+from learnchain.rules.podl.course import Stopping
 from learnchain.testing.instant_training import InstantTraining
 from learnchain.testing.simulated_clock import run_simulated
 from learnchain.testing.simulated_nodes import SimulatedNodes
@@ -107,6 +108,48 @@ def test_a_task_over_several_blocks_keeps_its_champion_and_lets_the_others_go(tm
         here = [each.height for each in blocks if ports.blobs.path(each.reveal.model_cid) is not None]
         assert min(here) == best.height > 1
         assert here == list(range(best.height, sets + 1))
+        await nodes.close()
+
+    run_simulated(scenario())
+
+
+def test_the_model_that_the_next_winner_is_compared_with_stays_though_it_is_old_and_not_the_best(
+    tmp_path: Path,
+) -> None:
+    sets, rows = 8, 60
+    falling = iter(range(50, 0, -1))
+
+    class Worsening(InstantTraining):
+        """Count every newly seen model a little lower than all before it: each course's first model is its champion."""
+
+        counts: ClassVar[dict[str, int]] = {}
+
+        async def evaluate(self, job: EvaluationJob) -> Evaluation:
+            name = Path(job.weights_path).read_bytes().hex()
+            if name not in self.counts:
+                self.counts[name] = next(falling)
+            return Evaluation(self.counts[name], rows, b"", 0.0)
+
+    async def scenario() -> None:
+        rules = Podl(TwoPhases(6_500, 2_000, 1_500, 500, 1_300), Stopping(blocks=20))
+        plan = LocalPlan(tmp_path, "podl", miners=1, finality_depth=1, rules=rules, parameters=BRIEF)
+        nodes = SimulatedNodes(tmp_path, plan, seed=2)
+        nodes.make_training = nodes.make_judge = lambda _index: Worsening(rows)
+        nodes.change = lambda settings: replace(settings, retain_blocks=1)
+        await nodes.start()
+        await nodes.until_height(2 * sets, 300)
+        publisher = nodes.node(0).ports
+        states = publisher.archive.branch(publisher.chain.round.head.block, 0)
+        blocks = [publisher.archive.block(state.block_hash) for state in states]
+        trained = [each for each in blocks if isinstance(each, Block)]
+        assert len(trained) == len(blocks) == 2 * sets
+        first, second = trained[0].reveal.model_cid, trained[sets].reveal.model_cid
+        assert {each.verdict.baseline_correct for each in trained[sets + 1 :]} == {trained[sets].verdict.correct}
+        assert trained[sets].verdict.correct < trained[0].verdict.correct
+        # Once its course is over the second champion goes as any other model does; the task's best stays.
+        await nodes.until_height(2 * sets + 5, 100)
+        assert publisher.blobs.path(first) is not None
+        assert publisher.blobs.path(second) is None
         await nodes.close()
 
     run_simulated(scenario())

@@ -46,8 +46,12 @@ class Retention:
         """Return whether the window has passed a height, so that its models need not be fetched any more."""
         return self._retain_blocks > 0 and height <= self._highest - self._retain_blocks
 
-    async def prune(self, head: Head) -> int:
-        """Delete the models, traces and losing candidates of all heights that are final and outside the window."""
+    async def prune(self, head: Head, needed: frozenset[Cid] = frozenset()) -> int:
+        """Delete the models, traces and losing candidates of all heights that are final and outside the window.
+
+        What is `needed` now waits: the model that the next winner is compared with may be older than the window, and no
+        task's best (PODL-R1).
+        """
         self._highest = max(self._highest, head.height)
         if not self._retain_blocks:
             return 0
@@ -56,16 +60,18 @@ class Retention:
         async with self._lock:
             freed = 0
             for height, cids in sorted(self._archive.blobs_below(limit).items()):
-                freed += 0 if self._is_needed(height) else await self._pruned(head, height, cids)
+                freed += 0 if self._is_needed(height) else await self._pruned(head, height, cids, needed)
         if freed:
             logger.info("storage relief: %d bytes of heights below %d are freed", freed, limit)
         return freed
 
-    async def _pruned(self, head: Head, height: int, cids: tuple[Cid, ...]) -> int:
+    async def _pruned(self, head: Head, height: int, cids: tuple[Cid, ...], needed: frozenset[Cid]) -> int:
         kept, passed = self._ranked(head, height)
         freed = 0
         for cid in (*cids, *passed):
-            if cid not in kept:
+            if cid in needed - kept:
+                self._archive.note_blobs(self._highest, (cid,))
+            elif cid not in kept:
                 freed += await self._blobs.discard(cid)
         # The notes go last: a kill in between deletes again what is gone already.
         self._archive.forget_blobs_of(height)

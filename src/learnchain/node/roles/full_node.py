@@ -110,7 +110,7 @@ class FullNode:
         over = {missed: schedule.deadline(missed) + window for missed in ENDING}
         waits = [self._at(when, event) for when, event in due] + [self._missed(parent, each, over) for each in ENDING]
         self._timers = [self._ports.tasks.start(each, "timer") for each in waits]
-        await self._retention.prune(self._ports.chain.round.head)
+        await self._retention.prune(self._ports.chain.round.head, frozenset({selection.baseline}))
         if self._judges:
             data = selection.posted.specification.data
             if selection.task.publisher != self._ports.wallet.address:
