@@ -1,6 +1,6 @@
 """Play heights through the spine as one node lives them: events in, actions out, measurements answered at once."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from learnchain.primitives.actions import (
     Action,
@@ -237,8 +237,8 @@ def play_empty(node: Observer, missed: Deadline, proposer: str = "node-1") -> Em
     if offer is None:
         raise AssertionError(f"no empty block is offered although {missed} was missed")
     draft = node.builder.empty_block(parent, missed, proposer)
+    draft = replace(draft, commitments=offer.commitments)
     beside = {"evidence": offer.evidence, "accusations": offer.accusations, "answers": offer.answers}
-    beside["commitments"] = offer.commitments
     block: EmptyBlock = node.builder.resealed(parent, draft, **beside)
     node.receive(block)
     return block
