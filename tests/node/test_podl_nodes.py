@@ -222,6 +222,42 @@ def test_what_a_winners_index_says_wrongly_is_a_fault_that_every_machine_sees(tm
 
 
 @pytest.mark.slow
+def test_a_miner_whose_block_gives_way_to_a_better_one_goes_on_from_its_own_state_on_the_other(tmp_path: Path) -> None:
+    """Phase 2 of block 2 is cut in two, so that each side names its own winner; Phase 1 of block 3 runs meanwhile."""
+
+    async def scenario(nodes: SimulatedNodes) -> None:
+        await nodes.start()
+        await nodes.until_height(1, 60)
+        rounds = [nodes.node(index).ports.chain for index in (1, 2)]
+        await nodes.until(lambda: all(len(each.round.commitments) == 2 for each in rounds), 20)
+        await nodes.until(lambda: all(each.round.announcement is not None for each in rounds), 20)
+        identities = [place.transport.peer_id for place in nodes.places]
+        nodes.network.partition({identities[1]}, {identities[0], identities[2]})
+        await nodes.until(lambda: all(each.round.head.height == 2 for each in rounds), 20)
+        sides = [each.round.head.block for each in rounds]
+        assert sides[0] != sides[1]
+        nodes.network.heal()
+        await nodes.until(lambda: len(nodes.heads()) == 1, 20)
+        better = rounds[0].round.head.block
+        assert better in sides
+        assert rounds[0].round.head.height == 2
+        loser = nodes.node(1 if better == sides[1] else 2).ports
+        await nodes.until_height(3, 60)
+        third = loser.archive.block(loser.archive.on_branch(loser.chain.round.head, 3).block_hash)
+        assert isinstance(third, Block)
+        assert third.parent == better
+        # Nothing that it had committed to is lost: its next run goes on from there, and was made once for both sides.
+        assert loser.wallet.address in {each.miner for each in third.commitments}
+        own = loser.archive.own_candidate(better)
+        other = loser.archive.own_candidate(next(each for each in sides if each != better))
+        assert own is not None
+        assert CONTINUES in json.loads(await loser.blobs.read(own.training.trace_cid, 1 << 20))
+        assert other is None or other.model_cid == own.model_cid
+
+    run(tmp_path, scenario)
+
+
+@pytest.mark.slow
 def test_a_miner_that_was_killed_goes_on_from_what_it_committed_to(tmp_path: Path) -> None:
     async def scenario(nodes: SimulatedNodes) -> None:
         await nodes.start()
