@@ -120,6 +120,19 @@ def test_an_empty_block_that_contradicts_a_witness_leads_only_when_heavier(misse
     assert is_eligible(tree.with_block(*later), weigh, GENESIS.block_hash, later[1].block_hash, witnessed)
 
 
+@pytest.mark.parametrize("missed", [Deadline.RELEASE, Deadline.REVEAL, Deadline.BLOCK])
+def test_an_empty_block_that_leaves_out_the_commitments_contradicts_who_saw_one(missed: Deadline) -> None:
+    witnessed = frozenset({(GENESIS.block_hash, Deadline.COMMITMENT)})
+    silent = empty(GENESIS, missed)
+    committed = (BUILDER.candidate(GENESIS, "miner-1", 95).commitment,)
+    listing = BUILDER.resealed(GENESIS, silent[0], commitments=committed)
+    listed = (listing, grown(GENESIS, listing))
+    tree, weigh = tree_of(silent, listed), BUILDER.rules.weigh
+    assert not is_eligible(tree, weigh, GENESIS.block_hash, silent[1].block_hash, witnessed)
+    assert is_eligible(tree, weigh, GENESIS.block_hash, listed[1].block_hash, witnessed)
+    assert lowest_lot(tree_of(silent), GENESIS.block_hash, witnessed) == b"\xff" * 34
+
+
 def test_a_release_seen_in_time_binds_whatever_the_weight() -> None:
     here, ended = trained(GENESIS), empty(GENESIS, Deadline.RELEASE)
     second = trained(ended[1], 60)

@@ -18,6 +18,7 @@ CONFIRMATIONS_OF_SAFE = 2
 
 
 _LATEST_FIRST = tuple(reversed(Deadline))
+_AFTER_COMMITMENTS = (Deadline.RELEASE, Deadline.REVEAL, Deadline.BLOCK)
 EMPTY_DEPTH_FACTOR = 16
 """How many times D heights may stay open while nothing of weight happens: the bound on what a tree holds."""
 
@@ -147,7 +148,13 @@ def is_eligible(tree: BlockTree, weigh: Weigh, here: Hash32, tip: Hash32, witnes
 
 
 def _is_contradicted(tree: BlockTree, block: EmptyBlock, witnessed: Witnessed) -> bool:
-    """Return whether this node saw in time what the empty block says was missed."""
+    """Return whether this node saw in time what the empty block says was missed, or that it leaves out.
+
+    Later deadlines without a commitment say that none came. Were that believed, a publisher that keeps its test set
+    back could end the height under a name with a low ticket: a release owed to nobody costs no bond.
+    """
+    if not block.commitments and block.missed in _AFTER_COMMITMENTS and (block.parent, Deadline.COMMITMENT) in witnessed:
+        return True
     if block.missed is Deadline.BLOCK:
         return any(isinstance(each, Block) for each in tree.siblings(block))
     return (block.parent, block.missed) in witnessed
