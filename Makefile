@@ -52,6 +52,7 @@ reproduce: install
 	$(BIN)/python reproduce/podl/validation.py
 	$(BIN)/python reproduce/podl/double_spending.py
 	$(BIN)/python reproduce/pole/block_times.py
+	$(BIN)/python reproduce/pole/spread.py
 	if [ -n "$(DATA)" ]; then \
 		$(BIN)/python reproduce/podl/growth.py "$(DATA)" mnist 1 && \
 		$(BIN)/python reproduce/pole/block_times.py "$(DATA)" mnist && \

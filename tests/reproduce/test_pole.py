@@ -16,6 +16,7 @@ from tests.reproduce.scripts import loaded
 
 block_times = loaded("pole", "block_times")
 secure_mapping = loaded("pole", "secure_mapping")
+spread = loaded("pole", "spread")
 
 
 def test_table_1_says_what_the_paper_prints() -> None:
@@ -73,3 +74,18 @@ def test_an_attack_counts_its_steps_and_ends_with_a_full_training() -> None:
     whole = attack.steps_to(101.0, start)
     assert never["test"] != whole["test"]
     assert attack.steps_to(0.0, start)["steps"] == 0
+
+
+def test_a_release_comes_with_the_second_of_three_and_not_before_the_minimum() -> None:
+    heights = [[3.0, 2.0, 9.0], [5.0, 1.0, 2.0]]
+    free, bound = (spread.line("x", heights, minimum) for minimum in (0.0, 1.0))
+    assert (free["mean_seconds"], free["deviation_seconds"]) == (1.0, 0.2)
+    assert (bound["mean_seconds"], bound["deviation_seconds"]) == (1.1, 0.1)
+    assert bound["variation_of_interval"] == pytest.approx(0.1 / 3.1, abs=1e-4)
+
+
+def test_an_epochs_end_is_never_before_the_step_that_reached_it() -> None:
+    configure_torch()
+    draft = spread.task_draft(dict(spread.BUILT_IN["digits-in-blocks"]))
+    fraction, whole = spread.needed(draft, spread.layer_of(draft, 0), b"seed")
+    assert 0 < fraction <= whole < spread.MOST_EPOCHS
