@@ -110,7 +110,7 @@ def cut(data: DataSet, rows: int) -> DataSet:
 
 @dataclass(frozen=True)
 class Attack:
-    """Hold what whoever re-uses a model has: the plan of a full run, its end, and the new block's features."""
+    """Hold what whoever reuses a model has: the plan of a full run, its end, and the new block's features."""
 
     plan: TrainingPlan
     weights: dict[str, Array]
