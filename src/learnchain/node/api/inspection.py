@@ -6,6 +6,7 @@ from typing import Any
 from learnchain.node.api.arguments import is_hash, read_hash, read_height
 from learnchain.node.api.dispute_views import disputes_view
 from learnchain.node.api.json_rpc import JsonRpcServer
+from learnchain.node.api.training_view import training_view
 from learnchain.node.ports import Ports
 from learnchain.primitives.chain_state import ChainState
 from learnchain.primitives.codec import Address, Hash32, encode
@@ -29,6 +30,7 @@ class Inspection:
         server.register("learn_candidates", self.candidates)
         server.register("learn_task", self.task)
         server.register("learn_disputes", self.disputes)
+        server.register("learn_training", self.training)
 
     async def trace(self, *params: Any) -> dict[str, Any]:
         """Return the signed messages that made a block, by height or hash: the receipts of its decision.
@@ -86,6 +88,14 @@ class Inspection:
                     return _task(found, "settled") | named
                 return {"id": task_id.hex(), "state": "settled", **named}
         raise Rejected(RejectionReason.ARGUMENT_INVALID, f"no task {task_id.hex()} on the head's branch")
+
+    async def training(self, *params: Any) -> dict[str, Any]:
+        """Return what repeats the winner's training of a block, by height or hash (PoDL III-A)."""
+        state = self._state(params)
+        block = self._ports.archive.block(state.block_hash)
+        if not isinstance(block, Block):
+            raise Rejected(RejectionReason.ARGUMENT_INVALID, f"block {block.height} is empty: nobody trained for it")
+        return training_view(block, self._selection(self._ports.archive.state(state.parent)))
 
     async def disputes(self, *params: Any) -> dict[str, Any]:
         """Return what is disputed, or was, as far as the head's book remembers; of one height with an argument."""
