@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from learnchain.node.continuing import CONTINUES, AheadRun, Finished, continued_from, seeds_of
-from learnchain.node.storage.archive import OwnCandidate
+from learnchain.node.storage.own_words import OwnCandidate
 from learnchain.primitives.codec import encode
 from learnchain.primitives.content_id import cid_text
 from learnchain.primitives.dispute_messages import StateLeaf

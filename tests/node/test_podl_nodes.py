@@ -17,8 +17,8 @@ from learnchain.node.continuing import CONTINUES, continued_from, own_end_state,
 from learnchain.node.genesis import load_genesis
 from learnchain.node.local_network import LocalPlan
 from learnchain.node.replay_judge import AuditScope, ReplayJudge
-from learnchain.node.storage.archive import OwnCandidate
 from learnchain.node.storage.lmdb_store import LmdbStore
+from learnchain.node.storage.own_words import OwnCandidate
 from learnchain.node.verification import BlockCheck, Verifier
 from learnchain.primitives.audit import AuditFinding, FraudProof
 from learnchain.primitives.codec import decode, encode
@@ -143,7 +143,7 @@ def test_a_run_goes_on_from_the_miners_own_committed_state_and_the_audit_follows
             origin = await continued_from(ports.blobs, parent, block, ports.chain.parameters.chain_id)
             miner = next(each for each in (1, 2) if nodes.node(each).ports.wallet.address == block.proposer)
             own = nodes.node(miner).ports
-            earlier = own.archive.own_candidate(parent.parent)
+            earlier = own.archive.own.candidate(parent.parent)
             assert earlier is not None
             last = decode(StateLeaf, bytes.fromhex((await read_index(own.blobs, earlier))["leaves"][-1]))
             assert origin == last.digest
@@ -262,7 +262,7 @@ def test_a_miner_that_was_killed_goes_on_from_what_it_committed_to(tmp_path: Pat
     async def scenario(nodes: SimulatedNodes) -> None:
         await nodes.start()
         own = nodes.node(1).ports
-        await nodes.until(lambda: own.archive.own_candidate(own.chain.round.selection.parent) is not None, 60)
+        await nodes.until(lambda: own.archive.own.candidate(own.chain.round.selection.parent) is not None, 60)
         committed = own.chain.round.selection
         await nodes.kill(1)
         await nodes.start_node(1)

@@ -35,7 +35,7 @@ def test_models_outside_the_window_are_deleted_but_the_best(tmp_path: Path) -> N
         blocks = [ports.archive.block(state.block_hash) for state in states]
         trained = [each for each in blocks if isinstance(each, Block)]
         assert len(trained) >= 12
-        best = ports.archive.best_model(trained[0].reveal.task_id)
+        best = ports.archive.blobs.best_model(trained[0].reveal.task_id)
         assert best is not None
         here = {each.height for each in trained if ports.blobs.path(each.reveal.model_cid) is not None}
         head = states[-1].height
@@ -103,7 +103,7 @@ def test_a_task_over_several_blocks_keeps_its_champion_and_lets_the_others_go(tm
         blocks = [each for state in states if isinstance(each := ports.archive.block(state.block_hash), Block)]
         assert len(blocks) == sets
         assert [each.verdict.baseline_correct for each in blocks[1:]] == [each.verdict.correct for each in blocks[:-1]]
-        best = ports.archive.best_model(blocks[0].reveal.task_id)
+        best = ports.archive.blobs.best_model(blocks[0].reveal.task_id)
         assert best is not None
         here = [each.height for each in blocks if ports.blobs.path(each.reveal.model_cid) is not None]
         assert min(here) == best.height > 1

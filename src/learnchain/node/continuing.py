@@ -13,7 +13,8 @@ from typing import Any
 
 from learnchain.learning.jobs import TrainedFiles
 from learnchain.node.blobs.blob_store import BlobStore
-from learnchain.node.storage.archive import Archive, OwnCandidate
+from learnchain.node.storage.archive import Archive
+from learnchain.node.storage.own_words import OwnCandidate
 from learnchain.primitives.bounded_json import parse_json
 from learnchain.primitives.codec import Address, Hash32, decode, encode
 from learnchain.primitives.content_id import cid_from_text
@@ -105,7 +106,7 @@ async def own_end_state(archive: Archive, blobs: BlobStore, selection: Selection
     if not selection.course.turn:
         return None
     block = archive.block(selection.parent)
-    own = archive.own_candidate(block.parent)
+    own = archive.own.candidate(block.parent)
     if own is None or not _holds(block, own):
         return None
     try:

@@ -9,7 +9,8 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
-from learnchain.node.storage.archive import Archive, BestModel
+from learnchain.node.storage.archive import Archive
+from learnchain.node.storage.blob_notes import BestModel
 from learnchain.primitives.content_id import Cid
 from learnchain.primitives.messages import Block, Head
 
@@ -59,7 +60,7 @@ class Retention:
         limit = min(head.height - self._retain_blocks, final) + 1
         async with self._lock:
             freed = 0
-            for height, cids in sorted(self._archive.blobs_below(limit).items()):
+            for height, cids in sorted(self._archive.blobs.below(limit).items()):
                 freed += 0 if self._is_needed(height) else await self._pruned(head, height, cids, needed)
         if freed:
             logger.info("storage relief: %d bytes of heights below %d are freed", freed, limit)
@@ -74,7 +75,7 @@ class Retention:
             elif cid not in kept:
                 freed += await self._blobs.discard(cid)
         # The notes go last: a kill in between deletes again what is gone already.
-        self._archive.forget_blobs_of(height)
+        self._archive.blobs.forget(height)
         return freed
 
     def _ranked(self, head: Head, height: int) -> tuple[frozenset[Cid], tuple[Cid, ...]]:
@@ -85,10 +86,10 @@ class Retention:
             return frozenset(), ()
         mine = BestModel(height, block.reveal.model_cid, block.verdict.correct, block.verdict.total)
         task_id = block.reveal.task_id
-        best = self._archive.best_model(task_id)
+        best = self._archive.blobs.best_model(task_id)
         if best is not None and best.model_cid != mine.model_cid and not _outdoes(block, mine, best):
             return frozenset(), ()
-        self._archive.keep_best_model(task_id, mine)
+        self._archive.blobs.keep_best_model(task_id, mine)
         passed = (best.model_cid,) if best is not None and best.model_cid != mine.model_cid else ()
         return frozenset({mine.model_cid}), passed
 

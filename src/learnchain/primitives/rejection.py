@@ -210,6 +210,8 @@ class RejectionReason(StrEnum):
     """The call took more time or memory than one caller may use."""
     FILTER_UNKNOWN = "filter_unknown"
     """The filter or subscription is not known, or nobody asked for it in time."""
+    BLOB_NOT_NAMED = "blob_not_named"
+    """Neither a block nor a task of the chain names the blob, so the node fetches it for nobody."""
     METHOD_UNKNOWN = "method_unknown"
     """The interface has no such method."""
     ARGUMENT_INVALID = "argument_invalid"

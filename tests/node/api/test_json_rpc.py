@@ -222,6 +222,36 @@ def test_the_node_adds_its_own_methods():
     run(scenario)
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "http://127.0.0.1:8545"},
+        {"Sec-Fetch-Site": "same-origin"},
+        {"Host": "a.example"},
+        {"Host": "127.0.0.1.a.example:8545"},
+        {"Host": "[::2]:8545"},
+        {"Host": ""},
+    ],
+)
+def test_web_pages_are_told_from_programs_even_under_a_name_of_their_own(headers: dict[str, str]):
+    async def much() -> str:
+        return "much"
+
+    async def little() -> str:
+        return "little"
+
+    async def scenario(service: Service) -> None:
+        service.server.register("learn_much", much, for_pages=little)
+        service.server.register("learn_spend", much, sensitive=True)
+        assert (await service.call("learn_much", **headers))["result"] == "little"
+        assert (await service.call("learn_spend", **headers))["error"]["code"] == -32601
+        for local in ("127.0.0.1", "localhost:8545", "[::1]:8545"):
+            assert (await service.call("learn_much", Host=local))["result"] == "much"
+            assert (await service.call("learn_spend", Host=local))["result"] == "much"
+
+    run(scenario)
+
+
 def test_a_taken_port_is_unavailable():
     async def scenario(service: Service) -> None:
         second = JsonRpcServer(service.engine, JsonRpcSettings(port=service.server.port))

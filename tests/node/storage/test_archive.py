@@ -129,14 +129,14 @@ def test_a_blob_that_is_noted_already_costs_no_write(chain: tuple[MemoryStore, C
     store = Written()
     archive = Archive(store, chain[1])
     one, two = b"\1" * 36, b"\2" * 36
-    archive.note_blobs(3, (one,))
+    archive.blobs.note(3, (one,))
     before = store.writes
-    archive.note_blobs(3, (one,))
+    archive.blobs.note(3, (one,))
     assert store.writes == before
-    archive.note_blobs(3, (one, two))
-    archive.note_blobs(4, (one,))
+    archive.blobs.note(3, (one, two))
+    archive.blobs.note(4, (one,))
     assert store.writes == before + 2
-    assert archive.blobs_below(4) == {3: (two,)}
+    assert archive.blobs.below(4) == {3: (two,)}
 
 
 def test_what_waits_for_a_block_waits_through_a_kill() -> None:
@@ -159,10 +159,10 @@ def test_reports_of_ones_own_are_kept_until_nobody_can_ask_about_them() -> None:
     store, genesis = MemoryStore(), node.builder.genesis()
     archive = Archive(store, genesis)
     for each in (later, first):
-        archive.keep_own_report(each)
-    assert Archive(store, genesis).own_reports() == (first, later)
-    archive.forget_own_reports(300)
-    assert Archive(store, genesis).own_reports() == (later,)
+        archive.own.keep_report(each)
+    assert Archive(store, genesis).own.reports() == (first, later)
+    archive.own.forget_reports(300)
+    assert Archive(store, genesis).own.reports() == (later,)
 
 
 def played(node: Observer) -> Observer:

@@ -13,6 +13,7 @@ from typing import Any, Self
 from aiohttp import web
 
 from learnchain.execution.door import Reverted
+from learnchain.node.api.callers import is_web_page
 from learnchain.node.api.chain_feed import Caller, ChainFeed
 from learnchain.node.api.filters import Filters
 from learnchain.node.api.web_socket import WebSockets
@@ -86,6 +87,7 @@ class JsonRpcServer:
     __slots__ = (
         "_caller",
         "_feed",
+        "_for_pages",
         "_methods",
         "_on_transaction",
         "_open_requests",
@@ -113,6 +115,7 @@ class JsonRpcServer:
         self._sockets = WebSockets(self, self._feed, self._caller)
         self._methods: dict[str, Handler] = Filters(self._caller, self._feed).methods()
         self._sensitive: set[str] = set()
+        self._for_pages: dict[str, Handler] = {}
         self._pages: list[web.RouteDef] = []
         self._runner: web.AppRunner | None = None
         self._open_requests = 0
@@ -124,13 +127,18 @@ class JsonRpcServer:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    def register(self, name: str, handler: Handler, sensitive: bool = False) -> None:
-        """Add a method of the node's own; a `sensitive` one spends or reveals and is closed to web pages."""
+    def register(self, name: str, handler: Handler, sensitive: bool = False, for_pages: Handler | None = None) -> None:
+        """Add a method of the node's own; a `sensitive` one spends or reveals and is closed to web pages.
+
+        `for_pages` answers web pages in its place, where programs may ask for more than strangers' scripts.
+        """
         if name in self._methods or name.startswith(_ENGINE_NAMESPACES):
             raise ValueError(f"the method {name} exists already")
         self._methods[name] = handler
         if sensitive:
             self._sensitive.add(name)
+        if for_pages is not None:
+            self._for_pages[name] = for_pages
 
     def add_pages(self, pages: list[web.RouteDef]) -> None:
         """Serve pages beside the interface from the next start on."""
@@ -182,7 +190,7 @@ class JsonRpcServer:
         self._open_requests += 1
         try:
             body = await request.read()
-            answer = await self.answer(body, Origin(from_browser="Origin" in request.headers))
+            answer = await self.answer(body, Origin(from_browser=is_web_page(request)))
         except web.HTTPRequestEntityTooLarge:
             return _response(_text(_failure(None, RpcError(INVALID_REQUEST, "the request is too large"))), 413)
         finally:
@@ -232,7 +240,8 @@ class JsonRpcServer:
             method, params = _read_request(message)
             if origin.from_browser and method in self._sensitive:
                 raise RpcError(METHOD_NOT_FOUND, "web pages may not call this method")
-            result = await self._call(method, params, origin.methods)
+            methods = {**origin.methods, **self._for_pages} if origin.from_browser else origin.methods
+            result = await self._call(method, params, methods)
         except RpcError as error:
             return _failure(identity, error)
         if "id" not in message:

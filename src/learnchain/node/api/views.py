@@ -12,6 +12,7 @@ from learnchain.node.api.block_views import block_view, solved_puzzle
 from learnchain.node.api.json_rpc import JsonRpcServer
 from learnchain.node.assurance import Level
 from learnchain.node.genesis import Genesis
+from learnchain.node.named_blobs import NamedBlobs
 from learnchain.node.network.network import Network
 from learnchain.node.ports import Ports
 from learnchain.node.publishing import Publishing, prepared
@@ -19,11 +20,11 @@ from learnchain.node.storage.files import write_whole
 from learnchain.node.task_file import TaskDraft, task_draft
 from learnchain.primitives.block_checks import NOBODY
 from learnchain.primitives.chain_state import ChainState
-from learnchain.primitives.content_id import cid_from_text
+from learnchain.primitives.content_id import Cid, cid_from_text, cid_text
 from learnchain.primitives.hashing import noun_hash
 from learnchain.primitives.messages import Block, Deadline, Task, work_id
 from learnchain.primitives.model_costs import model_bytes, parameter_count, training_flops_per_sample
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.primitives.selection import PostedTask, Selection
 from learnchain.primitives.settlement import Outcome
 from learnchain.primitives.training_terms import HashPuzzle
@@ -40,6 +41,7 @@ class LearnInterface:
     def __init__(self, ports: Ports, network: Network, genesis: Genesis, directory: Path) -> None:
         self._ports, self._network, self._genesis, self._directory = ports, network, genesis, directory
         self._posting = asyncio.Lock()
+        self._named = NamedBlobs(ports.archive, ports.chain.rules, ports.chain.parameters)
         token = directory / TOKEN_NAME
         if not token.is_file() or not token.stat().st_size:
             write_whole(token, secrets.token_hex(16).encode())
@@ -61,7 +63,8 @@ class LearnInterface:
             "learn_publishTask": self.publish_task if publishes else _refuse_to_publish,
         }
         for name, handler in methods.items():
-            server.register(name, handler, sensitive=name == "learn_publishTask")
+            pages = self.blob_here if name == "learn_blob" else None
+            server.register(name, handler, sensitive=name == "learn_publishTask", for_pages=pages)
 
     async def status(self, *_params: Any) -> dict[str, Any]:
         """Return head, phase, training curve and peers: one call feeds the live table."""
@@ -187,10 +190,22 @@ class LearnInterface:
         return [{"id": each.peer_id.hex(), "score": each.score} for each in self._network.peers()]
 
     async def blob(self, *params: Any) -> dict[str, Any]:
-        """Return one chunk of a blob, fetched from peers if need be: {size, data}; the caller checks the CID."""
-        cid = cid_from_text(str(params[0]) if params else "")
+        """Return one chunk of a blob: {size, data}; what the chain names is fetched if need be, nothing else.
+
+        How much is fetched for a stranger is bounded by what the chain says of the blob; the caller checks the CID.
+        """
+        cid = _read_cid(params)
+        if self._ports.blobs.path(cid) is None:
+            await self._ports.blobs.fetch(cid, max_bytes=self._named.maximum_bytes(cid))
+        return await self.blob_here(*params)
+
+    async def blob_here(self, *params: Any) -> dict[str, Any]:
+        """Return one chunk of a blob that lies here already: a web page fills no disk."""
+        cid = _read_cid(params)
         offset = read_height(params[1], "offset") if len(params) > 1 else 0
-        path = await self._ports.blobs.fetch(cid, max_bytes=1 << 32)
+        path = self._ports.blobs.path(cid)
+        if path is None:
+            raise Unavailable(f"blob {cid_text(cid)} at this node")
         size_bytes = path.stat().st_size
         data = await asyncio.to_thread(_chunk, path, min(max(0, offset), size_bytes))
         return {"size": size_bytes, "offset": offset, "data": data.hex()}
@@ -267,6 +282,10 @@ class LearnInterface:
         selection, parameters = chain.round.selection, chain.parameters
         work = work_id(parameters.chain_id, selection.parent, selection.task.task_id, self._ports.wallet.address)
         return "hashing" if isinstance(chain.rules.training_terms(selection, work), HashPuzzle) else "training"
+
+
+def _read_cid(params: tuple[Any, ...]) -> Cid:
+    return cid_from_text(str(params[0]) if params else "")
 
 
 def _chunk(path: Path, offset: int) -> bytes:

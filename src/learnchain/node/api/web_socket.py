@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from aiohttp import WSMsgType, web
 
+from learnchain.node.api.callers import is_web_page
 from learnchain.node.api.chain_feed import BlockEvent, Caller, ChainFeed, Event, TransactionEvent, matching_logs
 from learnchain.node.api.filters import checked_criteria
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
@@ -60,7 +61,7 @@ class WebSockets:
         self._open.add(socket)
         connection = _Connection(socket, self._feed, self._caller)
         try:
-            await connection.speak(self._answering, from_browser="Origin" in request.headers)
+            await connection.speak(self._answering, from_browser=is_web_page(request))
         finally:
             self._open.discard(socket)
             await connection.close()

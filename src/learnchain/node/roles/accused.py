@@ -34,7 +34,7 @@ class Accused:
             return
         self._busy = True
         try:
-            self._ports.archive.forget_own_answers(_oldest(self._book()))
+            self._ports.archive.own.forget_answers(_oldest(self._book()))
             for dispute in self._book().disputes:
                 if dispute.accused == self._ports.wallet.address and dispute.outcome is DisputeOutcome.ASKED:
                     await self._answer(dispute)
@@ -43,14 +43,14 @@ class Accused:
 
     async def _answer(self, dispute: Dispute) -> None:
         place = (dispute.height, dispute.parent, dispute.segment)
-        answer = self._ports.archive.own_answer(*place)
+        answer = self._ports.archive.own.answer(*place)
         try:
             if answer is None:
                 answer = await self._written(dispute)
                 if answer is None:
                     return
                 # On disk before on the wire: after a kill the same steps are shown, and no others.
-                self._ports.archive.keep_own_answer(answer)
+                self._ports.archive.own.keep_answer(answer)
             await self._ports.announce(answer)
         except (Rejected, Unavailable) as error:
             # Said at every height until the deadline has passed: nobody wants to lose its bond in silence.
@@ -68,7 +68,7 @@ class Accused:
         unsigned, opening = await self._answers.written(run, dispute.segment, commitment)
         # Under the height that is asked about: they go when its states go, not before.
         files = (unsigned.digests_cid, unsigned.states_cid)
-        self._ports.archive.note_blobs(dispute.height, files)
+        self._ports.archive.blobs.note(dispute.height, files)
         for cid in files:
             await self._ports.blobs.pin(cid)
         self._note(dispute, "shows steps", segment=dispute.segment, states=unsigned.states)

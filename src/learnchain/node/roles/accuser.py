@@ -103,7 +103,7 @@ class Accuser:
         if outlier is None:
             return None
         states = (outlier.before, outlier.after)
-        self._ports.archive.note_blobs(self._ports.chain.round.parent.height + 1, states)
+        self._ports.archive.blobs.note(self._ports.chain.round.parent.height + 1, states)
         for cid in states:
             await self._ports.blobs.pin(cid)
         step = open_step(outlier.digests, outlier.offset, outlier.before, outlier.after)

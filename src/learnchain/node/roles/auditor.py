@@ -49,7 +49,7 @@ class Auditor:
         self._ports = ports
         self._judge, self._measuring, self._accuser = auditing.judge, auditing.measuring, auditing.accuser
         self._class = UNDECLARED_CLASS
-        self._reports = {(each.height, each.parent): each for each in ports.archive.own_reports()}
+        self._reports = {(each.height, each.parent): each for each in ports.archive.own.reports()}
         self._checked: set[Hash32] = set()
         self._busy = False
 
@@ -112,7 +112,7 @@ class Auditor:
             return
         report = self._report(fact, found)
         # On disk before on the wire: whoever forgets its salt cannot open what it is bound to.
-        self._ports.archive.keep_own_report(report)
+        self._ports.archive.own.keep_report(report)
         self._reports[fact.height, fact.parent] = report
         self._note(fact, "audited", segments=len(found), reproduced=sum(each.reproduced for each in found))
         await self._say(self._commitment(fact, report_digest(report)))
@@ -165,7 +165,7 @@ class Auditor:
         state = self._ports.chain.round
         oldest = min((each.height for each in state.parent.bonds.facts), default=0)
         self._reports = {key: each for key, each in self._reports.items() if key[0] >= oldest}
-        self._ports.archive.forget_own_reports(oldest)
+        self._ports.archive.own.forget_reports(oldest)
         for report in tuple(self._reports.values()):
             try:
                 check_report(state.parent.bonds, report, state.parent.height + 1, state.parameters)

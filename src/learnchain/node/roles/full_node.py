@@ -9,6 +9,7 @@ from learnchain.node.assurance import Trust
 from learnchain.node.blobs.blob_store import Nowhere
 from learnchain.node.continuing import earlier_runs
 from learnchain.node.measuring import Measuring, claimed
+from learnchain.node.named_blobs import named_by
 from learnchain.node.ports import Ports
 from learnchain.node.retention import Retention
 from learnchain.primitives.actions import (
@@ -114,7 +115,7 @@ class FullNode:
         if self._judges:
             data = selection.posted.specification.data
             if selection.task.publisher != self._ports.wallet.address:
-                self._ports.archive.note_blobs(selection.height, (data.training.cid, selection.test.cid))
+                self._ports.archive.blobs.note(selection.height, (data.training.cid, selection.test.cid))
             last = schedule.deadline(Deadline.BLOCK)
             await asyncio.gather(self._prefetched(data.training, last), self._prefetched(selection.test, last))
 
@@ -167,7 +168,7 @@ class FullNode:
         try:
             if action.reveal is not None and self._judges:
                 # Losing models are let go too: whatever is fetched is noted under its height.
-                self._ports.archive.note_blobs(action.selection.height, (action.reveal.model_cid,))
+                self._ports.archive.blobs.note(action.selection.height, (action.reveal.model_cid,))
             began = self._ports.clock.monotonic_seconds()
             found = await self._judged_or_believed(action)
             self._ports.decisions.note_measured(found.kind.value, self._ports.clock.monotonic_seconds() - began)
@@ -218,6 +219,7 @@ class FullNode:
 
     def store_block(self, action: StoreBlock) -> None:
         """Write the block and its state durably before anything builds on them (step 8)."""
+        self._ports.archive.blobs.name(named_by(action.block, action.state), action.state.block_hash)
         self._ports.archive.store_block(action.block, action.state, at_once=self._ports.chain.is_current)
         self._ports.tasks.start(self._kept(action.block), "keeping what a block rests on")
         now = self._ports.clock.now_milliseconds()
@@ -339,7 +341,7 @@ class FullNode:
             await blobs.fetch(cid, max_bytes=MAXIMUM_STATE_BYTES)
 
     async def _noted(self, height: int, cids: tuple[Cid, ...]) -> None:
-        self._ports.archive.note_blobs(height, cids)
+        self._ports.archive.blobs.note(height, cids)
         for cid in cids:
             await self._ports.blobs.pin(cid)
 

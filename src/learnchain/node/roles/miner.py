@@ -12,8 +12,8 @@ from learnchain.learning.trace import INDEX_NAME
 from learnchain.node.continuing import AheadRun, EndState, Finished, end_state, indexed, own_end_state, seeds_of
 from learnchain.node.ports import Ports, Training
 from learnchain.node.settling import settling_transactions
-from learnchain.node.storage.archive import OwnCandidate
 from learnchain.node.storage.files import clear_directory
+from learnchain.node.storage.own_words import OwnCandidate
 from learnchain.node.task_data import OpenedKeys
 from learnchain.primitives.actions import ProposeBlock, RevealModel, SendCommitment, TrainModel
 from learnchain.primitives.block_checks import NOBODY
@@ -106,7 +106,7 @@ class Miner:
         if self._training is not None and not self._training.done():
             self._training.cancel()
         ahead, self._ahead = self._ahead, None
-        own = self._ports.archive.own_candidate(selection.parent)
+        own = self._ports.archive.own.candidate(selection.parent)
         if ahead is not None and (own is not None or not ahead.fits(selection)):
             ahead.task.cancel()
             ahead = None
@@ -220,7 +220,7 @@ class Miner:
         commitment = sign(commitment, self._ports.wallet.private_key)
         own = OwnCandidate(commitment, trained.model_cid, trained.training, payload.block_hash, payload_cid, salt)
         # On disk before on the wire: after a crash this miner reveals what it committed to and commits to nothing else.
-        self._ports.archive.keep_own_candidate(own)
+        self._ports.archive.own.keep_candidate(own)
         await self._ports.announce(commitment)
         self._note(selection, "committed", model=cid_text(trained.model_cid))
         if self._is_selected(selection):
@@ -229,7 +229,7 @@ class Miner:
     async def reveal_model(self, action: RevealModel) -> None:
         """Count exactly on the released test set and open the commitment with that claim (step 6)."""
         selection, release = action.selection, action.announcement.release
-        own = self._ports.archive.own_candidate(selection.parent)
+        own = self._ports.archive.own.candidate(selection.parent)
         if own is None:
             self._give_up(selection)
             return
@@ -421,7 +421,7 @@ class Miner:
         states = [cid_text(await self._ports.blobs.add(path)) for path in sorted(directory.glob("state-*.safetensors"))]
         index = {**json.loads((directory / INDEX_NAME).read_text()), "states": states}
         trace_cid = await self._ports.blobs.add_bytes(indexed(index, finished.start))
-        self._ports.archive.note_blobs(selection.height, (model_cid, trace_cid, *map(cid_from_text, states)))
+        self._ports.archive.blobs.note(selection.height, (model_cid, trace_cid, *map(cid_from_text, states)))
         chosen, terms = self._strategy.chosen(selection, run.epochs), self._terms(selection)
         mapping = terms.identity if isinstance(terms, SecureMapping) else NOBODY
         shutil.rmtree(self._directory / directory.parent.name, ignore_errors=True)

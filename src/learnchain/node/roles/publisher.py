@@ -43,7 +43,7 @@ class Publisher:
 
     async def _announce_again(self, selection: Selection) -> None:
         """Send the release that an earlier life signed: it may have been killed before anybody had it."""
-        announcement = self._ports.archive.own_release(selection.parent)
+        announcement = self._ports.archive.own.release(selection.parent)
         if announcement is not None:
             await self._ports.announce(announcement)
 
@@ -53,7 +53,7 @@ class Publisher:
         key = self._own_key(selection, selection.test.key_hash)
         if key is None:
             return
-        announcement = self._ports.archive.own_release(selection.parent)
+        announcement = self._ports.archive.own.release(selection.parent)
         if announcement is None:
             now = max(self._ports.clock.now_milliseconds(), selection.schedule.release_opens_milliseconds)
             release = Release(
@@ -69,7 +69,7 @@ class Publisher:
             )
             announcement = ReleaseAnnouncement(sign(release, self._ports.wallet.private_key), action.commitments)
             # On disk before on the wire: a publisher that restarts must never sign a second release.
-            self._ports.archive.keep_own_release(announcement)
+            self._ports.archive.own.keep_release(announcement)
         await self._ports.announce(announcement)
         self._note(selection, "test set released", commitments=len(announcement.commitments))
 

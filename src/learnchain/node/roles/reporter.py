@@ -44,7 +44,7 @@ class Reporter:
     def __init__(self, ports: Ports, measuring: EvidenceMeasuring, answers: StepAnswers) -> None:
         self._ports = ports
         self._measuring, self._answers = measuring, answers
-        self._accusations = OrderedDict((each.fault_id, each) for each in ports.archive.own_evidence())
+        self._accusations = OrderedDict((each.fault_id, each) for each in ports.archive.own.evidence())
 
     # --- what signed words prove ---------------------------------------------------------------------------------
 
@@ -103,7 +103,7 @@ class Reporter:
         if draft.fault_id in self._accusations or offender == self._ports.wallet.address:
             return
         evidence = sign(draft, self._ports.wallet.private_key)
-        self._ports.archive.keep_own_evidence(evidence)
+        self._ports.archive.own.keep_evidence(evidence)
         self._accusations[draft.fault_id] = evidence
         while len(self._accusations) > MAXIMUM_ACCUSATIONS:
             self._forget(next(iter(self._accusations)))
@@ -154,13 +154,13 @@ class Reporter:
 
     def _forget(self, fault_id: Hash32) -> None:
         self._accusations.pop(fault_id, None)
-        self._ports.archive.forget_own_evidence(fault_id)
+        self._ports.archive.own.forget_evidence(fault_id)
 
     async def measure_answer(self, action: MeasureAnswer) -> None:
         """Fetch and check what an answer names until it is here, or nobody asks any more."""
         head = self._ports.chain.round.parent.height + 1
         files = (action.answer.answer.digests_cid, action.answer.answer.states_cid)
-        self._ports.archive.note_blobs(head, files)
+        self._ports.archive.blobs.note(head, files)
         found = await self._retried(action.measure, lambda: self._measuring.answered(action, self._answers))
         if found is not None:
             now = self._ports.clock.now_milliseconds()

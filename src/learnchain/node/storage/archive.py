@@ -5,7 +5,9 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from learnchain.node.storage.blob_notes import BlobNotes
 from learnchain.node.storage.buffered import BufferedStore
+from learnchain.node.storage.own_words import OwnWords
 from learnchain.primitives.audit_messages import AuditCommitment, AuditReport
 from learnchain.primitives.block_tree import BlockRecord
 from learnchain.primitives.chain_state import ChainState
@@ -24,43 +26,15 @@ from learnchain.primitives.messages import (
     KeyRelease,
     ReleaseAnnouncement,
     Reveal,
-    TrainingRecord,
     block_bytes,
 )
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.primitives.settlement import Settlement
-from learnchain.primitives.task_specification import Cid
 
 FORMAT = b"3"
 MAXIMUM_BLOCK_BYTES = 1 << 18
 MAXIMUM_REMEMBERED_BRANCHES = 128
 """Blocks whose list of settlements is kept in memory, so that a claim does not walk back to genesis."""
-
-
-@dataclass(frozen=True, slots=True)
-class OwnCandidate:
-    """Hold what this miner committed to and must be able to open."""
-
-    commitment: Commitment
-    model_cid: Cid
-    training: TrainingRecord
-    payload_hash: Hash32
-    payload_cid: Cid
-    salt: Hash32
-
-
-@dataclass(frozen=True, slots=True)
-class BestModel:
-    """Name the best model of a task among the blocks whose models were let go."""
-
-    height: int
-    model_cid: Cid
-    correct: int
-    total: int
-
-    def beats(self, other: "BestModel") -> bool:
-        """Compare exact shares; of equals the earlier one stays."""
-        return self.correct * other.total > other.correct * self.total
 
 
 MAXIMUM_FORKED_HEIGHTS = 1_024
@@ -95,8 +69,7 @@ _WAITING_KINDS: dict[bytes, type[Waiting]] = {
     b"4": Accusation,
     b"5": DisputeAnswer,
 }
-ROUND, BLOB, BELIEVED, WAITING = b"round/", b"blob/", b"believed/", b"waiting/"
-REPORT, ACCUSED, ANSWER = b"report/", b"accused/", b"answer/"
+ROUND, BELIEVED, WAITING = b"round/", b"believed/", b"waiting/"
 
 
 def _height_of(event: RoundEvent) -> int:
@@ -123,6 +96,8 @@ class Archive:
 
     def __init__(self, store: KeyValueStore, genesis: ChainState) -> None:
         self._store = BufferedStore(store)
+        self.own = OwnWords(self._store)
+        self.blobs = BlobNotes(self._store)
         self._settled: OrderedDict[Hash32, tuple[Settlement, ...]] = OrderedDict()
         known = store.get(b"format")
         if known is None:
@@ -320,41 +295,6 @@ class Archive:
         if over:
             self._store.put_many(dict.fromkeys(over))
 
-    # --- blobs and the blocks they are kept for ------------------------------------------------------------------
-
-    def note_blobs(self, height: int, cids: Iterable[Cid]) -> None:
-        """Write which blobs a height brought, before they are fetched: what is noted is deleted in the end."""
-        keys = (BLOB + height.to_bytes(8, "big") + cid for cid in cids)
-        # Each write waits for the disk and holds up the event loop, and most blobs are noted more than once.
-        new = {key: b"" for key in keys if self._store.get(key) is None}
-        if new:
-            self._store.put_many(new)
-
-    def blobs_below(self, height: int) -> dict[int, tuple[Cid, ...]]:
-        """Return the noted blobs of all heights below one, leaving out those that a later height brought too."""
-        early: dict[int, list[Cid]] = {}
-        later: set[Cid] = set()
-        for key, _ in self._store.scan(BLOB):
-            at, cid = int.from_bytes(key[len(BLOB) : len(BLOB) + 8], "big"), key[len(BLOB) + 8 :]
-            if at < height:
-                early.setdefault(at, []).append(cid)
-            else:
-                later.add(cid)
-        return {at: tuple(cid for cid in cids if cid not in later) for at, cids in early.items()}
-
-    def forget_blobs_of(self, height: int) -> None:
-        """Drop the notes of a height, after its blobs are deleted."""
-        self._store.put_many({key: None for key, _ in self._store.scan(BLOB + height.to_bytes(8, "big"))})
-
-    def best_model(self, task_id: Hash32) -> BestModel | None:
-        """Return the model that is kept for a task for ever (DLBC IV-H, PoDL III-C)."""
-        data = self._store.get(b"best/" + task_id)
-        return None if data is None else decode(BestModel, data)
-
-    def keep_best_model(self, task_id: Hash32, best: BestModel) -> None:
-        """Write which model is kept for a task."""
-        self._store.put_many({b"best/" + task_id: encode(best)})
-
     # --- what was believed ---------------------------------------------------------------------------------------
 
     def note_believed(self, candidate: Hash32) -> None:
@@ -364,70 +304,3 @@ class Archive:
     def is_believed(self, candidate: Hash32) -> bool:
         """Return whether this node took a winner's count from its claim: the block stands at header level here."""
         return self._store.get(BELIEVED + candidate) is not None
-
-    # --- what this node signed -----------------------------------------------------------------------------------
-
-    def keep_own_candidate(self, own: OwnCandidate) -> None:
-        """Write what this miner committed to, before the commitment leaves the node."""
-        self._store.put_many({b"candidate/" + own.commitment.parent: encode(own)})
-
-    def own_candidate(self, parent: Hash32) -> OwnCandidate | None:
-        """Return what this miner committed to on a parent."""
-        data = self._store.get(b"candidate/" + parent)
-        return None if data is None else decode(OwnCandidate, data)
-
-    def keep_own_release(self, announcement: ReleaseAnnouncement) -> None:
-        """Write the release that this publisher signed, before it leaves the node."""
-        self._store.put_many({b"release/" + announcement.release.parent: encode(announcement)})
-
-    def own_release(self, parent: Hash32) -> ReleaseAnnouncement | None:
-        """Return the release that this publisher signed on a parent."""
-        data = self._store.get(b"release/" + parent)
-        return None if data is None else decode(ReleaseAnnouncement, data)
-
-    def keep_own_report(self, report: AuditReport) -> None:
-        """Write what this auditor found, with its salt, before its commitment leaves the node."""
-        self._store.put_many({REPORT + report.height.to_bytes(8, "big") + report.parent: encode(report)})
-
-    def own_reports(self) -> tuple[AuditReport, ...]:
-        """Return the reports of this auditor that may still be opened or accused, lowest height first."""
-        return tuple(decode(AuditReport, value) for _, value in self._store.scan(REPORT))
-
-    def forget_own_reports(self, below_height: int) -> None:
-        """Drop reports on heights that nobody can ask about any more."""
-        self._forget_below(REPORT, below_height)
-
-    def keep_own_answer(self, answer: DisputeAnswer) -> None:
-        """Write the steps that this node shows of a segment, before they leave the node."""
-        self._store.put_many({_answer_key(answer.height, answer.parent, answer.answer.segment): encode(answer)})
-
-    def own_answer(self, height: int, parent: Hash32, segment: int) -> DisputeAnswer | None:
-        """Return what this node showed when it was asked for a segment."""
-        data = self._store.get(_answer_key(height, parent, segment))
-        return None if data is None else decode(DisputeAnswer, data)
-
-    def forget_own_answers(self, below_height: int) -> None:
-        """Drop answers about heights that nobody can ask about any more."""
-        self._forget_below(ANSWER, below_height)
-
-    def keep_own_evidence(self, evidence: Evidence) -> None:
-        """Write a contradiction that this node has seen, until its height is a block and it can be sent."""
-        self._store.put_many({ACCUSED + evidence.fault_id: encode(evidence)})
-
-    def own_evidence(self) -> tuple[Evidence, ...]:
-        """Return the contradictions that were seen and not sent yet."""
-        return tuple(decode(Evidence, value) for _, value in self._store.scan(ACCUSED))
-
-    def forget_own_evidence(self, fault_id: Hash32) -> None:
-        """Drop a contradiction that was sent or is of no use."""
-        self._store.put_many({ACCUSED + fault_id: None})
-
-    def _forget_below(self, prefix: bytes, below_height: int) -> None:
-        limit = prefix + below_height.to_bytes(8, "big")
-        over = [key for key, _ in self._store.scan(prefix) if key < limit]
-        if over:
-            self._store.put_many(dict.fromkeys(over))
-
-
-def _answer_key(height: int, parent: Hash32, segment: int) -> bytes:
-    return ANSWER + height.to_bytes(8, "big") + parent + segment.to_bytes(8, "big")
