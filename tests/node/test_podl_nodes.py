@@ -248,8 +248,8 @@ def test_a_miner_whose_block_gives_way_to_a_better_one_goes_on_from_its_own_stat
         assert third.parent == better
         # Nothing that it had committed to is lost: its next run goes on from there, and was made once for both sides.
         assert loser.wallet.address in {each.miner for each in third.commitments}
-        own = loser.archive.own_candidate(better)
-        other = loser.archive.own_candidate(next(each for each in sides if each != better))
+        own = loser.archive.own.candidate(better)
+        other = loser.archive.own.candidate(next(each for each in sides if each != better))
         assert own is not None
         assert CONTINUES in json.loads(await loser.blobs.read(own.training.trace_cid, 1 << 20))
         assert other is None or other.model_cid == own.model_cid

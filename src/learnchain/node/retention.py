@@ -71,7 +71,7 @@ class Retention:
         freed = 0
         for cid in (*cids, *passed):
             if cid in needed - kept:
-                self._archive.note_blobs(self._highest, (cid,))
+                self._archive.blobs.note(self._highest, (cid,))
             elif cid not in kept:
                 freed += await self._blobs.discard(cid)
         # The notes go last: a kill in between deletes again what is gone already.
