@@ -224,7 +224,11 @@ WRONG: list[tuple[str, Callable[[Observer], Evidence], RejectionReason]] = [
     ("bytes", lambda node: resigned(double_commitment(node), statements=(b"x", b"y")), RejectionReason.MALFORMED),
     ("loser", lambda node: resigned(trace_forged(node), offender=address("miner-2")), RejectionReason.EVIDENCE_INVALID),
     ("no fault", lambda node: trace_forged(node, AuditFinding.NUMERIC_MISMATCH), RejectionReason.FRAUD_PROOF_INVALID),
-    ("no opening", lambda node: trace_forged(node, AuditFinding.FAULT_SEED), RejectionReason.FRAUD_PROOF_INVALID),
+    (
+        "no opening",
+        lambda node: trace_forged(node, AuditFinding.FAULT_BATCH_ORDER),
+        RejectionReason.FRAUD_PROOF_INVALID,
+    ),
     ("stolen", lambda node: resigned_by(trace_forged(node), "miner-3"), RejectionReason.EVIDENCE_INVALID),
 ]
 

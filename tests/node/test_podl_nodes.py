@@ -24,6 +24,7 @@ from learnchain.primitives.audit import AuditFinding, FraudProof
 from learnchain.primitives.codec import decode, encode
 from learnchain.primitives.dispute_messages import StateLeaf
 from learnchain.primitives.hashing import noun_hash
+from learnchain.primitives.merkle import list_root
 from learnchain.primitives.messages import Block, Reveal
 from learnchain.primitives.model_costs import committed_bytes, model_bytes
 from learnchain.primitives.rejection import Rejected, RejectionReason
@@ -203,7 +204,10 @@ def test_what_a_winners_index_says_wrongly_is_a_fault_that_every_machine_sees(tm
         selection = ports.chain.rules.select_task(ports.archive.state(block.parent), ports.chain.parameters)
         index = json.loads(await ports.blobs.read(block.reveal.training.trace_cid, 1 << 20))
         stranger = encode(replace(decode(OwnCandidate, bytes.fromhex(index[CONTINUES])), salt=b"\7" * 32)).hex()
+        second = replace(decode(StateLeaf, bytes.fromhex(index["leaves"][1])), seed=b"\7" * 32)
+        reseeded = [index["leaves"][0], encode(second).hex(), *index["leaves"][2:]]
         for wrong, finding in (
+            ({**index, "leaves": reseeded}, AuditFinding.FAULT_SEED),
             ({**index, CONTINUES: stranger}, AuditFinding.FAULT_FIRST_STATE),
             ({**index, CONTINUES: "00"}, AuditFinding.FAULT_FIRST_STATE),
             ({**index, "states": index["states"][:1]}, AuditFinding.FAULT_END_POINTS),
@@ -211,10 +215,15 @@ def test_what_a_winners_index_says_wrongly_is_a_fault_that_every_machine_sees(tm
         ):
             cid = await ports.blobs.add_bytes(json.dumps(wrong).encode())
             training = replace(block.reveal.training, trace_cid=cid)
+            if finding is AuditFinding.FAULT_SEED:
+                root = list_root(tuple(bytes.fromhex(each) for each in wrong["leaves"]))
+                training = replace(training, state_root=root)
             forged = replace(block, reveal=replace(block.reveal, training=training))
             lines = await judge.audited(forged, selection, AuditScope((), replay=False))
             assert [each.finding for each in lines] == [finding]
             proof = FraudProof(1337, noun_hash(block), finding, (), (), (), block.proposer, b"")
+            # What an auditor finds it can also prove: no fault of the run as a whole needs an opening.
+            proof.check_form(training)
             assert await judge.holds(proof, forged, selection)
             assert not await judge.holds(proof, block, selection)
 

@@ -227,6 +227,7 @@ class FraudProof:
 
 _OF_THE_RUN = (
     AuditFinding.FAULT_MERKLE_PATH,
+    AuditFinding.FAULT_SEED,
     AuditFinding.FAULT_HYPERPARAMETER_RANGE,
     AuditFinding.FAULT_END_POINTS,
     AuditFinding.FAULT_FIRST_STATE,

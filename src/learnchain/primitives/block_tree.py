@@ -153,7 +153,11 @@ def _is_contradicted(tree: BlockTree, block: EmptyBlock, witnessed: Witnessed) -
     Later deadlines without a commitment say that none came. Were that believed, a publisher that keeps its test set
     back could end the height under a name with a low ticket: a release owed to nobody costs no bond.
     """
-    if not block.commitments and block.missed in _AFTER_COMMITMENTS and (block.parent, Deadline.COMMITMENT) in witnessed:
+    if (
+        not block.commitments
+        and block.missed in _AFTER_COMMITMENTS
+        and (block.parent, Deadline.COMMITMENT) in witnessed
+    ):
         return True
     if block.missed is Deadline.BLOCK:
         return any(isinstance(each, Block) for each in tree.siblings(block))

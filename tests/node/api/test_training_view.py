@@ -123,5 +123,3 @@ def test_an_empty_block_has_no_training_to_repeat(tmp_path: Path) -> None:
         await nodes.close()
 
     run_simulated(scenario())
-
-
