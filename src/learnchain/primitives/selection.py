@@ -25,7 +25,8 @@ class Schedule:
     `training_milliseconds` is the end of a phase that belongs to key, decryption and probe (DLBC IV-B); without one, 0,
     training begins with the key.
     With a `time_limit_milliseconds` training ends as soon as the required accuracy is reached on the training rows, at
-    the latest at the limit; who has not reached it commits after that. 0: training ends with its deadline.
+    the latest at the limit; who has not reached it commits after that, and the list then stays open for all up to
+    `commitment_milliseconds`. 0: training ends with its deadline.
     """
 
     start_milliseconds: int
@@ -45,6 +46,9 @@ class Schedule:
         """Return whether the publisher should close the list now."""
         if at_milliseconds >= self.commitment_milliseconds:
             return commitments > 0
+        if 0 < self.time_limit_milliseconds <= at_milliseconds:
+            # Everybody commits now: the best of all is to win, not the best of those whose messages were fast.
+            return False
         return at_milliseconds >= self.release_opens_milliseconds and 0 < self.enough_commitments <= commitments
 
     def deadline(self, which: Deadline, released_milliseconds: int | None = None) -> int:

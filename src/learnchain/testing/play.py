@@ -193,7 +193,8 @@ def open_height(node: Observer, plan: Plan) -> tuple[Candidate, ...]:
     node.feed(KeyReleased(node.builder.key_release(parent), schedule.start_milliseconds))
     found = candidates(node, plan)
     for each in found:
-        node.feed(Committed(each.commitment, schedule.commitment_milliseconds - 1))
+        last = schedule.time_limit_milliseconds or schedule.commitment_milliseconds
+        node.feed(Committed(each.commitment, last - 1))
     node.feed(ReleaseDue(parent.block_hash, schedule.release_opens_milliseconds))
     node.feed(Released(node.builder.announcement(parent, found), schedule.release_opens_milliseconds))
     return found

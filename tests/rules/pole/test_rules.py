@@ -107,6 +107,32 @@ def test_a_height_at_the_time_limit_refunds_the_task_and_has_no_ommer() -> None:
     assert node.round.selection.citable == ()
 
 
+def test_at_the_time_limit_everybody_has_the_time_of_grace_not_only_the_first_two() -> None:
+    """'The block with the highest accuracy is considered as the winner' (3.2): of all, not of whose message is fast."""
+    node = learning()
+    node.builder.training_claims.update({"miner-1": UNABLE, "miner-2": UNABLE, "miner-3": UNABLE})
+    schedule, parent = node.round.selection.schedule, node.parent
+    node.feed(KeyReleased(node.builder.key_release(parent), schedule.start_milliseconds))
+    found = candidates(node, Plan({"miner-1": 70, "miner-2": 71, "miner-3": 90}))
+    last = schedule.commitment_milliseconds
+    arriving = zip(found, (schedule.time_limit_milliseconds, schedule.time_limit_milliseconds + 1, last), strict=True)
+    actions = [node.feed(Committed(each.commitment, at)) for each, at in arriving]
+    due = [each for each in (*actions[0], *actions[1]) if isinstance(each, ReleaseTestSet)]
+    assert due == []
+    closed = next(each for each in actions[2] if isinstance(each, ReleaseTestSet))
+    assert len(closed.commitments) == 3
+
+
+def test_two_solutions_before_the_time_limit_end_a_height_at_once() -> None:
+    node = learning()
+    schedule, parent = node.round.selection.schedule, node.parent
+    node.feed(KeyReleased(node.builder.key_release(parent), schedule.start_milliseconds))
+    found = candidates(node, Plan({"miner-1": 70, "miner-2": 71}))
+    just = schedule.time_limit_milliseconds - 1
+    due = [node.feed(Committed(each.commitment, just)) for each in found]
+    assert [[isinstance(each, ReleaseTestSet) for each in actions] for actions in due] == [[], [True]]
+
+
 def test_who_reaches_the_requirement_wins_over_a_better_test_count_even_at_the_limit() -> None:
     node = learning()
     node.builder.training_claims["miner-2"] = UNABLE

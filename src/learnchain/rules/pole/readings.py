@@ -156,7 +156,7 @@ READINGS = (
         "POLE-R20",
         "'The data node can decide to wait for a number of solutions to arrive before releasing the test set' (3.1)",
         "The chain's `solutions` and a minimum time; only bonded commitments count. Who has not reached the "
-        "requirement commits at the time limit, after which late ones have a short time of grace.",
+        "requirement commits at the time limit, after which everybody has a short time of grace before the release.",
         "A number that everybody knows lets miners see whether training on is worth while.",
         "pole/schedule/event_driven.json",
     ),
