@@ -14,11 +14,12 @@ from learnchain.node.built_in_tasks import BUILT_IN
 from learnchain.node.engines import engine_named
 from learnchain.node.genesis import load_genesis
 from learnchain.node.local_network import LOCAL_PHASES, LocalPlan
+from learnchain.node.roles import publisher
 from learnchain.node.storage.lmdb_store import LmdbStore
 from learnchain.node.verification import BlockCheck, Verifier
 from learnchain.primitives.chain_state import ChainState
 from learnchain.primitives.codec import encode
-from learnchain.primitives.messages import Block, EmptyBlock, Outcome
+from learnchain.primitives.messages import Block, Deadline, EmptyBlock, Outcome, Release
 from learnchain.primitives.rejection import RejectionReason
 from learnchain.primitives.settlement import Outcome as Settled
 from learnchain.rules.pole import Pole
@@ -133,6 +134,42 @@ def test_a_height_ends_at_the_time_limit_and_the_task_is_refunded(tmp_path: Path
         await nodes.until_height(state.height + 1, 120)
         cited = [ommer.parent for each in blocks(nodes) if isinstance(each, Block) for ommer in each.ommers]
         assert block.parent not in cited
+
+    run(tmp_path, scenario, 2, Pole(times=TIMES))
+
+
+def test_a_data_node_that_dates_its_release_ahead_gets_no_model_and_loses_its_bond(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lying: set[bytes] = set()
+
+    def dated_ahead(**fields: Any) -> Release:
+        ahead = 10_000 if fields["task_id"] in lying else 0
+        return Release(**{**fields, "released_milliseconds": fields["released_milliseconds"] + ahead})
+
+    monkeypatch.setattr(publisher, "Release", dated_ahead)
+
+    async def scenario(nodes: SimulatedNodes) -> None:
+        await nodes.start()
+        await nodes.publish(MAPPED_DIGITS)
+        await nodes.until(lambda: not nodes.node(0).ports.chain.round.selection.task.standing, 120)
+        task = nodes.node(0).ports.chain.round.selection.task
+        lying.add(task.task_id)
+        await nodes.until(lambda: any(state.reward.settlements for state in branch(nodes)), 240)
+        state = next(each for each in branch(nodes) if each.reward.settlements)
+        block = nodes.node(0).ports.archive.block(state.block_hash)
+        assert isinstance(block, EmptyBlock)
+        assert (block.missed, len(block.commitments)) == (Deadline.RELEASE, 2)
+        assert Settled.STRUCK in [each.outcome for each in state.reward.settlements]
+        told = [
+            each.step
+            for place in (1, 2)
+            for each in nodes.node(place).ports.decisions.recent
+            if each.height == state.height
+        ]
+        assert "committed" in told and "revealed" not in told
+        lying.clear()
+        await nodes.until_height(state.height + 1, 120)
 
     run(tmp_path, scenario, 2, Pole(times=TIMES))
 
