@@ -154,7 +154,7 @@ def test_each_finding_needs_its_own_parts():
     bare = replace(PROOF, segments=(), answers=(), steps=())
     for finding in SLASHABLE:
         well = {"segments": PROOF.segments, "answers": (ANSWER,), "steps": (STEP,)}
-        of_the_run = ("merkle", "range", "end_points", "first_state")
+        of_the_run = ("merkle", "seed", "range", "end_points", "first_state")
         if any(part in finding.value for part in of_the_run):
             replace(bare, finding=finding).check_form(RECORD)
         else:
