@@ -133,6 +133,26 @@ def test_an_empty_block_that_leaves_out_the_commitments_contradicts_who_saw_one(
     assert lowest_lot(tree_of(silent), GENESIS.block_hash, witnessed) == b"\xff" * 34
 
 
+@pytest.mark.parametrize("missed", [Deadline.RELEASE, Deadline.BLOCK])
+@pytest.mark.parametrize("later", [Deadline.RELEASE, Deadline.BLOCK])
+def test_who_saw_no_commitment_follows_who_saw_one_whatever_the_tickets(missed: Deadline, later: Deadline) -> None:
+    """Neither would follow the other else, and a publisher without miners waits for ever."""
+    saw, saw_none = frozenset({(GENESIS.block_hash, Deadline.COMMITMENT)}), NOTHING
+    committed = (BUILDER.candidate(GENESIS, "miner-1", 95).commitment,)
+    for name in ("node-1", "node-2", "node-3", "node-4"):
+        listing = BUILDER.resealed(GENESIS, BUILDER.empty_block(GENESIS, missed, name), commitments=committed)
+        listed = (listing, grown(GENESIS, listing))
+        for other in ("miner-1", "miner-2", "miner-3"):
+            silent = empty(GENESIS, later, other)
+            tree = tree_of(silent, listed)
+            for witnessed, here in ((saw, listed), (saw_none, silent)):
+                tips = [tip for tip in tree.leaves() if tip != here[1].block_hash]
+                may = [
+                    tip for tip in tips if is_eligible(tree, BUILDER.rules.weigh, here[1].block_hash, tip, witnessed)
+                ]
+                assert heaviest(tree, BUILDER.rules.weigh, (here[1].block_hash, *may)) == listed[1].block_hash
+
+
 def test_a_release_seen_in_time_binds_whatever_the_weight() -> None:
     here, ended = trained(GENESIS), empty(GENESIS, Deadline.RELEASE)
     second = trained(ended[1], 60)
@@ -149,7 +169,8 @@ def test_the_lowest_lot_of_the_known_empty_blocks() -> None:
     assert lowest_lot(tree, GENESIS.block_hash, NOTHING) == b"\xff" * 34
     for number in (1, 2, 3):
         tree = tree.with_block(*empty(GENESIS, Deadline.KEY, f"node-{number}"))
-    lots = [empty_block_lot(GENESIS.block_hash, Deadline.KEY, address(f"node-{number}")) for number in (1, 2, 3)]
+    people = [address(f"node-{number}") for number in (1, 2, 3)]
+    lots = [empty_block_lot(GENESIS.block_hash, Deadline.KEY, each, listing=False) for each in people]
     assert lowest_lot(tree, GENESIS.block_hash, NOTHING) == min(lots)
     seen = frozenset({(GENESIS.block_hash, Deadline.KEY)})
     assert lowest_lot(tree, GENESIS.block_hash, seen) == b"\xff" * 34

@@ -109,7 +109,8 @@ class RoundGossip:
         """Return whether a better empty block of the same height is known: only the lowest lot can win."""
         state = self._chain.round
         known = lowest_lot(state.tree, block.parent, state.witnessed)
-        return empty_block_lot(block.parent, block.missed, block.proposer) >= known
+        listing = bool(block.commitments)
+        return empty_block_lot(block.parent, block.missed, block.proposer, listing=listing) >= known
 
     def _judged(self, message: WireMessage) -> Verdict:
         try:

@@ -189,14 +189,15 @@ def final_block(tree: BlockTree, tip: Hash32, weigh: Weigh, depth: int) -> Hash3
     return tree.root
 
 
-def empty_block_lot(parent: Hash32, missed: Deadline, proposer: Address) -> bytes:
+def empty_block_lot(parent: Hash32, missed: Deadline, proposer: Address, *, listing: bool) -> bytes:
     """Order empty blocks on one parent, lowest first: who saw more of the height, then the lower ticket (rule 3).
 
-    Who saw the key in time never follows a block that says it was missed; who did not may well believe the other. Were
-    the ticket to decide alone, a miner without the key and a publisher without miners could each stay where they are
-    for ever, at equal weight, and neither could train.
+    `listing` says whether it lists commitments. Who saw the key or a commitment in time never follows a block that says
+    there was none; who did not may well believe the other. Were the ticket to decide alone, a miner without the key
+    and a publisher without miners could each stay where they are for ever, at equal weight, and neither could train.
     """
-    return bytes([_LATEST_FIRST.index(missed)]) + empty_block_ticket(parent, proposer)
+    saw_models = listing and missed in _AFTER_COMMITMENTS
+    return bytes([not saw_models, _LATEST_FIRST.index(missed)]) + empty_block_ticket(parent, proposer)
 
 
 def lowest_lot(tree: BlockTree, parent: Hash32, witnessed: Witnessed) -> bytes:
@@ -229,4 +230,4 @@ def _first_difference(record: BlockRecord) -> tuple[Fraction, bytes]:
 
 
 def _lot(block: EmptyBlock) -> bytes:
-    return empty_block_lot(block.parent, block.missed, block.proposer)
+    return empty_block_lot(block.parent, block.missed, block.proposer, listing=bool(block.commitments))

@@ -255,7 +255,7 @@ class FullNode:
         selection, parent = action.selection, action.parent
         address, parameters = self._ports.wallet.address, self._ports.chain.parameters
         known = self._ports.chain.round
-        own = empty_block_lot(selection.parent, action.missed, address)
+        own = empty_block_lot(selection.parent, action.missed, address, listing=bool(action.commitments))
         if own >= lowest_lot(known.tree, selection.parent, known.witnessed):
             return
         stamp = payload_timestamp(parent, selection, action.end_milliseconds, trained=False)
