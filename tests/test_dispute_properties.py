@@ -12,7 +12,8 @@ from learnchain.primitives.bonds import BondChange, BondMove, Dispute, DisputeOu
 from learnchain.primitives.dispute_messages import DisputeAnswer
 from learnchain.primitives.dispute_rules import bound_by
 from learnchain.primitives.events import AuditMade, BlockReceived, Disputed, Event, EvidenceReported
-from learnchain.primitives.messages import AnyBlock, Deadline, Fault, fault_id
+from learnchain.primitives.evidence_messages import Fault, fault_id
+from learnchain.primitives.messages import AnyBlock, Deadline
 from learnchain.primitives.rejection import Rejected, Unavailable
 from learnchain.primitives.signatures import UNSIGNED
 from learnchain.rules.dlbc import Dlbc

@@ -10,7 +10,7 @@ from learnchain.primitives.audit_messages import UNDECLARED_CLASS, AuditReport
 from learnchain.primitives.bonds import DisputeOutcome
 from learnchain.primitives.dispute_messages import Accusation
 from learnchain.primitives.events import AuditMade, EvidenceReported
-from learnchain.primitives.messages import Evidence
+from learnchain.primitives.evidence_messages import Evidence
 from learnchain.primitives.rejection import Rejected, RejectionReason
 from learnchain.rules.dlbc import Dlbc
 from learnchain.testing.audit_cases import AUDITOR, commitment_to, first_fact, given_to, report_of, until_audited

@@ -20,15 +20,8 @@ from learnchain.primitives.codec import encode
 from learnchain.primitives.dispute_messages import MAXIMUM_ACCUSATIONS, MAXIMUM_ANSWERS, Accusation, DisputeAnswer
 from learnchain.primitives.dispute_rules import last_accusation_height
 from learnchain.primitives.events import BlockReceived, DeadlineMissed, Disputed, EvidenceReported
-from learnchain.primitives.messages import (
-    MAXIMUM_COMMITMENTS,
-    MAXIMUM_EVIDENCE,
-    AnyBlock,
-    Block,
-    Deadline,
-    Evidence,
-    Fault,
-)
+from learnchain.primitives.evidence_messages import Evidence, Fault
+from learnchain.primitives.messages import MAXIMUM_COMMITMENTS, MAXIMUM_EVIDENCE, AnyBlock, Block, Deadline
 from learnchain.primitives.numbers import WEI_PER_GWEI
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.primitives.settlement import Outcome, bond_pot

@@ -12,8 +12,9 @@ from learnchain.primitives.chain_state import ChainState
 from learnchain.primitives.codec import encode
 from learnchain.primitives.events import BlockReceived, Committed, DeadlineMissed, EvidenceReported, KeyReleased
 from learnchain.primitives.evidence import accusation
+from learnchain.primitives.evidence_messages import MAXIMUM_STATEMENT_BYTES, Evidence, Fault
 from learnchain.primitives.hashing import noun_hash
-from learnchain.primitives.messages import MAXIMUM_EVIDENCE, MAXIMUM_STATEMENT_BYTES, Block, Deadline, Evidence, Fault
+from learnchain.primitives.messages import MAXIMUM_EVIDENCE, Block, Deadline
 from learnchain.primitives.numbers import WEI_PER_GWEI
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.primitives.settlement import Outcome, bond_pot

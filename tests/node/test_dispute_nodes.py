@@ -19,7 +19,8 @@ from learnchain.primitives.bonds import BondBook, Dispute, DisputeOutcome
 from learnchain.primitives.chain_state import ChainState
 from learnchain.primitives.codec import encode
 from learnchain.primitives.dispute_messages import Accusation
-from learnchain.primitives.messages import Evidence, Fault, Payout
+from learnchain.primitives.evidence_messages import Evidence, Fault
+from learnchain.primitives.messages import Payout
 from learnchain.primitives.settlement import Outcome
 from learnchain.primitives.signatures import UNSIGNED, sign
 from learnchain.testing.in_process_training import InProcessTraining

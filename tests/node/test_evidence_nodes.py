@@ -11,7 +11,8 @@ from learnchain.execution.escrow import bond_calldata, decode_stake
 from learnchain.node.built_in_tasks import BUILT_IN
 from learnchain.node.local_network import LocalPlan
 from learnchain.primitives.chain_state import ChainState
-from learnchain.primitives.messages import Commitment, Evidence, Fault, ReleaseAnnouncement
+from learnchain.primitives.evidence_messages import Evidence, Fault
+from learnchain.primitives.messages import Commitment, ReleaseAnnouncement
 from learnchain.primitives.settlement import Outcome, bond_pot
 from learnchain.primitives.signatures import sign
 from learnchain.testing.simulated_clock import run_simulated

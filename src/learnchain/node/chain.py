@@ -23,8 +23,9 @@ from learnchain.primitives.events import (
     Released,
     Revealed,
 )
+from learnchain.primitives.evidence_messages import Evidence
 from learnchain.primitives.hashing import noun_hash
-from learnchain.primitives.messages import AnyBlock, Commitment, Evidence, Head, KeyRelease, ReleaseAnnouncement, Reveal
+from learnchain.primitives.messages import AnyBlock, Commitment, Head, KeyRelease, ReleaseAnnouncement, Reveal
 from learnchain.primitives.parameters import ChainParameters
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.rules.contract import Rules

@@ -16,8 +16,9 @@ from learnchain.primitives.audit_messages import AuditReport
 from learnchain.primitives.audit_rules import assignment
 from learnchain.primitives.bonds import BondBook, RoundFact
 from learnchain.primitives.evidence import Statement, audit_proof, fraud_proof, statements
+from learnchain.primitives.evidence_messages import Evidence, Fault
 from learnchain.primitives.measurement import Finding, Measurement
-from learnchain.primitives.messages import Block, Evidence, Fault, KeyRelease, Release, work_id
+from learnchain.primitives.messages import Block, KeyRelease, Release, work_id
 from learnchain.primitives.parameters import ChainParameters
 from learnchain.primitives.rejection import Rejected, RejectionReason
 from learnchain.primitives.selection import Selection

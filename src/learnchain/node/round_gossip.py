@@ -11,12 +11,12 @@ from learnchain.primitives.audit_messages import AuditCommitment, AuditReport
 from learnchain.primitives.block_tree import empty_block_lot, lowest_lot
 from learnchain.primitives.codec import decode, encode
 from learnchain.primitives.dispute_messages import Accusation, DisputeAnswer
+from learnchain.primitives.evidence_messages import Evidence
 from learnchain.primitives.hashing import noun_hash
 from learnchain.primitives.messages import (
     Block,
     Commitment,
     EmptyBlock,
-    Evidence,
     KeyRelease,
     ReleaseAnnouncement,
     Reveal,

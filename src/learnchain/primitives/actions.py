@@ -7,13 +7,13 @@ from learnchain.primitives.bonds import BondBook, RoundFact
 from learnchain.primitives.chain_state import ChainState
 from learnchain.primitives.codec import Hash32
 from learnchain.primitives.dispute_messages import Accusation, DisputeAnswer
+from learnchain.primitives.evidence_messages import Evidence
 from learnchain.primitives.measurement import Measure
 from learnchain.primitives.messages import (
     AnyBlock,
     Commitment,
     Deadline,
     EmptyBlock,
-    Evidence,
     Head,
     KeyRelease,
     ReleaseAnnouncement,

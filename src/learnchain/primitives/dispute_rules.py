@@ -13,8 +13,9 @@ from learnchain.primitives.audit_rules import assignment
 from learnchain.primitives.bonds import BondBook, Dispute, DisputeOutcome, RoundFact
 from learnchain.primitives.codec import Address, Hash32
 from learnchain.primitives.dispute_messages import Accusation, DisputeAnswer
+from learnchain.primitives.evidence_messages import Fault, fault_id
 from learnchain.primitives.hashing import noun_hash
-from learnchain.primitives.messages import AnyBlock, Fault, fault_id
+from learnchain.primitives.messages import AnyBlock
 from learnchain.primitives.numbers import WEI_PER_GWEI
 from learnchain.primitives.parameters import ChainParameters
 from learnchain.primitives.rejection import Rejected, RejectionReason

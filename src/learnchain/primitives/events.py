@@ -6,13 +6,13 @@ from learnchain.primitives.audit_messages import AuditMessage
 from learnchain.primitives.bonds import BondChange
 from learnchain.primitives.codec import Hash32
 from learnchain.primitives.dispute_messages import DisputeMessage
+from learnchain.primitives.evidence_messages import Evidence
 from learnchain.primitives.measurement import Measurement
 from learnchain.primitives.messages import (
     AnyBlock,
     Commitment,
     Deadline,
     Escrow,
-    Evidence,
     KeyRelease,
     ReleaseAnnouncement,
     Reveal,

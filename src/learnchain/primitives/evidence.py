@@ -9,17 +9,8 @@ from learnchain.primitives.audit_messages import AuditReport, report_digest
 from learnchain.primitives.audit_rules import entry_of
 from learnchain.primitives.bonds import BondBook, RoundFact
 from learnchain.primitives.codec import Address, Hash32, decode, encode
-from learnchain.primitives.messages import (
-    MEASURED_FAULTS,
-    PUBLISHER_FAULTS,
-    AnyBlock,
-    Commitment,
-    Evidence,
-    Fault,
-    KeyRelease,
-    Release,
-    Reveal,
-)
+from learnchain.primitives.evidence_messages import MEASURED_FAULTS, PUBLISHER_FAULTS, Evidence, Fault
+from learnchain.primitives.messages import AnyBlock, Commitment, KeyRelease, Release, Reveal
 from learnchain.primitives.parameters import ChainParameters
 from learnchain.primitives.rejection import Rejected, RejectionReason
 from learnchain.primitives.signatures import UNSIGNED, check_signature

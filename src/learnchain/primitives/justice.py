@@ -20,18 +20,8 @@ from learnchain.primitives.bonds import (
 )
 from learnchain.primitives.codec import Address, decode
 from learnchain.primitives.dispute_rules import fault_of, is_punished, with_accusation, with_answer
-from learnchain.primitives.messages import (
-    PUBLISHER_FAULTS,
-    AnyBlock,
-    Block,
-    Commitment,
-    Deadline,
-    EmptyBlock,
-    Evidence,
-    Fault,
-    Payout,
-    fault_id,
-)
+from learnchain.primitives.evidence_messages import PUBLISHER_FAULTS, Evidence, Fault, fault_id
+from learnchain.primitives.messages import AnyBlock, Block, Commitment, Deadline, EmptyBlock, Payout
 from learnchain.primitives.numbers import WEI_PER_GWEI
 from learnchain.primitives.parameters import ChainParameters
 from learnchain.primitives.selection import Selection

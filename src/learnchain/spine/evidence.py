@@ -7,9 +7,10 @@ from learnchain.primitives.chain_state import ChainState, with_bond_change
 from learnchain.primitives.codec import Hash32
 from learnchain.primitives.events import BondMoved, EvidenceReported
 from learnchain.primitives.evidence import check_evidence, is_measured
+from learnchain.primitives.evidence_messages import Evidence
 from learnchain.primitives.hashing import noun_hash
 from learnchain.primitives.measurement import Finding, Measure, MeasureKind
-from learnchain.primitives.messages import MAXIMUM_EVIDENCE, AnyBlock, Evidence
+from learnchain.primitives.messages import MAXIMUM_EVIDENCE, AnyBlock
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.spine.round import Round, Step
 from learnchain.spine.waiting import has_finding, is_unmeasured, still_carried

@@ -14,6 +14,7 @@ from learnchain.primitives.dispute_messages import DisputeMessage
 from learnchain.primitives.events import (
     Event,
 )
+from learnchain.primitives.evidence_messages import Evidence
 from learnchain.primitives.hashing import noun_hash
 from learnchain.primitives.measurement import Measure, MeasureKind, Measurement
 from learnchain.primitives.messages import (
@@ -22,7 +23,6 @@ from learnchain.primitives.messages import (
     Commitment,
     Deadline,
     EmptyBlock,
-    Evidence,
     Head,
     KeyRelease,
     ReleaseAnnouncement,

@@ -21,7 +21,8 @@ from learnchain.primitives.events import (
     TaskPosted,
     Trained,
 )
-from learnchain.primitives.messages import Block, Deadline, Evidence, ReleaseAnnouncement
+from learnchain.primitives.evidence_messages import Evidence
+from learnchain.primitives.messages import Block, Deadline, ReleaseAnnouncement
 from learnchain.primitives.model_presets import mlp
 from learnchain.primitives.model_specification import Layer, Setting
 from learnchain.primitives.rejection import RejectionReason

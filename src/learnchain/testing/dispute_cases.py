@@ -12,8 +12,8 @@ from learnchain.primitives.dispute_messages import Accusation, DisputeAnswer, Se
 from learnchain.primitives.dispute_rules import bound_by
 from learnchain.primitives.events import Disputed
 from learnchain.primitives.evidence import false_audit, forged_trace
+from learnchain.primitives.evidence_messages import Evidence
 from learnchain.primitives.merkle import list_root
-from learnchain.primitives.messages import Evidence
 from learnchain.primitives.signatures import UNSIGNED, sign
 from learnchain.testing.chain_builder import ChainBuilder, altered
 from learnchain.testing.made_up_training import steps_between

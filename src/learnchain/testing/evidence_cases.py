@@ -3,7 +3,7 @@
 from learnchain.primitives.audit import AuditFinding, FraudProof
 from learnchain.primitives.bonds import RoundFact
 from learnchain.primitives.evidence import accusation, forged_trace
-from learnchain.primitives.messages import Evidence, Fault
+from learnchain.primitives.evidence_messages import Evidence, Fault
 from learnchain.primitives.signatures import UNSIGNED, sign
 from learnchain.testing.chain_builder import altered
 from learnchain.testing.play import Observer

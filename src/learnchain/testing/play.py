@@ -29,9 +29,10 @@ from learnchain.primitives.events import (
     RevealsClosed,
 )
 from learnchain.primitives.evidence import audit_proof
+from learnchain.primitives.evidence_messages import Fault
 from learnchain.primitives.hashing import tagged_hash
 from learnchain.primitives.measurement import Finding, MeasureKind, Measurement
-from learnchain.primitives.messages import AnyBlock, Block, Deadline, EmptyBlock, Fault
+from learnchain.primitives.messages import AnyBlock, Block, Deadline, EmptyBlock
 from learnchain.primitives.rejection import RejectionReason
 from learnchain.primitives.selection import PostedTask
 from learnchain.spine import Round, advance, begin

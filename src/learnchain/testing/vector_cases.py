@@ -8,7 +8,8 @@ from learnchain.primitives import bonds, messages
 from learnchain.primitives.block_checks import check_key_release, check_opening, check_release
 from learnchain.primitives.chain_state import ChainState
 from learnchain.primitives.events import Event, EvidenceReported
-from learnchain.primitives.messages import Deadline, Evidence
+from learnchain.primitives.evidence_messages import Evidence
+from learnchain.primitives.messages import Deadline
 from learnchain.primitives.model_costs import model_bytes, training_flops_per_sample
 from learnchain.primitives.numbers import WEI_PER_ETHER
 from learnchain.primitives.selection import PostedTask, Schedule

@@ -12,7 +12,8 @@ from learnchain.node.encryption.parts import issued_key
 from learnchain.node.local_network import LocalPlan
 from learnchain.node.roles import publisher
 from learnchain.node.task_file import task_draft
-from learnchain.primitives.messages import Block, Deadline, EmptyBlock, Fault, Outcome
+from learnchain.primitives.evidence_messages import Fault
+from learnchain.primitives.messages import Block, Deadline, EmptyBlock, Outcome
 from learnchain.primitives.rejection import Rejected, RejectionReason
 from learnchain.primitives.settlement import Outcome as Settled
 from learnchain.primitives.task_specification import Encryption

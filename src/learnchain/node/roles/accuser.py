@@ -16,8 +16,9 @@ from learnchain.primitives.codec import Address, Hash32
 from learnchain.primitives.dispute_messages import Accusation, DisputeAnswer
 from learnchain.primitives.dispute_rules import check_accusation
 from learnchain.primitives.evidence import false_audit, forged_trace
+from learnchain.primitives.evidence_messages import Evidence
 from learnchain.primitives.hashing import noun_hash
-from learnchain.primitives.messages import Block, Evidence
+from learnchain.primitives.messages import Block
 from learnchain.primitives.rejection import Rejected, Unavailable
 from learnchain.primitives.signatures import UNSIGNED, sign
 

@@ -26,7 +26,8 @@ from learnchain.primitives.audit_rules import Assignment, assignment, check_comm
 from learnchain.primitives.bonds import RoundFact
 from learnchain.primitives.codec import Hash32
 from learnchain.primitives.evidence import forged_trace
-from learnchain.primitives.messages import Block, Evidence
+from learnchain.primitives.evidence_messages import Evidence
+from learnchain.primitives.messages import Block
 from learnchain.primitives.rejection import Rejected, Unavailable
 from learnchain.primitives.signatures import UNSIGNED, sign
 

@@ -15,17 +15,9 @@ from learnchain.primitives.codec import Address, Hash32
 from learnchain.primitives.dispute_messages import Accusation, DisputeAnswer
 from learnchain.primitives.events import Measured
 from learnchain.primitives.evidence import Statement, accusation
+from learnchain.primitives.evidence_messages import Evidence, Fault
 from learnchain.primitives.measurement import Measure, Measurement
-from learnchain.primitives.messages import (
-    Block,
-    Commitment,
-    Evidence,
-    Fault,
-    KeyRelease,
-    Release,
-    ReleaseAnnouncement,
-    Reveal,
-)
+from learnchain.primitives.messages import Block, Commitment, KeyRelease, Release, ReleaseAnnouncement, Reveal
 from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.primitives.selection import Selection
 from learnchain.primitives.signatures import check_signature, sign

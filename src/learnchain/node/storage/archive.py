@@ -14,6 +14,7 @@ from learnchain.primitives.chain_state import ChainState
 from learnchain.primitives.codec import Hash32, decode, decode_beginning, encode
 from learnchain.primitives.dispute_messages import Accusation, DisputeAnswer
 from learnchain.primitives.events import Committed, KeyReleased, Released, Revealed
+from learnchain.primitives.evidence_messages import Evidence
 from learnchain.primitives.hashing import noun_hash
 from learnchain.primitives.key_value import KeyValueStore
 from learnchain.primitives.messages import (
@@ -21,7 +22,6 @@ from learnchain.primitives.messages import (
     Block,
     Commitment,
     EmptyBlock,
-    Evidence,
     Head,
     KeyRelease,
     ReleaseAnnouncement,

@@ -6,7 +6,8 @@ from learnchain.node.storage.buffered import BufferedStore
 from learnchain.primitives.audit_messages import AuditReport
 from learnchain.primitives.codec import Hash32, decode, encode
 from learnchain.primitives.dispute_messages import DisputeAnswer
-from learnchain.primitives.messages import Commitment, Evidence, ReleaseAnnouncement, TrainingRecord
+from learnchain.primitives.evidence_messages import Evidence
+from learnchain.primitives.messages import Commitment, ReleaseAnnouncement, TrainingRecord
 from learnchain.primitives.task_specification import Cid
 
 REPORT, ACCUSED, ANSWER = b"report/", b"accused/", b"answer/"
