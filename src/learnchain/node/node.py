@@ -28,9 +28,10 @@ from learnchain.node.roles.accused import Accused
 from learnchain.node.roles.accuser import Accuser
 from learnchain.node.roles.auditor import Auditing, Auditor
 from learnchain.node.roles.full_node import FullNode, Policy
-from learnchain.node.roles.miner import Miner, Strategy
+from learnchain.node.roles.miner import Miner
 from learnchain.node.roles.publisher import Publisher
 from learnchain.node.roles.reporter import Reporter
+from learnchain.node.roles.strategy import Strategy
 from learnchain.node.round_gossip import RoundGossip
 from learnchain.node.settings import NodeSettings
 from learnchain.node.step_answers import StepAnswers

@@ -4,13 +4,14 @@ import asyncio
 import json
 import logging
 import shutil
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from learnchain.learning.jobs import EvaluationJob, Progress, SearchJob, TrainedFiles, TrainingJob
 from learnchain.learning.trace import INDEX_NAME
 from learnchain.node.continuing import AheadRun, EndState, Finished, end_state, indexed, own_end_state, seeds_of
 from learnchain.node.ports import Ports, Training
+from learnchain.node.roles.strategy import MAXIMUM_EPOCHS, Strategy
 from learnchain.node.settling import settling_transactions
 from learnchain.node.storage.files import clear_directory
 from learnchain.node.storage.own_words import OwnCandidate
@@ -43,7 +44,6 @@ from learnchain.primitives.training_terms import (
     FULL_BITS,
     Free,
     HashPuzzle,
-    HyperParameters,
     SecureMapping,
     TrainingTerms,
     Watermark,
@@ -51,40 +51,8 @@ from learnchain.primitives.training_terms import (
 
 logger = logging.getLogger(__name__)
 
-MAXIMUM_EPOCHS = 10_000
-PLANNED_THOUSANDTHS = 1_250
-"""Epochs planned for the time left by the probe, with a reserve: the clock ends the run at an epoch's end anyway."""
-LAST_EPOCH_THOUSANDTHS = 1_500
-"""What the last epoch may take of a measured one, in thousandths: other miners may train on the same machine."""
 MAXIMUM_OWN_BYTES = 1 << 40
 """Our own model lies on our own disk already."""
-
-
-@dataclass(frozen=True)
-class Strategy:
-    """Say how this miner chooses inside the task's ranges: the place in each range, in thousandths from its minimum."""
-
-    learning_rate_thousandths: int = 500
-    momentum_thousandths: int = 1_000
-    batch_size_thousandths: int = 500
-    margin_milliseconds: int = 600
-    search_attempts: int = 20_000
-
-    def chosen(self, selection: Selection, epochs: int) -> HyperParameters:
-        """Return hyper-parameters inside the ranges of a task."""
-        rules = selection.posted.specification.training
-
-        def within(low: int, high: int, thousandths: int) -> int:
-            return low + (high - low) * thousandths // 1_000
-
-        rate, momentum, size = rules.learning_rate_millionths, rules.momentum_millionths, rules.batch_size
-        return HyperParameters(
-            learning_rate_millionths=within(rate.minimum, rate.maximum, self.learning_rate_thousandths),
-            momentum_millionths=within(momentum.minimum, momentum.maximum, self.momentum_thousandths),
-            weight_decay_millionths=rules.weight_decay_millionths.minimum,
-            batch_size=within(size.minimum, size.maximum, self.batch_size_thousandths),
-            epochs=epochs,
-        )
 
 
 class Miner:
@@ -143,7 +111,8 @@ class Miner:
         await self._trainer.probe(await self._job(selection, data, 1))
         epoch_seconds = await self._trainer.probe(await self._job(selection, data, 1))
         await self._ports.clock.sleep_until(selection.schedule.training_milliseconds)
-        epochs, stopping = self._planned(selection.schedule.commitment_milliseconds, epoch_seconds)
+        now = self._ports.clock.now_milliseconds()
+        epochs, stopping = self._strategy.planned(selection.schedule.commitment_milliseconds, now, epoch_seconds)
         self._note(selection, "probe", epoch_seconds=epoch_seconds, epochs=epochs)
         self._note(selection, "training begins", goes_on=int(start is not None))
         return await self._trained(await self._job(selection, data, epochs, None, start), stopping)
@@ -161,14 +130,6 @@ class Miner:
             await self._ports.clock.sleep_until(limit)
         return run
 
-    def _planned(self, closing_milliseconds: int, epoch_seconds: float) -> tuple[int, int]:
-        """Return the epochs to plan until commitments close, and when to end early at the latest."""
-        closing = closing_milliseconds - self._strategy.margin_milliseconds
-        left_seconds = (closing - self._ports.clock.now_milliseconds()) / 1000
-        planned = PLANNED_THOUSANDTHS * left_seconds / (1000 * max(epoch_seconds, 1e-6))
-        # The epoch that runs when time is up still ends: a long one must not carry the model past the deadline.
-        return max(1, min(MAXIMUM_EPOCHS, int(planned))), closing - int(LAST_EPOCH_THOUSANDTHS * epoch_seconds)
-
     def _begin_ahead(self, selection: Selection, own: OwnCandidate) -> None:
         """Train on for the next block while this one is judged, where the engine's selection allows it (PoDL III-B)."""
         for ahead in selection.ahead:
@@ -185,8 +146,8 @@ class Miner:
             raise Unavailable("the training data key")
         data = await self._opened(selection, opened)
         start = await end_state(self._ports.blobs, own)
-        epochs, stopping = self._planned(ahead.commitment_milliseconds, self._epoch_seconds)
         now, about = self._ports.clock.now_milliseconds(), selection.task.task_id.hex()
+        epochs, stopping = self._strategy.planned(ahead.commitment_milliseconds, now, self._epoch_seconds)
         self._ports.decisions.note(now, selection.height + 1, "training begins", about, goes_on=1, ahead=1)
         run = await self._trained(await self._job(selection, data, epochs, ahead.course, start), stopping)
         if not result.done():

@@ -1,0 +1,14 @@
+import pytest
+
+from learnchain.node.roles.strategy import MAXIMUM_EPOCHS, Strategy
+
+
+@pytest.mark.parametrize(
+    ("left_milliseconds", "epoch_seconds", "epochs"),
+    [(5_000, 0.5, 11), (5_000, 0.0, MAXIMUM_EPOCHS), (600, 0.5, 1), (-4_000, 0.5, 1), (5_000, 60.0, 1)],
+)
+def test_a_run_is_planned_with_a_reserve_and_ends_before_commitments_close(left_milliseconds, epoch_seconds, epochs):
+    closing = 1_000_000
+    planned, stopping = Strategy().planned(closing, closing - left_milliseconds, epoch_seconds)
+    assert planned == epochs
+    assert stopping == closing - Strategy().margin_milliseconds - int(1_500 * epoch_seconds)
