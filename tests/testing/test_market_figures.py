@@ -12,7 +12,6 @@ from learnchain.node.market.home import HomeTerms
 from learnchain.testing.market_cast import Split
 from learnchain.testing.market_figures import PAPER, VARIANTS, Wanted, fusion_figures
 
-
 SMALLER = Split((350, 80, 200), (90, 20, 20))
 """What is left of the digits when test rows are kept aside."""
 
