@@ -89,7 +89,9 @@ def cited() -> list[tuple[str, str, int]]:
 
 
 def test_every_numbered_equation_is_carried_out_once() -> None:
-    assert cited() == sorted(PAPERS)
+    # An engine that was started as a copy cites under its own name until its own paper is read.
+    papers = {paper for paper, _, _ in PAPERS}
+    assert [each for each in cited() if each[0] in papers] == sorted(PAPERS)
 
 
 @pytest.mark.parametrize(

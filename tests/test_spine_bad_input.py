@@ -10,7 +10,7 @@ from learnchain.spine import advance
 from learnchain.testing.bad_inputs import BAD_INPUTS, BadInput, prepare
 from learnchain.testing.chain_builder import ChainBuilder
 from learnchain.testing.play import observe
-from learnchain.testing.proof_of_work_cases import PROOF_OF_WORK, PROOF_OF_WORK_BAD_INPUTS
+from learnchain.testing.proof_of_work_play import PROOF_OF_WORK, PROOF_OF_WORK_BAD_INPUTS
 
 EVERY = [
     pytest.param(rules, wrong, id=f"{rules.name}-{wrong.name}")

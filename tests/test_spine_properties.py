@@ -63,7 +63,7 @@ from learnchain.testing.made_up_training import CLASS
 from learnchain.testing.play import Observer, measure, observe, true_witness
 from learnchain.testing.podl_play import PODL
 from learnchain.testing.pole_play import POLE
-from learnchain.testing.proof_of_work_cases import PROOF_OF_WORK
+from learnchain.testing.proof_of_work_play import PROOF_OF_WORK
 from learnchain.testing.sample_tasks import address, sample_specification, sample_task
 
 MINERS = ("miner-1", "miner-2", "miner-3")

@@ -104,7 +104,7 @@ def _readings(citation: Citation, docstring: str) -> list[dict[str, str]]:
     name = "learnchain.market.readings" if citation.paper == MARKET else f"{engine}.readings"
     if importlib.util.find_spec(name) is None:
         return []
-    prefix = citation.paper.upper()
+    prefix = citation.paper.upper().replace("_", "-")
     named = {f"{prefix}-{each}" for each in re.findall(r"\bR\d+", docstring)}
     # "Equations 5,7", "Eq. 1 and 5", "Eq. 2-3": the number as a word after the name of the thing.
     called = r"Eq(?:uations?|\.)[^.;]*?" if citation.kind == EQUATION else r"Algorithms? (?:\d(?:, | and ))*"

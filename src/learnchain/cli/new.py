@@ -28,25 +28,39 @@ def new() -> None:
 def engine(
     name: Annotated[str, typer.Argument(help="Its name: small letters, digits and underscores.")],
     *,
-    like: Annotated[str, typer.Option(help="The engine to copy.")] = "podl",
+    like: Annotated[str, typer.Option(help="The engine to copy: podl, dlbc, pole or proof_of_work.")] = "podl",
     root: Annotated[Path, typer.Option(file_okay=False, help="The checkout.")] = Path(),
     as_json: JsonOption = False,
 ) -> None:
     """Copy an engine's folder with tests and vectors, and register the copy: the start of a fifth protocol."""
 
     def work() -> dict[str, Any]:
-        from learnchain.testing.new_engine import start_engine
+        from learnchain.testing.new_engine import planned_engine
 
-        written = start_engine(root.resolve(), name, like)
-        _tidied(root, [str(each) for each in written if each.suffix == ".py"])
-        environment = {**os.environ, "PYTHONPATH": str(root.resolve() / "src")}
-        done = subprocess.run([sys.executable, "-c", _FILL], cwd=root, env=environment, check=False)
-        if done.returncode:
-            raise Unavailable("vectors of the copy: writing them failed; the trace stands above")
-        files = [str(each.relative_to(root.resolve())) for each in written]
+        place = root.resolve()
+        copy = planned_engine(place, name, like)
+        copy.write()
+        try:
+            _tidied(place, [str(each) for each in copy.written if each.suffix == ".py"])
+            _fill(place)
+        except BaseException:
+            # An interrupted or failed start leaves nothing behind.
+            copy.undo()
+            raise
+        files = [str(each.relative_to(place)) for each in copy.written]
         return {"engine": name, "like": like, "files": files, "vectors": f"vectors/{name}"}
 
     answer(as_json, work, _show)
+
+
+def _fill(root: Path) -> None:
+    """Write vectors and documents anew by the checkout's own code, in a process that loads it."""
+    environment = {**os.environ, "PYTHONPATH": str(root / "src")}
+    done = subprocess.run(
+        [sys.executable, "-c", _FILL], cwd=root, env=environment, check=False, stdout=subprocess.DEVNULL
+    )
+    if done.returncode:
+        raise Unavailable("vectors of the copy: writing them failed, all was taken back; the trace stands above")
 
 
 def _tidied(root: Path, files: list[str]) -> None:
@@ -54,7 +68,7 @@ def _tidied(root: Path, files: list[str]) -> None:
     if importlib.util.find_spec("ruff") is None:
         return
     for verb in (("check", "--fix", "--quiet", "--select", "I"), ("format", "--quiet")):
-        subprocess.run([sys.executable, "-m", "ruff", *verb, *files], cwd=root, check=False)
+        subprocess.run([sys.executable, "-m", "ruff", *verb, *files], cwd=root, check=False, stdout=subprocess.DEVNULL)
 
 
 def _show(data: dict[str, Any]) -> None:
@@ -64,3 +78,4 @@ def _show(data: dict[str, Any]) -> None:
     console.print(f"vectors of the copy: {data['vectors']}; docs/engines.md has a column more", markup=False)
     console.print(f"next: change an answer in src/learnchain/rules/{data['engine']}/rules.py, then", markup=False)
     console.print(f"  pytest tests/rules/{data['engine']}   learnchain up --consensus {data['engine']}", markup=False)
+    console.print(f"  learnchain lab compare --engine {data['like']} --engine {data['engine']}", markup=False)

@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -20,20 +20,14 @@ from learnchain.node.engines import engine_named
 from learnchain.node.local_network import LocalPlan
 from learnchain.primitives.chain_state import ChainState
 from learnchain.primitives.messages import AnyBlock, Block
-from learnchain.primitives.puzzle import LARGEST_TARGET
 from learnchain.primitives.rejection import Rejected, RejectionReason
 from learnchain.rules.contract import Rules
-from learnchain.rules.proof_of_work import LOCAL, ProofOfWork
-from learnchain.rules.proof_of_work.difficulty import Difficulty
 from learnchain.testing.in_process_training import InProcessTraining
 from learnchain.testing.simulated_clock import run_simulated
 from learnchain.testing.simulated_nodes import SimulatedNodes
 
 HASHES_PER_SECOND = 150
 """Few enough that a simulated hour of hashing costs seconds; only ratios of times are compared."""
-AIM_MILLISECONDS = 60_000
-"""Long against the two seconds in which a solution is released and spread, as on chains that hash: those seconds are
-the same for every block and would hide how much the search itself varies."""
 PATIENCE_SECONDS = 10_000.0
 """Virtual seconds a block may take before the run is called stuck."""
 
@@ -107,10 +101,8 @@ def run_engine(experiment: Experiment, name: str) -> Report:
 
 def rules_for(name: str, miners: int) -> Rules | None:
     """Return the parameters of an engine that fit simulated machines; None keeps its local ones."""
-    if name != ProofOfWork().name:
-        return None
-    target = LARGEST_TARGET * 1_000 // (HASHES_PER_SECOND * miners * AIM_MILLISECONDS)
-    return replace(LOCAL, difficulty=Difficulty(AIM_MILLISECONDS, target, 8), limit_milliseconds=50 * AIM_MILLISECONDS)
+    simulated = engine_named(name).simulated
+    return None if simulated is None else simulated(HASHES_PER_SECOND * miners)
 
 
 async def _measured(experiment: Experiment, name: str, directory: Path) -> Report:

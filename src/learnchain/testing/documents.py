@@ -9,18 +9,12 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from learnchain.primitives import audit_messages, dispute_messages, messages, rejection
 from learnchain.primitives.codec import Bound, Exact
-from learnchain.rules import dlbc, pole, proof_of_work
 from learnchain.rules.contract import STEPS, Rules
 from learnchain.rules.reading import Reading
 from learnchain.testing.engine_plays import PLAYS
 
-ENGINES: tuple[tuple[type, tuple[Reading, ...]], ...] = (
-    (dlbc.Dlbc, dlbc.READINGS),
-    (pole.Pole, pole.READINGS),
-    (proof_of_work.ProofOfWork, proof_of_work.READINGS),
-    *((type(play.rules), play.readings) for play in PLAYS),
-)
-"""Every engine with its readings; another engine is one more line."""
+ENGINES: tuple[tuple[type, tuple[Reading, ...]], ...] = tuple((type(play.rules), play.readings) for play in PLAYS)
+"""Every engine with its readings."""
 SIGNERS = {
     "KeyRelease": "publisher",
     "Commitment": "miner",
@@ -154,8 +148,9 @@ def reasons_page() -> str:
 def engines_page() -> str:
     """Return the page that lays the engines' ten answers side by side, with their readings."""
     names = [engine.__name__ for engine, _ in ENGINES]
-    parts = [_NOTE + "# Engines side by side\n\nThe ten questions and what each paper answers.\n\n"]
+    parts = [_NOTE + "# Engines side by side\n\nWhat each is, the ten questions, and what each paper answers.\n\n"]
     parts.append("| step | question | " + " | ".join(names) + " |\n|---|---|" + "---|" * len(names) + "\n")
+    parts.append("| | what it does | " + " | ".join(first_line(engine) for engine, _ in ENGINES) + " |\n")
     for number, step in enumerate(STEPS, start=1):
         answers = " | ".join(first_line(getattr(engine, step)) for engine, _ in ENGINES)
         parts.append(f"| {number} | `{step}`: {first_line(getattr(Rules, step))} | {answers} |\n")

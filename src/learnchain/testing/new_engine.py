@@ -1,20 +1,30 @@
-"""Start a fifth engine: copy the folders of one that has its own, rename it, and register it where engines are listed.
+"""Start a fifth engine: copy the folders of one that is there, rename it, and register it where engines are listed.
 
 The copy answers the ten questions as its model does, with tests and vectors of its own that pass at once; what a new
-paper decides differently is then changed answer by answer, and the vectors show what changed.
+paper decides differently is then changed answer by answer, and the vectors show what changed. Everything is planned
+before the first file is written, and what was written can be taken back: there is no half an engine.
 """
 
+import builtins
+import io
 import keyword
 import re
 import shutil
-from dataclasses import dataclass
+import tokenize
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from learnchain.primitives.rejection import Rejected, RejectionReason
 
 SOURCE = Path("src/learnchain")
 MARK = "# new engines above this line"
+LONGEST_NAME = 32
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
+_REGISTRY, _PLAYS, _CASES = (
+    SOURCE / each for each in ("node/engines.py", "testing/engine_plays.py", "testing/engine_cases.py")
+)
+_DOCUMENTS = ("docs/messages.md", "docs/reasons.md", "docs/engines.md")
+_LINE_LENGTH = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,25 +45,82 @@ class Names:
 
     @property
     def reading(self) -> str:
-        """Return what the identifiers of readings begin with."""
+        """Return what the identifiers of readings begin with, unless the engine abbreviates it."""
         return self.constant.replace("_", "-")
+
+
+@dataclass(slots=True)
+class EngineCopy:
+    """Hold the files that a new engine adds and changes, and how to take them back."""
+
+    root: Path
+    name: Names
+    files: dict[Path, str]
+    _before: dict[Path, str] = field(default_factory=dict)
+
+    @property
+    def written(self) -> tuple[Path, ...]:
+        """Return what is written or changed, in order."""
+        return tuple(sorted(self.files))
+
+    def write(self) -> None:
+        """Write all files; take back what was written when one of them cannot be."""
+        kept = (*self.files, *(self.root / each for each in _DOCUMENTS))
+        self._before = {path: path.read_text() for path in kept if path.is_file()}
+        try:
+            for path, text in self.files.items():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text)
+        except BaseException:
+            self.undo()
+            raise
+
+    def undo(self) -> None:
+        """Leave the checkout as it was: no folder of the new engine, no vectors, no line in a list."""
+        for place in (*_places(self.name), Path("vectors") / self.name.folder):
+            target = self.root / place
+            if target.is_dir():
+                shutil.rmtree(target)
+            else:
+                target.unlink(missing_ok=True)
+        for path, text in self._before.items():
+            path.write_text(text)
 
 
 def start_engine(root: Path, name: str, like: str) -> tuple[Path, ...]:
     """Copy one engine's folders under another name and register the copy; return what was written or changed."""
+    copy = planned_engine(root, name, like)
+    copy.write()
+    return copy.written
+
+
+def planned_engine(root: Path, name: str, like: str) -> EngineCopy:
+    """Return everything that a copy writes and changes; nothing is touched yet."""
     old, new = Names(like), Names(name)
-    _check(root, old, new)
-    written = [path for place in _places(old) for path in _copied(root, place, old, new)]
-    changed = (
-        _listed(root / SOURCE / "node/engines.py", _engine_line(root, old, new)),
-        _imported(root / SOURCE / "node/engines.py", "learnchain.rules", new.folder),
-        _listed(root / SOURCE / "testing/engine_plays.py", f"{new.folder}_play.PLAY,"),
-        _imported(root / SOURCE / "testing/engine_plays.py", "learnchain.testing", f"{new.folder}_play"),
-        _listed(root / SOURCE / "testing/engine_cases.py", f"*{new.folder}_cases.{new.folder}_vectors(),"),
-        _imported(root / SOURCE / "testing/engine_cases.py", "learnchain.testing", f"{new.folder}_cases"),
-        _independent(root / "pyproject.toml", old, new),
+    _check_name(new)
+    _check_places(root, old, new)
+    sources = {path: path.read_text() for place in _places(old) for path in _files_of(root / place)}
+    lists = {root / each: (root / each).read_text() for each in (_REGISTRY, _PLAYS, _CASES)}
+    _check_unused(new, {**sources, **lists})
+    prefix, shared = _reading_prefix(root, old), _shared_vectors(root, old)
+    files: dict[Path, str] = {}
+    for path, text in sources.items():
+        made = renamed(text, old, new, prefix)
+        for each in shared:
+            # What a vector of another room shows is no copy's own: its readings go on to name that vector.
+            made = made.replace(f'"{new.folder}/{each}"', f'"{old.folder}/{each}"')
+        files[root / renamed(str(path.relative_to(root)), old, new)] = made
+    registry, plays, cases = lists
+    files[registry] = _listed(
+        _imported(lists[registry], "learnchain.rules", new.folder), _entry(lists[registry], old, new)
     )
-    return tuple(sorted({*written, *changed}))
+    files[plays] = _listed(
+        _imported(lists[plays], "learnchain.testing", f"{new.folder}_play"), f"{new.folder}_play.PLAY,"
+    )
+    called = f"*{new.folder}_cases.{new.folder}_vectors(),"
+    files[cases] = _listed(_imported(lists[cases], "learnchain.testing", f"{new.folder}_cases"), called)
+    files[root / "pyproject.toml"] = _independent(root / "pyproject.toml", old, new)
+    return EngineCopy(root, new, files)
 
 
 def _places(names: Names) -> tuple[Path, ...]:
@@ -67,71 +134,105 @@ def _places(names: Names) -> tuple[Path, ...]:
     )
 
 
-def _check(root: Path, old: Names, new: Names) -> None:
-    if not _NAME.fullmatch(new.folder) or keyword.iskeyword(new.folder) or len(new.folder) > 32:
-        detail = f"{new.folder!r} is no name of a folder: small letters, digits and single underscores"
-        raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
+def _files_of(place: Path) -> list[Path]:
+    return sorted(place.rglob("*.py")) if place.is_dir() else [place]
+
+
+def _check_name(new: Names) -> None:
+    """Refuse what is no name of a folder, and words of the language itself."""
+    taken = keyword.iskeyword(new.folder) or keyword.issoftkeyword(new.folder) or hasattr(builtins, new.folder)
+    if taken or not _NAME.fullmatch(new.folder) or len(new.folder) > LONGEST_NAME:
+        detail = (
+            f"{new.folder[:80]!r} is no name for an engine: at most {LONGEST_NAME} small letters, digits and single "
+        )
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, detail + "underscores, and no word of Python")
+
+
+def _check_places(root: Path, old: Names, new: Names) -> None:
+    """Refuse a model that is not there, and a name under which something is."""
     missing = [str(place) for place in _places(old) if not (root / place).exists()]
-    if missing:
-        detail = f"{root} is no checkout with an engine {old.folder!r} to copy: {missing[0]} is missing"
-        raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
-    taken = [str(place) for place in _places(new) if (root / place).exists()]
+    missing = missing or [str(each) for each in (_REGISTRY, _PLAYS, _CASES) if not (root / each).is_file()]
+    if missing or not _NAME.fullmatch(old.folder):
+        detail = f"{root} is no checkout with an engine {old.folder!r} to copy"
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{detail}: {missing[0]} is missing" if missing else detail)
+    module = SOURCE / "rules" / f"{new.folder}.py"
+    places = (*_places(new), module, Path("vectors") / new.folder)
+    taken = [str(place) for place in places if (root / place).exists()]
     if taken:
         raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{taken[0]} exists already; nothing was changed")
 
 
-def _copied(root: Path, place: Path, old: Names, new: Names) -> list[Path]:
-    """Copy a folder or file and rename the engine in it."""
-    target = root / renamed(str(place), old, new)
-    if (root / place).is_dir():
-        shutil.copytree(root / place, target, ignore=shutil.ignore_patterns("__pycache__"))
-    else:
-        shutil.copyfile(root / place, target)
-    files = sorted(target.rglob("*.py")) if target.is_dir() else [target]
-    for path in files:
-        path.write_text(renamed(path.read_text(), old, new))
-    return files
+def _check_unused(new: Names, texts: dict[Path, str]) -> None:
+    """Refuse a name that the files use for something else: in the copy it would stand for two things."""
+    for path, text in texts.items():
+        words = {
+            each.string for each in tokenize.generate_tokens(io.StringIO(text).readline) if each.type == tokenize.NAME
+        }
+        found = sorted(words & {new.folder, new.kind, new.constant})
+        if found:
+            detail = f"{path.name} uses the name {found[0]!r} for something else; choose another one"
+            raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
 
 
-def renamed(text: str, old: Names, new: Names) -> str:
+def _reading_prefix(root: Path, old: Names) -> str:
+    """Return what the readings of an engine begin with: proof of work abbreviates its name."""
+    text = (root / SOURCE / "rules" / old.folder / "readings.py").read_text()
+    found = re.search(r'"([A-Z0-9]+(?:-[A-Z0-9]+)*)-R\d+"', text)
+    return old.reading if found is None else found.group(1)
+
+
+def _shared_vectors(root: Path, old: Names) -> list[str]:
+    """Return the vectors that readings name and that the engine's own cases do not write."""
+    readings = (root / SOURCE / "rules" / old.folder / "readings.py").read_text()
+    cases = (root / SOURCE / "testing" / f"{old.folder}_cases.py").read_text()
+    named = re.findall(rf'"{old.folder}/([^"]+\.json)"', readings)
+    return [each for each in named if f'"{old.folder}/{each}"' not in cases]
+
+
+def renamed(text: str, old: Names, new: Names, prefix: str = "") -> str:
     """Return a text in which the engine has its new name: folders, class, constants, readings; prose stays."""
-    text = text.replace(f"{old.reading}-R", f"{new.reading}-R")
+    text = text.replace(f"{prefix or old.reading}-R", f"{new.reading}-R")
     for before, after in ((old.constant, new.constant), (old.kind, new.kind), (old.folder, new.folder)):
         text = re.sub(rf"(?<![A-Za-z]){before}(?![a-z])", after, text)
     return text
 
 
-def _engine_line(root: Path, old: Names, new: Names) -> str:
+def _entry(text: str, old: Names, new: Names) -> str:
     """Return the copied engine's entry for the registry."""
-    text = (root / SOURCE / "node/engines.py").read_text()
-    line = next(each for each in text.splitlines() if each.strip().startswith(f'"{old.folder}":'))
-    return renamed(line.strip(), old, new)
+    lines = text.splitlines()
+    first = next((number for number, each in enumerate(lines) if each.strip().startswith(f'"{old.folder}":')), None)
+    if first is None:
+        raise Rejected(RejectionReason.MALFORMED, f"{_REGISTRY} has no entry for {old.folder!r}")
+    entry = lines[first]
+    while entry.count("(") > entry.count(")"):
+        first += 1
+        entry += "\n" + lines[first]
+    return renamed(entry.strip(), old, new)
 
 
-def _listed(path: Path, line: str) -> Path:
+def _listed(text: str, line: str) -> str:
     """Add a line above the mark of a list of engines."""
-    text = path.read_text()
     if text.count(MARK) != 1:
-        raise Rejected(RejectionReason.MALFORMED, f"{path} has not one line that says {MARK!r}")
+        raise Rejected(RejectionReason.MALFORMED, f"a list of engines has not one line that says {MARK!r}")
     indent = re.search(rf"^( *){MARK}", text, re.MULTILINE)
-    path.write_text(text.replace(MARK, f"{line}\n{indent.group(1) if indent else ''}{MARK}"))
-    return path
+    return text.replace(MARK, f"{line}\n{indent.group(1) if indent else ''}{MARK}")
 
 
-def _imported(path: Path, package: str, name: str) -> Path:
+def _imported(text: str, package: str, name: str) -> str:
     """Add a name to the one import of a package, in order."""
-    text = path.read_text()
-    found = re.search(rf"^from {re.escape(package)} import ([a-z0-9_, ]+)$", text, re.MULTILINE)
+    found = re.search(rf"^from {re.escape(package)} import (\([a-z0-9_,\s]+\)|[a-z0-9_, ]+)$", text, re.MULTILINE)
     if found is None:
-        raise Rejected(RejectionReason.MALFORMED, f"{path} does not import its engines from {package} in one line")
-    names = sorted({*found.group(1).split(", "), name})
-    path.write_text(text.replace(found.group(0), f"from {package} import {', '.join(names)}"))
-    return path
+        raise Rejected(RejectionReason.MALFORMED, f"a list of engines does not import them from {package}")
+    names = sorted({*re.findall(r"[a-z0-9_]+", found.group(1)), name})
+    line = f"from {package} import {', '.join(names)}"
+    if len(line) > _LINE_LENGTH:
+        line = f"from {package} import (\n" + "".join(f"    {each},\n" for each in names) + ")"
+    return text.replace(found.group(0), line)
 
 
-def _independent(path: Path, old: Names, new: Names) -> Path:
+def _independent(path: Path, old: Names, new: Names) -> str:
     """Have the import linter keep the new engine apart from the others."""
-    text = path.read_text()
-    entry = f'"learnchain.rules.{old.folder}"'
-    path.write_text(text.replace(entry, f'{entry}, "learnchain.rules.{new.folder}"', 1))
-    return path
+    text, entry = path.read_text(), f'"learnchain.rules.{old.folder}"'
+    if entry not in text:
+        raise Rejected(RejectionReason.MALFORMED, f"{path} does not keep {entry} apart from other engines")
+    return text.replace(entry, f'{entry}, "learnchain.rules.{new.folder}"', 1)

@@ -6,14 +6,16 @@ from learnchain.primitives.actions import ProposeBlock
 from learnchain.primitives.events import BlockReceived, Committed, Event, KeyReleased, Released, Revealed
 from learnchain.primitives.messages import Block, Deadline, TrainedModel, commitment_digest, work_id
 from learnchain.primitives.rejection import RejectionReason
-from learnchain.rules.pole import Pole
-from learnchain.rules.pole.equations import OmmerFormula, OmmerFunding, OmmerRules
-from learnchain.rules.pole.layer import MappingLayer, MappingMode
+from learnchain.rules.pole import READINGS, Pole, mapping
+from learnchain.rules.pole.equations import OmmerFormula, OmmerFunding, OmmerRules, ommer_reward
+from learnchain.rules.pole.header import header_of
+from learnchain.rules.pole.layer import MappingLayer, MappingMode, layer_shape
 from learnchain.rules.pole.mapping import Shift
 from learnchain.rules.pole.schedule import Times
 from learnchain.testing.bad_disputes import DISPUTE_NAMES
 from learnchain.testing.bad_inputs import BAD_INPUTS, BadInput, Found, Make
 from learnchain.testing.chain_builder import Candidate, ChainBuilder, altered, sample_parameters
+from learnchain.testing.engine_play import EnginePlay
 from learnchain.testing.play import Observer, Plan, candidates, observe, play_height, reveal_models
 
 POLE = Pole(
@@ -157,3 +159,26 @@ POLE_BAD_INPUTS: tuple[BadInput, ...] = (
     BadInput("ommer_of_another_claim", "begun", _R.OMMER_NOT_CITABLE, _citing("another claim")),
 )
 """Every wrong event under PoLe: what all engines refuse, and what only mapping layers and ommers can break."""
+
+POLE_CALLS = (
+    ommer_reward,
+    OmmerRules.withheld_gwei,
+    OmmerRules.shares,
+    MappingLayer.identity,
+    layer_shape,
+    header_of,
+    Times.schedule,
+    Pole.admit_task,
+    Pole.select_task,
+    Pole.training_terms,
+    Pole.check_commitment,
+    Pole.check_reveal,
+    Pole.judge,
+    Pole.weigh,
+    Pole.payouts,
+    mapping.query_vectors,
+    mapping.dense_vectors,
+    mapping.sparse_vectors,
+)
+
+PLAY = EnginePlay(POLE, READINGS, POLE_CALLS, POLE_BAD_INPUTS, learning)

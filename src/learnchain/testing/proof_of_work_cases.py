@@ -2,88 +2,18 @@
 
 from dataclasses import replace
 
-from learnchain.primitives.events import Committed, Event, Released, Revealed, TaskPosted
-from learnchain.primitives.messages import Commitment, Deadline
-from learnchain.primitives.puzzle import LARGEST_TARGET, is_solved
-from learnchain.primitives.rejection import RejectionReason
-from learnchain.primitives.training_terms import HashPuzzle
+from learnchain.primitives.events import Event
+from learnchain.primitives.messages import Deadline
 from learnchain.rules.proof_of_work import READINGS, ProofOfWork
-from learnchain.rules.proof_of_work.difficulty import Difficulty
-from learnchain.testing.bad_disputes import DISPUTE_NAMES
-from learnchain.testing.bad_inputs import BAD_INPUTS, PLAN, BadInput, Found, prepare
-from learnchain.testing.chain_builder import ChainBuilder, altered
-from learnchain.testing.play import Observer, observe, play_empty, play_height
-from learnchain.testing.sample_tasks import sample_task
+from learnchain.testing.bad_inputs import PLAN, BadInput, prepare
+from learnchain.testing.chain_builder import altered
+from learnchain.testing.play import Observer, play_empty, play_height
+from learnchain.testing.proof_of_work_play import PROOF_OF_WORK, PROOF_OF_WORK_BAD_INPUTS, solving, unsolved_digest
 from learnchain.testing.vectors import Case, Vector, call, walk
 
-PROOF_OF_WORK = ProofOfWork(
-    difficulty=Difficulty(60_000, LARGEST_TARGET // 16, 8),
-    limit_milliseconds=600_000,
-    release_milliseconds=15_000,
-    reveal_milliseconds=20_000,
-    block_milliseconds=60_000,
-)
-"""Every number is written out; sixteen hashes solve the first puzzle."""
 _READINGS: dict[str, tuple[str, ...]] = {}
 for _each in READINGS:
     _READINGS[_each.vector] = (*_READINGS.get(_each.vector, ()), _each.identifier)
-_OF_TRAINING = frozenset(
-    {
-        *DISPUTE_NAMES,
-        *(each.name for each in BAD_INPUTS if each.name.startswith(("task_", "escrow_short"))),
-        "release_dated_late",
-        "reveal_double",
-        "empty_block_between_windows",
-        "reveal_claim_of_other_total",
-    }
-)
-"""What presumes a model, a task, two claims to choose from, or DLBC's clock."""
-
-
-def solving() -> Observer:
-    """Return a fresh node on the sample chain under proof of work."""
-    return observe(ChainBuilder(PROOF_OF_WORK))
-
-
-def _unsolved_digest(node: Observer, commitment: Commitment) -> bytes:
-    """Return the commitment's digest changed as little as makes it unsolved."""
-    terms = node.builder.rules.training_terms(node.round.selection, b"\0" * 32)
-    target = terms.target if isinstance(terms, HashPuzzle) else 0
-    if is_solved(target.to_bytes(32, "big"), target):
-        raise AssertionError("the target itself must not count as below it")
-    return target.to_bytes(32, "big")
-
-
-def _unsolved(node: Observer, found: Found) -> Event:
-    digest = _unsolved_digest(node, found[1].commitment)
-    return Committed(altered(found[1].commitment, digest=digest), node.round.selection.schedule.start_milliseconds + 1)
-
-
-def _proud(node: Observer, found: Found) -> Event:
-    reveal = altered(node.builder.reveal(node.parent, found[1]), claim_correct=1)
-    return Revealed(reveal, node.round.selection.schedule.release_opens_milliseconds + 2)
-
-
-def _dated_late(node: Observer, found: Found) -> Event:
-    schedule = node.round.selection.schedule
-    late = schedule.release_milliseconds - schedule.release_opens_milliseconds + 1
-    announcement = node.builder.announcement(node.parent, found, late)
-    return Released(announcement, announcement.release.released_milliseconds)
-
-
-def _tasked(node: Observer, _found: Found) -> Event:
-    return TaskPosted(node.parent.block_hash, sample_task("wanted"))
-
-
-_R = RejectionReason
-PROOF_OF_WORK_BAD_INPUTS: tuple[BadInput, ...] = (
-    *(each for each in BAD_INPUTS if each.name not in _OF_TRAINING),
-    BadInput("task_posted", "begun", _R.TASK_NOT_TRAINED, _tasked),
-    BadInput("commitment_unsolved", "opened", _R.PUZZLE_UNSOLVED, _unsolved),
-    BadInput("release_dated_late", "committed", _R.WRONG_PHASE, _dated_late),
-    BadInput("reveal_claims_a_model", "released", _R.CLAIM_OUT_OF_RANGE, _proud),
-)
-"""Every wrong event under proof of work: what all engines refuse, and what only a puzzle can break."""
 
 
 def proof_of_work_vectors() -> tuple[Vector, ...]:
@@ -100,7 +30,7 @@ def _readings() -> tuple[Vector, ...]:
     parameters, selection = node.builder.parameters, node.round.selection
     found = prepare(node, "begun")
     solved = found[0].commitment
-    unsolved = altered(solved, digest=_unsolved_digest(node, solved))
+    unsolved = altered(solved, digest=unsolved_digest(node, solved))
     shared = {"self": engine, "selection": selection, "parameters": parameters, "at_milliseconds": 1}
     first, second = (node.builder.block(node.parent, (each,)) for each in found)
     paid = [

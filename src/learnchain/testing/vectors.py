@@ -30,98 +30,44 @@ from learnchain.primitives.hashing import noun_hash
 from learnchain.primitives.parameters import ChainParameters
 from learnchain.primitives.rejection import Rejected
 from learnchain.rules.contract import Rules
-from learnchain.rules.dlbc import Dlbc, equations
-from learnchain.rules.dlbc.schedule import Phases
-from learnchain.rules.pole import Pole, mapping
-from learnchain.rules.pole.equations import OmmerRules, ommer_reward
-from learnchain.rules.pole.header import header_of
-from learnchain.rules.pole.layer import MappingLayer, layer_shape
-from learnchain.rules.pole.schedule import Times
-from learnchain.rules.proof_of_work import ProofOfWork
 from learnchain.spine import advance, begin
 from learnchain.testing import references
 from learnchain.testing.engine_plays import PLAYS
 from learnchain.testing.json_nouns import from_json, to_json
 
-CALLS: dict[str, Callable[..., Any]] = {
-    each.__qualname__: each
-    for each in (
-        equations.queue_index,
-        equations.network_difficulty,
-        equations.computation_difficulty,
-        equations.ranking_score,
-        equations.publisher_share,
-        equations.miner_share,
-        model_costs.model_bytes,
-        model_costs.training_flops_per_sample,
-        messages.work_id,
-        messages.trace_root,
-        messages.release_root,
-        messages.commitment_digest,
-        messages.attestation_digest,
-        messages.empty_block_ticket,
-        messages.consensus_root,
-        bonds.challenge_seed,
-        audit_rules.assignment,
-        audit_messages.report_digest,
-        selection.Schedule.deadline,
-        block_checks.check_key_release,
-        block_checks.check_release,
-        block_checks.check_opening,
-        Phases.schedule,
-        Dlbc.admit_task,
-        Dlbc.escrow,
-        Dlbc.select_task,
-        Dlbc.training_terms,
-        Dlbc.check_commitment,
-        Dlbc.check_reveal,
-        Dlbc.judge,
-        Dlbc.weigh,
-        Dlbc.payouts,
-        ommer_reward,
-        OmmerRules.withheld_gwei,
-        OmmerRules.shares,
-        MappingLayer.identity,
-        layer_shape,
-        header_of,
-        Times.schedule,
-        Pole.admit_task,
-        Pole.select_task,
-        Pole.training_terms,
-        Pole.check_commitment,
-        Pole.check_reveal,
-        Pole.judge,
-        Pole.weigh,
-        Pole.payouts,
-        mapping.query_vectors,
-        mapping.dense_vectors,
-        mapping.sparse_vectors,
-        ProofOfWork.admit_task,
-        ProofOfWork.select_task,
-        ProofOfWork.training_terms,
-        ProofOfWork.check_commitment,
-        ProofOfWork.check_reveal,
-        ProofOfWork.weigh,
-        ProofOfWork.payouts,
-        references.published_key,
-        references.encrypted_sample,
-        references.functional_key,
-        references.opened_product,
-        references.watermark_rows,
-        references.regularised_gradient,
-    )
-}
-CALLS.update({f"{play.rules.name}.{each.__qualname__}": each for play in PLAYS for each in play.calls})
+_SHARED = (
+    model_costs.model_bytes,
+    model_costs.training_flops_per_sample,
+    messages.work_id,
+    messages.trace_root,
+    messages.release_root,
+    messages.commitment_digest,
+    messages.attestation_digest,
+    messages.empty_block_ticket,
+    messages.consensus_root,
+    bonds.challenge_seed,
+    audit_rules.assignment,
+    audit_messages.report_digest,
+    selection.Schedule.deadline,
+    block_checks.check_key_release,
+    block_checks.check_release,
+    block_checks.check_opening,
+    references.published_key,
+    references.encrypted_sample,
+    references.functional_key,
+    references.opened_product,
+    references.watermark_rows,
+    references.regularised_gradient,
+)
+_WITHOUT_PREFIX = frozenset({"dlbc", "pole", "proof_of_work"})
+"""Engines whose vectors were written before a fourth engine made the names of functions ambiguous."""
+CALLS: dict[str, Callable[..., Any]] = {each.__qualname__: each for each in _SHARED}
+for _play in PLAYS:
+    _prefix = "" if _play.rules.name in _WITHOUT_PREFIX else f"{_play.rules.name}."
+    CALLS.update({_prefix + each.__qualname__: each for each in _play.calls})
 _NAMES = {function: name for name, function in CALLS.items()}
-"""Every function that a vector may call, by its name; engines of `engine_plays` put theirs before it."""
-ENGINES: dict[str, type] = {
-    "Dlbc": Dlbc,
-    "Pole": Pole,
-    "ProofOfWork": ProofOfWork,
-    **{type(play.rules).__name__: type(play.rules) for play in PLAYS},
-}
-POLE_OWNERS: dict[str, type] = {"MappingLayer": MappingLayer, "OmmerRules": OmmerRules, "Times": Times}
-OWNERS: dict[str, type] = {**ENGINES, "Phases": Phases, "Schedule": selection.Schedule, **POLE_OWNERS}
+"""Every function that a vector may call, by its name."""
+ENGINES: dict[str, type] = {type(play.rules).__name__: type(play.rules) for play in PLAYS}
 
 Case = dict[str, Any]
 
@@ -213,7 +159,7 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     hints = get_type_hints(function, include_extras=True)
     owner, _, method = function.__qualname__.partition(".")
     if method:
-        hints["self"] = OWNERS.get(owner) or getattr(sys.modules[function.__module__], owner)
+        hints["self"] = getattr(sys.modules[function.__module__], owner)
     return hints
 
 

@@ -5,11 +5,11 @@ import pytest
 from learnchain.node.api.block_views import block_view, solved_puzzle
 from learnchain.primitives.messages import Deadline
 from learnchain.primitives.puzzle import is_solved
+from learnchain.testing.dlbc_play import started
 from learnchain.testing.play import play_empty, play_height
 from learnchain.testing.podl_play import PODL, played
 from learnchain.testing.pole_play import THREE, learning, play_to_limit
-from learnchain.testing.proof_of_work_cases import solving
-from learnchain.testing.vector_cases import started
+from learnchain.testing.proof_of_work_play import solving
 
 
 def _viewed(node, play):

@@ -15,7 +15,7 @@ from learnchain.node.local_network import LocalPlan
 from learnchain.node.web.explorer import Explorer
 from learnchain.node.web.html import HEADERS
 from learnchain.testing.play import play_height
-from learnchain.testing.proof_of_work_cases import PROOF_OF_WORK, solving
+from learnchain.testing.proof_of_work_play import PROOF_OF_WORK, solving
 from learnchain.testing.simulated_clock import run_simulated
 from learnchain.testing.simulated_nodes import SimulatedNodes
 from tests.node.web.test_html import HOSTILE

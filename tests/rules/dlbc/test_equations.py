@@ -19,7 +19,7 @@ from learnchain.rules.dlbc.equations import (
 )
 from learnchain.rules.dlbc.ranking import Ranking
 from learnchain.testing.chain_builder import ChainBuilder
-from learnchain.testing.vector_cases import ENGINE, three_tasks, with_pool
+from learnchain.testing.dlbc_play import DLBC, three_tasks, with_pool
 
 MILLION = 1_000_000
 MAXIMUM = 32
@@ -135,7 +135,7 @@ def test_three_tasks_are_ranked_as_computed_by_hand() -> None:
         "rich": ((1_093_648 + 64 * 40_100 + 208) / 12.5e6 + (1_617_920 * 40_000 / 1e10) ** float(q)) / 3e18,
     }
     names = {each.task.task_id: each.specification.name for each in three_tasks()}
-    selection = ENGINE.select_task(with_pool(three_tasks()), ChainBuilder(ENGINE).parameters)
+    selection = DLBC.select_task(with_pool(three_tasks()), ChainBuilder(DLBC).parameters)
     assert [names[task_id] for _, task_id in selection.ranking] == sorted(by_hand, key=lambda name: by_hand[name])
     for score, task_id in selection.ranking:
         assert float(score) == pytest.approx(by_hand[names[task_id]], rel=1e-12)

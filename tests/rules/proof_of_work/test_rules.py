@@ -16,11 +16,11 @@ from learnchain.primitives.puzzle import LARGEST_TARGET, Puzzle, is_solved
 from learnchain.primitives.rejection import Rejected, RejectionReason
 from learnchain.rules.proof_of_work import LOCAL, ProofOfWork
 from learnchain.rules.proof_of_work.difficulty import Difficulty
-from learnchain.testing.bad_inputs import prepare
+from learnchain.testing.bad_inputs import PLAN, prepare
 from learnchain.testing.chain_builder import sample_parameters
 from learnchain.testing.in_process_training import InProcessTraining
 from learnchain.testing.play import play_height
-from learnchain.testing.proof_of_work_cases import PLAN, PROOF_OF_WORK, solving
+from learnchain.testing.proof_of_work_play import PROOF_OF_WORK, solving
 from learnchain.testing.simulated_clock import run_simulated
 from learnchain.testing.simulated_nodes import SimulatedNodes
 

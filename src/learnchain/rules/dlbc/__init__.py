@@ -9,7 +9,14 @@ Read `rules.py` for the ten answers, `equations.py` for Equations 1-6, and the r
 contradicts itself.
 """
 
+from learnchain.rules.contract import LocalTimes
 from learnchain.rules.dlbc.readings import READINGS
 from learnchain.rules.dlbc.rules import Dlbc
+from learnchain.rules.dlbc.schedule import local_phases
 
-__all__ = ["READINGS", "Dlbc"]
+__all__ = ["READINGS", "Dlbc", "local"]
+
+
+def local(times: LocalTimes, _miners: int) -> Dlbc:
+    """Return the engine for several nodes on one machine."""
+    return Dlbc(local_phases(times))

@@ -6,6 +6,7 @@ from itertools import pairwise
 from learnchain.primitives.chain_state import ChainState
 from learnchain.primitives.rejection import Rejected, RejectionReason
 from learnchain.primitives.selection import Schedule
+from learnchain.rules.contract import LocalTimes
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,3 +51,9 @@ class Phases:
             payload_timestamp_seconds=max(parent.payload_timestamp_seconds + 1, commitment // 1000),
             training_milliseconds=start + self.one_milliseconds,
         )
+
+
+def local_phases(times: LocalTimes) -> Phases:
+    """Return the phases that tasks ask for on one machine: they are DLBC's own three."""
+    phases = (times.one_milliseconds, times.two_milliseconds, times.three_milliseconds)
+    return Phases(*phases, times.release_milliseconds, times.reveal_milliseconds)

@@ -9,14 +9,22 @@ Read `rules.py` for the ten answers, `course.py` for a task over many blocks, `s
 overlap, and the readings for what the paper leaves open.
 """
 
+from dataclasses import replace
+
+from learnchain.primitives.training_terms import QUANTISED_BITS
 from learnchain.rules.contract import LocalTimes
 from learnchain.rules.podl.readings import READINGS
 from learnchain.rules.podl.rules import Podl
 from learnchain.rules.podl.schedule import TwoPhases, local_phases
 
-__all__ = ["READINGS", "Podl", "TwoPhases", "local"]
+__all__ = ["READINGS", "Podl", "TwoPhases", "local", "quantised"]
 
 
-def local(times: LocalTimes) -> Podl:
+def local(times: LocalTimes, _miners: int) -> Podl:
     """Return the engine for several nodes on one machine."""
     return Podl(local_phases(times))
+
+
+def quantised(times: LocalTimes, miners: int) -> Podl:
+    """Return PoDL whose miners commit to weights of eight bits: models of a quarter of the size (III-C, PODL-R9)."""
+    return replace(local(times, miners), model_bits=QUANTISED_BITS)

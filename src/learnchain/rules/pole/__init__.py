@@ -11,7 +11,22 @@ Read `rules.py` for the ten answers, `judging.py` for Algorithms 1 and 2, `mappi
 a height's layer, `ommers.py` and `equations.py` for the losers, and the readings for what the paper leaves open.
 """
 
+from learnchain.rules.contract import LocalTimes
+from learnchain.rules.pole.equations import OmmerFormula, OmmerFunding, OmmerRules
+from learnchain.rules.pole.layer import MappingLayer, MappingMode
 from learnchain.rules.pole.readings import READINGS
 from learnchain.rules.pole.rules import Pole
+from learnchain.rules.pole.schedule import local_times
 
-__all__ = ["READINGS", "Pole"]
+__all__ = ["READINGS", "Pole", "as_printed", "local"]
+
+
+def local(times: LocalTimes, miners: int) -> Pole:
+    """Return the engine for several nodes on one machine."""
+    return Pole(local_times(times, miners))
+
+
+def as_printed(times: LocalTimes, miners: int) -> Pole:
+    """Return PoLe as its paper prints it: Algorithm 3, models shown at once, Equation 2 in new coins (POLE-R3, R7)."""
+    ommers = OmmerRules(OmmerFormula.LITERAL, OmmerFunding.MINTED)
+    return Pole(local_times(times, miners), MappingLayer(MappingMode.PAPER), ommers, open_broadcast=True)

@@ -6,6 +6,7 @@ from learnchain.primitives.chain_state import ChainState
 from learnchain.primitives.rejection import Rejected, RejectionReason
 from learnchain.primitives.selection import Schedule
 from learnchain.primitives.task_specification import TaskSpecification
+from learnchain.rules.contract import LocalTimes
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,3 +65,20 @@ class Times:
             enough_commitments=self.solutions,
             time_limit_milliseconds=limit,
         )
+
+
+def local_times(times: LocalTimes, miners: int) -> Times:
+    """Return what bounds an event-driven height whose tasks need these phases.
+
+    Two solutions usually end it, so bounds may be wide: only what is missed is waited for.
+    """
+    return Times(
+        key_milliseconds=3 * times.one_milliseconds,
+        minimum_milliseconds=min(1_000, times.two_milliseconds),
+        longest_milliseconds=4 * (times.one_milliseconds + times.two_milliseconds),
+        grace_milliseconds=2 * times.one_milliseconds,
+        release_milliseconds=times.release_milliseconds,
+        reveal_milliseconds=times.reveal_milliseconds,
+        block_milliseconds=times.three_milliseconds,
+        solutions=min(2, miners),
+    )

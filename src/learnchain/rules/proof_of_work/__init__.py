@@ -7,7 +7,28 @@ Read `rules.py` for the ten answers, `difficulty.py` for the target, and the rea
 open on a spine that was made for tasks.
 """
 
+from dataclasses import replace
+
+from learnchain.primitives.puzzle import LARGEST_TARGET
+from learnchain.rules.contract import LocalTimes
+from learnchain.rules.proof_of_work.difficulty import Difficulty
 from learnchain.rules.proof_of_work.readings import READINGS
 from learnchain.rules.proof_of_work.rules import LOCAL, ProofOfWork
 
-__all__ = ["LOCAL", "READINGS", "ProofOfWork"]
+__all__ = ["LOCAL", "READINGS", "ProofOfWork", "local", "simulated"]
+
+SIMULATED_AIM_MILLISECONDS = 60_000
+"""Long against the two seconds in which a solution is released and spread, as on chains that hash: those seconds are
+the same for every block and would hide how much the search itself varies."""
+
+
+def local(times: LocalTimes, _miners: int) -> ProofOfWork:
+    """Return the engine for several nodes on one machine; blocks have as much time to spread as those that train."""
+    return replace(LOCAL, block_milliseconds=max(LOCAL.block_milliseconds, times.three_milliseconds))
+
+
+def simulated(hashes_per_second: int) -> ProofOfWork:
+    """Return the engine for simulated machines that try so many hashes a second together."""
+    aim = SIMULATED_AIM_MILLISECONDS
+    difficulty = Difficulty(aim, LARGEST_TARGET * 1_000 // (hashes_per_second * aim), 8)
+    return replace(LOCAL, difficulty=difficulty, limit_milliseconds=50 * aim)

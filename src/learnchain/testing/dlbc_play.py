@@ -1,0 +1,64 @@
+"""Play heights of DLBC; every wrong event that all engines must refuse is first of all one of a DLBC chain."""
+
+from dataclasses import replace
+
+from learnchain.primitives.chain_state import ChainState
+from learnchain.primitives.numbers import WEI_PER_ETHER
+from learnchain.primitives.selection import PostedTask
+from learnchain.rules.dlbc import READINGS, Dlbc, equations
+from learnchain.rules.dlbc.ranking import Ranking
+from learnchain.rules.dlbc.schedule import Phases
+from learnchain.testing.bad_inputs import BAD_INPUTS
+from learnchain.testing.chain_builder import ChainBuilder
+from learnchain.testing.engine_play import EnginePlay
+from learnchain.testing.play import Observer, observe
+from learnchain.testing.sample_tasks import sample_specification, sample_task
+
+MILLION = 1_000_000
+DLBC = Dlbc(
+    phases=Phases(60_000, 540_000, 60_000, 15_000, 35_000),
+    ranking=Ranking(32, MILLION, 12_500_000, 10_000_000_000),
+    watermark_strength_millionths=100_000,
+    watermark_threshold_millionths=999_900,
+)
+"""Every number is written out: a changed default must not change a vector."""
+DLBC_CALLS = (
+    equations.queue_index,
+    equations.network_difficulty,
+    equations.computation_difficulty,
+    equations.ranking_score,
+    equations.publisher_share,
+    equations.miner_share,
+    Phases.schedule,
+    Dlbc.admit_task,
+    Dlbc.escrow,
+    Dlbc.select_task,
+    Dlbc.training_terms,
+    Dlbc.check_commitment,
+    Dlbc.check_reveal,
+    Dlbc.judge,
+    Dlbc.weigh,
+    Dlbc.payouts,
+)
+
+
+def started() -> Observer:
+    """Return a fresh node on the sample chain."""
+    return observe(ChainBuilder(DLBC))
+
+
+def three_tasks() -> tuple[PostedTask, ...]:
+    """Return tasks that differ in reward, size and FLOPs; `small` has the best score although it pays least."""
+    return (
+        sample_task("small", WEI_PER_ETHER, specification=sample_specification("small", (8,), 400)),
+        sample_task("rich", 3 * WEI_PER_ETHER, specification=sample_specification("rich", (512, 512), 40_000)),
+        sample_task("middle", 2 * WEI_PER_ETHER, specification=sample_specification("middle", (64,), 4_000)),
+    )
+
+
+def with_pool(tasks: tuple[PostedTask, ...]) -> ChainState:
+    """Return a genesis state whose list holds these tasks."""
+    return replace(started().builder.genesis(), pool=tuple(sorted(tasks, key=lambda each: each.task.task_id)))
+
+
+PLAY = EnginePlay(DLBC, READINGS, DLBC_CALLS, BAD_INPUTS, started)
