@@ -11,7 +11,7 @@ from learnchain.node.local_network import LOCAL_PHASES
 from learnchain.primitives.rejection import Rejected, RejectionReason
 
 
-def quiet(_text: str) -> None:
+def quiet(_engine: str, _height: int) -> None:
     """Say nothing."""
 
 
@@ -56,7 +56,10 @@ def test_what_cannot_be_run_is_refused(blocks: int, engines: tuple[str, ...]) ->
 
 
 def test_only_hashing_needs_parameters_for_simulated_machines() -> None:
-    assert {name for name in ENGINES if rules_for(name, 3) is not None} == {"proof_of_work"}
+    assert {name for name, each in ENGINES.items() if each.simulated is not None} == {"proof_of_work"}
+    assert all(
+        rules_for(name, 3) == each.local(LOCAL_PHASES, 3) for name, each in ENGINES.items() if not each.simulated
+    )
 
 
 def test_a_task_in_blocks_shortens_the_interval_to_its_training_phase() -> None:

@@ -15,6 +15,7 @@ from learnchain.cli.display import PlainDisplay
 from learnchain.cli.local_run import LocalRun, Wanted
 from learnchain.cli.observation import Observer, Snapshot, View
 from learnchain.cli.summary import machine_report
+from learnchain.lab.comparison import WORK_STEPS
 from learnchain.lab.measures import gini, intervals
 from learnchain.primitives.rejection import Rejected, Unavailable
 
@@ -58,7 +59,7 @@ def _work(data: dict[str, Any]) -> dict[str, Any]:
     noted = [(address, each) for address, seen in zip(data["miners"], data["decisions"], strict=True) for each in seen]
     work = useful = 0.0
     for address, each in noted:
-        if each["step"] in ("trained", "puzzle solved", "puzzle given up"):
+        if each["step"] in WORK_STEPS:
             done = float(each.get("training_seconds", each.get("attempts", 0)))
             work += done
             useful += done if won.get(each["height"]) == address else 0.0

@@ -6,14 +6,17 @@ import sys
 from learnchain.lab.comparison import Experiment, compare
 
 
-def _note(text: str) -> None:
-    sys.stderr.write(text + "\n")
+def _note(engine: str, height: int) -> None:
+    """Tell whoever started this process how far it is: one JSON line, so that traces stay apart from it."""
+    sys.stderr.write(json.dumps({"engine": engine, "height": height}) + "\n")
+    sys.stderr.flush()
 
 
 def main() -> None:
-    """Read `{"engines": [...], "seed": ..., "blocks": ..., "miners": ...}`, write the result."""
+    """Read the engines and the numbers of an experiment, write the result."""
     asked = json.loads(sys.stdin.read())
-    experiment = Experiment(int(asked["seed"]), int(asked["blocks"]), int(asked["miners"]))
+    seed, blocks, miners, latency = (int(asked[each]) for each in ("seed", "blocks", "miners", "latency_milliseconds"))
+    experiment = Experiment(seed, blocks, miners, latency)
     result = compare(experiment, tuple(asked["engines"]), _note)
     sys.stdout.write(json.dumps(result))
 

@@ -17,29 +17,47 @@ from typing import Any
 from learnchain.lab.measures import Intervals, gini, intervals
 from learnchain.node.decisions import Decision
 from learnchain.node.engines import engine_named
-from learnchain.node.local_network import LocalPlan
+from learnchain.node.local_network import LOCAL_PHASES, LocalPlan
 from learnchain.primitives.chain_state import ChainState
 from learnchain.primitives.messages import AnyBlock, Block
 from learnchain.primitives.rejection import Rejected, RejectionReason
 from learnchain.rules.contract import Rules
+from learnchain.rules.dlbc.schedule import Phases
 from learnchain.testing.in_process_training import InProcessTraining
 from learnchain.testing.simulated_clock import run_simulated
+from learnchain.testing.simulated_network import Weather
 from learnchain.testing.simulated_nodes import SimulatedNodes
 
 HASHES_PER_SECOND = 150
 """Few enough that a simulated hour of hashing costs seconds; only ratios of times are compared."""
+WORK_STEPS = ("trained", "training given up", "puzzle solved", "puzzle given up")
+"""What a miner notes when some work of it is over, with the seconds or attempts that it took."""
+WEATHER_SPREAD = (0.5, 1.5)
+SLACK_ROUND_TRIPS = 4
+"""Round trips that a message takes at the most: an announcement, a request, an answer, and one to spare."""
+MAXIMUM_LATENCY_MILLISECONDS = 10_000
 PATIENCE_SECONDS = 10_000.0
 """Virtual seconds a block may take before the run is called stuck."""
 
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """Say what is run for every engine: the same seed, tasks, miners and number of blocks."""
+    """Say what is run for every engine: the same seed, tasks, miners and number of blocks.
+
+    `latency_milliseconds` is the mean one-way delay between two nodes, drawn anew for each message between a half and
+    one and a half of it; 0 is the weather of a local network. Every phase grows with it, so that all engines are run
+    with parameters that a network of such delays would choose.
+    """
 
     seed: int = 7
     blocks: int = 50
     miners: int = 3
+    latency_milliseconds: int = 0
     standing: tuple[str, ...] = ("digits-in-blocks",)
+
+
+Note = Callable[[str, int], None]
+"""Is told which engine has reached which height."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +66,9 @@ class Report:
 
     `until_release` is the part of each interval that ends with the release: what is searched or trained for. What comes
     after it is fixed by the engine's schedule and only makes intervals more alike. `stale_share` is the part of the
-    work that is in no winner; `evaluations` are exact counts of models that nodes made to judge.
+    work that is in no winner, given up or not; `late_solutions` are commitments that came after the release: where
+    nobody releases, each of them is a rival block. `evaluations` are exact counts of models that nodes made to judge.
+    The Gini coefficient is that of what all miners earned, nothing included.
     """
 
     engine: str
@@ -58,6 +78,7 @@ class Report:
     until_release: Intervals
     forks: int
     reorganisations: int
+    late_solutions_per_block: float
     work: float
     stale_share: float
     training_share: float
@@ -67,28 +88,31 @@ class Report:
     reward_gini: float
 
 
-def compare(experiment: Experiment, engines: tuple[str, ...], note: Callable[[str], None]) -> dict[str, Any]:
+def compare(experiment: Experiment, engines: tuple[str, ...], note: Note) -> dict[str, Any]:
     """Return the report of every engine with the digest over all of them."""
     for name in engines:
         engine_named(name)
     if not 2 <= experiment.blocks <= 1_000 or not 1 <= experiment.miners <= 16:
         raise Rejected(RejectionReason.ARGUMENT_INVALID, "choose 2 to 1000 blocks and 1 to 16 miners")
+    if not 0 <= experiment.latency_milliseconds <= MAXIMUM_LATENCY_MILLISECONDS or not engines:
+        detail = f"choose a latency of at most {MAXIMUM_LATENCY_MILLISECONDS / 1000:.0f} s, and an engine"
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
     reports: list[dict[str, Any]] = []
     for name in engines:
-        note(f"{name}: {experiment.blocks} blocks of {experiment.miners} miners in virtual time")
-        reports.append(asdict(run_engine(experiment, name)))
+        note(name, 0)
+        reports.append(asdict(run_engine(experiment, name, note)))
     content = {"experiment": asdict(experiment), "reports": reports}
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return {**content, "digest": digest}
 
 
-def run_engine(experiment: Experiment, name: str) -> Report:
+def run_engine(experiment: Experiment, name: str, note: Note) -> Report:
     """Run one engine in a directory of its own and measure it."""
     with TemporaryDirectory(prefix="learnchain-lab-") as directory:
         reports: list[Report] = []
 
         async def main() -> None:
-            reports.append(await _measured(experiment, name, Path(directory)))
+            reports.append(await _measured(experiment, name, Path(directory), note))
 
         before = logging.root.manager.disable
         logging.disable(logging.WARNING)
@@ -99,21 +123,51 @@ def run_engine(experiment: Experiment, name: str) -> Report:
         return reports[0]
 
 
-def rules_for(name: str, miners: int) -> Rules | None:
-    """Return the parameters of an engine that fit simulated machines; None keeps its local ones."""
-    simulated = engine_named(name).simulated
-    return None if simulated is None else simulated(HASHES_PER_SECOND * miners)
+def rules_for(name: str, miners: int, phases: Phases = LOCAL_PHASES) -> Rules:
+    """Return an engine with the parameters that fit simulated machines."""
+    engine = engine_named(name)
+    if engine.simulated is not None:
+        return engine.simulated(phases, HASHES_PER_SECOND * miners)
+    return engine.local(phases, miners)
 
 
-async def _measured(experiment: Experiment, name: str, directory: Path) -> Report:
-    rules = rules_for(name, experiment.miners)
-    plan = LocalPlan(directory, name, experiment.miners, experiment.standing, rules=rules)
+def stretched(phases: Phases, slack_milliseconds: int) -> Phases:
+    """Return phases with so much more time for every message that somebody waits for.
+
+    Training's phase grows by as much as judging's: PoDL's judging must fit beside the next training.
+    """
+    return Phases(
+        phases.one_milliseconds + slack_milliseconds,
+        phases.two_milliseconds + 3 * slack_milliseconds,
+        phases.three_milliseconds + 3 * slack_milliseconds,
+        phases.release_milliseconds + slack_milliseconds,
+        phases.reveal_milliseconds + 2 * slack_milliseconds,
+    )
+
+
+async def _measured(experiment: Experiment, name: str, directory: Path, note: Note) -> Report:
+    phases = stretched(LOCAL_PHASES, 2 * SLACK_ROUND_TRIPS * experiment.latency_milliseconds)
+    rules = rules_for(name, experiment.miners, phases)
+    plan = LocalPlan(directory, name, experiment.miners, experiment.standing, phases=phases, rules=rules)
     nodes = SimulatedNodes(directory, plan, experiment.seed)
+    if experiment.latency_milliseconds:
+        least, most = (each * experiment.latency_milliseconds / 1_000 for each in WEATHER_SPREAD)
+        nodes.network.weather = Weather(least, most)
     nodes.make_training = lambda _index: InProcessTraining(hashes_per_second=HASHES_PER_SECOND)
     await nodes.start()
     observed = Observed(nodes)
     try:
-        await nodes.until(lambda: observed.look() >= experiment.blocks, PATIENCE_SECONDS * experiment.blocks)
+        shown = 0
+
+        def reached() -> bool:
+            nonlocal shown
+            height = min(observed.look(), experiment.blocks)
+            if height > shown:
+                shown = height
+                note(name, height)
+            return height >= experiment.blocks
+
+        await nodes.until(reached, PATIENCE_SECONDS * experiment.blocks)
         return observed.report(experiment, name)
     finally:
         await nodes.close()
@@ -137,12 +191,11 @@ class Observed:
     def look(self) -> int:
         """Take what is new from every node; return the lowest height that all have reached."""
         heights: list[int] = []
-        for index, place in enumerate(self._nodes.places):
+        for index in range(len(self._nodes.places)):
             node = self._nodes.node(index)
             for each in node.ports.decisions.recent:
                 self._seen[index].setdefault((each.at_milliseconds, each.height, each.step, each.about), each)
             heights.append(node.ports.chain.round.head.height)
-            del place
         self._follow_head()
         return min(heights)
 
@@ -151,11 +204,7 @@ class Observed:
         ports = self._nodes.node(0).ports
         states = ports.archive.branch(ports.chain.round.head.block, 0)[: experiment.blocks]
         blocks = [ports.archive.block(each.block_hash) for each in states]
-        rewards = {self._address(index): 0 for index in range(1, experiment.miners + 1)}
-        for state in states:
-            for payout in state.reward.payouts:
-                key = payout.recipient.hex()
-                rewards[key] = rewards.get(key, 0) + payout.amount_gwei
+        rewards = self._rewards(states, experiment.miners)
         chained = {each.block_hash.hex() for each in states}
         known = self._facts("block", "hash", len(states))
         won = {each.height: each.proposer for each in blocks if isinstance(each, Block)}
@@ -163,6 +212,7 @@ class Observed:
         seconds = (states[-1].end_milliseconds - ports.chain.parameters.genesis_milliseconds) / 1000
         counted = [each for seen in self._seen for each in seen.values() if each.height <= len(states)]
         measured = [each.step for each in counted if each.step.startswith("measured ")]
+        late = [each for each in counted if each.step == "not under the release"]
         return Report(
             engine=name,
             blocks=len(blocks),
@@ -171,6 +221,7 @@ class Observed:
             until_release=intervals(_until_release(states, blocks) or [0]),
             forks=len(known - chained),
             reorganisations=self._reorganisations,
+            late_solutions_per_block=round(len(late) / len(blocks), 4),
             work=round(work, 3),
             stale_share=round(1 - useful / work, 6) if work else 0.0,
             training_share=round(training / (experiment.miners * seconds), 6),
@@ -179,6 +230,14 @@ class Observed:
             reward_gwei=dict(sorted(rewards.items())),
             reward_gini=round(float(gini([Fraction(each) for each in rewards.values()])), 6),
         )
+
+    def _rewards(self, states: tuple[ChainState, ...], miners: int) -> dict[str, int]:
+        """Return what every miner earned; what others are paid (a publisher's share) is no miner's income."""
+        rewards = {self._address(index): 0 for index in range(1, miners + 1)}
+        for payout in (each for state in states for each in state.reward.payouts):
+            if payout.recipient.hex() in rewards:
+                rewards[payout.recipient.hex()] += payout.amount_gwei
+        return rewards
 
     def _follow_head(self) -> None:
         state = self._nodes.node(0).ports.chain.round
@@ -202,9 +261,9 @@ class Observed:
             address = bytes.fromhex(self._address(index))
             for each in seen.values():
                 done = float(each.facts.get("training_seconds", each.facts.get("attempts", 0)))
-                if each.step not in ("trained", "puzzle solved", "puzzle given up") or each.height > height:
+                if each.step not in WORK_STEPS or each.height > height:
                     continue
                 work += done
                 useful += done if won.get(each.height) == address else 0.0
-                training += done if each.step == "trained" else 0.0
+                training += done if "training_seconds" in each.facts else 0.0
         return work, useful, training

@@ -24,7 +24,7 @@ class Engine:
     tasks: tuple[str, ...] = ("digits",)
     variant: bool = False
     posted: bool = True
-    simulated: Callable[[int], Rules] | None = None
+    simulated: Callable[[LocalTimes, int], Rules] | None = None
 
     @property
     def about(self) -> str:

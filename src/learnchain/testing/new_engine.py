@@ -11,6 +11,7 @@ import keyword
 import re
 import shutil
 import tokenize
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,9 +21,8 @@ SOURCE = Path("src/learnchain")
 MARK = "# new engines above this line"
 LONGEST_NAME = 32
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
-_REGISTRY, _PLAYS, _CASES = (
-    SOURCE / each for each in ("node/engines.py", "testing/engine_plays.py", "testing/engine_cases.py")
-)
+_REGISTRY = SOURCE / "node/engines.py"
+_PLAYS, _CASES = SOURCE / "testing/engine_plays.py", SOURCE / "testing/engine_cases.py"
 _DOCUMENTS = ("docs/messages.md", "docs/reasons.md", "docs/engines.md")
 _LINE_LENGTH = 120
 
@@ -105,20 +105,16 @@ def planned_engine(root: Path, name: str, like: str) -> EngineCopy:
     prefix, shared = _reading_prefix(root, old), _shared_vectors(root, old)
     files: dict[Path, str] = {}
     for path, text in sources.items():
-        made = renamed(text, old, new, prefix)
+        made = fitted(text, renamed(text, old, new, prefix))
         for each in shared:
             # What a vector of another room shows is no copy's own: its readings go on to name that vector.
             made = made.replace(f'"{new.folder}/{each}"', f'"{old.folder}/{each}"')
         files[root / renamed(str(path.relative_to(root)), old, new)] = made
-    registry, plays, cases = lists
-    files[registry] = _listed(
-        _imported(lists[registry], "learnchain.rules", new.folder), _entry(lists[registry], old, new)
-    )
-    files[plays] = _listed(
-        _imported(lists[plays], "learnchain.testing", f"{new.folder}_play"), f"{new.folder}_play.PLAY,"
-    )
-    called = f"*{new.folder}_cases.{new.folder}_vectors(),"
-    files[cases] = _listed(_imported(lists[cases], "learnchain.testing", f"{new.folder}_cases"), called)
+    registry, plays, cases = (root / each for each in (_REGISTRY, _PLAYS, _CASES))
+    play, case, entry = f"{name}_play", f"{name}_cases", _entry(lists[registry], old, new)
+    files[registry] = _listed(_imported(lists[registry], "learnchain.rules", name), entry)
+    files[plays] = _listed(_imported(lists[plays], "learnchain.testing", play), f"{play}.PLAY,")
+    files[cases] = _listed(_imported(lists[cases], "learnchain.testing", case), f"*{case}.{name}_vectors(),")
     files[root / "pyproject.toml"] = _independent(root / "pyproject.toml", old, new)
     return EngineCopy(root, new, files)
 
@@ -142,10 +138,8 @@ def _check_name(new: Names) -> None:
     """Refuse what is no name of a folder, and words of the language itself."""
     taken = keyword.iskeyword(new.folder) or keyword.issoftkeyword(new.folder) or hasattr(builtins, new.folder)
     if taken or not _NAME.fullmatch(new.folder) or len(new.folder) > LONGEST_NAME:
-        detail = (
-            f"{new.folder[:80]!r} is no name for an engine: at most {LONGEST_NAME} small letters, digits and single "
-        )
-        raise Rejected(RejectionReason.ARGUMENT_INVALID, detail + "underscores, and no word of Python")
+        detail = f"{new.folder[:80]!r} is no name for an engine: at most {LONGEST_NAME} small letters, digits and "
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, detail + "single underscores, and no word of Python")
 
 
 def _check_places(root: Path, old: Names, new: Names) -> None:
@@ -165,9 +159,7 @@ def _check_places(root: Path, old: Names, new: Names) -> None:
 def _check_unused(new: Names, texts: dict[Path, str]) -> None:
     """Refuse a name that the files use for something else: in the copy it would stand for two things."""
     for path, text in texts.items():
-        words = {
-            each.string for each in tokenize.generate_tokens(io.StringIO(text).readline) if each.type == tokenize.NAME
-        }
+        words = {each.string for each in _tokens(text) if each.type == tokenize.NAME}
         found = sorted(words & {new.folder, new.kind, new.constant})
         if found:
             detail = f"{path.name} uses the name {found[0]!r} for something else; choose another one"
@@ -191,10 +183,35 @@ def _shared_vectors(root: Path, old: Names) -> list[str]:
 
 def renamed(text: str, old: Names, new: Names, prefix: str = "") -> str:
     """Return a text in which the engine has its new name: folders, class, constants, readings; prose stays."""
-    text = text.replace(f"{prefix or old.reading}-R", f"{new.reading}-R")
-    for before, after in ((old.constant, new.constant), (old.kind, new.kind), (old.folder, new.folder)):
-        text = re.sub(rf"(?<![A-Za-z]){before}(?![a-z])", after, text)
-    return text
+    readings = prefix or old.reading
+    names = {
+        old.constant: new.constant,
+        old.kind: new.kind,
+        old.folder: new.folder,
+        f"{readings}-R": f"{new.reading}-R",
+    }
+    words = "|".join((old.constant, old.kind, old.folder))
+    # In one pass: the new name may contain the old one.
+    pattern = rf"(?<![A-Za-z]){readings}-R(?=\d)|(?<![A-Za-z])(?:{words})(?![a-z])"
+    return re.sub(pattern, lambda found: names[found.group(0)], text)
+
+
+def fitted(before: str, after: str) -> str:
+    """Return the renamed text with those lines of prose as they were that the new name has made too long."""
+    prose: set[int] = set()
+    for each in _tokens(before):
+        told = each.type == tokenize.COMMENT or (each.type == tokenize.STRING and each.string.startswith('"""'))
+        prose.update(range(each.start[0], each.end[0] + 1) if told else ())
+    pairs = zip(before.splitlines(keepends=True), after.splitlines(keepends=True), strict=True)
+    kept = (
+        old if number in prose and len(new.rstrip()) > _LINE_LENGTH else new
+        for number, (old, new) in enumerate(pairs, start=1)
+    )
+    return "".join(kept)
+
+
+def _tokens(text: str) -> Iterator[tokenize.TokenInfo]:
+    return tokenize.generate_tokens(io.StringIO(text).readline)
 
 
 def _entry(text: str, old: Names, new: Names) -> str:

@@ -115,7 +115,7 @@ class Miner:
         epochs, stopping = self._strategy.planned(selection.schedule.commitment_milliseconds, now, epoch_seconds)
         self._note(selection, "probe", epoch_seconds=epoch_seconds, epochs=epochs)
         self._note(selection, "training begins", goes_on=int(start is not None))
-        return await self._trained(await self._job(selection, data, epochs, None, start), stopping)
+        return await self._trained(selection, await self._job(selection, data, epochs, None, start), stopping)
 
     async def _until_reached(self, selection: Selection, data: Path, start: EndState | None) -> TrainedFiles:
         """Train until the required accuracy is reached on the training rows, or the time limit (PoLe Algorithm 1)."""
@@ -124,7 +124,7 @@ class Miner:
         wanted = selection.posted.specification
         numerator, denominator = wanted.required_numerator, wanted.required_denominator
         job = replace(job, required_numerator=numerator, required_denominator=denominator, metric=wanted.metric)
-        run = await self._trained(job, limit - self._strategy.margin_milliseconds)
+        run = await self._trained(selection, job, limit - self._strategy.margin_milliseconds)
         if not Accuracy(run.training_correct, run.training_total).reaches(numerator, denominator):
             # Only now is the requirement waived: whoever commits earlier without reaching it cannot win.
             await self._ports.clock.sleep_until(limit)
@@ -149,7 +149,7 @@ class Miner:
         now, about = self._ports.clock.now_milliseconds(), selection.task.task_id.hex()
         epochs, stopping = self._strategy.planned(ahead.commitment_milliseconds, now, self._epoch_seconds)
         self._ports.decisions.note(now, selection.height + 1, "training begins", about, goes_on=1, ahead=1)
-        run = await self._trained(await self._job(selection, data, epochs, ahead.course, start), stopping)
+        run = await self._trained(selection, await self._job(selection, data, epochs, ahead.course, start), stopping)
         if not result.done():
             result.set_result(Finished(run, start, self._ports.clock.now_milliseconds()))
 
@@ -348,8 +348,9 @@ class Miner:
             mapping_path=await self._ports.data.mapping_path(terms),
         )
 
-    async def _trained(self, job: TrainingJob, stopping_milliseconds: int) -> TrainedFiles:
+    async def _trained(self, selection: Selection, job: TrainingJob, stopping_milliseconds: int) -> TrainedFiles:
         """Train; when the time is up the finished epochs are the run (DLBC, Assumption 2)."""
+        begun_seconds = self._ports.clock.monotonic_seconds()
 
         async def stop() -> None:
             await self._ports.clock.sleep_until(stopping_milliseconds)
@@ -358,6 +359,11 @@ class Miner:
         stopper = self._ports.tasks.start(stop(), "end of training")
         try:
             return await self._trainer.train(job, self._show_progress)
+        except asyncio.CancelledError:
+            # Work that no model came of: whoever adds up what a height cost must count it.
+            spent_seconds = round(self._ports.clock.monotonic_seconds() - begun_seconds, 3)
+            self._note(selection, "training given up", training_seconds=spent_seconds)
+            raise
         finally:
             stopper.cancel()
 

@@ -24,11 +24,16 @@ the same for every block and would hide how much the search itself varies."""
 
 def local(times: LocalTimes, _miners: int) -> ProofOfWork:
     """Return the engine for several nodes on one machine; blocks have as much time to spread as those that train."""
-    return replace(LOCAL, block_milliseconds=max(LOCAL.block_milliseconds, times.three_milliseconds))
+    return replace(
+        LOCAL,
+        release_milliseconds=max(LOCAL.release_milliseconds, times.release_milliseconds),
+        reveal_milliseconds=max(LOCAL.reveal_milliseconds, times.reveal_milliseconds),
+        block_milliseconds=max(LOCAL.block_milliseconds, times.three_milliseconds),
+    )
 
 
-def simulated(hashes_per_second: int) -> ProofOfWork:
+def simulated(times: LocalTimes, hashes_per_second: int) -> ProofOfWork:
     """Return the engine for simulated machines that try so many hashes a second together."""
     aim = SIMULATED_AIM_MILLISECONDS
     difficulty = Difficulty(aim, LARGEST_TARGET * 1_000 // (hashes_per_second * aim), 8)
-    return replace(LOCAL, difficulty=difficulty, limit_milliseconds=50 * aim)
+    return replace(local(times, 1), difficulty=difficulty, limit_milliseconds=50 * aim)
