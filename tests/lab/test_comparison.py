@@ -37,7 +37,37 @@ def test_training_engines_train_and_hold_their_interval() -> None:
     assert 0 < report["training_share"] < 1
     assert report["stale_share"] == pytest.approx(0.5)
     drawn = ElementTree.fromstring(svg(result))
-    assert len([each for each in drawn.iter() if each.tag.endswith("rect")]) == 5
+    # The paper and a bar for each of eight figures.
+    assert len([each for each in drawn.iter() if each.tag.endswith("rect")]) == 9
+
+
+def test_what_a_miner_gave_up_is_stale_work() -> None:
+    # PoLe's height ends with the second solution: the third miner's training wins nothing, and neither is it forgotten.
+    report = compare(Experiment(7, 4, 3), ("pole",), quiet)["reports"][0]
+    assert report["stale_share"] == pytest.approx(2 / 3, abs=0.02)
+
+
+def test_a_publishers_share_is_no_miners_income() -> None:
+    report = compare(Experiment(7, 2, 1), ("pole",), quiet)["reports"][0]
+    assert len(report["reward_gwei"]) == 1
+    assert report["reward_gini"] == 0
+
+
+def test_delays_make_late_solutions_and_are_said_in_the_drawing() -> None:
+    heights: list[int] = []
+    chosen = Experiment(7, 4, 2, latency_milliseconds=300)
+    result = compare(chosen, ("proof_of_work",), lambda _name, height: heights.append(height))
+    assert result["experiment"]["latency_milliseconds"] == 300
+    assert result["reports"][0]["empty_blocks"] == 0, "every phase has room for the delays"
+    assert heights == [0, 1, 2, 3, 4]
+    assert "0.3 s in the mean" in svg(result)
+
+
+@pytest.mark.parametrize("latency", [-1, 10_001])
+def test_a_latency_that_no_phase_can_wait_for_is_refused(latency: int) -> None:
+    with pytest.raises(Rejected) as refusal:
+        compare(Experiment(7, 4, 2, latency_milliseconds=latency), ("dlbc",), quiet)
+    assert refusal.value.reason is RejectionReason.ARGUMENT_INVALID
 
 
 def test_what_follows_a_release_is_the_same_for_every_block_of_pole() -> None:

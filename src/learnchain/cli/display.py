@@ -15,7 +15,7 @@ from learnchain.cli.answers import ether
 from learnchain.cli.observation import NodeView, Snapshot, View
 
 _LEVELS = "▁▂▃▄▅▆▇█"
-_CURVE_POINTS = 24
+_CURVE_POINTS = 16
 _SHOWN_BLOCKS = 8
 _SHOWN_NOTES = 6
 
