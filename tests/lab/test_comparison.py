@@ -63,7 +63,7 @@ def test_delays_make_late_solutions_and_are_said_in_the_drawing() -> None:
     assert "0.3 s in the mean" in svg(result)
 
 
-@pytest.mark.parametrize("latency", [-1, 10_001])
+@pytest.mark.parametrize("latency", [-1, 1_001])
 def test_a_latency_that_no_phase_can_wait_for_is_refused(latency: int) -> None:
     with pytest.raises(Rejected) as refusal:
         compare(Experiment(7, 4, 2, latency_milliseconds=latency), ("dlbc",), quiet)

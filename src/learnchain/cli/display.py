@@ -198,7 +198,7 @@ def _node_cells(node: NodeView) -> tuple[str, ...]:
     progress, loss, accuracy = "", "", ""
     if points:
         last = points[-1]
-        progress = f"epoch {last['epoch'] + 1}/{last['epochs']}"
+        progress = f"epoch {min(last['epoch'] + 1, last['epochs'])}/{last['epochs']}"
         loss = f"{sparkline([each['loss'] for each in points])} {last['loss']:.3f}"
         accuracy = f"{sparkline([each['accuracy'] for each in points])} {last['accuracy']:.3f}"
     head = node.status["head"]

@@ -34,7 +34,7 @@ def compare(
     blocks: Annotated[int, typer.Option(min=2, max=1_000, help="Blocks to run for each engine.")] = 50,
     miners: Annotated[int, typer.Option(min=1, max=16, help="Miners of equal power.")] = 3,
     latency_seconds: Annotated[
-        float, typer.Option(min=0, max=10, help="Mean one-way delay of the simulated network; 0 is a local one.")
+        float, typer.Option(min=0, max=1, help="Mean one-way delay of the simulated network; 0 is a local one.")
     ] = 0.0,
     plot: Annotated[Path | None, typer.Option(dir_okay=False, help="Write the drawing to this SVG file.")] = None,
     real: Annotated[

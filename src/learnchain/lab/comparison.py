@@ -35,7 +35,8 @@ WORK_STEPS = ("trained", "training given up", "puzzle solved", "puzzle given up"
 WEATHER_SPREAD = (0.5, 1.5)
 SLACK_ROUND_TRIPS = 4
 """Round trips that a message takes at the most: an announcement, a request, an answer, and one to spare."""
-MAXIMUM_LATENCY_MILLISECONDS = 10_000
+MAXIMUM_LATENCY_MILLISECONDS = 1_000
+"""Beyond it requests between nodes time out before an answer can come, and every block is an empty one."""
 PATIENCE_SECONDS = 10_000.0
 """Virtual seconds a block may take before the run is called stuck."""
 
