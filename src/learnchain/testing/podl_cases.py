@@ -179,4 +179,4 @@ def _heights() -> tuple[Vector, ...]:
 def _bad_input(wrong: BadInput) -> Vector:
     node = begun()
     event = wrong.make(node, prepare(node, wrong.stage))
-    return Vector(f"podl/bad_input/{wrong.name}.json", f"Refused: {wrong.reason.value}.", (_played(node, event),))
+    return _vector(f"podl/bad_input/{wrong.name}.json", f"Refused: {wrong.reason.value}.", _played(node, event))
