@@ -34,8 +34,8 @@ def table(name: str, **data: Any) -> dict[str, Any]:
 
 def specification_of(draft: TaskDraft) -> Any:
     parts = [
-        DataPart(b"\1" * 36, b"\2" * 32, b"\3" * 32, len(each), 1 << 30)
-        for each in (draft.training_data, draft.test_data)
+        DataPart(bytes([number]) * 36, bytes([number]) * 32, bytes([number]) * 32, len(each), 1 << 30)
+        for number, each in enumerate((draft.training_data, draft.test_data))
     ]
     return draft.specification(*parts)
 
