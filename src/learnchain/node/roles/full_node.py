@@ -285,12 +285,11 @@ class FullNode:
         block = replace(draft, settlement_root=settlement_root(parent, selection, draft, reward, parameters))
         block = sign(block, self._ports.wallet.private_key)
         # Our own need not wait behind strangers' blocks whose payloads may never come.
-        key = noun_hash(block)
-        measure = Measure(key, MeasureKind.PAYLOAD)
         bound = (None, b"", b"", b"", block.payload_hash, block.payload_cid)
-        found = await self._measuring.measured(MeasureCandidate(measure, parent, selection, *bound))
-        if self._ports.chain.round.selection.parent == selection.parent:
-            self._ports.chain.feed(Measured(found, self._ports.clock.now_milliseconds()))
+        measure = MeasureCandidate(Measure(noun_hash(block), MeasureKind.PAYLOAD), parent, selection, *bound)
+        found = await self._measured(measure)
+        if found is not None and self._ports.chain.round.selection.parent == selection.parent:
+            await self._report(measure, found)
         await self._ports.announce(block)
 
     async def forget_blocks(self, action: ForgetBlocks) -> None:
