@@ -45,12 +45,16 @@ class Miscounter(Quick):
 
 
 def built(
-    directory: Path, judge: Callable[[], InProcessTraining], retain_blocks: int = 0, blocks: int = BLOCKS
+    directory: Path,
+    judge: Callable[[], InProcessTraining],
+    retain_blocks: int = 0,
+    blocks: int = BLOCKS,
+    consensus: str = "dlbc",
 ) -> Path:
     """Return the directory of a node that has stopped, laid out as a local network's."""
 
     async def scenario() -> Path:
-        plan = LocalPlan(directory, miners=1, standing=("iris",), finality_depth=2, parameters=BRIEF)
+        plan = LocalPlan(directory, consensus, miners=1, standing=("iris",), finality_depth=2, parameters=BRIEF)
         nodes = SimulatedNodes(directory, plan, seed=9)
         nodes.change = lambda settings: replace(settings, retain_blocks=retain_blocks)
         nodes.make_training = nodes.make_judge = lambda _index: judge()
@@ -104,6 +108,14 @@ def test_every_block_of_an_honest_chain_stands_at_every_level(honest: Path) -> N
         assert trained
         assert all({"measured payload", "measured count"} <= set(each.checks) for each in trained)
         assert all(("trace root" in each.checks) == level.judges for each in trained)
+
+
+@pytest.mark.parametrize("level", [Level.HEADERS, Level.FULL])
+def test_a_hash_is_not_called_training(tmp_path: Path, level: Level) -> None:
+    place = built(tmp_path, lambda: InProcessTraining(hashes_per_second=1 << 20), blocks=2, consensus="proof_of_work")
+    checks = checks_of(place, level)
+    assert all(each.passed and not each.trained and not each.replayed for each in checks)
+    assert "hashing" in {each.won_by for each in checks}
 
 
 def test_a_false_claim_passes_for_header_level_only(false: Path) -> None:

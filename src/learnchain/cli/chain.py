@@ -118,7 +118,7 @@ async def _verified(verifier: Any, quiet: bool) -> dict[str, Any]:
         bar = progress.add_task("verifying", total=total)
         async for check in verifier.run():
             progress.update(bar, completed=check.height, description=f"block {check.height}")
-            checks.append({**dataclasses.asdict(check), "passed": check.passed})
+            checks.append({**dataclasses.asdict(check), "trained": check.trained, "passed": check.passed})
             if quoted is None and sample.is_enough_with(check):
                 # The first blocks give the price of all, before most of the work is done.
                 quoted = sample.quote(total)
@@ -154,6 +154,7 @@ def _show_checks(data: dict[str, Any]) -> None:
         how = "claimed" if each["level"] == "headers" else "counted again"
         if each["replayed"]:
             how += f", {each['replayed']}/{each['segments']} replayed"
-        kind = f"{each['correct']}/{each['total']} {how}" if each["trained"] else "empty"
+        counted = f"{each['correct']}/{each['total']} {how}"
+        kind = {"training": counted, "hashing": "hash puzzle solved"}.get(each["won_by"], "empty")
         console.print(f"block {each['height']:>5}  {kind:<44} {len(each['checks']):>2} checks  {each['seconds']:.2f} s")
     console.print(f"verified {len(data['blocks'])} of {data['height']} blocks")

@@ -54,12 +54,13 @@ BLOCK_CHECKS = (
 class BlockCheck:
     """Report one block: what was checked, what was counted, how long it took, and the reason if it failed.
 
-    `detection` is the chance, for display, with which one forged segment of the winner's training would have shown.
+    `won_by` is `training`, `hashing`, or None for an empty block, as in the views of a block. `detection` is the
+    chance, for display, with which one forged segment of the winner's training would have shown.
     """
 
     height: int
     block_hash: str
-    trained: bool
+    won_by: str | None
     checks: tuple[str, ...]
     correct: int
     total: int
@@ -69,6 +70,11 @@ class BlockCheck:
     replayed: int = 0
     segments: int = 0
     detection: float = 0.0
+
+    @property
+    def trained(self) -> bool:
+        """Return whether a model won the block."""
+        return self.won_by == "training"
 
     @property
     def passed(self) -> bool:
@@ -187,10 +193,12 @@ class Verifier:
             self._measurements.clear()
             self._believed, self._replayed = self.level is Level.HEADERS, None
             block = archive.block(stored.block_hash)
-            reason = ""
+            reason, won_by = "", "training" if isinstance(block, Block) else None
             try:
                 state = await self._admitted(state, stored, archive, measuring)
-                if isinstance(block, Block) and not self._believed and self._is_trained(block, archive):
+                if isinstance(block, Block) and not self._is_trained(block, archive):
+                    won_by = "hashing"
+                elif isinstance(block, Block) and not self._believed:
                     await self._check_trace(block, measuring)
                     await self._check_replay(block, archive, measuring)
                 await self._check_escrow(stored, archive, measuring)
@@ -204,7 +212,7 @@ class Verifier:
             yield BlockCheck(
                 height=block.height,
                 block_hash=stored.block_hash.hex(),
-                trained=isinstance(block, Block),
+                won_by=won_by,
                 checks=checks,
                 correct=verdict[0],
                 total=verdict[1],
