@@ -1,4 +1,4 @@
-r"""Evaluate a model exactly: the same counts on any processor, thread count and instruction set (the round, rule 6).
+r"""Evaluate a model exactly: the same counts on any processor, thread count and instruction set (ROUND-6).
 
 The fixed-point image is a pure function of the committed float32 weights and the first training rows. Activations
 are integers of at most `ACTIVATION_MAXIMUM` times a power of two; weights are at most 16-bit integers times a power
@@ -10,7 +10,7 @@ Every partial sum is then an integer that float32 holds exactly, so the order of
 instruction sets and libraries, cannot change a bit, and the evaluation runs at float32's speed. Long sums are cut
 into pieces of at most `PIECE_TERMS` terms, each exact in float32, and added in float64. Rounding is half to even, one
 elementwise IEEE operation. Batch normalisation is folded, sigmoid and tanh are tables of correctly rounded decimals.
-DESIGN planned sums below 2**53 in float64; this bound is tighter and about ten times faster.
+Sums below 2**53 in float64 would be exact too; this bound is tighter and about ten times faster.
 """
 
 import hashlib

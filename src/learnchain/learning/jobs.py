@@ -31,8 +31,8 @@ class TrainingJob:
 
     `mapping_path` names a file with the mapping layer in front of the model, or nothing. With a required accuracy the
     run ends after the epoch in which the training rows are counted right that often (PoLe Algorithm 1, line 9).
-    `work_id` seeds the order of the batches, `initial_id` the initialisation where another seed does (the round, rule
-    9). With a `start_path` the run goes on from that state, whose digest is `start_digest`.
+    `work_id` seeds the order of the batches, `initial_id` the initialisation where another seed does (ROUND-9).
+    With a `start_path` the run goes on from that state, whose digest is `start_digest`.
     """
 
     specification: ModelSpecification

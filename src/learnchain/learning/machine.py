@@ -20,7 +20,7 @@ _TEST_ROWS = 360
 def machine_probe(clock: Callable[[], float]) -> dict[str, Any]:
     """Train the digits CNN for a few seconds and count exactly; equal digests mean equal bits on two machines.
 
-    The training digest is over every weight and may differ between kinds of processors (DESIGN section 4); the exact
+    The training digest is over every weight and may differ between kinds of processors (AUDIT-1); the exact
     evaluation of given weights must not.
     """
     threads = torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""Commit to a training run: full training states on disk and the Merkle root over their hashes (DESIGN section 10).
+"""Commit to a training run: full training states on disk and the Merkle root over their hashes (ROUND-11).
 
 A state is everything the next step depends on: weights, running statistics, the optimiser's memory, the step and the
 random state. A leaf also binds what was shown since the leaf before: the rows' numbers in their order and the rows

@@ -1,4 +1,4 @@
-"""Train a model: the one loop of the project, its seeds derived from the miner's `work_id` (the round, DESIGN 2).
+"""Train a model: the one loop of the project, its seeds derived from the miner's `work_id` (ROUND-9).
 
 Initialisation, batch order and dropout come from SHAKE-256 of `work_id`, so a trajectory belongs to one miner at one
 height; the number of epochs is fixed before the first step; with one thread the run is bit-identical in any process
@@ -52,7 +52,7 @@ Clock = Callable[[], float]
 class TrainingPlan:
     """Hold everything that determines a run, bit by bit, once the data are given.
 
-    `initial_id` seeds the initialisation where it is not `work_id` that does (the round, rule 9).
+    `initial_id` seeds the initialisation where it is not `work_id` that does (ROUND-9).
     """
 
     specification: ModelSpecification

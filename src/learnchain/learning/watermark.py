@@ -1,4 +1,4 @@
-r"""Embed and check a miner's watermark as DLBC IV-C writes it (`paper` mode); DESIGN section 5 says what it is worth.
+r"""Embed and check a miner's watermark as DLBC IV-C writes it (`paper` mode); `docs/design.md` says what it is worth.
 
 Reading DLBC-R14. The paper: "a binary matrix of n columns and m rows ... each column of the matrix should contain
 only one 1 ... If the i-th bit of the hash is 0, the first row of the i-th column is 1; if [it] is 1, the second row".

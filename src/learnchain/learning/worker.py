@@ -1,4 +1,4 @@
-"""Run training and evaluation in a process of its own: `python -m learnchain.learning.worker` (DESIGN section 3).
+"""Run training and evaluation in a process of its own: `python -m learnchain.learning.worker`.
 
 Frames arrive on standard input and leave on standard output. A failed job is answered and does not end the process;
 the end of standard input does, at once. `finish` ends a run after its epoch, `cancel` drops it at its next step.

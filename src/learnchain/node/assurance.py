@@ -45,7 +45,7 @@ class Demand(StrEnum):
     """Name what a node that joins late wants of the heights before its start.
 
     On a network that frees old models (DLBC IV-H) `accuracy` waits at the first one that nobody has: `available` is
-    the operator's word that such blocks may count at header level (the round, rule 10).
+    the operator's word that such blocks may count at header level (ROUND-10).
     """
 
     HEADERS = "headers"

@@ -1,4 +1,4 @@
-"""Tasks over several blocks: which seeds a height has, and from which committed state a miner goes on (rule 9).
+"""Tasks over several blocks: which seeds a height has, and from which committed state a miner goes on (ROUND-9).
 
 A run at height t goes on from the end state of the miner's own run at t-1, whoever won there. The trace's index opens
 that miner's commitment, which stands in block t-1, so that anybody can follow the states from block to block.

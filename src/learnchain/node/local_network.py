@@ -45,7 +45,7 @@ LOCAL_MARGINS = {
     "transfer_milliseconds": 200,
     "evaluation_milliseconds": 300,
 }
-"""All nodes share one clock and one disk, so the last phase may be short (the round, rule 14)."""
+"""All nodes share one clock and one disk, so the last phase may be short (ROUND-14)."""
 LOCAL_PHASES = Phases(
     one_milliseconds=1_500,
     two_milliseconds=5_000,

@@ -93,7 +93,7 @@ class ReplayJudge:
     async def holds(
         self, proof: FraudProof, block: Block, selection: Selection, reported: tuple[ReportedSegment, ...] = ()
     ) -> bool:
-        """Return whether a proof shows a fault; only what every machine finds alike decides (rule 11).
+        """Return whether a proof shows a fault; only what every machine finds alike decides (AUDIT-8).
 
         Against an auditor, `reported` is what it said of the segment.
         """

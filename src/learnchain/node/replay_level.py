@@ -1,4 +1,4 @@
-"""The assurance levels that train again: k of N segments of every winner's trace, or all of them (DESIGN section 10).
+"""The assurance levels that train again: k of N segments of every winner's trace, or all of them (ROUND-10).
 
 Which segments, the verifier draws from a secret of its own: nobody can know them while training. What replaying shows
 differs by fault: one that needs no arithmetic refuses the block; bits that differ refuse nothing, since the miner may

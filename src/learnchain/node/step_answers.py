@@ -75,7 +75,7 @@ class StepAnswers:
         return StepAnswer(*named, digests_cid, states_cid, UNSIGNED), opening
 
     async def check(self, run: DisputedRun, answer: StepAnswer, opening: SegmentOpening) -> None:
-        """Refuse an answer whose files are not what it names; raise `Unavailable` while they are not here (rule 11)."""
+        """Refuse an answer whose files are not what it names; raise `Unavailable` while they are not here (AUDIT-6)."""
         async with self._place() as place:
             await self._fetched(run, answer, place)
             await self.judge.trainer.check_states(await self._job(run, opening, place))

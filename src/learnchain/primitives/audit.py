@@ -1,4 +1,4 @@
-"""Audits of training as data: which segments are challenged, what was found, and what proves a fault (DESIGN 10).
+"""Audits of training as data: which segments are challenged, what was found, and what proves a fault (ROUND-11).
 
 A trace of N + 1 committed states has N segments. An auditor replays k of them, drawn after the commitment; whoever
 forged f segments is found with the exact probability of `detection_probability`. Faults that need no arithmetic of
@@ -67,7 +67,7 @@ class AuditFinding(StrEnum):
     FAULT_OUT_OF_BOUNDS = "fault_out_of_bounds"
     """No honest machine reaches the state that the miner claims for the disputed step."""
     NOT_AUDITED = "not_audited"
-    """The task is `free`: accuracy is all that is known (the round, rule 8)."""
+    """The task is `free`: accuracy is all that is known (ROUND-8)."""
 
 
 HARDWARE_FREE = frozenset(
@@ -82,7 +82,7 @@ HARDWARE_FREE = frozenset(
         AuditFinding.FAULT_STEP_CHAIN,
     }
 )
-"""Faults that every node finds alike from published bytes: slashed automatically (the round, rule 11)."""
+"""Faults that every node finds alike from published bytes: slashed automatically (ROUND-11)."""
 STEP_FAULTS = frozenset({AuditFinding.FAULT_STEP_CHAIN, AuditFinding.FAULT_OUT_OF_BOUNDS})
 """Faults of the steps with which somebody answers an accusation: the only ones that an auditor can commit."""
 SLASHABLE = HARDWARE_FREE | {AuditFinding.FAULT_OUT_OF_BOUNDS}
@@ -114,7 +114,7 @@ class SegmentChallenge:
 
 
 def draw_challenge(seed: Hash32, trace_root: Hash32, segments: int, wanted: int) -> SegmentChallenge:
-    """Draw `wanted` of `segments` without replacement by Floyd's method from SHAKE-256, and add the last (DESIGN 10).
+    """Draw `wanted` of `segments` without replacement by Floyd's method from SHAKE-256, and add the last (AUDIT-2).
 
     `trace_root` is `messages.trace_root` of the run, so that two traces under one seed get challenges of their own.
     """

@@ -1,4 +1,4 @@
-"""What an auditor is given, when it commits and opens, and what it is paid: pure, from the book alone (rule 11).
+"""What an auditor is given, when it commits and opens, and what it is paid: pure, from the book alone (AUDIT-1).
 
 Every auditor gets segments of its own. In some of them, drawn by the same seed, the protocol corrupts the state from
 which the auditor starts: then the segment must not reproduce, and the witness is one that not even the miner knows.

@@ -93,7 +93,7 @@ def check_release(announcement: ReleaseAnnouncement, selection: Selection, param
 
 
 def check_arrival(release: Release, selection: Selection, at_milliseconds: int, parameters: ChainParameters) -> None:
-    """Refuse a release whose date its arrival belies: dated ahead, or so far back that miners cannot answer in time.
+    """Refuse a release whose date its arrival belies: dated ahead, or so far back that miners cannot answer (ROUND-19).
 
     Whoever dates ahead sees the models, while every block on its release is still from the future; whoever dates back
     has the time for reveals over before it began. Either height would end empty and the reward go back. Half the time
@@ -162,7 +162,7 @@ def check_block(
 
 
 def check_facts(parent: ChainState, selection: Selection, block: AnyBlock, facts: PayloadFacts) -> None:
-    """Refuse a payload that is not the one this block must carry (the round, rule 4)."""
+    """Refuse a payload that is not the one this block must carry (ROUND-4)."""
     trained = isinstance(block, Block)
     timestamp = payload_timestamp(parent, selection, block.end_milliseconds, trained)
     if facts.payload_hash != block.payload_hash:
@@ -198,7 +198,7 @@ def _check_key(key: bytes, expected: Hash32, name: str) -> None:
 
 
 def _check_candidate(selection: Selection, block: Block, parameters: ChainParameters) -> None:
-    """Refuse a block whose candidate is not under the release, or whose verdict contradicts its own entries."""
+    """Refuse a block whose candidate is not under the release, or whose verdict contradicts its entries (ROUND-20)."""
     check_key_release(block.key_release, selection, parameters)
     check_release(ReleaseAnnouncement(block.release, block.commitments), selection, parameters)
     by_hash = {noun_hash(commitment): commitment for commitment in block.commitments}
@@ -230,7 +230,7 @@ def _check_verdict(block: Block, by_hash: dict[Hash32, Commitment]) -> None:
 
 
 def _is_better(entry: VerdictEntry, verdict: Verdict) -> bool:
-    """Return whether an entry's claim beats the winner's; ties go to the lower commitment hash (the round, rule 1)."""
+    """Return whether an entry's claim beats the winner's; ties go to the lower commitment hash (ROUND-1)."""
     claim, won = Accuracy(entry.claim_correct, entry.claim_total), Accuracy(verdict.correct, verdict.total)
     return (-claim.share, entry.commitment) < (-won.share, verdict.winner)
 

@@ -1,4 +1,4 @@
-"""Every known block above the final one, and the pure rule that picks the head among them (the round, rule 2)."""
+"""Every known block above the final one, and the pure rule that picks the head among them (ROUND-2)."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -135,7 +135,7 @@ def divergence(tree: BlockTree, left: Hash32, right: Hash32) -> tuple[tuple[Bloc
 
 
 def is_eligible(tree: BlockTree, weigh: Weigh, here: Hash32, tip: Hash32, witnessed: Witnessed) -> bool:
-    """Refuse a branch that leaves out what this node saw in time on the branch it is on (the round, rule 2)."""
+    """Refuse a branch that leaves out what this node saw in time on the branch it is on (ROUND-17)."""
     if tip == here:
         return True
     ours, theirs = divergence(tree, here, tip)
@@ -175,7 +175,7 @@ def safe_block(branch: tuple[BlockRecord, ...], final: Hash32) -> Hash32:
 
 
 def final_block(tree: BlockTree, tip: Hash32, weigh: Weigh, depth: int) -> Hash32:
-    """Return the newest block of a branch that D blocks of weight follow (the round, rule 2); the root if none is.
+    """Return the newest block of a branch that D blocks of weight follow (ROUND-21); the root if none is.
 
     Empty blocks weigh nothing, so they make nothing final: who was alone for a while, and ended height after height
     because nobody else was there, must be able to come back to the branch on which the others went on training.
@@ -190,7 +190,7 @@ def final_block(tree: BlockTree, tip: Hash32, weigh: Weigh, depth: int) -> Hash3
 
 
 def empty_block_lot(parent: Hash32, missed: Deadline, proposer: Address, *, listing: bool) -> bytes:
-    """Order empty blocks on one parent, lowest first: who saw more of the height, then the lower ticket (rule 3).
+    """Order empty blocks on one parent, lowest first: who saw more of the height, then the lower ticket (ROUND-3).
 
     `listing` says whether it lists commitments. Who saw the key or a commitment in time never follows a block that says
     there was none; who did not may well believe the other. Were the ticket to decide alone, a miner without the key

@@ -26,7 +26,7 @@ from learnchain.primitives.task_specification import TrainingMode
 MAXIMUM_DEPOSITS = 16_384
 """Owners in the book. What a newcomer deposits into a full book counts for nothing until somebody leaves."""
 CHALLENGE_BLOCKS = 3
-"""Trained blocks after block n whose release keys and winners fix what is audited of n (the round, rule 11)."""
+"""Trained blocks after block n whose release keys and winners fix what is audited of n (ROUND-11)."""
 
 
 class BondMove(StrEnum):
@@ -203,7 +203,7 @@ class BondBook:
 
 
 def check_cover(book: BondBook, commitment: Commitment, bond_from_reward: bool) -> None:
-    """Refuse a commitment whose bond is neither deposited nor, where the chain allows it, kept back from its reward."""
+    """Refuse a commitment whose bond is neither deposited nor, where the chain allows it, kept back (BOND-1)."""
     if not bond_from_reward and not book.covers(commitment):
         detail = f"0x{commitment.miner.hex()} staked less than the {commitment.bond_wei} wei it commits"
         raise Rejected(RejectionReason.BOND_NOT_DEPOSITED, detail)
@@ -245,7 +245,7 @@ def round_fact(selection: Selection, block: AnyBlock, block_hash: Hash32) -> Rou
 def challenge_seed(chain_id: int, audited: RoundFact, later: tuple[RoundFact, ...]) -> Hash32 | None:
     """Return H(release keys and winners of the next three trained blocks), or None while they are not all here.
 
-    The round, rule 11: an empty block adds nothing, more blocks are waited for. A winner enters by the hash of its
+    ROUND-11: an empty block adds nothing, more blocks are waited for. A winner enters by the hash of its
     signed commitment: that signature was given before the release key was known, so nobody can choose it afterwards.
     """
     trained = [each for each in later if each.height > audited.height and each.training][:CHALLENGE_BLOCKS]

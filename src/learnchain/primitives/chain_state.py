@@ -72,7 +72,7 @@ class Ledger:
 class ChainState:
     """Hold the state after one block.
 
-    `pool` is the list that the block records: tasks posted through its parent and not selected (the round, rule 5);
+    `pool` is the list that the block records: tasks posted through its parent and not selected (ROUND-5);
     `incoming` are those posted in its own payload; `reward` is what the next payload must carry. `going_on` is the
     commissioned task that the block trained and did not settle: it spans more blocks.
     """
@@ -95,7 +95,7 @@ class ChainState:
     bonds: BondBook = field(default_factory=BondBook)
 
     def withdrawals(self) -> tuple[Withdrawal, ...]:
-        """Return exactly what the next payload must carry, byte for byte (the round, rule 4)."""
+        """Return exactly what the next payload must carry, byte for byte (ROUND-4)."""
         return tuple(
             Withdrawal(self.withdrawal_count + offset, 0, payout.recipient, payout.amount_gwei)
             for offset, payout in enumerate(self.reward.payouts)
@@ -141,9 +141,9 @@ def may_return(selection: Selection) -> bool:
 
 
 def returns_task(selection: Selection, block: AnyBlock) -> bool:
-    """Return whether an empty block puts its task back into the list: nobody was there, so nobody failed.
+    """Return whether an empty block puts its task back into the list: nobody was there, so nobody failed (ROUND-18).
 
-    The round's rule 3 strikes and refunds what was missed, so that a silent publisher or an impossible task costs the
+    ROUND-3 strikes and refunds what was missed, so that a silent publisher or an impossible task costs the
     chain one height. What nobody ended for a whole round more was missed by the network itself; on a living chain no
     such block is ever due. What was committed to is settled all the same: its test set may be known.
     """

@@ -1,4 +1,4 @@
-"""Encrypt data files so that one released key opens them: chunked AES-256-GCM with a committed key (the round, rule 7).
+"""Encrypt data files so that one released key opens them: chunked AES-256-GCM with a committed key (ROUND-7).
 
 AES-GCM alone does not commit to its key, so the header carries the key's hash. The file key is derived from the
 key and the header, and the header holds a keyed digest of the plaintext: the same key never meets the same nonce

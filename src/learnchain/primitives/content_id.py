@@ -1,6 +1,6 @@
 """Name content by its hash: IPFS CIDv1 in the one binary form (36 bytes) and the one text form (base32) that we use.
 
-The only link format of the chain (DESIGN section 8). New blobs take BLAKE3, which kubo allows too and which hashes ten
+The only link format of the chain. New blobs take BLAKE3, which kubo allows too and which hashes ten
 times faster; SHA-256 stays readable. Every varint of such a CID fits one byte, so the form has no second spelling.
 """
 

@@ -1,4 +1,4 @@
-"""What is said in a dispute: somebody asks for the steps of a segment, the accused shows them, signed (DESIGN 10).
+"""What is said in a dispute: somebody asks for the steps of a segment, the accused shows them, signed (AUDIT-6).
 
 A numeric mismatch proves nothing, so nobody is punished for one. Whoever claims to have trained a segment, a winner
 or an auditor, must be able to show its steps instead: keeping silent is punished by the clock of heights, and steps

@@ -1,7 +1,7 @@
 """Who may be asked for the steps of a segment, by whom and how long, and what answers: pure, from the book alone.
 
 Whoever claims to have trained a segment shows its steps: the winner of a height, or an auditor that opened a report on
-it (the round, rule 11). Only one place is disputed once, since an answer is public: whoever comes later can prove what
+it (AUDIT-5). Only one place is disputed once, since an answer is public: whoever comes later can prove what
 the first accuser did not. No accused has places of its own that could be full: a forger's friends would fill them.
 What bounds an accused's work is that a block carries no more accusations than answers. `justice` decides what became
 of a dispute when its deadline has passed.
@@ -23,7 +23,7 @@ from learnchain.primitives.signatures import check_signature
 
 
 def check_accusation(book: BondBook, message: Accusation, height: int, parameters: ChainParameters) -> RoundFact:
-    """Refuse an accusation of a segment that nobody has to show, or that comes too late or uncovered (rule 11)."""
+    """Refuse an accusation of a segment that nobody has to show, or that comes too late or uncovered (AUDIT-5)."""
     if message.chain_id != parameters.chain_id:
         raise Rejected(RejectionReason.WRONG_CHAIN, f"chain {message.chain_id} is not {parameters.chain_id}")
     check_signature(message, message.accuser)

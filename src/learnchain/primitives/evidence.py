@@ -1,4 +1,4 @@
-"""Step 8: what makes evidence admissible: a remembered height, a signed contradiction, one punishment for one fault.
+"""Step 8: what makes evidence admissible: a remembered height, a signed contradiction, one punishment a fault (BOND-3).
 
 Two statements of one signer that contradict each other prove themselves. Changed data and forged training are checked
 here as far as bytes go; each node measures the rest before it admits a block with such evidence.

@@ -18,7 +18,7 @@ class Fault(StrEnum):
     DOUBLE_REVEAL = "double_reveal"
     """A miner opened its commitment on one parent with two claims."""
     DOUBLE_RELEASE = "double_release"
-    """A publisher signed two releases on one parent (the round, rule 1)."""
+    """A publisher signed two releases on one parent (ROUND-1)."""
     DATA_CHANGED = "data_changed"
     """The data that a publisher's key opens are not those it committed to at posting."""
     TRACE_FORGED = "trace_forged"

@@ -93,7 +93,7 @@ def with_fact(book: BondBook, fact: RoundFact, parameters: ChainParameters) -> B
 
 
 def demanded_wei(evidence: Evidence, fact: RoundFact, parameters: ChainParameters) -> int:
-    """Return the bond that an offence costs: the task's, the one that a miner promised, or some audits' fees."""
+    """Return the bond that an offence costs: the task's, the one a miner promised, or audit fees (BOND-5)."""
     if evidence.fault in PUBLISHER_FAULTS:
         return fact.task_bond_wei
     if evidence.fault is Fault.DOUBLE_COMMITMENT:
@@ -109,7 +109,7 @@ def training_bond_wei(fact: RoundFact, trainer: Address, parameters: ChainParame
 
 
 def _struck(selection: Selection, block: AnyBlock, settlements: tuple[Settlement, ...]) -> tuple[Settlement, ...]:
-    """Compensate the miners whom a publisher left without a test set out of its struck bond."""
+    """Compensate the miners whom a publisher left without a test set out of its struck bond (BOND-7)."""
     if not isinstance(block, EmptyBlock) or block.missed is not Deadline.RELEASE:
         return settlements
     result: list[Settlement] = []
@@ -135,7 +135,7 @@ def _returned(result: Justice, before_height: int) -> Justice:
 
 
 def _audited(result: Justice, block: Block, parameters: ChainParameters) -> Justice:
-    """Take down who audits what; pay for opened reports, but keep the pay back as long as evidence against them counts.
+    """Take down who audits what; pay for opened reports, but keep the pay back as long as evidence counts (AUDIT-4).
 
     So whoever has no coins earns its first ones here, and has something to lose.
     """
@@ -161,7 +161,7 @@ def _punished(result: Justice, evidence: Evidence, height: int, parameters: Chai
 
 
 def _slashed(result: Justice, fact: RoundFact, conviction: Conviction, height: int) -> Justice:
-    """Take an offender's bond, deposited or kept back, and share it out."""
+    """Take an offender's bond, deposited or kept back, and share it out (BOND-6)."""
     book, offender = result.book, conviction.offender
     taken_wei = min(conviction.wanted_wei, book.deposit(offender).total_wei)
     forfeited, withheld = _forfeited(book.withheld, offender, -(-(conviction.wanted_wei - taken_wei) // WEI_PER_GWEI))
@@ -184,7 +184,7 @@ def _slashed(result: Justice, fact: RoundFact, conviction: Conviction, height: i
 
 
 def _decided(result: Justice, height: int, parameters: ChainParameters) -> Justice:
-    """End the disputes whose time is over, on every node alike: silence costs the bond, a vain accusation its cost."""
+    """End the disputes whose time is over: silence costs the bond, a vain accusation its cost (AUDIT-7)."""
     disputes: list[Dispute] = []
     for dispute in result.book.disputes:
         outcome = dispute.outcome

@@ -1,4 +1,4 @@
-"""Architectures as data: an allow-list of `torch.nn` layers under their own names in a validated graph (DESIGN 7).
+"""Architectures as data: an allow-list of `torch.nn` layers under their own names in a validated graph.
 
 Pure integers: every node, also one without torch, derives the same shapes and sizes from the same bytes. A layer
 reads the layer before it unless `inputs` names others; names refer backwards only, so no graph has a cycle.

@@ -30,7 +30,7 @@ _COMPARISON = decimal.Context(
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """Hold an accuracy as the exact pair of counts that consensus compares (DESIGN section 4)."""
+    """Hold an accuracy as the exact pair of counts that consensus compares (ROUND-6)."""
 
     correct: int
     total: int

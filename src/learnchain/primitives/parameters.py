@@ -22,9 +22,9 @@ MAXIMUM_CLASSES = 16
 class ChainParameters:
     """Hold what engines and spine need to know about a network, whatever its consensus.
 
-    `steward` plays publisher for the standing tasks. `finality_depth` is D of the round's rule 2.
+    `steward` plays publisher for the standing tasks. `finality_depth` is D of ROUND-21.
     `high_accuracy_*` says which models count as confirmations (DLBC IV-H). Four `*_milliseconds` bound what the last
-    phase must have room for (the round's rule 14). A miner that has not deposited its bond may commit all the same if
+    phase must have room for (ROUND-14). A miner that has not deposited its bond may commit all the same if
     `bond_from_reward`: the bond is kept back from its reward for `audit_window_blocks`, as long as evidence counts.
     `audit_reward_gwei` is minted for each audit of `audit_segments` segments, and kept back for as long; 0 turns audits
     off. Whoever is accused shows the steps of a segment within `answer_blocks` heights; a proof against them comes
@@ -88,7 +88,7 @@ class ChainParameters:
             raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
 
     def check_last_phase(self, length_milliseconds: int) -> None:
-        """Refuse a last phase too short to judge in (the round's rule 14)."""
+        """Refuse a last phase too short to judge in (ROUND-14)."""
         need = self.payload_milliseconds + self.transfer_milliseconds + self.evaluation_milliseconds
         need = 2 * (need + self.clock_skew_milliseconds)
         if length_milliseconds < need:

@@ -68,7 +68,7 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """Say where a task stands that spans several blocks, and which blocks seed its training (the round, rule 9).
+    """Say where a task stands that spans several blocks, and which blocks seed its training (ROUND-9).
 
     `turn` counts its blocks from 0. `origin` seeds the initialisation, `order` the order of the batches; empty, they
     are the parent: the task starts and ends in one block.

@@ -1,4 +1,4 @@
-"""What consensus decided about a task's money, in the bytes that the contract recomputes (the round, rule 13)."""
+"""What consensus decided about a task's money, in the bytes that the contract recomputes (ROUND-13)."""
 
 from dataclasses import dataclass
 from enum import StrEnum

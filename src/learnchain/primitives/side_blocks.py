@@ -1,4 +1,4 @@
-"""Bound what a tree keeps of empty blocks that lost: anybody may sign them, and they weigh nothing (the round, rule 2).
+"""Bound what a tree keeps of empty blocks that lost: anybody may sign them, and they weigh nothing (ROUND-22).
 
 Nothing that fork choice needs is lost. The head is the best of what is known; an empty block beside its branch can lead
 only once it carries a trained block, and then it comes again with whoever built on it.

@@ -1,4 +1,4 @@
-"""Secp256k1 signatures over consensus messages, by the same keys and addresses that Ethereum wallets hold.
+"""Secp256k1 signatures over consensus messages, by the keys and addresses of Ethereum wallets (ROUND-16).
 
 Signatures are deterministic (RFC 6979) and low-s, so that a signer cannot grind the seeds drawn from them.
 """

@@ -45,7 +45,7 @@ class Optimiser(StrEnum):
 
 
 class TrainingMode(StrEnum):
-    """Say whether training is replayable and audited, or free and judged by accuracy alone (the round, rule 8)."""
+    """Say whether training is replayable and audited, or free and judged by accuracy alone (ROUND-8)."""
 
     DECLARED = "declared"
     FREE = "free"

@@ -17,7 +17,7 @@ MAXIMUM_WAITING = 64
 
 
 def on_audit(state: Round, event: AuditMade) -> Step:
-    """Keep an audit message for the next proposer if the next block may carry it (rule 11)."""
+    """Keep an audit message for the next proposer if the next block may carry it (AUDIT-3)."""
     message, key = event.message, noun_hash(event.message)
     if key in state.audits:
         return state, (), ()

@@ -161,7 +161,7 @@ def _examined_beside(state: Round, parent: ChainState, block: AnyBlock) -> Step 
 
 
 def _on_missed_deadline(state: Round, event: DeadlineMissed) -> Step:
-    """Offer an empty block when what the deadline asked for has not come; a height never hangs (rule 3)."""
+    """Offer an empty block when what the deadline asked for has not come; a height never hangs (ROUND-3)."""
     schedule, window = state.selection.schedule, state.parameters.empty_window_milliseconds
     if event.parent != state.selection.parent:
         return state, (), ()
@@ -264,7 +264,7 @@ def _opened(state: Round, tip: Hash32) -> Step:
 
 
 def on_payout(state: Round, event: PayoutDue) -> Step:
-    """Fix what the accepted block mints and settles; the next payload must carry exactly that (rule 4)."""
+    """Fix what the accepted block mints and settles; the next payload must carry exactly that (ROUND-4)."""
     record = state.tree.records[event.block]
     if record.block is None:
         return state, (), ()

@@ -27,7 +27,7 @@ MAXIMUM_WAITING = 64
 
 
 def on_dispute(state: Round, event: Disputed) -> Step:
-    """Keep a message for the next proposer if the next block may carry it; have an answer's files fetched (rule 11)."""
+    """Keep a message for the next proposer if the next block may carry it; have an answer's files fetched (AUDIT-6)."""
     message, key = event.message, noun_hash(event.message)
     if key in state.disputes:
         return state, (), ()

@@ -20,7 +20,7 @@ MAXIMUM_WAITING = 64
 
 
 def on_evidence(state: Round, event: EvidenceReported) -> Step:
-    """Keep admissible evidence for the next proposer; have measured what bytes alone do not prove (rule 11)."""
+    """Keep admissible evidence for the next proposer; have measured what bytes alone do not prove (BOND-4)."""
     evidence, key = event.evidence, noun_hash(event.evidence)
     if key in state.evidence:
         return state, (), ()
@@ -37,7 +37,7 @@ def on_evidence(state: Round, event: EvidenceReported) -> Step:
 
 
 def on_bond(state: Round, event: BondMoved) -> Step:
-    """Follow what an accepted payload did to bonds in the contract."""
+    """Follow what an accepted payload did to bonds in the contract (BOND-2)."""
     tree = state.tree.with_state(with_bond_change(state.tree.state(event.block), event.change))
     return replace(state, tree=tree), (), ()
 

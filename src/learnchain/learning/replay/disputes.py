@@ -1,4 +1,4 @@
-"""Bisect a numeric mismatch to one step and settle it (the round, rule 11; Verde and TAO dispute the same way).
+"""Bisect a numeric mismatch to one step and settle it (AUDIT-8; Verde and TAO dispute the same way).
 
 The accused miner answers with the state of every step of the segment, bound by one signed root. The accuser settles
 its steps until one lies outside the bounds: a chain of steps that are all within them ends within them, so a forged

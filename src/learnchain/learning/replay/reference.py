@@ -1,4 +1,4 @@
-"""Settle one disputed step: compute it in float64 with bounds, and compare what a miner claims (the round, rule 11).
+"""Settle one disputed step: compute it in float64 with bounds, and compare what a miner claims (AUDIT-8).
 
 One step is a pure function of the committed state before it, the rows that the seed draws, and the plan: forward
 pass, cross-entropy, backward pass, the bound on the gradient's length, the watermark's term, the optimiser. Every

@@ -1,4 +1,4 @@
-"""Audit k of N segments of a committed trace: what the bytes alone show first, then training again (DESIGN 10).
+"""Audit k of N segments of a committed trace: what the bytes alone show first, then training again (ROUND-11).
 
 The run as a whole is checked in every audit, whatever is drawn: ranges, seeds, steps, the first state's derivation
 and the last state's model. A drawn segment is checked for its rows, then replayed from its committed first state;
@@ -100,7 +100,7 @@ class AuditScope:
 def audit_run(run: AuditedRun, data: DataSet, scope: AuditScope, clock: Callable[[], float]) -> RunAudit:
     """Check the run and the challenged segments; raise `Unavailable` where a state is not here.
 
-    `data` were checked against the task's data root when they were opened. A `free` run is not audited (rule 8).
+    `data` were checked against the task's data root when they were opened. A `free` run is not audited (ROUND-8).
     """
     if run.rules.mode is TrainingMode.FREE:
         return RunAudit((SegmentAudit(WHOLE_RUN, AuditFinding.NOT_AUDITED, "accuracy only", 0, 0.0),))

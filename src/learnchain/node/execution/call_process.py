@@ -1,7 +1,7 @@
 """Run what strangers ask to compute in a process of its own: a hostile `eth_call` costs the node nothing but a child.
 
-Adversarial code runs at half a megagas a second here, so one call could keep the engine's thread for many seconds
-(DESIGN section 6). The child reads the same store, has bounded memory and low priority, and is killed when time is up.
+Adversarial code runs at half a megagas a second here, so one call could keep the engine's thread for many seconds.
+The child reads the same store, has bounded memory and low priority, and is killed when time is up.
 """
 
 import asyncio

@@ -15,7 +15,7 @@ Result = TypeVar("Result")
 
 
 class ExecutionEngine(Protocol):
-    """Do what every execution engine does for consensus; the vocabulary is Ethereum's Engine API (DESIGN section 6)."""
+    """Do what every execution engine does for consensus; the vocabulary is Ethereum's Engine API."""
 
     @property
     def signals(self) -> EngineSignals:

@@ -39,6 +39,7 @@ class Hello:
     """Introduce a node: which network it is on and where it listens; opens the one gossip stream of a side.
 
     `session` is drawn anew at every start: a peer that comes back under another one has lost all its connections.
+    `version` is that of the messages (ROUND-15).
     """
 
     version: int

@@ -120,7 +120,7 @@ class FullNode:
             await asyncio.gather(self._prefetched(data.training, last), self._prefetched(selection.test, last))
 
     def _may_be_asked(self, height: int) -> bool:
-        """Return whether this node won or audited a height whose steps it may have to show (rule 11)."""
+        """Return whether this node won or audited a height whose steps it may have to show (AUDIT-5)."""
         parent, address = self._ports.chain.round.parent, self._ports.wallet.address
         book, parameters = parent.bonds, self._ports.chain.parameters
         if any(each.height == height and each.accused == address and each.is_open for each in book.disputes):
@@ -178,7 +178,7 @@ class FullNode:
             return None
 
     async def _judged_or_believed(self, action: MeasureCandidate) -> Measurement:
-        """Measure, or take the claim where that was chosen; whoever asks later is told which it was (rule 10)."""
+        """Measure, or take the claim where that was chosen; whoever asks later is told which it was (ROUND-10)."""
         is_model = action.measure.kind is not MeasureKind.PAYLOAD
         believed = is_model and self._trust.believes(action)
         try:
@@ -251,7 +251,7 @@ class FullNode:
         await self._ports.engine.set_head(action.state.payload_hash, safe, final)
 
     async def propose_empty_block(self, action: ProposeEmptyBlock) -> None:
-        """End a missed height, unless somebody with a lower lot already has (the round, rule 3)."""
+        """End a missed height, unless somebody with a lower lot already has (ROUND-3)."""
         selection, parent = action.selection, action.parent
         address, parameters = self._ports.wallet.address, self._ports.chain.parameters
         known = self._ports.chain.round
@@ -317,7 +317,7 @@ class FullNode:
         self._ports.decisions.note(now, height, "task refused", action.task_id.hex(), reason=action.reason.value)
 
     async def _kept(self, block: AnyBlock) -> None:
-        """Pin payload, model, checkpoints and data of a block: full nodes serve them to late nodes (rule 10)."""
+        """Pin payload, model, checkpoints and data of a block: full nodes serve them to late nodes (ROUND-10)."""
         blobs = self._ports.blobs
         await blobs.pin(block.payload_cid)
         await blobs.fetch(block.payload_cid, max_bytes=MAXIMUM_PAYLOAD_BYTES)

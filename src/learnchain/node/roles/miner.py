@@ -99,7 +99,7 @@ class Miner:
         self._ports.chain.feed(Trained(model, self._ports.clock.now_milliseconds()))
 
     async def _trained_anew(self, selection: Selection, data: Path) -> Finished:
-        """Train from the derived initialisation, or from our own last committed state (the round, rule 9)."""
+        """Train from the derived initialisation, or from our own last committed state (ROUND-9)."""
         start = await own_end_state(self._ports.archive, self._ports.blobs, selection)
         train = self._until_reached if selection.schedule.time_limit_milliseconds else self._until_closing
         run = await train(selection, data, start)

@@ -31,7 +31,7 @@ def judge(case: Case) -> Measure | Verdict | None:
 
 
 def in_claim_order(case: Case) -> list[Hash32]:
-    """Return the revealed candidates, highest claim first; ties go to the lower commitment hash (the round, rule 1)."""
+    """Return the revealed candidates, highest claim first; ties go to the lower commitment hash (ROUND-1)."""
     return sorted(case.reveals, key=lambda key: (-case.reveals[key].claim().share, key))
 
 

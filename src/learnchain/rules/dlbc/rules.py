@@ -53,7 +53,7 @@ class Dlbc:
         return "dlbc"
 
     def check_parameters(self, parameters: ChainParameters) -> None:
-        """Refuse L < 2, a k or a median that is not positive, and phases too short to judge in (DLBC-R7; rule 14)."""
+        """Refuse L < 2, a k or a median that is not positive, and phases too short to judge in (DLBC-R7; ROUND-14)."""
         self.phases.check()
         parameters.check_last_phase(self.phases.three_milliseconds)
         numbers = (
@@ -140,7 +140,7 @@ class Dlbc:
         return Reward(tuple(payouts), self._settlements(selection, block))
 
     def _publisher_gwei(self, selection: Selection, minted_gwei: int) -> int:
-        """Return the publisher's minted share, capped by what it escrowed (the round, rule 12)."""
+        """Return the publisher's minted share, capped by what it escrowed (ROUND-12)."""
         if selection.task.standing:
             return 0
         share = publisher_share(selection.queue_length, self.ranking.estimated_maximum, self.ranking.scale_millionths)

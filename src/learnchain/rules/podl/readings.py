@@ -102,7 +102,7 @@ READINGS = (
     Reading(
         "PODL-R12",
         "There is one requester, who is there before the first block (III)",
-        "A task posted in block n is selected at n + 2 (the round, rule 5): rivals at n + 1 must agree on it, its data "
+        "A task posted in block n is selected at n + 2 (ROUND-5): rivals at n + 1 must agree on it, its data "
         "are fetched meanwhile, and Phase 1 of n + 1 began before n was known. Until then the steward's standing task "
         "is trained; it ends with block n + 1, and nobody trains it ahead. Standing tasks begin anew with the sets "
         "that they had before: what they count then is on known data and decides the block reward alone.",

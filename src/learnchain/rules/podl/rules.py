@@ -173,7 +173,7 @@ class Podl:
         return PostedTask(*standing[(parent.height + 1) % len(standing)])
 
     def _is_late(self, task: Task, end_milliseconds: int, parameters: ChainParameters) -> bool:
-        """Return whether a task could not be settled in time after one more block on an end (the round, rule 5)."""
+        """Return whether a task could not be settled in time after one more block on an end (ROUND-5)."""
         longest = self.phases.one_milliseconds + self.phases.two_milliseconds + parameters.empty_window_milliseconds
         return task.deadline_seconds <= (end_milliseconds + longest) // 1000 + parameters.claim_window_seconds
 

@@ -72,7 +72,7 @@ def verify_block(case: Case, key: Hash32) -> Measure | str | None:
 
 
 def in_accuracy_order(case: Case) -> list[Hash32]:
-    """Return the revealed candidates, highest test accuracy first; ties go to the lower commitment hash (rule 1)."""
+    """Return the revealed candidates, highest test accuracy first; ties go to the lower commitment hash (ROUND-1)."""
     return sorted(case.reveals, key=lambda key: (-case.reveals[key].claim().share, key))
 
 
