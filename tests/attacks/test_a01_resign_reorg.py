@@ -1,0 +1,62 @@
+"""A01: the winner of a height signs its block again with another ECDSA nonce, the same statement under another hash.
+
+The hash of a block covers its signature, equal weight is decided by the lower hash whenever it comes, and no evidence
+names two blocks of one winner. So the winner replaces its own block while everybody trains on top of it.
+
+Earns: all training and all commitments of the next height are thrown away for one signature (0.4 ms), and the hash of
+the parent (seeds, prevRandao, lots of the next height) is the winner's to choose.
+Kind: the chain stops or is owned at no cost; pure round; every engine.
+Wins today; to be turned around by the rule that stops it.
+"""
+
+from dataclasses import dataclass
+
+import pytest
+
+from learnchain.primitives.events import BlockReceived, Committed, KeyReleased
+from learnchain.primitives.hashing import noun_hash
+from learnchain.primitives.signatures import recover, signing_hash
+from learnchain.testing.engine_play import EnginePlay
+from learnchain.testing.engine_plays import PLAYS
+from learnchain.testing.play import Plan, candidates, play_height
+from learnchain.testing.sample_tasks import private_key_of
+from tests.attacks.signing import sign_until_lower
+
+
+@dataclass(frozen=True)
+class Reorganisation:
+    """What a second signature of one block did to the height on top of it."""
+
+    same_statement: bool
+    reorganised: bool
+    commitments_before: int
+    commitments_after: int
+
+
+def attack(play: EnginePlay) -> Reorganisation:
+    """Let the winner of height 1 sign it again while a miner has committed to height 2 already."""
+    node = play.begun()
+    block = play_height(node, Plan(correct={"miner-1": 95, "miner-2": 90}))
+    schedule = node.round.selection.schedule
+    node.feed(KeyReleased(node.builder.key_release(node.parent), schedule.start_milliseconds))
+    (honest,) = candidates(node, Plan(correct={"miner-2": 80}))
+    last = schedule.time_limit_milliseconds or schedule.commitment_milliseconds
+    node.feed(Committed(honest.commitment, last - 2))
+    before = len(node.round.commitments)
+    other = sign_until_lower(block, private_key_of(block.proposer))
+    node.feed(BlockReceived(other, schedule.commitment_milliseconds - 1))
+    return Reorganisation(
+        same_statement=other.verdict == block.verdict
+        and recover(signing_hash(other), other.signature) == block.proposer,
+        reorganised=noun_hash(other) != noun_hash(block) and node.round.head.block == noun_hash(other),
+        commitments_before=before,
+        commitments_after=len(node.round.commitments),
+    )
+
+
+@pytest.mark.parametrize("play", PLAYS, ids=lambda play: play.rules.name)
+def test_the_winner_voids_the_next_height_by_signing_again(play: EnginePlay) -> None:
+    result = attack(play)
+    assert result.same_statement
+    assert result.reorganised
+    assert (result.commitments_before, result.commitments_after) == (1, 0)

@@ -1,0 +1,61 @@
+"""A03: a lone publisher of DLBC demands an accuracy that nobody reaches and takes minted coins for a refunded reward.
+
+The publisher's share of the block reward (DLBC, Eq. 5) is capped by what was escrowed, not by what was paid. Escrow 2
+coins for random labels, demand all of them right: the reward comes back, and the share is minted all the same.
+
+Earns: 9.89 minted coins in five blocks; honest miners get 0.001 to 0.048 a block.
+Kind: publishers; pure round with the chain builder (the real rules, justice and ledger).
+Wins today; to be turned around by the rule that stops it.
+"""
+
+from dataclasses import dataclass, replace
+
+from learnchain.primitives.numbers import WEI_PER_ETHER
+from learnchain.primitives.selection import PostedTask
+from learnchain.primitives.settlement import Outcome
+from learnchain.testing.dlbc_play import started
+from learnchain.testing.play import Plan, play_height
+from learnchain.testing.sample_tasks import address, sample_specification, sample_task
+
+BLOCKS = 5
+REWARD_WEI = 2 * WEI_PER_ETHER
+
+
+@dataclass(frozen=True)
+class PublisherShare:
+    """What the publisher was paid, what it paid, and what the miners got."""
+
+    minted_to_publisher_gwei: int
+    minted_to_miners_gwei: int
+    outcomes: frozenset[Outcome]
+    rewards_paid_wei: int
+
+
+def unreachable(name: str) -> PostedTask:
+    """Return a task that asks for every one of its random labels."""
+    specification = replace(sample_specification(name), required_numerator=1, required_denominator=1)
+    return sample_task(name, REWARD_WEI, specification=specification)
+
+
+def attack(blocks: int = BLOCKS) -> PublisherShare:
+    """Publish one unreachable task a block, and let two honest miners do what they can."""
+    node = started()
+    play_height(node, Plan(posted=tuple(unreachable(f"random labels {index}") for index in range(blocks))))
+    play_height(node)
+    publisher, publisher_gwei, miners_gwei = address("publisher-1"), 0, 0
+    outcomes: set[Outcome] = set()
+    for _ in range(blocks):
+        play_height(node, Plan(correct={"miner-1": 60, "miner-2": 55}))
+        reward = node.parent.reward
+        publisher_gwei += sum(payout.amount_gwei for payout in reward.payouts if payout.recipient == publisher)
+        miners_gwei += sum(payout.amount_gwei for payout in reward.payouts if payout.recipient != publisher)
+        outcomes |= {settlement.outcome for settlement in reward.settlements}
+    return PublisherShare(publisher_gwei, miners_gwei, frozenset(outcomes), node.parent.ledger.paid_wei)
+
+
+def test_a_refunded_reward_earns_nearly_the_whole_block_reward() -> None:
+    result = attack()
+    assert result.outcomes == {Outcome.REFUNDED}
+    assert result.rewards_paid_wei == 0
+    assert result.minted_to_publisher_gwei > 9.8e9
+    assert result.minted_to_miners_gwei < 0.2e9

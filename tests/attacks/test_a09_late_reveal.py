@@ -1,0 +1,62 @@
+"""A09: the best miner opens its model late, when the second best has won already and the chain went on.
+
+Nothing on the chain says when a model was opened. The best miner stays silent in time; whenever it likes it publishes
+its block, and the better sibling voids its rival's block and the next one, with the payments in them.
+
+Earns: up to two blocks voided (double spending) for the best model of one height.
+Kind: the chain is owned at no cost; pure round; engines that count answers.
+Wins today; to be turned around by the rule that stops it.
+"""
+
+from dataclasses import dataclass
+
+import pytest
+
+from learnchain.primitives.actions import ProposeBlock
+from learnchain.primitives.events import BlockReceived
+from learnchain.testing.engine_play import EnginePlay
+from learnchain.testing.engine_plays import PLAYS
+from learnchain.testing.play import Plan, open_height, play_height, proposed, reveal_models
+
+COUNTING = tuple(play for play in PLAYS if play.rules.name != "proof_of_work")
+
+
+@dataclass(frozen=True)
+class LateOpening:
+    """What a block did that was withheld while others were built on its rival."""
+
+    reorganised: bool
+    voided_blocks: int
+
+
+def attack(play: EnginePlay, blocks_on_top: int) -> LateOpening:
+    """Withhold the best model of height 2 until so many blocks stand on its rival's."""
+    node = play.begun()
+    play_height(node)
+    parent = node.parent
+    plan = Plan(correct={"miner-1": 99, "miner-2": 90}, silent=frozenset({"miner-1"}))
+    candidates = open_height(node, plan)
+    actions = reveal_models(node, plan, candidates)
+    proposal = next(action for action in actions if isinstance(action, ProposeBlock))
+    node.receive(proposed(node.builder, proposal, candidates))
+    for _ in range(blocks_on_top):
+        play_height(node, Plan(correct={"miner-2": 91}))
+    head = node.round.head
+    best = next(candidate for candidate in candidates if candidate.miner == "miner-1")
+    late = node.builder.block(parent, candidates, winner=best)
+    node.feed(BlockReceived(late, node.round.selection.schedule.commitment_milliseconds - 1))
+    reorganised = node.round.head.block != head.block
+    return LateOpening(reorganised, head.height - parent.height if reorganised else 0)
+
+
+@pytest.mark.parametrize("blocks_on_top", [0, 1])
+@pytest.mark.parametrize("play", COUNTING, ids=lambda play: play.rules.name)
+def test_a_late_opening_voids_its_rival_and_the_next_block(play: EnginePlay, blocks_on_top: int) -> None:
+    result = attack(play, blocks_on_top)
+    assert result.reorganised
+    assert result.voided_blocks == blocks_on_top + 1
+
+
+@pytest.mark.parametrize("play", COUNTING, ids=lambda play: play.rules.name)
+def test_a_third_block_is_out_of_its_reach(play: EnginePlay) -> None:
+    assert not attack(play, blocks_on_top=2).reorganised
