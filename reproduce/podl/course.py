@@ -68,7 +68,7 @@ def task(blocks: int, directory: str = "", name: str = "digits") -> Task:
 def run(known: Task, miner: int | str, blocks: int, epochs: int) -> Iterator[tuple[dict[str, Array], float]]:
     """Return one miner's model and training seconds after each block; a block goes on from its own last state (III-B).
 
-    Initialisation and batch order follow from the miner and the block, as on the chain (the round, rule 9).
+    Initialisation and batch order follow from the miner and the block, as on the chain (ROUND-9).
     """
     start: Start | None = None
     with TemporaryDirectory(prefix="learnchain-reproduce-") as directory:
