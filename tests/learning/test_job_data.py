@@ -1,160 +1,106 @@
-"""The rows of a job: plain, or mapped once for a block; a run that ends when its own rows are counted right."""
-
-from dataclasses import replace
-from fractions import Fraction
-from pathlib import Path
+"""Mapped features: exact products, fitted on training rows alone, and good enough to learn from."""
 
 import numpy as np
 import pytest
 
-from learnchain.learning import mapping
-from learnchain.learning.data import DataSet, save_data
+from learnchain.learning.data import DataSet, digits, iris, select_rows
 from learnchain.learning.fixed_point import evaluate
-from learnchain.learning.job_data import MAXIMUM_MAPPING_BYTES, Requirement, evaluation_rows, job_rows
-from learnchain.learning.jobs import EvaluationJob, TrainingJob
-from learnchain.learning.mapping import fitted
-from learnchain.learning.train import TrainingPlan, Watcher, train
-from learnchain.primitives.codec import encode
-from learnchain.primitives.hashing import shake256
+from learnchain.learning.mapping import fitted, weights_of_rows
+from learnchain.learning.train import TrainingPlan, Watcher, configure_torch, train
 from learnchain.primitives.model_presets import mlp
 from learnchain.primitives.rejection import Rejected, RejectionReason
 from learnchain.primitives.task_specification import Metric, Optimiser
 from learnchain.primitives.training_terms import Free, HyperParameters, SecureMapping
 
-WIDTH = 32
-MODEL = mlp((WIDTH,), 10, (32,))
+SOURCE = np.random.default_rng(5)
 
 
-def layer(seed: bytes) -> SecureMapping:
-    signs = np.frombuffer(shake256("test/signs", seed, WIDTH * 64), dtype=np.uint8) & 1
-    rows = ((1 << 15) + 1 - 2 * signs.astype(np.int64)).astype(">u2").reshape(WIDTH, 64)
-    return SecureMapping(tuple(row.tobytes() for row in rows), 0, seed)
+def layer(weights: np.ndarray, kernel: int = 0) -> SecureMapping:
+    return SecureMapping(tuple((row + (1 << 15)).astype(">u2").tobytes() for row in weights), kernel)
 
 
-@pytest.fixture
-def files(tmp_path: Path, digit_sets: tuple[DataSet, DataSet]) -> Path:
-    for name, data in zip(("training", "test"), digit_sets, strict=True):
-        save_data(tmp_path / name, data)
-    for name in ("own", "other"):
-        (tmp_path / f"{name}.mapping").write_bytes(encode(layer(name.encode() * 4)))
-    return tmp_path
+def images(rows: int, channels: int = 3, edge: int = 6) -> DataSet:
+    pixels = SOURCE.integers(0, 256, (rows, channels, edge, edge), dtype=np.uint8)
+    return DataSet(pixels, SOURCE.integers(0, 4, rows).astype(np.uint8))
 
 
-def job(files: Path, required: int = 9) -> TrainingJob:
-    return TrainingJob(
-        MODEL,
-        Optimiser.SGD,
-        HyperParameters(50_000, 900_000, 0, 32, 30),
-        (),
-        b"\1" * 32,
-        1_000,
-        str(files / "training"),
-        str(files),
-        str(files / "own.mapping"),
-        required,
-        10,
-    )
+def test_products_are_those_of_python_integers() -> None:
+    data, weights = images(5), SOURCE.integers(-(1 << 15), 1 << 15, (7, 108))
+    found = fitted(layer(weights), data)
+    expected = [[sum(int(a) * int(b) for a, b in zip(x.ravel(), z, strict=True)) for z in weights] for x in data.inputs]
+    centre = [sum(column) // 5 for column in zip(*expected, strict=True)]
+    assert found.centre.ravel().tolist() == centre
+    mapped = found.of(data).inputs
+    exact = (np.array(expected) - np.array(centre)) / 2.0**found.shift
+    assert mapped.dtype == np.float32
+    assert (mapped == exact.astype(np.float32)).all()
 
 
-def rows_of(asked: TrainingJob) -> DataSet:
-    return job_rows(asked.training_path, asked.training_path, asked.mapping_path)
+def test_filters_see_each_channel_with_zeros_around_it() -> None:
+    data, weights = images(2, channels=2, edge=4), SOURCE.integers(-7, 8, (3, 9))
+    found = fitted(layer(weights, kernel=3), data)
+    mapped = found.of(data).inputs * 2.0**found.shift + found.centre
+    assert mapped.shape == (2, 6, 4, 4)
+    padded = np.pad(data.inputs.astype(np.int64), ((0, 0), (0, 0), (1, 1), (1, 1)))
+    for channel, number, down, right in ((0, 0, 0, 0), (0, 2, 3, 1), (1, 1, 2, 3)):
+        window = padded[1, channel, down : down + 3, right : right + 3]
+        assert mapped[1, 3 * channel + number, down, right] == (window.ravel() * weights[number]).sum()
 
 
-def run(asked: TrainingJob) -> tuple[int, int, dict[str, np.ndarray]]:
-    rows = rows_of(asked)
-    plan = TrainingPlan(MODEL, asked.optimiser, asked.hyper_parameters, Free(), asked.work_id, 1_000)
-    required = Requirement(asked, rows)
-    result = train(plan, rows, Watcher(lambda: 0.0, reached=required.is_reached))
-    return result.epochs, required.count(result.weights).correct, result.weights
+def test_the_test_set_moves_neither_centre_nor_scale() -> None:
+    training, mapping = images(50), layer(SOURCE.integers(-1, 2, (4, 108)))
+    found, test = fitted(mapping, training), images(9)
+    alone = found.of(select_rows(test, np.arange(1))).inputs
+    assert (found.of(test).inputs[:1] == alone).all()
 
 
-def test_rows_are_mapped_as_the_training_rows_fix_it_and_only_once(
-    files: Path, digit_sets: tuple[DataSet, DataSet]
-) -> None:
-    training, test = digit_sets
-    paths = (str(files / "test"), str(files / "training"), str(files / "own.mapping"))
-    mapped = job_rows(*paths)
-    assert (mapped.inputs == fitted(layer(b"own" * 4), training).of(test).inputs).all()
-    assert job_rows(*paths) is mapped
-    assert job_rows(paths[0]).inputs.shape == test.inputs.shape
+def test_real_numbers_are_discretised() -> None:
+    lengths, weights = iris(), np.eye(4, dtype=np.int64)
+    found = fitted(layer(weights), lengths)
+    exact = np.rint(lengths.inputs.astype(np.float64) * 256) - found.centre
+    assert (found.of(lengths).inputs == (exact / 2.0**found.shift).astype(np.float32)).all()
 
 
-def test_a_block_maps_every_row_once_however_many_steps_and_models(
-    files: Path, digit_sets: tuple[DataSet, DataSet], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Training counts its rows epoch by epoch, and then three candidates are counted on both sets: nothing more."""
-    mapped: list[int] = []
-    products = mapping._products
-
-    def counted(inputs: np.ndarray, layer: SecureMapping) -> np.ndarray:
-        mapped.append(len(inputs))
-        return products(inputs, layer)
-
-    monkeypatch.setattr(mapping, "_products", counted)
-    training, test = (len(each) for each in digit_sets)
-    fitting = 2 * min(mapping.REFERENCE_ROWS, training)
-    for block, name in enumerate(("own", "other"), start=1):
-        strict = replace(job(files), required_numerator=97, required_denominator=100)
-        asked = replace(strict, mapping_path=str(files / f"{name}.mapping"))
-        epochs, _, weights = run(asked)
-        assert epochs > 1
-        for counted_path in (asked.training_path, str(files / "test")) * 3:
-            paths = (asked.training_path, counted_path)
-            evaluation = EvaluationJob(MODEL, "weights", *paths, Metric.ACCURACY, asked.mapping_path)
-            evaluate(MODEL, weights, *evaluation_rows(evaluation), Metric.ACCURACY)
-        assert sum(mapped) == block * (fitting + training + test)
-
-
-def test_a_run_ends_with_the_first_epoch_whose_exact_count_is_enough(files: Path) -> None:
-    asked = job(files)
-    epochs, correct, _ = run(asked)
-    total = len(rows_of(asked))
-    assert epochs < 30
-    assert correct * 10 >= total * 9
-    strict = replace(asked, required_numerator=97, required_denominator=100)
-    more, right, _ = run(strict)
-    assert 1 < more < 30
-    assert right * 100 >= total * 97
-    chosen = replace(asked.hyper_parameters, epochs=more - 1)
-    before, fewer, _ = run(replace(strict, required_denominator=0, hyper_parameters=chosen))
-    assert before == more - 1
-    assert fewer * 100 < total * 97
-
-
-def test_a_run_without_a_requirement_uses_all_its_epochs(files: Path) -> None:
-    asked = job(files)
-    short = replace(asked, required_denominator=0, hyper_parameters=replace(asked.hyper_parameters, epochs=2))
-    assert run(short)[0] == 2
-
-
-def test_a_model_guesses_behind_another_layer(files: Path) -> None:
-    """Table 3: 13.48 % with the replaced layer; ten classes, so a tenth is chance."""
-    _, correct, weights = run(job(files))
-    other = replace(job(files), mapping_path=str(files / "other.mapping"))
-    behind = Requirement(other, rows_of(other)).count(weights)
-    assert behind.correct * 100 < 30 * behind.total
-    claimed, measured = Fraction(correct, behind.total), Fraction(behind.correct, behind.total)
-    assert 2 * measured < claimed + Fraction(1, 10)
-
-
-def test_an_evaluation_calibrates_on_mapped_training_rows(files: Path) -> None:
-    asked = EvaluationJob(
-        MODEL, "weights", str(files / "training"), str(files / "test"), Metric.ACCURACY, str(files / "own.mapping")
-    )
-    training, test = evaluation_rows(asked)
-    assert training.sample_shape == test.sample_shape == (WIDTH,)
-
-
-def test_a_mapping_that_is_none_is_refused(files: Path) -> None:
-    (files / "own.mapping").write_bytes(b"\xff" * 8)
+@pytest.mark.parametrize(
+    ("mapping", "reason"),
+    [
+        (SecureMapping(()), RejectionReason.MODEL_SHAPE_MISMATCH),
+        (SecureMapping((b"\0\0", b"\0\0\0\0")), RejectionReason.MODEL_SHAPE_MISMATCH),
+        (SecureMapping((b"\x80\x01" * 107,)), RejectionReason.MODEL_SHAPE_MISMATCH),
+        (SecureMapping((b"\x80\x01" * 9,), 2), RejectionReason.MODEL_SHAPE_MISMATCH),
+    ],
+)
+def test_vectors_that_do_not_fit_are_refused(mapping: SecureMapping, reason: RejectionReason) -> None:
     with pytest.raises(Rejected) as refusal:
-        rows_of(job(files))
-    assert refusal.value.reason is RejectionReason.MALFORMED
+        fitted(mapping, images(3))
+    assert refusal.value.reason is reason
 
 
-def test_a_mapping_too_large_is_refused_before_it_is_read(files: Path) -> None:
-    with (files / "own.mapping").open("wb") as file:
-        file.truncate(MAXIMUM_MAPPING_BYTES + 1)
+def test_a_sample_beyond_the_steps_is_refused() -> None:
+    data = DataSet(np.array([[129.0, 1.0]], dtype=np.float32), np.zeros(1, dtype=np.uint8))
     with pytest.raises(Rejected) as refusal:
-        rows_of(job(files))
-    assert refusal.value.reason is RejectionReason.TOO_LARGE
+        fitted(layer(np.ones((1, 2), dtype=np.int64)), data)
+    assert refusal.value.reason is RejectionReason.PLAINTEXT_MISMATCH
+
+
+def test_weights_come_back_from_their_bytes() -> None:
+    weights = np.array([[-(1 << 15), 0, (1 << 15) - 1]])
+    assert (weights_of_rows(layer(weights)) == weights).all()
+
+
+def test_digits_are_learned_from_signs_and_lost_with_other_signs() -> None:
+    configure_torch()
+    data = digits()
+    training, test = select_rows(data, np.arange(1_437)), select_rows(data, np.arange(1_437, 1_797))
+    signs = [layer(1 - 2 * SOURCE.integers(0, 2, (64, 64))) for _ in range(2)]
+    right, wrong = (fitted(each, training) for each in signs)
+    specification = mlp((64,), 10, (64,))
+    chosen = HyperParameters(50_000, 900_000, 0, 32, 12)
+    plan = TrainingPlan(specification, Optimiser.SGD, chosen, Free(), b"\7" * 32, 1_000)
+    result = train(plan, right.of(training), Watcher(lambda: 0.0))
+    accuracy = [
+        evaluate(specification, result.weights, each.of(training), each.of(test), Metric.ACCURACY).correct / 360
+        for each in (right, wrong)
+    ]
+    assert accuracy[0] > 0.85
+    assert accuracy[1] < 0.4

@@ -1,149 +1,206 @@
-"""`learnchain market`: the cooperative marketplace of BaaS, played end to end on a chain."""
+"""`learnchain market announce|contribute|verify|collect|show`: one role each, against any chain's JSON-RPC."""
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
-from learnchain.cli.answers import JsonOption, answer, ether, page
+from learnchain.cli.answers import JsonOption, answer, page
+from learnchain.cli.market import application
 from learnchain.primitives.rejection import Rejected, RejectionReason
 
-application = typer.Typer(help="Sell and buy models that private data taught (BaaS).", no_args_is_help=True)
+TaskArgument = Annotated[str, typer.Argument(metavar="TASK", help="0xCONTRACT/0xTASK@BLOCK, as `announce` prints it.")]
+ChainOption = Annotated[str, typer.Option("--rpc", help="JSON-RPC address of any EVM chain: a node, anvil, geth.")]
+WalletOption = Annotated[
+    Path, typer.Option("--wallet", help="Keystore (.json; LEARNCHAIN_PASSWORD opens it) or key file.")
+]
+FolderOption = Annotated[
+    Path, typer.Option("--directory", help="What a restart needs: models, keys, votes. One for each account.")
+]
+StoreOption = Annotated[
+    str,
+    typer.Option(
+        "--blob-store", help="Where all who take part find blobs: kubo:URL, s3:[URL/]BUCKET, folder:/PATH, gateway:URL."
+    ),
+]
+PollOption = Annotated[float, typer.Option("--poll-seconds", min=0.05, help="Between two looks at the chain.")]
 
-_ACCOUNTS = 14
-_ACTS = {"liar": "liar", "late": "late_joiner", "leaver": "leaver"}
-TROUBLES = (*_ACTS, "nan", "oversized", "garbage", "shape", "absent")
-"""A lying verifier, one who joins late, one who vanishes, and five kinds of hostile models."""
+_RPC = "http://127.0.0.1:8545"
+_DIRECTORY = Path(".learnchain/market")
 
 
-@application.command("demo")
-def demo(
+@application.command("announce")
+def announce(
     *,
-    scenario: Annotated[int, typer.Option(min=1, max=2, help="1: own CNNs (Table I). 2: a recommended one.")] = 2,
-    mnist: Annotated[
-        Path | None, typer.Option("--mnist", help="Directory of MNIST's IDX files; without it: scikit-learn's digits.")
-    ] = None,
-    rpc: Annotated[
-        str | None, typer.Option("--rpc", help="Play on this development chain (anvil, a node), not in this process.")
-    ] = None,
-    strategy: Annotated[int, typer.Option(min=1, max=2, help="How verifiers fuse: Strategy I or II.")] = 2,
-    trouble: Annotated[
-        list[str] | None, typer.Option("--trouble", help=f"Let something go wrong: {', '.join(TROUBLES)}; repeatable.")
-    ] = None,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The task in TOML; docs/market.md shows one.")],
+    wallet: WalletOption,
+    blob_store: StoreOption,
+    rpc: ChainOption = _RPC,
+    contract: Annotated[str | None, typer.Option(help="A deployed CooperativeTask; without it: a new one.")] = None,
+    directory: FolderOption = _DIRECTORY,
+    as_json: JsonOption = False,
+) -> None:
+    """Publish a verification sample, pay for models and votes, and announce the task."""
+
+    def work() -> dict[str, Any]:
+        from learnchain.node.market.desk import announce as announce_at
+        from learnchain.node.market.task_file import read_market_file
+
+        draft, address = read_market_file(file), _address(contract)
+        name = asyncio.run(announce_at(_seat(rpc, wallet, directory, blob_store, 1.0), draft, address))
+        return {"task": str(name), "value_wei": draft.terms.value_wei, "rows": draft.terms.rows}
+
+    answer(as_json, work, _show_facts)
+
+
+@application.command("contribute")
+def contribute(
+    *,
+    task: TaskArgument,
+    wallet: WalletOption,
+    blob_store: StoreOption,
+    data: Annotated[str, typer.Option(help="Private rows: a .safetensors file, or a name of `learnchain data`.")],
+    model: Annotated[Path | None, typer.Option(help="TOML of an architecture, where the task recommends none.")] = None,
     noise: Annotated[
-        float, typer.Option(min=0, help="Contributors train with differential privacy: noise in gradient norms.")
+        float, typer.Option(min=0, help="Differential privacy: noise in gradient norms; 0 trains without.")
     ] = 0.0,
-    as_json: JsonOption = False,
-) -> None:
-    """Play a task with 5 computing and 3 verification contributors: train, publish, fuse, vote, pay."""
-    answer(as_json, lambda: _demo((scenario, strategy), mnist, rpc, tuple(trouble or ()), noise), _show)
-
-
-@application.command("figures")
-def figures(
-    *,
-    mnist: Annotated[Path, typer.Option("--mnist", help="Directory of MNIST's four IDX files, uncompressed.")],
-    scenario: Annotated[int, typer.Option(min=1, max=2, help="1: own CNNs (Table I). 2: a recommended one.")] = 2,
-    seed: Annotated[int, typer.Option(min=0, help="How rows are dealt.")] = 0,
-    epochs: Annotated[int, typer.Option(min=1, help="Of each contributor's training.")] = 40,
+    epochs: Annotated[int, typer.Option(min=1)] = 40,
     learning_rate: Annotated[float, typer.Option(min=0.000001)] = 0.0003,
-    central: Annotated[bool, typer.Option(help="Train one CNN on everybody's rows as well.")] = False,
+    batch_size: Annotated[int, typer.Option(min=1)] = 32,
+    kept_back: Annotated[int, typer.Option(min=1, max=90, help="Percent of the rows to judge the model by.")] = 20,
+    rpc: ChainOption = _RPC,
+    directory: FolderOption = _DIRECTORY,
+    poll_seconds: PollOption = 2.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure fusion on the paper's 2,000/500/1,000 split: both strategies, both readings, no chain."""
+    """Train on private data, sell the model, hand out its key, and take the reward when the task is closed."""
 
     def work() -> dict[str, Any]:
         import time
-        from tempfile import TemporaryDirectory
 
-        from learnchain.learning.train import configure_torch
+        from learnchain.node.market.daemons import PrivateWork
+        from learnchain.node.market.daemons import contribute as contribute_to
+        from learnchain.node.market.desk import task_name
         from learnchain.node.market.home import HomeTerms
-        from learnchain.testing.market_figures import Wanted, fusion_figures
-        from learnchain.testing.market_stage import idx_data
+        from learnchain.node.market.task_file import rows_of
 
-        configure_torch()
-        wanted = Wanted(scenario, seed, HomeTerms(epochs, round(learning_rate * 1_000_000)), central)
-        with TemporaryDirectory() as folder:
-            rows, test = idx_data(mnist), idx_data(mnist, "t10k")
-            return fusion_figures(rows, test, wanted, Path(folder), time.monotonic)
+        rows = rows_of(data)
+        terms = HomeTerms(epochs, round(learning_rate * 1_000_000), batch_size, noise)
+        brought = PrivateWork(rows, kept_back, _model(model, rows.sample_shape), terms, time.monotonic)
+        seat = _seat(rpc, wallet, directory, blob_store, poll_seconds)
+        return asyncio.run(contribute_to(seat, task_name(task), brought))
 
-    answer(as_json, work, _show_figures)
+    answer(as_json, work, _show_facts)
 
 
-def _show_figures(data: dict[str, Any]) -> None:
+@application.command("verify")
+def verify(
+    *,
+    task: TaskArgument,
+    wallet: WalletOption,
+    blob_store: StoreOption,
+    rpc: ChainOption = _RPC,
+    directory: FolderOption = _DIRECTORY,
+    poll_seconds: PollOption = 2.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Stake, fuse and measure the models one is drawn for, vote, and take stake and pay when the task is closed."""
+
+    def work() -> dict[str, Any]:
+        from learnchain.node.market.daemons import verify as verify_for
+        from learnchain.node.market.desk import task_name
+
+        return asyncio.run(verify_for(_seat(rpc, wallet, directory, blob_store, poll_seconds), task_name(task)))
+
+    answer(as_json, work, _show_facts)
+
+
+@application.command("collect")
+def collect(
+    *,
+    task: TaskArgument,
+    wallet: WalletOption,
+    blob_store: StoreOption,
+    out: Annotated[Path, typer.Option(help="Directory for the fused model.")],
+    rpc: ChainOption = _RPC,
+    directory: FolderOption = _DIRECTORY,
+    poll_seconds: PollOption = 2.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Wait for one's own task to end, close it, take the refund, and fuse the models that were paid for."""
+
+    def work() -> dict[str, Any]:
+        from learnchain.node.market.daemons import collect as collect_from
+        from learnchain.node.market.desk import task_name
+
+        return asyncio.run(collect_from(_seat(rpc, wallet, directory, blob_store, poll_seconds), task_name(task), out))
+
+    answer(as_json, work, _show_facts)
+
+
+@application.command("show")
+def show(task: TaskArgument, rpc: ChainOption = _RPC, as_json: JsonOption = False) -> None:
+    """Show a task: its terms, verifiers, models, votes and decisions."""
+
+    def work() -> dict[str, Any]:
+        from learnchain.node.market.daemons import look
+        from learnchain.node.market.desk import task_name
+
+        return asyncio.run(look(rpc, _pause(1.0), task_name(task)))
+
+    answer(as_json, work, _show_facts)
+
+
+def _seat(rpc: str, wallet: Path, directory: Path, blob_store: str, poll_seconds: float) -> Any:
+    import secrets
+
+    from learnchain.node.market.desk import Seat
+    from learnchain.node.service import load_wallet
+
+    directory.mkdir(parents=True, exist_ok=True)
+    return Seat(rpc, load_wallet(wallet), directory, blob_store, secrets.token_bytes, _pause(poll_seconds))
+
+
+def _pause(seconds: float) -> Callable[[], Awaitable[None]]:
+    async def pause() -> None:
+        await asyncio.sleep(seconds)
+
+    return pause
+
+
+def _model(path: Path | None, shape: tuple[int, ...]) -> Any:
+    import tomllib
+
+    from learnchain.primitives.model_presets import from_table
+
+    if path is None:
+        return None
+    try:
+        return from_table({"input_shape": list(shape), **tomllib.loads(path.read_text())})
+    except (OSError, ValueError) as error:
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{path} is no TOML file: {error}") from error
+
+
+def _address(text: str | None) -> bytes | None:
+    if text is None:
+        return None
+    try:
+        address = bytes.fromhex(text.removeprefix("0x"))
+    except ValueError as error:
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{text!r} is no address") from error
+    if len(address) != 20:
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{text!r} is no address of 20 bytes")
+    return address
+
+
+def _show_facts(data: dict[str, Any]) -> None:
     console = page()
-    console.print(f"scenario {data['scenario']}, seed {data['seed']}: accuracy on {data['verification_rows']} rows")
-    for name, curve in data["curves"].items():
-        shown = "  ".join(f"{each['verification']:.3f}" for each in curve)
-        console.print(f"{name:<20} {shown}   (on {data['test_rows']} test rows at the end: {curve[-1]['test']:.4f})")
-    for name, each in (data["central"] or {}).items():
-        console.print(f"one CNN on {each['rows']} {name}: {each['verification']:.3f}, test {each['test']:.4f}")
-
-
-def _demo(
-    played: tuple[int, int], mnist: Path | None, rpc: str | None, troubles: tuple[str, ...], noise: float
-) -> dict[str, Any]:
-    import asyncio
-    from tempfile import TemporaryDirectory
-
-    from learnchain.learning.data import digits
-    from learnchain.learning.fusion import Strategy
-    from learnchain.learning.train import configure_torch
-    from learnchain.node.market.home import HomeTerms
-    from learnchain.node.wallet import development_accounts
-    from learnchain.testing.market_cast import SMALL, TABLE_2
-    from learnchain.testing.market_play import Market, Script
-    from learnchain.testing.market_stage import DEVELOPMENT_MNEMONIC, idx_data, local_stage, remote_stage
-
-    unknown = [each for each in troubles if each not in TROUBLES]
-    if unknown:
-        raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{unknown} are none of {', '.join(TROUBLES)}")
-    acts: dict[str, Any] = {name: True for each, name in _ACTS.items() if each in troubles}
-    hostile = tuple(each for each in troubles if each not in _ACTS)
-    configure_torch()
-    chosen = (Strategy.FREE, Strategy.GRADUAL)[played[1] - 1]
-    small = mnist is None
-    home = HomeTerms(10, 1_000, 16, noise) if small else HomeTerms(noise=noise)
-    split = SMALL if small else TABLE_2
-    script = Script(played[0], split, home, chosen, threshold=5_000 if small else 8_000, hostile=hostile, **acts)
-    data = digits() if mnist is None else idx_data(mnist)
-
-    async def play(directory: Path) -> dict[str, Any]:
-        if rpc is None:
-            return await Market(script, local_stage(_ACCOUNTS)[0], data, directory).play()
-        wallets = development_accounts(DEVELOPMENT_MNEMONIC, _ACCOUNTS)
-        async with remote_stage(rpc, wallets) as stage:
-            return await Market(script, stage, data, directory).play()
-
-    with TemporaryDirectory() as folder:
-        report = asyncio.run(play(Path(folder)))
-    source = "scikit-learn digits (MNIST was not given)" if small else "MNIST"
-    return {"data": source, "chain": rpc or "in-process"} | report
-
-
-def _show(data: dict[str, Any]) -> None:
-    console = page()
-    console.print(f"[bold]Scenario {data['scenario']}[/] on {data['data']}, chain {data['chain']}")
-    table = Table(box=None, header_style="bold")
-    for title in ("model", "labels", "own accuracy", "votes", "decision", "refused because", "epsilon", "betrays"):
-        table.add_column(title)
-    leaks = iter(data["membership_inference"])
-    for model in data["models"]:
-        leak = {"epsilon": None, "advantage": 0.0} if model["name"].startswith("hostile") else next(leaks)
-        epsilon = "none" if leak["epsilon"] is None else f"{leak['epsilon']:.2f}"
-        labels, votes = ",".join(map(str, model["labels"])), " ".join(str(count) for count in model["votes"].values())
-        reasons = ", ".join(model["refused_because"])
-        own = f"{model['own_accuracy']:.3f}"
-        table.add_row(model["name"], labels, own, votes, model["status"], reasons, epsilon, f"{leak['advantage']:.2f}")
-    console.print(table)
-    fusion, value = data["fusion"], data["value"]
-    for name in ("strategy_1", "strategy_2"):
-        curve = "  ".join(f"{share:.3f}" for share in fusion[name])
-        console.print(f"{name}: {curve}   (the paper, on its MNIST rows: {fusion['paper'][name]})")
-    spent = value["fees_wei"]
-    console.print(
-        f"value conserved: {value['conserved']}; fees {ether(spent)}; left in contract 0"
-        if not value["left_in_contract_wei"]
-        else f"left in the contract: {ether(value['left_in_contract_wei'])}"
-    )
+    for key, value in data.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            console.print(f"{key}:")
+            for each in value:
+                console.print("  " + "  ".join(f"{name} {fact}" for name, fact in each.items()), soft_wrap=True)
+        else:
+            console.print(f"{key:<22}{value}", soft_wrap=True)
