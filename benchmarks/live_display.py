@@ -16,7 +16,7 @@ from rich.console import Console
 from learnchain.cli.display import LiveDisplay
 from learnchain.cli.local_run import LocalRun, Wanted
 from learnchain.cli.observation import Snapshot
-from learnchain.node.built_in_tasks import BUILT_IN
+from learnchain.tasks.built_in_tasks import BUILT_IN
 
 BLOCKS, TRAINED_POINTS, WIDTH = 4, 12, 140
 FONT = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)

@@ -3,7 +3,7 @@
 import json
 import sys
 
-from learnchain.node.network.benchmarks import BENCHMARKS
+from learnchain.benchmarks.network import BENCHMARKS
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or BENCHMARKS:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from learnchain.rules.contract import STEPS, Rules
-from learnchain.testing.documents import ENGINES
+from learnchain.engines.contract import STEPS, Rules
+from learnchain_conformance.documents import ENGINES
 
 SOURCE = Path(__file__).parent.parent / "src" / "learnchain"
 FILES = sorted(SOURCE.rglob("*.py"))
@@ -95,7 +95,8 @@ def test_every_numbered_equation_is_carried_out_once() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["learnchain.spine", "learnchain.rules.dlbc", "learnchain.rules.pole", "learnchain.testing.vectors"]
+    "module",
+    ["learnchain.consensus", "learnchain.engines.dlbc", "learnchain.engines.pole", "learnchain_conformance.vectors"],
 )
 def test_rules_and_vectors_do_not_load_torch(module: str) -> None:
     program = f"import sys, {module}; sys.exit('torch' in sys.modules)"

@@ -9,18 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from learnchain.testing.bad_inputs import BadInput
-from learnchain.testing.documents import ENGINES
-from learnchain.testing.engine_plays import PLAYS
-from learnchain.testing.vector_cases import all_vectors
-from learnchain.testing.vectors import Vector, run
+from learnchain_conformance.bad_inputs import BadInput
+from learnchain_conformance.documents import ENGINES
+from learnchain_conformance.engine_scenarios import PLAYS
+from learnchain_conformance.vector_cases import all_vectors
+from learnchain_conformance.vectors import Vector, run
 from tests.test_house import PAPERS
 
 VECTORS = Path(__file__).parent.parent / "vectors"
 FOLDERS = ("messages", *(play.rules.name for play in PLAYS))
 """What `fill` writes; other folders hold vectors of other rooms, checked there."""
 FILES = sorted(str(path.relative_to(VECTORS)) for each in FOLDERS for path in (VECTORS / each).rglob("*.json"))
-_REFILL = "import sys, pathlib; from learnchain.testing.vectors import fill; fill(pathlib.Path(sys.argv[1]))"
+_REFILL = "import sys, pathlib; from learnchain_conformance.vectors import fill; fill(pathlib.Path(sys.argv[1]))"
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -119,7 +119,7 @@ import sys
 sys.modules["_decimal"] = None
 import decimal, json, pathlib
 assert decimal.Decimal.__module__ in ("decimal", "_pydecimal") and "_pydecimal" in sys.modules
-from learnchain.testing.vectors import Vector, run
+from learnchain_conformance.vectors import Vector, run
 from tests.test_house import PAPERS
 paths = [*pathlib.Path(sys.argv[1]).glob("equations/*.json"), *pathlib.Path(sys.argv[1]).glob("selection/*score.json")]
 wrong = [str(path) for path in paths for expected, found in run(path) if expected != found]

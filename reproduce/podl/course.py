@@ -8,17 +8,17 @@ from time import perf_counter
 
 import numpy as np
 
+from learnchain.encoding.hashing import tagged_hash
 from learnchain.learning.data import DataSet, digits, permutation, select_rows
 from learnchain.learning.safe_tensors import Array
 from learnchain.learning.sources.store import DataStore
 from learnchain.learning.trace import state_path
 from learnchain.learning.train import Start, TrainingPlan, Watcher, train
-from learnchain.primitives.hashing import tagged_hash
-from learnchain.primitives.model_presets import mlp
-from learnchain.primitives.model_specification import ModelSpecification
-from learnchain.primitives.rejection import Unavailable
-from learnchain.primitives.task_specification import Optimiser
-from learnchain.primitives.training_terms import Free, HyperParameters
+from learnchain.protocol.model_presets import mlp
+from learnchain.protocol.model_specification import ModelSpecification
+from learnchain.protocol.task_specification import Optimiser
+from learnchain.protocol.training_terms import Free, HyperParameters
+from learnchain.rejection import Unavailable
 
 HIDDEN = 128
 BATCH = 64

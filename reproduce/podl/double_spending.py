@@ -30,7 +30,7 @@ from course import Task, run, task
 from learnchain.learning.data import DataSet
 from learnchain.learning.fixed_point import evaluate
 from learnchain.learning.train import configure_torch
-from learnchain.primitives.task_specification import Metric
+from learnchain.protocol.task_specification import Metric
 
 BLOCKS, MINERS = 4, 3
 BEST_OF = (3, 10, 30)

@@ -14,11 +14,11 @@ from typing import Any
 
 from course import Task, run, task
 
+from learnchain.encoding.numbers import Accuracy
+from learnchain.engines.podl.multi_block_progress import TEN_THOUSAND, Progress, Stopping
 from learnchain.learning.fixed_point import evaluate
 from learnchain.learning.train import configure_torch
-from learnchain.primitives.numbers import Accuracy
-from learnchain.primitives.task_specification import Metric
-from learnchain.rules.podl.course import TEN_THOUSAND, Progress, Stopping
+from learnchain.protocol.task_specification import Metric
 
 BLOCKS = 8
 

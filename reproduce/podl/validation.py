@@ -20,14 +20,14 @@ from typing import Any
 
 from course import Task, seed_of, task
 
+from learnchain.encoding.numbers import Accuracy
 from learnchain.learning.fixed_point import evaluate
 from learnchain.learning.model import initial_weights, load_weights, save_weights
 from learnchain.learning.train import configure_torch
-from learnchain.node.blobs.file_hashing import tree_of_file
-from learnchain.primitives.messages import MAXIMUM_COMMITMENTS
-from learnchain.primitives.model_presets import strided_cnn
-from learnchain.primitives.numbers import Accuracy
-from learnchain.primitives.task_specification import Metric
+from learnchain.protocol.messages import MAXIMUM_COMMITMENTS
+from learnchain.protocol.model_presets import strided_cnn
+from learnchain.protocol.task_specification import Metric
+from learnchain.storage.blobs.blob_files import tree_of_file
 
 PRINTED = {"hash_ms_per_mb": 5.9, "sort_ms_per_million": 154.9, "validation_seconds": 1.96, "times": 1_000}
 """What the paper prints; the first two are quoted there from others' benchmarks."""

@@ -21,18 +21,18 @@ from pathlib import Path
 from statistics import fmean, pvariance
 from typing import Any
 
+from learnchain.encoding.hashing import tagged_hash
+from learnchain.engines.pole import mapping as maps
+from learnchain.engines.pole.mapping import Shift, Vector
 from learnchain.learning.data import DataSet, digits, permutation, select_rows
 from learnchain.learning.fixed_point import evaluate
-from learnchain.learning.mapping import fitted
+from learnchain.learning.job_data import fitted
 from learnchain.learning.sources.store import DataStore
 from learnchain.learning.train import TrainingPlan, TrainingRun, configure_torch
-from learnchain.primitives.hashing import tagged_hash
-from learnchain.primitives.model_presets import mlp
-from learnchain.primitives.puzzle import LARGEST_TARGET
-from learnchain.primitives.task_specification import Metric, Optimiser
-from learnchain.primitives.training_terms import Free, HyperParameters
-from learnchain.rules.pole import mapping as maps
-from learnchain.rules.pole.mapping import Shift, Vector
+from learnchain.protocol.model_presets import mlp
+from learnchain.protocol.puzzle import LARGEST_TARGET
+from learnchain.protocol.task_specification import Metric, Optimiser
+from learnchain.protocol.training_terms import Free, HyperParameters
 
 PRINTED = {
     "PoLe": {"average": 222.64, "maximum": 247.65, "minimum": 203.50, "variance": 140.28, "variation": 0.0532},

@@ -17,20 +17,20 @@ from typing import Any
 
 import numpy as np
 
+from learnchain.encoding.hashing import tagged_hash
+from learnchain.engines.pole import mapping as maps
+from learnchain.engines.pole.mapping import Shift, Vector
 from learnchain.learning.data import DataSet, permutation, select_rows
 from learnchain.learning.fixed_point import evaluate
-from learnchain.learning.mapping import fitted
+from learnchain.learning.job_data import fitted
 from learnchain.learning.safe_tensors import Array
 from learnchain.learning.sources.store import DataStore
 from learnchain.learning.train import TrainingPlan, TrainingRun, Watcher, configure_torch, train
-from learnchain.primitives.hashing import tagged_hash
-from learnchain.primitives.model_presets import mlp, strided_cnn
-from learnchain.primitives.model_specification import ModelSpecification
-from learnchain.primitives.rejection import Unavailable
-from learnchain.primitives.task_specification import Metric, Optimiser
-from learnchain.primitives.training_terms import Free, HyperParameters, SecureMapping
-from learnchain.rules.pole import mapping as maps
-from learnchain.rules.pole.mapping import Shift, Vector
+from learnchain.protocol.model_presets import mlp, strided_cnn
+from learnchain.protocol.model_specification import ModelSpecification
+from learnchain.protocol.task_specification import Metric, Optimiser
+from learnchain.protocol.training_terms import Free, HyperParameters, SecureMapping
+from learnchain.rejection import Unavailable
 
 PRINTED = {
     "Table 2, MNIST MLP, 400 epochs": {"secure": 99.90, "original": 99.52, "minutes": [14.55, 11.26]},

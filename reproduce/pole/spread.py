@@ -12,17 +12,17 @@ import sys
 from statistics import fmean, pstdev
 from typing import Any
 
+from learnchain.encoding.hashing import tagged_hash
+from learnchain.engines.pole import mapping as maps
 from learnchain.learning.data import DataSet
 from learnchain.learning.fixed_point import evaluate
-from learnchain.learning.mapping import fitted
+from learnchain.learning.job_data import fitted
 from learnchain.learning.train import TrainingPlan, TrainingRun, configure_torch
-from learnchain.node.built_in_tasks import BUILT_IN
 from learnchain.node.roles.miner import Strategy
-from learnchain.node.task_file import TaskDraft, task_draft
-from learnchain.primitives.hashing import tagged_hash
-from learnchain.primitives.task_specification import Metric
-from learnchain.primitives.training_terms import Free, HyperParameters
-from learnchain.rules.pole import mapping as maps
+from learnchain.protocol.task_specification import Metric
+from learnchain.protocol.training_terms import Free, HyperParameters
+from learnchain.tasks.built_in_tasks import BUILT_IN
+from learnchain.tasks.task_file import TaskDraft, task_draft
 
 MINERS, EVERY_STEPS, MOST_EPOCHS = 3, 2, 20
 EPOCH_SECONDS, MINIMUM_SECONDS, AFTER_SECONDS = 0.4, 1.0, 2.0

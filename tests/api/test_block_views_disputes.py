@@ -7,15 +7,15 @@ from typing import Any
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
-from learnchain.node.api.dispute_views import carried_view, disputes_view
-from learnchain.node.api.inspection import Inspection
-from learnchain.node.web.explorer import Explorer
-from learnchain.rules.dlbc import Dlbc
-from learnchain.testing.chain_builder import ChainBuilder, sample_parameters
-from learnchain.testing.dispute_cases import accusation_of, accused, answer_to, said, staked_accuser
-from learnchain.testing.evidence_cases import last_fact
-from learnchain.testing.play import Observer, observe, play_height
-from learnchain.testing.sample_tasks import address
+from learnchain.api.block_views import carried_view, disputes_view
+from learnchain.api.explorer import Explorer
+from learnchain.api.inspection import Inspection
+from learnchain.engines.dlbc import Dlbc
+from learnchain.simulation.chain_builder import ChainBuilder, sample_parameters
+from learnchain.simulation.dispute_cases import accusation_of, accused, answer_to, said, staked_accuser
+from learnchain.simulation.sample_tasks import address
+from learnchain.simulation.scenario import Observer, observe, play_height
+from learnchain_conformance.evidence_cases import last_fact
 
 
 def played() -> Observer:

@@ -2,14 +2,14 @@
 
 import pytest
 
-from learnchain.node.api.block_views import block_view, solved_puzzle
-from learnchain.primitives.messages import Deadline
-from learnchain.primitives.puzzle import is_solved
-from learnchain.testing.dlbc_play import started
-from learnchain.testing.play import play_empty, play_height
-from learnchain.testing.podl_play import PODL, played
-from learnchain.testing.pole_play import THREE, learning, play_to_limit
-from learnchain.testing.proof_of_work_play import solving
+from learnchain.api.block_views import block_view, solved_puzzle
+from learnchain.engines.dlbc.scenario import started
+from learnchain.engines.podl.scenario import PODL, played
+from learnchain.engines.pole.scenario import THREE, learning, play_to_limit
+from learnchain.engines.proof_of_work.scenario import solving
+from learnchain.protocol.messages import Deadline
+from learnchain.protocol.puzzle import is_solved
+from learnchain.simulation.scenario import play_empty, play_height
 
 
 def _viewed(node, play):

@@ -11,17 +11,16 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from learnchain.api.inspection import Inspection
+from learnchain.encoding.content_id import cid_from_text
+from learnchain.encoding.cryptography import decrypt_file
+from learnchain.engines.podl import Podl, TwoPhases
 from learnchain.learning.torch_source import torch_source
-from learnchain.node.api.inspection import Inspection
 from learnchain.node.local_network import LocalPlan
-from learnchain.primitives.ciphers import decrypt_file
-from learnchain.primitives.content_id import cid_from_text
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.task_specification import decode_specification
-from learnchain.rules.podl import Podl, TwoPhases
-from learnchain.testing.in_process_training import InProcessTraining
-from learnchain.testing.simulated_clock import run_simulated
-from learnchain.testing.simulated_nodes import SimulatedNodes
+from learnchain.protocol.task_specification import decode_specification
+from learnchain.rejection import Rejected, RejectionReason
+from learnchain.simulation.simulated_network import run_simulated
+from learnchain.simulation.simulated_nodes import InProcessTraining, SimulatedNodes
 
 MILLION = 1_000_000
 

@@ -7,12 +7,12 @@ from typing import Any
 import aiohttp
 import pytest
 
+from learnchain.api import chain_feed, web_socket
 from learnchain.execution.escrow import post_calldata, posting_value_wei
 from learnchain.execution.genesis import ESCROW_ADDRESS
-from learnchain.node.api import filters, web_socket
-from learnchain.primitives.rejection import RejectionReason
-from tests.execution.chain import ETHER, KEYS, NONE, signed
-from tests.node.api.test_json_rpc import Service, run
+from learnchain.rejection import RejectionReason
+from tests.api.test_json_rpc import Service, run
+from tests.execution.pyevm.chain import ETHER, KEYS, NONE, signed
 
 pytestmark = pytest.mark.network
 ESCROW = "0x" + ESCROW_ADDRESS.hex()
@@ -84,14 +84,14 @@ def test_a_log_filter_minds_its_range_of_blocks():
 
 
 def test_filters_are_bounded_and_forgotten(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(filters, "MAXIMUM_FILTERS", 2)
+    monkeypatch.setattr(chain_feed, "MAXIMUM_FILTERS", 2)
 
     async def scenario(service: Service) -> None:
         first = await result(service, "eth_newBlockFilter")
         await result(service, "eth_newBlockFilter")
         answer = await service.call("eth_newBlockFilter")
         assert answer["error"]["data"]["reason"] == RejectionReason.RATE_LIMITED
-        monkeypatch.setattr(filters, "LIFETIME_SECONDS", -1.0)
+        monkeypatch.setattr(chain_feed, "LIFETIME_SECONDS", -1.0)
         await result(service, "eth_newBlockFilter")
         answer = await service.call("eth_getFilterChanges", first)
         assert answer["error"]["data"]["reason"] == RejectionReason.FILTER_UNKNOWN
@@ -195,7 +195,7 @@ def test_a_web_page_may_not_spend_through_a_socket():
 
 
 def test_a_node_that_catches_up_tells_the_newest_head_only(monkeypatch: pytest.MonkeyPatch):
-    from learnchain.node.api import chain_feed
+    from learnchain.api import chain_feed
 
     monkeypatch.setattr(chain_feed, "MAXIMUM_DEPTH", 2)
 

@@ -8,17 +8,16 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
-from learnchain.node.api.block_views import block_view, solved_puzzle
-from learnchain.node.api.inspection import Inspection
-from learnchain.node.api.views import LearnInterface
+from learnchain.api.block_views import block_view, solved_puzzle
+from learnchain.api.explorer import HEADERS, Explorer
+from learnchain.api.inspection import Inspection
+from learnchain.api.views import LearnInterface
+from learnchain.engines.proof_of_work.scenario import PROOF_OF_WORK, solving
 from learnchain.node.local_network import LocalPlan
-from learnchain.node.web.explorer import Explorer
-from learnchain.node.web.html import HEADERS
-from learnchain.testing.play import play_height
-from learnchain.testing.proof_of_work_play import PROOF_OF_WORK, solving
-from learnchain.testing.simulated_clock import run_simulated
-from learnchain.testing.simulated_nodes import SimulatedNodes
-from tests.node.web.test_html import HOSTILE
+from learnchain.simulation.scenario import play_height
+from learnchain.simulation.simulated_network import run_simulated
+from learnchain.simulation.simulated_nodes import SimulatedNodes
+from tests.api.test_explorer_html import HOSTILE
 
 Fetch = Callable[..., Awaitable[web.Response]]
 

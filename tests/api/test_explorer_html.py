@@ -2,7 +2,7 @@
 
 import pytest
 
-from learnchain.node.web.html import POLICY, code, escaped, link, mark, page, pairs, section, table
+from learnchain.api.explorer import POLICY, code, escaped, link, mark, page, pairs, section, table
 
 HOSTILE = """"'><script>alert(1)</script><img src=x onerror=alert(1)>"""
 

@@ -5,16 +5,16 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from learnchain.api.interface import GIFT_WEI, GIFTS_PER_MINUTE, Faucet, faucet_wallet
+from learnchain.encoding.key_value import MemoryStore
+from learnchain.execution.engine import WorkerEngine
 from learnchain.execution.genesis import execution_genesis
 from learnchain.execution.pyevm.engine import PyEvmEngine
-from learnchain.node.api.faucet import GIFT_WEI, GIFTS_PER_MINUTE, Faucet, faucet_wallet
-from learnchain.node.execution.engine import WorkerEngine
-from learnchain.node.genesis import Genesis
+from learnchain.execution.wallet import development_accounts
 from learnchain.node.local_network import DEVELOPMENT_MNEMONIC
-from learnchain.node.wallet import development_accounts
-from learnchain.primitives.key_value import MemoryStore
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from tests.execution.chain import CHAIN_ID, ETHER, Chain
+from learnchain.rejection import Rejected, RejectionReason
+from learnchain.storage.genesis import Genesis
+from tests.execution.pyevm.chain import CHAIN_ID, ETHER, Chain
 
 ACCOUNTS = development_accounts(DEVELOPMENT_MNEMONIC, 3)
 

@@ -11,16 +11,16 @@ import pytest
 from web3 import AsyncHTTPProvider, AsyncWeb3
 from web3.exceptions import ContractCustomError, ContractLogicError, Web3RPCError
 
+from learnchain.api.json_rpc import JsonRpcServer, JsonRpcSettings, Origin
+from learnchain.encoding.key_value import MemoryStore
+from learnchain.execution.engine import WorkerEngine
 from learnchain.execution.escrow import escrow_abi, posting_value_wei
 from learnchain.execution.genesis import ESCROW_ADDRESS
 from learnchain.execution.pyevm.engine import PyEvmEngine
-from learnchain.node.api.json_rpc import JsonRpcServer, JsonRpcSettings, Origin
-from learnchain.node.execution.engine import WorkerEngine
-from learnchain.node.wallet import Wallet
-from learnchain.primitives.key_value import MemoryStore
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
-from learnchain.testing.simulated_clock import run_simulated
-from tests.execution.chain import ADDRESSES, CHAIN_ID, ETHER, KEYS, Chain, genesis, signed
+from learnchain.execution.wallet import Wallet
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.simulation.simulated_network import run_simulated
+from tests.execution.pyevm.chain import ADDRESSES, CHAIN_ID, ETHER, KEYS, Chain, genesis, signed
 
 pytestmark = pytest.mark.network
 SETTINGS = JsonRpcSettings(port=0, maximum_body_bytes=64 * 1024, maximum_batch=5)

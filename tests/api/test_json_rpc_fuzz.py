@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 
+from learnchain.api import json_rpc
+from learnchain.api.json_rpc import JsonRpcServer, JsonRpcSettings, Origin
+from learnchain.encoding.key_value import MemoryStore
+from learnchain.execution.engine import WorkerEngine
 from learnchain.execution.escrow import post_calldata, posting_value_wei
 from learnchain.execution.genesis import ESCROW_ADDRESS
 from learnchain.execution.pyevm.engine import PyEvmEngine
-from learnchain.execution.pyevm.pool import MAXIMUM_BYTES, MAXIMUM_COUNT
 from learnchain.execution.pyevm.queries import ETHEREUM_METHODS
-from learnchain.node.api import json_rpc
-from learnchain.node.api.json_rpc import JsonRpcServer, JsonRpcSettings, Origin
-from learnchain.node.execution.engine import WorkerEngine
-from learnchain.primitives.key_value import MemoryStore
-from learnchain.primitives.rejection import Rejected
-from tests.execution.chain import ADDRESSES, KEYS, Chain, genesis, signed
+from learnchain.execution.pyevm.transactions import MAXIMUM_BYTES, MAXIMUM_COUNT
+from learnchain.rejection import Rejected
+from tests.execution.pyevm.chain import ADDRESSES, KEYS, Chain, genesis, signed
 
 CODES = {-32700, -32600, -32601, -32602, -32000, 3}
 """What a caller may be told; -32603 would be a bug of ours."""

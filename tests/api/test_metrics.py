@@ -10,11 +10,10 @@ from urllib.request import urlopen
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from learnchain.node import logs
+from learnchain.node import settings
 from learnchain.node.local_network import LocalPlan, lay_out
-from learnchain.node.logs import KEPT_LOGS, open_logs
-from learnchain.node.settings import load_settings
-from learnchain.testing.node_processes import LocalProcesses
+from learnchain.node.settings import KEPT_LOGS, load_settings, open_logs
+from learnchain_conformance.node_processes import LocalProcesses
 
 MAXIMUM_MEMORY_BYTES = 300_000_000
 DOCUMENTED = Path(__file__).parents[2] / "docs" / "metrics.md"
@@ -57,7 +56,7 @@ def test_a_node_that_does_not_judge_is_small_and_tells_its_metrics(tmp_path: Pat
 
 
 def test_the_log_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logs, "MAXIMUM_LOG_BYTES", 10_000)
+    monkeypatch.setattr(settings, "MAXIMUM_LOG_BYTES", 10_000)
     root = logging.getLogger()
     before, level = root.handlers[:], root.level
     try:

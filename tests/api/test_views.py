@@ -8,19 +8,19 @@ from typing import Any
 
 import pytest
 
-from learnchain.node.api import json_rpc
-from learnchain.node.api.inspection import Inspection
-from learnchain.node.api.json_rpc import JsonRpcServer, JsonRpcSettings, Origin
-from learnchain.node.api.views import TOKEN_NAME, LearnInterface
-from learnchain.node.built_in_tasks import BUILT_IN
+from learnchain.api import json_rpc
+from learnchain.api.inspection import Inspection
+from learnchain.api.json_rpc import JsonRpcServer, JsonRpcSettings, Origin
+from learnchain.api.views import TOKEN_NAME, LearnInterface
+from learnchain.encoding.codec import decode
+from learnchain.encoding.cryptography import check_signature, recover
 from learnchain.node.local_network import LocalPlan
-from learnchain.primitives.codec import decode
-from learnchain.primitives.messages import Commitment, Release
-from learnchain.primitives.rejection import RejectionReason
-from learnchain.primitives.signatures import check_signature, recover
-from learnchain.testing.simulated_clock import run_simulated
-from learnchain.testing.simulated_nodes import SimulatedNodes
-from tests.node.api.test_fuzz import CODES, value
+from learnchain.protocol.messages import Commitment, Release
+from learnchain.rejection import RejectionReason
+from learnchain.simulation.simulated_network import run_simulated
+from learnchain.simulation.simulated_nodes import SimulatedNodes
+from learnchain.tasks.built_in_tasks import BUILT_IN
+from tests.api.test_json_rpc_fuzz import CODES, value
 
 COUNT = 4_000
 METHODS = ("status", "network", "block", "blocks", "tasks", "round", "decisions", "ledger", "peers", "blob")

@@ -5,18 +5,18 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from learnchain.node.api.json_rpc import JsonRpcServer, JsonRpcSettings, Origin
-from learnchain.node.api.views import LearnInterface
+from learnchain.api.json_rpc import JsonRpcServer, JsonRpcSettings, Origin
+from learnchain.api.views import LearnInterface
+from learnchain.encoding.codec import Hash32
+from learnchain.encoding.content_id import cid_text
 from learnchain.node.local_network import LocalPlan
-from learnchain.node.named_blobs import NamedBlobs, named_by
-from learnchain.primitives.codec import Hash32
-from learnchain.primitives.content_id import cid_text
-from learnchain.primitives.messages import Block
-from learnchain.primitives.rejection import RejectionReason
-from learnchain.testing.instant_training import InstantTraining
-from learnchain.testing.simulated_clock import run_simulated
-from learnchain.testing.simulated_nodes import SimulatedNodes
-from tests.node.test_simulated_nodes import DIGITS
+from learnchain.protocol.messages import Block
+from learnchain.rejection import RejectionReason
+from learnchain.simulation.simulated_network import run_simulated
+from learnchain.simulation.simulated_nodes import SimulatedNodes
+from learnchain.verification.measurer import NamedBlobs, named_by
+from learnchain_conformance.instant_training import InstantTraining
+from tests.node.test_node import DIGITS
 
 PAGE, PROGRAM = Origin(from_browser=True), Origin()
 Ask = Callable[..., Awaitable[dict[str, Any]]]

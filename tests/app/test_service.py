@@ -10,12 +10,12 @@ import pytest
 
 from learnchain.cli.rpc import token_of
 from learnchain.execution.escrow import decode_task, task_calldata
-from learnchain.node.built_in_tasks import BUILT_IN
-from learnchain.node.genesis import load_genesis
 from learnchain.node.local_network import LocalPlan, lay_out
 from learnchain.node.settings import load_settings
-from learnchain.primitives.settlement import Outcome
-from learnchain.testing.node_processes import LocalProcesses
+from learnchain.protocol.payload import Outcome
+from learnchain.storage.genesis import load_genesis
+from learnchain.tasks.built_in_tasks import BUILT_IN
+from learnchain_conformance.node_processes import LocalProcesses
 
 pytestmark = [pytest.mark.slow, pytest.mark.network, pytest.mark.timeout(240)]
 

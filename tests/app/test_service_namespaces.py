@@ -16,8 +16,7 @@ from pathlib import Path
 import pytest
 
 from learnchain.node.local_network import LocalPlan, lay_out
-from learnchain.node.logs import LOG_FOLDER, LOG_NAME
-from learnchain.node.settings import load_settings
+from learnchain.node.settings import LOG_FOLDER, LOG_NAME, load_settings
 
 HOSTS = ("10.77.0.1", "10.77.0.2")
 GROUP_OF_NODE = (0, 0, 1, 1)

@@ -6,8 +6,8 @@ from typing import Any
 
 from coincurve import PrivateKey
 
-from learnchain.primitives.hashing import noun_hash
-from learnchain.primitives.signatures import signing_hash
+from learnchain.encoding.cryptography import signing_hash
+from learnchain.encoding.hashing import noun_hash
 
 GROUP_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from learnchain.primitives.chain_state import ChainState
-from learnchain.primitives.codec import Address
-from learnchain.primitives.messages import AnyBlock, Block
-from learnchain.testing.simulated_nodes import SimulatedNodes
+from learnchain.encoding.codec import Address
+from learnchain.protocol.messages import AnyBlock, Block
+from learnchain.protocol.state import ChainState
+from learnchain.simulation.simulated_nodes import SimulatedNodes
 
 
 def chain_of(nodes: SimulatedNodes, index: int = 0) -> Iterator[tuple[ChainState, AnyBlock]]:

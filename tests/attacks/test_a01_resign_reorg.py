@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 import pytest
 
-from learnchain.primitives.events import BlockReceived, Committed, KeyReleased
-from learnchain.primitives.hashing import noun_hash
-from learnchain.primitives.signatures import recover, signing_hash
-from learnchain.testing.engine_play import EnginePlay
-from learnchain.testing.engine_plays import PLAYS
-from learnchain.testing.play import Plan, candidates, play_height
-from learnchain.testing.sample_tasks import private_key_of
+from learnchain.encoding.cryptography import recover, signing_hash
+from learnchain.encoding.hashing import noun_hash
+from learnchain.protocol.events import BlockReceived, Committed, KeyReleased
+from learnchain.simulation.sample_tasks import private_key_of
+from learnchain.simulation.scenario import Plan, candidates, play_height
+from learnchain_conformance.engine_scenario import EnginePlay
+from learnchain_conformance.engine_scenarios import PLAYS
 from tests.attacks.signing import sign_until_lower
 
 

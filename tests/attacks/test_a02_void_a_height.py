@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from learnchain.node.built_in_tasks import BUILT_IN
+from learnchain.encoding.hashing import noun_hash
 from learnchain.node.local_network import LocalPlan
-from learnchain.primitives.hashing import noun_hash
-from learnchain.primitives.messages import Block, Deadline, EmptyBlock
-from learnchain.primitives.settlement import Outcome
-from learnchain.testing.instant_training import InstantTraining
-from learnchain.testing.simulated_clock import run_simulated
-from learnchain.testing.simulated_nodes import SimulatedNodes
+from learnchain.protocol.messages import Block, Deadline, EmptyBlock
+from learnchain.protocol.payload import Outcome
+from learnchain.simulation.simulated_network import run_simulated
+from learnchain.simulation.simulated_nodes import SimulatedNodes
+from learnchain.tasks.built_in_tasks import BUILT_IN
+from learnchain_conformance.instant_training import InstantTraining
 from tests.attacks.signing import sign_until_lower
 from tests.attacks.simulated_chain import address_of_node, chain_of, trained_blocks
 

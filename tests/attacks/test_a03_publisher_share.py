@@ -10,12 +10,12 @@ Wins today; to be turned around by the rule that stops it.
 
 from dataclasses import dataclass, replace
 
-from learnchain.primitives.numbers import WEI_PER_ETHER
-from learnchain.primitives.selection import PostedTask
-from learnchain.primitives.settlement import Outcome
-from learnchain.testing.dlbc_play import started
-from learnchain.testing.play import Plan, play_height
-from learnchain.testing.sample_tasks import address, sample_specification, sample_task
+from learnchain.encoding.numbers import WEI_PER_ETHER
+from learnchain.engines.dlbc.scenario import started
+from learnchain.protocol.payload import Outcome
+from learnchain.protocol.selection import PostedTask
+from learnchain.simulation.sample_tasks import address, sample_specification, sample_task
+from learnchain.simulation.scenario import Plan, play_height
 
 BLOCKS = 5
 REWARD_WEI = 2 * WEI_PER_ETHER

@@ -10,23 +10,23 @@ Wins today; to be turned around by the rule that stops it.
 
 from dataclasses import dataclass
 
-from learnchain.primitives.audit_messages import (
+from learnchain.consensus.audits import assignment
+from learnchain.encoding.cryptography import UNSIGNED, address_of, sign
+from learnchain.encoding.hashing import tagged_hash
+from learnchain.engines.dlbc.scenario import started
+from learnchain.protocol.audit_messages import (
     MAXIMUM_AUDITS,
     AuditCommitment,
     AuditedSegment,
     AuditReport,
     report_digest,
 )
-from learnchain.primitives.audit_rules import assignment
-from learnchain.primitives.bonds import RoundFact
-from learnchain.primitives.events import AuditMade
-from learnchain.primitives.hashing import tagged_hash
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.signatures import UNSIGNED, address_of, sign
-from learnchain.testing.audit_cases import commitment_to, first_fact, report_of, until_audited
-from learnchain.testing.dlbc_play import started
-from learnchain.testing.made_up_training import CLASS
-from learnchain.testing.play import Observer, play_height, true_witness
+from learnchain.protocol.events import AuditMade
+from learnchain.protocol.state import RoundFact
+from learnchain.rejection import Rejected, RejectionReason
+from learnchain.simulation.chain_builder import CLASS
+from learnchain.simulation.dispute_cases import commitment_to, first_fact, report_of, until_audited
+from learnchain.simulation.scenario import Observer, play_height, true_witness
 
 FORGED_SEGMENT = 1
 

@@ -14,15 +14,14 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from learnchain.encoding.cryptography import UNSIGNED, address_of, sign
+from learnchain.encoding.hashing import tagged_hash
 from learnchain.learning.jobs import Progress, TrainedFiles, TrainingJob
 from learnchain.node.local_network import LocalPlan
-from learnchain.primitives.hashing import tagged_hash
-from learnchain.primitives.messages import Commitment
-from learnchain.primitives.rejection import Rejected, Unavailable
-from learnchain.primitives.signatures import UNSIGNED, address_of, sign
-from learnchain.testing.in_process_training import InProcessTraining
-from learnchain.testing.simulated_clock import run_simulated
-from learnchain.testing.simulated_nodes import SimulatedNodes
+from learnchain.protocol.messages import Commitment
+from learnchain.rejection import Rejected, Unavailable
+from learnchain.simulation.simulated_network import run_simulated
+from learnchain.simulation.simulated_nodes import InProcessTraining, SimulatedNodes
 from tests.attacks.simulated_chain import address_of_node, trained_blocks
 
 CHEAT, BLOCKS, PLACES = 1, 1, 8

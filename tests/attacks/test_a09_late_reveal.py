@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import pytest
 
-from learnchain.primitives.actions import ProposeBlock
-from learnchain.primitives.events import BlockReceived
-from learnchain.testing.engine_play import EnginePlay
-from learnchain.testing.engine_plays import PLAYS
-from learnchain.testing.play import Plan, open_height, play_height, proposed, reveal_models
+from learnchain.protocol.actions import ProposeBlock
+from learnchain.protocol.events import BlockReceived
+from learnchain.simulation.scenario import Plan, open_height, play_height, proposed, reveal_models
+from learnchain_conformance.engine_scenario import EnginePlay
+from learnchain_conformance.engine_scenarios import PLAYS
 
 COUNTING = tuple(play for play in PLAYS if play.rules.name != "proof_of_work")
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from learnchain.learning.jobs import Progress, TrainedFiles, TrainingJob
 from learnchain.node.local_network import LocalPlan
-from learnchain.testing.instant_training import MODEL_BYTES, InstantTraining
-from learnchain.testing.simulated_clock import run_simulated
-from learnchain.testing.simulated_nodes import SimulatedNodes
+from learnchain.simulation.simulated_network import run_simulated
+from learnchain.simulation.simulated_nodes import SimulatedNodes
+from learnchain_conformance.instant_training import MODEL_BYTES, InstantTraining
 from tests.attacks.simulated_chain import trained_blocks
 
 CHEAT, BYSTANDER, TEST_ROWS = 1, 2, 50

@@ -14,12 +14,11 @@ from typing import Any
 
 import pytest
 
-from learnchain.node.built_in_tasks import BUILT_IN
-from learnchain.primitives.dispute_messages import MAXIMUM_ACCUSATIONS
-from learnchain.primitives.model_costs import model_bytes
-from learnchain.primitives.model_presets import mlp
-from learnchain.primitives.model_specification import ModelLimits
-from learnchain.primitives.parameters import ChainParameters
+from learnchain.protocol.dispute_messages import MAXIMUM_ACCUSATIONS
+from learnchain.protocol.model_presets import mlp
+from learnchain.protocol.model_specification import ModelLimits, model_bytes
+from learnchain.protocol.parameters import ChainParameters
+from learnchain.tasks.built_in_tasks import BUILT_IN
 
 MOMENTUM_COPIES, ADAM_COPIES = 2, 3
 """How many arrays of the model's size a state holds: the weights and the memories of the optimiser."""

@@ -22,12 +22,20 @@ from typing import Any
 import pytest
 
 from learnchain.cli.rpc import token_of
-from learnchain.node.built_in_tasks import BUILT_IN
 from learnchain.node.local_network import LocalPlan, lay_out
-from learnchain.node.task_file import task_draft
-from learnchain.primitives.model_costs import forward_flops, parameter_count, validate
-from learnchain.primitives.model_specification import Layer, ModelLimits, ModelSpecification, Setting, layer_shapes
-from learnchain.testing.node_processes import LocalProcesses
+from learnchain.protocol.model_specification import (
+    Layer,
+    ModelLimits,
+    ModelSpecification,
+    Setting,
+    forward_flops,
+    layer_shapes,
+    parameter_count,
+    validate,
+)
+from learnchain.tasks.built_in_tasks import BUILT_IN
+from learnchain.tasks.task_file import task_draft
+from learnchain_conformance.node_processes import LocalProcesses
 
 KILLER: dict[str, Any] = tomllib.loads((Path(__file__).parent / "killer.toml").read_text())
 FLOAT_BYTES = 4

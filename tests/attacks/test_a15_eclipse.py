@@ -16,10 +16,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from learnchain.node.clock import SystemClock
-from learnchain.node.network.network import Network
-from learnchain.node.network.tls_transport import TlsTransport
-from learnchain.primitives.rejection import Rejected, Unavailable
+from learnchain.network.concurrency import SystemClock
+from learnchain.network.network import Network
+from learnchain.network.tls_transport import TlsTransport
+from learnchain.rejection import Rejected, Unavailable
 
 pytestmark = pytest.mark.network
 NETWORK_ID = b"\1" * 32

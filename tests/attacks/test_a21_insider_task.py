@@ -15,13 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from learnchain.encoding.hashing import tagged_hash
 from learnchain.learning.data import DataSet
 from learnchain.learning.fixed_point import evaluate
 from learnchain.learning.train import TrainingPlan, Watcher, configure_torch, train
-from learnchain.node.built_in_tasks import BUILT_IN
-from learnchain.node.task_file import task_draft
-from learnchain.primitives.hashing import tagged_hash
-from learnchain.primitives.training_terms import Free, HyperParameters
+from learnchain.protocol.training_terms import Free, HyperParameters
+from learnchain.tasks.built_in_tasks import BUILT_IN
+from learnchain.tasks.task_file import task_draft
 
 WRONG_SHARE = 0.5
 

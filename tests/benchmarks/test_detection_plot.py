@@ -1,6 +1,6 @@
 from xml.etree import ElementTree
 
-from learnchain.lab.detection_plot import curves, svg
+from learnchain.benchmarks.detection_plot import curves, svg
 
 RESULT = {
     "challenges": 10,

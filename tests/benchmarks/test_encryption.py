@@ -5,19 +5,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from learnchain.benchmarks import encryption
+from learnchain.benchmarks.encryption import BENCHMARKS_WITH_PEERS
+from learnchain.benchmarks.encryption_peers import Cifer, pymife_seconds
 from learnchain.cli import bench
-from learnchain.lab import encryption_benchmark
-from learnchain.lab.encryption_benchmark import BENCHMARKS_WITH_PEERS
-from learnchain.lab.encryption_peers import Cifer, pymife_seconds
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 FORM = {"what", "value", "unit", "ratio", "against"}
 
 
 @pytest.mark.slow
 def test_without_peers_every_figure_stands_and_says_that_they_are_not_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encryption_benchmark, "_first_use", list)
-    monkeypatch.setattr(encryption_benchmark, "SAMPLES", 16)
+    monkeypatch.setattr(encryption, "_first_use", list)
+    monkeypatch.setattr(encryption, "SAMPLES", 16)
     result = BENCHMARKS_WITH_PEERS["functional_encryption"]({})
     assert result["synthetic"] and all(set(figure) == FORM for figure in result["figures"])
     rivals = [figure for figure in result["figures"] if figure["against"].startswith(("CiFEr", "pymife"))]

@@ -2,15 +2,15 @@
 
 import pytest
 
-from learnchain.learning import benchmarks
-from learnchain.learning.mapping_benchmarks import BENCHMARKS
+from learnchain.benchmarks import training
+from learnchain.benchmarks.mapping import BENCHMARKS
 
 LIMITS = (("128 query vectors", 0.60), ("as many vectors as pixels", 1.05), ("CSML", 1.05))
 
 
 def test_the_benchmark_gives_figures_against_its_anchors(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(benchmarks, "TRAINING_ROWS", 128)
-    monkeypatch.setattr(benchmarks, "_ROUNDS", 1)
+    monkeypatch.setattr(training, "TRAINING_ROWS", 128)
+    monkeypatch.setattr(training, "_ROUNDS", 1)
     answer = BENCHMARKS["mapping"]()
     assert (answer["name"], answer["synthetic"], len(answer["figures"])) == ("mapping", True, 4)
     for figure in answer["figures"]:

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from learnchain.learning.classes import PORTABLE
-from learnchain.learning.replay import benchmarks
+from learnchain.benchmarks import replay
+from learnchain.learning.disputes.machine_class import PORTABLE
 from learnchain.learning.safe_tensors import write_tensors
 
 FAMILIES = ("linear", "residual")
@@ -18,9 +18,9 @@ def test_the_table_of_classes_counts_equal_families_and_the_drift_of_the_others(
         seconds = 3.0 if environment.keys() >= PORTABLE.keys() else 2.0
         return {"families": {name: str(apart[name]) for name in FAMILIES}, "seconds": seconds}
 
-    monkeypatch.setattr(benchmarks, "class_elsewhere", elsewhere)
-    monkeypatch.setattr(benchmarks, "FAMILIES", dict.fromkeys(FAMILIES))
-    figures = benchmarks.class_drift()["figures"]
+    monkeypatch.setattr(replay, "class_elsewhere", elsewhere)
+    monkeypatch.setattr(replay, "FAMILIES", dict.fromkeys(FAMILIES))
+    figures = replay.class_drift()["figures"]
     lines = [[each["value"] for each in figures[start : start + 4]] for start in range(0, len(figures), 4)]
     assert lines == [
         [2, 0, 0, 2.0],

@@ -2,17 +2,17 @@ import time
 
 import pytest
 
-from learnchain.learning import benchmarks
-from learnchain.learning.benchmarks import BENCHMARKS
+from learnchain.benchmarks import training
+from learnchain.benchmarks.training import BENCHMARKS
 
 LIMITS = {"training": (0.95, 99.0), "watermark": (0.0, 1.05), "trace": (0.0, 1.03), "evaluation": (0.0, 3.0)}
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_every_benchmark_gives_figures_against_its_anchor(name, monkeypatch):
-    monkeypatch.setattr(benchmarks, "TRAINING_ROWS", 256)
-    monkeypatch.setattr(benchmarks, "_EVALUATION_ROWS", 512)
-    monkeypatch.setattr(benchmarks, "_ROUNDS", 1)
+    monkeypatch.setattr(training, "TRAINING_ROWS", 256)
+    monkeypatch.setattr(training, "_EVALUATION_ROWS", 512)
+    monkeypatch.setattr(training, "_ROUNDS", 1)
     answer = BENCHMARKS[name]()
     assert (answer["name"], answer["synthetic"]) == (name, True)
     for figure in answer["figures"]:

@@ -1,11 +1,10 @@
-"""Answers of a node as `node/api/views.py` gives them, and how tests read an envelope."""
+"""Answers of a node as `api/views.py` gives them, and how tests read an envelope."""
 
 import json
 from typing import Any
 
 from learnchain.cli.application import run
-from learnchain.primitives.content_id import cid_text
-from learnchain.primitives.unixfs import UNIXFS_V1_2025, cid_of_bytes
+from learnchain.encoding.content_id import UNIXFS_V1_2025, cid_of_bytes, cid_text
 from tests.cli.fake_node import Answers, RpcProblem
 
 WINNER, PUBLISHER = "0x" + "11" * 20, "0x" + "22" * 20

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from learnchain.cli.answers import ether
+from learnchain.cli.output import ether
 from learnchain.cli.wallet import wei_of
-from learnchain.primitives.contract_calls import selector
+from learnchain.protocol.payload import selector
 from tests.cli.fake_node import RpcProblem, fake_node
 from tests.cli.samples import (
     MODEL,

@@ -7,7 +7,7 @@ import pytest
 
 from learnchain.cli import bench
 from learnchain.node.local_network import LocalPlan, lay_out
-from learnchain.primitives.citation import citations
+from learnchain.protocol.citations import citations
 from tests.cli.samples import spoken
 
 
@@ -21,9 +21,9 @@ def test_explain_shows_formula_line_and_vector(capsys):
     code, envelope = spoken(capsys, "explain", "dlbc", "4")
     shown = envelope["data"]["equations"][0]
     assert code == 0
-    assert shown["function"] == "learnchain.rules.dlbc.equations.ranking_score"
+    assert shown["function"] == "learnchain.engines.dlbc.equations.ranking_score"
     file, _, line = shown["source"].partition(":")
-    assert file == "src/learnchain/rules/dlbc/equations.py"
+    assert file == "src/learnchain/engines/dlbc/equations.py"
     assert int(line) > 1
     assert shown["vector"]["input"]
     assert "DLBC-R1" in [each["identifier"] for each in shown["readings"]]
@@ -41,15 +41,15 @@ def test_explain_shows_equations_and_algorithms_of_a_paper_that_has_both(capsys)
     assert shown == [("equation", 1), ("equation", 2), ("algorithm", 1), ("algorithm", 2), ("algorithm", 3)]
     _, envelope = spoken(capsys, "explain", "pole", "1")
     decryption, judging = envelope["data"]["equations"]
-    assert decryption["function"].startswith("learnchain.functional_encryption.")
+    assert decryption["function"].startswith("learnchain.encryption.functional.")
     assert {"POLE-R2", "POLE-R9"} <= {each["identifier"] for each in decryption["readings"]}
-    assert judging["function"] == "learnchain.rules.pole.judging.judge"
+    assert judging["function"] == "learnchain.engines.pole.judging.judge"
     known = {each["identifier"] for each in judging["readings"]}
     assert {"POLE-R4", "POLE-R6"} <= known
     assert not {"POLE-R1", "POLE-R14"} & known
     _, envelope = spoken(capsys, "explain", "pole", "3")
     drawn = envelope["data"]["equations"]
-    assert [each["function"] for each in drawn] == ["learnchain.rules.pole.mapping.query_vectors"]
+    assert [each["function"] for each in drawn] == ["learnchain.engines.pole.mapping.query_vectors"]
     assert drawn[0]["vector"]["file"] == "vectors/pole/algorithms/3.json"
 
 

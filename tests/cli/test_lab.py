@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from learnchain.cli import lab
-from learnchain.primitives.rejection import Unavailable
+from learnchain.rejection import Unavailable
 from tests.cli.samples import exit_code, spoken
 
 

@@ -2,7 +2,7 @@ import pytest
 
 from learnchain.cli import local_run
 from learnchain.cli.local_run import LocalRun, Wanted
-from learnchain.primitives.rejection import Unavailable
+from learnchain.rejection import Unavailable
 
 
 class Client:

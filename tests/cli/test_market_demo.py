@@ -2,8 +2,8 @@
 
 import pytest
 
-from learnchain.node.wallet import development_accounts
-from learnchain.testing.market_stage import DEVELOPMENT_MNEMONIC
+from learnchain.execution.wallet import development_accounts
+from learnchain.market.demo_stage import DEVELOPMENT_MNEMONIC
 from tests.cli.samples import spoken
 
 NAME = f"0x{'ab' * 20}/0x{'cd' * 32}@7"

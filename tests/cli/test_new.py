@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.testing.new_engine import MARK, Names, fitted, planned_engine, renamed, start_engine
+from learnchain.cli.new import MARK, Names, fitted, planned_engine, renamed, start_engine
+from learnchain.rejection import Rejected, RejectionReason
 
 HOSTILE = (
     *("podl", "Podl", "9lives", "class", "a-b", "", "x" * 40, "y" * 200, "../up", "a.b", "a b", "_a", "a__b", "\u00e9"),
@@ -20,13 +20,13 @@ CHECKOUT = Path(__file__).parent.parent.parent
 ENGINES = ("dlbc", "podl", "pole", "proof_of_work")
 _PLAY = """
 import json
-from learnchain.node.engines import ENGINES, engine_from
+from learnchain.engines.registry import ENGINES, engine_from
 from learnchain.node.local_network import LOCAL_PHASES
-from learnchain.rules.proof_of_patience import READINGS
-from learnchain.testing.engine_cases import proof_of_patience_cases
-from learnchain.testing.engine_plays import PLAYS
-from learnchain.testing.play import play_height
-from learnchain.testing.reference_cases import reference_vectors
+from learnchain.engines.proof_of_patience import READINGS
+from learnchain_conformance.engine_cases import proof_of_patience_cases
+from learnchain_conformance.engine_scenarios import PLAYS
+from learnchain.simulation.scenario import play_height
+from learnchain_conformance.reference_cases import reference_vectors
 
 play = next(each for each in PLAYS if each.rules.name == "proof_of_patience")
 node = play.begun()
@@ -61,7 +61,7 @@ def test_the_copy_is_an_engine_of_its_own(checkout: Path, like: str) -> None:
     changed = {path for path, content in before.items() if path.read_bytes() != content}
     assert {path.name for path in changed} == {"engines.py", "engine_plays.py", "engine_cases.py"}
     assert changed < set(written)
-    assert '"learnchain.rules.proof_of_patience"' in (checkout / "pyproject.toml").read_text()
+    assert '"learnchain.engines.proof_of_patience"' in (checkout / "pyproject.toml").read_text()
     environment = {**os.environ, "PYTHONPATH": str(checkout / "src")}
     command = [sys.executable, "-c", _PLAY]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
@@ -85,10 +85,17 @@ def _content(place: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() if path.is_file() else b"" for path in place.rglob("*")}
 
 
-@pytest.mark.parametrize("broken", ["node/engines.py", "testing/engine_plays.py", "../../pyproject.toml"])
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "engines/registry.py",
+        "packages/conformance/src/learnchain_conformance/engine_scenarios.py",
+        "../../pyproject.toml",
+    ],
+)
 def test_a_checkout_whose_lists_cannot_be_changed_stays_as_it_is(checkout: Path, broken: str) -> None:
     path = checkout / "src/learnchain" / broken
-    path.write_text(path.read_text().replace(MARK, "").replace('"learnchain.rules.podl"', ""))
+    path.write_text(path.read_text().replace(MARK, "").replace('"learnchain.engines.podl"', ""))
     before = _content(checkout)
     with pytest.raises(Rejected) as refusal:
         start_engine(checkout, "fifth", "podl")

@@ -13,8 +13,8 @@ import pytest
 
 from learnchain.node.local_network import LocalPlan, lay_out
 from learnchain.node.settings import load_settings
-from learnchain.primitives.rejection import RejectionReason, Unavailable
-from learnchain.testing.node_processes import LocalProcesses
+from learnchain.rejection import RejectionReason, Unavailable
+from learnchain_conformance.node_processes import LocalProcesses
 
 
 def free_port() -> int:

@@ -4,8 +4,8 @@ import sys
 import pytest
 import typer
 
-from learnchain.cli.answers import ExitCode, answer, what_to_do
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.cli.output import ExitCode, answer, what_to_do
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 
 def _failing(error):

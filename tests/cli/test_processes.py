@@ -8,7 +8,7 @@ import pytest
 
 from learnchain.cli import processes
 from learnchain.cli.processes import NodeProcesses
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 
 @pytest.fixture

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from learnchain.primitives.rejection import RejectionReason
-from learnchain.rules.contract import STEPS
-from learnchain.testing.documents import NOUNS, engines_page, messages_page, reasons_page, write_documents
+from learnchain.engines.contract import STEPS
+from learnchain.rejection import RejectionReason
+from learnchain_conformance.documents import NOUNS, engines_page, messages_page, reasons_page, write_documents
 
 DOCUMENTS = Path(__file__).parent.parent.parent / "docs"
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learnchain.primitives.audit import (
+from learnchain.consensus.audits import (
     HARDWARE_FREE,
     MAXIMUM_CHALLENGED,
     MAXIMUM_FRAUD_PROOF_BYTES,
@@ -24,13 +24,13 @@ from learnchain.primitives.audit import (
     open_segment,
     open_step,
 )
-from learnchain.primitives.codec import encode
-from learnchain.primitives.dispute_messages import StateLeaf, StepAnswer
-from learnchain.primitives.merkle import list_root
-from learnchain.primitives.messages import TrainingRecord
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.signatures import UNSIGNED
-from learnchain.primitives.training_terms import HyperParameters
+from learnchain.encoding.codec import encode
+from learnchain.encoding.cryptography import UNSIGNED
+from learnchain.encoding.hashing import list_root
+from learnchain.protocol.dispute_messages import StateLeaf, StepAnswer
+from learnchain.protocol.messages import TrainingRecord
+from learnchain.protocol.training_terms import HyperParameters
+from learnchain.rejection import Rejected, RejectionReason
 
 LEAVES = tuple(StateLeaf(10 * place, b"\1" * 32, b"\2" * 32, b"\3" * 32, bytes([place]) * 32) for place in range(6))
 ROOT = list_root(tuple(encode(leaf) for leaf in LEAVES))

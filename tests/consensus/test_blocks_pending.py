@@ -2,18 +2,18 @@
 
 import pytest
 
-from learnchain.primitives.actions import MeasureCandidate
-from learnchain.primitives.chain_state import ChainState
-from learnchain.primitives.events import BlockReceived, Measured
-from learnchain.primitives.hashing import noun_hash
-from learnchain.primitives.measurement import Finding, MeasureKind, Measurement
-from learnchain.primitives.messages import Deadline, EmptyBlock, empty_block_ticket
-from learnchain.primitives.pending_blocks import MAXIMUM_PENDING_EMPTY_SIBLINGS
-from learnchain.primitives.rejection import Unavailable
-from learnchain.rules.dlbc import Dlbc
-from learnchain.spine import Round, advance, begin
-from learnchain.testing.chain_builder import ChainBuilder
-from learnchain.testing.sample_tasks import PEOPLE
+from learnchain.consensus import Round, advance, begin
+from learnchain.consensus.blocks import MAXIMUM_PENDING_EMPTY_SIBLINGS
+from learnchain.encoding.hashing import noun_hash
+from learnchain.engines.dlbc import Dlbc
+from learnchain.protocol.actions import MeasureCandidate
+from learnchain.protocol.events import BlockReceived, Measured
+from learnchain.protocol.measurement import Finding, MeasureKind, Measurement
+from learnchain.protocol.messages import Deadline, EmptyBlock, empty_block_ticket
+from learnchain.protocol.state import ChainState
+from learnchain.rejection import Unavailable
+from learnchain.simulation.chain_builder import ChainBuilder
+from learnchain.simulation.sample_tasks import PEOPLE
 
 LATER = 1 << 60
 

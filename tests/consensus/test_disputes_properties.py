@@ -6,30 +6,29 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from learnchain.primitives.audit import STEP_FAULTS, AuditFinding
-from learnchain.primitives.audit_messages import AuditedSegment, AuditReport, report_digest
-from learnchain.primitives.bonds import BondChange, BondMove, Dispute, DisputeOutcome, RoundFact
-from learnchain.primitives.dispute_messages import DisputeAnswer
-from learnchain.primitives.dispute_rules import bound_by
-from learnchain.primitives.events import AuditMade, BlockReceived, Disputed, Event, EvidenceReported
-from learnchain.primitives.evidence_messages import Fault, fault_id
-from learnchain.primitives.messages import AnyBlock, Deadline
-from learnchain.primitives.rejection import Rejected, Unavailable
-from learnchain.primitives.signatures import UNSIGNED
-from learnchain.rules.dlbc import Dlbc
-from learnchain.testing.audit_cases import commitment_to
-from learnchain.testing.chain_builder import ChainBuilder, altered, sample_parameters
-from learnchain.testing.dispute_cases import (
+from learnchain.consensus.audits import STEP_FAULTS, AuditFinding
+from learnchain.consensus.disputes import bound_by
+from learnchain.encoding.cryptography import UNSIGNED
+from learnchain.engines.dlbc import Dlbc
+from learnchain.protocol.audit_messages import AuditedSegment, AuditReport, report_digest
+from learnchain.protocol.dispute_messages import DisputeAnswer
+from learnchain.protocol.events import AuditMade, BlockReceived, Disputed, Event, EvidenceReported
+from learnchain.protocol.messages import AnyBlock, Deadline, Fault, fault_id
+from learnchain.protocol.state import BondChange, BondMove, Dispute, DisputeOutcome, RoundFact
+from learnchain.rejection import Rejected, Unavailable
+from learnchain.simulation.chain_builder import ChainBuilder, altered, sample_parameters
+from learnchain.simulation.dispute_cases import (
     accusation_of,
     answer_to,
+    commitment_to,
     falsehood,
     forged_steps,
     forgery,
     staked_accuser,
 )
-from learnchain.testing.evidence_cases import trace_forged
-from learnchain.testing.play import Observer, Plan, assigned, observe, play_empty, play_height, true_witness
-from learnchain.testing.sample_tasks import address
+from learnchain.simulation.sample_tasks import address
+from learnchain.simulation.scenario import Observer, Plan, assigned, observe, play_empty, play_height, true_witness
+from learnchain_conformance.evidence_cases import trace_forged
 
 MINERS = ("miner-1", "miner-2", "miner-3")
 AUDITORS = ("node-1", "node-2")

@@ -4,7 +4,7 @@ from itertools import permutations
 
 import pytest
 
-from learnchain.primitives.block_tree import (
+from learnchain.consensus.fork_choice import (
     BlockRecord,
     BlockTree,
     divergence,
@@ -13,12 +13,13 @@ from learnchain.primitives.block_tree import (
     is_eligible,
     lowest_lot,
 )
-from learnchain.primitives.chain_state import ChainState, state_after
-from learnchain.primitives.messages import AnyBlock, Deadline
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.rules.dlbc import Dlbc
-from learnchain.testing.chain_builder import ChainBuilder
-from learnchain.testing.sample_tasks import address
+from learnchain.consensus.state import state_after
+from learnchain.engines.dlbc import Dlbc
+from learnchain.protocol.messages import AnyBlock, Deadline
+from learnchain.protocol.state import ChainState
+from learnchain.rejection import Rejected, RejectionReason
+from learnchain.simulation.chain_builder import ChainBuilder
+from learnchain.simulation.sample_tasks import address
 
 BUILDER = ChainBuilder(Dlbc())
 GENESIS = BUILDER.genesis()

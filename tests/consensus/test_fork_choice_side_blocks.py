@@ -4,21 +4,20 @@ from collections.abc import Iterable
 
 import pytest
 
-from learnchain.primitives.actions import ForgetBlocks, StoreBlock
-from learnchain.primitives.block_tree import EMPTY_DEPTH_FACTOR
-from learnchain.primitives.chain_state import ChainState
-from learnchain.primitives.events import BlockReceived, Measured
-from learnchain.primitives.hashing import noun_hash
-from learnchain.primitives.measurement import Finding, MeasureKind, Measurement
-from learnchain.primitives.messages import Block, Deadline, EmptyBlock, empty_block_ticket
-from learnchain.primitives.pending_blocks import MAXIMUM_PENDING_EMPTY_SIBLINGS
-from learnchain.primitives.rejection import Unavailable
-from learnchain.primitives.side_blocks import MAXIMUM_SIDE_SIBLINGS, maximum_side_blocks, side_blocks
-from learnchain.rules.dlbc import Dlbc
-from learnchain.spine import advance
-from learnchain.testing.chain_builder import ChainBuilder, sample_parameters
-from learnchain.testing.play import Observer, observe, play_height
-from learnchain.testing.sample_tasks import PEOPLE, address
+from learnchain.consensus import advance
+from learnchain.consensus.blocks import MAXIMUM_PENDING_EMPTY_SIBLINGS
+from learnchain.consensus.fork_choice import EMPTY_DEPTH_FACTOR, MAXIMUM_SIDE_SIBLINGS, maximum_side_blocks, side_blocks
+from learnchain.encoding.hashing import noun_hash
+from learnchain.engines.dlbc import Dlbc
+from learnchain.protocol.actions import ForgetBlocks, StoreBlock
+from learnchain.protocol.events import BlockReceived, Measured
+from learnchain.protocol.measurement import Finding, MeasureKind, Measurement
+from learnchain.protocol.messages import Block, Deadline, EmptyBlock, empty_block_ticket
+from learnchain.protocol.state import ChainState
+from learnchain.rejection import Unavailable
+from learnchain.simulation.chain_builder import ChainBuilder, sample_parameters
+from learnchain.simulation.sample_tasks import PEOPLE, address
+from learnchain.simulation.scenario import Observer, observe, play_height
 
 LATER = 1 << 60
 

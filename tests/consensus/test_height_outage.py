@@ -2,18 +2,18 @@
 
 import pytest
 
-from learnchain.primitives.chain_state import returns_task
-from learnchain.primitives.messages import Block, Deadline
-from learnchain.primitives.numbers import WEI_PER_ETHER
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.settlement import Outcome
-from learnchain.rules.dlbc import Dlbc
-from learnchain.rules.podl import Podl
-from learnchain.rules.pole import Pole
-from learnchain.testing.bad_inputs import prepare
-from learnchain.testing.chain_builder import ChainBuilder, sample_parameters
-from learnchain.testing.play import Observer, Plan, observe, play_height
-from learnchain.testing.sample_tasks import address, sample_task
+from learnchain.consensus.state import returns_task
+from learnchain.encoding.numbers import WEI_PER_ETHER
+from learnchain.engines.dlbc import Dlbc
+from learnchain.engines.podl import Podl
+from learnchain.engines.pole import Pole
+from learnchain.protocol.messages import Block, Deadline
+from learnchain.protocol.payload import Outcome
+from learnchain.rejection import Rejected, RejectionReason
+from learnchain.simulation.chain_builder import ChainBuilder, sample_parameters
+from learnchain.simulation.sample_tasks import address, sample_task
+from learnchain.simulation.scenario import Observer, Plan, observe, play_height
+from learnchain_conformance.bad_inputs import prepare
 
 
 def chain_with_task(rules: Dlbc | Podl | Pole) -> Observer:

@@ -4,17 +4,17 @@ from dataclasses import replace
 
 import pytest
 
-from learnchain.primitives.actions import MeasureCandidate, ProposeBlock, RefuseBlock
-from learnchain.primitives.events import BlockReceived
-from learnchain.primitives.hashing import noun_hash
-from learnchain.primitives.measurement import MeasureKind
-from learnchain.primitives.messages import Block, Deadline
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.rules.dlbc import Dlbc
-from learnchain.testing.chain_builder import Candidate, ChainBuilder, sample_parameters
-from learnchain.testing.play import Observer, Plan, observe, open_height, play_empty, play_height, reveal_models
-from learnchain.testing.pole_play import THREE, learning
-from learnchain.testing.sample_tasks import name_of
+from learnchain.encoding.hashing import noun_hash
+from learnchain.engines.dlbc import Dlbc
+from learnchain.engines.pole.scenario import THREE, learning
+from learnchain.protocol.actions import MeasureCandidate, ProposeBlock, RefuseBlock
+from learnchain.protocol.events import BlockReceived
+from learnchain.protocol.measurement import MeasureKind
+from learnchain.protocol.messages import Block, Deadline
+from learnchain.rejection import Rejected, RejectionReason
+from learnchain.simulation.chain_builder import Candidate, ChainBuilder, sample_parameters
+from learnchain.simulation.sample_tasks import name_of
+from learnchain.simulation.scenario import Observer, Plan, observe, open_height, play_empty, play_height, reveal_models
 
 ALONE = Plan({"miner-1": 95})
 

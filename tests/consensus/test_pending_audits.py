@@ -5,26 +5,24 @@ from typing import Any
 
 import pytest
 
-from learnchain.lab.audit_cast import Kind
-from learnchain.lab.audit_market import play_audits
-from learnchain.primitives.audit_messages import (
+from learnchain.benchmarks.audit_market import Kind, play_audits
+from learnchain.consensus.audits import COMMIT_BLOCKS, Assignment, assignment
+from learnchain.encoding.cryptography import UNSIGNED, sign
+from learnchain.engines.dlbc import Dlbc
+from learnchain.protocol.audit_messages import (
     MAXIMUM_AUDITS,
     AuditCommitment,
     AuditedSegment,
     AuditReport,
     report_digest,
 )
-from learnchain.primitives.audit_rules import COMMIT_BLOCKS, Assignment, assignment
-from learnchain.primitives.bonds import RoundFact
-from learnchain.primitives.events import AuditMade
-from learnchain.primitives.messages import Block
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.signatures import UNSIGNED, sign
-from learnchain.rules.dlbc import Dlbc
-from learnchain.testing.chain_builder import ChainBuilder, altered, sample_parameters
-from learnchain.testing.made_up_training import CLASS
-from learnchain.testing.play import Observer, observe, play_height, true_witness
-from learnchain.testing.sample_tasks import address, private_key_of
+from learnchain.protocol.events import AuditMade
+from learnchain.protocol.messages import Block
+from learnchain.protocol.state import RoundFact
+from learnchain.rejection import Rejected, RejectionReason
+from learnchain.simulation.chain_builder import CLASS, ChainBuilder, altered, sample_parameters
+from learnchain.simulation.sample_tasks import address, private_key_of
+from learnchain.simulation.scenario import Observer, observe, play_height, true_witness
 
 AUDITOR, OTHER = "node-1", "node-2"
 FEE = 10_000_000

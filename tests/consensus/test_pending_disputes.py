@@ -4,33 +4,39 @@ from dataclasses import replace
 
 import pytest
 
-from learnchain.node.network.wire import MAXIMUM_GOSSIP_BYTES
-from learnchain.primitives.actions import MeasureAnswer, ProposeBlock, ProposeEmptyBlock
-from learnchain.primitives.audit import AuditFinding, StepOpening
-from learnchain.primitives.audit_messages import (
+from learnchain.consensus.audits import AuditFinding, StepOpening
+from learnchain.consensus.disputes import last_accusation_height
+from learnchain.encoding.codec import encode
+from learnchain.encoding.cryptography import UNSIGNED
+from learnchain.encoding.numbers import WEI_PER_GWEI
+from learnchain.engines.dlbc import Dlbc
+from learnchain.network.wire import MAXIMUM_GOSSIP_BYTES
+from learnchain.protocol.actions import MeasureAnswer, ProposeBlock, ProposeEmptyBlock
+from learnchain.protocol.audit_messages import (
     MAXIMUM_AUDITED_SEGMENTS,
     MAXIMUM_AUDITS,
     AuditCommitment,
     AuditedSegment,
     AuditReport,
 )
-from learnchain.primitives.bonds import Dispute, DisputeOutcome, RoundFact
-from learnchain.primitives.chain_state import ChainState
-from learnchain.primitives.codec import encode
-from learnchain.primitives.dispute_messages import MAXIMUM_ACCUSATIONS, MAXIMUM_ANSWERS, Accusation, DisputeAnswer
-from learnchain.primitives.dispute_rules import last_accusation_height
-from learnchain.primitives.events import BlockReceived, DeadlineMissed, Disputed, EvidenceReported
-from learnchain.primitives.evidence_messages import Evidence, Fault
-from learnchain.primitives.messages import MAXIMUM_COMMITMENTS, MAXIMUM_EVIDENCE, AnyBlock, Block, Deadline
-from learnchain.primitives.numbers import WEI_PER_GWEI
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
-from learnchain.primitives.settlement import Outcome, bond_pot
-from learnchain.primitives.signatures import UNSIGNED
-from learnchain.rules.dlbc import Dlbc
-from learnchain.testing.audit_cases import AUDITOR
-from learnchain.testing.chain_builder import ChainBuilder, altered, sample_parameters
-from learnchain.testing.dispute_cases import (
+from learnchain.protocol.dispute_messages import MAXIMUM_ACCUSATIONS, MAXIMUM_ANSWERS, Accusation, DisputeAnswer
+from learnchain.protocol.events import BlockReceived, DeadlineMissed, Disputed, EvidenceReported
+from learnchain.protocol.messages import (
+    MAXIMUM_COMMITMENTS,
+    MAXIMUM_EVIDENCE,
+    AnyBlock,
+    Block,
+    Deadline,
+    Evidence,
+    Fault,
+)
+from learnchain.protocol.payload import Outcome, bond_pot
+from learnchain.protocol.state import ChainState, Dispute, DisputeOutcome, RoundFact
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.simulation.chain_builder import ChainBuilder, altered, sample_parameters
+from learnchain.simulation.dispute_cases import (
     ACCUSER,
+    AUDITOR,
     STAKE_WEI,
     accusation_of,
     accused,
@@ -42,9 +48,9 @@ from learnchain.testing.dispute_cases import (
     said,
     staked_accuser,
 )
-from learnchain.testing.evidence_cases import trace_forged
-from learnchain.testing.play import Observer, Plan, observe, play_empty, play_height
-from learnchain.testing.sample_tasks import address
+from learnchain.simulation.sample_tasks import address
+from learnchain.simulation.scenario import Observer, Plan, observe, play_empty, play_height
+from learnchain_conformance.evidence_cases import trace_forged
 
 COST_WEI = 10**15
 BOND = 10**15

@@ -5,19 +5,32 @@ from dataclasses import replace
 
 import pytest
 
-from learnchain.primitives.audit import AuditFinding
-from learnchain.primitives.audit_messages import UNDECLARED_CLASS, AuditReport
-from learnchain.primitives.bonds import DisputeOutcome
-from learnchain.primitives.dispute_messages import Accusation
-from learnchain.primitives.events import AuditMade, EvidenceReported
-from learnchain.primitives.evidence_messages import Evidence
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.rules.dlbc import Dlbc
-from learnchain.testing.audit_cases import AUDITOR, commitment_to, first_fact, given_to, report_of, until_audited
-from learnchain.testing.chain_builder import ChainBuilder, altered, sample_parameters
-from learnchain.testing.dispute_cases import ACCUSER, accusation_of, accused, answer_to, falsehood, said, staked_accuser
-from learnchain.testing.play import Observer, observe, play_height
-from learnchain.testing.sample_tasks import address
+from learnchain.consensus.audits import AuditFinding
+from learnchain.engines.dlbc import Dlbc
+from learnchain.protocol.audit_messages import UNDECLARED_CLASS, AuditReport
+from learnchain.protocol.dispute_messages import Accusation
+from learnchain.protocol.events import AuditMade, EvidenceReported
+from learnchain.protocol.messages import Evidence
+from learnchain.protocol.state import DisputeOutcome
+from learnchain.rejection import Rejected, RejectionReason
+from learnchain.simulation.chain_builder import ChainBuilder, altered, sample_parameters
+from learnchain.simulation.dispute_cases import (
+    ACCUSER,
+    AUDITOR,
+    accusation_of,
+    accused,
+    answer_to,
+    commitment_to,
+    falsehood,
+    first_fact,
+    given_to,
+    report_of,
+    said,
+    staked_accuser,
+    until_audited,
+)
+from learnchain.simulation.sample_tasks import address
+from learnchain.simulation.scenario import Observer, observe, play_height
 
 WINNER = "miner-1"
 _R = RejectionReason

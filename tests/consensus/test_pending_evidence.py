@@ -5,23 +5,23 @@ from dataclasses import replace
 
 import pytest
 
-from learnchain.primitives.actions import MeasureEvidence, ProposeBlock, ProposeEmptyBlock, RefuseBlock
-from learnchain.primitives.audit import AuditFinding
-from learnchain.primitives.bonds import BondChange, BondMove, challenge_seed
-from learnchain.primitives.chain_state import ChainState
-from learnchain.primitives.codec import encode
-from learnchain.primitives.events import BlockReceived, Committed, DeadlineMissed, EvidenceReported, KeyReleased
-from learnchain.primitives.evidence import accusation
-from learnchain.primitives.evidence_messages import MAXIMUM_STATEMENT_BYTES, Evidence, Fault
-from learnchain.primitives.hashing import noun_hash
-from learnchain.primitives.messages import MAXIMUM_EVIDENCE, Block, Deadline
-from learnchain.primitives.numbers import WEI_PER_GWEI
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
-from learnchain.primitives.settlement import Outcome, bond_pot
-from learnchain.primitives.signatures import sign
-from learnchain.rules.dlbc import Dlbc
-from learnchain.testing.chain_builder import ChainBuilder, sample_parameters
-from learnchain.testing.evidence_cases import (
+from learnchain.consensus.audits import AuditFinding, challenge_seed
+from learnchain.consensus.evidence import accusation
+from learnchain.encoding.codec import encode
+from learnchain.encoding.cryptography import sign
+from learnchain.encoding.hashing import noun_hash
+from learnchain.encoding.numbers import WEI_PER_GWEI
+from learnchain.engines.dlbc import Dlbc
+from learnchain.protocol.actions import MeasureEvidence, ProposeBlock, ProposeEmptyBlock, RefuseBlock
+from learnchain.protocol.events import BlockReceived, Committed, DeadlineMissed, EvidenceReported, KeyReleased
+from learnchain.protocol.messages import MAXIMUM_EVIDENCE, MAXIMUM_STATEMENT_BYTES, Block, Deadline, Evidence, Fault
+from learnchain.protocol.payload import Outcome, bond_pot
+from learnchain.protocol.state import BondChange, BondMove, ChainState
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.simulation.chain_builder import ChainBuilder, sample_parameters
+from learnchain.simulation.sample_tasks import address, private_key_of, sample_task
+from learnchain.simulation.scenario import Observer, Plan, observe, open_height, play_empty, play_height, reveal_models
+from learnchain_conformance.evidence_cases import (
     REPORTER,
     data_changed,
     double_commitment,
@@ -33,8 +33,6 @@ from learnchain.testing.evidence_cases import (
     same_twice,
     trace_forged,
 )
-from learnchain.testing.play import Observer, Plan, observe, open_height, play_empty, play_height, reveal_models
-from learnchain.testing.sample_tasks import address, private_key_of, sample_task
 
 BOND = 10**15
 TWO = Plan({"miner-1": 95, "miner-2": 90})

@@ -8,18 +8,25 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from learnchain.primitives.actions import MeasureCandidate, MeasureEvidence, ProposeBlock, ProposeEmptyBlock
-from learnchain.primitives.audit_messages import (
+from learnchain.consensus import Round, advance
+from learnchain.consensus.audits import assignment
+from learnchain.encoding.cryptography import UNSIGNED
+from learnchain.encoding.hashing import noun_hash
+from learnchain.encoding.numbers import WEI_PER_ETHER
+from learnchain.engines.contract import Rules
+from learnchain.engines.dlbc import Dlbc
+from learnchain.engines.podl.scenario import PODL
+from learnchain.engines.pole.scenario import POLE
+from learnchain.engines.proof_of_work.scenario import PROOF_OF_WORK
+from learnchain.protocol.actions import MeasureCandidate, MeasureEvidence, ProposeBlock, ProposeEmptyBlock
+from learnchain.protocol.audit_messages import (
     MAXIMUM_AUDITS,
     AuditCommitment,
     AuditedSegment,
     AuditReport,
     report_digest,
 )
-from learnchain.primitives.audit_rules import assignment
-from learnchain.primitives.bonds import BondChange, BondMove
-from learnchain.primitives.chain_state import ChainState
-from learnchain.primitives.events import (
+from learnchain.protocol.events import (
     AuditMade,
     BlockReceived,
     Committed,
@@ -32,8 +39,7 @@ from learnchain.primitives.events import (
     Revealed,
     RevealsClosed,
 )
-from learnchain.primitives.hashing import noun_hash
-from learnchain.primitives.messages import (
+from learnchain.protocol.messages import (
     MAXIMUM_EVIDENCE,
     AnyBlock,
     Block,
@@ -44,27 +50,19 @@ from learnchain.primitives.messages import (
     release_root,
     work_id,
 )
-from learnchain.primitives.numbers import WEI_PER_ETHER
-from learnchain.primitives.rejection import Rejected, Unavailable
-from learnchain.primitives.signatures import UNSIGNED
-from learnchain.rules.contract import Rules
-from learnchain.rules.dlbc import Dlbc
-from learnchain.spine import Round, advance
-from learnchain.testing.bad_inputs import BAD_INPUTS
-from learnchain.testing.chain_builder import Candidate, ChainBuilder, altered, sample_parameters
-from learnchain.testing.evidence_cases import (
+from learnchain.protocol.state import BondChange, BondMove, ChainState
+from learnchain.rejection import Rejected, Unavailable
+from learnchain.simulation.chain_builder import CLASS, Candidate, ChainBuilder, altered, sample_parameters
+from learnchain.simulation.sample_tasks import address, sample_specification, sample_task
+from learnchain.simulation.scenario import Observer, measure, observe, true_witness
+from learnchain_conformance.bad_inputs import BAD_INPUTS
+from learnchain_conformance.evidence_cases import (
     data_changed,
     double_commitment,
     double_release,
     double_reveal,
     trace_forged,
 )
-from learnchain.testing.made_up_training import CLASS
-from learnchain.testing.play import Observer, measure, observe, true_witness
-from learnchain.testing.podl_play import PODL
-from learnchain.testing.pole_play import POLE
-from learnchain.testing.proof_of_work_play import PROOF_OF_WORK
-from learnchain.testing.sample_tasks import address, sample_specification, sample_task
 
 MINERS = ("miner-1", "miner-2", "miner-3")
 NUMBERS = st.integers(0, 1_000)

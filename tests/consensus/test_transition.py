@@ -4,7 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from learnchain.primitives.actions import (
+from learnchain.consensus import advance, resume
+from learnchain.consensus.fork_choice import EMPTY_DEPTH_FACTOR
+from learnchain.encoding.numbers import WEI_PER_ETHER
+from learnchain.engines.dlbc import Dlbc
+from learnchain.protocol.actions import (
     MeasureCandidate,
     MoveHead,
     OpenHeight,
@@ -15,8 +19,7 @@ from learnchain.primitives.actions import (
     StoreBlock,
     TrainModel,
 )
-from learnchain.primitives.block_tree import EMPTY_DEPTH_FACTOR
-from learnchain.primitives.events import (
+from learnchain.protocol.events import (
     BlockReceived,
     Committed,
     DeadlineMissed,
@@ -26,17 +29,14 @@ from learnchain.primitives.events import (
     Released,
     Revealed,
 )
-from learnchain.primitives.measurement import Finding, MeasureKind, Measurement
-from learnchain.primitives.messages import AnyBlock, Block, Deadline, Outcome, empty_block_ticket
-from learnchain.primitives.numbers import WEI_PER_ETHER
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
-from learnchain.primitives.settlement import Outcome as Money
-from learnchain.rules.dlbc import Dlbc
-from learnchain.spine import advance, resume
-from learnchain.testing.bad_inputs import prepare
-from learnchain.testing.chain_builder import ChainBuilder, altered, sample_parameters
-from learnchain.testing.play import Observer, Plan, observe, open_height, play_empty, play_height, reveal_models
-from learnchain.testing.sample_tasks import address, name_of, release_key, sample_task
+from learnchain.protocol.measurement import Finding, MeasureKind, Measurement
+from learnchain.protocol.messages import AnyBlock, Block, Deadline, Outcome, empty_block_ticket
+from learnchain.protocol.payload import Outcome as Money
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.simulation.chain_builder import ChainBuilder, altered, sample_parameters
+from learnchain.simulation.sample_tasks import address, name_of, release_key, sample_task
+from learnchain.simulation.scenario import Observer, Plan, observe, open_height, play_empty, play_height, reveal_models
+from learnchain_conformance.bad_inputs import prepare
 
 
 def chain_of(**changes: int) -> Observer:
@@ -125,8 +125,8 @@ def _other_signature(node: Observer) -> bytes:
     """The publisher may sign with a nonce of its own; both signatures are valid."""
     from coincurve import PrivateKey
 
-    from learnchain.primitives.signatures import signing_hash
-    from learnchain.testing.sample_tasks import private_key
+    from learnchain.encoding.cryptography import signing_hash
+    from learnchain.simulation.sample_tasks import private_key
 
     digest = signing_hash(node.builder.key_release(node.parent))
     key = PrivateKey(private_key("steward"))

@@ -2,15 +2,15 @@
 
 import pytest
 
-from learnchain.primitives.messages import Block
-from learnchain.primitives.rejection import Rejected
-from learnchain.rules.contract import Rules
-from learnchain.rules.dlbc import Dlbc
-from learnchain.spine import advance
-from learnchain.testing.bad_inputs import BAD_INPUTS, BadInput, prepare
-from learnchain.testing.chain_builder import ChainBuilder
-from learnchain.testing.play import observe
-from learnchain.testing.proof_of_work_play import PROOF_OF_WORK, PROOF_OF_WORK_BAD_INPUTS
+from learnchain.consensus import advance
+from learnchain.engines.contract import Rules
+from learnchain.engines.dlbc import Dlbc
+from learnchain.engines.proof_of_work.scenario import PROOF_OF_WORK, PROOF_OF_WORK_BAD_INPUTS
+from learnchain.protocol.messages import Block
+from learnchain.rejection import Rejected
+from learnchain.simulation.chain_builder import ChainBuilder
+from learnchain.simulation.scenario import observe
+from learnchain_conformance.bad_inputs import BAD_INPUTS, BadInput, prepare
 
 EVERY = [
     pytest.param(rules, wrong, id=f"{rules.name}-{wrong.name}")

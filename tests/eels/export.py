@@ -7,17 +7,17 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from learnchain.encoding.key_value import MemoryStore
 from learnchain.execution.escrow import post_calldata, posting_value_wei
 from learnchain.execution.genesis import ESCROW_ADDRESS, genesis_block_hash
 from learnchain.execution.pyevm.engine import PyEvmEngine
 from learnchain.execution.pyevm.headers import block_rlp
 from learnchain.execution.pyevm.records import Records
 from learnchain.node.local_network import LocalPlan
-from learnchain.primitives.key_value import MemoryStore
-from learnchain.primitives.payload import ExecutionPayload, decode_payload
-from learnchain.testing.simulated_clock import run_simulated
-from learnchain.testing.simulated_nodes import SimulatedNodes
-from tests.execution.chain import ADDRESSES, ETHER, KEYS, Chain, genesis, reward, signed
+from learnchain.protocol.payload import ExecutionPayload, decode_payload
+from learnchain.simulation.simulated_network import run_simulated
+from learnchain.simulation.simulated_nodes import SimulatedNodes
+from tests.execution.pyevm.chain import ADDRESSES, ETHER, KEYS, Chain, genesis, reward, signed
 
 VECTOR = Path(__file__).parents[2] / "vectors" / "execution" / "prague.json"
 BLOCKS = 24

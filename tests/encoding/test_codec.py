@@ -8,16 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learnchain.primitives.codec import Bound, Hash32, decode, encode
-from learnchain.primitives.hashing import noun_hash
-from learnchain.primitives.messages import Block, EmptyBlock, ReleaseAnnouncement, Reveal
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.task_specification import TaskSpecification, decode_specification
-from learnchain.rules.dlbc import Dlbc
-from learnchain.testing.bad_inputs import prepare
-from learnchain.testing.chain_builder import ChainBuilder
-from learnchain.testing.play import observe
-from learnchain.testing.sample_tasks import sample_specification
+from learnchain.encoding.codec import Bound, Hash32, decode, encode
+from learnchain.encoding.hashing import noun_hash
+from learnchain.engines.dlbc import Dlbc
+from learnchain.protocol.messages import Block, EmptyBlock, ReleaseAnnouncement, Reveal
+from learnchain.protocol.task_specification import TaskSpecification, decode_specification
+from learnchain.rejection import Rejected, RejectionReason
+from learnchain.simulation.chain_builder import ChainBuilder
+from learnchain.simulation.sample_tasks import sample_specification
+from learnchain.simulation.scenario import observe
+from learnchain_conformance.bad_inputs import prepare
 
 
 class Colour(StrEnum):

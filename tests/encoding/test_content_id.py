@@ -5,19 +5,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learnchain.primitives.content_id import Codec, HashKind, cid_of_block, cid_text, parse_cid
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.unixfs import (
+from learnchain.encoding.content_id import (
     MAXIMUM_LINKS,
+    Codec,
     FileBuilder,
+    HashKind,
     Layout,
     Link,
     blocks_of_chunks,
+    cid_of_block,
     cid_of_bytes,
     cid_of_chunks,
+    cid_text,
     decode_node,
     encode_node,
+    parse_cid,
 )
+from learnchain.rejection import Rejected, RejectionReason
 
 VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "blobs" / "unixfs.json").read_text())
 LEAF = cid_of_block(b"leaf")

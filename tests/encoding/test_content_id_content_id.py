@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learnchain.primitives.content_id import (
+from learnchain.encoding.content_id import (
     MAXIMUM_BLOCK_BYTES,
     Codec,
     HashKind,
@@ -14,7 +14,7 @@ from learnchain.primitives.content_id import (
     cid_text,
     parse_cid,
 )
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.rejection import Rejected, RejectionReason
 
 CIDS = st.builds(cid_of_block, st.binary(max_size=20), st.sampled_from(Codec), st.sampled_from(HashKind))
 EMPTY_SHA256 = "bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku"

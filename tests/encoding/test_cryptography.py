@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learnchain.primitives.ciphers import CHUNK_BYTES, ciphertext_bytes, decrypt_file, encrypt_file, key_hash
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.encoding.cryptography import CHUNK_BYTES, ciphertext_bytes, decrypt_file, encrypt_file, key_hash
+from learnchain.rejection import Rejected, RejectionReason
 
 KEY, OTHER = b"\1" * 32, b"\2" * 32
 LARGE = 2 * CHUNK_BYTES + 77

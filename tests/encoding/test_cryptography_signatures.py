@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learnchain.primitives.messages import Commitment, TrainedModel, TrainingRecord
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.signatures import UNSIGNED, address_of, check_signature, recover, sign, sign_digest
-from learnchain.primitives.training_terms import HyperParameters
+from learnchain.encoding.cryptography import UNSIGNED, address_of, check_signature, recover, sign, sign_digest
+from learnchain.protocol.messages import Commitment, TrainedModel, TrainingRecord
+from learnchain.protocol.training_terms import HyperParameters
+from learnchain.rejection import Rejected, RejectionReason
 
 ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 KEY = (1).to_bytes(32, "big")

@@ -4,16 +4,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learnchain.primitives.hashing import keccak256, tagged_hash
-from learnchain.primitives.merkle import (
+from learnchain.encoding.hashing import (
     HISTORY_DEPTH,
     History,
     check_list_branch,
     history_branch,
+    keccak256,
     list_branch,
     list_root,
+    tagged_hash,
 )
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.rejection import Rejected, RejectionReason
 
 LEAVES = st.lists(st.binary(max_size=8), min_size=1, max_size=20).map(tuple)
 HASHES = st.lists(st.binary(min_size=32, max_size=32), max_size=20).map(tuple)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learnchain.primitives.numbers import CONTEXT, Accuracy, logarithm, power, quantised
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.encoding.numbers import CONTEXT, Accuracy, logarithm, power, quantised
+from learnchain.rejection import Rejected, RejectionReason
 
 COUNTS = st.integers(1, 10**9).flatmap(lambda total: st.tuples(st.integers(0, total), st.just(total)))
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learnchain.primitives.bounded_json import parse_json
+from learnchain.encoding.numbers import parse_json
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -37,7 +37,7 @@ def test_a_process_with_the_execution_engine_survives_it() -> None:
     code = (
         "import eth, sys\n"
         "from learnchain.learning.jobs import unpack_body\n"
-        "from learnchain.primitives.rejection import Rejected\n"
+        "from learnchain.rejection import Rejected\n"
         "assert sys.getrecursionlimit() > 10_000\n"
         "try:\n    unpack_body(b'[' * 900_000)\n"
         "except Rejected as error:\n    print(error.reason.value)\n"

@@ -6,20 +6,19 @@ from typing import Any
 
 import pytest
 
-from learnchain.functional_encryption import decode_key, encode_key
-from learnchain.node.built_in_tasks import BUILT_IN
-from learnchain.node.encryption.parts import issued_key
+from learnchain.encryption.functional import decode_key, encode_key
 from learnchain.node.local_network import LocalPlan
 from learnchain.node.roles import publisher
-from learnchain.node.task_file import task_draft
-from learnchain.primitives.evidence_messages import Fault
-from learnchain.primitives.messages import Block, Deadline, EmptyBlock, Outcome
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.settlement import Outcome as Settled
-from learnchain.primitives.task_specification import Encryption
-from learnchain.testing.simulated_clock import run_simulated
-from learnchain.testing.simulated_nodes import SimulatedNodes
-from tests.node.encryption.plain_rows import found_in, traces_of
+from learnchain.protocol.messages import Block, Deadline, EmptyBlock, Fault, Outcome
+from learnchain.protocol.payload import Outcome as Settled
+from learnchain.protocol.task_specification import Encryption
+from learnchain.rejection import Rejected, RejectionReason
+from learnchain.simulation.simulated_network import run_simulated
+from learnchain.simulation.simulated_nodes import SimulatedNodes
+from learnchain.tasks.built_in_tasks import BUILT_IN
+from learnchain.tasks.task_file import task_draft
+from learnchain.tasks.vault import issued_key
+from tests.encryption.plain_rows import found_in, traces_of
 
 ENCRYPTED: dict[str, Any] = {**BUILT_IN["digits-encrypted"], "required_accuracy": "0.5"}
 

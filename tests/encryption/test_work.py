@@ -8,19 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from learnchain.functional_encryption import encode_key
-from learnchain.functional_encryption.keys import decode_key
+from learnchain.encryption.functional import encode_key
+from learnchain.encryption.functional.keys import decode_key
+from learnchain.encryption.jobs import CheckRows, EncryptRows, IssueKey, OpenRows, PromisedRows
+from learnchain.encryption.process import in_own_process
+from learnchain.encryption.work import carry_out, read_rows
 from learnchain.learning.data import DataSet, save_data
-from learnchain.learning.mapping import fitted
-from learnchain.learning.products import holds_products, load_products
+from learnchain.learning.job_data import fitted, holds_products, load_products
 from learnchain.learning.safe_tensors import read_header, read_tensor, write_tensors
-from learnchain.node.encryption.jobs import CheckRows, EncryptRows, IssueKey, OpenRows, PromisedRows
-from learnchain.node.encryption.process import in_own_process
-from learnchain.node.encryption.row_files import read_rows
-from learnchain.node.encryption.work import carry_out
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.task_specification import Metric
-from learnchain.primitives.training_terms import SecureMapping
+from learnchain.protocol.task_specification import Metric
+from learnchain.protocol.training_terms import SecureMapping
+from learnchain.rejection import Rejected, RejectionReason
 
 SEED, KEY = b"\1" * 32, b"\2" * 32
 SHAPE = (1, 4, 5)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from learnchain.node.built_in_tasks import BUILT_IN
-from learnchain.node.task_file import task_draft
-from tests.node.encryption.plain_rows import found_in, traces_of
+from learnchain.tasks.built_in_tasks import BUILT_IN
+from learnchain.tasks.task_file import task_draft
+from tests.encryption.plain_rows import found_in, traces_of
 
 WITHIN_SECONDS = 420
 PAUSE_SECONDS = 10

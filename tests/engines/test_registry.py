@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from learnchain.node.engines import ENGINES, engine_from
+from learnchain.engines.registry import ENGINES, engine_from
 from learnchain.node.local_network import LOCAL_PHASES
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.testing.chain_builder import sample_parameters
-from learnchain.testing.sample_tasks import sample_task
+from learnchain.rejection import Rejected, RejectionReason
+from learnchain.simulation.chain_builder import sample_parameters
+from learnchain.simulation.sample_tasks import sample_task
 
 
 @pytest.mark.parametrize("name", ENGINES)

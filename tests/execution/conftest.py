@@ -2,9 +2,9 @@
 
 import pytest
 
+from learnchain.encoding.key_value import MemoryStore
 from learnchain.execution.pyevm.engine import PyEvmEngine
-from learnchain.primitives.key_value import MemoryStore
-from tests.execution.chain import Chain, genesis
+from tests.execution.pyevm.chain import Chain, genesis
 
 
 @pytest.fixture

@@ -4,14 +4,13 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
-from learnchain.execution.door import EngineInfo
+from learnchain.encoding.key_value import MemoryStore
+from learnchain.execution.engine import EngineInfo, ExecutionEngine
+from learnchain.execution.engine_api import Endpoints, EngineApiClient
 from learnchain.execution.pyevm.engine import PyEvmEngine
-from learnchain.node.execution.engine import ExecutionEngine
-from learnchain.node.execution.engine_api import Endpoints, EngineApiClient
-from learnchain.primitives.key_value import MemoryStore
-from learnchain.primitives.payload import ExecutionPayload, Log, PayloadAttributes, PayloadStatus
-from learnchain.testing.engine_api_server import EngineApiServer
-from tests.execution.chain import genesis
+from learnchain.protocol.payload import ExecutionPayload, Log, PayloadAttributes, PayloadStatus
+from learnchain_conformance.engine_api_server import EngineApiServer
+from tests.execution.pyevm.chain import genesis
 
 
 class SynchronousDoor:

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from learnchain.execution.engine_api import EngineApiClient
 from learnchain.execution.pyevm.engine import PyEvmEngine
-from learnchain.node.execution.engine_api import EngineApiClient
+from learnchain.execution.wallet import development_accounts
 from learnchain.node.local_network import DEVELOPMENT_MNEMONIC, LocalPlan
-from learnchain.node.wallet import development_accounts
-from learnchain.testing.simulated_nodes import SimulatedNodes
-from tests.execution.chain import ETHER
+from learnchain.simulation.simulated_nodes import SimulatedNodes
+from tests.execution.pyevm.chain import ETHER
 
 HEIGHTS = 20
 MINERS = 3

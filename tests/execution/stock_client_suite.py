@@ -10,17 +10,17 @@ from dataclasses import replace
 
 import pytest
 
+from learnchain.encoding.key_value import MemoryStore
+from learnchain.execution.engine_api import Endpoints, EngineApiClient
+from learnchain.execution.engine_http import HttpCaller, load_secret
 from learnchain.execution.escrow import decode_task_posted, post_calldata, posting_value_wei
 from learnchain.execution.genesis import ESCROW_ADDRESS
 from learnchain.execution.pyevm.engine import PyEvmEngine
-from learnchain.node.execution.engine_api import Endpoints, EngineApiClient
-from learnchain.node.execution.engine_http import HttpCaller, load_secret
-from learnchain.primitives.key_value import MemoryStore
-from learnchain.primitives.payload import ExecutionPayload, PayloadVerdict
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
-from tests.execution.chain import ADDRESSES, CHAIN_ID, ETHER, KEYS, NONE, Chain, genesis, reward, signed
-from tests.node.execution.doors import SynchronousDoor
-from tests.node.execution.stock_process import ENGINE, SECRET_NAME, START_SECONDS, WALLETS, stock_client
+from learnchain.protocol.payload import ExecutionPayload, PayloadVerdict
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
+from tests.execution.doors import SynchronousDoor
+from tests.execution.pyevm.chain import ADDRESSES, CHAIN_ID, ETHER, KEYS, NONE, Chain, genesis, reward, signed
+from tests.execution.stock_process import ENGINE, SECRET_NAME, START_SECONDS, WALLETS, stock_client
 
 
 @pytest.fixture(scope="module")

@@ -4,14 +4,14 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+from learnchain.execution.engine_api import Endpoints, EngineApiClient
+from learnchain.execution.engine_http import load_secret
 from learnchain.execution.pyevm.engine import PyEvmEngine
-from learnchain.node.execution.engine_api import Endpoints, EngineApiClient
-from learnchain.node.execution.engine_http import load_secret
-from learnchain.primitives.rejection import Unavailable
-from learnchain.testing.simulated_clock import run_simulated
-from learnchain.testing.simulated_nodes import SimulatedNodes
-from tests.node.execution.mixed_network import both_kinds_agree
-from tests.node.execution.stock_process import ENGINE, SECRET_NAME, START_SECONDS, WALLETS, WaitingCaller, stock_client
+from learnchain.rejection import Unavailable
+from learnchain.simulation.simulated_network import run_simulated
+from learnchain.simulation.simulated_nodes import SimulatedNodes
+from tests.execution.mixed_network import both_kinds_agree
+from tests.execution.stock_process import ENGINE, SECRET_NAME, START_SECONDS, WALLETS, WaitingCaller, stock_client
 
 REMOTE = 1
 """A miner and publisher: its client builds payloads, judges those of others, and reorganises with the rest."""

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from learnchain.node.execution.engine_http import ClientError, token
-from learnchain.primitives.rejection import Unavailable
+from learnchain.execution.engine_http import ClientError, token
+from learnchain.rejection import Unavailable
 
 CLIENT = "node_modules/@ethereumjs/client/dist/esm/bin/cli.js"
 ENGINE, WALLETS = "http://127.0.0.1:8551", "http://127.0.0.1:8545"

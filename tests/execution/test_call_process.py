@@ -7,15 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from learnchain.execution.door import Reverted
+from learnchain.execution.call_process import MAXIMUM_WAITING, CallProcess
+from learnchain.execution.engine import Reverted, WorkerEngine
 from learnchain.execution.genesis import ESCROW_ADDRESS
-from learnchain.execution.pyevm.collecting import Keeping
 from learnchain.execution.pyevm.engine import PyEvmEngine
-from learnchain.node.execution.call_process import MAXIMUM_WAITING, CallProcess
-from learnchain.node.execution.engine import WorkerEngine
-from learnchain.node.storage.lmdb_store import LmdbStore
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
-from tests.execution.chain import ADDRESSES, CHAIN_ID, ETHER, KEYS, Chain, genesis, signed
+from learnchain.execution.pyevm.pruning import Keeping
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.storage.lmdb_store import LmdbStore
+from tests.execution.pyevm.chain import ADDRESSES, CHAIN_ID, ETHER, KEYS, Chain, genesis, signed
 
 pytestmark = pytest.mark.network
 

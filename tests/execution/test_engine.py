@@ -6,11 +6,11 @@ from collections.abc import Awaitable
 
 import pytest
 
-from learnchain.execution.null import NullEngine
-from learnchain.node.execution.engine import MAXIMUM_WAITING_CALLS, ExecutionEngine, WorkerEngine
-from learnchain.primitives.payload import PayloadAttributes, PayloadVerdict, Withdrawal
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
-from tests.execution.chain import ADDRESSES, ETHER, NONE, genesis
+from learnchain.execution.engine import MAXIMUM_WAITING_CALLS, ExecutionEngine, WorkerEngine
+from learnchain.protocol.payload import PayloadAttributes, PayloadVerdict, Withdrawal
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
+from learnchain_conformance.null_execution import NullEngine
+from tests.execution.pyevm.chain import ADDRESSES, ETHER, NONE, genesis
 
 ATTRIBUTES = PayloadAttributes(1_012, NONE, b"\xaa" * 20, (Withdrawal(0, 0, b"\x55" * 20, 3),), b"\x0b" * 32)
 

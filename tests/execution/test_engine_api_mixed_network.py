@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from learnchain.execution.engine_api import Endpoints, EngineApiClient
 from learnchain.execution.pyevm.engine import PyEvmEngine
-from learnchain.node.execution.engine_api import Endpoints, EngineApiClient
-from learnchain.testing.engine_api_server import EngineApiServer
-from learnchain.testing.simulated_clock import run_simulated
-from learnchain.testing.simulated_nodes import SimulatedNodes
-from tests.node.execution.mixed_network import both_kinds_agree
+from learnchain.simulation.simulated_network import run_simulated
+from learnchain.simulation.simulated_nodes import SimulatedNodes
+from learnchain_conformance.engine_api_server import EngineApiServer
+from tests.execution.mixed_network import both_kinds_agree
 
 REMOTE = (1, 3)
 """Nodes whose engine stands behind the Engine API: a miner on each side of the partition."""

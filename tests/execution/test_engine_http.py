@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from learnchain.execution.door import Reverted
+from learnchain.encoding.key_value import MemoryStore
+from learnchain.execution import engine_http
+from learnchain.execution.engine import Reverted
+from learnchain.execution.engine_api import Endpoints, EngineApiClient
+from learnchain.execution.engine_http import ClientError, HttpCaller, load_secret, token
 from learnchain.execution.genesis import ESCROW_ADDRESS, execution_genesis
 from learnchain.execution.pyevm.engine import PyEvmEngine
-from learnchain.node.execution import engine_http
-from learnchain.node.execution.engine_api import Endpoints, EngineApiClient
-from learnchain.node.execution.engine_http import ClientError, HttpCaller, load_secret, token
-from learnchain.primitives.key_value import MemoryStore
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
-from learnchain.testing.engine_api_server import EngineApiServer
-from tests.execution.chain import CHAIN_ID, KEYS, genesis, signed
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
+from learnchain_conformance.engine_api_server import EngineApiServer
+from tests.execution.pyevm.chain import CHAIN_ID, KEYS, genesis, signed
 
 pytestmark = pytest.mark.network
 SECRET = bytes(range(32))
@@ -127,7 +127,7 @@ def test_a_client_of_another_chain_or_without_our_methods_is_refused(monkeypatch
         with pytest.raises(Rejected) as caught:
             await EngineApiClient(Endpoints(server, server), genesis()).check()
         assert caught.value.reason == RejectionReason.WRONG_CHAIN
-        monkeypatch.setattr("learnchain.testing.engine_api_server.METHODS", ("", "engine_newPayloadV4"))
+        monkeypatch.setattr("learnchain_conformance.engine_api_server.METHODS", ("", "engine_newPayloadV4"))
         with pytest.raises(Rejected) as caught:
             await EngineApiClient(Endpoints(server, server), other).check()
         assert caught.value.reason == RejectionReason.METHOD_UNKNOWN

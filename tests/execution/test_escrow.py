@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from learnchain.encoding.hashing import History, history_branch
 from learnchain.execution.escrow import (
     BOND_DELAY_SECONDS,
     STATUS_OPEN,
@@ -29,12 +30,10 @@ from learnchain.execution.escrow import (
 )
 from learnchain.execution.genesis import ESCROW_ADDRESS
 from learnchain.execution.pyevm.engine import PyEvmEngine
-from learnchain.primitives.bonds import BondChange, BondMove
-from learnchain.primitives.merkle import History, history_branch
-from learnchain.primitives.payload import Log
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.settlement import Outcome, Settlement, bond_pot, consensus_root
-from tests.execution.chain import ADDRESSES, CHAIN_ID, ETHER, KEYS, Chain, signed
+from learnchain.protocol.payload import Log, Outcome, Settlement, bond_pot, consensus_root
+from learnchain.protocol.state import BondChange, BondMove
+from learnchain.rejection import Rejected, RejectionReason
+from tests.execution.pyevm.chain import ADDRESSES, CHAIN_ID, ETHER, KEYS, Chain, signed
 
 PUBLISHER, CLAIMER = ADDRESSES[0], ADDRESSES[1]
 MINER = b"\x77" * 20

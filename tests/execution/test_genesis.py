@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from learnchain.encoding.hashing import keccak256
+from learnchain.encoding.key_value import MemoryStore
 from learnchain.execution.genesis import (
     BEACON_ROOTS_ADDRESS,
     BLOCK_HASHES_ADDRESS,
@@ -17,11 +19,9 @@ from learnchain.execution.genesis import (
     genesis_chain_id,
     genesis_payload,
 )
-from learnchain.execution.null import NullEngine
 from learnchain.execution.pyevm.engine import PyEvmEngine
-from learnchain.primitives.hashing import keccak256
-from learnchain.primitives.key_value import MemoryStore
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.rejection import Rejected, RejectionReason
+from learnchain_conformance.null_execution import NullEngine
 
 
 def test_the_hash_of_a_genesis_never_changes():

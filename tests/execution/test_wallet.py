@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from eth_account import Account
 
-from learnchain.node.wallet import (
+from learnchain.encoding.cryptography import recover
+from learnchain.execution.wallet import (
     Wallet,
     development_accounts,
     load_keystore,
@@ -15,8 +16,7 @@ from learnchain.node.wallet import (
     save_keystore,
     wallet_from_mnemonic,
 )
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.signatures import recover
+from learnchain.rejection import Rejected, RejectionReason
 
 WORDS = "test test test test test test test test test test test junk"
 FAST = 2

@@ -6,15 +6,15 @@ import sys
 import time
 from pathlib import Path
 
+from learnchain.api.json_rpc import JsonRpcServer, JsonRpcSettings
+from learnchain.execution.call_process import CallProcess
+from learnchain.execution.engine import WorkerEngine
 from learnchain.execution.genesis import execution_genesis
 from learnchain.execution.pyevm.engine import PyEvmEngine
-from learnchain.node.api.json_rpc import JsonRpcServer, JsonRpcSettings
-from learnchain.node.execution.call_process import CallProcess
-from learnchain.node.execution.engine import WorkerEngine
+from learnchain.execution.wallet import development_accounts
 from learnchain.node.local_network import DEVELOPMENT_MNEMONIC
-from learnchain.node.storage.lmdb_store import LmdbStore
-from learnchain.node.wallet import development_accounts
-from learnchain.primitives.payload import PayloadAttributes
+from learnchain.protocol.payload import PayloadAttributes
+from learnchain.storage.lmdb_store import LmdbStore
 
 CHAIN_ID = 1337
 INTERVAL_SECONDS = 0.3

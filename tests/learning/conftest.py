@@ -4,9 +4,9 @@ import pytest
 
 from learnchain.learning.data import digits, split
 from learnchain.learning.train import TrainingPlan, configure_torch
-from learnchain.primitives.model_presets import strided_cnn
-from learnchain.primitives.task_specification import Optimiser
-from learnchain.primitives.training_terms import Free, HyperParameters
+from learnchain.protocol.model_presets import strided_cnn
+from learnchain.protocol.task_specification import Optimiser
+from learnchain.protocol.training_terms import Free, HyperParameters
 
 DIGITS_CNN = strided_cnn((1, 8, 8), 10)
 

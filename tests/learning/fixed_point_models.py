@@ -11,8 +11,8 @@ import numpy as np
 from learnchain.learning.fixed_point import compile_model
 from learnchain.learning.model import initial_weights
 from learnchain.learning.train import configure_torch
-from learnchain.primitives.model_presets import baas_cnn, fcn34, keyword_cnn, lenet, mlp, strided_cnn, unet2d, unet3d
-from learnchain.primitives.model_specification import Layer, ModelSpecification, Setting
+from learnchain.protocol.model_presets import baas_cnn, fcn34, keyword_cnn, lenet, mlp, strided_cnn, unet2d, unet3d
+from learnchain.protocol.model_specification import Layer, ModelSpecification, Setting
 
 
 def _layer(name, kind, *inputs, **settings):

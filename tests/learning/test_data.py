@@ -21,9 +21,9 @@ from learnchain.learning.data import (
     split,
 )
 from learnchain.learning.safe_tensors import write_tensors
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.task_specification import DataManifest, Metric
-from learnchain.testing.sample_tasks import sample_specification
+from learnchain.protocol.task_specification import DataManifest, Metric
+from learnchain.rejection import Rejected, RejectionReason
+from learnchain.simulation.sample_tasks import sample_specification
 
 KEYS = (b"\1" * 32, b"\2" * 32)
 
@@ -188,6 +188,6 @@ def test_one_key_for_both_parts_would_release_the_test_set_early(tmp_path):
 
 
 def test_data_and_jobs_load_no_torch():
-    rooms = "learnchain.learning.data, learnchain.learning.jobs, learnchain.node.trainer"
+    rooms = "learnchain.learning.data, learnchain.learning.jobs, learnchain.learning.trainer"
     code = f"import sys, {rooms}; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

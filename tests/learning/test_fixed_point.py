@@ -9,17 +9,14 @@ import torch
 
 from learnchain.learning.data import DataSet
 from learnchain.learning.fixed_point import compile_model, dice_counts, evaluate, predict
-from learnchain.learning.fixed_point_layers import (
-    Folded,
-    _scaled,
-)
+from learnchain.learning.fixed_point_layers import Folded, _scaled
 from learnchain.learning.model import build_model, initial_weights, set_weights
 from learnchain.learning.train import Watcher, to_float, train
 from learnchain.learning.worker import float_accuracy
-from learnchain.primitives.model_presets import mlp
-from learnchain.primitives.model_specification import KINDS, Layer, ModelSpecification, Setting
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.task_specification import Metric, Optimiser
+from learnchain.protocol.model_presets import mlp
+from learnchain.protocol.model_specification import KINDS, Layer, ModelSpecification, Setting
+from learnchain.protocol.task_specification import Metric, Optimiser
+from learnchain.rejection import Rejected, RejectionReason
 from tests.learning.conftest import DIGITS_CNN, plan_of
 from tests.learning.fixed_point_models import SPECIFICATIONS, rows_for, weights_for
 

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from learnchain.learning.exactness import check_backend
-from learnchain.primitives.rejection import Unavailable
+from learnchain.learning.fixed_point import check_backend
+from learnchain.rejection import Unavailable
 
 
 @pytest.fixture(autouse=True)

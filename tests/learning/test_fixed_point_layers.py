@@ -7,8 +7,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from learnchain.learning.fixed_point_layers import ACTIVATION_MAXIMUM, Folded, _scaled, _table, exponent_of
-from learnchain.primitives.model_specification import Layer, Setting
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.protocol.model_specification import Layer, Setting
+from learnchain.rejection import Rejected, RejectionReason
 
 LINEAR = Layer("x", "Linear", (), (Setting("out_features", 2),))
 

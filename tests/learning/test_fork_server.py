@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from learnchain.learning.data import digits, save_data, split
+from learnchain.learning.fork_server import ID_BYTES, VARIABLE, ForkServer
 from learnchain.learning.jobs import TrainingJob, pack_frame
-from learnchain.node.fork_server import ID_BYTES, VARIABLE, ForkServer
-from learnchain.node.trainer import Trainer
-from learnchain.primitives.model_presets import strided_cnn
-from learnchain.primitives.rejection import Unavailable
-from learnchain.primitives.task_specification import Optimiser
-from learnchain.primitives.training_terms import HyperParameters
+from learnchain.learning.trainer import Trainer
+from learnchain.protocol.model_presets import strided_cnn
+from learnchain.protocol.task_specification import Optimiser
+from learnchain.protocol.training_terms import HyperParameters
+from learnchain.rejection import Unavailable
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is no fork server where forking is not safe")
 

@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from learnchain.encoding.codec import decode
 from learnchain.learning.data import DataSet, digits
 from learnchain.learning.fused_model import (
     Examined,
+    FusionJudge,
     SharedModel,
     VerifierData,
     answers_of,
@@ -15,18 +17,17 @@ from learnchain.learning.fused_model import (
     export,
     features_of,
     fuse_models,
+    fusion_curve,
+    rows_of_labels,
     specification_of,
     upper_part,
 )
 from learnchain.learning.fusion import FusionTerms, Outputs, Strategy
-from learnchain.learning.fusion_judge import FusionJudge, fusion_curve, rows_of_labels
 from learnchain.learning.model import initial_weights, load_weights, save_weights
-from learnchain.primitives.codec import decode
-from learnchain.primitives.model_costs import validate
-from learnchain.primitives.model_presets import baas_cnn, lenet, mlp, unet2d
-from learnchain.primitives.model_specification import Layer, ModelLimits, ModelSpecification
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.testing.market_cast import SMALL, TABLE_2_LABELS, deal
+from learnchain.market.demo_cast import SMALL, TABLE_2_LABELS, deal
+from learnchain.protocol.model_presets import baas_cnn, lenet, mlp, unet2d
+from learnchain.protocol.model_specification import Layer, ModelLimits, ModelSpecification, validate
+from learnchain.rejection import Rejected, RejectionReason
 
 SHAPE = (1, 8, 8)
 TERMS = FusionTerms(10, epochs=8, first_stage_epochs=3, learning_rate=0.003)

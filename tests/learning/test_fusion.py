@@ -26,8 +26,8 @@ from learnchain.learning.fusion import (
     staged_hidden_layer,
     staged_log_probabilities,
 )
-from learnchain.primitives.citation import citations
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.protocol.citations import citations
+from learnchain.rejection import Rejected, RejectionReason
 
 SEED = b"seed"
 VECTORS = Path(__file__).parents[2] / "vectors" / "baas" / "equations"

@@ -5,12 +5,12 @@ import pytest
 
 from learnchain.learning.data import DataSet, digits, iris, select_rows
 from learnchain.learning.fixed_point import evaluate
-from learnchain.learning.mapping import fitted, weights_of_rows
+from learnchain.learning.job_data import fitted, weights_of_rows
 from learnchain.learning.train import TrainingPlan, Watcher, configure_torch, train
-from learnchain.primitives.model_presets import mlp
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.task_specification import Metric, Optimiser
-from learnchain.primitives.training_terms import Free, HyperParameters, SecureMapping
+from learnchain.protocol.model_presets import mlp
+from learnchain.protocol.task_specification import Metric, Optimiser
+from learnchain.protocol.training_terms import Free, HyperParameters, SecureMapping
+from learnchain.rejection import Rejected, RejectionReason
 
 SOURCE = np.random.default_rng(5)
 

@@ -7,19 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from learnchain.learning import mapping
+from learnchain.encoding.codec import encode
+from learnchain.encoding.hashing import shake256
+from learnchain.learning import job_data
 from learnchain.learning.data import DataSet, save_data
 from learnchain.learning.fixed_point import evaluate
-from learnchain.learning.job_data import MAXIMUM_MAPPING_BYTES, Requirement, evaluation_rows, job_rows
+from learnchain.learning.job_data import MAXIMUM_MAPPING_BYTES, Requirement, evaluation_rows, fitted, job_rows
 from learnchain.learning.jobs import EvaluationJob, TrainingJob
-from learnchain.learning.mapping import fitted
 from learnchain.learning.train import TrainingPlan, Watcher, train
-from learnchain.primitives.codec import encode
-from learnchain.primitives.hashing import shake256
-from learnchain.primitives.model_presets import mlp
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.task_specification import Metric, Optimiser
-from learnchain.primitives.training_terms import Free, HyperParameters, SecureMapping
+from learnchain.protocol.model_presets import mlp
+from learnchain.protocol.task_specification import Metric, Optimiser
+from learnchain.protocol.training_terms import Free, HyperParameters, SecureMapping
+from learnchain.rejection import Rejected, RejectionReason
 
 WIDTH = 32
 MODEL = mlp((WIDTH,), 10, (32,))
@@ -84,15 +83,15 @@ def test_a_block_maps_every_row_once_however_many_steps_and_models(
 ) -> None:
     """Training counts its rows epoch by epoch, and then three candidates are counted on both sets: nothing more."""
     mapped: list[int] = []
-    products = mapping._products
+    products = job_data._products
 
     def counted(inputs: np.ndarray, layer: SecureMapping) -> np.ndarray:
         mapped.append(len(inputs))
         return products(inputs, layer)
 
-    monkeypatch.setattr(mapping, "_products", counted)
+    monkeypatch.setattr(job_data, "_products", counted)
     training, test = (len(each) for each in digit_sets)
-    fitting = 2 * min(mapping.REFERENCE_ROWS, training)
+    fitting = 2 * min(job_data.REFERENCE_ROWS, training)
     for block, name in enumerate(("own", "other"), start=1):
         strict = replace(job(files), required_numerator=97, required_denominator=100)
         asked = replace(strict, mapping_path=str(files / f"{name}.mapping"))

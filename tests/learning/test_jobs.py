@@ -3,7 +3,7 @@ import io
 import pytest
 
 from learnchain.learning.jobs import MAXIMUM_FRAME_BYTES, frame_length, pack_frame, read_frame, unpack_body
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.rejection import Rejected, RejectionReason
 
 
 def test_frames_are_bounded_before_they_are_read():

@@ -14,10 +14,9 @@ from learnchain.learning.model import (
     weights_of,
 )
 from learnchain.learning.safe_tensors import write_tensors
-from learnchain.primitives.model_costs import tensors
-from learnchain.primitives.model_presets import mlp, strided_cnn, unet2d
-from learnchain.primitives.model_specification import Layer, ModelSpecification, Setting
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.protocol.model_presets import mlp, strided_cnn, unet2d
+from learnchain.protocol.model_specification import Layer, ModelSpecification, Setting, tensors
+from learnchain.rejection import Rejected, RejectionReason
 from tests.learning.conftest import DIGITS_CNN
 
 WEIGHTS = initial_weights(DIGITS_CNN, b"seed")

@@ -2,12 +2,11 @@ import numpy as np
 import pytest
 
 from learnchain.learning.data import digits, select_rows
-from learnchain.learning.privacy import membership, row_losses
-from learnchain.learning.private_training import PrivacyTerms, epsilon_spent, train_privately
+from learnchain.learning.private_training import PrivacyTerms, epsilon_spent, membership, row_losses, train_privately
 from learnchain.learning.train import configure_torch
-from learnchain.primitives.model_presets import mlp
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.training_terms import HyperParameters
+from learnchain.protocol.model_presets import mlp
+from learnchain.protocol.training_terms import HyperParameters
+from learnchain.rejection import Rejected, RejectionReason
 
 pytest.importorskip("opacus")
 

@@ -5,9 +5,9 @@ import pytest
 
 from learnchain.learning.data import DataSet
 from learnchain.learning.model import initial_weights
-from learnchain.learning.privacy import membership, row_losses
-from learnchain.primitives.model_presets import mlp
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.learning.private_training import membership, row_losses
+from learnchain.protocol.model_presets import mlp
+from learnchain.rejection import Rejected, RejectionReason
 
 
 @pytest.mark.parametrize(

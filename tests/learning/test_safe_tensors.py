@@ -5,7 +5,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from learnchain.learning.safe_tensors import MAXIMUM_HEADER_BYTES, read_header, read_tensor, write_tensors
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.rejection import Rejected, RejectionReason
 
 ARRAYS = {"b": np.arange(6, dtype=np.float32).reshape(2, 3), "a": np.array([1, 2], dtype=np.int64)}
 

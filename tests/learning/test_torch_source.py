@@ -9,8 +9,8 @@ import torch
 
 from learnchain.learning.model import build_model, initial_weights, load_weights, save_weights, set_weights
 from learnchain.learning.torch_source import torch_source
-from learnchain.primitives.model_presets import PRESETS, from_table
-from learnchain.primitives.model_specification import ModelSpecification
+from learnchain.protocol.model_presets import PRESETS, from_table
+from learnchain.protocol.model_specification import ModelSpecification
 
 SHAPES = {"unet3d": [1, 8, 8, 8], "unet2d": [3, 16, 16], "fcn34": [3, 32, 32], "vgg16": [3, 32, 32]}
 SHAPES |= {"keyword_cnn": [1, 32, 64]}

@@ -3,6 +3,8 @@ import json
 import numpy as np
 import pytest
 
+from learnchain.encoding.codec import encode
+from learnchain.encoding.hashing import check_list_branch, list_branch
 from learnchain.learning.data import DataSet
 from learnchain.learning.safe_tensors import write_tensors
 from learnchain.learning.trace import (
@@ -14,10 +16,8 @@ from learnchain.learning.trace import (
     state_digest,
     state_path,
 )
-from learnchain.primitives.codec import encode
-from learnchain.primitives.dispute_messages import StateLeaf
-from learnchain.primitives.merkle import check_list_branch, list_branch
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.protocol.dispute_messages import StateLeaf
+from learnchain.rejection import Rejected, RejectionReason
 
 STATE = {"w": np.arange(4, dtype=np.float32), "m/w": np.zeros(4, dtype=np.float32)}
 SHAPES = {"w": (4,), "m/w": (4,)}

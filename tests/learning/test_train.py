@@ -14,10 +14,10 @@ from learnchain.learning.model import build_model, set_weights
 from learnchain.learning.trace import read_trace
 from learnchain.learning.train import TrainingRun, Watcher, epoch_rows, probe, segment_rows, train
 from learnchain.learning.worker import float_accuracy
-from learnchain.primitives.model_presets import keyword_cnn, mlp
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
-from learnchain.primitives.task_specification import Optimiser
-from learnchain.primitives.training_terms import Watermark
+from learnchain.protocol.model_presets import keyword_cnn, mlp
+from learnchain.protocol.task_specification import Optimiser
+from learnchain.protocol.training_terms import Watermark
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
 from tests.learning.conftest import plan_of
 
 WATCHER = Watcher(time.perf_counter)
@@ -29,8 +29,8 @@ from pathlib import Path
 import torch
 from learnchain.learning.data import load_data
 from learnchain.learning.train import Watcher, configure_torch, train
-from learnchain.primitives.task_specification import Optimiser
-from learnchain.primitives.training_terms import Watermark
+from learnchain.protocol.task_specification import Optimiser
+from learnchain.protocol.training_terms import Watermark
 from tests.learning.conftest import plan_of
 configure_torch()
 torch.manual_seed(int(sys.argv[2]))

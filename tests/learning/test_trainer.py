@@ -4,19 +4,14 @@ import os
 
 import pytest
 
-from learnchain.learning.classes import class_elsewhere
 from learnchain.learning.data import digits, save_data, split
-from learnchain.learning.jobs import (
-    EvaluationJob,
-    Progress,
-    TrainingJob,
-    WatermarkJob,
-)
-from learnchain.node.trainer import Trainer, TrainerFailed
-from learnchain.primitives.model_presets import mlp, strided_cnn
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
-from learnchain.primitives.task_specification import Metric, Optimiser
-from learnchain.primitives.training_terms import HyperParameters, Watermark
+from learnchain.learning.disputes.machine_class import class_elsewhere
+from learnchain.learning.jobs import EvaluationJob, Progress, TrainingJob, WatermarkJob
+from learnchain.learning.trainer import Trainer, TrainerFailed
+from learnchain.protocol.model_presets import mlp, strided_cnn
+from learnchain.protocol.task_specification import Metric, Optimiser
+from learnchain.protocol.training_terms import HyperParameters, Watermark
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 MODEL = strided_cnn((1, 8, 8), 10)
 WORK_ID = hashlib.sha256(b"miner").digest()

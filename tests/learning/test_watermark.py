@@ -16,11 +16,11 @@ from learnchain.learning.watermark import (
     marked_tensor,
     watermark_matrix,
 )
-from learnchain.primitives.citation import citations
-from learnchain.primitives.model_presets import mlp, unet3d
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.task_specification import Metric, Optimiser
-from learnchain.primitives.training_terms import Watermark
+from learnchain.protocol.citations import citations
+from learnchain.protocol.model_presets import mlp, unet3d
+from learnchain.protocol.task_specification import Metric, Optimiser
+from learnchain.protocol.training_terms import Watermark
+from learnchain.rejection import Rejected, RejectionReason
 from tests.learning.conftest import DIGITS_CNN, plan_of
 
 MARKED = "conv2d2.weight"

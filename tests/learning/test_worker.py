@@ -8,7 +8,7 @@ import pytest
 
 from learnchain.learning.jobs import UNAVAILABLE, pack_frame, read_frame
 from learnchain.learning.worker import Worker
-from learnchain.primitives.rejection import RejectionReason
+from learnchain.rejection import RejectionReason
 
 COMMAND = [sys.executable, "-m", "learnchain.learning.worker"]
 

@@ -1,8 +1,8 @@
 """Terms and a description that the tests of the market share."""
 
-from learnchain.market.terms import Description, Payment, Reading, Sample, Terms
-from learnchain.primitives.content_id import cid_of_block
-from learnchain.primitives.model_presets import mlp
+from learnchain.encoding.content_id import cid_of_block
+from learnchain.market.terms import Description, Payment, Sample, Terms, VoteReading
+from learnchain.protocol.model_presets import mlp
 
 ETHER = 10**18
 TERMS = Terms(
@@ -12,7 +12,7 @@ TERMS = Terms(
     rows=1_000,
     fitness=100,
     tolerance=50,
-    reading=Reading.GAIN,
+    reading=VoteReading.GAIN,
     payment=Payment.WITHIN_TOLERANCE,
     models=2,
     committee=3,

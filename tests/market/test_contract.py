@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from learnchain.encoding.content_id import cid_of_block
+from learnchain.execution.wallet import Wallet
 from learnchain.market.contract import (
     announce_calldata,
     announce_model_calldata,
@@ -20,17 +22,14 @@ from learnchain.market.contract import (
     place_calldata,
     reveal_calldata,
 )
-from learnchain.market.sealing import public_key
-from learnchain.market.terms import Payment, Reading, Terms
+from learnchain.market.contract_client import Ledger, TaskView, task_exists
+from learnchain.market.demo_stage import LOCAL_CHAIN_ID, LocalChain
+from learnchain.market.initiator import announce_task
+from learnchain.market.package import public_key
+from learnchain.market.terms import Payment, Terms, VoteReading
 from learnchain.market.votes import Ballot, ModelStatus, Vote, judge, vote_commitment
-from learnchain.node.market.ledger import Ledger
-from learnchain.node.market.task_view import TaskView, task_exists
-from learnchain.node.roles.initiator import announce_task
-from learnchain.node.wallet import Wallet
-from learnchain.primitives.content_id import cid_of_block
-from learnchain.primitives.payload import Log
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.testing.local_chain import LOCAL_CHAIN_ID, LocalChain
+from learnchain.protocol.payload import Log
+from learnchain.rejection import Rejected, RejectionReason
 from tests.market.samples import DESCRIPTION, TERMS
 
 WALLETS = tuple(Wallet(bytes([index + 1]) * 32) for index in range(5))
@@ -82,9 +81,9 @@ def test_the_artifact_belongs_to_the_source():
     assert artifact()["sourceSha256"] == hashlib.sha256(SOURCE.read_bytes()).hexdigest()
 
 
-@pytest.mark.parametrize("reading", list(Reading))
+@pytest.mark.parametrize("reading", list(VoteReading))
 @pytest.mark.parametrize("payment", list(Payment))
-def test_the_contract_decides_as_the_pure_function(reading: Reading, payment: Payment):
+def test_the_contract_decides_as_the_pure_function(reading: VoteReading, payment: Payment):
     asyncio.run(_compare(replace(TERMS, reading=reading, payment=payment), random.Random(f"{reading}{payment}")))
 
 

@@ -10,18 +10,18 @@ from typing import Any
 
 import pytest
 
+from learnchain.encoding.numbers import Accuracy
+from learnchain.execution.wallet import development_accounts
 from learnchain.learning.data import digits
 from learnchain.learning.train import configure_torch
+from learnchain.market.contributors import TrainedAtHome
+from learnchain.market.demo import Market, Script
+from learnchain.market.demo_cast import SMALL, hostile_model
+from learnchain.market.demo_stage import DEVELOPMENT_MNEMONIC, idx_data, local_stage, remote_stage
+from learnchain.market.local_training import HomeTerms
 from learnchain.market.package import Manifest
-from learnchain.node.market.home import HomeTerms
-from learnchain.node.roles.computing_contributor import TrainedAtHome
-from learnchain.node.wallet import development_accounts
-from learnchain.primitives.model_presets import mlp
-from learnchain.primitives.numbers import Accuracy
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.testing.market_cast import SMALL, hostile_model
-from learnchain.testing.market_play import Market, Script
-from learnchain.testing.market_stage import DEVELOPMENT_MNEMONIC, idx_data, local_stage, remote_stage
+from learnchain.protocol.model_presets import mlp
+from learnchain.rejection import Rejected, RejectionReason
 
 IDX_FILES = [b"", b"\0\0\x08\x03\0\0\0\x02" + bytes(8), b"\0\0\x08\x03\xff\xff\xff\xff" + bytes(8)]
 HOME = HomeTerms(6, 1_000, 16)

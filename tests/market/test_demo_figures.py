@@ -8,9 +8,9 @@ import pytest
 
 from learnchain.learning.data import digits, select_rows
 from learnchain.learning.train import configure_torch
-from learnchain.node.market.home import HomeTerms
-from learnchain.testing.market_cast import Split
-from learnchain.testing.market_figures import PAPER, VARIANTS, Wanted, fusion_figures
+from learnchain.market.demo_cast import Split
+from learnchain.market.demo_figures import PAPER, VARIANTS, Wanted, fusion_figures
+from learnchain.market.local_training import HomeTerms
 
 SMALLER = Split((350, 80, 200), (90, 20, 20))
 """What is left of the digits when test rows are kept aside."""

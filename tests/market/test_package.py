@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from learnchain.encoding.codec import encode
 from learnchain.market.package import Manifest, check_manifest, read_package, write_package
 from learnchain.market.terms import Description
-from learnchain.primitives.codec import encode
-from learnchain.primitives.model_presets import mlp
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.protocol.model_presets import mlp
+from learnchain.rejection import Rejected, RejectionReason
 from tests.market.samples import DESCRIPTION, MODEL
 
 MANIFEST = Manifest(MODEL, (0, 2))

@@ -2,10 +2,10 @@
 
 import pytest
 
-from learnchain.market.sealing import open_key, public_key, purpose_of, seal_key
-from learnchain.primitives.hashing import keccak256
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.signatures import address_of
+from learnchain.encoding.cryptography import address_of
+from learnchain.encoding.hashing import keccak256
+from learnchain.market.package import open_key, public_key, purpose_of, seal_key
+from learnchain.rejection import Rejected, RejectionReason
 
 OWN, OTHER, EPHEMERAL, KEY = b"\x01" * 32, b"\x02" * 32, b"\x03" * 32, b"\x04" * 32
 PURPOSE = purpose_of(b"\x05" * 32, 1)

@@ -10,17 +10,16 @@ import numpy as np
 import pytest
 from aiohttp import web
 
+from learnchain.execution.wallet import development_accounts
 from learnchain.learning.data import digits, save_data, select_rows
 from learnchain.learning.train import configure_torch
-from learnchain.node.market.daemons import PrivateWork, collect, contribute, look, verify
-from learnchain.node.market.desk import Seat, TaskName, announce, task_name
-from learnchain.node.market.home import HomeTerms
-from learnchain.node.market.task_file import market_draft, read_market_file
-from learnchain.node.wallet import development_accounts
-from learnchain.primitives.model_presets import mlp
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
-from learnchain.testing.local_chain import LocalChain
-from learnchain.testing.market_stage import DEVELOPMENT_MNEMONIC
+from learnchain.market.demo_stage import DEVELOPMENT_MNEMONIC, LocalChain
+from learnchain.market.initiator import Seat, TaskName, announce, task_name
+from learnchain.market.local_training import HomeTerms
+from learnchain.market.market_task_file import market_draft, read_market_file
+from learnchain.market.services import PrivateWork, collect, contribute, look, verify
+from learnchain.protocol.model_presets import mlp
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 WALLETS = development_accounts(DEVELOPMENT_MNEMONIC, 6)
 TABLE: dict[str, Any] = {

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from learnchain.market.terms import decode_description, encode_description
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.rejection import Rejected, RejectionReason
 from tests.market.samples import DESCRIPTION, ETHER, MODEL, TERMS
 
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learnchain.market.readings import READINGS as READINGS_OF_THE_PAPER
-from learnchain.market.terms import Payment, Reading
+from learnchain.market.terms import READINGS as READINGS_OF_THE_PAPER
+from learnchain.market.terms import Payment, VoteReading
 from learnchain.market.votes import (
     REFUSALS,
     UNAVAILABLE,
@@ -22,7 +22,7 @@ from learnchain.market.votes import (
     refusal_text,
     vote_commitment,
 )
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.rejection import Rejected, RejectionReason
 from tests.market.samples import TERMS
 
 BALLOT = Ballot(1, b"\x01" * 20, b"\x02" * 32, 0)
@@ -34,7 +34,9 @@ def test_both_readings_of_the_vector():
     cases = json.loads(READINGS.read_text())["cases"]
     for case in cases:
         given = case["input"]
-        terms = replace(TERMS, reading=Reading[given["reading"].upper()], rows=given["rows"], fitness=given["fitness"])
+        terms = replace(
+            TERMS, reading=VoteReading[given["reading"].upper()], rows=given["rows"], fitness=given["fitness"]
+        )
         found = judge([Vote(correct) for correct in given["votes"]], terms, given["accepted"])
         assert {"status": found.status.name, "median": found.median} == case["expected"]
     assert len({case["expected"]["status"] for case in cases}) == 2
@@ -60,13 +62,13 @@ def test_the_paper_pays_all_who_voted():
 @pytest.mark.parametrize(
     ("reading", "correct", "accepted", "expected"),
     [
-        (Reading.GAIN, 909, 900, False),
-        (Reading.GAIN, 910, 900, True),
-        (Reading.ABSOLUTE, 10, 900, True),
-        (Reading.ABSOLUTE, 9, 0, False),
+        (VoteReading.GAIN, 909, 900, False),
+        (VoteReading.GAIN, 910, 900, True),
+        (VoteReading.ABSOLUTE, 10, 900, True),
+        (VoteReading.ABSOLUTE, 9, 0, False),
     ],
 )
-def test_reading_3(reading: Reading, correct: int, accepted: int, expected: bool):
+def test_reading_3(reading: VoteReading, correct: int, accepted: int, expected: bool):
     assert approves(Vote(correct), replace(TERMS, reading=reading), accepted) is expected
 
 

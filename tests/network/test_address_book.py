@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from learnchain.node.network.address_book import (
+from learnchain.encoding.codec import encode
+from learnchain.network.address_book import (
     FORGOTTEN_AFTER_FAILURES,
     MAXIMUM_RECORDS,
     MAXIMUM_RECORDS_PER_RANGE,
@@ -17,14 +18,11 @@ from learnchain.node.network.address_book import (
     AddressRecords,
     signed_hash,
 )
-from learnchain.node.network.dialler import METHOD_PEERS
-from learnchain.node.network.network import Network
-from learnchain.node.network.peers import NetworkLimits, PeerBook
-from learnchain.primitives.codec import encode
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
-from learnchain.testing.simulated_clock import SimulatedClock, run_simulated
-from learnchain.testing.simulated_network import SimulatedNetwork
-from tests.node.network.worlds import identity
+from learnchain.network.network import METHOD_PEERS, Network
+from learnchain.network.peers import NetworkLimits, PeerBook
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.simulation.simulated_network import SimulatedClock, SimulatedNetwork, run_simulated
+from tests.network.worlds import identity
 
 NETWORK_ID = b"n" * 32
 SIMULATED = SimulatedNetwork(3)

@@ -1,7 +1,7 @@
 import asyncio
 import time
 
-from learnchain.node.clock import SystemClock
+from learnchain.network.concurrency import SystemClock
 
 
 def test_system_clock_waits_until_the_time_and_not_longer() -> None:

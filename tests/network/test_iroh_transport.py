@@ -11,11 +11,11 @@ pytest.importorskip("iroh")
 
 from iroh import iroh_ffi
 
-from learnchain.node.network import iroh_transport
-from learnchain.node.network.iroh_transport import IrohTransport, copies_bytes_in_a_loop, copy_bytes_at_once
-from learnchain.node.network.transport import PeerAddress
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
-from tests.node.network.worlds import identity
+from learnchain.network import iroh_transport
+from learnchain.network.iroh_transport import IrohTransport, copies_bytes_in_a_loop, copy_bytes_at_once
+from learnchain.network.transport import PeerAddress
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
+from tests.network.worlds import identity
 
 MEGABYTE = 1_000_000
 

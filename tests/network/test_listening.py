@@ -7,14 +7,14 @@ import pytest
 
 pytest.importorskip("zeroconf")
 
-from learnchain.node.clock import SystemClock
-from learnchain.node.network.address_book import AddressRecord
-from learnchain.node.network.local_discovery import LocalDiscovery, record_of
-from learnchain.node.network.network import Network
-from learnchain.node.network.tls_transport import TlsTransport
-from learnchain.primitives.codec import encode
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from tests.node.network.worlds import identity
+from learnchain.encoding.codec import encode
+from learnchain.network.address_book import AddressRecord
+from learnchain.network.concurrency import SystemClock
+from learnchain.network.listening import LocalDiscovery, record_of
+from learnchain.network.network import Network
+from learnchain.network.tls_transport import TlsTransport
+from learnchain.rejection import Rejected, RejectionReason
+from tests.network.worlds import identity
 
 NETWORK_ID = b"n" * 32
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from learnchain.node.network import listening
-from learnchain.node.network.identity import load_identity, peer_id_of
-from learnchain.node.network.listening import ListenPlan, check_peers, discover, listen
-from learnchain.node.network.network import Network
-from learnchain.node.network.tls_transport import TlsTransport
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.network import listening
+from learnchain.network.listening import ListenPlan, check_peers, discover, listen
+from learnchain.network.network import Network
+from learnchain.network.tls_transport import TlsTransport
+from learnchain.network.transport import load_identity, peer_id_of
+from learnchain.rejection import Rejected, RejectionReason
 
 
 def made(plan: ListenPlan) -> type:
@@ -25,7 +25,7 @@ def made(plan: ListenPlan) -> type:
 
 
 def test_iroh_is_the_default_where_it_is_installed() -> None:
-    iroh_transport = pytest.importorskip("learnchain.node.network.iroh_transport")
+    iroh_transport = pytest.importorskip("learnchain.network.iroh_transport")
     assert made(ListenPlan(bytes(32))) is iroh_transport.IrohTransport
 
 

@@ -6,17 +6,20 @@ from typing import Any
 
 import pytest
 
-from learnchain.node.network.frames import MAXIMUM_PAYLOAD_BYTES, Frame, FrameKind, encode_frame
-from learnchain.node.network.multiplexer import (
+from learnchain.network.multiplexer import (
+    MAXIMUM_PAYLOAD_BYTES,
     MAXIMUM_STREAMS,
     WINDOW_BYTES,
     ConnectionLimits,
+    Frame,
+    FrameKind,
     MultiplexedConnection,
     Remote,
+    encode_frame,
 )
-from learnchain.node.network.transport import ConnectionLost
-from learnchain.primitives.rejection import RejectionReason
-from learnchain.testing.simulated_clock import run_simulated
+from learnchain.network.transport import ConnectionLost
+from learnchain.rejection import RejectionReason
+from learnchain.simulation.simulated_network import run_simulated
 
 
 class ScriptedPipe:

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learnchain.node.network.frames import (
+from learnchain.network.multiplexer import (
     HEADER_BYTES,
     MAXIMUM_PAYLOAD_BYTES,
     Frame,
@@ -10,7 +10,7 @@ from learnchain.node.network.frames import (
     FrameKind,
     encode_frame,
 )
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.rejection import Rejected, RejectionReason
 
 STREAMS = st.integers(1, 2**32 - 1)
 FRAMES = st.one_of(

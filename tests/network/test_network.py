@@ -6,16 +6,21 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from learnchain.node.clock import SystemClock
-from learnchain.node.network.gossip import Verdict
-from learnchain.node.network.network import Network
-from learnchain.node.network.peers import NetworkLimits
-from learnchain.node.network.requests import PeerRefused
-from learnchain.node.network.tls_transport import TlsTransport
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
-from learnchain.testing.simulated_clock import SimulatedClock, run_simulated
-from learnchain.testing.simulated_network import SimulatedNetwork, SimulatedTransport, Weather
-from tests.node.network.worlds import identity
+from learnchain.network.concurrency import SystemClock
+from learnchain.network.gossip import Verdict
+from learnchain.network.network import Network
+from learnchain.network.peers import NetworkLimits
+from learnchain.network.tls_transport import TlsTransport
+from learnchain.network.wire import PeerRefused
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.simulation.simulated_network import (
+    SimulatedClock,
+    SimulatedNetwork,
+    SimulatedTransport,
+    Weather,
+    run_simulated,
+)
+from tests.network.worlds import identity
 
 NETWORK_ID = b"n" * 32
 

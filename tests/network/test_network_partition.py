@@ -5,17 +5,16 @@ import random
 
 import pytest
 
-from learnchain.node.blobs.peer_blobs import PeerBlobs
-from learnchain.node.clock import SystemClock
-from learnchain.node.network.gossip import Verdict
-from learnchain.node.network.multiplexer import ConnectionLimits
-from learnchain.node.network.network import Network
-from learnchain.node.network.tls_transport import TlsTransport
-from learnchain.node.network.transport import PeerAddress, Transport
-from learnchain.primitives.content_id import cid_of_block
-from learnchain.primitives.rejection import Unavailable
-from learnchain.primitives.unixfs import cid_of_bytes
-from tests.node.network.worlds import identity, iroh_transport
+from learnchain.encoding.content_id import cid_of_block, cid_of_bytes
+from learnchain.network.concurrency import SystemClock
+from learnchain.network.gossip import Verdict
+from learnchain.network.multiplexer import ConnectionLimits
+from learnchain.network.network import Network
+from learnchain.network.tls_transport import TlsTransport
+from learnchain.network.transport import PeerAddress, Transport
+from learnchain.rejection import Unavailable
+from learnchain.storage.blobs.peer_blobs import PeerBlobs
+from tests.network.worlds import identity, iroh_transport
 
 NETWORK_ID = b"n" * 32
 LIMITS = ConnectionLimits(keepalive_seconds=0.2, idle_seconds=1.0)

@@ -6,15 +6,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from learnchain.node.network.gossip import DEFERRED_MESSAGES_PER_PEER, WANTED_IDENTIFIERS_PER_PEER, Verdict
-from learnchain.node.network.multiplexer import WINDOW_BYTES
-from learnchain.node.network.network import Network
-from learnchain.node.network.peers import NetworkLimits
-from learnchain.node.network.transport import Connection, ConnectionLost, Stream, Transport
-from learnchain.node.network.wire import Full, Have, Hello, MessageKind, Want, message_bytes, message_id, raw_message
-from learnchain.testing.simulated_clock import SimulatedClock, run_simulated
-from learnchain.testing.simulated_network import SimulatedNetwork
-from tests.node.network.worlds import identity
+from learnchain.network.gossip import DEFERRED_MESSAGES_PER_PEER, WANTED_IDENTIFIERS_PER_PEER, Verdict
+from learnchain.network.multiplexer import WINDOW_BYTES
+from learnchain.network.network import Network
+from learnchain.network.peers import NetworkLimits
+from learnchain.network.transport import Connection, ConnectionLost, Stream, Transport
+from learnchain.network.wire import Full, Have, Hello, MessageKind, Want, message_bytes, message_id, raw_message
+from learnchain.simulation.simulated_network import SimulatedClock, SimulatedNetwork, run_simulated
+from tests.network.worlds import identity
 
 NETWORK_ID = b"n" * 32
 ATTACKER = identity("attacker")

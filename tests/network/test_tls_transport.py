@@ -14,11 +14,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from learnchain.node.network import tls_transport
-from learnchain.node.network.tls_transport import PROTOCOL_NAME, TlsTransport
-from learnchain.node.network.transport import PeerAddress, parse_address
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
-from tests.node.network.worlds import identity
+from learnchain.network import tls_transport
+from learnchain.network.tls_transport import PROTOCOL_NAME, TlsTransport
+from learnchain.network.transport import PeerAddress, parse_address
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
+from tests.network.worlds import identity
 
 Stranger = Callable[[PeerAddress, Path], Awaitable[None]]
 

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from learnchain.node.network.frames import Frame, FrameKind, encode_frame
-from learnchain.node.network.multiplexer import ConnectionLimits
-from learnchain.node.network.tls_transport import TlsTransport
-from learnchain.primitives.rejection import RejectionReason
-from tests.node.network.test_tls_transport import context_of_a_stranger
-from tests.node.network.worlds import identity
+from learnchain.network.multiplexer import ConnectionLimits, Frame, FrameKind, encode_frame
+from learnchain.network.tls_transport import TlsTransport
+from learnchain.rejection import RejectionReason
+from tests.network.test_tls_transport import context_of_a_stranger
+from tests.network.worlds import identity
 
 LIMIT_BYTES = 200_000
 

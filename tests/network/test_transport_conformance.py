@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from learnchain.node.network.multiplexer import MAXIMUM_STREAMS, WINDOW_BYTES, ConnectionLimits
-from learnchain.node.network.transport import Connection, ConnectionLost, StreamEnded
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
-from tests.node.network.worlds import World, run_in
+from learnchain.network.multiplexer import MAXIMUM_STREAMS, WINDOW_BYTES, ConnectionLimits
+from learnchain.network.transport import Connection, ConnectionLost, StreamEnded
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
+from tests.network.worlds import World, run_in
 
 pytestmark = pytest.mark.parametrize("kind", ["iroh", "tls", "simulated"])
 

@@ -7,11 +7,10 @@ from typing import Any, Protocol
 
 import pytest
 
-from learnchain.node.network.multiplexer import ConnectionLimits
-from learnchain.node.network.tls_transport import TlsTransport
-from learnchain.node.network.transport import Transport
-from learnchain.testing.simulated_clock import run_simulated
-from learnchain.testing.simulated_network import SimulatedNetwork
+from learnchain.network.multiplexer import ConnectionLimits
+from learnchain.network.tls_transport import TlsTransport
+from learnchain.network.transport import Transport
+from learnchain.simulation.simulated_network import SimulatedNetwork, run_simulated
 
 
 def identity(name: str) -> bytes:
@@ -20,7 +19,7 @@ def identity(name: str) -> bytes:
 
 async def iroh_transport(name: str, limits: ConnectionLimits | None = None) -> Transport:
     pytest.importorskip("iroh")
-    from learnchain.node.network.iroh_transport import IrohTransport
+    from learnchain.network.iroh_transport import IrohTransport
 
     return await IrohTransport.listen(identity(name), limits=limits)
 

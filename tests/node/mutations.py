@@ -10,16 +10,31 @@ from typing import Any
 
 import numpy as np
 
+from learnchain.api.json_rpc import JsonRpcServer, JsonRpcSettings, Origin
+from learnchain.consensus import audits
+from learnchain.consensus.audits import AuditFinding, decode_fraud_proof, draw_challenge
+from learnchain.encoding.codec import decode, encode
+from learnchain.encoding.content_id import (
+    Codec,
+    Link,
+    cid_from_text,
+    cid_of_block,
+    cid_text,
+    decode_node,
+    encode_node,
+    parse_cid,
+)
+from learnchain.encoding.key_value import MemoryStore
+from learnchain.engines.dlbc import Dlbc
+from learnchain.execution.engine import EngineSignals
 from learnchain.execution.pyevm.engine import PyEvmEngine
 from learnchain.execution.pyevm.transactions import decode_transaction
 from learnchain.learning.safe_tensors import read_header, write_tensors
+from learnchain.learning.trace import published_states
 from learnchain.market.package import Manifest, read_package, write_package
 from learnchain.market.terms import decode_description, encode_description
-from learnchain.node.api.json_rpc import JsonRpcServer, JsonRpcSettings, Origin
-from learnchain.node.blobs.tree import read_tree
-from learnchain.node.execution.signals import EngineSignals
-from learnchain.node.network import address_book, wire
-from learnchain.node.network.frames import (
+from learnchain.network import address_book, wire
+from learnchain.network.multiplexer import (
     HEADER_BYTES,
     MAXIMUM_PAYLOAD_BYTES,
     Frame,
@@ -27,29 +42,32 @@ from learnchain.node.network.frames import (
     FrameKind,
     encode_frame,
 )
-from learnchain.node.network.transport import ConnectionLost, StreamEnded, parse_address
-from learnchain.node.network.wire import MessageKind, raw_message, read_message
-from learnchain.node.roles.full_node import published_states
-from learnchain.node.storage.archive import decode_block
+from learnchain.network.transport import ConnectionLost, StreamEnded, parse_address
+from learnchain.network.wire import MessageKind, raw_message, read_message
 from learnchain.node.synchronising import BlockRange, Blocks, RoundSoFar, Status
-from learnchain.primitives import audit, audit_messages, dispute_messages, messages
-from learnchain.primitives.audit import AuditFinding, decode_fraud_proof, draw_challenge
-from learnchain.primitives.codec import decode, encode
-from learnchain.primitives.content_id import Codec, cid_from_text, cid_of_block, cid_text, parse_cid
-from learnchain.primitives.key_value import MemoryStore
-from learnchain.primitives.messages import Deadline, block_bytes
-from learnchain.primitives.payload import PayloadVerdict, decode_payload, encode_payload
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.task_specification import decode_specification, encode_specification
-from learnchain.primitives.unixfs import Link, decode_node, encode_node
-from learnchain.rules.dlbc import Dlbc
-from learnchain.testing.audit_cases import commitment_to, report_of, until_audited
-from learnchain.testing.chain_builder import ChainBuilder, sample_parameters
-from learnchain.testing.dispute_cases import accusation_of, accused, answer_to, forged_steps, forgery, staked_accuser
-from learnchain.testing.evidence_cases import last_fact
-from learnchain.testing.play import Plan, observe, open_height, play_empty, play_height
-from learnchain.testing.sample_tasks import sample_specification
-from tests.execution import chain as execution_chain
+from learnchain.protocol import audit_messages, dispute_messages, messages
+from learnchain.protocol.messages import Deadline, block_bytes
+from learnchain.protocol.payload import PayloadVerdict, decode_payload, encode_payload
+from learnchain.protocol.task_specification import decode_specification, encode_specification
+from learnchain.rejection import Rejected, RejectionReason
+from learnchain.simulation.chain_builder import ChainBuilder, sample_parameters
+from learnchain.simulation.dispute_cases import (
+    accusation_of,
+    accused,
+    answer_to,
+    commitment_to,
+    forged_steps,
+    forgery,
+    report_of,
+    staked_accuser,
+    until_audited,
+)
+from learnchain.simulation.sample_tasks import sample_specification
+from learnchain.simulation.scenario import Plan, observe, open_height, play_empty, play_height
+from learnchain.storage.archive import decode_block
+from learnchain.storage.blobs.blob_store import read_tree
+from learnchain_conformance.evidence_cases import last_fact
+from tests.execution.pyevm import chain as execution_chain
 from tests.market.samples import DESCRIPTION, MODEL
 
 WIRE_NOUNS = (
@@ -68,7 +86,7 @@ WIRE_NOUNS = (
 )
 MESSAGE_NOUNS = tuple(
     noun
-    for room in (messages, audit, audit_messages, dispute_messages)
+    for room in (messages, audits, audit_messages, dispute_messages)
     for name, noun in sorted(vars(room).items())
     if dataclasses.is_dataclass(noun) and getattr(noun, "__module__", "") == room.__name__ and name[0] != "_"
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from learnchain.primitives.rejection import Rejected
+from learnchain.rejection import Rejected
 from tests.node.mutations import Decoder, decoders, mutated
 
 SLOWEST_SECONDS = 0.5

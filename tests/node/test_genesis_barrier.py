@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from learnchain.node import founding
-from learnchain.node.clock import SystemClock
-from learnchain.node.founding import founded, is_warm
+from learnchain.network.concurrency import SystemClock
+from learnchain.node import genesis_barrier
+from learnchain.node.genesis_barrier import founded, is_warm
 from learnchain.node.local_network import GENESIS_NAME, LAYOUT_NAME, LocalPlan, existing_network, outline
 from learnchain.node.settings import load_settings
-from learnchain.primitives.rejection import Unavailable
+from learnchain.rejection import Unavailable
 
 
 class Warming:
@@ -105,7 +105,7 @@ def test_a_network_that_nobody_founds_is_given_up(outlined):
         return training.closed
 
     assert asyncio.run(run())
-    assert founding.LIMIT_SECONDS < 3_600
+    assert genesis_barrier.LIMIT_SECONDS < 3_600
 
 
 def test_an_outline_makes_no_network_and_removes_a_genesis_that_none_was_founded_on(tmp_path):

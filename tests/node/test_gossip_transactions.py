@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from learnchain.execution.pyevm.engine import PyEvmEngine
-from learnchain.node.assurance import NoTraining
+from learnchain.execution.wallet import Wallet, development_accounts
 from learnchain.node.local_network import DEVELOPMENT_MNEMONIC, LocalPlan
-from learnchain.node.wallet import Wallet, development_accounts
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.testing.simulated_clock import run_simulated
-from learnchain.testing.simulated_nodes import SimulatedNodes
+from learnchain.rejection import Rejected, RejectionReason
+from learnchain.simulation.simulated_network import run_simulated
+from learnchain.simulation.simulated_nodes import SimulatedNodes
+from learnchain.verification.assurance import NoTraining
 
 MINERS = 3
 

@@ -9,14 +9,13 @@ import pytest
 
 from learnchain.execution.escrow import decode_task, task_calldata
 from learnchain.learning.jobs import Evaluation, EvaluationJob
-from learnchain.node.built_in_tasks import BUILT_IN
 from learnchain.node.local_network import LocalPlan
-from learnchain.primitives.chain_state import ChainState
-from learnchain.primitives.messages import Block, Deadline, EmptyBlock, Outcome
-from learnchain.primitives.settlement import Outcome as Settled
-from learnchain.testing.in_process_training import InProcessTraining
-from learnchain.testing.simulated_clock import run_simulated
-from learnchain.testing.simulated_nodes import SimulatedNodes
+from learnchain.protocol.messages import Block, Deadline, EmptyBlock, Outcome
+from learnchain.protocol.payload import Outcome as Settled
+from learnchain.protocol.state import ChainState
+from learnchain.simulation.simulated_network import run_simulated
+from learnchain.simulation.simulated_nodes import InProcessTraining, SimulatedNodes
+from learnchain.tasks.built_in_tasks import BUILT_IN
 
 DIGITS: dict[str, Any] = {**BUILT_IN["digits"], "required_accuracy": "0.5", "model": {"preset": "mlp", "hidden": [32]}}
 

@@ -12,16 +12,16 @@ from typing import Any
 
 import pytest
 
+from learnchain.engines.dlbc.rules import Phases
 from learnchain.execution.pyevm.engine import PyEvmEngine
-from learnchain.node.genesis import load_genesis
 from learnchain.node.local_network import LocalPlan, lay_out
 from learnchain.node.settings import load_settings
-from learnchain.node.storage.archive import Archive
-from learnchain.node.storage.lmdb_store import LmdbStore
-from learnchain.primitives.messages import Block
-from learnchain.primitives.rejection import Unavailable
-from learnchain.rules.dlbc.schedule import Phases
-from learnchain.testing.node_processes import LocalProcesses
+from learnchain.protocol.messages import Block
+from learnchain.rejection import Unavailable
+from learnchain.storage.archive import Archive
+from learnchain.storage.genesis import load_genesis
+from learnchain.storage.lmdb_store import LmdbStore
+from learnchain_conformance.node_processes import LocalProcesses
 
 PHASES = Phases(
     one_milliseconds=1_500,

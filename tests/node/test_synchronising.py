@@ -9,20 +9,20 @@ from pathlib import Path
 
 import pytest
 
+from learnchain.app.service import load_wallet
+from learnchain.encoding.key_value import KeyValueStore
 from learnchain.execution.pyevm.engine import PyEvmEngine
-from learnchain.node.assurance import NoTraining
-from learnchain.node.clock import SystemClock
+from learnchain.network.concurrency import SystemClock
+from learnchain.network.tls_transport import TlsTransport
 from learnchain.node.local_network import LocalPlan
-from learnchain.node.network.tls_transport import TlsTransport
 from learnchain.node.node import Node, Parts
-from learnchain.node.service import load_wallet
 from learnchain.node.settings import NodeSettings
-from learnchain.node.storage.lmdb_store import LmdbStore
-from learnchain.primitives.key_value import KeyValueStore
-from learnchain.primitives.messages import Block
-from learnchain.testing.instant_training import InstantTraining
-from learnchain.testing.simulated_clock import SimulatedClock, run_simulated
-from learnchain.testing.simulated_nodes import SimulatedNodes
+from learnchain.protocol.messages import Block
+from learnchain.simulation.simulated_network import SimulatedClock, run_simulated
+from learnchain.simulation.simulated_nodes import SimulatedNodes
+from learnchain.storage.lmdb_store import LmdbStore
+from learnchain.verification.assurance import NoTraining
+from learnchain_conformance.instant_training import InstantTraining
 
 BLOCKS = 120
 BLOCKS_PER_SECOND = 50.0

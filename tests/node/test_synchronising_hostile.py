@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from learnchain.encoding.codec import encode
+from learnchain.encoding.hashing import noun_hash
+from learnchain.network.network import Network
 from learnchain.node.local_network import LocalPlan
-from learnchain.node.network.network import Network
 from learnchain.node.node import Node
 from learnchain.node.synchronising import BLOCKS, BLOCKS_PER_REQUEST, STATUS, Blocks, Status
-from learnchain.primitives.codec import encode
-from learnchain.primitives.hashing import noun_hash
-from learnchain.primitives.messages import AnyBlock, block_bytes
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.testing.instant_training import InstantTraining
-from learnchain.testing.simulated_clock import run_simulated
-from learnchain.testing.simulated_nodes import SimulatedNodes
-from tests.node.network.worlds import identity
+from learnchain.protocol.messages import AnyBlock, block_bytes
+from learnchain.rejection import Rejected, RejectionReason
+from learnchain.simulation.simulated_network import run_simulated
+from learnchain.simulation.simulated_nodes import SimulatedNodes
+from learnchain_conformance.instant_training import InstantTraining
+from tests.network.worlds import identity
 
 ATTACKER = identity("attacker")
 HEAVY = 10**30

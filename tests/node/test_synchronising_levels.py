@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from learnchain.api.views import LearnInterface
+from learnchain.encoding.key_value import MemoryStore
 from learnchain.learning.jobs import Evaluation, EvaluationJob
-from learnchain.node.api.views import LearnInterface
-from learnchain.node.assurance import Demand, Level
 from learnchain.node.local_network import LocalPlan
-from learnchain.primitives.key_value import MemoryStore
-from learnchain.primitives.messages import Block
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.testing.instant_training import InstantTraining
-from learnchain.testing.simulated_clock import run_simulated
-from learnchain.testing.simulated_nodes import SimulatedNodes
+from learnchain.protocol.messages import Block
+from learnchain.rejection import Rejected, RejectionReason
+from learnchain.simulation.simulated_network import run_simulated
+from learnchain.simulation.simulated_nodes import SimulatedNodes
+from learnchain.verification.assurance import Demand, Level
+from learnchain_conformance.instant_training import InstantTraining
 
 WINDOW = 4
 BRIEF = {"audit_window_blocks": 4, "answer_blocks": 1, "proof_blocks": 1}

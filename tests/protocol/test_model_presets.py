@@ -1,9 +1,16 @@
 import pytest
 
-from learnchain.primitives.model_costs import tensors, validate
-from learnchain.primitives.model_presets import PRESETS, baas_cnn, fcn34, from_table, strided_cnn
-from learnchain.primitives.model_specification import Layer, ModelLimits, ModelSpecification, Setting, layer_shapes
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.protocol.model_presets import PRESETS, baas_cnn, fcn34, from_table, strided_cnn
+from learnchain.protocol.model_specification import (
+    Layer,
+    ModelLimits,
+    ModelSpecification,
+    Setting,
+    layer_shapes,
+    tensors,
+    validate,
+)
+from learnchain.rejection import Rejected, RejectionReason
 
 
 def test_a_table_gives_the_preset_or_the_explicit_layers():

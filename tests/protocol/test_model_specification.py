@@ -2,18 +2,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learnchain.primitives.codec import decode, encode
-from learnchain.primitives.model_costs import validate
-from learnchain.primitives.model_presets import PRESETS, strided_cnn
-from learnchain.primitives.model_specification import (
+from learnchain.encoding.codec import decode, encode
+from learnchain.protocol.model_presets import PRESETS, strided_cnn
+from learnchain.protocol.model_specification import (
     Layer,
     ModelLimits,
     ModelSpecification,
     Setting,
     layer_shapes,
     output_shape,
+    validate,
 )
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.rejection import Rejected, RejectionReason
 
 
 def layer(name, kind, *inputs, **settings):

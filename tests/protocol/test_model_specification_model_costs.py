@@ -4,17 +4,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from learnchain.encoding.codec import encode
 from learnchain.learning.model import build_model, initial_weights, set_weights
-from learnchain.primitives.codec import encode
-from learnchain.primitives.model_costs import (
-    forward_flops,
-    model_bytes,
-    parameter_count,
-    tensors,
-    training_flops_per_sample,
-    validate,
-)
-from learnchain.primitives.model_presets import (
+from learnchain.protocol.model_presets import (
     baas_cnn,
     fcn34,
     keyword_cnn,
@@ -25,7 +17,19 @@ from learnchain.primitives.model_presets import (
     unet3d,
     vgg16,
 )
-from learnchain.primitives.model_specification import Layer, ModelLimits, ModelSpecification, Setting, output_shape
+from learnchain.protocol.model_specification import (
+    Layer,
+    ModelLimits,
+    ModelSpecification,
+    Setting,
+    forward_flops,
+    model_bytes,
+    output_shape,
+    parameter_count,
+    tensors,
+    training_flops_per_sample,
+    validate,
+)
 
 PRESETS = {
     "mlp": mlp((4,), 3, hidden=(16,)),

@@ -2,8 +2,8 @@
 
 import pytest
 
-from learnchain.primitives.codec import decode, encode
-from learnchain.primitives.payload import (
+from learnchain.encoding.codec import decode, encode
+from learnchain.protocol.payload import (
     MAXIMUM_PAYLOAD_BYTES,
     MAXIMUM_TRANSACTION_BYTES,
     ExecutionPayload,
@@ -15,7 +15,7 @@ from learnchain.primitives.payload import (
     decode_payload,
     encode_payload,
 )
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.rejection import Rejected, RejectionReason
 
 HASH = b"\x01" * 32
 

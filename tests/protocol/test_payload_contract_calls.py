@@ -2,8 +2,8 @@
 
 import pytest
 
-from learnchain.primitives.contract_calls import address_bytes, address_text, call_data, decoded, selector
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.protocol.payload import address_bytes, address_text, call_data, decoded, selector
+from learnchain.rejection import Rejected, RejectionReason
 
 OWNER = bytes(range(20))
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from learnchain.primitives.hashing import keccak256
-from learnchain.primitives.settlement import OUTCOMES_BY_CODE, Outcome, Settlement, consensus_root
+from learnchain.encoding.hashing import keccak256
+from learnchain.protocol.payload import OUTCOMES_BY_CODE, Outcome, Settlement, consensus_root
 
 
 def test_the_leaf_is_seven_padded_words():

@@ -2,10 +2,10 @@ from dataclasses import replace
 
 import pytest
 
-from learnchain.primitives.numbers import Accuracy
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.task_specification import Metric, TaskSpecification
-from learnchain.testing.sample_tasks import TEST_ROWS, sample_specification
+from learnchain.encoding.numbers import Accuracy
+from learnchain.protocol.task_specification import Metric, TaskSpecification
+from learnchain.rejection import Rejected, RejectionReason
+from learnchain.simulation.sample_tasks import TEST_ROWS, sample_specification
 
 
 def specification(metric: Metric) -> TaskSpecification:

@@ -5,13 +5,13 @@ from statistics import pvariance
 
 import pytest
 
+from learnchain.engines.pole import mapping as maps
 from learnchain.learning.data import digits, select_rows
-from learnchain.learning.mapping import fitted
+from learnchain.learning.job_data import fitted
 from learnchain.learning.train import TrainingPlan, TrainingRun, Watcher, configure_torch, train
-from learnchain.primitives.model_presets import mlp
-from learnchain.primitives.task_specification import Optimiser
-from learnchain.primitives.training_terms import Free, HyperParameters
-from learnchain.rules.pole import mapping as maps
+from learnchain.protocol.model_presets import mlp
+from learnchain.protocol.task_specification import Optimiser
+from learnchain.protocol.training_terms import Free, HyperParameters
 from tests.reproduce.scripts import loaded
 
 block_times = loaded("pole", "block_times")

@@ -4,11 +4,11 @@ from xml.etree import ElementTree
 
 import pytest
 
-from learnchain.lab.comparison import Experiment, compare, rules_for
-from learnchain.lab.plot import svg
-from learnchain.node.engines import ENGINES
+from learnchain.engines.registry import ENGINES
 from learnchain.node.local_network import LOCAL_PHASES
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.rejection import Rejected, RejectionReason
+from learnchain.simulation.comparison import Experiment, compare, rules_for
+from learnchain.simulation.plot import svg
 
 
 def quiet(_engine: str, _height: int) -> None:

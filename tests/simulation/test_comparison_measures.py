@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learnchain.lab.measures import gini, intervals
+from learnchain.simulation.comparison import gini, intervals
 
 INCOMES = st.lists(st.integers(0, 10**12).map(Fraction), min_size=1, max_size=12)
 

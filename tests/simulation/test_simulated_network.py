@@ -3,11 +3,10 @@ import hashlib
 
 import pytest
 
-from learnchain.node.network.multiplexer import MultiplexedConnection
-from learnchain.node.network.transport import ConnectionLost
-from learnchain.primitives.rejection import Unavailable
-from learnchain.testing.simulated_clock import run_simulated
-from learnchain.testing.simulated_network import SimulatedNetwork, SimulatedTransport, Weather
+from learnchain.network.multiplexer import MultiplexedConnection
+from learnchain.network.transport import ConnectionLost
+from learnchain.rejection import Unavailable
+from learnchain.simulation.simulated_network import SimulatedNetwork, SimulatedTransport, Weather, run_simulated
 
 IDS = [hashlib.sha256(bytes([number])).digest() for number in range(2)]
 

@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from learnchain.testing.simulated_clock import START_MILLISECONDS, Deadlock, SimulatedClock, run_simulated
+from learnchain.simulation.simulated_network import START_MILLISECONDS, Deadlock, SimulatedClock, run_simulated
 
 
 def test_hours_pass_in_no_time_and_exactly() -> None:

@@ -10,9 +10,9 @@ PLAY = """
 import sys, tempfile
 from pathlib import Path
 from learnchain.node.local_network import LocalPlan
-from learnchain.testing.instant_training import InstantTraining
-from learnchain.testing.simulated_clock import run_simulated
-from learnchain.testing.simulated_nodes import SimulatedNodes
+from learnchain_conformance.instant_training import InstantTraining
+from learnchain.simulation.simulated_network import run_simulated
+from learnchain.simulation.simulated_nodes import SimulatedNodes
 
 async def main():
     padding = [bytearray(number) for number in range(int(sys.argv[1]))]

@@ -5,21 +5,21 @@ from dataclasses import fields
 
 import pytest
 
+from learnchain.encoding.codec import Hash32
+from learnchain.encoding.hashing import noun_hash
+from learnchain.encoding.key_value import MemoryStore
+from learnchain.engines.dlbc import Dlbc
 from learnchain.node.local_network import LocalPlan
-from learnchain.node.storage.archive import Archive, Standing
-from learnchain.primitives.chain_state import ChainState
-from learnchain.primitives.codec import Hash32
-from learnchain.primitives.hashing import noun_hash
-from learnchain.primitives.key_value import MemoryStore
-from learnchain.primitives.rejection import Unavailable
-from learnchain.rules.dlbc import Dlbc
-from learnchain.testing.audit_cases import commitment_to, report_of, until_audited
-from learnchain.testing.chain_builder import ChainBuilder
-from learnchain.testing.evidence_cases import double_commitment
-from learnchain.testing.instant_training import InstantTraining
-from learnchain.testing.play import Observer, observe, play_height
-from learnchain.testing.simulated_clock import run_simulated
-from learnchain.testing.simulated_nodes import SimulatedNodes
+from learnchain.protocol.state import ChainState
+from learnchain.rejection import Unavailable
+from learnchain.simulation.chain_builder import ChainBuilder
+from learnchain.simulation.dispute_cases import commitment_to, report_of, until_audited
+from learnchain.simulation.scenario import Observer, observe, play_height
+from learnchain.simulation.simulated_network import run_simulated
+from learnchain.simulation.simulated_nodes import SimulatedNodes
+from learnchain.storage.archive import Archive, Standing
+from learnchain_conformance.evidence_cases import double_commitment
+from learnchain_conformance.instant_training import InstantTraining
 
 HEIGHT = 24
 

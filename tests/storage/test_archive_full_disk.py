@@ -14,20 +14,20 @@ from typing import Any
 
 import pytest
 
+from learnchain.encoding import files
+from learnchain.encoding.files import write_whole
+from learnchain.encoding.key_value import MemoryStore
 from learnchain.learning.jobs import Progress, TrainedFiles, TrainingJob
-from learnchain.node.blobs import blob_files
-from learnchain.node.blobs.peer_blobs import PeerBlobs
 from learnchain.node.local_network import LocalPlan
-from learnchain.node.storage import files
-from learnchain.node.storage.archive import Archive
-from learnchain.node.storage.files import write_whole
-from learnchain.node.storage.lmdb_store import LmdbStore
-from learnchain.node.vault import Vault
-from learnchain.primitives.key_value import MemoryStore
-from learnchain.primitives.rejection import Unavailable
-from learnchain.testing.instant_training import InstantTraining
-from learnchain.testing.simulated_clock import run_simulated
-from learnchain.testing.simulated_nodes import SimulatedNodes
+from learnchain.rejection import Unavailable
+from learnchain.simulation.simulated_network import run_simulated
+from learnchain.simulation.simulated_nodes import SimulatedNodes
+from learnchain.storage.archive import Archive
+from learnchain.storage.blobs import blob_files
+from learnchain.storage.blobs.peer_blobs import PeerBlobs
+from learnchain.storage.lmdb_store import LmdbStore
+from learnchain.tasks.vault import Vault
+from learnchain_conformance.instant_training import InstantTraining
 
 TEST_ROWS = 360
 

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learnchain.node.storage.lmdb_store import LmdbStore
-from learnchain.primitives.key_value import KeyValueStore, MemoryStore
-from learnchain.primitives.rejection import Unavailable
+from learnchain.encoding.key_value import KeyValueStore, MemoryStore
+from learnchain.rejection import Unavailable
+from learnchain.storage.lmdb_store import LmdbStore
 
 MAP_BYTES = 1024 * 1024
 KEYS = st.binary(min_size=1, max_size=3)
@@ -113,8 +113,8 @@ def test_a_path_that_is_no_directory_is_unavailable(tmp_path: Path):
 FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
-from learnchain.node.storage.lmdb_store import LmdbStore
-from learnchain.primitives.rejection import Unavailable
+from learnchain.storage.lmdb_store import LmdbStore
+from learnchain.rejection import Unavailable
 store = LmdbStore(Path(sys.argv[1]), 1 << 26)
 store.put_many({b"a": b"kept"})
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -136,7 +136,7 @@ def test_a_disk_without_room_is_unavailable(tmp_path: Path):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from learnchain.node.storage.lmdb_store import LmdbStore
+from learnchain.storage.lmdb_store import LmdbStore
 store = LmdbStore(Path(sys.argv[1]), 1 << 22)
 for index in range(10_000):
     store.put_many({b"left": index.to_bytes(4, "big"), b"right": index.to_bytes(4, "big")})

@@ -4,14 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
+from learnchain.engines.podl import Podl, TwoPhases
+from learnchain.engines.podl.multi_block_progress import Stopping
 from learnchain.learning.jobs import Evaluation, EvaluationJob
 from learnchain.node.local_network import LocalPlan
-from learnchain.primitives.messages import Block
-from learnchain.rules.podl import Podl, TwoPhases
-from learnchain.rules.podl.course import Stopping
-from learnchain.testing.instant_training import InstantTraining
-from learnchain.testing.simulated_clock import run_simulated
-from learnchain.testing.simulated_nodes import SimulatedNodes
+from learnchain.protocol.messages import Block
+from learnchain.simulation.simulated_network import run_simulated
+from learnchain.simulation.simulated_nodes import SimulatedNodes
+from learnchain_conformance.instant_training import InstantTraining
 
 WINDOW = 4
 TEST_ROWS = 360

@@ -7,17 +7,16 @@ from typing import Any
 
 import pytest
 
-from learnchain.node.blobs.peer_blobs import PeerBlobs
-from learnchain.node.encryption.jobs import EncryptionJob, OpenRows
-from learnchain.node.encryption.parts import issued_key
-from learnchain.node.encryption.process import in_this_process
-from learnchain.node.task_data import OpenedKeys, TaskData
-from learnchain.node.vault import Vault
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
-from learnchain.primitives.task_specification import Encryption
-from learnchain.primitives.training_terms import Free, SecureMapping
-from learnchain.testing.sample_tasks import sample_specification
-from learnchain.testing.simulated_clock import run_simulated
+from learnchain.encryption.jobs import EncryptionJob, OpenRows
+from learnchain.encryption.process import in_this_process
+from learnchain.protocol.task_specification import Encryption
+from learnchain.protocol.training_terms import Free, SecureMapping
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.simulation.sample_tasks import sample_specification
+from learnchain.simulation.simulated_network import run_simulated
+from learnchain.storage.blobs.peer_blobs import PeerBlobs
+from learnchain.tasks.task_data import OpenedKeys, TaskData
+from learnchain.tasks.vault import Vault, issued_key
 
 PROMISED = replace(sample_specification("slow"), encryption=Encryption.INNER_PRODUCT, time_limit_seconds=60)
 TERMS = SecureMapping((b"\x80\x01" * 4,))

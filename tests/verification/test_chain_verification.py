@@ -7,19 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from learnchain.encoding.codec import encode
 from learnchain.learning.jobs import Evaluation, EvaluationJob
-from learnchain.node.assurance import BELIEVED, Level, NoTraining, checked_at
-from learnchain.node.genesis import load_genesis
 from learnchain.node.local_network import LocalPlan
-from learnchain.node.storage.archive import Archive
-from learnchain.node.storage.lmdb_store import LmdbStore
-from learnchain.node.verification import BlockCheck, Quote, Verifier, quote
-from learnchain.primitives.codec import encode
-from learnchain.primitives.messages import Block, block_bytes
-from learnchain.primitives.rejection import RejectionReason
-from learnchain.testing.in_process_training import InProcessTraining
-from learnchain.testing.simulated_clock import SimulatedClock, run_simulated
-from learnchain.testing.simulated_nodes import SimulatedNodes
+from learnchain.protocol.messages import Block, block_bytes
+from learnchain.rejection import RejectionReason
+from learnchain.simulation.simulated_network import SimulatedClock, run_simulated
+from learnchain.simulation.simulated_nodes import InProcessTraining, SimulatedNodes
+from learnchain.storage.archive import Archive
+from learnchain.storage.genesis import load_genesis
+from learnchain.storage.lmdb_store import LmdbStore
+from learnchain.verification.assurance import BELIEVED, Level, NoTraining, checked_at
+from learnchain.verification.chain_verification import BlockCheck, Quote, Verifier, quote
 from tests.cli.samples import spoken
 
 BLOCKS = 6
@@ -130,7 +129,7 @@ def test_what_storage_relief_deleted_counts_at_header_level_and_the_rest_again(t
     here: dict[int, bool] = {}
 
     def look(archive: Archive, _store: LmdbStore) -> None:
-        from learnchain.node.blobs.peer_blobs import PeerBlobs
+        from learnchain.storage.blobs.peer_blobs import PeerBlobs
 
         blobs = PeerBlobs(place / "blobs")
         for state in archive.branch(archive.head().block, 0):
@@ -222,7 +221,7 @@ def spoken_verify(capsys: pytest.CaptureFixture[str], place: Path, *options: str
 def test_the_command_line_verifies_quotes_and_refuses(
     false: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("learnchain.node.verification.Trainer", InProcessTraining)
+    monkeypatch.setattr("learnchain.verification.chain_verification.Trainer", InProcessTraining)
     (false.parent / "network.json").write_text('{"rpc_ports": [1, 1]}')
     code, envelope = spoken_verify(capsys, false, "--level", "headers")
     data = envelope["data"]

@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from learnchain.consensus.audits import challenged_count, detection_probability
+from learnchain.encoding.codec import decode, encode
 from learnchain.learning.jobs import Progress, TrainedFiles, TrainingJob
 from learnchain.learning.safe_tensors import read_header, read_tensor, write_tensors
 from learnchain.learning.trace import INDEX_NAME, Trace, state_digest, state_path
-from learnchain.node.assurance import Level, checked_at
-from learnchain.node.built_in_tasks import BUILT_IN
-from learnchain.node.verification import BlockCheck, quote
-from learnchain.primitives.audit import challenged_count, detection_probability
-from learnchain.primitives.codec import decode, encode
-from learnchain.primitives.dispute_messages import StateLeaf
-from learnchain.primitives.rejection import RejectionReason
+from learnchain.protocol.dispute_messages import StateLeaf
+from learnchain.rejection import RejectionReason
+from learnchain.tasks.built_in_tasks import BUILT_IN
+from learnchain.verification.assurance import Level, checked_at
+from learnchain.verification.chain_verification import BlockCheck, quote
 from tests.cli.samples import spoken
-from tests.node.test_verification import Quick, built, verifier
+from tests.verification.test_chain_verification import Quick, built, verifier
 
 
 class Cheat(Quick):
@@ -145,9 +145,9 @@ def test_the_quote_names_the_probability(honest: Path) -> None:
 def test_the_command_line_replays(
     honest: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from learnchain.node.verification import Verifier
+    from learnchain.verification.chain_verification import Verifier
 
-    monkeypatch.setattr("learnchain.node.verification.Verifier", partial(Verifier, make_training=Quick))
+    monkeypatch.setattr("learnchain.verification.chain_verification.Verifier", partial(Verifier, make_training=Quick))
     (honest.parent / "network.json").write_text('{"rpc_ports": [1, 1]}')
     place = ("chain", "verify", "--data-dir", str(honest.parent), "--node", honest.name[-1])
     code, envelope = spoken(capsys, *place, "--level", "replay", "--segments", "2", "--quote")

@@ -7,19 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from learnchain.node.continuing import CONTINUES, AheadRun, Finished, continued_from, seeds_of
-from learnchain.node.storage.own_words import OwnCandidate
-from learnchain.primitives.codec import encode
-from learnchain.primitives.content_id import cid_text
-from learnchain.primitives.dispute_messages import StateLeaf
-from learnchain.primitives.merkle import list_root
-from learnchain.primitives.messages import Block, TrainedModel, TrainingRecord, commitment_digest, work_id
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
-from learnchain.testing.chain_builder import Candidate, altered
-from learnchain.testing.made_up_training import HYPER_PARAMETERS
-from learnchain.testing.play import Observer
-from learnchain.testing.podl_play import begun
-from learnchain.testing.sample_tasks import address
+from learnchain.encoding.codec import encode
+from learnchain.encoding.content_id import cid_text
+from learnchain.encoding.hashing import list_root
+from learnchain.engines.podl.scenario import begun
+from learnchain.protocol.dispute_messages import StateLeaf
+from learnchain.protocol.messages import Block, TrainedModel, TrainingRecord, commitment_digest, work_id
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.simulation.chain_builder import HYPER_PARAMETERS, Candidate, altered
+from learnchain.simulation.sample_tasks import address
+from learnchain.simulation.scenario import Observer
+from learnchain.storage.slashing_protection import OwnCandidate
+from learnchain.verification.training_chain import CONTINUES, AheadRun, Finished, continued_from, seeds_of
 
 LEAVES = tuple(StateLeaf(step, b"\1" * 32, b"\2" * 32, b"\3" * 32, bytes([step]) * 32) for step in (0, 10))
 STATE = cid_text(b"\x01\x55\x1e\x20" + b"\4" * 32)

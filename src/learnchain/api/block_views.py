@@ -1,17 +1,145 @@
-"""A block as JSON values: what won it, training or a hash puzzle, or that nobody did."""
+"""Show what repeats a winner's training: parameters, seeds, data and states, as PoDL III-A wants them published.
 
+With these numbers and the blobs that they name nobody needs this project to train a model again; `tests` do it with
+torch, numpy and hashlib alone.
+
+Disputes as JSON values: who asks whom for which steps, until when, what became of it, what waits for a block.
+
+Everything is read from the head's bond book, so it follows reorganisations by itself.
+
+A block as JSON values: what won it, training or a hash puzzle, or that nobody did.
+"""
+
+from dataclasses import asdict
 from typing import Any
 
-from learnchain.node.api.dispute_views import carried_view
-from learnchain.primitives.block_checks import NOBODY
-from learnchain.primitives.chain_state import ChainState
-from learnchain.primitives.content_id import cid_text
-from learnchain.primitives.messages import AnyBlock, Block, work_id
-from learnchain.primitives.puzzle import expected_attempts
-from learnchain.primitives.selection import Schedule, Selection
-from learnchain.primitives.task_specification import Metric, TaskSpecification
-from learnchain.primitives.training_terms import HashPuzzle
-from learnchain.rules.contract import Rules
+from learnchain.encoding.content_id import cid_text
+from learnchain.engines.contract import Rules
+from learnchain.node.ports import Ports
+from learnchain.protocol.dispute_messages import Accusation
+from learnchain.protocol.messages import AnyBlock, Block, work_id
+from learnchain.protocol.parameters import ChainParameters
+from learnchain.protocol.puzzle import expected_attempts
+from learnchain.protocol.selection import Schedule, Selection
+from learnchain.protocol.state import NOBODY, AuditEntry, BondBook, ChainState, Dispute, DisputeOutcome
+from learnchain.protocol.task_specification import Metric, TaskSpecification
+from learnchain.protocol.training_terms import HashPuzzle
+from learnchain.verification.training_chain import seeds_of
+
+
+def training_view(block: Block, selection: Selection) -> dict[str, Any]:
+    """Return a trained block's parameters (PODL-R3, R8); states are named by the index that lies at `trace`."""
+    training, specification = block.reveal.training, selection.posted.specification
+    seeds, part = seeds_of(block.chain_id, selection, block.reveal.miner), specification.data.training
+    return {
+        "height": block.height,
+        "task": selection.task.task_id.hex(),
+        "miner": "0x" + block.reveal.miner.hex(),
+        "mode": specification.training.mode.value,
+        "optimiser": specification.training.optimiser.value,
+        "hyper_parameters": asdict(training.hyperparameters),
+        "seeds": {"initial": seeds.initial.hex(), "order": seeds.order.hex()},
+        "turn": selection.course.turn,
+        "checkpoint_interval_steps": specification.training.checkpoint_interval_steps,
+        "data": {"cid": cid_text(part.cid), "key": block.key_release.key.hex(), "rows": part.rows},
+        "trace": cid_text(training.trace_cid),
+        "states": training.states,
+        "model": cid_text(block.reveal.model_cid),
+    }
+
+
+def disputes_view(ports: Ports, height: int | None = None) -> dict[str, Any]:
+    """Return disputes and audits of a height, or of all heights that the book remembers, and what waits for a block."""
+    state = ports.chain.round
+    book, parameters = state.parent.bonds, state.parameters
+    waiting = [
+        {
+            "message": "accusation" if isinstance(each, Accusation) else "answer",
+            "height": each.height,
+            "accused": _address(each.accused),
+            "segment": each.segment if isinstance(each, Accusation) else each.answer.segment,
+        }
+        for each in state.disputes.values()
+        if height in (None, each.height)
+    ]
+    return {
+        "head": state.parent.height,
+        "disputes": [_dispute(each, book, parameters) for each in book.disputes if height in (None, each.height)],
+        "audits": [_audit(each) for each in book.audits if height in (None, each.height)],
+        "waiting": waiting,
+    }
+
+
+def carried_view(block: AnyBlock) -> dict[str, Any]:
+    """Return what a block carries of audits and disputes."""
+    found: dict[str, Any] = {
+        "accusations": [
+            {
+                "height": each.height,
+                "accused": _address(each.accused),
+                "segment": each.segment,
+                "accuser": _address(each.accuser),
+            }
+            for each in block.accusations
+        ],
+        "answers": [
+            {
+                "height": each.height,
+                "accused": _address(each.accused),
+                "segment": each.answer.segment,
+                "states": each.answer.states,
+            }
+            for each in block.answers
+        ],
+    }
+    if isinstance(block, Block):
+        found["machine_class"] = block.reveal.training.machine_class.hex()
+        found["audits"] = [{"height": each.height, "auditor": _address(each.auditor)} for each in block.audits]
+        found["audit_reports"] = [
+            {
+                "height": each.height,
+                "auditor": _address(each.auditor),
+                "segments": len(each.lines),
+                "reproduced": sum(line.reproduced for line in each.lines),
+            }
+            for each in block.audit_reports
+        ]
+    return found
+
+
+def _dispute(dispute: Dispute, book: BondBook, parameters: ChainParameters) -> dict[str, Any]:
+    fact = book.fact(dispute.height, dispute.parent)
+    until = {
+        DisputeOutcome.ASKED: dispute.asked_height + parameters.answer_blocks,
+        DisputeOutcome.ANSWERED: dispute.answered_height + parameters.proof_blocks,
+    }
+    return {
+        "height": dispute.height,
+        "segment": dispute.segment,
+        "accused": _address(dispute.accused),
+        "role": "winner" if fact is not None and fact.winner == dispute.accused else "auditor",
+        "accuser": _address(dispute.accuser),
+        "outcome": dispute.outcome.value,
+        "open": dispute.is_open,
+        "until_height": until.get(dispute.outcome, 0),
+        "asked_height": dispute.asked_height,
+        "answered_height": dispute.answered_height,
+        "decided_height": dispute.decided_height,
+        "answer": dispute.answer.hex() if dispute.answered_height else "",
+    }
+
+
+def _audit(entry: AuditEntry) -> dict[str, Any]:
+    return {
+        "height": entry.height,
+        "auditor": _address(entry.auditor),
+        "committed_height": entry.committed_height,
+        "opened_height": entry.opened_height,
+    }
+
+
+def _address(address: bytes) -> str:
+    return "0x" + address.hex()
 
 
 def solved_puzzle(rules: Rules, selection: Selection, block: AnyBlock) -> HashPuzzle | None:

@@ -3,19 +3,17 @@
 from collections.abc import Iterable
 from typing import Any
 
-from learnchain.node.api.arguments import is_hash, read_hash, read_height
-from learnchain.node.api.dispute_views import disputes_view
-from learnchain.node.api.json_rpc import JsonRpcServer
-from learnchain.node.api.training_view import training_view
+from learnchain.api.block_views import disputes_view, training_view
+from learnchain.api.json_rpc import JsonRpcServer, is_hash, read_hash, read_height
+from learnchain.encoding.codec import Address, Hash32, encode
+from learnchain.encoding.cryptography import recover, signing_hash
+from learnchain.encoding.hashing import noun_hash
 from learnchain.node.ports import Ports
-from learnchain.primitives.chain_state import ChainState
-from learnchain.primitives.codec import Address, Hash32, encode
-from learnchain.primitives.hashing import noun_hash
-from learnchain.primitives.messages import AnyBlock, Block, Commitment, VerdictEntry
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.selection import PostedTask, Selection
-from learnchain.primitives.settlement import Outcome
-from learnchain.primitives.signatures import recover, signing_hash
+from learnchain.protocol.messages import AnyBlock, Block, Commitment, VerdictEntry
+from learnchain.protocol.payload import Outcome
+from learnchain.protocol.selection import PostedTask, Selection
+from learnchain.protocol.state import ChainState
+from learnchain.rejection import Rejected, RejectionReason
 
 
 class Inspection:

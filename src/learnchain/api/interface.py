@@ -1,25 +1,46 @@
-"""`learn_faucet`: coins for a new wallet, on networks whose genesis funds the accounts that every developer knows."""
+"""`learn_faucet`: coins for a new wallet, on networks whose genesis funds the accounts that every developer knows.
+
+Open a node's interface: Ethereum's methods, the node's own, the explorer, and the faucet where coins are free.
+"""
 
 from collections import deque
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
+from learnchain.api.chain_feed import Caller
+from learnchain.api.explorer import Explorer
+from learnchain.api.inspection import Inspection
+from learnchain.api.json_rpc import JsonRpcServer, JsonRpcSettings
+from learnchain.api.views import LearnInterface
+from learnchain.encoding.hashing import keccak256
+from learnchain.encoding.numbers import WEI_PER_ETHER
+from learnchain.execution.call_process import CallProcess
+from learnchain.execution.engine import WorkerEngine
 from learnchain.execution.genesis import genesis_balances
-from learnchain.node.api.chain_feed import Caller
-from learnchain.node.clock import Clock
-from learnchain.node.genesis import Genesis
+from learnchain.execution.wallet import Wallet, development_accounts
+from learnchain.network.concurrency import Clock
 from learnchain.node.local_network import DEVELOPMENT_MNEMONIC
-from learnchain.node.wallet import Wallet, development_accounts
-from learnchain.primitives.hashing import keccak256
-from learnchain.primitives.numbers import WEI_PER_ETHER
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.node.node import TRANSACTION_TOPIC, Node
+from learnchain.node.settings import NodeSettings
+from learnchain.rejection import Rejected, RejectionReason
+from learnchain.storage.genesis import Genesis
 
 GIFT_WEI = 10 * WEI_PER_ETHER
+
+
 ENOUGH_WEI = 100 * WEI_PER_ETHER
 """Who owns this much gets nothing."""
+
+
 GIFTS_PER_MINUTE = 10
+
+
 _ACCOUNTS = 20
+
+
 _GAS = 21_000
+
 
 Send = Callable[[bytes], Awaitable[object]]
 """Put raw bytes into the pool and spread them."""
@@ -85,3 +106,31 @@ def _address(value: Any) -> bytes:
     if len(address) != 20:
         raise Rejected(RejectionReason.ARGUMENT_INVALID, "the argument is an address in hex")
     return address
+
+
+async def open_interface(node: Node, settings: NodeSettings, directory: Path) -> JsonRpcServer:
+    """Return the listening server; whoever closes it also ends the process for calls."""
+    chain_id = node.genesis.parameters.chain_id
+
+    async def gossip(raw: bytes) -> None:
+        await node.network.publish(TRANSACTION_TOPIC, raw)
+
+    calls: Caller | None = None
+    if isinstance(node.engine, WorkerEngine):
+        # An external client bounds its calls itself, and its state is not in our store.
+        calls = CallProcess(node.engine, directory / "execution", chain_id)
+    server = JsonRpcServer(node.engine, JsonRpcSettings(port=settings.rpc_port), gossip, calls)
+    learn, inspection = LearnInterface(node.ports, node.network, node.genesis, directory), Inspection(node.ports)
+    learn.register(server, publishes=settings.is_publisher)
+    inspection.register(server)
+    server.add_pages(Explorer(learn, inspection, node.engine).routes())
+    wallet = faucet_wallet(node.genesis)
+    if wallet is not None:
+        faucet = Faucet(node.engine, wallet, chain_id, node.ports.clock, node.submit_transaction)
+
+        async def give(address: Any) -> str:
+            return await faucet.give(address)
+
+        server.register("learn_faucet", give, sensitive=True)
+    await server.start()
+    return server

@@ -1,4 +1,6 @@
-"""Serve JSON-RPC 2.0 over HTTP and WebSocket on the loopback: Ethereum's methods and the node's own register.
+"""Read the arguments of `learn_*` calls: whatever strangers send becomes a checked value or a refusal.
+
+Serve JSON-RPC 2.0 over HTTP and WebSocket on the loopback: Ethereum's methods and the node's own register.
 
 Wallets and web3 libraries speak it; browsers may, because CORS allows them, except to methods marked `sensitive`.
 """
@@ -12,18 +14,49 @@ from typing import Any, Self
 
 from aiohttp import web
 
-from learnchain.execution.door import Reverted
-from learnchain.node.api.callers import is_web_page
-from learnchain.node.api.chain_feed import Caller, ChainFeed
-from learnchain.node.api.filters import Filters
-from learnchain.node.api.web_socket import WebSockets
-from learnchain.node.execution.engine import ExecutionEngine
-from learnchain.primitives.bounded_json import parse_json
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.api.chain_feed import Caller, ChainFeed, Filters
+from learnchain.api.web_socket import WebSockets, is_web_page
+from learnchain.encoding.codec import Hash32
+from learnchain.encoding.numbers import parse_json
+from learnchain.execution.engine import ExecutionEngine, Reverted
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
+
+_MAXIMUM_DIGITS = 20
+
+
+def read_height(value: Any, what: str = "height") -> int:
+    """Return a whole number, written as a number, in decimal or as 0x-hex."""
+    try:
+        if isinstance(value, str) and len(value) <= _MAXIMUM_DIGITS:
+            return int(value, 16 if value.startswith("0x") else 10)
+        if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 64:
+            return value
+    except ValueError:
+        pass
+    raise Rejected(RejectionReason.ARGUMENT_INVALID, f"the {what} is a whole number")
+
+
+def is_hash(value: Any) -> bool:
+    """Say whether a value is written as 32 bytes are, with or without 0x."""
+    return isinstance(value, str) and len(value.removeprefix("0x")) == 64
+
+
+def read_hash(value: Any, what: str = "hash") -> Hash32:
+    """Return 32 bytes written in hex, with or without 0x."""
+    try:
+        if is_hash(value):
+            return bytes.fromhex(value.removeprefix("0x"))
+    except ValueError:
+        pass
+    raise Rejected(RejectionReason.ARGUMENT_INVALID, f"the {what} is 32 bytes in hex")
+
 
 logger = logging.getLogger(__name__)
 
+
 HOST = "127.0.0.1"
+
+
 PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR = (
     -32700,
     -32600,
@@ -31,15 +64,25 @@ PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR =
     -32602,
     -32603,
 )
+
+
 SERVER_ERROR = -32000
+
+
 EXECUTION_REVERTED = 3
+
+
 _ENGINE_NAMESPACES = ("eth_", "net_", "web3_", "debug_")
+
+
 _CODES = {
     RejectionReason.METHOD_UNKNOWN: METHOD_NOT_FOUND,
     RejectionReason.ARGUMENT_INVALID: INVALID_PARAMS,
     RejectionReason.MALFORMED: INVALID_PARAMS,
     RejectionReason.TOO_LARGE: INVALID_PARAMS,
 }
+
+
 _CORS = {
     "Access-Control-Allow-Origin": "*",
     "Access-Control-Allow-Methods": "POST, OPTIONS",
@@ -47,7 +90,10 @@ _CORS = {
     "Access-Control-Max-Age": "600",
 }
 
+
 Handler = Callable[..., Awaitable[Any]]
+
+
 TransactionHook = Callable[[bytes], Awaitable[None]]
 
 

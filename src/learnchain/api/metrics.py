@@ -13,18 +13,26 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from learnchain.node.clock import Clock
-from learnchain.node.network.network import Network
+from learnchain.encoding.files import directory_bytes
+from learnchain.network.concurrency import Clock
+from learnchain.network.network import Network
 from learnchain.node.ports import Ports
-from learnchain.node.storage.files import directory_bytes
-from learnchain.primitives.messages import Deadline
-from learnchain.primitives.rejection import Unavailable
-from learnchain.primitives.selection import Selection
+from learnchain.protocol.messages import Deadline
+from learnchain.protocol.selection import Selection
+from learnchain.rejection import Unavailable
 
 Family = GaugeMetricFamily | CounterMetricFamily
+
+
 PHASES = ("waiting", "training", "reveal", "last")
+
+
 LAG_SECONDS = 0.25
+
+
 DISK_SECONDS = 10.0
+
+
 _STATUS = Path("/proc/self/status")
 
 

@@ -7,31 +7,35 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from learnchain.node.api.arguments import is_hash, read_hash, read_height
-from learnchain.node.api.block_views import block_view, solved_puzzle
-from learnchain.node.api.json_rpc import JsonRpcServer
-from learnchain.node.assurance import Level
-from learnchain.node.genesis import Genesis
-from learnchain.node.named_blobs import NamedBlobs
-from learnchain.node.network.network import Network
+from learnchain.api.block_views import block_view, solved_puzzle
+from learnchain.api.json_rpc import JsonRpcServer, is_hash, read_hash, read_height
+from learnchain.encoding.content_id import Cid, cid_from_text, cid_text
+from learnchain.encoding.files import write_whole
+from learnchain.encoding.hashing import noun_hash
+from learnchain.network.network import Network
 from learnchain.node.ports import Ports
-from learnchain.node.publishing import Publishing, prepared
-from learnchain.node.storage.files import write_whole
-from learnchain.node.task_file import TaskDraft, task_draft
-from learnchain.primitives.block_checks import NOBODY
-from learnchain.primitives.chain_state import ChainState
-from learnchain.primitives.content_id import Cid, cid_from_text, cid_text
-from learnchain.primitives.hashing import noun_hash
-from learnchain.primitives.messages import Block, Deadline, Task, work_id
-from learnchain.primitives.model_costs import model_bytes, parameter_count, training_flops_per_sample
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
-from learnchain.primitives.selection import PostedTask, Selection
-from learnchain.primitives.settlement import Outcome
-from learnchain.primitives.training_terms import HashPuzzle
+from learnchain.protocol.messages import Block, Deadline, Task, work_id
+from learnchain.protocol.model_specification import model_bytes, parameter_count, training_flops_per_sample
+from learnchain.protocol.payload import Outcome
+from learnchain.protocol.selection import PostedTask, Selection
+from learnchain.protocol.state import NOBODY, ChainState
+from learnchain.protocol.training_terms import HashPuzzle
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.storage.genesis import Genesis
+from learnchain.tasks.publishing import Publishing, prepared
+from learnchain.tasks.task_file import TaskDraft, task_draft
+from learnchain.verification.assurance import Level
+from learnchain.verification.measurer import NamedBlobs
 
 MAXIMUM_BLOCKS = 128
+
+
 CHUNK_BYTES = 1 << 19
+
+
 TOKEN_NAME = "admin.token"
+
+
 Handler = Callable[..., Awaitable[Any]]
 
 

@@ -1,4 +1,7 @@
-"""Serve the same interface on WebSocket, with `eth_subscribe`: new heads, logs and waiting transactions are pushed."""
+"""Tell programs from web pages: whoever visits a page lets it call any port of this machine.
+
+Serve the same interface on WebSocket, with `eth_subscribe`: new heads, logs and waiting transactions are pushed.
+"""
 
 import asyncio
 import contextlib
@@ -10,18 +13,45 @@ from typing import Any, Protocol
 
 from aiohttp import WSMsgType, web
 
-from learnchain.node.api.callers import is_web_page
-from learnchain.node.api.chain_feed import BlockEvent, Caller, ChainFeed, Event, TransactionEvent, matching_logs
-from learnchain.node.api.filters import checked_criteria
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.api.chain_feed import (
+    BlockEvent,
+    Caller,
+    ChainFeed,
+    Event,
+    TransactionEvent,
+    checked_criteria,
+    matching_logs,
+)
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
+
+LOCAL_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
+"""A page that had its own name resolved to this machine is of one origin with us, but still asks for that name."""
+
+
+def is_web_page(request: web.Request) -> bool:
+    """Return whether a request comes from a browser, or names a host that this machine does not have by itself."""
+    if "Origin" in request.headers or "Sec-Fetch-Site" in request.headers:
+        return True
+    name = request.headers.get("Host", "127.0.0.1").lower()
+    name = name[: name.index("]") + 1] if name.startswith("[") and "]" in name else name.partition(":")[0]
+    return name not in LOCAL_NAMES
+
 
 logger = logging.getLogger(__name__)
 
+
 MAXIMUM_CONNECTIONS = 64
+
+
 MAXIMUM_SUBSCRIPTIONS = 64
+
+
 MAXIMUM_WAITING_EVENTS = 1_024
 """A reader that falls behind by more is cut off: its events must not fill the memory."""
+
+
 _HEARTBEAT_SECONDS = 30.0
+
 
 Handler = Callable[..., Awaitable[Any]]
 

@@ -6,13 +6,12 @@ import signal
 import sys
 from pathlib import Path
 
-from learnchain.node.execution.engine import SWITCH_SECONDS
-from learnchain.node.fork_server import ForkServer
-from learnchain.node.founding import FLAG
-from learnchain.node.logs import open_logs
-from learnchain.node.service import NodeService
-from learnchain.node.settings import load_settings
-from learnchain.primitives.rejection import Rejected, Unavailable
+from learnchain.app.service import NodeService
+from learnchain.execution.engine import SWITCH_SECONDS
+from learnchain.learning.fork_server import ForkServer
+from learnchain.node.genesis_barrier import FLAG
+from learnchain.node.settings import load_settings, open_logs
+from learnchain.rejection import Rejected, Unavailable
 
 
 async def _run(path: Path, awaits_genesis: bool) -> None:

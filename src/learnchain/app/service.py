@@ -6,32 +6,35 @@ import os
 import random
 from pathlib import Path
 
-from learnchain.execution.pyevm.collecting import Keeping
+from learnchain.api.interface import open_interface
+from learnchain.api.json_rpc import JsonRpcServer
+from learnchain.api.metrics import MetricsServer
+from learnchain.execution.engine_api import Endpoints, EngineApiClient
+from learnchain.execution.engine_http import HttpCaller, load_secret
 from learnchain.execution.pyevm.engine import PyEvmEngine
-from learnchain.node.api.interface import open_interface
-from learnchain.node.api.json_rpc import JsonRpcServer
-from learnchain.node.assurance import NoTraining
-from learnchain.node.clock import Clock, SystemClock
-from learnchain.node.execution.engine_api import Endpoints, EngineApiClient
-from learnchain.node.execution.engine_http import HttpCaller, load_secret
-from learnchain.node.fork_server import ForkServer
-from learnchain.node.founding import founded
-from learnchain.node.genesis import Genesis, load_genesis
-from learnchain.node.metrics import MetricsServer
-from learnchain.node.network.identity import IDENTITY_NAME, load_identity
-from learnchain.node.network.listening import ListenPlan, check_peers, discover, listen
+from learnchain.execution.pyevm.pruning import Keeping
+from learnchain.execution.wallet import Wallet, load_keystore
+from learnchain.learning.fork_server import ForkServer
+from learnchain.learning.jobs import Training
+from learnchain.learning.trainer import Trainer
+from learnchain.network.concurrency import Clock, SystemClock
+from learnchain.network.listening import ListenPlan, check_peers, discover, listen
+from learnchain.network.transport import IDENTITY_NAME, load_identity
+from learnchain.node.genesis_barrier import founded
 from learnchain.node.node import Node, Parts
-from learnchain.node.ports import Training
 from learnchain.node.settings import NodeSettings
-from learnchain.node.storage.lmdb_store import LmdbStore
-from learnchain.node.trainer import Trainer
-from learnchain.node.wallet import Wallet, load_keystore
-from learnchain.primitives.actions import MoveHead
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.protocol.actions import MoveHead
+from learnchain.rejection import Rejected, RejectionReason
+from learnchain.storage.genesis import Genesis, load_genesis
+from learnchain.storage.lmdb_store import LmdbStore
+from learnchain.verification.assurance import NoTraining
 
 logger = logging.getLogger(__name__)
 
+
 PASSWORD_VARIABLE = "LEARNCHAIN_PASSWORD"
+
+
 IDENTITY_BYTES = 32
 
 

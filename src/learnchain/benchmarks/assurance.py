@@ -14,18 +14,21 @@ from typing import Any
 
 from typing_extensions import override
 
-from learnchain.node.assurance import Level
-from learnchain.node.clock import SystemClock
-from learnchain.node.genesis import load_genesis
+from learnchain.network.concurrency import SystemClock
 from learnchain.node.local_network import LocalPlan
-from learnchain.node.storage.lmdb_store import LmdbStore
-from learnchain.node.verification import BlockCheck, Verifier
-from learnchain.testing.in_process_training import InProcessTraining
-from learnchain.testing.simulated_clock import run_simulated
-from learnchain.testing.simulated_nodes import SimulatedNodes
+from learnchain.simulation.simulated_network import run_simulated
+from learnchain.simulation.simulated_nodes import InProcessTraining, SimulatedNodes
+from learnchain.storage.genesis import load_genesis
+from learnchain.storage.lmdb_store import LmdbStore
+from learnchain.verification.assurance import Level
+from learnchain.verification.chain_verification import BlockCheck, Verifier
 
 Figures = dict[str, Any]
+
+
 _HEIGHT, _EPOCHS, _SEED = 3, 40, 9
+
+
 _SEGMENTS = 1
 
 

@@ -1,4 +1,4 @@
-"""Draw what audits find and cost against k as one SVG file: `python -m learnchain.lab.detection_plot IN OUT`.
+"""Draw what audits find and cost against k as one SVG file: `python -m learnchain.benchmarks.detection_plot IN OUT`.
 
 IN is the answer of `learnchain bench detection --json`.
 """
@@ -11,7 +11,11 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 _WIDTH, _HEIGHT, _LEFT, _TOP, _RIGHT, _BOTTOM = 720, 420, 60, 56, 24, 48
+
+
 _COLOURS = {"found": "#3b6ea5", "exact": "#c2593f", "cost": "#5f9e6e"}
+
+
 _NAMES = {"found": "found, measured", "exact": "found, expected", "cost": "cost, share of training"}
 
 

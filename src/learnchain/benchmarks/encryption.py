@@ -19,7 +19,9 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from learnchain.functional_encryption import (
+from learnchain.benchmarks.encryption_peers import Cifer, PeerSeconds, pymife_seconds
+from learnchain.encoding.hashing import shake256
+from learnchain.encryption.functional import (
     CipherBatch,
     Decryptor,
     batch_leaf,
@@ -32,26 +34,46 @@ from learnchain.functional_encryption import (
     setup,
     verify_key,
 )
-from learnchain.functional_encryption.group import WINDOWS, generator_multiples, scratch_space, spread_over_lanes
-from learnchain.functional_encryption.lane_code import LANES
-from learnchain.functional_encryption.lane_kernels import CHAIN, add_indexed
-from learnchain.lab.encryption_peers import Cifer, PeerSeconds, pymife_seconds
-from learnchain.primitives.hashing import shake256
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.rules.pole.mapping import Shift, dense_vectors, query_vectors, sparse_vectors
+from learnchain.encryption.functional.group import WINDOWS, generator_multiples, scratch_space, spread_over_lanes
+from learnchain.encryption.functional.lane_code import LANES
+from learnchain.encryption.functional.lane_kernels import CHAIN, add_indexed
+from learnchain.engines.pole.mapping import Shift, dense_vectors, query_vectors, sparse_vectors
+from learnchain.rejection import Rejected, RejectionReason
 
 Figures = dict[str, Any]
+
+
 Peers = Mapping[str, Path]
+
+
 Result = TypeVar("Result")
+
+
 DIMENSION, OUTPUTS = 784, 128
+
+
 SAMPLES, WHOLE = 256, 60_000
+
+
 MODULI = (3_072, 2_048)
+
+
 _SEED = b"\1" * 32
+
+
 _PEER_QUERIES = 2
+
+
 _THREADS = 2
+
+
 _ROUNDS = 3
+
+
 _EXPONENT = 384
 """Additions of one exponentiation bit by bit: 256 doublings and 128 additions."""
+
+
 _IDX_HEADER_BYTES = 16
 
 
@@ -241,7 +263,7 @@ def _addition_figures(what: str, additions: float, seconds: float, limit: float,
 _FIRST_USE = """
 import time
 started = time.perf_counter()
-from learnchain.functional_encryption.group import compress, decompress, generator_multiples
+from learnchain.encryption.functional.group import compress, decompress, generator_multiples
 decompress(compress(generator_multiples([1, 2, 3])))
 print(time.perf_counter() - started)
 """

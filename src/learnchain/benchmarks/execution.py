@@ -15,31 +15,52 @@ from typing import Any
 
 import aiohttp
 
+from learnchain.api.json_rpc import JsonRpcServer, JsonRpcSettings
+from learnchain.encoding.codec import Hash32
+from learnchain.encoding.key_value import KeyValueStore, MemoryStore
+from learnchain.execution.engine import SWITCH_SECONDS, WorkerEngine
 from learnchain.execution.escrow import post_calldata, posting_value_wei
 from learnchain.execution.genesis import ESCROW_ADDRESS, execution_genesis
-from learnchain.execution.pyevm.collecting import Keeping
 from learnchain.execution.pyevm.engine import PyEvmEngine
-from learnchain.execution.pyevm.nodes import Phase
-from learnchain.execution.pyevm.records import Records
-from learnchain.node.api.json_rpc import JsonRpcServer, JsonRpcSettings
-from learnchain.node.execution.engine import SWITCH_SECONDS, WorkerEngine
-from learnchain.node.storage.lmdb_store import LmdbStore
-from learnchain.node.wallet import Wallet
-from learnchain.primitives.codec import Hash32
-from learnchain.primitives.key_value import KeyValueStore, MemoryStore
-from learnchain.primitives.payload import ExecutionPayload, PayloadAttributes, PayloadVerdict
+from learnchain.execution.pyevm.pruning import Keeping
+from learnchain.execution.pyevm.records import Phase, Records
+from learnchain.execution.wallet import Wallet
+from learnchain.protocol.payload import ExecutionPayload, PayloadAttributes, PayloadVerdict
+from learnchain.storage.lmdb_store import LmdbStore
 
 Figures = dict[str, Any]
+
+
 CHAIN_ID = 1337
+
+
 GAS_LIMIT = 60_000_000
+
+
 BLOCKS = 4
+
+
 TRANSACTIONS_PER_BLOCK = 100
+
+
 LONG_BLOCKS, LONG_TRANSACTIONS = 64, 8
+
+
 REQUESTS = 1_000
+
+
 PROMISED_TRANSFERS, PROMISED_CALLS, PROMISED_BYTES, PROMISED_MILLISECONDS = 200, 150, 1_000, 20
+
+
 _GWEI_WEI = 10**9
+
+
 _NONE = b"\0" * 32
+
+
 _WALLETS = tuple(Wallet(bytes([index]) * 32) for index in range(1, 21))
+
+
 _FAR_SECONDS = 10**10
 
 

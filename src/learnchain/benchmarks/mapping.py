@@ -9,23 +9,35 @@ from collections.abc import Callable
 
 import numpy as np
 
-from learnchain.learning import benchmarks
-from learnchain.learning.benchmarks import Figures, alternate, figure, synthetic_images
+from learnchain.benchmarks import training
+from learnchain.benchmarks.training import Figures, alternate, figure, synthetic_images
+from learnchain.encoding.hashing import shake256
 from learnchain.learning.data import DataSet
-from learnchain.learning.mapping import fitted
+from learnchain.learning.job_data import fitted
 from learnchain.learning.train import TrainingPlan, Watcher, configure_torch, train
-from learnchain.primitives.hashing import shake256
-from learnchain.primitives.model_presets import mlp, vgg16
-from learnchain.primitives.model_specification import ModelSpecification
-from learnchain.primitives.task_specification import Optimiser
-from learnchain.primitives.training_terms import Free, HyperParameters, SecureMapping
+from learnchain.protocol.model_presets import mlp, vgg16
+from learnchain.protocol.model_specification import ModelSpecification
+from learnchain.protocol.task_specification import Optimiser
+from learnchain.protocol.training_terms import Free, HyperParameters, SecureMapping
 
 _SEED = b"\2" * 32
+
+
 _PIXELS = 784
+
+
 _HIDDEN = (256, 128)
+
+
 _FILTERS = 4
+
+
 _IMAGE = 32
+
+
 _VGG_WIDTH = 16
+
+
 _VGG_ROWS_DIVISOR = 16
 """A convolutional network takes about so many times as long for a row."""
 
@@ -33,7 +45,7 @@ _VGG_ROWS_DIVISOR = 16
 def mapping_cost() -> Figures:
     """Compare an epoch on cached mapped features with one on pixels: 128 products, equal width, VGG-16 with CSML."""
     configure_torch()
-    images = synthetic_images(benchmarks.TRAINING_ROWS)
+    images = synthetic_images(training.TRAINING_ROWS)
     plain = mlp((1, 28, 28), 10, _HIDDEN)
     real = DataSet((images.inputs / np.float32(256)).astype(np.float32), images.labels)
     narrow, wide = _signs(128, _PIXELS), _signs(_PIXELS, _PIXELS)
@@ -54,7 +66,7 @@ def mapping_cost() -> Figures:
 
 def _convolutional() -> Figures:
     """Compare VGG-16 on the channels of a convolutional layer with the same network on plain input as deep."""
-    rows = max(8, benchmarks.TRAINING_ROWS // _VGG_ROWS_DIVISOR)
+    rows = max(8, training.TRAINING_ROWS // _VGG_ROWS_DIVISOR)
     pixels = np.frombuffer(shake256("benchmark/rgb", _SEED, rows * 3 * _IMAGE**2), dtype=np.uint8)
     labels = synthetic_images(rows).labels
     images = DataSet(pixels.reshape(rows, 3, _IMAGE, _IMAGE).copy(), labels)

@@ -14,9 +14,7 @@ from statistics import median, quantiles
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from learnchain.node.blobs.file_hashing import tree_of_file
-from learnchain.node.blobs.peer_blobs import PeerBlobs
-from learnchain.node.network.benchmark_processes import (
+from learnchain.benchmarks.network_processes import (
     PIECE_BYTES,
     Children,
     burn,
@@ -26,18 +24,33 @@ from learnchain.node.network.benchmark_processes import (
     open_network,
     open_transport,
 )
-from learnchain.node.network.listening import IROH, TLS, is_iroh_installed
-from learnchain.node.network.transport import parse_address
-from learnchain.primitives.content_id import Cid, cid_of_block
-from learnchain.primitives.unixfs import UNIXFS_V1_2025
+from learnchain.encoding.content_id import UNIXFS_V1_2025, Cid, cid_of_block
+from learnchain.network.listening import IROH, TLS, is_iroh_installed
+from learnchain.network.transport import parse_address
+from learnchain.storage.blobs.blob_files import tree_of_file
+from learnchain.storage.blobs.peer_blobs import PeerBlobs
 
 Figures = dict[str, Any]
+
+
 BLOB_BYTES = 200_000_000
+
+
 MODEL_BYTES = 270_000_000
+
+
 NODES = 5
+
+
 MESSAGES_PER_SECOND = 100
+
+
 GOSSIP_SECONDS = 10
+
+
 SLOWEST_SECONDS = 0.05
+
+
 _ROUNDS, _HASH_ROUNDS = 3, 15
 
 

@@ -12,22 +12,42 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from learnchain.node.blobs.peer_blobs import PeerBlobs
-from learnchain.node.clock import SystemClock
-from learnchain.node.network.gossip import Verdict
-from learnchain.node.network.identity import is_signed_by, peer_id_of, signature_of
-from learnchain.node.network.listening import ListenPlan, listen
-from learnchain.node.network.network import Network
-from learnchain.node.network.transport import ConnectionLost, Transport, parse_address
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.network.concurrency import SystemClock
+from learnchain.network.gossip import Verdict
+from learnchain.network.listening import ListenPlan, listen
+from learnchain.network.network import Network
+from learnchain.network.transport import (
+    ConnectionLost,
+    Transport,
+    is_signed_by,
+    parse_address,
+    peer_id_of,
+    signature_of,
+)
+from learnchain.rejection import Rejected, RejectionReason
+from learnchain.storage.blobs.peer_blobs import PeerBlobs
 
 Part = Callable[..., Coroutine[Any, Any, None]]
+
+
 PIECE_BYTES = 1 << 20
+
+
 MESSAGE_BYTES = 2_048
+
+
 NETWORK_ID = b"b" * 32
+
+
 WARM_UP_SECONDS = 2.0
+
+
 SETTLE_SECONDS = 3.0
+
+
 _STAMP_BYTES = 8
+
+
 _SIGNATURE_BYTES = 64
 
 

@@ -14,44 +14,70 @@ from typing import Any
 
 import numpy as np
 
-from learnchain.learning.benchmarks import synthetic_images
-from learnchain.learning.classes import FAMILIES, PORTABLE, class_elsewhere
+from learnchain.benchmarks.training import synthetic_images
+from learnchain.consensus.audits import AuditFinding, challenged_count, detection_probability, draw_challenge
+from learnchain.encoding.hashing import tagged_hash
 from learnchain.learning.data import DataSet, iris
+from learnchain.learning.disputes.machine_class import FAMILIES, PORTABLE, class_elsewhere
+from learnchain.learning.disputes.reference import settled
 from learnchain.learning.model import save_weights
-from learnchain.learning.replay.reference import settled
-from learnchain.learning.replay.segments import AuditedRun, AuditScope, audit_run
+from learnchain.learning.replay import AuditedRun, AuditScope, audit_run
 from learnchain.learning.safe_tensors import Array, read_header, read_tensor, write_tensors
 from learnchain.learning.trace import ShownRows, Trace, state_digest, state_path
 from learnchain.learning.train import TrainingPlan, TrainingResult, TrainingRun, Watcher, configure_torch, train
-from learnchain.primitives.audit import AuditFinding, challenged_count, detection_probability, draw_challenge
-from learnchain.primitives.hashing import tagged_hash
-from learnchain.primitives.model_presets import mlp, strided_cnn
-from learnchain.primitives.model_specification import ModelSpecification
-from learnchain.primitives.rejection import RejectionReason
-from learnchain.primitives.task_specification import Optimiser, Range, TrainingMode, TrainingRules
-from learnchain.primitives.training_terms import Free, HyperParameters
+from learnchain.protocol.model_presets import mlp, strided_cnn
+from learnchain.protocol.model_specification import ModelSpecification
+from learnchain.protocol.task_specification import Optimiser, Range, TrainingMode, TrainingRules
+from learnchain.protocol.training_terms import Free, HyperParameters
+from learnchain.rejection import RejectionReason
 
 Figures = dict[str, Any]
+
+
 _CLOCK = time.process_time
+
+
 _CNN = strided_cnn((1, 28, 28), 10, channels=(32, 64), hidden=128)
+
+
 _SEED = b"\1" * 32
+
+
 _ROWS, _BATCH_ROWS = 3_840, 64
+
+
 _SEGMENT_STEPS, _EPOCHS = 20, 25
 """75 segments of 20 steps: a twentieth of them are four."""
+
+
 _SETTLED_STEPS = 5
+
+
 _DEFAULT_SEGMENT_STEPS = 200
 """What a task file without an interval asks for."""
+
+
 _INSTRUCTIONS: Mapping[str, Mapping[str, str]] = {
     "native": {},
     "avx2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"},
     "default": {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"},
 }
+
+
 _FEIGNED = {"GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX2,-AVX512F,-FMA,-ERMS", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"}
 """Hides instructions from what chooses by itself: the C library and MKL."""
+
+
 _FEIGNED_NAME = "portable, other machine feigned"
+
+
 _LOUDEST = ("residual", "transposed")
 """Normalised deep nets: whatever rounding does, they make much of it."""
+
+
 _DETECTION_CHALLENGES = 10_000
+
+
 _DRAWN = (1, 2, 3, 5, 8, 12, 16, 19)
 
 

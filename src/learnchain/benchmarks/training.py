@@ -16,23 +16,37 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from learnchain.encoding.hashing import shake256
 from learnchain.learning.data import DataSet
 from learnchain.learning.fixed_point import compile_model
 from learnchain.learning.model import build_model, initial_weights, set_weights
 from learnchain.learning.train import TrainingPlan, Watcher, configure_torch, train
-from learnchain.primitives.hashing import shake256
-from learnchain.primitives.model_presets import mlp, strided_cnn
-from learnchain.primitives.model_specification import ModelSpecification
-from learnchain.primitives.task_specification import Optimiser
-from learnchain.primitives.training_terms import Free, HyperParameters, Watermark
+from learnchain.protocol.model_presets import mlp, strided_cnn
+from learnchain.protocol.model_specification import ModelSpecification
+from learnchain.protocol.task_specification import Optimiser
+from learnchain.protocol.training_terms import Free, HyperParameters, Watermark
 
 Figures = dict[str, Any]
+
+
 _SPECIFICATION = strided_cnn((1, 28, 28), 10, channels=(32, 64), hidden=128)
+
+
 _LINEAR = mlp((1, 28, 28), 10, (500,))
+
+
 _ROUNDS, _TERM_ROUNDS = 5, 3
+
+
 TRAINING_ROWS = 4_096
+
+
 _EVALUATION_ROWS = 10_000
+
+
 _BATCH_ROWS = 64
+
+
 _SEED = b"\1" * 32
 
 

@@ -15,7 +15,7 @@ from learnchain.cli import (
     doctor,
     explain,
     lab,
-    market_roles,
+    market_demo,
     model,
     new,
     node,
@@ -24,7 +24,7 @@ from learnchain.cli import (
     wallet,
     why,
 )
-from learnchain.cli.answers import ExitCode, fail
+from learnchain.cli.output import ExitCode, fail
 
 _UsageError = typer.BadParameter.__bases__[0]
 
@@ -53,21 +53,53 @@ def program(
 
 
 application.command("up")(up.up)
+
+
 application.add_typer(node.application, name="node")
+
+
 application.command("miner")(node.miner)
+
+
 application.command("audit")(node.audit)
+
+
 application.add_typer(task.application, name="task")
+
+
 application.add_typer(data.application, name="data")
+
+
 application.add_typer(model.application, name="model")
+
+
 application.add_typer(chain.application, name="chain")
-application.add_typer(market_roles.application, name="market")
+
+
+application.add_typer(market_demo.application, name="market")
+
+
 application.add_typer(lab.application, name="lab")
+
+
 application.add_typer(new.application, name="new")
+
+
 wallet.application.add_typer(bond.application, name="bond")
+
+
 application.add_typer(wallet.application, name="wallet")
+
+
 application.command("explain")(explain.explain)
+
+
 application.command("bench")(bench.bench)
+
+
 application.command("doctor")(doctor.doctor)
+
+
 application.add_typer(why.application, name="why")
 
 

@@ -10,22 +10,24 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from learnchain.cli.answers import JsonOption, answer, page
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.cli.output import JsonOption, answer, page
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 REGISTERS = (
-    "learnchain.learning.benchmarks",
-    "learnchain.learning.mapping_benchmarks",
-    "learnchain.learning.replay.benchmarks",
-    "learnchain.lab.audit_market",
-    "learnchain.node.network.benchmarks",
-    "learnchain.node.execution.benchmarks",
-    "learnchain.lab.assurance_benchmark",
+    "learnchain.benchmarks.training",
+    "learnchain.benchmarks.mapping",
+    "learnchain.benchmarks.replay",
+    "learnchain.benchmarks.audit_market",
+    "learnchain.benchmarks.network",
+    "learnchain.benchmarks.execution",
+    "learnchain.benchmarks.assurance",
 )
 """Modules with a `BENCHMARKS` table; a room that measures itself is one more name here."""
 
-WITH_PEERS = ("learnchain.lab.encryption_benchmark",)
+
+WITH_PEERS = ("learnchain.benchmarks.encryption",)
 """Modules with a `BENCHMARKS_WITH_PEERS` table: they measure against programs that the caller names, if here."""
+
 
 Benchmark = Callable[[], dict[str, Any]]
 

@@ -4,11 +4,12 @@ from typing import Annotated, Any
 
 import typer
 
-from learnchain.cli.answers import LOCAL_DIRECTORY, DataDirectoryOption, JsonOption, RpcOption, answer, ether, page
+from learnchain.cli.output import LOCAL_DIRECTORY, DataDirectoryOption, JsonOption, RpcOption, answer, ether, page
 from learnchain.cli.rpc import NodeClient, client_for
 from learnchain.cli.wallet import WalletArgument, address_of, called, wei_of
 
 application = typer.Typer(help="Stake coins behind commitments and audits.", no_args_is_help=True)
+
 
 AmountOption = Annotated[str, typer.Option("--ether", help="How much, in ether; a decimal number.")]
 
@@ -81,7 +82,7 @@ def show(
 def _shown(client: NodeClient, address: str) -> dict[str, Any]:
     from learnchain.execution.escrow import bond_calldata, decode_stake
     from learnchain.execution.genesis import ESCROW_ADDRESS
-    from learnchain.primitives.settlement import bond_pot
+    from learnchain.protocol.payload import bond_pot
 
     data = bond_calldata(bond_pot(bytes.fromhex(address[2:])))
     call = {"to": "0x" + ESCROW_ADDRESS.hex(), "data": "0x" + data.hex()}

@@ -10,9 +10,9 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from learnchain.cli.answers import LOCAL_DIRECTORY, DataDirectoryOption, JsonOption, RpcOption, answer, page
+from learnchain.cli.output import LOCAL_DIRECTORY, DataDirectoryOption, JsonOption, RpcOption, answer, page
 from learnchain.cli.rpc import NodeClient, client_for, layout_of
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.rejection import Rejected, RejectionReason
 
 application = typer.Typer(help="Look at the chain and verify it.", no_args_is_help=True)
 
@@ -77,10 +77,10 @@ def _place(directory: Path, index: int) -> Path:
 
 def _verifier(directory: Path, index: int, level: str, segments: int) -> Any:
     # Loaded when needed: checking a chain loads the execution engine.
-    from learnchain.node.assurance import Level
-    from learnchain.node.clock import SystemClock
-    from learnchain.node.genesis import load_genesis
-    from learnchain.node.verification import Verifier
+    from learnchain.network.concurrency import SystemClock
+    from learnchain.storage.genesis import load_genesis
+    from learnchain.verification.assurance import Level
+    from learnchain.verification.chain_verification import Verifier
 
     if level not in set(Level):
         raise Rejected(RejectionReason.ARGUMENT_INVALID, f"no level {level!r}; choose {' or '.join(Level)}")
@@ -91,7 +91,7 @@ def _verifier(directory: Path, index: int, level: str, segments: int) -> Any:
 
 
 async def _quoted(verifier: Any) -> dict[str, Any]:
-    from learnchain.node.verification import quote
+    from learnchain.verification.chain_verification import quote
 
     return dataclasses.asdict(await quote(verifier))
 
@@ -109,7 +109,7 @@ def _show_quote(data: dict[str, Any]) -> None:
 
 
 async def _verified(verifier: Any, quiet: bool) -> dict[str, Any]:
-    from learnchain.node.verification import Sample
+    from learnchain.verification.chain_verification import Sample
 
     total, sample, quoted = verifier.height(), Sample(verifier), None
     checks: list[dict[str, Any]] = []

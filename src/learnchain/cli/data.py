@@ -11,20 +11,26 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from learnchain.cli.answers import JsonOption, answer, page
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.cli.output import JsonOption, answer, page
+from learnchain.rejection import Rejected, RejectionReason
 
 if TYPE_CHECKING:
-    from learnchain.learning.sources.imported import ImportOptions
+    from learnchain.learning.sources.files import ImportOptions
     from learnchain.learning.sources.store import DataStore
 
+
 application = typer.Typer(help="Import data sets, make some up, and list them.", no_args_is_help=True)
+
 
 StoreOption = Annotated[
     Path | None,
     typer.Option("--data-dir", help="Where data sets lie; $LEARNCHAIN_DATA or ~/.learnchain/data.", file_okay=False),
 ]
+
+
 NameOption = Annotated[str, typer.Option("--name", help="Name of the data set; tasks say data.source = NAME.")]
+
+
 ShapeOption = Annotated[
     str | None, typer.Option("--shape", help="Bring samples to this shape, as 3x64x96: channels first.")
 ]
@@ -127,7 +133,7 @@ def _store(directory: Path | None) -> "DataStore":
 def _options(
     shape: str | None, sha256: tuple[str, ...] | list[str], progress: Callable[[int], None]
 ) -> "ImportOptions":
-    from learnchain.learning.sources.imported import ImportOptions
+    from learnchain.learning.sources.files import ImportOptions
 
     digests: dict[str, str] = {}
     for each in sha256:

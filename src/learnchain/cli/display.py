@@ -11,12 +11,18 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from learnchain.cli.answers import ether
 from learnchain.cli.observation import NodeView, Snapshot, View
+from learnchain.cli.output import ether
 
 _LEVELS = "▁▂▃▄▅▆▇█"
+
+
 _CURVE_POINTS = 16
+
+
 _SHOWN_BLOCKS = 8
+
+
 _SHOWN_NOTES = 6
 
 

@@ -1,6 +1,5 @@
 """`learnchain doctor`: look at this machine before anything runs on it, and say what to do about each finding."""
 
-import importlib.metadata
 import importlib.util
 import os
 import platform
@@ -13,13 +12,21 @@ from typing import Annotated, Any
 
 import typer
 
-from learnchain.cli.answers import LOCAL_DIRECTORY, DataDirectoryOption, JsonOption, answer, page
+from learnchain.cli.output import LOCAL_DIRECTORY, DataDirectoryOption, JsonOption, answer, page
 
 WANTED_TORCH = "2.13.0"
 """The version that the rules name: reproducible training is part of consensus."""
+
+
 _LOWEST_FREE_BYTES = 2 << 30
+
+
 _LOWEST_MEMORY_BYTES = 4 << 30
+
+
 _SENSIBLE_YEAR = 2024
+
+
 _SPEEDUPS = {"coincurve": "coincurve", "pysha3": "sha3", "rusty-rlp": "rusty_rlp"}
 """What makes the execution engine fast: package and module."""
 
@@ -75,14 +82,13 @@ def _examined(directory: Path, rpc_port: int, probe: bool, portable: bool) -> di
 
 def _probed() -> dict[str, Any]:
     # Loaded when asked for: this is what needs torch.
-    from learnchain.learning.classes import reproducibility_class
-    from learnchain.learning.machine import machine_probe
+    from learnchain.learning.disputes.machine_class import machine_probe, reproducibility_class
 
     return {**machine_probe(time.perf_counter), "reproducibility": reproducibility_class()}
 
 
 def _portable_class() -> dict[str, Any]:
-    from learnchain.learning.classes import PORTABLE, class_elsewhere
+    from learnchain.learning.disputes.machine_class import PORTABLE, class_elsewhere
 
     return class_elsewhere(PORTABLE)
 

@@ -1,6 +1,5 @@
 """`learnchain explain`: from an equation or algorithm of a paper to the code that carries it out, and a number."""
 
-import importlib
 import importlib.util
 import inspect
 import json
@@ -11,15 +10,21 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from learnchain.cli.answers import JsonOption, answer, page
-from learnchain.primitives.citation import Citation, citations
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.cli.output import JsonOption, answer, page
+from learnchain.protocol.citations import Citation, citations
+from learnchain.rejection import Rejected, RejectionReason
 
-LATE_MODULES = ("learnchain.learning.watermark", "learnchain.functional_encryption.decryption")
+LATE_MODULES = ("learnchain.learning.watermark", "learnchain.encryption.functional.decryption")
 """Where equations live that need torch or compiled code: loaded only when an engine's own modules lack the number."""
+
+
 EQUATION = "equation"
+
+
 MARKET = "baas"
 """The paper that is no engine: its equations are the market's way to fuse models."""
+
+
 _REPOSITORY = Path(__file__).resolve().parents[3]
 
 
@@ -37,7 +42,7 @@ def explain(
 def _explained(engine: str, number: int | None) -> dict[str, Any]:
     importlib.import_module(_equations_module(engine))
     if engine != MARKET:
-        importlib.import_module(f"learnchain.rules.{engine}")
+        importlib.import_module(f"learnchain.engines.{engine}")
     found = _cited(engine)
     if number is None or number not in {each.number for each in found if each.kind == EQUATION}:
         for name in LATE_MODULES:
@@ -54,12 +59,12 @@ def _explained(engine: str, number: int | None) -> dict[str, Any]:
 def _equations_module(engine: str) -> str:
     if engine == MARKET:
         return "learnchain.learning.fusion"
-    if not engine.isidentifier() or importlib.util.find_spec(f"learnchain.rules.{engine}") is None:
+    if not engine.isidentifier() or importlib.util.find_spec(f"learnchain.engines.{engine}") is None:
         known = ", ".join([*sorted(each.name for each in (_REPOSITORY / "src/learnchain/rules").glob("*/")), MARKET])
         raise Rejected(RejectionReason.ARGUMENT_INVALID, f"there is no engine {engine!r}; known: {known}")
-    if importlib.util.find_spec(f"learnchain.rules.{engine}.equations") is None:
+    if importlib.util.find_spec(f"learnchain.engines.{engine}.equations") is None:
         raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{engine} follows no numbered equation; see docs/engines.md")
-    return f"learnchain.rules.{engine}.equations"
+    return f"learnchain.engines.{engine}.equations"
 
 
 def _cited(engine: str) -> list[Citation]:
@@ -100,8 +105,8 @@ def _vector(citation: Citation) -> dict[str, Any] | None:
 
 
 def _readings(citation: Citation, docstring: str) -> list[dict[str, str]]:
-    engine = f"learnchain.rules.{citation.paper}"
-    name = "learnchain.market.readings" if citation.paper == MARKET else f"{engine}.readings"
+    engine = f"learnchain.engines.{citation.paper}"
+    name = "learnchain.market.terms" if citation.paper == MARKET else f"{engine}.readings"
     if importlib.util.find_spec(name) is None:
         return []
     prefix = citation.paper.upper().replace("_", "-")

@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from learnchain.cli.answers import JsonOption, answer, page
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.cli.output import JsonOption, answer, page
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 application = typer.Typer(help="Compare protocols on simulated networks.", no_args_is_help=True)
 
@@ -45,8 +45,8 @@ def compare(
     """Run every engine on the same seed, tasks and simulated machines; training and hashing are real."""
 
     def work() -> dict[str, Any]:
-        from learnchain.lab.plot import svg
-        from learnchain.node.engines import ENGINES, engine_named
+        from learnchain.engines.registry import ENGINES, engine_named
+        from learnchain.simulation.plot import svg
 
         engines = list(dict.fromkeys(engine or (name for name, each in ENGINES.items() if not each.variant)))
         for name in engines:
@@ -73,7 +73,7 @@ def compare(
 def _compared(asked: dict[str, Any], quiet: bool) -> dict[str, Any]:
     """Run in a process whose hashes are not salted: sets must not be walked in another order the next time."""
     environment = {**os.environ, "PYTHONHASHSEED": "0"}
-    command = [sys.executable, "-m", "learnchain.lab"]
+    command = [sys.executable, "-m", "learnchain.simulation"]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
         given, answered, told = process.stdin, process.stdout, process.stderr
@@ -169,6 +169,8 @@ _SIMULATED_ONLY = frozenset(
         "Gini of rewards",
     }
 )
+
+
 _REAL_ROWS: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
     *(row for row in _ROWS if row[0] not in _SIMULATED_ONLY),
     ("training share of winners", _share),

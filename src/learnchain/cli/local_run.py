@@ -12,27 +12,44 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from learnchain.cli import summary
+from learnchain.cli import observation
 from learnchain.cli.display import Display
 from learnchain.cli.observation import Observer, Snapshot
 from learnchain.cli.processes import NodeProcesses
 from learnchain.cli.rpc import NodeClient, layout_of, token_of
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 if TYPE_CHECKING:
-    from learnchain.node.fork_server import ForkServer
+    from learnchain.learning.fork_server import ForkServer
     from learnchain.node.local_network import LocalNetwork, Outline
 
+
 POLL_SECONDS = 0.5
+
+
 START_SECONDS = 60.0
+
+
 WARM_SECONDS = 120.0
+
+
 _WARM_LOOK_SECONDS = 0.05
+
+
 _SHORTEST_AHEAD_SECONDS = 1.0
+
+
 CLAIM_BLOCKS = 2
 """Blocks to wait for after the last wanted one, so that its settlement is claimed (one carries the proof)."""
+
+
 AGREE_SECONDS = 10.0
+
+
 DRAIN_SECONDS = 30.0
 """How long the end waits for models that are committed and not judged; longer last phases end without them."""
+
+
 _LOWEST_FREE_BYTES = 500 << 20
 
 
@@ -67,9 +84,9 @@ class LocalRun:
     def network(self) -> "LocalNetwork":
         """Return the network of the data directory, laid out anew if there is none."""
         # Loaded when needed: laying out a network needs torch and the execution engine.
-        from learnchain.node.fork_server import ForkServer
+        from learnchain.learning.fork_server import ForkServer
         from learnchain.node.local_network import LocalPlan, existing_network, local_needs, outline
-        from learnchain.node.task_file import read_task_file
+        from learnchain.tasks.task_file import read_task_file
 
         directory = self.wanted.directory.resolve()
         directory.mkdir(parents=True, exist_ok=True)
@@ -224,7 +241,7 @@ class LocalRun:
             leader = snapshot.leader
             if leader is not None and leader.height >= last["height"] + CLAIM_BLOCKS:
                 return True
-            reports = summary.task_reports(observer.clients[0])
+            reports = observation.task_reports(observer.clients[0])
         except (Rejected, Unavailable):
             # A node is a block behind, or its head moves this very moment.
             return False
@@ -245,7 +262,7 @@ class LocalRun:
             time.sleep(POLL_SECONDS)
             snapshot = observer.look()
         index = next(place for place, each in enumerate(snapshot.nodes) if each.status is not None)
-        data = _patiently(lambda: summary.report(snapshot, observer.clients[index], directory))
+        data = _patiently(lambda: observation.report(snapshot, observer.clients[index], directory))
         data["seconds_to_first_block"] = self._first_won_seconds
         trains = any(each["trained"] for each in snapshot.blocks)
         data["seconds_to_first_trained_block"] = self._first_won_seconds if trains else None
@@ -269,9 +286,9 @@ def _ready(snapshot: Snapshot, height: int) -> bool:
 
 def _stored_height(network: "LocalNetwork") -> int:
     """Return the height that node 0 stopped at; 0 for a new network."""
-    from learnchain.node.genesis import load_genesis
-    from learnchain.node.storage.archive import Archive
-    from learnchain.node.storage.lmdb_store import LmdbStore
+    from learnchain.storage.archive import Archive
+    from learnchain.storage.genesis import load_genesis
+    from learnchain.storage.lmdb_store import LmdbStore
 
     place = network.settings[0].parent / "chain"
     if not place.is_dir():

@@ -7,27 +7,40 @@ from typing import Annotated, Any
 
 import typer
 
-from learnchain.cli.answers import JsonOption, answer, page
-from learnchain.cli.market import application
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.cli.market_demo import application
+from learnchain.cli.output import JsonOption, answer, page
+from learnchain.rejection import Rejected, RejectionReason
 
 TaskArgument = Annotated[str, typer.Argument(metavar="TASK", help="0xCONTRACT/0xTASK@BLOCK, as `announce` prints it.")]
+
+
 ChainOption = Annotated[str, typer.Option("--rpc", help="JSON-RPC address of any EVM chain: a node, anvil, geth.")]
+
+
 WalletOption = Annotated[
     Path, typer.Option("--wallet", help="Keystore (.json; LEARNCHAIN_PASSWORD opens it) or key file.")
 ]
+
+
 FolderOption = Annotated[
     Path, typer.Option("--directory", help="What a restart needs: models, keys, votes. One for each account.")
 ]
+
+
 StoreOption = Annotated[
     str,
     typer.Option(
         "--blob-store", help="Where all who take part find blobs: kubo:URL, s3:[URL/]BUCKET, folder:/PATH, gateway:URL."
     ),
 ]
+
+
 PollOption = Annotated[float, typer.Option("--poll-seconds", min=0.05, help="Between two looks at the chain.")]
 
+
 _RPC = "http://127.0.0.1:8545"
+
+
 _DIRECTORY = Path(".learnchain/market")
 
 
@@ -45,8 +58,8 @@ def announce(
     """Publish a verification sample, pay for models and votes, and announce the task."""
 
     def work() -> dict[str, Any]:
-        from learnchain.node.market.desk import announce as announce_at
-        from learnchain.node.market.task_file import read_market_file
+        from learnchain.market.initiator import announce as announce_at
+        from learnchain.market.market_task_file import read_market_file
 
         draft, address = read_market_file(file), _address(contract)
         name = asyncio.run(announce_at(_seat(rpc, wallet, directory, blob_store, 1.0), draft, address))
@@ -80,11 +93,11 @@ def contribute(
     def work() -> dict[str, Any]:
         import time
 
-        from learnchain.node.market.daemons import PrivateWork
-        from learnchain.node.market.daemons import contribute as contribute_to
-        from learnchain.node.market.desk import task_name
-        from learnchain.node.market.home import HomeTerms
-        from learnchain.node.market.task_file import rows_of
+        from learnchain.market.initiator import task_name
+        from learnchain.market.local_training import HomeTerms
+        from learnchain.market.market_task_file import rows_of
+        from learnchain.market.services import PrivateWork
+        from learnchain.market.services import contribute as contribute_to
 
         rows = rows_of(data)
         terms = HomeTerms(epochs, round(learning_rate * 1_000_000), batch_size, noise)
@@ -109,8 +122,8 @@ def verify(
     """Stake, fuse and measure the models one is drawn for, vote, and take stake and pay when the task is closed."""
 
     def work() -> dict[str, Any]:
-        from learnchain.node.market.daemons import verify as verify_for
-        from learnchain.node.market.desk import task_name
+        from learnchain.market.initiator import task_name
+        from learnchain.market.services import verify as verify_for
 
         return asyncio.run(verify_for(_seat(rpc, wallet, directory, blob_store, poll_seconds), task_name(task)))
 
@@ -132,8 +145,8 @@ def collect(
     """Wait for one's own task to end, close it, take the refund, and fuse the models that were paid for."""
 
     def work() -> dict[str, Any]:
-        from learnchain.node.market.daemons import collect as collect_from
-        from learnchain.node.market.desk import task_name
+        from learnchain.market.initiator import task_name
+        from learnchain.market.services import collect as collect_from
 
         return asyncio.run(collect_from(_seat(rpc, wallet, directory, blob_store, poll_seconds), task_name(task), out))
 
@@ -145,8 +158,8 @@ def show(task: TaskArgument, rpc: ChainOption = _RPC, as_json: JsonOption = Fals
     """Show a task: its terms, verifiers, models, votes and decisions."""
 
     def work() -> dict[str, Any]:
-        from learnchain.node.market.daemons import look
-        from learnchain.node.market.desk import task_name
+        from learnchain.market.initiator import task_name
+        from learnchain.market.services import look
 
         return asyncio.run(look(rpc, _pause(1.0), task_name(task)))
 
@@ -156,8 +169,8 @@ def show(task: TaskArgument, rpc: ChainOption = _RPC, as_json: JsonOption = Fals
 def _seat(rpc: str, wallet: Path, directory: Path, blob_store: str, poll_seconds: float) -> Any:
     import secrets
 
-    from learnchain.node.market.desk import Seat
-    from learnchain.node.service import load_wallet
+    from learnchain.app.service import load_wallet
+    from learnchain.market.initiator import Seat
 
     directory.mkdir(parents=True, exist_ok=True)
     return Seat(rpc, load_wallet(wallet), directory, blob_store, secrets.token_bytes, _pause(poll_seconds))
@@ -173,7 +186,7 @@ def _pause(seconds: float) -> Callable[[], Awaitable[None]]:
 def _model(path: Path | None, shape: tuple[int, ...]) -> Any:
     import tomllib
 
-    from learnchain.primitives.model_presets import from_table
+    from learnchain.protocol.model_presets import from_table
 
     if path is None:
         return None

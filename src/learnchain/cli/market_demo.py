@@ -6,13 +6,18 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from learnchain.cli.answers import JsonOption, answer, ether, page
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.cli.output import JsonOption, answer, ether, page
+from learnchain.rejection import Rejected, RejectionReason
 
 application = typer.Typer(help="Sell and buy models that private data taught (BaaS).", no_args_is_help=True)
 
+
 _ACCOUNTS = 14
+
+
 _ACTS = {"liar": "liar", "late": "late_joiner", "leaver": "leaver"}
+
+
 TROUBLES = (*_ACTS, "nan", "oversized", "garbage", "shape", "absent")
 """A lying verifier, one who joins late, one who vanishes, and five kinds of hostile models."""
 
@@ -58,9 +63,9 @@ def figures(
         from tempfile import TemporaryDirectory
 
         from learnchain.learning.train import configure_torch
-        from learnchain.node.market.home import HomeTerms
-        from learnchain.testing.market_figures import Wanted, fusion_figures
-        from learnchain.testing.market_stage import idx_data
+        from learnchain.market.demo_figures import Wanted, fusion_figures
+        from learnchain.market.demo_stage import idx_data
+        from learnchain.market.local_training import HomeTerms
 
         configure_torch()
         wanted = Wanted(scenario, seed, HomeTerms(epochs, round(learning_rate * 1_000_000)), central)
@@ -87,14 +92,14 @@ def _demo(
     import asyncio
     from tempfile import TemporaryDirectory
 
+    from learnchain.execution.wallet import development_accounts
     from learnchain.learning.data import digits
     from learnchain.learning.fusion import Strategy
     from learnchain.learning.train import configure_torch
-    from learnchain.node.market.home import HomeTerms
-    from learnchain.node.wallet import development_accounts
-    from learnchain.testing.market_cast import SMALL, TABLE_2
-    from learnchain.testing.market_play import Market, Script
-    from learnchain.testing.market_stage import DEVELOPMENT_MNEMONIC, idx_data, local_stage, remote_stage
+    from learnchain.market.demo import Market, Script
+    from learnchain.market.demo_cast import SMALL, TABLE_2
+    from learnchain.market.demo_stage import DEVELOPMENT_MNEMONIC, idx_data, local_stage, remote_stage
+    from learnchain.market.local_training import HomeTerms
 
     unknown = [each for each in troubles if each not in TROUBLES]
     if unknown:

@@ -9,14 +9,19 @@ from typing import Annotated, Any
 import typer
 from rich.progress import Progress
 
-from learnchain.cli.answers import LOCAL_DIRECTORY, DataDirectoryOption, JsonOption, RpcOption, answer, page
+from learnchain.cli.output import LOCAL_DIRECTORY, DataDirectoryOption, JsonOption, RpcOption, answer, page
 from learnchain.cli.rpc import NodeClient, client_for
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.rejection import Rejected, RejectionReason
 
 application = typer.Typer(help="Download trained models.", no_args_is_help=True)
 
+
 MAXIMUM_MODEL_BYTES = 16 << 30
+
+
 _INPUTS = "It takes float32 samples; data that are stored as bytes (pictures, sound) are divided by 256 first."
+
+
 _MAPPED = "It was trained behind a mapping layer: it takes that layer's outputs, not the rows."
 
 
@@ -49,7 +54,7 @@ def show(
 def _program(client: NodeClient, height: int, out: Path | None) -> dict[str, Any]:
     # Loaded when needed: the modules of torch write themselves.
     from learnchain.learning.torch_source import torch_source
-    from learnchain.primitives.task_specification import decode_specification
+    from learnchain.protocol.task_specification import decode_specification
 
     if out is not None and out.exists():
         raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{out} exists; choose another --out")
@@ -107,8 +112,7 @@ def _named(client: NodeClient, which: str) -> tuple[str, dict[str, Any]]:
 
 def _written(client: NodeClient, name: str, write: Any, progress: Progress) -> int:
     """Write the chunks and hash them on the way; refuse what is not the named content."""
-    from learnchain.primitives.content_id import cid_from_text, cid_text
-    from learnchain.primitives.unixfs import UNIXFS_V1_2025, FileBuilder
+    from learnchain.encoding.content_id import UNIXFS_V1_2025, FileBuilder, cid_from_text, cid_text
 
     cid = cid_from_text(name)
     builder, pending, received = FileBuilder(), b"", 0

@@ -3,27 +3,54 @@
 The copy answers the ten questions as its model does, with tests and vectors of its own that pass at once; what a new
 paper decides differently is then changed answer by answer, and the vectors show what changed. Everything is planned
 before the first file is written, and what was written can be taken back: there is no half an engine.
+
+`learnchain new`: start a protocol of one's own inside a checkout.
 """
 
 import builtins
+import importlib.util
 import io
 import keyword
+import os
 import re
 import shutil
+import subprocess
+import sys
 import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Any
 
-from learnchain.primitives.rejection import Rejected, RejectionReason
+import typer
+
+from learnchain.cli.output import JsonOption, answer, page
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 SOURCE = Path("src/learnchain")
+
+
 MARK = "# new engines above this line"
+
+
 LONGEST_NAME = 32
+
+
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
-_REGISTRY = SOURCE / "node/engines.py"
-_PLAYS, _CASES = SOURCE / "testing/engine_plays.py", SOURCE / "testing/engine_cases.py"
+
+
+_REGISTRY = SOURCE / "engines/registry.py"
+
+
+_PLAYS, _CASES = (
+    SOURCE / "packages/conformance/src/learnchain_conformance/engine_scenarios.py",
+    SOURCE / "packages/conformance/src/learnchain_conformance/engine_cases.py",
+)
+
+
 _DOCUMENTS = ("docs/messages.md", "docs/reasons.md", "docs/engines.md")
+
+
 _LINE_LENGTH = 120
 
 
@@ -112,9 +139,9 @@ def planned_engine(root: Path, name: str, like: str) -> EngineCopy:
         files[root / renamed(str(path.relative_to(root)), old, new)] = made
     registry, plays, cases = (root / each for each in (_REGISTRY, _PLAYS, _CASES))
     play, case, entry = f"{name}_play", f"{name}_cases", _entry(lists[registry], old, new)
-    files[registry] = _listed(_imported(lists[registry], "learnchain.rules", name), entry)
-    files[plays] = _listed(_imported(lists[plays], "learnchain.testing", play), f"{play}.PLAY,")
-    files[cases] = _listed(_imported(lists[cases], "learnchain.testing", case), f"*{case}.{name}_vectors(),")
+    files[registry] = _listed(_imported(lists[registry], "learnchain.engines", name), entry)
+    files[plays] = _listed(_imported(lists[plays], "learnchain.simulation", play), f"{play}.PLAY,")
+    files[cases] = _listed(_imported(lists[cases], "learnchain.simulation", case), f"*{case}.{name}_vectors(),")
     files[root / "pyproject.toml"] = _independent(root / "pyproject.toml", old, new)
     return EngineCopy(root, new, files)
 
@@ -251,7 +278,77 @@ def _imported(text: str, package: str, name: str) -> str:
 
 def _independent(path: Path, old: Names, new: Names) -> str:
     """Have the import linter keep the new engine apart from the others."""
-    text, entry = path.read_text(), f'"learnchain.rules.{old.folder}"'
+    text, entry = path.read_text(), f'"learnchain.engines.{old.folder}"'
     if entry not in text:
         raise Rejected(RejectionReason.MALFORMED, f"{path} does not keep {entry} apart from other engines")
-    return text.replace(entry, f'{entry}, "learnchain.rules.{new.folder}"', 1)
+    return text.replace(entry, f'{entry}, "learnchain.engines.{new.folder}"', 1)
+
+
+application = typer.Typer(help="Start something new in a checkout of this project.", no_args_is_help=True)
+
+
+_FILL = (
+    "from pathlib import Path; from learnchain_conformance.vectors import fill; "
+    "from learnchain_conformance.documents import write_documents; fill(Path('vectors')); write_documents(Path('docs'))"
+)
+
+
+@application.callback()
+def new() -> None:
+    """Start something new in a checkout of this project."""
+
+
+@application.command("engine")
+def engine(
+    name: Annotated[str, typer.Argument(help="Its name: small letters, digits and underscores.")],
+    *,
+    like: Annotated[str, typer.Option(help="The engine to copy: podl, dlbc, pole or proof_of_work.")] = "podl",
+    root: Annotated[Path, typer.Option(file_okay=False, help="The checkout.")] = Path(),
+    as_json: JsonOption = False,
+) -> None:
+    """Copy an engine's folder with tests and vectors, and register the copy: the start of a fifth protocol."""
+
+    def work() -> dict[str, Any]:
+
+        place = root.resolve()
+        copy = planned_engine(place, name, like)
+        copy.write()
+        try:
+            _tidied(place, [str(each) for each in copy.written if each.suffix == ".py"])
+            _fill(place)
+        except BaseException:
+            # An interrupted or failed start leaves nothing behind.
+            copy.undo()
+            raise
+        files = [str(each.relative_to(place)) for each in copy.written]
+        return {"engine": name, "like": like, "files": files, "vectors": f"vectors/{name}"}
+
+    answer(as_json, work, _show)
+
+
+def _fill(root: Path) -> None:
+    """Write vectors and documents anew by the checkout's own code, in a process that loads it."""
+    environment = {**os.environ, "PYTHONPATH": str(root / "src")}
+    done = subprocess.run(
+        [sys.executable, "-c", _FILL], cwd=root, env=environment, check=False, stdout=subprocess.DEVNULL
+    )
+    if done.returncode:
+        raise Unavailable("vectors of the copy: writing them failed, all was taken back; the trace stands above")
+
+
+def _tidied(root: Path, files: list[str]) -> None:
+    """Sort imports and break lines anew where the developers' tools are here: a longer name makes longer lines."""
+    if importlib.util.find_spec("ruff") is None:
+        return
+    for verb in (("check", "--fix", "--quiet", "--select", "I"), ("format", "--quiet")):
+        subprocess.run([sys.executable, "-m", "ruff", *verb, *files], cwd=root, check=False, stdout=subprocess.DEVNULL)
+
+
+def _show(data: dict[str, Any]) -> None:
+    console = page()
+    for each in data["files"]:
+        console.print(each, markup=False)
+    console.print(f"vectors of the copy: {data['vectors']}; docs/engines.md has a column more", markup=False)
+    console.print(f"next: change an answer in src/learnchain/rules/{data['engine']}/rules.py, then", markup=False)
+    console.print(f"  pytest tests/rules/{data['engine']}   learnchain up --consensus {data['engine']}", markup=False)
+    console.print(f"  learnchain lab compare --engine {data['like']} --engine {data['engine']}", markup=False)

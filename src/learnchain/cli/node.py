@@ -10,17 +10,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from learnchain.cli.answers import LOCAL_DIRECTORY, DataDirectoryOption, JsonOption, RpcOption, answer, page
+from learnchain.cli.output import LOCAL_DIRECTORY, DataDirectoryOption, JsonOption, RpcOption, answer, page
 from learnchain.cli.rpc import client_for, layout_of
 from learnchain.cli.wallet import keystore_address
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.rejection import Rejected, RejectionReason
 
 if TYPE_CHECKING:
     from learnchain.node.settings import NodeSettings
 
+
 application = typer.Typer(help="Run one node, or set one up.", no_args_is_help=True)
 
+
 SETTINGS_NAME = "settings.json"
+
+
 SettingsArgument = Annotated[Path, typer.Argument(metavar="SETTINGS", help="A settings file, or its directory.")]
 
 
@@ -80,9 +84,9 @@ def init(
 
 
 def _initialised(made: "NodeSettings", genesis: Path) -> dict[str, Any]:
-    from learnchain.node.genesis import load_genesis
+    from learnchain.app.service import load_wallet
     from learnchain.node.local_network import LAYOUT_NAME
-    from learnchain.node.service import load_wallet
+    from learnchain.storage.genesis import load_genesis
 
     place = Path(made.data_directory)
     if (place / SETTINGS_NAME).exists():
@@ -113,7 +117,7 @@ def _initialised(made: "NodeSettings", genesis: Path) -> dict[str, Any]:
 
 
 def _checked_peer(text: str) -> str:
-    from learnchain.node.network.listening import IROH, check_peers
+    from learnchain.network.listening import IROH, check_peers
 
     check_peers(IROH, (text,))
     return text
@@ -146,7 +150,7 @@ def _loaded(path: Path) -> "NodeSettings":
 
 
 def _serve(settings: "NodeSettings") -> dict[str, Any]:
-    from learnchain.node.service import NodeService
+    from learnchain.app.service import NodeService
 
     logging.basicConfig(
         level=settings.log_level.upper(), format=f"%(asctime)s {settings.name} %(levelname)s %(name)s: %(message)s"

@@ -18,9 +18,10 @@ from typing import Annotated, Any, TypeVar
 import typer
 from rich.console import Console
 
-from learnchain.primitives.rejection import Rejected, Unavailable
+from learnchain.rejection import Rejected, Unavailable
 
 logger = logging.getLogger(__name__)
+
 
 Data = TypeVar("Data")
 
@@ -37,15 +38,26 @@ class ExitCode(IntEnum):
 
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print exactly one JSON envelope on standard output.")]
+
+
 RpcOption = Annotated[str | None, typer.Option("--rpc", help="Address of a node's JSON-RPC server.")]
+
+
 DataDirectoryOption = Annotated[
     Path, typer.Option("--data-dir", help="Directory of a local network or of one node.", file_okay=False)
 ]
+
+
 PLAIN_WIDTH = 160
 """Columns of tables in files and pipes, which have no width of their own."""
+
+
 LOCAL_DIRECTORY = Path(".learnchain/local")
+
+
 _EXACT = Context(prec=100)
 """Amounts are shown as they are: a binary float would round beyond 2^53, and fail beyond its largest number."""
+
 
 _WHAT_TO_DO = {
     "argument_invalid": "Correct the value that the detail names; `--help` on the verb lists all options.",
@@ -71,10 +83,16 @@ _WHAT_TO_DO = {
     "wrong_height": "Ask for a height that exists; `learnchain chain show` names the head.",
     "task_unknown": "Take an identifier from `learnchain task list`; its first digits are enough.",
 }
+
+
 _DEFAULT_ADVICE = "docs/reasons.md explains the reason; the detail names what broke the rule."
+
+
 _UNAVAILABLE_ADVICE = (
     "Bring what the detail names, or wait until it is free, and try again; node logs lie in the data directory."
 )
+
+
 _SURROUNDINGS = frozenset(
     {
         *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),
@@ -83,6 +101,8 @@ _SURROUNDINGS = frozenset(
     }
 )
 """Failures of the operating system that say something of the machine and of paths, not of this program."""
+
+
 _SURROUNDINGS_ADVICE = "Check the path, its permissions and the free space of what the detail names, and try again."
 
 

@@ -12,20 +12,37 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Self
 
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 if TYPE_CHECKING:
-    from learnchain.node.fork_server import ForkServer
+    from learnchain.learning.fork_server import ForkServer
+
 
 LOG_NAME = "node.log"
+
+
 LOCK_NAME = "up.lock"
+
+
 LIST_NAME = "processes.json"
+
+
 GRACE_SECONDS = 10.0
+
+
 MAXIMUM_LOG_BYTES = 16 << 20
+
+
 MAXIMUM_QUICK_DEATHS = 3
 """So often in a row a node may die within its first seconds before starting it again is given up."""
+
+
 QUICK_DEATH_SECONDS = 15.0
+
+
 _TAIL_LINES = 8
+
+
 _TAIL_BYTES = 16 << 10
 
 
@@ -96,7 +113,7 @@ class NodeProcesses:
 
     def is_warm(self, index: int) -> bool:
         """Return whether a node only waits for its genesis any more."""
-        from learnchain.node.founding import is_warm
+        from learnchain.node.genesis_barrier import is_warm
 
         child = self._children[index]
         return child.process is not None and is_warm(child.settings.parent, child.process.pid)
@@ -139,7 +156,7 @@ class NodeProcesses:
             self._lock = None
 
     def _start(self, child: _Child) -> None:
-        # As `learnchain.node.founding` names it, which would load more than this program needs.
+        # As `learnchain.node.genesis_barrier` names it, which would load more than this program needs.
         flags = ("--await-genesis",) if self.awaits_genesis else ()
         log = child.settings.parent / LOG_NAME
         if log.exists() and log.stat().st_size > MAXIMUM_LOG_BYTES:

@@ -13,11 +13,9 @@ from rich.console import Console
 
 from learnchain.cli.display import PlainDisplay
 from learnchain.cli.local_run import LocalRun, Wanted
-from learnchain.cli.observation import Observer, Snapshot, View
-from learnchain.cli.summary import machine_report
-from learnchain.lab.comparison import WORK_STEPS
-from learnchain.lab.measures import gini, intervals
-from learnchain.primitives.rejection import Rejected, Unavailable
+from learnchain.cli.observation import Observer, Snapshot, View, machine_report
+from learnchain.rejection import Rejected, Unavailable
+from learnchain.simulation.comparison import WORK_STEPS, gini, intervals
 
 TASK = "digits-in-blocks"
 """The standing task of every network: engines that use one test set only take the first of its sets."""

@@ -6,11 +6,12 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from learnchain.cli.answers import LOCAL_DIRECTORY, DataDirectoryOption, JsonOption, RpcOption, answer, ether, page
+from learnchain.cli.output import LOCAL_DIRECTORY, DataDirectoryOption, JsonOption, RpcOption, answer, ether, page
 from learnchain.cli.rpc import NodeClient, client_for, token_of
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.rejection import Rejected, RejectionReason
 
 application = typer.Typer(help="Commission models and follow them.", no_args_is_help=True)
+
 
 PUBLISH_TIMEOUT_SECONDS = 120.0
 """Encrypting the data and adding them to the store takes a while."""
@@ -51,8 +52,8 @@ def show(
 
 def _publish(specification: str, rpc: str | None, directory: Path, dry_run: bool) -> dict[str, Any]:
     from learnchain.execution.escrow import posting_value_wei
-    from learnchain.node.task_file import read_task_file, task_draft
-    from learnchain.primitives.model_costs import parameter_count, training_flops_per_sample
+    from learnchain.protocol.model_specification import parameter_count, training_flops_per_sample
+    from learnchain.tasks.task_file import read_task_file, task_draft
 
     table = read_task_file(specification)
     # A wrong file is refused here, with the file at hand, before it is sent anywhere.
@@ -76,7 +77,7 @@ def _publish(specification: str, rpc: str | None, directory: Path, dry_run: bool
 
 
 def _one(client: NodeClient, identifier: str) -> dict[str, Any]:
-    from learnchain.cli.summary import contract_status
+    from learnchain.cli.observation import contract_status
 
     wanted = identifier.removeprefix("0x").lower()
     tasks = client.call("learn_tasks")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from learnchain.cli.answers import LOCAL_DIRECTORY, DataDirectoryOption, JsonOption, answer, ether, page
+from learnchain.cli.output import LOCAL_DIRECTORY, DataDirectoryOption, JsonOption, answer, ether, page
 
 if TYPE_CHECKING:
     from learnchain.node.local_network import LocalNetwork
@@ -47,7 +47,7 @@ def up(
 
     def work() -> dict[str, Any]:
         from learnchain.cli.local_run import LocalRun, Wanted
-        from learnchain.node.engines import engine_named
+        from learnchain.engines.registry import engine_named
 
         engine = engine_named(consensus)
         tasks = (engine.tasks if engine.posted else ()) if task is None else tuple(task)
@@ -59,7 +59,7 @@ def up(
 
 def _run(run: Any, as_json: bool) -> dict[str, Any]:
     from learnchain.cli.display import LiveDisplay, PlainDisplay
-    from learnchain.node.task_file import read_task_file, task_draft
+    from learnchain.tasks.task_file import read_task_file, task_draft
 
     # A wrong task file is refused before anything is started.
     tables = [read_task_file(each) for each in run.wanted.tasks]
@@ -83,7 +83,7 @@ def _run(run: Any, as_json: bool) -> dict[str, Any]:
 
 
 def _introduction(network: "LocalNetwork") -> list[str]:
-    from learnchain.node.engines import engine_named
+    from learnchain.engines.registry import engine_named
 
     count = len(network.settings)
     lines = [

@@ -10,26 +10,43 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from learnchain.cli.answers import LOCAL_DIRECTORY, DataDirectoryOption, JsonOption, RpcOption, answer, ether, page
+from learnchain.cli.output import LOCAL_DIRECTORY, DataDirectoryOption, JsonOption, RpcOption, answer, ether, page
 from learnchain.cli.rpc import NodeClient, client_for, layout_of
-from learnchain.primitives.bounded_json import parse_json
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.encoding.numbers import parse_json
+from learnchain.rejection import Rejected, RejectionReason
 
 if TYPE_CHECKING:
-    from learnchain.node.wallet import Wallet
+    from learnchain.execution.wallet import Wallet
+
 
 application = typer.Typer(help="Make and use keys.", no_args_is_help=True)
 
+
 PASSWORD_VARIABLE = "LEARNCHAIN_PASSWORD"
+
+
 KEYSTORE_DIRECTORY = Path(".learnchain/wallets")
+
+
 TRANSFER_GAS = 21_000
+
+
 CALL_GAS = 120_000
 """What a call that stakes or takes coins may need: its state may have changed since it was estimated."""
+
+
 _WEI_PER_ETHER = 10**18
+
+
 _MAXIMUM_WEI = 1 << 256
+
+
 _MAXIMUM_KEYSTORE_BYTES = 1 << 16
+
+
 _EXACT = Context(prec=100, traps=[InvalidOperation, Overflow, Inexact])
 """Room for every amount that a transaction can carry; what would be rounded is refused."""
+
 
 WalletArgument = Annotated[Path, typer.Argument(metavar="WALLET", help="A keystore (.json) or a node's wallet.key.")]
 
@@ -96,7 +113,7 @@ def export(wallet: WalletArgument, as_json: JsonOption = False) -> None:
 
 
 def _new(out: Path) -> dict[str, Any]:
-    from learnchain.node.wallet import ENTROPY_BYTES, new_mnemonic, save_keystore, wallet_from_mnemonic
+    from learnchain.execution.wallet import ENTROPY_BYTES, new_mnemonic, save_keystore, wallet_from_mnemonic
 
     if out.exists():
         raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{out} exists; a key is never overwritten, choose --out")
@@ -156,8 +173,8 @@ def _transacted(client: NodeClient, wallet: "Wallet", call: dict[str, Any], leas
 
 
 def _opened(path: Path) -> "Wallet":
-    from learnchain.node.service import load_wallet
-    from learnchain.node.wallet import load_keystore
+    from learnchain.app.service import load_wallet
+    from learnchain.execution.wallet import load_keystore
 
     if path.suffix == ".json" and path.is_file():
         return load_keystore(path, _password(f"password for {path}"))
@@ -209,7 +226,7 @@ def _checked_address(text: str) -> str:
 
 def _with_checksum(digits: str) -> str:
     """Return an address's digits in the capitals that EIP-55 gives them."""
-    from learnchain.primitives.hashing import keccak256
+    from learnchain.encoding.hashing import keccak256
 
     marks = keccak256(digits.encode()).hex()
     return "".join(each.upper() if int(mark, 16) > 7 else each for each, mark in zip(digits, marks, strict=False))

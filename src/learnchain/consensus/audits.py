@@ -7,6 +7,12 @@ with the state of every step of the segment (`StepAnswer`), and a miner who does
 enough, since the answer binds all states before anybody names one: the auditor looks for a step that no honest
 machine takes (there is one, unless all of them are honest within the bounds) and opens it (`StepOpening`); the ordered
 reference computation of `learning.replay` settles it.
+
+What an auditor is given, when it commits and opens, and what it is paid: pure, from the book alone (AUDIT-1).
+
+Every auditor gets segments of its own. In some of them, drawn by the same seed, the protocol corrupts the state from
+which the auditor starts: then the segment must not reproduce, and the witness is one that not even the miner knows.
+So an auditor that always says "fine" is wrong, and one that was told the miner's digests is too.
 """
 
 from dataclasses import dataclass
@@ -15,9 +21,19 @@ from fractions import Fraction
 from math import comb
 from typing import Annotated
 
-from learnchain.primitives.audit_messages import AuditedSegment
-from learnchain.primitives.codec import Address, Bound, Hash32, Signature, decode, encode
-from learnchain.primitives.dispute_messages import (
+from learnchain.encoding.codec import Address, Bound, Hash32, Signature, decode, encode
+from learnchain.encoding.cryptography import check_signature
+from learnchain.encoding.hashing import list_branch, shake256, tagged_hash
+from learnchain.protocol.audit_messages import (
+    MAXIMUM_AUDITS,
+    UNDECLARED_CLASS,
+    AuditCommitment,
+    AuditedSegment,
+    AuditMessage,
+    AuditReport,
+    report_digest,
+)
+from learnchain.protocol.dispute_messages import (
     MAXIMUM_STATES,
     Branch,
     SegmentOpening,
@@ -25,16 +41,20 @@ from learnchain.primitives.dispute_messages import (
     StepAnswer,
     check_branch,
 )
-from learnchain.primitives.hashing import shake256
-from learnchain.primitives.merkle import list_branch
-from learnchain.primitives.messages import TrainingRecord
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.task_specification import Cid
+from learnchain.protocol.messages import Block, TrainingRecord, trace_root
+from learnchain.protocol.parameters import ChainParameters
+from learnchain.protocol.state import AuditEntry, BondBook, RoundFact
+from learnchain.protocol.task_specification import Cid
+from learnchain.rejection import Rejected, RejectionReason
 
 MAXIMUM_CHALLENGED = 1_024
 """Segments that one challenge may draw."""
+
+
 MAXIMUM_FRAUD_PROOF_BYTES = 8_192
 """A proof links to states by CID and carries at most four branches, so it fits into a block's evidence."""
+
+
 _DRAW_BYTES = 16
 """Bytes of the stream for one draw: the remainder of 128 bits favours no segment by more than 2**-100."""
 
@@ -83,8 +103,12 @@ HARDWARE_FREE = frozenset(
     }
 )
 """Faults that every node finds alike from published bytes: slashed automatically (ROUND-11)."""
+
+
 STEP_FAULTS = frozenset({AuditFinding.FAULT_STEP_CHAIN, AuditFinding.FAULT_OUT_OF_BOUNDS})
 """Faults of the steps with which somebody answers an accusation: the only ones that an auditor can commit."""
+
+
 SLASHABLE = HARDWARE_FREE | {AuditFinding.FAULT_OUT_OF_BOUNDS}
 """Findings that cost the miner its bond; `NUMERIC_MISMATCH` alone never does."""
 
@@ -258,3 +282,129 @@ def answer_digests(digests: bytes) -> tuple[bytes, ...]:
     if len(digests) % 32 or not 64 <= len(digests) <= 32 * MAXIMUM_STATES:
         raise Rejected(RejectionReason.MALFORMED, f"{len(digests)} bytes are no list of two or more digests")
     return tuple(digests[place : place + 32] for place in range(0, len(digests), 32))
+
+
+COMMIT_BLOCKS = 3
+"""Heights after the seed in which audits are committed; as many follow in which they are opened."""
+
+
+FORCED_ERRORS_OF_256 = 64
+"""Share of segments whose start the protocol corrupts: a quarter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """Hold what one auditor replays: segments, and which of them start from a corrupted state."""
+
+    seed: Hash32
+    challenge: SegmentChallenge
+    forced: tuple[int, ...]
+
+
+def assignment(book: BondBook, fact: RoundFact, auditor: Address, parameters: ChainParameters) -> Assignment | None:
+    """Return what an auditor is given of a height, or None while the seed is not there or nothing was traced."""
+    shared = challenge_seed(parameters.chain_id, fact, book.facts)
+    if shared is None or fact.training[0].states < 2:
+        return None
+    own: Hash32 = tagged_hash("audit-own", shared, auditor)
+    training = fact.training[0]
+    challenge = draw_challenge(own, trace_root(training), training.states - 1, parameters.audit_segments)
+    stream = shake256("audit-forced", own, len(challenge.indices))
+    forced = tuple(each for each, drawn in zip(challenge.indices, stream, strict=True) if drawn < FORCED_ERRORS_OF_256)
+    return Assignment(own, challenge, forced)
+
+
+def seed_height(book: BondBook, fact: RoundFact) -> int:
+    """Return the height of the block that completed the seed of an audited height."""
+    trained = [each.height for each in book.facts if each.height > fact.height and each.training]
+    return trained[CHALLENGE_BLOCKS - 1]
+
+
+def check_commitment(book: BondBook, message: AuditCommitment, height: int, parameters: ChainParameters) -> None:
+    """Refuse an audit of a height that is not open, by somebody who is judged by it, or beyond those that are paid."""
+    fact = _open(book, message, parameters)
+    declared = fact.training[0].machine_class
+    if UNDECLARED_CLASS in (declared, message.machine_class) or message.machine_class != declared:
+        raise Rejected(RejectionReason.AUDIT_CLASS_FOREIGN, "auditor and winner are not of one declared class")
+    if assignment(book, fact, message.auditor, parameters) is None:
+        raise Rejected(RejectionReason.AUDIT_CLOSED, f"height {message.height} cannot be audited yet")
+    if height > seed_height(book, fact) + COMMIT_BLOCKS:
+        raise Rejected(RejectionReason.AUDIT_CLOSED, f"audits of height {message.height} are committed")
+    entries = [each for each in book.audits if (each.height, each.parent) == (message.height, message.parent)]
+    if any(each.auditor == message.auditor for each in entries):
+        raise Rejected(
+            RejectionReason.AUDIT_DOUBLE, f"0x{message.auditor.hex()} audits height {message.height} already"
+        )
+    if len(entries) >= MAXIMUM_AUDITS:
+        raise Rejected(RejectionReason.AUDIT_CLOSED, f"height {message.height} has as many audits as are paid")
+
+
+def check_report(book: BondBook, message: AuditReport, height: int, parameters: ChainParameters) -> None:
+    """Refuse a report that opens no commitment, comes out of turn, or answers another question than the seed's."""
+    fact = _open(book, message, parameters)
+    entry = entry_of(book, message)
+    if entry is None:
+        # A peer on another branch, or ahead of us, may know it: nothing is held against it.
+        raise Rejected(RejectionReason.AUDIT_CLOSED, "no commitment to this report stands in a block")
+    if entry.digest != report_digest(message):
+        raise Rejected(RejectionReason.AUDIT_WRONG, "the report opens no commitment")
+    if entry.opened_height:
+        raise Rejected(RejectionReason.AUDIT_DOUBLE, "the report was opened before")
+    opens = seed_height(book, fact) + COMMIT_BLOCKS
+    if not opens < height <= opens + COMMIT_BLOCKS:
+        raise Rejected(RejectionReason.AUDIT_CLOSED, f"reports on height {fact.height} open after height {opens}")
+    given = assignment(book, fact, message.auditor, parameters)
+    if given is None or tuple(each.segment for each in message.lines) != given.challenge.indices:
+        raise Rejected(RejectionReason.AUDIT_WRONG, "the report is about other segments than were given")
+    if any(each.reproduced for each in message.lines if each.segment in given.forced):
+        raise Rejected(RejectionReason.AUDIT_WRONG, "a forced error was called reproduced")
+
+
+def check_listed_audits(book: BondBook, block: Block, parameters: ChainParameters) -> None:
+    """Refuse a block that carries an audit message twice, or one that does not count on top of its parent."""
+    committed = [(each.height, each.parent, each.auditor) for each in block.audits]
+    opened = [(each.height, each.parent, each.auditor) for each in block.audit_reports]
+    if len(set(committed)) != len(committed) or len(set(opened)) != len(opened):
+        raise Rejected(RejectionReason.AUDIT_DOUBLE, "the block carries an audit twice")
+    entries = [(each.height, each.parent) for each in book.audits] + [each[:2] for each in committed]
+    if any(entries.count(each[:2]) > MAXIMUM_AUDITS for each in committed):
+        raise Rejected(RejectionReason.AUDIT_CLOSED, "the block lists more audits than are paid")
+    for each in block.audits:
+        check_commitment(book, each, block.height, parameters)
+    for report in block.audit_reports:
+        check_report(book, report, block.height, parameters)
+
+
+def entry_of(book: BondBook, message: AuditMessage) -> AuditEntry | None:
+    """Return the commitment of an auditor that the book remembers."""
+    place = (message.height, message.parent, message.auditor)
+    return next((each for each in book.audits if (each.height, each.parent, each.auditor) == place), None)
+
+
+def _open(book: BondBook, message: AuditMessage, parameters: ChainParameters) -> RoundFact:
+    if message.chain_id != parameters.chain_id:
+        raise Rejected(RejectionReason.WRONG_CHAIN, f"chain {message.chain_id} is not {parameters.chain_id}")
+    check_signature(message, message.auditor)
+    fact = book.fact(message.height, message.parent)
+    if fact is None or not fact.training or not fact.is_declared or not parameters.audit_reward_gwei:
+        raise Rejected(RejectionReason.AUDIT_CLOSED, f"height {message.height} is not open to audits")
+    if message.auditor in (fact.winner, fact.publisher):
+        raise Rejected(RejectionReason.AUDIT_WRONG, "nobody is paid for auditing itself")
+    return fact
+
+
+CHALLENGE_BLOCKS = 3
+"""Trained blocks after block n whose release keys and winners fix what is audited of n (ROUND-11)."""
+
+
+def challenge_seed(chain_id: int, audited: RoundFact, later: tuple[RoundFact, ...]) -> Hash32 | None:
+    """Return H(release keys and winners of the next three trained blocks), or None while they are not all here.
+
+    ROUND-11: an empty block adds nothing, more blocks are waited for. A winner enters by the hash of its
+    signed commitment: that signature was given before the release key was known, so nobody can choose it afterwards.
+    """
+    trained = [each for each in later if each.height > audited.height and each.training][:CHALLENGE_BLOCKS]
+    if len(trained) < CHALLENGE_BLOCKS or not audited.training:
+        return None
+    parts = [part for each in trained for part in (each.release_key, each.commitment)]
+    return tagged_hash("audit-seed", chain_id.to_bytes(32, "big"), audited.block, *parts)

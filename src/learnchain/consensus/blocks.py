@@ -1,8 +1,29 @@
-"""Steps 8 to 10: a block is checked and admitted, the head moves, what it pays is fixed."""
+"""Bound what waits for measurements: anybody may sign blocks without ever serving what they rest on.
+
+Steps 8 to 10: a block is checked and admitted, the head moves, what it pays is fixed.
+"""
 
 from dataclasses import replace
 
-from learnchain.primitives.actions import (
+from learnchain.consensus import ommers, pending_audits, pending_disputes
+from learnchain.consensus import pending_evidence as proofs
+from learnchain.consensus.fork_choice import (
+    BlockTree,
+    final_block,
+    heaviest,
+    is_eligible,
+    maximum_side_blocks,
+    safe_block,
+    side_blocks,
+    surplus,
+)
+from learnchain.consensus.round import Round, Step, asked_for, candidate_of, data_keys_of
+from learnchain.consensus.state import state_after
+from learnchain.consensus.validity import check_block, check_facts, check_time
+from learnchain.encoding.codec import Hash32
+from learnchain.encoding.hashing import noun_hash
+from learnchain.engines.contract import Case
+from learnchain.protocol.actions import (
     Action,
     ForgetBlocks,
     MoveHead,
@@ -11,15 +32,7 @@ from learnchain.primitives.actions import (
     RefuseBlock,
     StoreBlock,
 )
-from learnchain.primitives.block_checks import (
-    check_block,
-    check_facts,
-    check_time,
-)
-from learnchain.primitives.block_tree import BlockTree, final_block, heaviest, is_eligible, safe_block
-from learnchain.primitives.chain_state import ChainState, state_after
-from learnchain.primitives.codec import Hash32
-from learnchain.primitives.events import (
+from learnchain.protocol.events import (
     BlockReceived,
     BondMoved,
     DeadlineMissed,
@@ -30,23 +43,50 @@ from learnchain.primitives.events import (
     TaskPosted,
     TreeGrew,
 )
-from learnchain.primitives.hashing import noun_hash
-from learnchain.primitives.measurement import Finding, Measure, MeasureKind, PayloadFacts
-from learnchain.primitives.messages import (
-    AnyBlock,
-    Block,
-    Deadline,
-    EmptyBlock,
-    Head,
-)
-from learnchain.primitives.pending_blocks import with_room
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
-from learnchain.primitives.selection import Selection
-from learnchain.primitives.side_blocks import maximum_side_blocks, side_blocks, surplus
-from learnchain.rules.contract import Case
-from learnchain.spine import audits, disputes, ommers
-from learnchain.spine import evidence as proofs
-from learnchain.spine.round import Round, Step, asked_for, candidate_of, data_keys_of
+from learnchain.protocol.measurement import Finding, Measure, MeasureKind, PayloadFacts
+from learnchain.protocol.messages import AnyBlock, Block, Deadline, EmptyBlock, Head, empty_block_ticket
+from learnchain.protocol.selection import Selection
+from learnchain.protocol.state import ChainState
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
+
+MAXIMUM_PENDING_BLOCKS = 64
+"""Blocks that wait for measurements at one time; more are asked for again later."""
+
+
+MAXIMUM_PENDING_EMPTY = 32
+
+
+MAXIMUM_PENDING_EMPTY_SIBLINGS = 4
+"""Anybody may sign an empty block without ever serving its payload: they never take the place of trained blocks."""
+
+
+def with_room(pending: dict[Hash32, AnyBlock], block: AnyBlock) -> dict[Hash32, AnyBlock]:
+    """Return who goes on waiting beside a block: of empty siblings the lowest lots stay, of all the highest."""
+    if isinstance(block, EmptyBlock):
+        empty = {key: each for key, each in pending.items() if isinstance(each, EmptyBlock)}
+        siblings = {key: each for key, each in empty.items() if each.parent == block.parent}
+        if len(siblings) >= MAXIMUM_PENDING_EMPTY_SIBLINGS:
+            return _in_place_of(pending, block, siblings)
+        if len(empty) >= MAXIMUM_PENDING_EMPTY:
+            return _in_place_of(pending, block, empty)
+    if len(pending) >= MAXIMUM_PENDING_BLOCKS:
+        raise Unavailable("room for one more block to be measured")
+    return pending
+
+
+def _in_place_of(
+    pending: dict[Hash32, AnyBlock], block: EmptyBlock, rivals: dict[Hash32, EmptyBlock]
+) -> dict[Hash32, AnyBlock]:
+    """Drop the last of the rivals when the new block comes before it."""
+    last = max(rivals, key=lambda key: _place(rivals[key]))
+    if _place(block) >= _place(rivals[last]):
+        raise Unavailable("room for one more empty block to be measured")
+    return {key: each for key, each in pending.items() if key != last}
+
+
+def _place(block: EmptyBlock) -> tuple[int, bytes]:
+    return -block.height, empty_block_ticket(block.parent, block.proposer)
+
 
 # --- 8 block -----------------------------------------------------------------------------------------------------
 
@@ -154,10 +194,10 @@ def _examined_beside(state: Round, parent: ChainState, block: AnyBlock) -> Step 
     evidence = proofs.unmeasured(state, parent, block.evidence)
     if evidence is not None:
         return proofs.asked(state, parent, evidence)
-    answer = disputes.unmeasured(state, block.answers)
+    answer = pending_disputes.unmeasured(state, block.answers)
     if answer is not None:
-        return disputes.asked(state, parent, answer)
-    return proofs.refused(state, block) or disputes.refused(state, block)
+        return pending_disputes.asked(state, parent, answer)
+    return proofs.refused(state, block) or pending_disputes.refused(state, block)
 
 
 def _on_missed_deadline(state: Round, event: DeadlineMissed) -> Step:
@@ -182,7 +222,7 @@ def _on_missed_deadline(state: Round, event: DeadlineMissed) -> Step:
     end = event.at_milliseconds - (event.at_milliseconds - earliest) % window
     listed = tuple(state.commitments[key] for key in sorted(state.commitments))
     height = (state.selection, state.parent, event.missed, end)
-    proposal = ProposeEmptyBlock(*height, listed, proofs.offered(state), *disputes.offered(state))
+    proposal = ProposeEmptyBlock(*height, listed, proofs.offered(state), *pending_disputes.offered(state))
     return state, (proposal,), ()
 
 
@@ -232,10 +272,10 @@ def _opened(state: Round, tip: Hash32) -> Step:
     selection = state.rules.select_task(branch[-1].state, state.parameters)
     alive = {key: block for key, block in state.pending.items() if block.parent in tree}
     reported = proofs.kept(state, branch[-1].state)
-    disputed = disputes.kept(state, branch[-1].state)
+    disputed = pending_disputes.kept(state, branch[-1].state)
     needed = {candidate_of(block) for block in alive.values()} | set(reported) | set(disputed)
     needed |= {key for block in alive.values() for key in (*map(noun_hash, block.evidence), *ommers.keys_of(block))}
-    needed |= {key for block in alive.values() for key in disputes.keys_of(block)}
+    needed |= {key for block in alive.values() for key in pending_disputes.keys_of(block)}
     needed |= set(state.losers)
     opened = Round(
         state.rules,
@@ -251,12 +291,12 @@ def _opened(state: Round, tip: Hash32) -> Step:
         witnessed=frozenset(each for each in state.witnessed if each[0] in tree),
         overridden=frozenset(each for each in state.overridden if each in tree),
         evidence=reported,
-        audits=audits.kept(state, branch[-1].state),
+        audits=pending_audits.kept(state, branch[-1].state),
         disputes=disputed,
     )
     losers = ommers.kept(opened, (*state.losers.values(), *state.reveals.values()))
     opened, asked, _ = ommers.ask_all(replace(opened, losers=losers))
-    opened, fetched, _ = disputes.ask_all(opened)
+    opened, fetched, _ = pending_disputes.ask_all(opened)
     return opened, (MoveHead(head, branch[-1].state), OpenHeight(selection), *asked, *fetched), ()
 
 

@@ -9,17 +9,16 @@ of a dispute when its deadline has passed.
 
 from dataclasses import replace
 
-from learnchain.primitives.audit_rules import assignment
-from learnchain.primitives.bonds import BondBook, Dispute, DisputeOutcome, RoundFact
-from learnchain.primitives.codec import Address, Hash32
-from learnchain.primitives.dispute_messages import Accusation, DisputeAnswer
-from learnchain.primitives.evidence_messages import Fault, fault_id
-from learnchain.primitives.hashing import noun_hash
-from learnchain.primitives.messages import AnyBlock
-from learnchain.primitives.numbers import WEI_PER_GWEI
-from learnchain.primitives.parameters import ChainParameters
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.signatures import check_signature
+from learnchain.consensus.audits import assignment
+from learnchain.encoding.codec import Address, Hash32
+from learnchain.encoding.cryptography import check_signature
+from learnchain.encoding.hashing import noun_hash
+from learnchain.encoding.numbers import WEI_PER_GWEI
+from learnchain.protocol.dispute_messages import Accusation, DisputeAnswer
+from learnchain.protocol.messages import AnyBlock, Fault, fault_id
+from learnchain.protocol.parameters import ChainParameters
+from learnchain.protocol.state import BondBook, Dispute, DisputeOutcome, RoundFact
+from learnchain.rejection import Rejected, RejectionReason
 
 
 def check_accusation(book: BondBook, message: Accusation, height: int, parameters: ChainParameters) -> RoundFact:

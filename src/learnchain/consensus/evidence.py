@@ -4,18 +4,28 @@ Two statements of one signer that contradict each other prove themselves. Change
 here as far as bytes go; each node measures the rest before it admits a block with such evidence.
 """
 
-from learnchain.primitives.audit import STEP_FAULTS, FraudProof, decode_fraud_proof
-from learnchain.primitives.audit_messages import AuditReport, report_digest
-from learnchain.primitives.audit_rules import entry_of
-from learnchain.primitives.bonds import BondBook, RoundFact
-from learnchain.primitives.codec import Address, Hash32, decode, encode
-from learnchain.primitives.evidence_messages import MEASURED_FAULTS, PUBLISHER_FAULTS, Evidence, Fault
-from learnchain.primitives.messages import AnyBlock, Commitment, KeyRelease, Release, Reveal
-from learnchain.primitives.parameters import ChainParameters
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.signatures import UNSIGNED, check_signature
+from learnchain.consensus.audits import STEP_FAULTS, FraudProof, decode_fraud_proof, entry_of
+from learnchain.encoding.codec import Address, Hash32, decode, encode
+from learnchain.encoding.cryptography import UNSIGNED, check_signature
+from learnchain.protocol.audit_messages import AuditReport, report_digest
+from learnchain.protocol.messages import (
+    MEASURED_FAULTS,
+    PUBLISHER_FAULTS,
+    AnyBlock,
+    Commitment,
+    Evidence,
+    Fault,
+    KeyRelease,
+    Release,
+    Reveal,
+)
+from learnchain.protocol.parameters import ChainParameters
+from learnchain.protocol.state import BondBook, RoundFact
+from learnchain.rejection import Rejected, RejectionReason
 
 Statement = Commitment | Reveal | Release | KeyRelease
+
+
 _KINDS: dict[Fault, tuple[type[Commitment] | type[Reveal] | type[Release], int]] = {
     Fault.DOUBLE_COMMITMENT: (Commitment, 2),
     Fault.DOUBLE_REVEAL: (Reveal, 2),

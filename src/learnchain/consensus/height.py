@@ -2,15 +2,21 @@
 
 from dataclasses import replace
 
-from learnchain.primitives.actions import (
-    ProposeBlock,
-    ReleaseTestSet,
-    RevealModel,
-    SendCommitment,
-    TrainModel,
+from learnchain.consensus import ommers, pending_audits, pending_disputes
+from learnchain.consensus.blocks import admitted
+from learnchain.consensus.penalties import check_cover
+from learnchain.consensus.pending_evidence import offered
+from learnchain.consensus.round import (
+    Round,
+    Step,
+    asked_for,
+    candidate_of,
+    require_current,
+    reveal_deadline,
+    with_witness,
 )
-from learnchain.primitives.block_checks import (
-    NOBODY,
+from learnchain.consensus.state import with_escrowed
+from learnchain.consensus.validity import (
     check_arrival,
     check_disclosure,
     check_key_release,
@@ -19,10 +25,11 @@ from learnchain.primitives.block_checks import (
     check_payload_links,
     check_release,
 )
-from learnchain.primitives.bonds import check_cover
-from learnchain.primitives.chain_state import with_escrowed
-from learnchain.primitives.codec import Hash32
-from learnchain.primitives.events import (
+from learnchain.encoding.codec import Hash32
+from learnchain.encoding.hashing import noun_hash
+from learnchain.engines.contract import Case
+from learnchain.protocol.actions import ProposeBlock, ReleaseTestSet, RevealModel, SendCommitment, TrainModel
+from learnchain.protocol.events import (
     Committed,
     EscrowLocked,
     KeyReleased,
@@ -34,18 +41,10 @@ from learnchain.primitives.events import (
     TaskPosted,
     Trained,
 )
-from learnchain.primitives.hashing import noun_hash
-from learnchain.primitives.measurement import Finding, Measure, Measurement
-from learnchain.primitives.messages import (
-    AnyBlock,
-    Deadline,
-)
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
-from learnchain.rules.contract import Case
-from learnchain.spine import audits, disputes, ommers
-from learnchain.spine.blocks import admitted
-from learnchain.spine.evidence import offered
-from learnchain.spine.round import Round, Step, asked_for, candidate_of, require_current, reveal_deadline, with_witness
+from learnchain.protocol.measurement import Finding, Measure, Measurement
+from learnchain.protocol.messages import AnyBlock, Deadline
+from learnchain.protocol.state import NOBODY
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 # --- 1 task ------------------------------------------------------------------------------------------------------
 
@@ -245,8 +244,8 @@ def _judged(state: Round) -> Step:
     if answer.winner == NOBODY:
         return state, (), ()
     winner = state.reveals[answer.winner]
-    committed, reports = audits.offered(state)
-    accusations, answers = disputes.offered(state)
+    committed, reports = pending_audits.offered(state)
+    accusations, answers = pending_disputes.offered(state)
     proposal = ProposeBlock(
         state.selection,
         state.parent,
@@ -266,7 +265,7 @@ def _judged(state: Round) -> Step:
 
 def _waits_for(block: AnyBlock, candidate: Hash32) -> bool:
     """Return whether a pending block rests on a measurement of this candidate or piece of evidence."""
-    beside = {*(noun_hash(each) for each in block.evidence), *disputes.keys_of(block), *ommers.keys_of(block)}
+    beside = {*(noun_hash(each) for each in block.evidence), *pending_disputes.keys_of(block), *ommers.keys_of(block)}
     return candidate in {candidate_of(block), *beside}
 
 

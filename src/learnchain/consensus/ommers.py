@@ -6,16 +6,16 @@ judged as it would have been at its own height, but its payload is never execute
 
 from dataclasses import dataclass
 
-from learnchain.primitives.actions import Action
-from learnchain.primitives.block_checks import check_opening
-from learnchain.primitives.codec import Hash32
-from learnchain.primitives.hashing import noun_hash
-from learnchain.primitives.measurement import Finding, Measure, MeasureKind, Measurement
-from learnchain.primitives.messages import MAXIMUM_OMMERS, Block, Commitment, Outcome, Reveal
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
-from learnchain.primitives.selection import Selection
-from learnchain.rules.contract import Case
-from learnchain.spine.round import Round, Step, asked_for, data_keys_of
+from learnchain.consensus.round import Round, Step, asked_for, data_keys_of
+from learnchain.consensus.validity import check_opening
+from learnchain.encoding.codec import Hash32
+from learnchain.encoding.hashing import noun_hash
+from learnchain.engines.contract import Case
+from learnchain.protocol.actions import Action
+from learnchain.protocol.measurement import Finding, Measure, MeasureKind, Measurement
+from learnchain.protocol.messages import MAXIMUM_OMMERS, Block, Commitment, Outcome, Reveal
+from learnchain.protocol.selection import Selection
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 
 @dataclass(frozen=True, slots=True)

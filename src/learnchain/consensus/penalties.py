@@ -1,4 +1,9 @@
-"""Step 10: what a block pays and takes beside its engine's answer: bonds withheld, returned, slashed and compensated.
+"""What consensus knows of bonds: who staked what, whose reward waits, what recent heights rested on, who was punished.
+
+Bonds lie in the escrow contract; this book follows its events and runs ahead of it where consensus has decided and
+nobody has claimed yet. A miner without coins starts all the same: its first bond is kept back from its block reward.
+
+Step 10: what a block pays and takes beside its engine's answer: bonds withheld, returned, slashed and compensated.
 
 Engines answer for their papers alone (`payouts`); what follows from bonds and evidence is the same for all of them.
 A slashed bond goes a quarter to the reporter and half to those who were harmed in equal parts; the rest is burned,
@@ -8,7 +13,25 @@ so that nobody gains by harming and reporting itself.
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from learnchain.primitives.bonds import (
+from learnchain.consensus.disputes import fault_of, is_punished, with_accusation, with_answer
+from learnchain.encoding.codec import Address, decode
+from learnchain.encoding.numbers import WEI_PER_GWEI
+from learnchain.protocol.messages import (
+    PUBLISHER_FAULTS,
+    AnyBlock,
+    Block,
+    Commitment,
+    Deadline,
+    EmptyBlock,
+    Evidence,
+    Fault,
+    Payout,
+    fault_id,
+)
+from learnchain.protocol.parameters import ChainParameters
+from learnchain.protocol.payload import Outcome, Settlement, bond_pot
+from learnchain.protocol.selection import Selection
+from learnchain.protocol.state import (
     AuditEntry,
     BondBook,
     Dispute,
@@ -16,24 +39,40 @@ from learnchain.primitives.bonds import (
     Punished,
     RoundFact,
     Withheld,
-    withheld_gwei,
+    winning_commitment,
 )
-from learnchain.primitives.codec import Address, decode
-from learnchain.primitives.dispute_rules import fault_of, is_punished, with_accusation, with_answer
-from learnchain.primitives.evidence_messages import PUBLISHER_FAULTS, Evidence, Fault, fault_id
-from learnchain.primitives.messages import AnyBlock, Block, Commitment, Deadline, EmptyBlock, Payout
-from learnchain.primitives.numbers import WEI_PER_GWEI
-from learnchain.primitives.parameters import ChainParameters
-from learnchain.primitives.selection import Selection
-from learnchain.primitives.settlement import Outcome, Settlement, bond_pot
+from learnchain.rejection import Rejected, RejectionReason
+
+
+def check_cover(book: BondBook, commitment: Commitment, bond_from_reward: bool) -> None:
+    """Refuse a commitment whose bond is neither deposited nor, where the chain allows it, kept back (BOND-1)."""
+    if not bond_from_reward and not book.covers(commitment):
+        detail = f"0x{commitment.miner.hex()} staked less than the {commitment.bond_wei} wei it commits"
+        raise Rejected(RejectionReason.BOND_NOT_DEPOSITED, detail)
+
+
+def withheld_gwei(book: BondBook, block: Block, payout_gwei: int) -> int:
+    """Return what is kept back of the winner's payout: the bond it did not deposit, at most all of it."""
+    commitment = winning_commitment(block)
+    missing_wei = 0 if commitment is None or book.covers(commitment) else commitment.bond_wei
+    return min(payout_gwei, -(-missing_wei // WEI_PER_GWEI))
+
 
 REPORTER_PART = 4
+
+
 HARMED_PART = 2
 """One part in so many of what is taken; what is left over is burned."""
+
+
 FALSE_AUDIT_FEES = 4
 """Fees that a false report costs: more than the one it would have earned, so that guessing does not pay."""
+
+
 BURNED_PART = 4
 """One part in so many of what a failed accusation costs; the rest goes to the accused."""
+
+
 BURN: Address = b"\0" * 20
 
 

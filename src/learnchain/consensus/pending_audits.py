@@ -2,15 +2,14 @@
 
 from dataclasses import replace
 
-from learnchain.primitives.audit_messages import MAXIMUM_AUDITS, AuditCommitment, AuditMessage, AuditReport
-from learnchain.primitives.audit_rules import check_commitment, check_report
-from learnchain.primitives.chain_state import ChainState
-from learnchain.primitives.codec import Hash32
-from learnchain.primitives.events import AuditMade
-from learnchain.primitives.hashing import noun_hash
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
-from learnchain.spine.round import Round, Step
-from learnchain.spine.waiting import still_carried
+from learnchain.consensus.audits import check_commitment, check_report
+from learnchain.consensus.round import Round, Step, still_carried
+from learnchain.encoding.codec import Hash32
+from learnchain.encoding.hashing import noun_hash
+from learnchain.protocol.audit_messages import MAXIMUM_AUDITS, AuditCommitment, AuditMessage, AuditReport
+from learnchain.protocol.events import AuditMade
+from learnchain.protocol.state import ChainState
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 MAXIMUM_WAITING = 64
 """Audit messages that wait for a block; more are refused until some of them are in."""

@@ -2,25 +2,23 @@
 
 from dataclasses import replace
 
-from learnchain.primitives.actions import Action, MeasureAnswer
-from learnchain.primitives.bonds import BondBook
-from learnchain.primitives.chain_state import ChainState
-from learnchain.primitives.codec import Address, Hash32
-from learnchain.primitives.dispute_messages import (
+from learnchain.consensus.disputes import check_accusation, check_answer, dispute_of, with_accusation
+from learnchain.consensus.round import Round, Step, has_finding, is_unmeasured, still_carried
+from learnchain.encoding.codec import Address, Hash32
+from learnchain.encoding.hashing import noun_hash
+from learnchain.protocol.actions import Action, MeasureAnswer
+from learnchain.protocol.dispute_messages import (
     MAXIMUM_ACCUSATIONS,
     MAXIMUM_ANSWERS,
     Accusation,
     DisputeAnswer,
     DisputeMessage,
 )
-from learnchain.primitives.dispute_rules import check_accusation, check_answer, dispute_of, with_accusation
-from learnchain.primitives.events import Disputed
-from learnchain.primitives.hashing import noun_hash
-from learnchain.primitives.measurement import Finding, Measure, MeasureKind
-from learnchain.primitives.messages import AnyBlock
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
-from learnchain.spine.round import Round, Step
-from learnchain.spine.waiting import has_finding, is_unmeasured, still_carried
+from learnchain.protocol.events import Disputed
+from learnchain.protocol.measurement import Finding, Measure, MeasureKind
+from learnchain.protocol.messages import AnyBlock
+from learnchain.protocol.state import BondBook, ChainState
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 MAXIMUM_WAITING = 64
 """Messages of each kind that wait for a block; more are refused until some of them are in."""

@@ -2,18 +2,17 @@
 
 from dataclasses import replace
 
-from learnchain.primitives.actions import Action, MeasureEvidence
-from learnchain.primitives.chain_state import ChainState, with_bond_change
-from learnchain.primitives.codec import Hash32
-from learnchain.primitives.events import BondMoved, EvidenceReported
-from learnchain.primitives.evidence import check_evidence, is_measured
-from learnchain.primitives.evidence_messages import Evidence
-from learnchain.primitives.hashing import noun_hash
-from learnchain.primitives.measurement import Finding, Measure, MeasureKind
-from learnchain.primitives.messages import MAXIMUM_EVIDENCE, AnyBlock
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
-from learnchain.spine.round import Round, Step
-from learnchain.spine.waiting import has_finding, is_unmeasured, still_carried
+from learnchain.consensus.evidence import check_evidence, is_measured
+from learnchain.consensus.round import Round, Step, has_finding, is_unmeasured, still_carried
+from learnchain.consensus.state import with_bond_change
+from learnchain.encoding.codec import Hash32
+from learnchain.encoding.hashing import noun_hash
+from learnchain.protocol.actions import Action, MeasureEvidence
+from learnchain.protocol.events import BondMoved, EvidenceReported
+from learnchain.protocol.measurement import Finding, Measure, MeasureKind
+from learnchain.protocol.messages import MAXIMUM_EVIDENCE, AnyBlock, Evidence
+from learnchain.protocol.state import ChainState
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 MAXIMUM_WAITING = 64
 """Evidence that waits for a block; more is refused until some of it is in."""

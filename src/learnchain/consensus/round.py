@@ -1,39 +1,39 @@
-"""One node's view of the height that is being decided, and what all steps share."""
+"""One node's view of the height that is being decided, and what all steps share.
 
+What waits beside the block for a proposer: which of it still counts on a head, and what measuring it came to.
+"""
+
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
-from learnchain.primitives.actions import (
-    Action,
-    MeasureCandidate,
-)
-from learnchain.primitives.audit_messages import AuditMessage
-from learnchain.primitives.block_tree import BlockTree
-from learnchain.primitives.chain_state import ChainState
-from learnchain.primitives.codec import Hash32
-from learnchain.primitives.dispute_messages import DisputeMessage
-from learnchain.primitives.events import (
-    Event,
-)
-from learnchain.primitives.evidence_messages import Evidence
-from learnchain.primitives.hashing import noun_hash
-from learnchain.primitives.measurement import Measure, MeasureKind, Measurement
-from learnchain.primitives.messages import (
+from learnchain.consensus.fork_choice import BlockTree
+from learnchain.encoding.codec import Hash32
+from learnchain.encoding.hashing import noun_hash
+from learnchain.engines.contract import Rules
+from learnchain.protocol.actions import Action, MeasureCandidate
+from learnchain.protocol.audit_messages import AuditMessage
+from learnchain.protocol.dispute_messages import DisputeMessage
+from learnchain.protocol.events import Event
+from learnchain.protocol.measurement import Finding, Measure, MeasureKind, Measurement
+from learnchain.protocol.messages import (
     AnyBlock,
     Block,
     Commitment,
     Deadline,
     EmptyBlock,
+    Evidence,
     Head,
     KeyRelease,
     ReleaseAnnouncement,
     Reveal,
     Verdict,
 )
-from learnchain.primitives.parameters import ChainParameters
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
-from learnchain.primitives.selection import PostedTask, Selection
-from learnchain.primitives.task_specification import Cid
-from learnchain.rules.contract import Rules
+from learnchain.protocol.parameters import ChainParameters
+from learnchain.protocol.selection import PostedTask, Selection
+from learnchain.protocol.state import ChainState
+from learnchain.protocol.task_specification import Cid
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 Stored = tuple[tuple[AnyBlock, ChainState], ...]
 
@@ -127,3 +127,30 @@ def reveal_deadline(state: Round) -> int:
 def candidate_of(block: AnyBlock) -> Hash32:
     """Return the key under which a block's measurements are kept."""
     return block.verdict.winner if isinstance(block, Block) else noun_hash(block)
+
+
+_Message = TypeVar("_Message")
+
+
+def still_carried(waiting: Mapping[Hash32, _Message], check: Callable[[_Message], object]) -> dict[Hash32, _Message]:
+    """Return the messages that a block on this head may still carry: those that `check` does not refuse."""
+    found: dict[Hash32, _Message] = {}
+    for key, message in waiting.items():
+        try:
+            check(message)
+        except Rejected:
+            continue
+        found[key] = message
+    return found
+
+
+def is_unmeasured(state: Round, key: Hash32, kind: MeasureKind) -> bool:
+    """Return whether nobody measured it yet, or what that takes was not here."""
+    found = state.measurements.get((key, kind))
+    return found is None or found.finding is Finding.UNAVAILABLE
+
+
+def has_finding(state: Round, key: Hash32, kind: MeasureKind, finding: Finding) -> bool:
+    """Return whether measuring it came to this."""
+    found = state.measurements.get((key, kind))
+    return found is not None and found.finding is finding

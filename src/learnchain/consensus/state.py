@@ -1,130 +1,16 @@
 """What consensus knows after a block: small, exact, and the same on every node that holds the block."""
 
-from dataclasses import dataclass, field, replace
-from typing import Annotated
+from dataclasses import replace
 
-from learnchain.primitives.bonds import BondBook, BondChange, BondMove, round_fact
-from learnchain.primitives.codec import Bound, Hash32
-from learnchain.primitives.hashing import noun_hash
-from learnchain.primitives.justice import Justice, justice, with_fact
-from learnchain.primitives.merkle import History
-from learnchain.primitives.messages import (
-    AnyBlock,
-    Block,
-    Deadline,
-    EmptyBlock,
-    Payout,
-    Task,
-    consensus_root,
-    previous_randao,
-)
-from learnchain.primitives.numbers import Accuracy
-from learnchain.primitives.parameters import ChainParameters
-from learnchain.primitives.payload import PayloadAttributes, Withdrawal
-from learnchain.primitives.selection import PostedTask, Selection
-from learnchain.primitives.settlement import Outcome, Settlement
-
-MAXIMUM_MEMORY_BYTES = 4_096
-"""Room for a difficulty or a handful of losers; it is kept with every state."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reward:
-    """Step 10: what a block mints, what it tells the escrow contract to do, what its engine remembers from it.
-
-    `memory` is the engine's own; the selections on top of the block carry it.
-    """
-
-    payouts: tuple[Payout, ...]
-    settlements: tuple[Settlement, ...]
-    memory: Annotated[bytes, Bound(MAXIMUM_MEMORY_BYTES)] = b""
-
-
-@dataclass(frozen=True, slots=True)
-class Ledger:
-    """Count every coin that consensus moved.
-
-    At all times
-    escrowed == paid + refunded + burned + compensated + still locked,
-    all deposits == bonded - unbonded - slashed, and
-    what engines and audits earned == minted + still kept back + forfeited.
-    """
-
-    escrowed_wei: int = 0
-    paid_wei: int = 0
-    refunded_wei: int = 0
-    burned_wei: int = 0
-    compensated_wei: int = 0
-    bonded_wei: int = 0
-    unbonded_wei: int = 0
-    slashed_wei: int = 0
-    minted_gwei: int = 0
-    forfeited_gwei: int = 0
-    audited_gwei: int = 0
-
-    @property
-    def locked_wei(self) -> int:
-        """Return what lies in escrow for tasks that no block has settled."""
-        return self.escrowed_wei - self.paid_wei - self.refunded_wei - self.burned_wei - self.compensated_wei
-
-
-@dataclass(frozen=True, slots=True)
-class ChainState:
-    """Hold the state after one block.
-
-    `pool` is the list that the block records: tasks posted through its parent and not selected (ROUND-5);
-    `incoming` are those posted in its own payload; `reward` is what the next payload must carry. `going_on` is the
-    commissioned task that the block trained and did not settle: it spans more blocks.
-    """
-
-    block_hash: Hash32
-    parent: Hash32
-    height: int
-    end_milliseconds: int
-    payload_hash: Hash32
-    payload_timestamp_seconds: int
-    root: Hash32
-    withdrawal_count: int
-    history: History
-    pool: tuple[PostedTask, ...]
-    incoming: tuple[PostedTask, ...]
-    reward: Reward
-    ledger: Ledger
-    high_accuracy: bool
-    going_on: tuple[PostedTask, ...] = ()
-    bonds: BondBook = field(default_factory=BondBook)
-
-    def withdrawals(self) -> tuple[Withdrawal, ...]:
-        """Return exactly what the next payload must carry, byte for byte (ROUND-4)."""
-        return tuple(
-            Withdrawal(self.withdrawal_count + offset, 0, payout.recipient, payout.amount_gwei)
-            for offset, payout in enumerate(self.reward.payouts)
-        )
-
-    def attributes(self, timestamp_seconds: int, fee_recipient: bytes) -> PayloadAttributes:
-        """Return what the payload on top of this block must be built from; only the fee recipient is free."""
-        randao = previous_randao(self.block_hash)
-        return PayloadAttributes(timestamp_seconds, randao, fee_recipient, self.withdrawals(), self.root)
-
-
-def genesis_state(parameters: ChainParameters, genesis_hash: Hash32, payload: Hash32, timestamp: int) -> ChainState:
-    """Return the state before the first block."""
-    return ChainState(
-        block_hash=genesis_hash,
-        parent=b"\0" * 32,
-        height=0,
-        end_milliseconds=parameters.genesis_milliseconds,
-        payload_hash=payload,
-        payload_timestamp_seconds=timestamp,
-        root=genesis_hash,
-        withdrawal_count=0,
-        history=History(),
-        pool=(),
-        incoming=(),
-        reward=Reward((), ()),
-        ledger=Ledger(),
-        high_accuracy=False,
-    )
+from learnchain.consensus.penalties import Justice, justice, with_fact
+from learnchain.encoding.codec import Hash32
+from learnchain.encoding.hashing import History, noun_hash
+from learnchain.encoding.numbers import Accuracy
+from learnchain.protocol.messages import AnyBlock, Block, Deadline, EmptyBlock, Task, consensus_root
+from learnchain.protocol.parameters import ChainParameters
+from learnchain.protocol.payload import Outcome, Settlement
+from learnchain.protocol.selection import PostedTask, Selection
+from learnchain.protocol.state import BondChange, BondMove, ChainState, Ledger, Reward, round_fact
 
 
 def outage_milliseconds(selection: Selection) -> int:

@@ -4,15 +4,24 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from learnchain.primitives.actions import (
-    Action,
-    MoveHead,
-    OpenHeight,
-    RefuseTask,
+from learnchain.consensus.blocks import on_block, on_head, on_payout
+from learnchain.consensus.fork_choice import BlockRecord, BlockTree
+from learnchain.consensus.height import (
+    on_commitment,
+    on_escrow,
+    on_reveal,
+    on_selection,
+    on_task,
+    on_training,
+    on_verification,
 )
-from learnchain.primitives.block_tree import BlockRecord, BlockTree
-from learnchain.primitives.chain_state import ChainState
-from learnchain.primitives.events import (
+from learnchain.consensus.pending_audits import on_audit
+from learnchain.consensus.pending_disputes import on_dispute
+from learnchain.consensus.pending_evidence import on_bond, on_evidence
+from learnchain.consensus.round import Round, Step, Stored
+from learnchain.engines.contract import Rules
+from learnchain.protocol.actions import Action, MoveHead, OpenHeight, RefuseTask
+from learnchain.protocol.events import (
     AuditMade,
     BlockReceived,
     BondMoved,
@@ -34,30 +43,10 @@ from learnchain.primitives.events import (
     Trained,
     TreeGrew,
 )
-from learnchain.primitives.messages import (
-    Head,
-)
-from learnchain.primitives.parameters import ChainParameters
-from learnchain.primitives.rejection import Rejected
-from learnchain.rules.contract import Rules
-from learnchain.spine.audits import on_audit
-from learnchain.spine.blocks import on_block, on_head, on_payout
-from learnchain.spine.disputes import on_dispute
-from learnchain.spine.evidence import on_bond, on_evidence
-from learnchain.spine.height import (
-    on_commitment,
-    on_escrow,
-    on_reveal,
-    on_selection,
-    on_task,
-    on_training,
-    on_verification,
-)
-from learnchain.spine.round import (
-    Round,
-    Step,
-    Stored,
-)
+from learnchain.protocol.messages import Head
+from learnchain.protocol.parameters import ChainParameters
+from learnchain.protocol.state import ChainState
+from learnchain.rejection import Rejected
 
 
 def begin(rules: Rules, parameters: ChainParameters, final: ChainState) -> tuple[Round, tuple[Action, ...]]:

@@ -1,22 +1,16 @@
 """Step 8: what makes a block well-formed under every engine: links, signatures, roots, verdict, payload facts."""
 
-from learnchain.primitives.audit_rules import check_listed_audits
-from learnchain.primitives.bonds import check_cover
-from learnchain.primitives.chain_state import (
-    ChainState,
-    Reward,
-    payload_timestamp,
-    returns_task,
-    settlement_root,
-    unselected_after,
-)
-from learnchain.primitives.ciphers import key_hash
-from learnchain.primitives.codec import Address, Hash32
-from learnchain.primitives.dispute_rules import check_listed_disputes
-from learnchain.primitives.evidence import check_listed_evidence
-from learnchain.primitives.hashing import noun_hash
-from learnchain.primitives.measurement import PayloadFacts
-from learnchain.primitives.messages import (
+from learnchain.consensus.audits import check_listed_audits
+from learnchain.consensus.disputes import check_listed_disputes
+from learnchain.consensus.evidence import check_listed_evidence
+from learnchain.consensus.penalties import check_cover
+from learnchain.consensus.state import payload_timestamp, returns_task, settlement_root, unselected_after
+from learnchain.encoding.codec import Address, Hash32
+from learnchain.encoding.cryptography import check_signature, key_hash, recover
+from learnchain.encoding.hashing import noun_hash
+from learnchain.encoding.numbers import Accuracy
+from learnchain.protocol.measurement import PayloadFacts
+from learnchain.protocol.messages import (
     AnyBlock,
     Block,
     Commitment,
@@ -36,15 +30,11 @@ from learnchain.primitives.messages import (
     release_root,
     work_id,
 )
-from learnchain.primitives.numbers import Accuracy
-from learnchain.primitives.parameters import ChainParameters
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.selection import Selection
-from learnchain.primitives.signatures import check_signature, recover
-from learnchain.primitives.task_specification import Encryption
-
-NOBODY = b"\0" * 32
-"""Stands for the winner in a verdict without one."""
+from learnchain.protocol.parameters import ChainParameters
+from learnchain.protocol.selection import Selection
+from learnchain.protocol.state import ChainState, Reward
+from learnchain.protocol.task_specification import Encryption
+from learnchain.rejection import Rejected, RejectionReason
 
 RoundMessage = KeyRelease | Commitment | Release | Reveal
 

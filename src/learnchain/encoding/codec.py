@@ -11,13 +11,18 @@ from functools import cache
 from operator import attrgetter
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.rejection import Rejected, RejectionReason
 
 Noun = TypeVar("Noun")
 
+
 MAXIMUM_INTEGER_BYTES = 32
 """Integers are unsigned and at most as wide as an EVM word."""
+
+
 DEFAULT_MAXIMUM_BYTES = 65_536
+
+
 DEFAULT_MAXIMUM_ITEMS = 1_024
 
 
@@ -36,11 +41,20 @@ class Exact:
 
 
 Hash32 = Annotated[bytes, Exact(32)]
+
+
 Address = Annotated[bytes, Exact(20)]
+
+
 Signature = Annotated[bytes, Exact(65)]
+
+
 PublicKey = Annotated[bytes, Exact(32)]
 
+
 _Encoder = Callable[[Any], bytes]
+
+
 _Decoder = Callable[[bytes, int, int], tuple[Any, int]]
 
 

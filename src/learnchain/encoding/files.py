@@ -4,7 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
-from learnchain.primitives.rejection import Unavailable
+from learnchain.rejection import Unavailable
 
 PARTIAL_SUFFIX = ".partial"
 

@@ -1,16 +1,30 @@
-"""Exact numbers: consensus compares integers, cross-products and fixed-context decimals, never binary floats."""
+"""Exact numbers: consensus compares integers, cross-products and fixed-context decimals, never binary floats.
+
+Parse JSON from strangers: nesting is bounded before the parser sees it.
+
+The parser recurses in C. The embedded execution engine raises Python's recursion limit for the whole process, so a
+deeply nested text would no longer raise an error but overflow the stack and end the process.
+"""
 
 import decimal
+import json
+import re
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+from typing import Any
 
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.rejection import Rejected, RejectionReason
 
 WEI_PER_GWEI = 10**9
+
+
 WEI_PER_ETHER = 10**18
+
+
 SIGNIFICANT_DIGITS = 18
 """Digits on which two decimal results must agree; the context carries far more, so that rounding never decides."""
+
 
 CONTEXT = decimal.Context(
     prec=50,
@@ -23,6 +37,8 @@ CONTEXT = decimal.Context(
     traps=[decimal.InvalidOperation, decimal.DivisionByZero, decimal.Overflow],
 )
 """The one decimal context of the rules. Underflow is not trapped: it gives the nearest representable number."""
+
+
 _COMPARISON = decimal.Context(
     prec=SIGNIFICANT_DIGITS, rounding=decimal.ROUND_HALF_EVEN, Emin=-999_999, Emax=999_999, traps=[]
 )
@@ -67,3 +83,27 @@ def power(base: Decimal, exponent: Decimal) -> Decimal:
 def quantised(value: Decimal) -> Decimal:
     """Return the value at the digits that decide, rounded half to even."""
     return _COMPARISON.plus(value)
+
+
+MAXIMUM_DEPTH = 64
+"""Deeper than anything that the interfaces or files of this chain hold."""
+
+
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+
+
+_BRACKET = re.compile(rb"[\[\]{}]")
+
+
+def parse_json(data: bytes | str, maximum_depth: int = MAXIMUM_DEPTH, **hooks: Any) -> Any:
+    """Return the value of a JSON text; raise ValueError when it is none, or nested deeper than the bound.
+
+    `hooks` are those of `json.loads`.
+    """
+    raw = data.encode() if isinstance(data, str) else data
+    depth = 0
+    for match in _BRACKET.finditer(_STRING.sub(b"", raw)):
+        depth += 1 if match.group() in b"[{" else -1
+        if depth > maximum_depth:
+            raise ValueError(f"nested deeper than {maximum_depth}")
+    return json.loads(raw, **hooks)

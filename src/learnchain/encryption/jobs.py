@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from learnchain.primitives.codec import Bound, Hash32
-from learnchain.primitives.task_specification import Metric
-from learnchain.primitives.training_terms import SecureMapping
+from learnchain.encoding.codec import Bound, Hash32
+from learnchain.protocol.task_specification import Metric
+from learnchain.protocol.training_terms import SecureMapping
 
 MAXIMUM_RELEASED = 64
 """Mappings whose products a data set may have given away: the leak budget ends long before."""
+
 
 FilePath = Annotated[str, Bound(4_096)]
 
@@ -70,6 +71,8 @@ class OpenRows:
 
 
 EncryptionJob = EncryptRows | IssueKey | CheckRows | OpenRows
+
+
 JOBS: dict[str, type[EncryptRows] | type[IssueKey] | type[CheckRows] | type[OpenRows]] = {
     "encrypt": EncryptRows,
     "issue": IssueKey,

@@ -6,9 +6,9 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from learnchain.node.encryption.jobs import JOBS, EncryptionJob
-from learnchain.primitives.codec import encode
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.encoding.codec import encode
+from learnchain.encryption.jobs import JOBS, EncryptionJob
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 Carrier = Callable[[EncryptionJob], Awaitable[dict[str, Any]]]
 """How a node has its encryption jobs carried out."""
@@ -22,7 +22,7 @@ async def in_own_process(job: EncryptionJob) -> dict[str, Any]:
     """Start a process for the job, and end it when whoever waits is cancelled: a block may come first."""
     name = next(name for name, kind in JOBS.items() if isinstance(job, kind))
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "learnchain.node.encryption.worker", name),
+        *(sys.executable, "-m", "learnchain.encryption.worker", name),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
@@ -39,7 +39,7 @@ async def in_own_process(job: EncryptionJob) -> dict[str, Any]:
 
 async def in_this_process(job: EncryptionJob) -> dict[str, Any]:
     """Carry out a job in a thread: for simulations, whose clock knows no processes."""
-    from learnchain.node.encryption.work import carry_out
+    from learnchain.encryption.work import carry_out
 
     return await asyncio.to_thread(carry_out, job)
 

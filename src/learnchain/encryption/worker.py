@@ -1,4 +1,4 @@
-"""Carry out one encryption job and end: `python -m learnchain.node.encryption.worker NAME`, the job on standard input.
+"""Carry out one encryption job and end: `python -m learnchain.encryption.worker NAME`, the job on standard input.
 
 The process holds no torch and the node no numba; keys come by standard input, never on the command line.
 """
@@ -6,9 +6,9 @@ The process holds no torch and the node no numba; keys come by standard input, n
 import json
 import sys
 
-from learnchain.node.encryption.jobs import JOBS
-from learnchain.primitives.codec import decode
-from learnchain.primitives.rejection import Rejected, Unavailable
+from learnchain.encoding.codec import decode
+from learnchain.encryption.jobs import JOBS
+from learnchain.rejection import Rejected, Unavailable
 
 MAXIMUM_JOB_BYTES = 1 << 28
 
@@ -18,7 +18,7 @@ def main() -> None:
     try:
         job = decode(JOBS[sys.argv[1]], sys.stdin.buffer.read(MAXIMUM_JOB_BYTES))
         # The room raises `Unavailable` where its extra is not installed.
-        from learnchain.node.encryption.work import carry_out
+        from learnchain.encryption.work import carry_out
 
         answer = {"result": carry_out(job)}
     except Rejected as error:

@@ -7,14 +7,14 @@ a fifth protocol is a copied folder. The first docstring line of each answer say
 from dataclasses import dataclass
 from typing import Protocol
 
-from learnchain.primitives.chain_state import ChainState, Reward
-from learnchain.primitives.codec import Hash32
-from learnchain.primitives.measurement import Measure, MeasureKind, Measurement
-from learnchain.primitives.messages import AnyBlock, Commitment, Escrow, Reveal, Task, Verdict
-from learnchain.primitives.parameters import ChainParameters
-from learnchain.primitives.selection import Selection
-from learnchain.primitives.task_specification import TaskSpecification
-from learnchain.primitives.training_terms import TrainingTerms
+from learnchain.encoding.codec import Hash32
+from learnchain.protocol.measurement import Measure, MeasureKind, Measurement
+from learnchain.protocol.messages import AnyBlock, Commitment, Escrow, Reveal, Task, Verdict
+from learnchain.protocol.parameters import ChainParameters
+from learnchain.protocol.selection import Selection
+from learnchain.protocol.state import ChainState, Reward
+from learnchain.protocol.task_specification import TaskSpecification
+from learnchain.protocol.training_terms import TrainingTerms
 
 STEPS = (
     "admit_task",

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from learnchain.primitives.codec import decode
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.rules import dlbc, podl, pole, proof_of_work
-from learnchain.rules.contract import LocalTimes, Rules
+from learnchain.encoding.codec import decode
+from learnchain.engines import dlbc, podl, pole, proof_of_work
+from learnchain.engines.contract import LocalTimes, Rules
+from learnchain.rejection import Rejected, RejectionReason
 
 
 @dataclass(frozen=True, slots=True)

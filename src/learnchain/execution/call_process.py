@@ -13,16 +13,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from learnchain.execution.door import Reverted
-from learnchain.node.execution.call_worker import MAXIMUM_ANSWER_BYTES
-from learnchain.node.execution.engine import ExecutionEngine
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.execution.call_worker import MAXIMUM_ANSWER_BYTES
+from learnchain.execution.engine import ExecutionEngine, Reverted
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 logger = logging.getLogger(__name__)
 
+
 CALL_SECONDS = 5.0
+
+
 START_SECONDS = 60.0
+
+
 MAXIMUM_WAITING = 64
+
+
 COMPUTING_METHODS = frozenset(
     {"eth_call", "eth_estimateGas", "eth_getLogs", "eth_getProof", "eth_getBlockReceipts", "debug_traceTransaction"}
 )
@@ -94,7 +100,7 @@ class CallProcess:
         self._child = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "learnchain.node.execution.call_worker",
+            "learnchain.execution.call_worker",
             str(self._path),
             str(self._chain_id),
             str(self._limit_seconds),

@@ -1,6 +1,6 @@
 """The process that runs strangers' calls: it reads the node's store, answers line by line, and may be killed any time.
 
-`python -m learnchain.node.execution.call_worker DIRECTORY SECONDS`: each line of standard input is a JSON request
+`python -m learnchain.execution.call_worker DIRECTORY SECONDS`: each line of standard input is a JSON request
 `{method, params}`, each line of standard output the answer: `{result}`, or the refusal as `call_process` reads it.
 """
 
@@ -18,16 +18,22 @@ import lmdb
 from eth.vm.interrupt import EVMMissingData
 from trie.exceptions import MissingTraversalNode, MissingTrieNode
 
-from learnchain.execution.door import Reverted
-from learnchain.execution.pyevm.pool import TransactionPool
+from learnchain.encoding.codec import Hash32
+from learnchain.execution.engine import Reverted
 from learnchain.execution.pyevm.queries import Queries
 from learnchain.execution.pyevm.records import Records
-from learnchain.primitives.codec import Hash32
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.execution.pyevm.transactions import TransactionPool
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 MAXIMUM_MEMORY_BYTES = 1 << 30
+
+
 MAXIMUM_ANSWER_BYTES = 32 << 20
+
+
 _NICE = 10
+
+
 _GRACE_SECONDS = 5.0
 """The parent kills first; this alarm is for an orphan."""
 

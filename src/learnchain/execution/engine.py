@@ -1,15 +1,100 @@
-"""The asynchronous engine protocol, and `WorkerEngine`, which runs a synchronous door in one thread of its own."""
+"""The one door to execution: build, judge and choose payloads, and ask about accounts; everything in it is synchronous.
+
+The vocabulary is Ethereum's Engine API, so that a stock client can stand behind the same door. Clock, disk and
+threads stay outside: a payload's time comes with its attributes, its bytes go to an injected store.
+
+Tell whoever listens that the engine's head moved or that a transaction waits; engines call, interfaces listen.
+
+The asynchronous engine protocol, and `WorkerEngine`, which runs a synchronous door in one thread of its own.
+"""
 
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any, Protocol, Self, TypeVar
 
-from learnchain.execution.door import EngineInfo, ExecutionDoor
-from learnchain.node.execution.signals import EngineSignals
-from learnchain.primitives.codec import Address, Hash32
-from learnchain.primitives.payload import ExecutionPayload, Log, PayloadAttributes, PayloadStatus, PayloadVerdict
-from learnchain.primitives.rejection import Unavailable
+from learnchain.encoding.codec import Address, Hash32
+from learnchain.protocol.payload import ExecutionPayload, Log, PayloadAttributes, PayloadStatus, PayloadVerdict
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """Describe an engine and where it stands."""
+
+    name: str
+    version: str
+    fork: str
+    chain_id: int
+    genesis_hash: Hash32
+    head: Hash32
+    head_number: int
+    gas_limit: int
+
+
+class Reverted(Rejected):
+    """Say that a call was executed and reverted; `data` are the bytes that the contract gave as its reason."""
+
+    def __init__(self, data: bytes, detail: str) -> None:
+        super().__init__(RejectionReason.EXECUTION_REVERTED, detail)
+        self.data = data
+
+
+class ExecutionDoor(Protocol):
+    """Do what every execution engine does for consensus."""
+
+    def capabilities(self) -> EngineInfo:
+        """Return the engine's name, rules, chain and head."""
+        ...
+
+    def build(
+        self, parent_hash: Hash32, attributes: PayloadAttributes, transactions: tuple[bytes, ...] = ()
+    ) -> ExecutionPayload:
+        """Build on any known payload: the given transactions first, then the pool's; what cannot run is left out.
+
+        Raises `Unavailable` when the parent is unknown and `Rejected` when the attributes break a rule.
+        """
+        ...
+
+    def new_payload(self, payload: ExecutionPayload, beacon_root: Hash32) -> PayloadStatus:
+        """Execute a payload in full and keep it when it is valid; a second time changes nothing."""
+        ...
+
+    def set_head(self, head: Hash32, safe: Hash32, finalized: Hash32) -> PayloadStatus:
+        """Make a known payload the head, on whatever branch; transactions of left blocks return to the pool."""
+        ...
+
+    def logs(self, block_hash: Hash32, address: Address) -> tuple[Log, ...]:
+        """Return the events of one contract in one known payload; raise `Unavailable` for an unknown one."""
+        ...
+
+    def balance(self, block_hash: Hash32, address: Address) -> int:
+        """Return a balance in wei after one known payload; raise `Unavailable` for an unknown one."""
+        ...
+
+    def rpc(self, method: str, params: Sequence[Any]) -> Any:
+        """Answer one `eth_*`, `net_*` or `web3_*` call with JSON values; raise `Rejected` for a wrong one."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSignals:
+    """Hold the listeners; a listener must return at once and must not raise."""
+
+    head_listeners: list[Callable[[Hash32], None]] = field(default_factory=list)
+    transaction_listeners: list[Callable[[str], None]] = field(default_factory=list)
+
+    def head_moved(self, head: Hash32) -> None:
+        """Report the payload that is now the head."""
+        for listener in self.head_listeners:
+            listener(head)
+
+    def transaction_waits(self, transaction_hash: str) -> None:
+        """Report the 0x-hash of a transaction that the pool has taken."""
+        for listener in self.transaction_listeners:
+            listener(transaction_hash)
+
 
 Result = TypeVar("Result")
 
@@ -59,9 +144,13 @@ class ExecutionEngine(Protocol):
 
 MAXIMUM_WAITING_CALLS = 256
 """Interface calls that may wait; a flood of them, from a web page for instance, must not fill the memory."""
+
+
 SWITCH_SECONDS = 0.001
 """How long the engine's thread may keep the interpreter from the event loop, which needs it several times for one
 request; Python's own 5 ms are felt by every wallet while a block is executed (benchmark execution-latency)."""
+
+
 _WHERE_WE_STAND: dict[str, Callable[[EngineInfo], str]] = {
     "eth_chainId": lambda info: hex(info.chain_id),
     "net_version": lambda info: str(info.chain_id),

@@ -1,4 +1,6 @@
-"""`EngineApiClient`: drive any stock execution client, geth or reth for instance, over Ethereum's Engine API (Prague).
+"""Payloads and attributes as the Engine API writes them (Prague), and back from what a client answers.
+
+`EngineApiClient`: drive any stock execution client, geth or reth for instance, over Ethereum's Engine API (Prague).
 
 What consensus adds to Ethereum's rules is checked here before the client sees a payload: one gas limit, no blobs.
 """
@@ -9,32 +11,161 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from learnchain.execution.door import EngineInfo, ExecutionDoor, Reverted
+from learnchain.encoding.codec import Address, Hash32
+from learnchain.execution.engine import EngineInfo, EngineSignals, ExecutionDoor, Reverted, WorkerEngine
+from learnchain.execution.engine_http import ClientCaller, ClientError
 from learnchain.execution.genesis import genesis_block_hash, genesis_chain_id, genesis_start
 from learnchain.execution.pyevm.queries import ETHEREUM_METHODS
-from learnchain.node.execution.engine import WorkerEngine
-from learnchain.node.execution.engine_http import ClientCaller, ClientError
-from learnchain.node.execution.engine_values import attributes_json, hexadecimal, logs_of, payload_json, payload_of
-from learnchain.node.execution.signals import EngineSignals
-from learnchain.primitives.codec import Address, Hash32
-from learnchain.primitives.payload import (
+from learnchain.protocol.payload import (
     ExecutionPayload,
     Log,
     PayloadAttributes,
     PayloadStatus,
     PayloadVerdict,
+    Withdrawal,
     encode_payload,
 )
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
+
+_QUANTITIES = {
+    "number": "blockNumber",
+    "gas_limit": "gasLimit",
+    "gas_used": "gasUsed",
+    "timestamp_seconds": "timestamp",
+    "base_fee_wei": "baseFeePerGas",
+    "blob_gas_used": "blobGasUsed",
+    "excess_blob_gas": "excessBlobGas",
+}
+
+
+_BYTES = {
+    "parent_hash": "parentHash",
+    "fee_recipient": "feeRecipient",
+    "state_root": "stateRoot",
+    "receipts_root": "receiptsRoot",
+    "logs_bloom": "logsBloom",
+    "prev_randao": "prevRandao",
+    "extra_data": "extraData",
+    "block_hash": "blockHash",
+}
+
+
+def hexadecimal(data: bytes) -> str:
+    """Return bytes as a 0x-string."""
+    return "0x" + data.hex()
+
+
+def payload_json(payload: ExecutionPayload) -> dict[str, Any]:
+    """Return the V3 payload object that engine_newPayloadV4 takes."""
+    content: dict[str, Any] = {theirs: hex(getattr(payload, ours)) for ours, theirs in _QUANTITIES.items()}
+    content |= {theirs: hexadecimal(getattr(payload, ours)) for ours, theirs in _BYTES.items()}
+    content["transactions"] = [hexadecimal(raw) for raw in payload.transactions]
+    content["withdrawals"] = [_withdrawal_json(each) for each in payload.withdrawals]
+    return content
+
+
+def payload_of(content: Mapping[str, Any], beacon_root: Hash32, requests: list[str]) -> ExecutionPayload:
+    """Return the payload that a client built; a client that answers nonsense is not usable."""
+    try:
+        fields: dict[str, Any] = {ours: int(content[theirs], 16) for ours, theirs in _QUANTITIES.items()}
+        fields |= {ours: _bytes(content[theirs]) for ours, theirs in _BYTES.items()}
+        return ExecutionPayload(
+            **fields,
+            transactions=tuple(_bytes(raw) for raw in content["transactions"]),
+            withdrawals=tuple(_withdrawal(each) for each in content["withdrawals"]),
+            beacon_root=beacon_root,
+            execution_requests=tuple(_bytes(each) for each in requests),
+        )
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise Unavailable(f"the execution client's payload cannot be read: {error!r}") from error
+
+
+def attributes_json(attributes: PayloadAttributes) -> dict[str, Any]:
+    """Return the V3 attributes that engine_forkchoiceUpdatedV3 takes."""
+    return {
+        "timestamp": hex(attributes.timestamp_seconds),
+        "prevRandao": hexadecimal(attributes.prev_randao),
+        "suggestedFeeRecipient": hexadecimal(attributes.fee_recipient),
+        "withdrawals": [_withdrawal_json(each) for each in attributes.withdrawals],
+        "parentBeaconBlockRoot": hexadecimal(attributes.beacon_root),
+    }
+
+
+def attributes_of(content: Mapping[str, Any]) -> PayloadAttributes:
+    """Return the attributes that a V3 object holds."""
+    return PayloadAttributes(
+        timestamp_seconds=int(content["timestamp"], 16),
+        prev_randao=_bytes(content["prevRandao"]),
+        fee_recipient=_bytes(content["suggestedFeeRecipient"]),
+        withdrawals=tuple(_withdrawal(each) for each in content["withdrawals"]),
+        beacon_root=_bytes(content["parentBeaconBlockRoot"]),
+    )
+
+
+def logs_of(entries: list[Mapping[str, Any]]) -> tuple[Log, ...]:
+    """Return what eth_getLogs answered, in the order of the block."""
+    try:
+        logs = [
+            Log(
+                _bytes(each["address"]),
+                tuple(_bytes(topic) for topic in each["topics"]),
+                _bytes(each["data"]),
+                _bytes(each["transactionHash"]),
+                int(each["logIndex"], 16),
+            )
+            for each in entries
+        ]
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise Unavailable(f"the execution client's logs cannot be read: {error!r}") from error
+    return tuple(sorted(logs, key=lambda log: log.index))
+
+
+def _withdrawal_json(withdrawal: Withdrawal) -> dict[str, str]:
+    return {
+        "index": hex(withdrawal.index),
+        "validatorIndex": hex(withdrawal.validator_index),
+        "address": hexadecimal(withdrawal.address),
+        "amount": hex(withdrawal.amount_gwei),
+    }
+
+
+def _withdrawal(content: Mapping[str, str]) -> Withdrawal:
+    return Withdrawal(
+        int(content["index"], 16),
+        int(content["validatorIndex"], 16),
+        _bytes(content["address"]),
+        int(content["amount"], 16),
+    )
+
+
+def _bytes(text: str) -> bytes:
+    return bytes.fromhex(text.removeprefix("0x"))
+
 
 REQUIRED_METHODS = ("engine_forkchoiceUpdatedV3", "engine_getPayloadV4", "engine_newPayloadV4")
+
+
 NO_HASH: Hash32 = b"\0" * 32
+
+
 _UINT64_LIMIT = 2**64
+
+
 _BLOB = 3
+
+
 _INVALID_FORK_CHOICE = -38002
+
+
 _INVALID_ATTRIBUTES = -38003
+
+
 _INVALID_PARAMS = -32602
+
+
 _REASONS = {-32601: RejectionReason.METHOD_UNKNOWN, _INVALID_PARAMS: RejectionReason.ARGUMENT_INVALID}
+
+
 _VERDICTS = {"VALID": PayloadVerdict.VALID, "INVALID": PayloadVerdict.INVALID, "SYNCING": PayloadVerdict.SYNCING}
 
 
@@ -93,7 +224,7 @@ class EngineApiClient:
         await self.check()
         version = str(await self._ethereum("web3_clientVersion", []))[:128]
         head = await self._block("latest")
-        number, block_hash = int(head["number"], 16), _bytes(head["hash"])
+        number, block_hash = int(head["number"], 16), _payload_bytes(head["hash"])
         return EngineInfo(
             "engine-api", version, "prague", self._chain_id, self._genesis_hash, block_hash, number, self._gas_limit
         )
@@ -233,7 +364,7 @@ class EngineApiClient:
         """Choose a head for one question and come back to the one that consensus chose."""
         chosen = self._head
         if chosen is None:
-            chosen = (_bytes((await self._block("latest"))["hash"]), NO_HASH, NO_HASH)
+            chosen = (_payload_bytes((await self._block("latest"))["hash"]), NO_HASH, NO_HASH)
         try:
             answer = await self._choose((head, NO_HASH, NO_HASH), attributes)
             if answer["payloadStatus"]["status"] == "SYNCING":
@@ -282,7 +413,7 @@ class EngineApiClient:
 def _refusal(error: ClientError) -> Rejected:
     """Return the refusal that a client's error means; what has no code of its own concerns the transaction."""
     if error.code == 3 and isinstance(error.data, str):
-        return Reverted(_bytes(error.data), error.message)
+        return Reverted(_payload_bytes(error.data), error.message)
     return Rejected(_REASONS.get(error.code, RejectionReason.TRANSACTION_INVALID), error.message)
 
 
@@ -291,7 +422,7 @@ def _refuse_blob(params: Sequence[Any]) -> None:
         raise Rejected(RejectionReason.TRANSACTION_INVALID, "blob transactions are not allowed")
 
 
-def _bytes(text: str) -> bytes:
+def _payload_bytes(text: str) -> bytes:
     try:
         return bytes.fromhex(text.removeprefix("0x"))
     except (AttributeError, ValueError) as error:
@@ -299,7 +430,7 @@ def _bytes(text: str) -> bytes:
 
 
 def _hash(text: Any) -> Hash32:
-    return NO_HASH if text is None else _bytes(text)
+    return NO_HASH if text is None else _payload_bytes(text)
 
 
 def as_engine(execution: ExecutionDoor | EngineApiClient) -> WorkerEngine | EngineApiClient:

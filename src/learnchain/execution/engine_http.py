@@ -10,11 +10,15 @@ from typing import Any, Protocol
 
 import aiohttp
 
-from learnchain.primitives.bounded_json import parse_json
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.encoding.numbers import parse_json
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 MAXIMUM_ANSWER_BYTES = 64 << 20
+
+
 SECRET_BYTES = 32
+
+
 MAXIMUM_SECRET_FILE_BYTES = 1_024
 
 

@@ -9,31 +9,44 @@ from typing import Any
 
 from trie import HexaryTrie
 
-from learnchain.execution.pyevm.headers import (
-    EMPTY_TRIE_ROOT,
-    integer_bytes,
-    rlp_encode,
-    sealed,
-)
-from learnchain.primitives.codec import Address, Hash32
-from learnchain.primitives.hashing import keccak256
-from learnchain.primitives.payload import ExecutionPayload, encode_payload
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.encoding.codec import Address, Hash32
+from learnchain.encoding.hashing import keccak256
+from learnchain.execution.pyevm.headers import EMPTY_TRIE_ROOT, integer_bytes, rlp_encode, sealed
+from learnchain.protocol.payload import ExecutionPayload, encode_payload
+from learnchain.rejection import Rejected, RejectionReason
 
 ESCROW_ADDRESS: Address = bytes.fromhex("1ea6c4a1000000000000000000000000000e5c60")
 """Where `TaskEscrow` stands on every chain."""
+
+
 DEFAULT_GAS_LIMIT = 6_000_000
 """Adversarial code runs at 0.5-1.2 Mgas/s in the embedded engine, so that a worst block takes seconds, not minutes."""
+
+
 MINIMUM_GAS_LIMIT = 5_000
+
+
 INITIAL_BASE_FEE_WEI = 10**9
 
+
 BEACON_ROOTS_ADDRESS: Address = bytes.fromhex("000f3df6d732807ef1319fb7b8bb8522d0beac02")
+
+
 BLOCK_HASHES_ADDRESS: Address = bytes.fromhex("0000f90827f1c53a10cb7a02335b175320002935")
+
+
 WITHDRAWAL_REQUESTS_ADDRESS: Address = bytes.fromhex("00000961ef480eb55e80d19ad83579a64c007002")
+
+
 CONSOLIDATION_REQUESTS_ADDRESS: Address = bytes.fromhex("0000bbddc7ce488642fb579f8b00f3a590007251")
 
+
 _SYSTEM_CALLER = "3373fffffffffffffffffffffffffffffffffffffffe14"
+
+
 _INHIBITOR = "f" * 64
+
+
 _PREDEPLOYS = {
     BEACON_ROOTS_ADDRESS: _SYSTEM_CALLER
     + "604d57602036146024575f5ffd5b5f35801560495762001fff810690815414603c575f5ffd5b62001fff01545f5260205ff35b5f5ffd"

@@ -10,18 +10,29 @@ from eth_account import Account
 from eth_account.hdaccount.mnemonic import Mnemonic
 from eth_utils import ValidationError
 
-from learnchain.primitives.bounded_json import parse_json
-from learnchain.primitives.codec import Address
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.signatures import address_of, sign_digest
+from learnchain.encoding.codec import Address
+from learnchain.encoding.cryptography import address_of, sign_digest
+from learnchain.encoding.numbers import parse_json
+from learnchain.rejection import Rejected, RejectionReason
 
 DERIVATION_PATH = "m/44'/60'/0'/0/{index}"
 """Where Ethereum wallets look for accounts, so that a mnemonic gives the same ones everywhere."""
+
+
 ENTROPY_BYTES = 16
+
+
 MAXIMUM_KEYSTORE_BYTES = 64 * 1024
+
+
 _MAXIMUM_SCRYPT_COST = 1 << 20
+
+
 _MAXIMUM_PBKDF2_ROUNDS = 10_000_000
+
+
 _DYNAMIC_FEE = 2
+
 
 Account.enable_unaudited_hdwallet_features()
 

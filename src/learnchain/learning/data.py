@@ -9,21 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
+from learnchain.encoding.codec import Hash32
+from learnchain.encoding.cryptography import decrypt_file, encrypt_file, key_hash
+from learnchain.encoding.hashing import list_root, shake256, tagged_hash
 from learnchain.learning.safe_tensors import Array, read_header, read_tensor, write_tensors
-from learnchain.primitives.ciphers import decrypt_file, encrypt_file, key_hash
-from learnchain.primitives.codec import Hash32
-from learnchain.primitives.hashing import shake256, tagged_hash
-from learnchain.primitives.merkle import list_root
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.task_specification import (
-    MAXIMUM_DATA_BYTES,
-    MAXIMUM_ROWS,
-    DataPart,
-    Metric,
-    TaskSpecification,
-)
+from learnchain.protocol.task_specification import MAXIMUM_DATA_BYTES, MAXIMUM_ROWS, DataPart, Metric, TaskSpecification
+from learnchain.rejection import Rejected, RejectionReason
 
 _INPUT_TYPES = ("U8", "F32")
+
+
 _LABEL_TYPES = ("U8", "I64")
 
 

@@ -1,4 +1,10 @@
-r"""Evaluate a model exactly: the same counts on any processor, thread count and instruction set (ROUND-6).
+r"""Refuse to judge on a machine whose convolutions are not exact where IEEE arithmetic says they must be.
+
+The exact evaluation needs plain sums of products. A library that takes a shortcut (Winograd or Fourier transforms,
+reduced precision) breaks that silently, so every process compares a convolution and a product whose sums come close
+to 2**24 with integer arithmetic once, in a few milliseconds, before its first evaluation.
+
+Evaluate a model exactly: the same counts on any processor, thread count and instruction set (ROUND-6).
 
 The fixed-point image is a pure function of the committed float32 weights and the first training rows. Activations
 are integers of at most `ACTIVATION_MAXIMUM` times a power of two; weights are at most 16-bit integers times a power
@@ -16,18 +22,20 @@ Sums below 2**53 in float64 would be exact too; this bound is tighter and about 
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from math import prod
 
 import numpy as np
 import torch
+from torch.nn import functional
 
+from learnchain.encoding.hashing import shake256
 from learnchain.learning import fixed_point_layers as layers
 from learnchain.learning.data import DataSet
-from learnchain.learning.exactness import check_backend
 from learnchain.learning.fixed_point_layers import ACTIVATION_MAXIMUM, Operation, fold, linear_operation
 from learnchain.learning.model import Weights, check_finite
 from learnchain.learning.safe_tensors import Array
-from learnchain.primitives.model_specification import (
+from learnchain.protocol.model_specification import (
     INPUT,
     Layer,
     ModelSpecification,
@@ -35,13 +43,52 @@ from learnchain.primitives.model_specification import (
     layer_shapes,
     settings_of,
 )
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.task_specification import Metric
+from learnchain.protocol.task_specification import Metric
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
+
+_CHANNELS, _SIDE, _KERNEL = 16, 12, 3
+
+
+@cache
+def check_backend() -> None:
+    """Raise `Unavailable` if this machine cannot evaluate exactly."""
+    samples = _integers("samples", (2, _CHANNELS, _SIDE, _SIDE), 1_023)
+    weights = _integers("weights", (_CHANNELS, _CHANNELS, _KERNEL, _KERNEL), 113)
+    out = _SIDE - _KERNEL + 1
+    expected = np.zeros((2, _CHANNELS, out, out), dtype=np.int64)
+    for row in range(_KERNEL):
+        for column in range(_KERNEL):
+            window = samples[:, :, row : row + out, column : column + out]
+            expected += np.einsum("nchw,oc->nohw", window, weights[:, :, row, column])
+    with torch.inference_mode():
+        convolved = functional.conv2d(_floats(samples), _floats(weights))
+        flat, matrix = samples.reshape(-1, _CHANNELS * 9), weights.reshape(_CHANNELS, -1)
+        multiplied = functional.linear(_floats(flat), _floats(matrix))
+    if not _equal(convolved, expected) or not _equal(multiplied, flat @ matrix.T):
+        raise Unavailable("an exact evaluation: this machine's float32 sums take a shortcut (see doctor)")
+
+
+def _integers(tag: str, shape: tuple[int, ...], largest: int) -> Array:
+    drawn = np.frombuffer(shake256(f"exactness/{tag}", b"", 2 * int(np.prod(shape))), dtype="<u2").astype(np.int64)
+    return (drawn % (2 * largest + 1) - largest).reshape(shape)
+
+
+def _floats(array: Array) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+
+
+def _equal(found: torch.Tensor, expected: Array) -> bool:
+    return bool(np.array_equal(found.numpy().astype(np.int64), expected))
+
 
 CALIBRATION_ROWS = 256
 """Enough first training rows to see the range of every activation; rarer, larger values saturate."""
+
+
 _BATCH_ELEMENTS = 1 << 20
 """Elements of the largest layer in one batch: small enough that elementwise work stays in the cache."""
+
+
 _LINEAR = ("Linear", "Conv2d", "Conv3d", "ConvTranspose2d", "ConvTranspose3d")
 
 

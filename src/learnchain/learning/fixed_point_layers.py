@@ -10,25 +10,44 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from learnchain.encoding.numbers import CONTEXT
 from learnchain.learning.model import Weights
 from learnchain.learning.safe_tensors import Array
-from learnchain.primitives.model_specification import Layer, settings_of
-from learnchain.primitives.numbers import CONTEXT
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.protocol.model_specification import Layer, settings_of
+from learnchain.rejection import Rejected, RejectionReason
 
 ACTIVATION_MAXIMUM = 1023
 """Ten bits and a sign: an image's eight bits fit, and thirteen bits are left for the weights of a channel."""
+
+
 PIECE_TERMS = 144
 """Terms of one exact float32 sum, sixteen channels of 3 x 3: then an average weight keeps six to seven bits."""
+
+
 WEIGHT_MAXIMUM = 32_767
+
+
 _SUM_LIMIT = 1 << 24
+
+
 _EXPONENT_MINIMUM, _EXPONENT_MAXIMUM = -30, 40
+
+
 _SHIFT_MINIMUM, _SHIFT_MAXIMUM = -20, 40
 """Together these keep every scaled weight inside float32's normal range, where powers of two are exact."""
+
+
 _LARGEST_WEIGHT, _LARGEST_BIAS = 2.0**20, 2.0**40
+
+
 _BATCH_NORM_EPSILON = 1e-5
+
+
 _TABLE_EXPONENT = -10
+
+
 _SUMMAND_BITS = 8
+
 
 Operation = Callable[[list[torch.Tensor]], torch.Tensor]
 

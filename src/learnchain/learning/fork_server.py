@@ -1,7 +1,7 @@
 """Fork training processes from one that has loaded torch: a local network loads it once, not twice a miner.
 
-`python -m learnchain.node.fork_server DESCRIPTOR` is that process. Whoever holds the other end of its line asks for a
-worker with one message that carries the worker's own end of a socket. The server ends when nobody holds its line any
+`python -m learnchain.learning.fork_server DESCRIPTOR` is that process. Whoever holds the other end of its line asks for
+a worker with one message that carries the worker's own end of a socket. The server ends when nobody holds its line any
 more. It has one thread when it forks, and nothing was computed in it, so a worker is as fresh as one that was started.
 """
 
@@ -16,15 +16,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from learnchain.primitives.rejection import Unavailable
+from learnchain.rejection import Unavailable
 
 VARIABLE = "LEARNCHAIN_FORK_SERVER"
 """Names the descriptor of the line to nodes that inherit it."""
+
+
 THREADS = 1
 """Workers with another number of threads start on their own: thread pools take their size when they are loaded."""
+
+
 ID_BYTES = 4
 """A worker says its process id first."""
+
+
 _LOG_NAME = "training.log"
+
+
 _CLOSE_SECONDS = 0.5
 
 
@@ -43,7 +51,7 @@ class ForkServer:
         ours, theirs = socket.socketpair()
         one = str(THREADS)
         with theirs, (directory / _LOG_NAME).open("ab") as log:
-            command = [sys.executable, "-m", "learnchain.node.fork_server", str(theirs.fileno())]
+            command = [sys.executable, "-m", "learnchain.learning.fork_server", str(theirs.fileno())]
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,

@@ -17,17 +17,23 @@ from math import isfinite, sqrt
 import numpy as np
 import torch
 
+from learnchain.encoding.hashing import shake256
 from learnchain.learning.data import permutation
 from learnchain.learning.safe_tensors import Array
-from learnchain.primitives.citation import equation
-from learnchain.primitives.hashing import shake256
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.protocol.citations import equation
+from learnchain.rejection import Rejected, RejectionReason
 
 MAXIMUM_FEATURES = 2_048
 """A model's widest vector of features: its moments are inverted, which takes the cube of this."""
+
+
 _RIDGE = 1e-2
 """What is added to each moment, as a share of their mean: directions without features stay without weight."""
+
+
 _FIRST_WEIGHTS = 0.3
+
+
 _TINY = 1e-30
 
 

@@ -1,27 +1,94 @@
-"""Map samples through a secure mapping layer once per block: what a network with that layer trains on (PoLe 3.4).
+"""Inner products of a mapping layer as a file: what decryption opens, so that training needs no plain row (PoLe).
+
+Map samples through a secure mapping layer once per block: what a network with that layer trains on (PoLe 3.4).
 
 The layer stays fixed during training, so its products are features of the data: they are computed once, not in every
 step. They are exact integers, hence the same on every machine; float samples are discretised first, as the paper's
 Step 2 does. Then each feature is centred and scaled by a power of two, both taken from the first training rows alone.
+
+The data of a job as its model sees them: plain, or mapped through the layer of the height (PoLe 3.4).
+
+Plain and mapped rows are kept between jobs, so that the products are computed once per block, not once per job or step.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
+from pathlib import Path
 
 import numpy as np
 
-from learnchain.learning.data import DataSet
-from learnchain.learning.products import LARGEST_SAMPLE, MappedRows, discretised
-from learnchain.learning.safe_tensors import Array
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.training_terms import SecureMapping
+from learnchain.encoding.codec import decode
+from learnchain.encoding.numbers import Accuracy
+from learnchain.learning.data import DataSet, load_data
+from learnchain.learning.fixed_point import ExactCounts, evaluate
+from learnchain.learning.jobs import EvaluationJob, TrainingJob
+from learnchain.learning.safe_tensors import Array, read_header, read_tensor, write_tensors
+from learnchain.protocol.task_specification import MAXIMUM_DATA_BYTES, Metric
+from learnchain.protocol.training_terms import SecureMapping
+from learnchain.rejection import Rejected, RejectionReason
+
+LARGEST_SAMPLE = 1 << 15
+
+
+_DISCRETE = 256.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MappedRows:
+    """Hold the exact inner products of every row with the query vectors of one block, and the labels."""
+
+    products: Array
+    labels: Array
+
+    def __len__(self) -> int:
+        return len(self.products)
+
+
+def save_products(path: Path, products: Array, labels: Array) -> None:
+    """Write inner products and labels."""
+    whole = np.ascontiguousarray(products, dtype=np.int64)
+    write_tensors(path, {"products": whole, "labels": np.ascontiguousarray(labels)})
+
+
+def holds_products(path: Path) -> bool:
+    """Return whether a file holds inner products in place of samples."""
+    return "products" in read_header(path, MAXIMUM_DATA_BYTES, RejectionReason.MALFORMED)
+
+
+def load_products(path: Path) -> MappedRows:
+    """Return inner products and labels of a file that this machine wrote."""
+    entries = read_header(path, MAXIMUM_DATA_BYTES, RejectionReason.MALFORMED)
+    if set(entries) != {"products", "labels"} or entries["products"].dtype != "I64":
+        raise Rejected(RejectionReason.MALFORMED, f"inner products and labels, not {sorted(entries)}")
+    products, labels = entries["products"].shape, entries["labels"].shape
+    if len(products) != 2 or not labels or products[0] != labels[0]:
+        raise Rejected(RejectionReason.MALFORMED, f"products {products} do not fit labels {labels}")
+    return MappedRows(read_tensor(path, entries["products"]), read_tensor(path, entries["labels"]))
+
+
+def discretised(inputs: Array) -> Array:
+    """Return samples as whole numbers in float64: bytes as they are, real numbers in steps of 1/256 (Step 2)."""
+    if inputs.dtype == np.uint8:
+        return inputs.astype(np.float64)
+    rounded = np.rint(inputs.astype(np.float64) * _DISCRETE)
+    if not np.isfinite(rounded).all() or float(np.abs(rounded).max()) > LARGEST_SAMPLE:
+        raise Rejected(RejectionReason.PLAINTEXT_MISMATCH, "a sample is too large, or no number, to be discretised")
+    return rounded
+
 
 REFERENCE_ROWS = 1_024
 """Training rows from which centre and scale are taken."""
+
+
 _BATCH_ROWS = 2_048
+
+
 _BATCH_PRODUCTS = 1 << 20
 """Sliding filters make many products of a sample: so many at a time stay in the processor's cache."""
+
+
 _OFFSET = 1 << 15
 
 
@@ -117,3 +184,75 @@ def _convolved(samples: Array, weights: Array, kernel: int) -> Array:
         window = padded[:, :, down : down + height, right : right + width]
         out += window[:, :, None] * weights[:, place][None, None, :, None, None]
     return out.reshape(rows, channels * len(weights), height, width)
+
+
+MAXIMUM_MAPPING_BYTES = 1 << 28
+
+
+_WORTH_COUNTING = 0.5
+"""An epoch whose running accuracy is below this part of the requirement is not counted exactly: the mean over a first
+epoch lies far below where it ends, and a count costs less than an epoch too many."""
+
+
+def job_rows(path: str, training_path: str = "", mapping_path: str = "") -> DataSet:
+    """Return the rows of a file, mapped as the training rows fix it when a mapping is named."""
+    if not mapping_path:
+        return _plain(*_version(path))
+    return _mapped(_version(path), _version(training_path), _version(mapping_path))
+
+
+def evaluation_rows(job: EvaluationJob) -> tuple[DataSet, DataSet]:
+    """Return the training rows that calibrate an evaluation, and the rows that are counted."""
+    training = job_rows(job.training_path, job.training_path, job.mapping_path)
+    return training, job_rows(job.test_path, job.training_path, job.mapping_path)
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """Count a run exactly on its own training rows, epoch by epoch, until it reaches what the task requires."""
+
+    job: TrainingJob
+    rows: DataSet
+
+    def is_reached(self, weights: dict[str, Array], accuracy: float) -> bool:
+        """Return whether training may end (PoLe Algorithm 1, line 9); a run without a requirement never may."""
+        job = self.job
+        if not job.required_denominator:
+            return False
+        near = _WORTH_COUNTING * job.required_numerator / job.required_denominator
+        if job.metric is Metric.ACCURACY and accuracy < near:
+            return False
+        counted = self.count(weights)
+        return Accuracy(counted.correct, counted.total).reaches(job.required_numerator, job.required_denominator)
+
+    def count(self, weights: dict[str, Array]) -> ExactCounts:
+        """Return the exact count of these weights on the training rows."""
+        return evaluate(self.job.specification, weights, self.rows, self.rows, self.job.metric)
+
+
+def _version(path: str) -> tuple[str, int, int]:
+    status = Path(path).stat()
+    return path, status.st_mtime_ns, status.st_size
+
+
+@lru_cache(maxsize=4)
+def _plain(path: str, _modified: int, _size: int) -> DataSet:
+    return load_data(Path(path))
+
+
+@lru_cache(maxsize=2)
+def _unmapped(path: str, _modified: int, _size: int) -> DataSet | MappedRows:
+    """Return rows before their mapping is fitted; of encrypted rows only the products are known."""
+    return load_products(Path(path)) if holds_products(Path(path)) else _plain(path, _modified, _size)
+
+
+@lru_cache(maxsize=2)
+def _features(training: tuple[str, int, int], mapping: tuple[str, int, int]) -> MappedFeatures:
+    if mapping[2] > MAXIMUM_MAPPING_BYTES:
+        raise Rejected(RejectionReason.TOO_LARGE, f"a mapping layer of {mapping[2]} bytes")
+    return fitted(decode(SecureMapping, Path(mapping[0]).read_bytes()), _unmapped(*training))
+
+
+@lru_cache(maxsize=3)
+def _mapped(rows: tuple[str, int, int], training: tuple[str, int, int], mapping: tuple[str, int, int]) -> DataSet:
+    return _features(training, mapping).of(_unmapped(*rows))

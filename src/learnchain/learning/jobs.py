@@ -2,25 +2,38 @@
 
 A frame is four bytes of length and JSON. A request names an id, a method and the hex of a job's canonical bytes; the
 answers carry the same id and `progress`, `result` or `error`. No torch here: the node imports this file.
+
+Ask a process to audit somebody else's run: a job as a noun, findings as its answer; no torch here.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, Any, BinaryIO, Protocol
 
-from learnchain.primitives.bounded_json import parse_json
-from learnchain.primitives.codec import Bound, Hash32
-from learnchain.primitives.model_specification import ModelSpecification
-from learnchain.primitives.puzzle import Puzzle
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.task_specification import Metric, Optimiser
-from learnchain.primitives.training_terms import FULL_BITS, HyperParameters, Watermark
+from learnchain.consensus.audits import MAXIMUM_CHALLENGED, AuditFinding, FraudProof
+from learnchain.encoding.codec import Bound, Hash32
+from learnchain.encoding.numbers import parse_json
+from learnchain.protocol.audit_messages import AuditedSegment
+from learnchain.protocol.dispute_messages import StateLeaf
+from learnchain.protocol.model_specification import ModelSpecification
+from learnchain.protocol.puzzle import Puzzle
+from learnchain.protocol.task_specification import Metric, Optimiser, TrainingRules
+from learnchain.protocol.training_terms import FULL_BITS, HyperParameters, Watermark
+from learnchain.rejection import Rejected, RejectionReason
 
 MAXIMUM_FRAME_BYTES = 1 << 20
+
+
 WEIGHTS_NAME = "model.safetensors"
+
+
 TRACE_NAME = "trace"
+
+
 UNAVAILABLE, INTERNAL = "unavailable", "internal"
 """Error reasons beside those of `RejectionReason`: not here yet, and our own bug."""
+
 
 FilePath = Annotated[str, Bound(4_096)]
 
@@ -186,3 +199,180 @@ def read_frame(stream: BinaryIO) -> dict[str, Any] | None:
         return None
     body = stream.read(frame_length(head))
     return unpack_body(body)
+
+
+WHOLE_RUN = -1
+"""What the line of an audit says in place of a segment when it is about the run as a whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditJob:
+    """Ask for the check of a published run: as a whole, and of these segments.
+
+    `run` says what the miner had to do; its directory holds the published index and the states of the segments.
+    `replay` trains the segments again; without it only what the bytes show is checked, the same on every machine.
+    `origin` names the committed state from which a run over several blocks went on. The `forced` segments start from
+    a state that `forced_seed` corrupts, so that they must not reproduce. With `every` the audit goes on after a segment
+    whose bits differ: an auditor reports on all that it was given.
+    """
+
+    run: TrainingJob
+    rules: TrainingRules
+    weights_path: FilePath
+    state_root: Hash32
+    states: int
+    indices: Annotated[tuple[int, ...], Bound(MAXIMUM_CHALLENGED)]
+    whole: bool
+    replay: bool
+    origin: Annotated[tuple[Hash32, ...], Bound(1)] = ()
+    forced: Annotated[tuple[int, ...], Bound(MAXIMUM_CHALLENGED)] = ()
+    forced_seed: Hash32 = b"\0" * 32
+    every: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AuditLine:
+    """Report one check: the segment, or -1 for the run as a whole; `witness` is a digest of what replaying came to."""
+
+    segment: int
+    finding: AuditFinding
+    detail: str
+    steps: int
+    seconds: float
+    witness: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentJob:
+    """Ask for the states of a segment's steps (the accused), or for its first step out of bounds (the accuser).
+
+    The directory holds the segment's first state as state 0, or an answer: `DIGESTS_NAME` and `STATES_NAME`. An auditor
+    that was given a forced error names its `forced_seed`: its steps begin in the state that the seed corrupts.
+    """
+
+    run: TrainingJob
+    first: StateLeaf
+    following: StateLeaf
+    directory: FilePath
+    index: int = 0
+    forced_seed: Annotated[bytes, Bound(32)] = b""
+
+
+@dataclass(frozen=True, slots=True)
+class ReportedSegment:
+    """Say what an auditor reported of a segment; a `forced_seed` corrupted the state that it had to begin with."""
+
+    line: AuditedSegment
+    forced_seed: Annotated[bytes, Bound(32)]
+
+
+@dataclass(frozen=True, slots=True)
+class DisputeJob:
+    """Ask whether a proof of `FAULT_STEP_CHAIN` or `FAULT_OUT_OF_BOUNDS` holds.
+
+    The directory holds what it rests on: the digests of the answer, or the two states of the opened step. Where an
+    auditor is accused, `reported` is what it said; a chain that had to begin in a corrupted state needs state 0 too.
+    """
+
+    run: TrainingJob
+    proof: FraudProof
+    directory: FilePath
+    reported: Annotated[tuple[ReportedSegment, ...], Bound(1)] = ()
+
+
+DIGESTS_NAME, BEFORE_NAME, AFTER_NAME = "digests", "before.safetensors", "after.safetensors"
+
+
+STATES_NAME = "states"
+"""How the files of a dispute are called."""
+
+
+def audit_lines(answer: dict[str, Any]) -> tuple[AuditLine, ...]:
+    """Return the lines of a process's answer."""
+    return tuple(
+        AuditLine(
+            each["segment"],
+            AuditFinding(each["finding"]),
+            each["detail"],
+            each["steps"],
+            each["seconds"],
+            bytes.fromhex(each["witness"]),
+        )
+        for each in answer["lines"]
+    )
+
+
+def audit_answer(lines: tuple[AuditLine, ...]) -> dict[str, Any]:
+    """Return the answer that carries these lines."""
+    named = [
+        {
+            "segment": each.segment,
+            "finding": each.finding.value,
+            "detail": each.detail[:200],
+            "steps": each.steps,
+            "seconds": each.seconds,
+            "witness": each.witness.hex(),
+        }
+        for each in lines
+    ]
+    return {"lines": named}
+
+
+class Training(Protocol):
+    """Train and measure models somewhere else: in a process of its own, or in a simulation in this one."""
+
+    async def start(self) -> None:
+        """Get ready; the first job then need not wait."""
+        ...
+
+    async def machine_class(self) -> Hash32:
+        """Return the reproducibility class of the process that trains; zero where nobody may compare bits with it."""
+        ...
+
+    async def probe(self, job: TrainingJob) -> float:
+        """Return the seconds of one epoch."""
+        ...
+
+    async def train(self, job: TrainingJob, on_progress: Callable[[Progress], None] | None = None) -> TrainedFiles:
+        """Run a job; weights and trace then lie in its directory."""
+        ...
+
+    async def finish_early(self) -> None:
+        """End running training after its present epoch."""
+        ...
+
+    async def evaluate(self, job: EvaluationJob) -> Evaluation:
+        """Return the exact counts of a model."""
+        ...
+
+    async def check_watermark(self, job: WatermarkJob) -> WatermarkCheck:
+        """Return whether a model carries a mark."""
+        ...
+
+    async def search(self, job: SearchJob) -> Search:
+        """Try salts of a puzzle, at most as many as the job says."""
+        ...
+
+    async def audit(self, job: AuditJob) -> tuple[AuditLine, ...]:
+        """Return what the check of a published run came to, up to the first fault."""
+        ...
+
+    async def answer(self, job: SegmentJob) -> None:
+        """Train a segment again; its directory then holds the states of all steps and their digests."""
+        ...
+
+    async def check_states(self, job: SegmentJob) -> None:
+        """Refuse an answer whose states are not those of its digests."""
+        ...
+
+    async def outlying(self, job: SegmentJob) -> int:
+        """Return the first step of an answer that no honest machine takes, or -1."""
+        ...
+
+    async def dispute(self, job: DisputeJob) -> bool:
+        """Return whether a proof about one step, or about an answer's ends, holds."""
+        ...
+
+    async def close(self) -> None:
+        """Stop."""
+        ...

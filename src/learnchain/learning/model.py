@@ -9,25 +9,32 @@ import torch
 from torch import nn
 from typing_extensions import override
 
+from learnchain.encoding.hashing import shake256
 from learnchain.learning.safe_tensors import Array, Entry, read_header, read_tensor, write_tensors
-from learnchain.primitives.hashing import shake256
-from learnchain.primitives.model_costs import model_bytes, tensors
-from learnchain.primitives.model_specification import (
+from learnchain.protocol.model_specification import (
     INPUT,
     Layer,
     ModelSpecification,
     inputs_of,
     layer_shapes,
+    model_bytes,
     settings_of,
+    tensors,
 )
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.training_terms import FULL_BITS
+from learnchain.protocol.training_terms import FULL_BITS
+from learnchain.rejection import Rejected, RejectionReason
 
 Weights = Mapping[str, Array]
 """Float32 arrays by their name in torch's state_dict, in its order."""
+
+
 _HEADER_ALLOWANCE_BYTES = 1 << 20
+
+
 _EXPONENT = "exponent/"
 """Stands before a tensor's name for the exponent of its scale."""
+
+
 _LARGEST_BYTE, _LARGEST_EXPONENT = 127, 120
 
 

@@ -3,6 +3,8 @@
 The run as a whole is checked in every audit, whatever is drawn: ranges, seeds, steps, the first state's derivation
 and the last state's model. A drawn segment is checked for its rows, then replayed from its committed first state;
 inside one reproducibility class every bit follows. A difference is a `NUMERIC_MISMATCH`, which `disputes` settles.
+
+Carry out the jobs of a process that audits: read what was published into a run, and check or dispute it.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,20 +13,20 @@ from pathlib import Path
 
 import numpy as np
 
+from learnchain.consensus.audits import AuditFinding
+from learnchain.encoding.codec import Hash32
+from learnchain.encoding.hashing import shake256
 from learnchain.learning.data import DataSet
+from learnchain.learning.jobs import WHOLE_RUN, AuditJob, AuditLine, TrainingJob
 from learnchain.learning.model import as_committed, initial_weights, load_weights
-from learnchain.learning.replay.jobs import WHOLE_RUN
 from learnchain.learning.safe_tensors import Array
-from learnchain.learning.trace import FIRST_DIGEST, ShownRows, Trace, read_state, state_digest, state_path
-from learnchain.learning.train import TrainingPlan, TrainingRun, segment_rows, steps_per_epoch
-from learnchain.primitives.audit import AuditFinding
-from learnchain.primitives.codec import Hash32
-from learnchain.primitives.dispute_messages import StateLeaf
-from learnchain.primitives.hashing import shake256
-from learnchain.primitives.model_costs import tensors
-from learnchain.primitives.rejection import Rejected, Unavailable
-from learnchain.primitives.task_specification import Optimiser, TrainingMode, TrainingRules
-from learnchain.primitives.training_terms import FULL_BITS, Free
+from learnchain.learning.trace import FIRST_DIGEST, ShownRows, Trace, read_state, read_trace, state_digest, state_path
+from learnchain.learning.train import TrainingPlan, TrainingRun, plan_of, segment_rows, steps_per_epoch
+from learnchain.protocol.dispute_messages import StateLeaf
+from learnchain.protocol.model_specification import tensors
+from learnchain.protocol.task_specification import Optimiser, TrainingMode, TrainingRules
+from learnchain.protocol.training_terms import FULL_BITS, Free
+from learnchain.rejection import Rejected, Unavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,3 +250,30 @@ def read_run_state(run: AuditedRun, index: int) -> dict[str, Array]:
     if not path.exists():
         raise Unavailable(f"state {index} of the trace")
     return read_state(path, run.trace.leaves[index].digest, state_shapes(run.plan))
+
+
+def audited(job: AuditJob, data: DataSet, clock: Callable[[], float]) -> tuple[AuditLine, ...]:
+    """Return one line a check, up to the first fault; raise `Unavailable` where a state is not here."""
+    started, directory = clock(), Path(job.run.directory)
+    if job.rules.mode is TrainingMode.FREE:
+        return (AuditLine(WHOLE_RUN, AuditFinding.NOT_AUDITED, "accuracy only", 0, 0.0, b""),)
+    try:
+        trace = read_trace(directory, job.state_root)
+    except Rejected as error:
+        return (AuditLine(WHOLE_RUN, AuditFinding.FAULT_MERKLE_PATH, error.detail, 0, clock() - started, b""),)
+    if len(trace.leaves) != job.states:
+        detail = f"the index names {len(trace.leaves)} states, the reveal {job.states}"
+        return (AuditLine(WHOLE_RUN, AuditFinding.FAULT_END_POINTS, detail, 0, clock() - started, b""),)
+    origin = job.origin[0] if job.origin else None
+    run = AuditedRun(run_plan(job.run), job.rules, trace, directory, Path(job.weights_path), origin)
+    scope = AuditScope(job.indices, job.whole, job.replay, job.forced, job.forced_seed, job.every)
+    audit = audit_run(run, data, scope, clock)
+    return tuple(
+        AuditLine(each.segment, each.finding, each.detail, each.steps, each.seconds, each.witness)
+        for each in audit.checks
+    )
+
+
+def run_plan(run: TrainingJob) -> TrainingPlan:
+    """Return what the miner had to do."""
+    return plan_of(run)

@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from learnchain.primitives.bounded_json import parse_json
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.encoding.numbers import parse_json
+from learnchain.rejection import Rejected, RejectionReason
 
 Array = npt.NDArray[Any]
+
+
 DTYPES: Mapping[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"),
     "U8": np.dtype("u1"),
@@ -25,7 +27,11 @@ DTYPES: Mapping[str, np.dtype[Any]] = {
     "I64": np.dtype("<i8"),
 }
 """The element types we read; the names are those of the format."""
+
+
 MAXIMUM_HEADER_BYTES = 1 << 20
+
+
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 

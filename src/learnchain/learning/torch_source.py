@@ -5,7 +5,7 @@ by whoever wrote the task, so they appear as quoted texts and never as code.
 """
 
 from learnchain.learning.model import build_model
-from learnchain.primitives.model_specification import INPUT, ModelSpecification, inputs_of
+from learnchain.protocol.model_specification import INPUT, ModelSpecification, inputs_of
 
 _HEAD = '''"""{title}
 
@@ -34,6 +34,8 @@ class Concat(nn.Module):
 # Every layer: its name in the weights file, the module, and whose outputs it reads.
 LAYERS = [
 '''
+
+
 _TAIL = """]
 
 
@@ -64,6 +66,8 @@ if __name__ == "__main__":
     with torch.no_grad():
         print(model(torch.zeros(1, *SAMPLE_SHAPE)))
 """
+
+
 _PLAIN_KINDS = frozenset({"Add", "Concat"})
 
 

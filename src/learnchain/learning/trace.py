@@ -13,18 +13,25 @@ from pathlib import Path
 import numpy as np
 from blake3 import blake3
 
+from learnchain.encoding.codec import Hash32, decode, encode
+from learnchain.encoding.content_id import Cid, cid_from_text
+from learnchain.encoding.hashing import list_root
+from learnchain.encoding.numbers import parse_json
 from learnchain.learning.data import DataSet
 from learnchain.learning.safe_tensors import Array, raw_bytes, read_header, read_tensor, write_tensors
-from learnchain.primitives.bounded_json import parse_json
-from learnchain.primitives.codec import Hash32, decode, encode
-from learnchain.primitives.dispute_messages import StateLeaf
-from learnchain.primitives.merkle import list_root
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.protocol.dispute_messages import StateLeaf
+from learnchain.rejection import Rejected, RejectionReason
 
 INDEX_NAME = "trace.json"
+
+
 MAXIMUM_INDEX_BYTES = 1 << 26
+
+
 FIRST_DIGEST = b"\0" * 32
 """Stands for the rows shown before the first step."""
+
+
 _HEADER_ALLOWANCE_BYTES = 1 << 20
 
 
@@ -135,3 +142,22 @@ def read_state(path: Path, digest: Hash32, expected: Mapping[str, tuple[int, ...
     if state_digest(state) != digest:
         raise Rejected(RejectionReason.TRACE_MISMATCH, f"{path.name} does not hash to its committed digest")
     return state
+
+
+MAXIMUM_PUBLISHED_STATES = 65_536
+
+
+def published_states(index: bytes) -> tuple[Cid, ...]:
+    """Return the checkpoints that a winner's index names; the index is a stranger's, so anything may stand in it."""
+    try:
+        found = parse_json(index)
+    except (ValueError, RecursionError) as error:
+        raise Rejected(RejectionReason.MALFORMED, "the index of a trace is no JSON") from error
+    texts = found.get("states", []) if isinstance(found, dict) else None
+    if (
+        not isinstance(texts, list)
+        or len(texts) > MAXIMUM_PUBLISHED_STATES
+        or not all(isinstance(each, str) for each in texts)
+    ):
+        raise Rejected(RejectionReason.MALFORMED, "the index of a trace names no list of states")
+    return tuple(cid_from_text(text) for text in texts)

@@ -16,34 +16,38 @@ from torch.nn import functional
 
 from learnchain.learning.data import DataSet, permutation
 from learnchain.learning.jobs import Progress, TrainingJob
-from learnchain.learning.model import (
-    SeededDropout,
-    build_model,
-    check_finite,
-    initial_weights,
-    set_weights,
-    weights_of,
-)
+from learnchain.learning.model import SeededDropout, build_model, check_finite, initial_weights, set_weights, weights_of
 from learnchain.learning.safe_tensors import Array
 from learnchain.learning.trace import FIRST_DIGEST, ShownRows, Trace, TraceWriter, read_state, state_digest
 from learnchain.learning.watermark import WatermarkTerm
-from learnchain.primitives.dispute_messages import StateLeaf
-from learnchain.primitives.model_specification import ModelSpecification, output_shape
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
-from learnchain.primitives.task_specification import Optimiser
-from learnchain.primitives.training_terms import Free, HyperParameters, Watermark
+from learnchain.protocol.dispute_messages import StateLeaf
+from learnchain.protocol.model_specification import ModelSpecification, output_shape
+from learnchain.protocol.task_specification import Optimiser
+from learnchain.protocol.training_terms import Free, HyperParameters, Watermark
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 MILLION = 1_000_000
+
+
 _CACHED_BYTES = 1 << 28
 """Samples are converted to float32 once when they fit into this, else batch by batch; the bits are the same."""
+
+
 GRADIENT_NORM = 1.0
 """Longer gradients of the task's loss are shortened to this: a mark makes the loss steep, and without the bound long
 runs at a high learning rate fell from 0.96 to 0.09 on the digits CNN. It is part of what a declared run is."""
+
+
 NORM_EPSILON = 1e-6
 """Added to the length by which gradients are divided, as torch's own clipping does."""
+
+
 _MEASURED_STEP = 8
 """Loss and accuracy are read off every so many steps, so that watching training does not slow it down."""
+
+
 _PROGRESS_SECONDS = 0.2
+
 
 Clock = Callable[[], float]
 

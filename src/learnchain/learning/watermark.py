@@ -31,19 +31,22 @@ import numpy as np
 import torch
 from torch import nn
 
+from learnchain.encoding.numbers import CONTEXT, logarithm
 from learnchain.learning.jobs import WatermarkCheck
 from learnchain.learning.model import Weights
 from learnchain.learning.safe_tensors import Array
-from learnchain.primitives.citation import equation
-from learnchain.primitives.model_costs import Tensor, tensors
-from learnchain.primitives.model_specification import ModelSpecification
-from learnchain.primitives.numbers import CONTEXT, logarithm
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.training_terms import Watermark
+from learnchain.protocol.citations import equation
+from learnchain.protocol.model_specification import ModelSpecification, Tensor, tensors
+from learnchain.protocol.training_terms import Watermark
+from learnchain.rejection import Rejected, RejectionReason
 
 MILLION = 1_000_000
+
+
 _FRACTION_BITS = 32
 """Weights are rounded to multiples of 2**-32 for the decision: far finer than any training step."""
+
+
 _WEIGHT_LIMIT = 256.0
 """Larger weights count as this much, so that the integer sums cannot overflow."""
 

@@ -18,27 +18,10 @@ from typing import Any, BinaryIO, TypeVar
 
 import torch
 
+from learnchain.encoding.codec import decode
 from learnchain.learning.data import DataSet
-from learnchain.learning.fixed_point import evaluate
-from learnchain.learning.job_data import Requirement, evaluation_rows, job_rows
-from learnchain.learning.jobs import (
-    INTERNAL,
-    TRACE_NAME,
-    UNAVAILABLE,
-    WEIGHTS_NAME,
-    ClassJob,
-    EvaluationJob,
-    Progress,
-    SearchJob,
-    TrainingJob,
-    WatermarkJob,
-    pack_frame,
-    read_frame,
-)
-from learnchain.learning.machine_class import machine_class
-from learnchain.learning.model import build_model, load_weights, save_weights, set_weights
-from learnchain.learning.replay.auditing import audited
-from learnchain.learning.replay.disputes import (
+from learnchain.learning.disputes.machine_class import machine_class
+from learnchain.learning.disputes.settling import (
     check_states,
     join_answer,
     outlying_step,
@@ -46,16 +29,39 @@ from learnchain.learning.replay.disputes import (
     split_answer,
     write_answer,
 )
-from learnchain.learning.replay.jobs import AuditJob, DisputeJob, SegmentJob, audit_answer
+from learnchain.learning.fixed_point import evaluate
+from learnchain.learning.job_data import Requirement, evaluation_rows, job_rows
+from learnchain.learning.jobs import (
+    INTERNAL,
+    TRACE_NAME,
+    UNAVAILABLE,
+    WEIGHTS_NAME,
+    AuditJob,
+    ClassJob,
+    DisputeJob,
+    EvaluationJob,
+    Progress,
+    SearchJob,
+    SegmentJob,
+    TrainingJob,
+    WatermarkJob,
+    audit_answer,
+    pack_frame,
+    read_frame,
+)
+from learnchain.learning.model import build_model, load_weights, save_weights, set_weights
+from learnchain.learning.replay import audited
 from learnchain.learning.train import Watcher, configure_torch, plan_of, probe, start_of, to_float, train
 from learnchain.learning.watermark import check_watermark
-from learnchain.primitives.codec import decode
-from learnchain.primitives.model_costs import validate
-from learnchain.primitives.model_specification import ModelLimits
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.protocol.model_specification import ModelLimits, validate
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 _DISPLAY_BATCH = 256
+
+
 Answer = dict[str, Any]
+
+
 Job = TypeVar("Job", TrainingJob, EvaluationJob, WatermarkJob)
 
 

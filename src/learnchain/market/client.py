@@ -4,16 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from learnchain.encoding.codec import Address
+from learnchain.encoding.cryptography import ciphertext_bytes, decrypt_file, key_hash
+from learnchain.execution.wallet import Wallet
 from learnchain.market.contract import seal_calldata, withdraw_calldata
-from learnchain.market.package import Manifest, read_package
-from learnchain.market.sealing import open_key, public_key, purpose_of, seal_key
-from learnchain.node.blobs.blob_store import BlobStore
-from learnchain.node.market.ledger import Ledger
-from learnchain.node.market.task_view import TaskView
-from learnchain.node.wallet import Wallet
-from learnchain.primitives.ciphers import ciphertext_bytes, decrypt_file, key_hash
-from learnchain.primitives.codec import Address
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.market.contract_client import Ledger, TaskView
+from learnchain.market.package import Manifest, open_key, public_key, purpose_of, read_package, seal_key
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.storage.blobs.blob_store import BlobStore
 
 
 @dataclass(slots=True)

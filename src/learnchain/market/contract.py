@@ -7,16 +7,19 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from learnchain.market.terms import Payment, Reading, Terms
+from learnchain.encoding.codec import Address, Hash32
+from learnchain.encoding.content_id import Cid, parse_cid
+from learnchain.encoding.hashing import keccak256
+from learnchain.market.terms import Payment, Terms, VoteReading
 from learnchain.market.votes import ModelStatus, Vote
-from learnchain.primitives.codec import Address, Hash32
-from learnchain.primitives.content_id import Cid, parse_cid
-from learnchain.primitives.contract_calls import address_bytes, address_text, call_data, decoded
-from learnchain.primitives.hashing import keccak256
-from learnchain.primitives.payload import Log
+from learnchain.protocol.payload import Log, address_bytes, address_text, call_data, decoded
 
 _TERMS = "(uint64,uint32,uint32,uint32,uint16,uint16,uint8,uint8,uint8,uint8,uint96,uint96,uint96,uint96)"
+
+
 _MODEL = "(address,uint8,uint8,uint8,uint8,uint64,uint64,uint64,bytes32,bytes32)"
+
+
 _VOTE = "(bytes32,uint8,bool,bool,uint8,uint32)"
 
 
@@ -220,7 +223,7 @@ def decode_number(data: bytes) -> int:
 def decode_terms(values: tuple[Any, ...]) -> Terms:
     """Return the terms that `TaskAnnounced` carries."""
     numbers = list(values)
-    numbers[6:8] = [Reading(values[6]), Payment(values[7])]
+    numbers[6:8] = [VoteReading(values[6]), Payment(values[7])]
     return Terms(*numbers)
 
 

@@ -7,33 +7,34 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from learnchain.encoding.codec import Address
+from learnchain.encoding.content_id import cid_text
+from learnchain.encoding.numbers import WEI_PER_ETHER
+from learnchain.execution.wallet import Wallet
 from learnchain.learning.data import DataSet, save_data
-from learnchain.learning.fused_model import SharedModel, VerifierData, examine
+from learnchain.learning.fused_model import FusionJudge, SharedModel, VerifierData, examine, fusion_curve, load_sample
 from learnchain.learning.fusion import FusionTerms, Outputs, Strategy
-from learnchain.learning.fusion_judge import FusionJudge, fusion_curve, load_sample
 from learnchain.learning.model import load_weights
+from learnchain.market.client import Participant
 from learnchain.market.contract import creation_code
-from learnchain.market.terms import Description, Payment, Reading, Sample, Terms
+from learnchain.market.contract_client import Ledger, RpcPort, TaskView
+from learnchain.market.contributors import ComputingContributor, TrainedAtHome, VerificationContributor
+from learnchain.market.demo_cast import ABSENT, Split, deal, hostile_model, recommended_model, train_private
+from learnchain.market.initiator import Initiator, announce_task
+from learnchain.market.local_training import HomeResult, HomeTerms
+from learnchain.market.terms import Description, Payment, Sample, Terms, VoteReading
 from learnchain.market.votes import ModelStatus, refusal_text
-from learnchain.node.blobs.peer_blobs import PeerBlobs
-from learnchain.node.market.home import HomeResult, HomeTerms
-from learnchain.node.market.ledger import Ledger, RpcPort
-from learnchain.node.market.participant import Participant
-from learnchain.node.market.task_view import TaskView
-from learnchain.node.roles.computing_contributor import ComputingContributor, TrainedAtHome
-from learnchain.node.roles.initiator import Initiator, announce_task
-from learnchain.node.roles.verification_contributor import VerificationContributor
-from learnchain.node.wallet import Wallet
-from learnchain.primitives.codec import Address
-from learnchain.primitives.content_id import cid_text
-from learnchain.primitives.model_specification import ModelSpecification
-from learnchain.primitives.numbers import WEI_PER_ETHER
-from learnchain.primitives.rejection import Unavailable
-from learnchain.testing.market_cast import ABSENT, Split, deal, hostile_model, recommended_model, train_private
+from learnchain.protocol.model_specification import ModelSpecification
+from learnchain.rejection import Unavailable
+from learnchain.storage.blobs.peer_blobs import PeerBlobs
 
 ROUND_SECONDS = 10
 """How far the chain's time moves between two looks of every role."""
+
+
 _MAXIMUM_ROUNDS = 400
+
+
 _ETHER = WEI_PER_ETHER
 
 
@@ -59,7 +60,7 @@ class Script:
     fusion_epochs: int = 24
     verifiers: int = 3
     committee: int = 3
-    reading: Reading = Reading.GAIN
+    reading: VoteReading = VoteReading.GAIN
     payment: Payment = Payment.WITHIN_TOLERANCE
     fitness: int = 0
     threshold: int = 7_000

@@ -6,17 +6,18 @@ from pathlib import Path
 
 import numpy as np
 
+from learnchain.encoding.hashing import tagged_hash
 from learnchain.learning.data import DataSet, permutation, select_rows
-from learnchain.learning.fused_model import VerifierData
-from learnchain.learning.fusion_judge import rows_of_labels
-from learnchain.node.market.home import HomeData, HomeResult, HomeTerms, HomeTools, train_at_home
-from learnchain.node.roles.computing_contributor import TrainedAtHome
-from learnchain.primitives.hashing import tagged_hash
-from learnchain.primitives.model_presets import baas_cnn
-from learnchain.primitives.model_specification import ModelSpecification
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.learning.fused_model import VerifierData, rows_of_labels
+from learnchain.market.contributors import TrainedAtHome
+from learnchain.market.local_training import HomeData, HomeResult, HomeTerms, HomeTools, train_at_home
+from learnchain.protocol.model_presets import baas_cnn
+from learnchain.protocol.model_specification import ModelSpecification
+from learnchain.rejection import Rejected, RejectionReason
 
 ABSENT = "absent"
+
+
 TABLE_2_LABELS = ((0, 1, 2, 3, 4), (0, 1, 2, 8, 9), (0, 6, 7, 8, 9), (0, 1, 5, 7, 8, 9), (5, 6, 7, 8, 9))
 """The labels of computing contributors 1 to 5."""
 
@@ -30,6 +31,8 @@ class Split:
 
 
 TABLE_2 = Split((2_000, 500, 1_000), (500, 200, 500))
+
+
 SMALL = Split((400, 100, 250), (90, 25, 25))
 """What the 1,797 digits of scikit-learn are enough for."""
 

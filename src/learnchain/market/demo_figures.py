@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from learnchain.encoding.hashing import tagged_hash
 from learnchain.learning.data import DataSet
 from learnchain.learning.fused_model import (
     Examined,
@@ -21,14 +22,15 @@ from learnchain.learning.fusion import FusionTerms, Outputs, Strategy, predict
 from learnchain.learning.model import load_weights
 from learnchain.learning.safe_tensors import Array
 from learnchain.learning.train import TrainingPlan, Watcher, train
-from learnchain.node.market.home import HomeTerms
-from learnchain.primitives.hashing import tagged_hash
-from learnchain.primitives.model_specification import ModelSpecification
-from learnchain.primitives.task_specification import Optimiser
-from learnchain.primitives.training_terms import Free, HyperParameters
-from learnchain.testing.market_cast import TABLE_2, PrivateData, Split, deal, recommended_model, train_private
+from learnchain.market.demo_cast import TABLE_2, PrivateData, Split, deal, recommended_model, train_private
+from learnchain.market.local_training import HomeTerms
+from learnchain.protocol.model_specification import ModelSpecification
+from learnchain.protocol.task_specification import Optimiser
+from learnchain.protocol.training_terms import Free, HyperParameters
 
 PAPER = {"strategy_1": 0.984, "strategy_2": 0.986}
+
+
 VARIANTS = {
     "strategy_1": (Strategy.FREE, Outputs.LITERAL),
     "strategy_1_by_label": (Strategy.FREE, Outputs.BY_LABEL),

@@ -1,25 +1,94 @@
-"""Where a run of the market takes place: an own chain in this process, or any chain behind a JSON-RPC address."""
+"""A chain of one process: the embedded engine, a block for every transaction, time that a test moves on.
+
+Where a run of the market takes place: an own chain in this process, or any chain behind a JSON-RPC address.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import numpy as np
 
+from learnchain.encoding.codec import Address
+from learnchain.encoding.hashing import keccak256
+from learnchain.encoding.key_value import MemoryStore
+from learnchain.encoding.numbers import WEI_PER_ETHER
+from learnchain.execution.genesis import DEFAULT_GAS_LIMIT, execution_genesis
+from learnchain.execution.pyevm.engine import PyEvmEngine
+from learnchain.execution.wallet import Wallet, development_accounts
 from learnchain.learning.data import DataSet
-from learnchain.node.market.ledger import http_rpc
-from learnchain.node.wallet import Wallet, development_accounts
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.testing.local_chain import LocalChain
-from learnchain.testing.market_play import Stage
+from learnchain.market.contract_client import http_rpc
+from learnchain.market.demo import Stage
+from learnchain.protocol.payload import PayloadAttributes, PayloadVerdict
+from learnchain.rejection import Rejected, RejectionReason
+
+LOCAL_CHAIN_ID = 1_337
+
+
+GENESIS_SECONDS = 1_000_000
+
+
+BLOCK_SECONDS = 1
+
+
+_NONE = b"\0" * 32
+
+
+class LocalChain:
+    """Answer `eth_*` calls and mine at once; the blocks are the ones that the real network's engine builds."""
+
+    def __init__(self, accounts: tuple[Address, ...], ether: int = 1_000) -> None:
+        balances = dict.fromkeys(accounts, ether * WEI_PER_ETHER)
+        self._engine = PyEvmEngine(
+            MemoryStore(), execution_genesis(LOCAL_CHAIN_ID, GENESIS_SECONDS, DEFAULT_GAS_LIMIT, balances)
+        )
+        self._head = self._engine.capabilities().head
+        self.seconds = GENESIS_SECONDS
+        self.height = 0
+        self.gas_used = 0
+
+    async def rpc(self, method: str, params: list[Any]) -> Any:
+        """Answer one call; a transaction is in a block when this returns."""
+        answer = self._engine.rpc(method, params)
+        if method == "eth_sendRawTransaction":
+            self.mine()
+        return answer
+
+    async def pause(self) -> None:
+        """Let one empty block pass."""
+        self.mine()
+
+    def mine(self, seconds: int = BLOCK_SECONDS) -> None:
+        """Build, judge and choose one block, `seconds` after the last."""
+        self.seconds += seconds
+        self.height += 1
+        randao = keccak256(b"local-chain" + self.height.to_bytes(8, "big"))
+        attributes = PayloadAttributes(self.seconds, randao, b"\xfe" * 20, (), _NONE)
+        payload = self._engine.build(self._head, attributes)
+        status = self._engine.new_payload(payload, payload.beacon_root)
+        if status.status is not PayloadVerdict.VALID:
+            raise RuntimeError(f"the engine refuses its own block: {status.detail}")
+        self._engine.set_head(payload.block_hash, _NONE, _NONE)
+        self._head = payload.block_hash
+        self.gas_used += payload.gas_used
+
 
 DEVELOPMENT_MNEMONIC = "test test test test test test test test test test test junk"
 """The words of every development chain: worthless on purpose."""
+
+
 _IDX_IMAGES, _IDX_LABELS = 0x803, 0x801
+
+
 _IMAGE_HEADER_BYTES, _LABEL_HEADER_BYTES = 16, 8
+
+
 _MAXIMUM_IDX_ROWS = 70_000
+
+
 _POLL_SECONDS = 0.2
 
 

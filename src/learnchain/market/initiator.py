@@ -1,4 +1,6 @@
-"""Take part in the market on one's own: a chain behind a JSON-RPC address, a wallet, a folder, a blob store.
+"""The application initiator (BaaS III): ask and pay, end the task, get the rewarded models and fuse them.
+
+Take part in the market on one's own: a chain behind a JSON-RPC address, a wallet, a folder, a blob store.
 
 Every role here goes on after a stop at any moment: what it needs is on chain, or in its folder before it is sent.
 """
@@ -14,28 +16,74 @@ from typing import Any
 
 import aiohttp
 
+from learnchain.encoding.codec import Address, Hash32
+from learnchain.encoding.content_id import Cid
+from learnchain.execution.wallet import Wallet
 from learnchain.learning.data import save_data
-from learnchain.learning.fused_model import VerifierData
+from learnchain.learning.fused_model import FusionJudge, VerifierData, load_sample
 from learnchain.learning.fusion import FusionTerms, Outputs, Strategy
-from learnchain.learning.fusion_judge import FusionJudge, load_sample
-from learnchain.market.contract import creation_code
-from learnchain.market.terms import Description, Terms
-from learnchain.node.blobs.origin import open_origin
-from learnchain.node.blobs.peer_blobs import PeerBlobs
-from learnchain.node.market.ledger import Ledger, http_rpc
-from learnchain.node.market.participant import Participant
-from learnchain.node.market.task_file import MarketDraft
-from learnchain.node.market.task_view import TaskView
-from learnchain.node.roles.initiator import announce_task
-from learnchain.node.wallet import Wallet
-from learnchain.primitives.codec import Address, Hash32
-from learnchain.primitives.content_id import Cid
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.market.client import Participant
+from learnchain.market.contract import announce_calldata, close_calldata, creation_code, decode_event
+from learnchain.market.contract_client import Ledger, TaskView, http_rpc
+from learnchain.market.market_task_file import MarketDraft
+from learnchain.market.package import Manifest, public_key
+from learnchain.market.terms import Description, Terms, encode_description
+from learnchain.protocol.payload import Log
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.storage.blobs.origins import open_origin
+from learnchain.storage.blobs.peer_blobs import PeerBlobs
+
+
+async def announce_task(
+    ledger: Ledger, wallet: Wallet, contract: Address, terms: Terms, description: Description
+) -> tuple[Hash32, int]:
+    """Pay for a task and announce it; return its identifier and the block of its announcement."""
+    data = announce_calldata(terms, public_key(wallet.private_key), encode_description(description))
+    receipt = await ledger.send(wallet, contract, data, terms.value_wei)
+    for entry in receipt["logs"]:
+        topics = tuple(bytes.fromhex(topic.removeprefix("0x")) for topic in entry["topics"])
+        payload = bytes.fromhex(entry["data"].removeprefix("0x"))
+        address = bytes.fromhex(entry["address"].removeprefix("0x"))
+        event = decode_event(Log(address, topics, payload, b"\0" * 32, 0), contract)
+        if event is not None and event.name == "TaskAnnounced":
+            return event.task_id, int(receipt["blockNumber"], 16)
+    raise Rejected(RejectionReason.TASK_UNKNOWN, "the announcement's receipt holds no TaskAnnounced: wrong contract?")
+
+
+class Initiator:
+    """Follow one task of one's own to its end."""
+
+    def __init__(self, me: Participant) -> None:
+        self._me = me
+
+    async def step(self) -> bool:
+        """Close the task once everything is judged or its time is over; return whether it is closed."""
+        view = self._me.view
+        await view.refresh()
+        task = await view.task()
+        if not task.closed:
+            _, now = await self._me.ledger.head()
+            if task.judged == view.terms.models or now > view.terms.closes_seconds:
+                await self._me.try_send(close_calldata(view.task_id))
+        return (await view.task()).closed
+
+    async def collect(self) -> tuple[tuple[Manifest, Path], ...]:
+        """Return the rewarded models with the keys that were sealed for us, in the order of their arrival."""
+        await self._me.view.refresh()
+        return tuple([await self._me.unpack(place) for place in self._me.view.accepted()])
+
+    async def withdraw(self) -> int:
+        """Pull what came back."""
+        return await self._me.withdraw()
+
 
 logger = logging.getLogger(__name__)
 
+
 MAXIMUM_SAMPLE_BYTES = 1 << 28
 """Each of the three files of an initiator's sample."""
+
+
 _TASK = re.compile(r"0x([0-9a-f]{40})/0x([0-9a-f]{64})@(\d{1,15})")
 
 

@@ -4,19 +4,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from learnchain.encoding.numbers import Accuracy
 from learnchain.learning.data import DataSet
 from learnchain.learning.fused_model import answers_of
 from learnchain.learning.model import save_weights
-from learnchain.learning.privacy import Membership, membership, row_losses
-from learnchain.learning.private_training import PrivacyTerms, train_privately
+from learnchain.learning.private_training import Membership, PrivacyTerms, membership, row_losses, train_privately
 from learnchain.learning.safe_tensors import Array
 from learnchain.learning.train import TrainingPlan, Watcher, train
+from learnchain.market.contributors import TrainedAtHome
 from learnchain.market.package import Manifest
-from learnchain.node.roles.computing_contributor import TrainedAtHome
-from learnchain.primitives.model_specification import ModelSpecification
-from learnchain.primitives.numbers import Accuracy
-from learnchain.primitives.task_specification import Optimiser
-from learnchain.primitives.training_terms import Free, HyperParameters
+from learnchain.protocol.model_specification import ModelSpecification
+from learnchain.protocol.task_specification import Optimiser
+from learnchain.protocol.training_terms import Free, HyperParameters
 
 
 @dataclass(frozen=True, slots=True)

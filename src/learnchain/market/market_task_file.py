@@ -8,20 +8,24 @@ from typing import Any
 
 import numpy as np
 
+from learnchain.encoding.content_id import Cid
+from learnchain.encoding.hashing import tagged_hash
+from learnchain.encoding.numbers import WEI_PER_ETHER
 from learnchain.learning.data import SOURCES, DataSet, load_data, permutation, select_rows
 from learnchain.learning.fused_model import VerifierData
 from learnchain.learning.fusion import Outputs, Strategy
 from learnchain.learning.sources.store import DataStore
-from learnchain.market.terms import BASIS_POINTS, Description, Payment, Reading, Sample, Terms
-from learnchain.primitives.content_id import Cid
-from learnchain.primitives.hashing import tagged_hash
-from learnchain.primitives.model_presets import from_table
-from learnchain.primitives.model_specification import ModelSpecification
-from learnchain.primitives.numbers import WEI_PER_ETHER
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.market.terms import BASIS_POINTS, Description, Payment, Sample, Terms, VoteReading
+from learnchain.protocol.model_presets import from_table
+from learnchain.protocol.model_specification import ModelSpecification
+from learnchain.rejection import Rejected, RejectionReason
 
 MAXIMUM_FILE_BYTES = 1 << 20
+
+
 _PERCENT = BASIS_POINTS // 100
+
+
 _NO_CID: Cid = bytes(36)
 
 
@@ -95,7 +99,7 @@ def _terms(table: dict[str, Any], rows: int) -> Terms:
         rows=rows,
         fitness=_parts_of(table.get("fitness_percent", 0), _PERCENT),
         tolerance=_parts_of(table.get("tolerance_percent", "0.5"), _PERCENT),
-        reading=Reading[str(table.get("reading", "gain")).upper()],
+        reading=VoteReading[str(table.get("reading", "gain")).upper()],
         payment=Payment[str(table.get("payment", "within_tolerance")).upper()],
         models=int(table["models"]),
         committee=int(table["committee"]),

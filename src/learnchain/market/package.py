@@ -1,18 +1,87 @@
-"""A contributor's model as one file: a bounded manifest, then safetensors; checked before anything is loaded."""
+"""Hand a model's key to one account through the public chain: ECIES over the account's own secp256k1 key.
+
+An ephemeral key is agreed with the recipient's, the shared secret opens one AES-256-GCM box, and the box is bound to
+what it is for, so that it cannot be replayed for another model.
+
+A contributor's model as one file: a bounded manifest, then safetensors; checked before anything is loaded.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from coincurve import PrivateKey, PublicKey
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from learnchain.encoding.codec import Bound, decode, encode
+from learnchain.encoding.cryptography import KEY_BYTES
+from learnchain.encoding.hashing import tagged_hash
 from learnchain.market.terms import Description
-from learnchain.primitives.codec import Bound, decode, encode
-from learnchain.primitives.model_costs import model_bytes, validate
-from learnchain.primitives.model_specification import ModelLimits, ModelSpecification, output_shape
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.protocol.model_specification import ModelLimits, ModelSpecification, model_bytes, output_shape, validate
+from learnchain.rejection import Rejected, RejectionReason
+
+PUBLIC_KEY_BYTES = 64
+
+
+_POINT_BYTES = 33
+
+
+_SEALED_BYTES = _POINT_BYTES + KEY_BYTES + 16
+
+
+_NONCE = b"\0" * 12
+"""One nonce is enough: every box has an ephemeral key, and so an encryption key, of its own."""
+
+
+def public_key(private_key: bytes) -> bytes:
+    """Return the 64 bytes that an account registers; their Keccak-256 ends in its address."""
+    return PrivateKey(private_key).public_key.format(compressed=False)[1:]
+
+
+def seal_key(key: bytes, recipient: bytes, purpose: bytes, ephemeral: bytes) -> bytes:
+    """Return a data key that only the recipient opens; `ephemeral` are 32 fresh random bytes."""
+    if len(key) != KEY_BYTES:
+        raise Rejected(RejectionReason.KEY_MISMATCH, f"a data key has {KEY_BYTES} bytes")
+    try:
+        own = PrivateKey(ephemeral)
+        shared = PublicKey(b"\x04" + recipient).multiply(own.secret)
+    except ValueError as error:
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, "the recipient's public key is no point") from error
+    point = own.public_key.format()
+    return point + _box(shared, point, purpose).encrypt(_NONCE, key, purpose)
+
+
+def open_key(sealed: bytes, private_key: bytes, purpose: bytes) -> bytes:
+    """Return the data key in a box; one for somebody or something else is `KEY_MISMATCH`."""
+    if len(sealed) != _SEALED_BYTES:
+        raise Rejected(RejectionReason.MALFORMED, f"a sealed key has {_SEALED_BYTES} bytes, not {len(sealed)}")
+    point = sealed[:_POINT_BYTES]
+    try:
+        shared = PublicKey(point).multiply(PrivateKey(private_key).secret)
+        return _box(shared, point, purpose).decrypt(_NONCE, sealed[_POINT_BYTES:], purpose)
+    except (ValueError, InvalidTag) as error:
+        raise Rejected(RejectionReason.KEY_MISMATCH, "the box was sealed for somebody or something else") from error
+
+
+def purpose_of(task_id: bytes, place: int) -> bytes:
+    """Return what a box for one model of one task is bound to."""
+    return task_id + place.to_bytes(1, "big")
+
+
+def _box(shared: PublicKey, point: bytes, purpose: bytes) -> AESGCM:
+    return AESGCM(tagged_hash("market/sealed-key", shared.format(), point, purpose))
+
 
 MAXIMUM_MANIFEST_BYTES = 64 * 1024
+
+
 _LENGTH_BYTES = 4
+
+
 _HEADER_ALLOWANCE_BYTES = 1 << 20
+
+
 _CHUNK_BYTES = 1 << 20
 
 

@@ -7,25 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from learnchain.encoding.content_id import cid_text
+from learnchain.encoding.files import write_whole
+from learnchain.encoding.hashing import tagged_hash
+from learnchain.encoding.numbers import Accuracy, parse_json
 from learnchain.learning.data import DataSet, permutation, select_rows
 from learnchain.learning.train import configure_torch
+from learnchain.market.client import Participant
+from learnchain.market.contract_client import TaskView
+from learnchain.market.contributors import ComputingContributor, TrainedAtHome, VerificationContributor
+from learnchain.market.initiator import Initiator, Seat, TaskName, judge_of, ledger_at, patiently, seated
+from learnchain.market.local_training import HomeData, HomeTerms, HomeTools, train_at_home
 from learnchain.market.package import Manifest, check_manifest
 from learnchain.market.terms import BASIS_POINTS
 from learnchain.market.votes import ModelStatus, refusal_text
-from learnchain.node.market.desk import Seat, TaskName, judge_of, ledger_at, patiently, seated
-from learnchain.node.market.home import HomeData, HomeTerms, HomeTools, train_at_home
-from learnchain.node.market.participant import Participant
-from learnchain.node.market.task_view import TaskView
-from learnchain.node.roles.computing_contributor import ComputingContributor, TrainedAtHome
-from learnchain.node.roles.initiator import Initiator
-from learnchain.node.roles.verification_contributor import VerificationContributor
-from learnchain.node.storage.files import write_whole
-from learnchain.primitives.bounded_json import parse_json
-from learnchain.primitives.content_id import cid_text
-from learnchain.primitives.hashing import tagged_hash
-from learnchain.primitives.model_specification import ModelSpecification
-from learnchain.primitives.numbers import Accuracy
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.protocol.model_specification import ModelSpecification
+from learnchain.rejection import Rejected, RejectionReason
 
 _SECRET_BYTES = 32
 

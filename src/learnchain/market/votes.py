@@ -6,14 +6,18 @@ from enum import IntEnum
 
 from eth_abi import encode as abi_encode
 
-from learnchain.market.terms import BASIS_POINTS, Payment, Reading, Terms
-from learnchain.primitives.codec import Address, Hash32
-from learnchain.primitives.hashing import keccak256
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.encoding.codec import Address, Hash32
+from learnchain.encoding.hashing import keccak256
+from learnchain.market.terms import BASIS_POINTS, Payment, Terms, VoteReading
+from learnchain.rejection import Rejected, RejectionReason
 
 MEASURED = 0
+
+
 UNAVAILABLE = 1
 """The refusal of a model whose bytes or key did not come in time: only its contributor can bring them."""
+
+
 REFUSALS: Mapping[RejectionReason, int] = {
     RejectionReason.MALFORMED: 2,
     RejectionReason.TOO_LARGE: 3,
@@ -28,6 +32,8 @@ REFUSALS: Mapping[RejectionReason, int] = {
     RejectionReason.TASK_NUMBER_OUT_OF_RANGE: 12,
 }
 """Why a model cannot be measured, as votes say it on chain."""
+
+
 _OTHER_REFUSAL = 255
 
 
@@ -94,7 +100,7 @@ def vote_commitment(ballot: Ballot, verifier: Address, vote: Vote, salt: bytes) 
 
 def approves(vote: Vote, terms: Terms, accepted: int) -> bool:
     """Return whether a vote is for the model (BAAS-R3), in whole numbers."""
-    needed = terms.fitness * terms.rows + (accepted * BASIS_POINTS if terms.reading is Reading.GAIN else 0)
+    needed = terms.fitness * terms.rows + (accepted * BASIS_POINTS if terms.reading is VoteReading.GAIN else 0)
     return vote.refusal == MEASURED and vote.correct * BASIS_POINTS >= needed
 
 

@@ -11,17 +11,27 @@ from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from typing import Annotated
 
-from learnchain.node.network.peers import RecentIdentifiers, address_range
-from learnchain.node.network.transport import PeerAddress, Transport
-from learnchain.primitives.codec import Bound, Exact, Hash32, encode
-from learnchain.primitives.hashing import tagged_hash
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.encoding.codec import Bound, Exact, Hash32, encode
+from learnchain.encoding.hashing import tagged_hash
+from learnchain.network.peers import RecentIdentifiers, address_range
+from learnchain.network.transport import PeerAddress, Transport
+from learnchain.rejection import Rejected, RejectionReason
 
 MAXIMUM_RECORDS = 1_024
+
+
 MAXIMUM_RECORDS_PER_RANGE = 64
+
+
 MAXIMUM_TOLD = 64
+
+
 MAXIMUM_SEQUENCE = (1 << 64) - 1
+
+
 FORGOTTEN_AFTER_FAILURES = 3
+
+
 _REMEMBERED_EQUIVOCATORS = 1_024
 
 

@@ -13,37 +13,52 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
-from learnchain.node.clock import Clock
-from learnchain.node.network.peers import NetworkLimits, Peer, RecentIdentifiers
-from learnchain.node.network.tasks import TaskSet
-from learnchain.node.network.wire import (
-    MAXIMUM_IDENTIFIERS,
-    Full,
-    Have,
-    MessageKind,
-    Want,
-    message_bytes,
-    message_id,
-)
-from learnchain.primitives.codec import Hash32, decode
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.encoding.codec import Hash32, decode
+from learnchain.network.concurrency import Clock, TaskSet
+from learnchain.network.peers import NetworkLimits, Peer, RecentIdentifiers
+from learnchain.network.wire import MAXIMUM_IDENTIFIERS, Full, Have, MessageKind, Want, message_bytes, message_id
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 SEEN_IDENTIFIERS = 65_536
+
+
 RECENT_MESSAGES = 4_096
+
+
 RECENT_BYTES = 32 * 1024 * 1024
+
+
 ANNOUNCED_SECONDS = 120.0
 """How old an accepted message may be to be announced to a peer that connects."""
+
+
 WANTED_IDENTIFIERS = 4_096
+
+
 WANTED_IDENTIFIERS_PER_PEER = 1_024
 """One peer's inventions must not push out what others announce."""
+
+
 WANT_SECONDS = 2.0
 """How long we wait for a message from one announcer before we ask the next."""
+
+
 LONGEST_WANT_SECONDS = 30.0
 """How long we wait when there is no other announcer."""
+
+
 DEFERRED_MESSAGES = 512
+
+
 DEFERRED_MESSAGES_PER_PEER = 128
+
+
 DEFERRED_SECONDS = 60.0
+
+
 _OTHER_ANNOUNCERS = 4
+
+
 _log = logging.getLogger(__name__)
 
 

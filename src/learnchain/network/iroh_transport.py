@@ -20,22 +20,38 @@ from typing import Any
 import iroh
 from iroh import iroh_ffi
 
-from learnchain.node.network.frames import Frame, FrameKind
-from learnchain.node.network.identity import is_signed_by, signature_of
-from learnchain.node.network.multiplexer import ConnectionLimits, MultiplexedConnection, Remote
-from learnchain.node.network.transport import DIAL_TIMEOUT_SECONDS, ConnectionLost, PeerAddress
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.network.multiplexer import ConnectionLimits, Frame, FrameKind, MultiplexedConnection, Remote
+from learnchain.network.transport import DIAL_TIMEOUT_SECONDS, ConnectionLost, PeerAddress, is_signed_by, signature_of
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 PROTOCOL_NAME = b"learnchain/1"
+
+
 HANDSHAKE_SECONDS = 5.0
+
+
 MAXIMUM_HANDSHAKES = 64
+
+
 MAXIMUM_WAITING_CONNECTIONS = 64
+
+
 _SHUTDOWN_SECONDS = 1.0
+
+
 _READ_BYTES = 256 * 1024
+
+
 _WRITE_BUFFER_BYTES = 512 * 1024
+
+
 _SLOW_COPY = "for i, byte in enumerate(value)"
+
+
 _WRONG_PEER = "invalid peer certificate"
 """What iroh says of a handshake with somebody else; the only way it tells."""
+
+
 _log = logging.getLogger(__name__)
 
 

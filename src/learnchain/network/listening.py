@@ -2,27 +2,47 @@
 
 What is announced is the signed address record and nothing else, so that a stranger on the same cable can invent no
 address for anybody. Only the interface that the node listens on is used.
+
+Choose the transport of a process: iroh where it is installed, else TLS.
+
+A network does not mix: nodes of different transports never reach each other, because one speaks QUIC over UDP and the
+other TLS over TCP. Whoever starts a network chooses, and its settings files say so.
 """
 
 import asyncio
+import importlib.util
 import ipaddress
 import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from zeroconf import IPVersion, ServiceStateChange, Zeroconf
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
-from learnchain.node.network.address_book import AddressRecord
-from learnchain.node.network.network import Network
-from learnchain.node.network.tasks import TaskSet
-from learnchain.primitives.codec import decode, encode
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.encoding.codec import decode, encode
+from learnchain.network.address_book import AddressRecord
+from learnchain.network.concurrency import TaskSet
+from learnchain.network.network import Network
+from learnchain.network.tls_transport import TlsTransport
+from learnchain.network.transport import Transport, parse_address
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 SERVICE = "_learnchain._udp.local."
+
+
 MAXIMUM_LOOKUPS = 8
+
+
 LOOKUP_MILLISECONDS = 3_000
+
+
 _RECORD = b"record"
+
+
 _MAXIMUM_RECORD_BYTES = 248
+
+
 _log = logging.getLogger(__name__)
 
 
@@ -99,3 +119,64 @@ def _service(record: AddressRecord) -> AsyncServiceInfo:
         properties={_RECORD: encode(record)},
         server=f"{label}.local.",
     )
+
+
+IROH, TLS = "iroh", "tls"
+
+
+TRANSPORTS = (IROH, TLS)
+
+
+@dataclass(frozen=True, slots=True)
+class ListenPlan:
+    """Say where a process listens and how; relays serve iroh only."""
+
+    identity: bytes
+    host: str = "127.0.0.1"
+    port: int = 0
+    transport: str = IROH
+    relays: tuple[str, ...] = ()
+
+
+def is_iroh_installed() -> bool:
+    """Return whether the `iroh` package can be imported."""
+    return importlib.util.find_spec("iroh") is not None
+
+
+async def listen(plan: ListenPlan) -> Transport:
+    """Listen as planned; without the `iroh` package TLS takes its place, and the log says so."""
+    if plan.transport not in TRANSPORTS:
+        known = " or ".join(TRANSPORTS)
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, f"no transport {plan.transport!r}; choose {known}")
+    if plan.transport == IROH and is_iroh_installed():
+        from learnchain.network.iroh_transport import IrohTransport
+
+        return await IrohTransport.listen(plan.identity, plan.host, plan.port, relay_urls=plan.relays)
+    if plan.transport == IROH:
+        _log.warning("iroh is not installed: listening with TLS, which reaches TLS nodes only")
+    return await TlsTransport.listen(plan.identity, plan.host, plan.port)
+
+
+async def discover(network: Network, wanted: bool) -> "LocalDiscovery | None":
+    """Start discovery on the local network if it is wanted and possible; the log says when it is not."""
+    if not wanted:
+        return None
+    if importlib.util.find_spec("zeroconf") is None:
+        _log.warning("local discovery needs the package zeroconf, which is not installed")
+        return None
+
+    discovery = LocalDiscovery(network)
+    try:
+        await discovery.start()
+    except Unavailable as unavailable:
+        _log.warning("local discovery: %s", unavailable)
+        return None
+    return discovery
+
+
+def check_peers(transport: str, peers: Iterable[str]) -> None:
+    """Refuse peers that the transport could never dial: iroh has to know whom it dials."""
+    for each in peers:
+        if not parse_address(each).peer_id and transport == IROH and is_iroh_installed():
+            detail = f"peer {each!r} has no identity: write PEER@HOST:PORT as its log says, or set the transport to tls"
+            raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)

@@ -5,8 +5,8 @@ import ipaddress
 from collections import OrderedDict, deque
 from dataclasses import dataclass
 
-from learnchain.node.network.transport import Connection, PeerAddress
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.network.transport import Connection, PeerAddress
+from learnchain.rejection import Rejected, RejectionReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +65,18 @@ HONEST_DIFFERENCES = frozenset(
 )
 """Reasons that two honest nodes may differ on, because their clocks, heads or versions do: a flood of them bans, one
 does not. The other reasons say that the bytes themselves are bad, whoever looks."""
+
+
 LIGHT_PENALTY = 1.0
+
+
 DEFAULT_PENALTY = 20.0
 """What a message that is bad by itself costs: five of them in a row are a ban."""
+
+
 _REMEMBERED_STANDINGS = 4_096
+
+
 _KNOWN_IDENTIFIERS = 4_096
 
 

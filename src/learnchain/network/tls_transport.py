@@ -24,23 +24,42 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from learnchain.node.network.identity import is_signed_by, signature_of
-from learnchain.node.network.multiplexer import ConnectionLimits, MultiplexedConnection, Remote
-from learnchain.node.network.transport import DIAL_TIMEOUT_SECONDS, ConnectionLost, PeerAddress
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.network.multiplexer import ConnectionLimits, MultiplexedConnection, Remote
+from learnchain.network.transport import DIAL_TIMEOUT_SECONDS, ConnectionLost, PeerAddress, is_signed_by, signature_of
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 PROTOCOL_NAME = "learnchain/1"
 """Agreed on in the handshake (ALPN): whoever speaks something else is refused before a byte of ours."""
+
+
 HANDSHAKE_SECONDS = 5.0
+
+
 MAXIMUM_HANDSHAKES = 64
 """Strangers that may be in the handshake at one time; more wait in the kernel's queue."""
+
+
 MAXIMUM_WAITING_CONNECTIONS = 64
+
+
 _SHUTDOWN_SECONDS = 1.0
+
+
 _READ_BYTES = 65_536
+
+
 _WRITE_BUFFER_BYTES = 256 * 1024
+
+
 _ISSUER = Ed25519PrivateKey.from_private_bytes(hashlib.sha256(b"learnchain/1/issuer that vouches for nothing").digest())
+
+
 _VALID_FROM = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+
+
 _VALID_UNTIL = datetime.datetime(9999, 12, 31, tzinfo=datetime.UTC)
+
+
 _log = logging.getLogger(__name__)
 
 

@@ -2,15 +2,27 @@
 
 One conformance suite holds them together (`tests/node/network/test_transport_conformance.py`). A peer is its ed25519
 public key; the transport has proven it before a `Connection` exists.
+
+A node's identity: one ed25519 key in a file that only its owner reads, made once and kept for good.
 """
 
+import secrets
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from learnchain.encoding.files import write_whole
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 PEER_ID_BYTES = 32
+
+
 DIAL_TIMEOUT_SECONDS = 5.0
+
+
 _MAXIMUM_HOST_CHARACTERS = 253
 
 
@@ -146,3 +158,39 @@ class Transport(Protocol):
     async def close(self) -> None:
         """Stop listening and close every connection."""
         ...
+
+
+IDENTITY_NAME = "identity.key"
+
+
+_KEY_BYTES = 32
+
+
+def load_identity(path: Path) -> bytes:
+    """Return the node's ed25519 private key, made on the first call; a file of another length is `MALFORMED`."""
+    if not path.exists():
+        write_whole(path, secrets.token_bytes(_KEY_BYTES))
+    with path.open("rb") as file:
+        key = file.read(_KEY_BYTES + 1)
+    if len(key) != _KEY_BYTES:
+        raise Rejected(RejectionReason.MALFORMED, f"{path} does not hold a key of {_KEY_BYTES} bytes")
+    return key
+
+
+def peer_id_of(identity: bytes) -> bytes:
+    """Return the public key by which peers know this identity."""
+    return Ed25519PrivateKey.from_private_bytes(identity).public_key().public_bytes_raw()
+
+
+def signature_of(identity: bytes, message: bytes) -> bytes:
+    """Return the ed25519 signature of a message."""
+    return Ed25519PrivateKey.from_private_bytes(identity).sign(message)
+
+
+def is_signed_by(peer_id: bytes, message: bytes, signature: bytes) -> bool:
+    """Return whether the signature is the peer's; a `peer_id` that is no key has signed nothing."""
+    try:
+        Ed25519PublicKey.from_public_bytes(peer_id).verify(signature, message)
+    except (InvalidSignature, ValueError):
+        return False
+    return True

@@ -1,18 +1,24 @@
-"""Drive the spine: turn what arrives into events, hand its actions to the roles, keep what came too early."""
+"""Keep what the node decided and why: the last heights in memory, for `why`, the explorer and the live table.
+
+Drive the spine: turn what arrives into events, hand its actions to the roles, keep what came too early.
+"""
 
 import asyncio
 import logging
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from learnchain.node.clock import Clock
-from learnchain.primitives.actions import Action, StoreBlock
-from learnchain.primitives.audit_messages import AuditCommitment, AuditMessage, AuditReport
-from learnchain.primitives.chain_state import ChainState
-from learnchain.primitives.codec import Hash32
-from learnchain.primitives.dispute_messages import Accusation, DisputeAnswer, DisputeMessage
-from learnchain.primitives.events import (
+from learnchain.consensus import Round, Stored, advance, resume
+from learnchain.encoding.codec import Hash32
+from learnchain.encoding.hashing import noun_hash
+from learnchain.engines.contract import Rules
+from learnchain.network.concurrency import Clock
+from learnchain.protocol.actions import Action, StoreBlock
+from learnchain.protocol.audit_messages import AuditCommitment, AuditMessage, AuditReport
+from learnchain.protocol.dispute_messages import Accusation, DisputeAnswer, DisputeMessage
+from learnchain.protocol.events import (
     AuditMade,
     BlockReceived,
     Committed,
@@ -23,26 +29,91 @@ from learnchain.primitives.events import (
     Released,
     Revealed,
 )
-from learnchain.primitives.evidence_messages import Evidence
-from learnchain.primitives.hashing import noun_hash
-from learnchain.primitives.messages import AnyBlock, Commitment, Head, KeyRelease, ReleaseAnnouncement, Reveal
-from learnchain.primitives.parameters import ChainParameters
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
-from learnchain.rules.contract import Rules
-from learnchain.spine import Round, Stored, advance, resume
+from learnchain.protocol.messages import AnyBlock, Commitment, Evidence, Head, KeyRelease, ReleaseAnnouncement, Reveal
+from learnchain.protocol.parameters import ChainParameters
+from learnchain.protocol.state import ChainState
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
+
+MAXIMUM_DECISIONS = 2_048
+
+
+MAXIMUM_CURVE_POINTS = 512
+
+
+MAXIMUM_TRAININGS = 128
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Name one step that was decided at a height: what, about whom, and the numbers it rests on."""
+
+    at_milliseconds: int
+    height: int
+    step: str
+    about: str
+    facts: dict[str, Any]
+
+
+@dataclass
+class Decisions:
+    """Hold a bounded list of decisions, the training curve of the height, and the seconds spent in each phase."""
+
+    recent: deque[Decision] = field(default_factory=lambda: deque(maxlen=MAXIMUM_DECISIONS))
+    curve: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=MAXIMUM_CURVE_POINTS))
+    training: dict[str, Any] = field(default_factory=dict)
+    trainings: dict[int, dict[str, Any]] = field(default_factory=dict)
+    measured: dict[str, tuple[int, float]] = field(default_factory=dict)
+    """How many measurements of a kind were made, and the seconds they took."""
+
+    def note(self, at_milliseconds: int, height: int, step: str, about: str = "", **facts: Any) -> None:
+        """Add a decision."""
+        self.recent.append(Decision(at_milliseconds, height, step, about, facts))
+
+    def note_measured(self, kind: str, seconds: float) -> None:
+        """Add up what measuring costs this node."""
+        count, spent = self.measured.get(kind, (0, 0.0))
+        self.measured[kind] = (count + 1, spent + seconds)
+
+    def note_training(self, height: int, facts: dict[str, Any]) -> None:
+        """Keep where the seconds of a run went; the oldest heights are forgotten."""
+        self.training = {"height": height, **facts}
+        self.trainings[height] = facts
+        while len(self.trainings) > MAXIMUM_TRAININGS:
+            del self.trainings[min(self.trainings)]
+
+    def at_height(self, height: int) -> list[Decision]:
+        """Return what is remembered of a height, oldest first."""
+        return [each for each in self.recent if each.height == height]
+
 
 logger = logging.getLogger(__name__)
 
+
 MAXIMUM_EARLY_EVENTS = 512
 """Messages that came before what they refer to; the oldest is forgotten first, its sender will repeat it."""
+
+
 MAXIMUM_REFUSED_BLOCKS = 1_024
 
+
 ROUND_EVENTS = (KeyReleased, Committed, Released, Revealed)
+
+
 WAITING_EVENTS = (EvidenceReported, AuditMade, Disputed)
+
+
 RoundEvent = KeyReleased | Committed | Released | Revealed
+
+
 WaitingEvent = EvidenceReported | AuditMade | Disputed
+
+
 KeptEvent = RoundEvent | WaitingEvent
+
+
 WaitingMessage = Evidence | AuditMessage | DisputeMessage
+
+
 WireMessage = KeyRelease | Commitment | ReleaseAnnouncement | Reveal | WaitingMessage | AnyBlock
 
 

@@ -9,16 +9,22 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from learnchain.node.clock import Clock
-from learnchain.node.ports import Training
+from learnchain.encoding.files import write_whole
+from learnchain.learning.jobs import Training
+from learnchain.network.concurrency import Clock
 from learnchain.node.settings import NodeSettings
-from learnchain.node.storage.files import write_whole
-from learnchain.primitives.rejection import Unavailable
+from learnchain.rejection import Unavailable
 
 FLAG = "--await-genesis"
 """Tells a node process that its genesis may still have to be written."""
+
+
 LIMIT_SECONDS = 180.0
+
+
 _WARM_NAME = "warm"
+
+
 _LOOK_SECONDS = 0.05
 
 

@@ -3,28 +3,29 @@
 import logging
 from collections.abc import Callable
 
+from learnchain.consensus.fork_choice import empty_block_lot, lowest_lot
+from learnchain.encoding.codec import decode, encode
+from learnchain.encoding.hashing import noun_hash
+from learnchain.network.gossip import Verdict
+from learnchain.network.network import Network
 from learnchain.node.chain import Chain, WireMessage
-from learnchain.node.network.gossip import Verdict
-from learnchain.node.network.network import Network
-from learnchain.node.storage.archive import decode_block
-from learnchain.primitives.audit_messages import AuditCommitment, AuditReport
-from learnchain.primitives.block_tree import empty_block_lot, lowest_lot
-from learnchain.primitives.codec import decode, encode
-from learnchain.primitives.dispute_messages import Accusation, DisputeAnswer
-from learnchain.primitives.evidence_messages import Evidence
-from learnchain.primitives.hashing import noun_hash
-from learnchain.primitives.messages import (
+from learnchain.protocol.audit_messages import AuditCommitment, AuditReport
+from learnchain.protocol.dispute_messages import Accusation, DisputeAnswer
+from learnchain.protocol.messages import (
     Block,
     Commitment,
     EmptyBlock,
+    Evidence,
     KeyRelease,
     ReleaseAnnouncement,
     Reveal,
     block_bytes,
 )
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.storage.archive import decode_block
 
 logger = logging.getLogger(__name__)
+
 
 Spoken = (
     KeyRelease
@@ -37,6 +38,8 @@ Spoken = (
     | Accusation
     | DisputeAnswer
 )
+
+
 TOPICS: dict[str, type[Spoken]] = {
     "key": KeyRelease,
     "commitment": Commitment,
@@ -48,7 +51,11 @@ TOPICS: dict[str, type[Spoken]] = {
     "accusation": Accusation,
     "answer": DisputeAnswer,
 }
+
+
 BLOCK_TOPIC = "block"
+
+
 HARMLESS = frozenset(
     {
         RejectionReason.BLOCK_DUPLICATE,
@@ -69,6 +76,8 @@ HARMLESS = frozenset(
     }
 )
 """What an honest peer on a rival branch, or with a clock beside ours, sends too: not forwarded, not counted."""
+
+
 EARLY = frozenset({RejectionReason.AUDIT_CLOSED, RejectionReason.ACCUSATION_CLOSED, RejectionReason.ANSWER_CLOSED})
 """What an honest peer sends that is a block ahead of us: looked at again when that block is here too."""
 

@@ -10,35 +10,46 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from learnchain.encoding.files import write_whole
+from learnchain.encoding.numbers import WEI_PER_ETHER
+from learnchain.engines.contract import Rules
+from learnchain.engines.dlbc.rules import Phases
+from learnchain.engines.registry import engine_named
 from learnchain.execution.genesis import ESCROW_ADDRESS, execution_genesis
-from learnchain.node.blobs.peer_blobs import PeerBlobs
-from learnchain.node.built_in_tasks import BUILT_IN
-from learnchain.node.engines import engine_named
-from learnchain.node.genesis import Genesis, save_genesis
-from learnchain.node.network.identity import IDENTITY_NAME, load_identity, peer_id_of
-from learnchain.node.network.transport import PeerAddress
-from learnchain.node.publishing import prepared
+from learnchain.execution.wallet import Wallet, development_accounts
+from learnchain.network.transport import IDENTITY_NAME, PeerAddress, load_identity, peer_id_of
 from learnchain.node.settings import NodeSettings
-from learnchain.node.storage.files import write_whole
-from learnchain.node.task_file import task_draft
-from learnchain.node.vault import Vault
-from learnchain.node.wallet import Wallet, development_accounts
-from learnchain.primitives.numbers import WEI_PER_ETHER
-from learnchain.primitives.parameters import ChainParameters
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.task_specification import TaskSpecification
-from learnchain.rules.contract import Rules
-from learnchain.rules.dlbc.schedule import Phases
+from learnchain.protocol.parameters import ChainParameters
+from learnchain.protocol.task_specification import TaskSpecification
+from learnchain.rejection import Rejected, RejectionReason
+from learnchain.storage.blobs.peer_blobs import PeerBlobs
+from learnchain.storage.genesis import Genesis, save_genesis
+from learnchain.tasks.built_in_tasks import BUILT_IN
+from learnchain.tasks.publishing import prepared
+from learnchain.tasks.task_file import task_draft
+from learnchain.tasks.vault import Vault
 
 DEVELOPMENT_MNEMONIC = "test test test test test test test test test test test junk"
 """The words that every development chain uses: its accounts are worth nothing and must never hold anything."""
+
+
 LAYOUT_NAME = "network.json"
+
+
 GENESIS_NAME = "genesis.json"
+
+
 LOCAL_CHAIN_ID = 1337
+
+
 LOCAL_COMMITMENTS = 64
 """More than a local network has miners; engines whose commitments are long allow no more."""
+
+
 SPARE_ACCOUNTS = 3
 """Pre-funded accounts that no node uses: for the person's own wallet."""
+
+
 LOCAL_MARGINS = {
     "clock_skew_milliseconds": 50,
     "payload_milliseconds": 200,
@@ -46,6 +57,8 @@ LOCAL_MARGINS = {
     "evaluation_milliseconds": 300,
 }
 """All nodes share one clock and one disk, so the last phase may be short (ROUND-14)."""
+
+
 LOCAL_PHASES = Phases(
     one_milliseconds=1_500,
     two_milliseconds=5_000,

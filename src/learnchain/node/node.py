@@ -8,39 +8,28 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from learnchain.execution.door import ExecutionDoor
-from learnchain.node.assurance import Demand, Trust
-from learnchain.node.blobs.origin import open_origin
-from learnchain.node.blobs.peer_blobs import PeerBlobs
-from learnchain.node.chain import Chain, KeptEvent
-from learnchain.node.clock import Clock
-from learnchain.node.decisions import Decisions
-from learnchain.node.encryption.process import Carrier, in_own_process
-from learnchain.node.evidence_measuring import EvidenceMeasuring
-from learnchain.node.execution.engine_api import EngineApiClient, as_engine
-from learnchain.node.genesis import Genesis
-from learnchain.node.network.gossip import Verdict
-from learnchain.node.network.network import Network
-from learnchain.node.network.transport import Transport, parse_address
-from learnchain.node.ports import Ports, Tasks, Training
-from learnchain.node.replay_judge import ReplayJudge
-from learnchain.node.roles.accused import Accused
-from learnchain.node.roles.accuser import Accuser
+from learnchain.encoding.key_value import KeyValueStore
+from learnchain.encryption.process import Carrier, in_own_process
+from learnchain.execution.engine import ExecutionDoor
+from learnchain.execution.engine_api import EngineApiClient, as_engine
+from learnchain.execution.wallet import Wallet
+from learnchain.learning.jobs import Training
+from learnchain.network.concurrency import Clock, Tasks
+from learnchain.network.gossip import Verdict
+from learnchain.network.network import Network
+from learnchain.network.transport import Transport, parse_address
+from learnchain.node.chain import Chain, Decisions, KeptEvent
+from learnchain.node.gossip import RoundGossip
+from learnchain.node.ports import Ports
 from learnchain.node.roles.auditor import Auditing, Auditor
+from learnchain.node.roles.disputes import Accused, Accuser
 from learnchain.node.roles.full_node import FullNode, Policy
-from learnchain.node.roles.miner import Miner
+from learnchain.node.roles.miner import Miner, Strategy
 from learnchain.node.roles.publisher import Publisher
 from learnchain.node.roles.reporter import Reporter
-from learnchain.node.roles.strategy import Strategy
-from learnchain.node.round_gossip import RoundGossip
 from learnchain.node.settings import NodeSettings
-from learnchain.node.step_answers import StepAnswers
-from learnchain.node.storage.archive import Archive
 from learnchain.node.synchronising import Synchroniser
-from learnchain.node.task_data import TaskData
-from learnchain.node.vault import Vault
-from learnchain.node.wallet import Wallet
-from learnchain.primitives.actions import (
+from learnchain.protocol.actions import (
     Action,
     ForgetBlocks,
     MeasureAnswer,
@@ -58,15 +47,28 @@ from learnchain.primitives.actions import (
     StoreBlock,
     TrainModel,
 )
-from learnchain.primitives.events import AuditMade, Disputed, EvidenceReported
-from learnchain.primitives.key_value import KeyValueStore
-from learnchain.primitives.rejection import Rejected
+from learnchain.protocol.events import AuditMade, Disputed, EvidenceReported
+from learnchain.rejection import Rejected
+from learnchain.storage.archive import Archive
+from learnchain.storage.blobs.origins import open_origin
+from learnchain.storage.blobs.peer_blobs import PeerBlobs
+from learnchain.storage.genesis import Genesis
+from learnchain.tasks.task_data import TaskData
+from learnchain.tasks.vault import Vault
+from learnchain.verification.assurance import Demand, Trust
+from learnchain.verification.evidence_measurer import EvidenceMeasuring
+from learnchain.verification.replay import ReplayJudge
+from learnchain.verification.state_disclosures import StepAnswers
 
 TRANSACTION_TOPIC = "transaction"
 
+
 logger = logging.getLogger(__name__)
 
+
 Duty = Callable[[Any], Awaitable[None]]
+
+
 Immediate = Callable[[Any], None]
 
 

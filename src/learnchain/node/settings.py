@@ -1,20 +1,68 @@
-"""What one node process is started with: a JSON file beside its data, so that a restart needs no flags."""
+"""Log to a bounded set of files under the data directory; warnings go to standard error too.
+
+What one node process is started with: a JSON file beside its data, so that a restart needs no flags.
+"""
 
 import ipaddress
 import json
 import logging
 import os
+import sys
 from dataclasses import asdict, dataclass, fields, replace
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
 
-from learnchain.node.assurance import Demand
-from learnchain.node.storage.files import write_whole
-from learnchain.primitives.bounded_json import parse_json
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.encoding.files import write_whole
+from learnchain.encoding.numbers import parse_json
+from learnchain.rejection import Rejected, RejectionReason
+from learnchain.verification.assurance import Demand
+
+if sys.version_info >= (3, 12):
+    from typing import override
+else:
+    from typing_extensions import override
+
+
+LOG_FOLDER, LOG_NAME = "logs", "node.log"
+
+
+MAXIMUM_LOG_BYTES = 8 << 20
+
+
+KEPT_LOGS = 4
+
+
+class _BoundedHandler(RotatingFileHandler):
+    """Go on without a log while the disk is full: a node that cannot log still serves."""
+
+    @override
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Drop the record."""
+
+
+def open_logs(directory: Path, name: str, level: str) -> Path:
+    """Write this process's log into `directory`, at most `KEPT_LOGS + 1` files of `MAXIMUM_LOG_BYTES`."""
+    folder = directory / LOG_FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    formatter = logging.Formatter(f"%(asctime)s {name} %(levelname)s %(name)s: %(message)s")
+    rotating = _BoundedHandler(folder / LOG_NAME, maxBytes=MAXIMUM_LOG_BYTES, backupCount=KEPT_LOGS, delay=True)
+    screen = logging.StreamHandler()
+    for handler in (rotating, screen):
+        handler.setFormatter(formatter)
+    screen.setLevel(logging.WARNING)
+    root = logging.getLogger()
+    root.setLevel(level.upper())
+    root.handlers = [rotating, screen]
+    return folder / LOG_NAME
+
 
 MAXIMUM_SETTINGS_BYTES = 1 << 20
+
+
 _HIGHEST_PORT = 65_535
+
+
 _PATHS = ("genesis", "data_directory", "wallet", "engine_secret")
 
 
@@ -26,12 +74,13 @@ class NodeSettings:
     relays for iroh, none by default. `training_nice` lowers the priority of training beside the node's own work;
     `rpc_port` and `metrics_port` 0 mean no such server. `judge` false follows the chain at header level, without torch;
     `sync_level` says how what was decided before this start is checked: "accuracy" all of it, "headers" all at that
-    level, "available" at header level only where storage relief deleted the model everywhere (`node/assurance.py`).
+    level, "available" at header level only where storage relief deleted the model everywhere
+    (`verification/assurance.py`).
     `retain_blocks` is the window W of DLBC IV-H: models and traces of older blocks are deleted, but each task's best;
     0 keeps all. `state_blocks` is how many final blocks keep their accounts and storage; 0 keeps those of every block.
     `is_auditor` replays segments of winners' training for pay.
     `blob_store` names where blobs lie beside this disk and those of peers: `embedded` nowhere, `kubo:URL`,
-    `gateway:URL`, `s3:[URL/]BUCKET[/PREFIX]` or `folder:/PATH` (`node/blobs/origin.py`).
+    `gateway:URL`, `s3:[URL/]BUCKET[/PREFIX]` or `folder:/PATH` (`storage/blobs/origins.py`).
     """
 
     name: str

@@ -7,17 +7,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated
 
-from learnchain.node.blobs.blob_store import BlobStore
-from learnchain.node.blobs.peer_blobs import content_of
+from learnchain.encoding.codec import Bound, Hash32, decode, encode
+from learnchain.encoding.hashing import noun_hash
+from learnchain.execution.engine import ExecutionEngine
+from learnchain.network.concurrency import Clock
+from learnchain.network.network import Network
+from learnchain.network.transport import DIAL_TIMEOUT_SECONDS
 from learnchain.node.chain import Chain
-from learnchain.node.clock import Clock
-from learnchain.node.execution.engine import ExecutionEngine
-from learnchain.node.network.network import Network
-from learnchain.node.network.transport import DIAL_TIMEOUT_SECONDS
-from learnchain.node.storage.archive import MAXIMUM_BLOCK_BYTES, Archive, decode_block
-from learnchain.primitives.codec import Bound, Hash32, decode, encode
-from learnchain.primitives.hashing import noun_hash
-from learnchain.primitives.messages import (
+from learnchain.protocol.messages import (
     MAXIMUM_COMMITMENTS,
     AnyBlock,
     Commitment,
@@ -25,20 +22,40 @@ from learnchain.primitives.messages import (
     ReleaseAnnouncement,
     Reveal,
 )
-from learnchain.primitives.payload import MAXIMUM_PAYLOAD_BYTES, PayloadVerdict, decode_payload
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.protocol.payload import MAXIMUM_PAYLOAD_BYTES, PayloadVerdict, decode_payload
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.storage.archive import MAXIMUM_BLOCK_BYTES, Archive, decode_block
+from learnchain.storage.blobs.blob_store import BlobStore
+from learnchain.storage.blobs.peer_blobs import content_of
 
 logger = logging.getLogger(__name__)
 
+
 STATUS, BLOCKS, ROUND = "status", "blocks", "round"
+
+
 MAXIMUM_ROUND_BYTES = 2 << 20
+
+
 BLOCKS_PER_REQUEST = 32
+
+
 PIECE_BYTES = 1 << 15
+
+
 ALONE_SECONDS = DIAL_TIMEOUT_SECONDS + 1.0
 """How long a starting node looks for peers before it takes itself for the first: longer than one dial may take."""
+
+
 IMPATIENT_SECONDS = 0.5
+
+
 ADMITTED_SECONDS = 30.0
+
+
 FETCHES_AT_ONCE = 8
+
+
 STALE_SECONDS = 3.0
 """How often we compare heads even when nobody new connects: gossip that was lost shows here."""
 

@@ -2,18 +2,16 @@
 
 from dataclasses import dataclass
 
-from learnchain.primitives.audit_messages import AuditCommitment, AuditReport
-from learnchain.primitives.bonds import BondBook, RoundFact
-from learnchain.primitives.chain_state import ChainState
-from learnchain.primitives.codec import Hash32
-from learnchain.primitives.dispute_messages import Accusation, DisputeAnswer
-from learnchain.primitives.evidence_messages import Evidence
-from learnchain.primitives.measurement import Measure
-from learnchain.primitives.messages import (
+from learnchain.encoding.codec import Hash32
+from learnchain.protocol.audit_messages import AuditCommitment, AuditReport
+from learnchain.protocol.dispute_messages import Accusation, DisputeAnswer
+from learnchain.protocol.measurement import Measure
+from learnchain.protocol.messages import (
     AnyBlock,
     Commitment,
     Deadline,
     EmptyBlock,
+    Evidence,
     Head,
     KeyRelease,
     ReleaseAnnouncement,
@@ -21,9 +19,10 @@ from learnchain.primitives.messages import (
     TrainedModel,
     Verdict,
 )
-from learnchain.primitives.rejection import RejectionReason
-from learnchain.primitives.selection import Selection
-from learnchain.primitives.task_specification import Cid
+from learnchain.protocol.selection import Selection
+from learnchain.protocol.state import BondBook, ChainState, RoundFact
+from learnchain.protocol.task_specification import Cid
+from learnchain.rejection import RejectionReason
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,17 @@ that nobody can copy.
 from dataclasses import dataclass, replace
 from typing import Annotated
 
-from learnchain.primitives.codec import Address, Bound, Hash32, Signature, encode
-from learnchain.primitives.hashing import tagged_hash
-from learnchain.primitives.signatures import UNSIGNED
+from learnchain.encoding.codec import Address, Bound, Hash32, Signature, encode
+from learnchain.encoding.cryptography import UNSIGNED
+from learnchain.encoding.hashing import tagged_hash
 
 MAXIMUM_AUDITED_SEGMENTS = 8
+
+
 MAXIMUM_AUDITS = 4
 """Audits of one block that are paid, and audit messages of each kind that one block carries."""
+
+
 UNDECLARED_CLASS: Hash32 = b"\0" * 32
 """Stands for the reproducibility class of a machine that names none: nobody compares bits with it."""
 

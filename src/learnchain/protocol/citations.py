@@ -1,10 +1,15 @@
-"""Mark which function carries out which equation or algorithm of the papers, so that it can be counted and shown."""
+"""Mark which function carries out which equation or algorithm of the papers, so that it can be counted and shown.
+
+A reading: what we do where a paper contradicts itself, is silent, or printed what cannot be carried out.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
 Parameters = ParamSpec("Parameters")
+
+
 Result = TypeVar("Result")
 
 
@@ -54,3 +59,14 @@ def _register(
         return function
 
     return mark
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Quote the paper, say what we do and why, and name the vector that shows it."""
+
+    identifier: str
+    paper_says: str
+    we_do: str
+    because: str
+    vector: str

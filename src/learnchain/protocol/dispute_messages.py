@@ -8,17 +8,22 @@ that no honest machine takes are proven by `audit.FraudProof`. Blocks of either 
 from dataclasses import dataclass
 from typing import Annotated
 
-from learnchain.primitives.codec import Address, Bound, Hash32, Signature, encode
-from learnchain.primitives.merkle import check_list_branch
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.task_specification import Cid
+from learnchain.encoding.codec import Address, Bound, Hash32, Signature, encode
+from learnchain.encoding.hashing import check_list_branch
+from learnchain.protocol.task_specification import Cid
+from learnchain.rejection import Rejected, RejectionReason
 
 MAXIMUM_STATES = 1 << 24
 """Bound of the states of a trace, and of the steps of a segment; it bounds every branch."""
+
+
 MAXIMUM_ACCUSATIONS = 4
+
+
 MAXIMUM_ANSWERS = 4
 """What one block carries of each: as many answers as accusations, so that every accused finds room before its deadline.
 """
+
 
 Branch = Annotated[tuple[Hash32, ...], Bound(24)]
 

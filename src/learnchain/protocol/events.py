@@ -2,23 +2,23 @@
 
 from dataclasses import dataclass
 
-from learnchain.primitives.audit_messages import AuditMessage
-from learnchain.primitives.bonds import BondChange
-from learnchain.primitives.codec import Hash32
-from learnchain.primitives.dispute_messages import DisputeMessage
-from learnchain.primitives.evidence_messages import Evidence
-from learnchain.primitives.measurement import Measurement
-from learnchain.primitives.messages import (
+from learnchain.encoding.codec import Hash32
+from learnchain.protocol.audit_messages import AuditMessage
+from learnchain.protocol.dispute_messages import DisputeMessage
+from learnchain.protocol.measurement import Measurement
+from learnchain.protocol.messages import (
     AnyBlock,
     Commitment,
     Deadline,
     Escrow,
+    Evidence,
     KeyRelease,
     ReleaseAnnouncement,
     Reveal,
     TrainedModel,
 )
-from learnchain.primitives.selection import PostedTask
+from learnchain.protocol.selection import PostedTask
+from learnchain.protocol.state import BondChange
 
 
 @dataclass(frozen=True, slots=True)

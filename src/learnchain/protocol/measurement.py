@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from learnchain.primitives.bonds import BondChange
-from learnchain.primitives.codec import Hash32
-from learnchain.primitives.messages import Escrow
-from learnchain.primitives.payload import Withdrawal
-from learnchain.primitives.selection import PostedTask
+from learnchain.encoding.codec import Hash32
+from learnchain.protocol.messages import Escrow
+from learnchain.protocol.payload import Withdrawal
+from learnchain.protocol.selection import PostedTask
+from learnchain.protocol.state import BondChange
 
 
 class MeasureKind(StrEnum):

@@ -1,4 +1,6 @@
-"""The nouns that travel: one round of one height, from the key release to the block; canonical bytes by `codec`.
+"""The nouns of bonds: what somebody can be proven to have done, by which signed words.
+
+The nouns that travel: one round of one height, from the key release to the block; canonical bytes by `codec`.
 
 `docs/messages.md` prints this page for readers; `vectors/` walks one height of DLBC and one of PoLe through it.
 Every signed noun ends in `signature`; its identity is `noun_hash`, which covers the signature too.
@@ -8,31 +10,84 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated
 
-from learnchain.primitives.audit_messages import MAXIMUM_AUDITS, UNDECLARED_CLASS, AuditCommitment, AuditReport
-from learnchain.primitives.codec import Address, Bound, Hash32, Signature, encode
-from learnchain.primitives.dispute_messages import (
-    MAXIMUM_ACCUSATIONS,
-    MAXIMUM_ANSWERS,
-    Accusation,
-    DisputeAnswer,
-)
-from learnchain.primitives.evidence_messages import Evidence
-from learnchain.primitives.hashing import keccak256, noun_hash, tagged_hash
-from learnchain.primitives.merkle import list_root
-from learnchain.primitives.numbers import Accuracy
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.task_specification import Cid
-from learnchain.primitives.training_terms import HyperParameters
+from learnchain.encoding.codec import Address, Bound, Hash32, Signature, encode
+from learnchain.encoding.hashing import keccak256, list_root, noun_hash, tagged_hash
+from learnchain.encoding.numbers import Accuracy
+from learnchain.protocol.audit_messages import MAXIMUM_AUDITS, UNDECLARED_CLASS, AuditCommitment, AuditReport
+from learnchain.protocol.dispute_messages import MAXIMUM_ACCUSATIONS, MAXIMUM_ANSWERS, Accusation, DisputeAnswer
+from learnchain.protocol.task_specification import Cid
+from learnchain.protocol.training_terms import HyperParameters
+from learnchain.rejection import Rejected, RejectionReason
+
+MAXIMUM_STATEMENT_BYTES = 8_192
+
+
+class Fault(StrEnum):
+    """Name what a piece of evidence proves; who is to blame follows from it."""
+
+    DOUBLE_COMMITMENT = "double_commitment"
+    """A miner signed two commitments on one parent."""
+    DOUBLE_REVEAL = "double_reveal"
+    """A miner opened its commitment on one parent with two claims."""
+    DOUBLE_RELEASE = "double_release"
+    """A publisher signed two releases on one parent (ROUND-1)."""
+    DATA_CHANGED = "data_changed"
+    """The data that a publisher's key opens are not those it committed to at posting."""
+    TRACE_FORGED = "trace_forged"
+    """A winner's training does not follow from its own trace; the statement is a `FraudProof`."""
+    AUDIT_FALSE = "audit_false"
+    """An auditor cannot have replayed what it reports; the statements are the `AuditReport` and a `FraudProof`."""
+
+
+PUBLISHER_FAULTS = frozenset({Fault.DOUBLE_RELEASE, Fault.DATA_CHANGED})
+
+
+MEASURED_FAULTS = frozenset({Fault.DATA_CHANGED, Fault.TRACE_FORGED, Fault.AUDIT_FALSE})
+"""What bytes alone do not prove: each node measures it itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Prove that somebody broke a rule on a recent height: canonical bytes of what the offender itself signed.
+
+    `parent` names the height's branch. Two statements contradict each other; one is measured against public data.
+    """
+
+    chain_id: int
+    fault: Fault
+    height: int
+    parent: Hash32
+    offender: Address
+    reporter: Address
+    statements: Annotated[tuple[Annotated[bytes, Bound(MAXIMUM_STATEMENT_BYTES)], ...], Bound(2)]
+    signature: Signature
+
+    @property
+    def fault_id(self) -> Hash32:
+        """Return the identity of the offence, whoever reports it and by whatever statements."""
+        return fault_id(self.fault, self.offender, self.height, self.parent)
+
+
+def fault_id(fault: Fault, offender: Address, height: int, parent: Hash32) -> Hash32:
+    """Return the identity of an offence, by which it is punished once."""
+    return tagged_hash("fault", fault.value.encode(), offender, height.to_bytes(8, "big"), parent)
+
 
 MAXIMUM_COMMITMENTS = 128
 """Bound of the wire format; a chain may set less. Keeps a release with its list below one gossip message."""
+
+
 MAXIMUM_TASKS_LISTED = 512
 """Bound of the list of unselected tasks in a block (DLBC IV-G names it as a limit of the paper's design)."""
 
+
 MAXIMUM_OMMERS = 1
 """Losers that one block may cite: only the best of a height (PoLe 3.5)."""
+
+
 MAXIMUM_EVIDENCE = 2
 """Bound of the evidence in one block, so that a full block still fits into a gossip message; more waits its turn."""
+
 
 Reason = Annotated[str, Bound(64)]
 """A `RejectionReason` value, or nothing."""

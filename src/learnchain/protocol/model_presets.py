@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
 from typing import Any
 
-from learnchain.primitives.model_specification import Layer, ModelSpecification, Setting, Shape
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.protocol.model_specification import Layer, ModelSpecification, Setting, Shape
+from learnchain.rejection import Rejected, RejectionReason
 
 
 class _Builder:

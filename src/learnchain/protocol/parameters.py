@@ -4,16 +4,17 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated
 
-from learnchain.primitives.audit_messages import MAXIMUM_AUDITED_SEGMENTS
-from learnchain.primitives.codec import Address, Bound, Hash32
-from learnchain.primitives.hashing import noun_hash, tagged_hash
-from learnchain.primitives.messages import MAXIMUM_COMMITMENTS, MAXIMUM_TASKS_LISTED, Task
-from learnchain.primitives.numbers import WEI_PER_ETHER
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.task_specification import TaskSpecification, Text, specification_hash
+from learnchain.encoding.codec import Address, Bound, Hash32
+from learnchain.encoding.hashing import noun_hash, tagged_hash
+from learnchain.encoding.numbers import WEI_PER_ETHER
+from learnchain.protocol.audit_messages import MAXIMUM_AUDITED_SEGMENTS
+from learnchain.protocol.messages import MAXIMUM_COMMITMENTS, MAXIMUM_TASKS_LISTED, Task
+from learnchain.protocol.task_specification import TaskSpecification, Text, specification_hash
+from learnchain.rejection import Rejected, RejectionReason
 
 MAXIMUM_AUDIT_BLOCKS = 64
 """Heights that evidence may reach back; each costs some 300 bytes in every stored state."""
+
 
 MAXIMUM_CLASSES = 16
 

@@ -3,11 +3,13 @@
 import hashlib
 from dataclasses import dataclass
 
-from learnchain.primitives.codec import Hash32
-from learnchain.primitives.hashing import DOMAIN
-from learnchain.primitives.messages import TrainedModel, trace_root
+from learnchain.encoding.codec import Hash32
+from learnchain.encoding.hashing import DOMAIN
+from learnchain.protocol.messages import TrainedModel, trace_root
 
 LARGEST_TARGET = 2**256 - 1
+
+
 _SALT_BYTES = 32
 
 

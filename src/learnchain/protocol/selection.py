@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from learnchain.primitives.codec import Hash32
-from learnchain.primitives.messages import Deadline, Task
-from learnchain.primitives.task_specification import Cid, DataPart, TaskSpecification
+from learnchain.encoding.codec import Hash32
+from learnchain.protocol.messages import Deadline, Task
+from learnchain.protocol.task_specification import Cid, DataPart, TaskSpecification
 
 
 @dataclass(frozen=True, slots=True)

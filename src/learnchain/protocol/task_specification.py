@@ -9,23 +9,38 @@ from enum import StrEnum
 from math import prod
 from typing import Annotated
 
-from learnchain.primitives.codec import Bound, Hash32, decode, encode
-from learnchain.primitives.hashing import tagged_hash
-from learnchain.primitives.model_specification import ModelSpecification, output_shape
-from learnchain.primitives.numbers import Accuracy
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.training_terms import HyperParameters
+from learnchain.encoding.codec import Bound, Hash32, decode, encode
+from learnchain.encoding.hashing import tagged_hash
+from learnchain.encoding.numbers import Accuracy
+from learnchain.protocol.model_specification import ModelSpecification, output_shape
+from learnchain.protocol.training_terms import HyperParameters
+from learnchain.rejection import Rejected, RejectionReason
 
 MAXIMUM_SPECIFICATION_BYTES = 16_384
+
+
 MAXIMUM_ROWS = 10_000_000
+
+
 MAXIMUM_DATA_BYTES = 1 << 34
+
+
 MAXIMUM_CLASSES = 65_536
+
+
 MAXIMUM_TEST_SETS = 32
 """Blocks that one task may span; their commitments travel inside the posting transaction."""
+
+
 MAXIMUM_TIME_LIMIT_SECONDS = 7 * 24 * 3_600
+
+
 MILLION = 1_000_000
 
+
 Text = Annotated[str, Bound(64)]
+
+
 Cid = Annotated[bytes, Bound(64)]
 """An IPFS CIDv1 in its binary form."""
 

@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from learnchain.primitives.codec import Bound
+from learnchain.encoding.codec import Bound
 
 LEAK_BUDGET_DIVISOR = 4
 """Encrypted data may give away inner products up to a quarter of their dimension: a half already shows digits."""
+
+
 FULL_BITS, QUANTISED_BITS = 32, 8
 """What a weight of a committed model may take: a float, or a small integer with a scale for each tensor."""
 

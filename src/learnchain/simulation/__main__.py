@@ -1,9 +1,9 @@
-"""Run one comparison in a process of its own: `python -m learnchain.lab` with an experiment as JSON on its input."""
+"""Run `learnchain lab compare` in a process of its own."""
 
 import json
 import sys
 
-from learnchain.lab.comparison import Experiment, compare
+from learnchain.simulation.comparison import Experiment, compare
 
 
 def _note(engine: str, height: int) -> None:

@@ -1,4 +1,6 @@
-"""Build correctly signed messages, blocks and measurements for any parent, without torch, disk or network.
+"""Make traces and steps of training that never took place, for chains that are played without a model.
+
+Build correctly signed messages, blocks and measurements for any parent, without torch, disk or network.
 
 Everything is deterministic: keys follow from names, models and payloads from who made them on which parent.
 To break one thing, pass it through `altered`, which signs again after the change, so that only that thing is wrong.
@@ -7,21 +9,16 @@ To break one thing, pass it through `altered`, which signs again after the chang
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from learnchain.primitives.actions import ProposeBlock
-from learnchain.primitives.bonds import BondChange
-from learnchain.primitives.chain_state import (
-    ChainState,
-    genesis_state,
-    payload_timestamp,
-    returns_task,
-    settlement_root,
-)
-from learnchain.primitives.chain_state import unselected_after as recorded_pool
-from learnchain.primitives.codec import Address, Hash32
-from learnchain.primitives.dispute_messages import StateLeaf
-from learnchain.primitives.hashing import noun_hash, tagged_hash
-from learnchain.primitives.measurement import PayloadFacts
-from learnchain.primitives.messages import (
+from learnchain.consensus.state import payload_timestamp, returns_task, settlement_root
+from learnchain.consensus.state import unselected_after as recorded_pool
+from learnchain.encoding.codec import Address, Hash32, encode
+from learnchain.encoding.cryptography import UNSIGNED, sign, sign_digest
+from learnchain.encoding.hashing import list_root, noun_hash, tagged_hash
+from learnchain.engines.contract import Rules
+from learnchain.protocol.actions import ProposeBlock
+from learnchain.protocol.dispute_messages import StateLeaf
+from learnchain.protocol.measurement import PayloadFacts
+from learnchain.protocol.messages import (
     AnyBlock,
     Block,
     Commitment,
@@ -33,6 +30,7 @@ from learnchain.primitives.messages import (
     ReleaseAnnouncement,
     Reveal,
     TrainedModel,
+    TrainingRecord,
     Verdict,
     VerdictEntry,
     attestation_digest,
@@ -41,21 +39,55 @@ from learnchain.primitives.messages import (
     release_root,
     work_id,
 )
-from learnchain.primitives.parameters import ChainParameters
-from learnchain.primitives.puzzle import Puzzle
-from learnchain.primitives.selection import PostedTask, Selection
-from learnchain.primitives.signatures import UNSIGNED, sign, sign_digest
-from learnchain.primitives.training_terms import HashPuzzle, SecureMapping
-from learnchain.rules.contract import Rules
-from learnchain.testing.made_up_training import record_of, trace_of
-from learnchain.testing.sample_tasks import address, private_key_of, release_key, sample_specification, training_key
+from learnchain.protocol.parameters import ChainParameters
+from learnchain.protocol.puzzle import Puzzle
+from learnchain.protocol.selection import PostedTask, Selection
+from learnchain.protocol.state import BondChange, ChainState, genesis_state
+from learnchain.protocol.training_terms import HashPuzzle, HyperParameters, SecureMapping
+from learnchain.simulation.sample_tasks import address, private_key_of, release_key, sample_specification, training_key
+
+CLASS: Hash32 = tagged_hash("builder-class")
+"""The reproducibility class of everybody in a made-up world."""
+
+
+HYPER_PARAMETERS = HyperParameters(10_000, 900_000, 0, 32, 3)
+
+
+STATES, INTERVAL_STEPS = 4, 6
+
+
+def trace_of(seed: Hash32) -> tuple[StateLeaf, ...]:
+    """Return the committed states of a run: `STATES` of them, `INTERVAL_STEPS` apart."""
+    return tuple(
+        StateLeaf(place * INTERVAL_STEPS, seed, *(tagged_hash(what, seed, bytes([place])) for what in _PARTS))
+        for place in range(STATES)
+    )
+
+
+def record_of(seed: Hash32) -> TrainingRecord:
+    """Return what a miner reveals of such a run."""
+    root = list_root(tuple(encode(leaf) for leaf in trace_of(seed)))
+    return TrainingRecord(root, STATES, b"\x01\x71" + seed, HYPER_PARAMETERS, machine_class=CLASS)
+
+
+def steps_between(first: Hash32, following: Hash32, variant: bytes = b"") -> tuple[Hash32, ...]:
+    """Return the digests of every step of a segment, ends included; `variant` makes another chain."""
+    between = (tagged_hash("step", first, bytes([place]), variant) for place in range(1, INTERVAL_STEPS))
+    return (first, *between, following)
+
+
+_PARTS = ("builder-order", "builder-points", "builder-state")
+
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
     Signed = TypeVar("Signed", bound=DataclassInstance)
 
+
 GENESIS_MILLISECONDS = 1_800_000_000_000
+
+
 MAXIMUM_ATTEMPTS = 1 << 20
 """Made-up chains set easy puzzles."""
 

@@ -1,4 +1,6 @@
-"""Run the engines one after the other from one seed, on simulated nodes with real training and real hashing.
+"""Turn what was observed into the figures that protocols are compared by.
+
+Run the engines one after the other from one seed, on simulated nodes with real training and real hashing.
 
 Everything that is reported follows from the seed: times are virtual, costs are counts, so two runs have one digest.
 """
@@ -11,32 +13,67 @@ from dataclasses import asdict, dataclass
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
+from statistics import fmean, pvariance
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from learnchain.lab.measures import Intervals, gini, intervals
-from learnchain.node.decisions import Decision
-from learnchain.node.engines import engine_named
+from learnchain.engines.contract import Rules
+from learnchain.engines.dlbc.rules import Phases
+from learnchain.engines.registry import engine_named
+from learnchain.node.chain import Decision
 from learnchain.node.local_network import LOCAL_PHASES, LocalPlan
-from learnchain.primitives.chain_state import ChainState
-from learnchain.primitives.messages import AnyBlock, Block
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.rules.contract import Rules
-from learnchain.rules.dlbc.schedule import Phases
-from learnchain.testing.in_process_training import InProcessTraining
-from learnchain.testing.simulated_clock import run_simulated
-from learnchain.testing.simulated_network import Weather
-from learnchain.testing.simulated_nodes import SimulatedNodes
+from learnchain.protocol.messages import AnyBlock, Block
+from learnchain.protocol.state import ChainState
+from learnchain.rejection import Rejected, RejectionReason
+from learnchain.simulation.simulated_network import Weather, run_simulated
+from learnchain.simulation.simulated_nodes import InProcessTraining, SimulatedNodes
+
+
+@dataclass(frozen=True, slots=True)
+class Intervals:
+    """Hold mean, variance and coefficient of variation of block intervals, in seconds."""
+
+    mean_seconds: float
+    variance_seconds_squared: float
+    variation: float
+
+
+def intervals(milliseconds: list[int]) -> Intervals:
+    """Return the figures of PoLe's Table 1 for a chain's block intervals."""
+    seconds = [each / 1000 for each in milliseconds]
+    mean, variance = fmean(seconds), pvariance(seconds)
+    return Intervals(round(mean, 6), round(variance, 6), round(variance**0.5 / mean, 6) if mean else 0.0)
+
+
+def gini(amounts: list[Fraction]) -> Fraction:
+    """Return the Gini coefficient of incomes: 0 when all earn the same, near 1 when one earns everything."""
+    ordered, total = sorted(amounts), sum(amounts, Fraction(0))
+    if not total:
+        return Fraction(0)
+    ranked = sum((rank * each for rank, each in enumerate(ordered, start=1)), Fraction(0))
+    count = len(ordered)
+    return 2 * ranked / (count * total) - Fraction(count + 1, count)
+
 
 HASHES_PER_SECOND = 150
 """Few enough that a simulated hour of hashing costs seconds; only ratios of times are compared."""
+
+
 WORK_STEPS = ("trained", "training given up", "puzzle solved", "puzzle given up")
 """What a miner notes when some work of it is over, with the seconds or attempts that it took."""
+
+
 WEATHER_SPREAD = (0.5, 1.5)
+
+
 SLACK_ROUND_TRIPS = 4
 """Round trips that a message takes at the most: an announcement, a request, an answer, and one to spare."""
+
+
 MAXIMUM_LATENCY_MILLISECONDS = 1_000
 """Beyond it requests between nodes time out before an answer can come, and every block is an empty one."""
+
+
 PATIENCE_SECONDS = 10_000.0
 """Virtual seconds a block may take before the run is called stuck."""
 

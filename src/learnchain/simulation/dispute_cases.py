@@ -1,26 +1,89 @@
-"""Make disputes for tests and vectors: accusations, the steps that answer them, and what proves steps wrong."""
+"""Make audits for tests and vectors: commitments and reports of honest auditors on a made-up chain, and wrong ones.
+
+Make disputes for tests and vectors: accusations, the steps that answer them, and what proves steps wrong.
+"""
 
 from dataclasses import replace
 from typing import Any
 
-from learnchain.primitives.audit import AuditFinding, FraudProof, open_segment, open_step
-from learnchain.primitives.audit_messages import AuditReport
-from learnchain.primitives.audit_rules import assignment
-from learnchain.primitives.bonds import BondChange, BondMove, Dispute, RoundFact
-from learnchain.primitives.codec import Hash32
-from learnchain.primitives.dispute_messages import Accusation, DisputeAnswer, SegmentOpening, StepAnswer
-from learnchain.primitives.dispute_rules import bound_by
-from learnchain.primitives.events import Disputed
-from learnchain.primitives.evidence import false_audit, forged_trace
-from learnchain.primitives.evidence_messages import Evidence
-from learnchain.primitives.merkle import list_root
-from learnchain.primitives.signatures import UNSIGNED, sign
-from learnchain.testing.chain_builder import ChainBuilder, altered
-from learnchain.testing.made_up_training import steps_between
-from learnchain.testing.play import Observer, opened_segment, play_height, true_steps
-from learnchain.testing.sample_tasks import address, name_of, private_key_of
+from learnchain.consensus.audits import (
+    CHALLENGE_BLOCKS,
+    COMMIT_BLOCKS,
+    Assignment,
+    AuditFinding,
+    FraudProof,
+    assignment,
+    open_segment,
+    open_step,
+)
+from learnchain.consensus.disputes import bound_by
+from learnchain.consensus.evidence import false_audit, forged_trace
+from learnchain.encoding.codec import Hash32
+from learnchain.encoding.cryptography import UNSIGNED, sign
+from learnchain.encoding.hashing import list_root
+from learnchain.protocol.audit_messages import AuditCommitment, AuditedSegment, AuditReport, report_digest
+from learnchain.protocol.dispute_messages import Accusation, DisputeAnswer, SegmentOpening, StepAnswer
+from learnchain.protocol.events import AuditMade, Disputed
+from learnchain.protocol.messages import Evidence
+from learnchain.protocol.state import BondChange, BondMove, Dispute, RoundFact
+from learnchain.simulation.chain_builder import CLASS, ChainBuilder, altered, steps_between
+from learnchain.simulation.sample_tasks import address, name_of, private_key_of
+from learnchain.simulation.scenario import Observer, opened_segment, play_height, true_steps, true_witness
+
+AUDITOR = "node-1"
+
+
+def until_audited(node: Observer) -> Observer:
+    """Play until the seed of the first height's audits is there."""
+    while node.parent.height < 1 + CHALLENGE_BLOCKS:
+        play_height(node)
+    return node
+
+
+def first_fact(node: Observer) -> RoundFact:
+    """Return what the book remembers of height 1."""
+    return next(each for each in node.parent.bonds.facts if each.height == 1)
+
+
+def given_to(node: Observer, name: str = AUDITOR) -> Assignment:
+    """Return what an auditor replays of height 1."""
+    found = assignment(node.parent.bonds, first_fact(node), address(name), node.builder.parameters)
+    if found is None:
+        raise AssertionError("the seed is not there")
+    return found
+
+
+def report_of(node: Observer, name: str = AUDITOR, **changes: object) -> AuditReport:
+    """Return an honest report on height 1, with fields changed and signed again."""
+    fact, given = first_fact(node), given_to(node, name)
+    lines = tuple(
+        AuditedSegment(each, each not in given.forced, true_witness(node.builder, fact, given, each))
+        for each in given.challenge.indices
+    )
+    place = (node.builder.parameters.chain_id, fact.height, fact.parent, address(name))
+    return altered(AuditReport(*place, lines, b"\x07" * 32, UNSIGNED), name, **changes)
+
+
+def commitment_to(report: AuditReport, name: str = AUDITOR, **changes: object) -> AuditCommitment:
+    """Return the commitment that binds an auditor to a report."""
+    place = (report.chain_id, report.height, report.parent, report.auditor)
+    return altered(AuditCommitment(*place, report_digest(report), CLASS, UNSIGNED), name, **changes)
+
+
+def audited(node: Observer) -> Observer:
+    """Play an audit of height 1 from the commitment to the block that carries the report."""
+    report = report_of(until_audited(node))
+    node.feed(AuditMade(commitment_to(report), node.parent.end_milliseconds))
+    for _ in range(COMMIT_BLOCKS):
+        play_height(node)
+    node.feed(AuditMade(report, node.parent.end_milliseconds))
+    play_height(node)
+    return node
+
 
 ACCUSER = "node-3"
+
+
 STAKE_WEI = 10**18
 
 

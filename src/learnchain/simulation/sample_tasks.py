@@ -3,15 +3,14 @@
 from dataclasses import replace
 from typing import Any
 
-from learnchain.primitives.ciphers import key_hash
-from learnchain.primitives.codec import Address, Hash32
-from learnchain.primitives.hashing import tagged_hash
-from learnchain.primitives.messages import Task
-from learnchain.primitives.model_presets import mlp
-from learnchain.primitives.numbers import WEI_PER_ETHER
-from learnchain.primitives.selection import PostedTask
-from learnchain.primitives.signatures import address_of
-from learnchain.primitives.task_specification import (
+from learnchain.encoding.codec import Address, Hash32
+from learnchain.encoding.cryptography import address_of, key_hash
+from learnchain.encoding.hashing import tagged_hash
+from learnchain.encoding.numbers import WEI_PER_ETHER
+from learnchain.protocol.messages import Task
+from learnchain.protocol.model_presets import mlp
+from learnchain.protocol.selection import PostedTask
+from learnchain.protocol.task_specification import (
     DataManifest,
     DataPart,
     Metric,
@@ -31,7 +30,11 @@ PEOPLE = (
     *(f"node-{number}" for number in range(1, 5)),
     "stranger",
 )
+
+
 TEST_ROWS = 100
+
+
 FAR_DEADLINE_SECONDS = 1_900_000_000
 
 
@@ -41,6 +44,8 @@ def private_key(name: str) -> bytes:
 
 
 _ADDRESSES = {name: address_of(private_key(name)) for name in PEOPLE}
+
+
 _NAMES = {value: name for name, value in _ADDRESSES.items()}
 
 

@@ -2,7 +2,12 @@
 
 from dataclasses import dataclass, field, replace
 
-from learnchain.primitives.actions import (
+from learnchain.consensus import Round, advance, begin
+from learnchain.consensus.audits import Assignment, AuditFinding, agrees, assignment, decode_fraud_proof, open_segment
+from learnchain.consensus.evidence import audit_proof
+from learnchain.encoding.codec import Hash32
+from learnchain.encoding.hashing import tagged_hash
+from learnchain.protocol.actions import (
     Action,
     MeasureAnswer,
     MeasureCandidate,
@@ -10,13 +15,8 @@ from learnchain.primitives.actions import (
     ProposeBlock,
     ProposeEmptyBlock,
 )
-from learnchain.primitives.audit import AuditFinding, agrees, decode_fraud_proof, open_segment
-from learnchain.primitives.audit_rules import Assignment, assignment
-from learnchain.primitives.bonds import RoundFact
-from learnchain.primitives.chain_state import ChainState
-from learnchain.primitives.codec import Hash32
-from learnchain.primitives.dispute_messages import SegmentOpening
-from learnchain.primitives.events import (
+from learnchain.protocol.dispute_messages import SegmentOpening
+from learnchain.protocol.events import (
     BlockReceived,
     Committed,
     DeadlineMissed,
@@ -28,17 +28,13 @@ from learnchain.primitives.events import (
     Revealed,
     RevealsClosed,
 )
-from learnchain.primitives.evidence import audit_proof
-from learnchain.primitives.evidence_messages import Fault
-from learnchain.primitives.hashing import tagged_hash
-from learnchain.primitives.measurement import Finding, MeasureKind, Measurement
-from learnchain.primitives.messages import AnyBlock, Block, Deadline, EmptyBlock
-from learnchain.primitives.rejection import RejectionReason
-from learnchain.primitives.selection import PostedTask
-from learnchain.spine import Round, advance, begin
-from learnchain.testing.chain_builder import Candidate, ChainBuilder
-from learnchain.testing.made_up_training import INTERVAL_STEPS, steps_between
-from learnchain.testing.sample_tasks import address
+from learnchain.protocol.measurement import Finding, MeasureKind, Measurement
+from learnchain.protocol.messages import AnyBlock, Block, Deadline, EmptyBlock, Fault
+from learnchain.protocol.selection import PostedTask
+from learnchain.protocol.state import ChainState, RoundFact
+from learnchain.rejection import RejectionReason
+from learnchain.simulation.chain_builder import INTERVAL_STEPS, Candidate, ChainBuilder, steps_between
+from learnchain.simulation.sample_tasks import address
 
 
 @dataclass(slots=True)

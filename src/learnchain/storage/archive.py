@@ -1,38 +1,109 @@
-"""The chain on disk: blocks, the states after them, the head, and what this node signed; each step one atomic batch."""
+"""Which blobs a height brought, which model of a task is kept for ever, and what the chain names.
+
+The chain on disk: blocks, the states after them, the head, and what this node signed; each step one atomic batch.
+"""
 
 from collections import OrderedDict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from learnchain.node.storage.blob_notes import BlobNotes
-from learnchain.node.storage.buffered import BufferedStore
-from learnchain.node.storage.own_words import OwnWords
-from learnchain.primitives.audit_messages import AuditCommitment, AuditReport
-from learnchain.primitives.block_tree import BlockRecord
-from learnchain.primitives.chain_state import ChainState
-from learnchain.primitives.codec import Hash32, decode, decode_beginning, encode
-from learnchain.primitives.dispute_messages import Accusation, DisputeAnswer
-from learnchain.primitives.events import Committed, KeyReleased, Released, Revealed
-from learnchain.primitives.evidence_messages import Evidence
-from learnchain.primitives.hashing import noun_hash
-from learnchain.primitives.key_value import KeyValueStore
-from learnchain.primitives.messages import (
+from learnchain.consensus.fork_choice import BlockRecord
+from learnchain.encoding.codec import Hash32, decode, decode_beginning, encode
+from learnchain.encoding.hashing import noun_hash
+from learnchain.encoding.key_value import KeyValueStore
+from learnchain.protocol.audit_messages import AuditCommitment, AuditReport
+from learnchain.protocol.dispute_messages import Accusation, DisputeAnswer
+from learnchain.protocol.events import Committed, KeyReleased, Released, Revealed
+from learnchain.protocol.messages import (
     AnyBlock,
     Block,
     Commitment,
     EmptyBlock,
+    Evidence,
     Head,
     KeyRelease,
     ReleaseAnnouncement,
     Reveal,
     block_bytes,
 )
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
-from learnchain.primitives.settlement import Settlement
+from learnchain.protocol.payload import Settlement
+from learnchain.protocol.state import ChainState
+from learnchain.protocol.task_specification import Cid
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.storage.slashing_protection import BufferedStore, OwnWords
+
+BLOB, BEST, NAMED = b"blob/", b"best/", b"named/"
+
+
+@dataclass(frozen=True, slots=True)
+class BestModel:
+    """Name the best model of a task among the blocks whose models were let go."""
+
+    height: int
+    model_cid: Cid
+    correct: int
+    total: int
+
+    def beats(self, other: "BestModel") -> bool:
+        """Compare exact shares; of equals the earlier one stays."""
+        return self.correct * other.total > other.correct * self.total
+
+
+class BlobNotes:
+    """Write beside the chain what its blobs are good for: what is noted can be let go again."""
+
+    def __init__(self, store: BufferedStore) -> None:
+        self._store = store
+
+    def note(self, height: int, cids: Iterable[Cid]) -> None:
+        """Write which blobs a height brought, before they are fetched: what is noted is deleted in the end."""
+        keys = (BLOB + height.to_bytes(8, "big") + cid for cid in cids)
+        # Each write waits for the disk and holds up the event loop, and most blobs are noted more than once.
+        new = {key: b"" for key in keys if self._store.get(key) is None}
+        if new:
+            self._store.put_many(new)
+
+    def below(self, height: int) -> dict[int, tuple[Cid, ...]]:
+        """Return the noted blobs of all heights below one, leaving out those that a later height brought too."""
+        early: dict[int, list[Cid]] = {}
+        later: set[Cid] = set()
+        for key, _ in self._store.scan(BLOB):
+            at, cid = int.from_bytes(key[len(BLOB) : len(BLOB) + 8], "big"), key[len(BLOB) + 8 :]
+            if at < height:
+                early.setdefault(at, []).append(cid)
+            else:
+                later.add(cid)
+        return {at: tuple(cid for cid in cids if cid not in later) for at, cids in early.items()}
+
+    def forget(self, height: int) -> None:
+        """Drop the notes of a height, after its blobs are deleted."""
+        self._store.put_many({key: None for key, _ in self._store.scan(BLOB + height.to_bytes(8, "big"))})
+
+    def best_model(self, task_id: Hash32) -> BestModel | None:
+        """Return the model that is kept for a task for ever (DLBC IV-H, PoDL III-C)."""
+        data = self._store.get(BEST + task_id)
+        return None if data is None else decode(BestModel, data)
+
+    def keep_best_model(self, task_id: Hash32, best: BestModel) -> None:
+        """Write which model is kept for a task."""
+        self._store.put_many({BEST + task_id: encode(best)})
+
+    def name(self, cids: Iterable[Cid], block_hash: Hash32) -> None:
+        """Write that a block names blobs; it reaches the disk with the block or before."""
+        self._store.put_later({NAMED + cid: block_hash for cid in cids})
+
+    def naming_block(self, cid: Cid) -> Hash32 | None:
+        """Return the last block that named a blob."""
+        return self._store.get(NAMED + cid)
+
 
 FORMAT = b"3"
+
+
 MAXIMUM_BLOCK_BYTES = 1 << 18
+
+
 MAXIMUM_REMEMBERED_BRANCHES = 128
 """Blocks whose list of settlements is kept in memory, so that a claim does not walk back to genesis."""
 
@@ -53,15 +124,23 @@ class Standing:
 
 
 RoundEvent = KeyReleased | Committed | Released | Revealed
+
+
 _KINDS: dict[type, bytes] = {KeyReleased: b"1", Committed: b"2", Released: b"3", Revealed: b"4"}
 """In the order of the round, which is the order in which they are fed again."""
+
+
 _NOUNS: dict[bytes, tuple[Any, Any]] = {
     b"1": (KeyReleased, KeyRelease),
     b"2": (Committed, Commitment),
     b"3": (Released, ReleaseAnnouncement),
     b"4": (Revealed, Reveal),
 }
+
+
 Waiting = Evidence | AuditCommitment | AuditReport | Accusation | DisputeAnswer
+
+
 _WAITING_KINDS: dict[bytes, type[Waiting]] = {
     b"1": Evidence,
     b"2": AuditCommitment,
@@ -69,6 +148,8 @@ _WAITING_KINDS: dict[bytes, type[Waiting]] = {
     b"4": Accusation,
     b"5": DisputeAnswer,
 }
+
+
 ROUND, BELIEVED, WAITING = b"round/", b"believed/", b"waiting/"
 
 

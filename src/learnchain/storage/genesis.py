@@ -5,17 +5,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from learnchain.encoding.codec import Hash32, decode, encode
+from learnchain.encoding.files import write_whole
+from learnchain.encoding.numbers import parse_json
+from learnchain.engines.contract import Rules
+from learnchain.engines.registry import engine_from
 from learnchain.execution.genesis import genesis_block_hash
-from learnchain.node.engines import engine_from
-from learnchain.node.storage.files import write_whole
-from learnchain.primitives.bounded_json import parse_json
-from learnchain.primitives.chain_state import ChainState, genesis_state
-from learnchain.primitives.codec import Hash32, decode, encode
-from learnchain.primitives.parameters import ChainParameters
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.rules.contract import Rules
+from learnchain.protocol.parameters import ChainParameters
+from learnchain.protocol.state import ChainState, genesis_state
+from learnchain.rejection import Rejected, RejectionReason
 
 FORMAT = 1
+
+
 MAXIMUM_GENESIS_BYTES = 4 << 20
 
 

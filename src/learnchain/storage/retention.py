@@ -9,10 +9,9 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
-from learnchain.node.storage.archive import Archive
-from learnchain.node.storage.blob_notes import BestModel
-from learnchain.primitives.content_id import Cid
-from learnchain.primitives.messages import Block, Head
+from learnchain.encoding.content_id import Cid
+from learnchain.protocol.messages import Block, Head
+from learnchain.storage.archive import Archive, BestModel
 
 logger = logging.getLogger(__name__)
 

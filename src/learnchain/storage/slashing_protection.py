@@ -1,14 +1,57 @@
-"""What this node signed: it is on disk before it leaves the node, so that no later life says anything else."""
+"""A key-value store that may keep a batch back and write it with the next one: a node that catches up syncs seldom.
 
+What this node signed: it is on disk before it leaves the node, so that no later life says anything else.
+"""
+
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from learnchain.node.storage.buffered import BufferedStore
-from learnchain.primitives.audit_messages import AuditReport
-from learnchain.primitives.codec import Hash32, decode, encode
-from learnchain.primitives.dispute_messages import DisputeAnswer
-from learnchain.primitives.evidence_messages import Evidence
-from learnchain.primitives.messages import Commitment, ReleaseAnnouncement, TrainingRecord
-from learnchain.primitives.task_specification import Cid
+from learnchain.encoding.codec import Hash32, decode, encode
+from learnchain.encoding.key_value import KeyValueStore, MemoryStore
+from learnchain.protocol.audit_messages import AuditReport
+from learnchain.protocol.dispute_messages import DisputeAnswer
+from learnchain.protocol.messages import Commitment, Evidence, ReleaseAnnouncement, TrainingRecord
+from learnchain.protocol.task_specification import Cid
+
+MAXIMUM_KEPT_BACK = 256
+
+
+class BufferedStore:
+    """Pass everything through but `put_later`; order holds: what is written later is never on disk before.
+
+    A kill loses only what was kept back, and all of it together: the node fetches those blocks again.
+    """
+
+    def __init__(self, store: KeyValueStore) -> None:
+        self._store = store
+        self._later = MemoryStore()
+        self._kept_back: dict[bytes, bytes] = {}
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return the value of a key, whether it is on disk yet or not."""
+        found = self._later.get(key)
+        return self._store.get(key) if found is None else found
+
+    def put_many(self, items: Mapping[bytes, bytes | None]) -> None:
+        """Write these items and everything kept back in one batch."""
+        self._store.put_many({**self._kept_back, **items})
+        self._kept_back.clear()
+        self._later = MemoryStore()
+
+    def put_later(self, items: Mapping[bytes, bytes]) -> None:
+        """Keep items back until the next batch, or until too many are."""
+        if len(self._kept_back) + len(items) > MAXIMUM_KEPT_BACK:
+            self.put_many(items)
+            return
+        self._kept_back.update(items)
+        self._later.put_many(items)
+
+    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the pairs under a prefix, ascending, whether they are on disk yet or not."""
+        if not self._kept_back:
+            return self._store.scan(prefix)
+        return iter(sorted({**dict(self._store.scan(prefix)), **dict(self._later.scan(prefix))}.items()))
+
 
 REPORT, ACCUSED, ANSWER = b"report/", b"accused/", b"answer/"
 

@@ -26,6 +26,8 @@ _MNIST_IN_BLOCKS: dict[str, Any] = {
         "evaluation_milliseconds": 2_000,
     },
 }
+
+
 BUILT_IN: Mapping[str, dict[str, Any]] = {
     "digits": {
         "name": "digits",

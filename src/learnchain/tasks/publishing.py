@@ -6,20 +6,21 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from learnchain.encryption.process import Carrier, in_own_process
+from learnchain.execution.engine import ExecutionEngine
 from learnchain.execution.escrow import post_calldata, posting_value_wei
+from learnchain.execution.wallet import Wallet
 from learnchain.learning.data import prepare_part, prepare_task_data
-from learnchain.node.blobs.blob_store import BlobStore
-from learnchain.node.clock import Clock
-from learnchain.node.encryption.parts import prepare_encrypted_part
-from learnchain.node.encryption.process import Carrier, in_own_process
-from learnchain.node.execution.engine import ExecutionEngine
-from learnchain.node.task_file import TaskDraft
-from learnchain.node.vault import Vault
-from learnchain.node.wallet import Wallet
-from learnchain.primitives.parameters import ChainParameters
-from learnchain.primitives.task_specification import Encryption, TaskSpecification, encode_specification
+from learnchain.network.concurrency import Clock
+from learnchain.protocol.parameters import ChainParameters
+from learnchain.protocol.task_specification import Encryption, TaskSpecification, encode_specification
+from learnchain.storage.blobs.blob_store import BlobStore
+from learnchain.tasks.task_file import TaskDraft
+from learnchain.tasks.vault import Vault, prepare_encrypted_part
 
 POST_BASE_GAS = 400_000
+
+
 GAS_PER_BYTE = 60
 """Calldata at the floor price of EIP-7623, the log and its memory, rounded up."""
 

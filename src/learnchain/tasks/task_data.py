@@ -5,21 +5,25 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from learnchain.encoding.codec import encode
+from learnchain.encoding.files import PARTIAL_SUFFIX, clear_leftovers, disk_refused, sync_file, write_whole
+from learnchain.encoding.hashing import tagged_hash
+from learnchain.encryption.jobs import CheckRows, OpenRows, key_bytes_bound
+from learnchain.encryption.process import Carrier, in_own_process
 from learnchain.learning.data import check_data, load_data, open_part
-from learnchain.node.blobs.blob_store import BlobStore
-from learnchain.node.encryption.jobs import CheckRows, OpenRows, key_bytes_bound
-from learnchain.node.encryption.parts import is_encrypted, promised_rows, unwrap_rows
-from learnchain.node.encryption.process import Carrier, in_own_process
-from learnchain.node.storage.files import PARTIAL_SUFFIX, clear_leftovers, disk_refused, sync_file, write_whole
-from learnchain.primitives.codec import encode
-from learnchain.primitives.hashing import tagged_hash
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
-from learnchain.primitives.task_specification import Cid, DataPart, Encryption, Metric, TaskSpecification
-from learnchain.primitives.training_terms import SecureMapping, TrainingTerms
+from learnchain.protocol.task_specification import Cid, DataPart, Encryption, Metric, TaskSpecification
+from learnchain.protocol.training_terms import SecureMapping, TrainingTerms
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.storage.blobs.blob_store import BlobStore
+from learnchain.tasks.vault import is_encrypted, promised_rows, unwrap_rows
 
 MAXIMUM_PLAIN_PARTS = 16
 """Opened parts that stay on disk beside their encrypted files."""
+
+
 MAPPING_SUFFIX = ".mapping"
+
+
 MAXIMUM_MAPPINGS = 16
 """Mapping layers that stay on disk: one a height, or one a miner and height."""
 

@@ -1,23 +1,26 @@
-"""Read a task file (TOML) into a draft: what a person writes when commissioning a model."""
+"""Read the entries of a task table one by one: whatever is missing, wrong or unknown is refused under its own name.
+
+A misspelt entry is refused too: read as absent, it would commission another model than its author meant.
+
+Read a task file (TOML) into a draft: what a person writes when commissioning a model.
+"""
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from learnchain.encoding.hashing import tagged_hash
+from learnchain.encoding.numbers import WEI_PER_ETHER
 from learnchain.learning.data import SOURCES, DataSet, permutation, select_rows, split
 from learnchain.learning.sources.store import DataStore
 from learnchain.learning.sources.synthetic import SYNTHETIC_SOURCES
-from learnchain.node import task_entries
-from learnchain.node.built_in_tasks import BUILT_IN
-from learnchain.primitives.hashing import tagged_hash
-from learnchain.primitives.model_costs import validate
-from learnchain.primitives.model_presets import from_table
-from learnchain.primitives.model_specification import ModelLimits, ModelSpecification
-from learnchain.primitives.numbers import WEI_PER_ETHER
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.task_specification import (
+from learnchain.protocol.model_presets import from_table
+from learnchain.protocol.model_specification import ModelLimits, ModelSpecification, validate
+from learnchain.protocol.task_specification import (
     MAXIMUM_TEST_SETS,
     MILLION,
     DataManifest,
@@ -25,17 +28,169 @@ from learnchain.primitives.task_specification import (
     Encryption,
     Metric,
     Optimiser,
+    Range,
     TaskSpecification,
     TrainingMode,
     TrainingRules,
     encode_specification,
 )
+from learnchain.rejection import Rejected, RejectionReason
+from learnchain.tasks.built_in_tasks import BUILT_IN
+
+Choice = TypeVar("Choice", bound=StrEnum)
+
+
+ENTRIES: Mapping[str, tuple[str, ...]] = {
+    "": (
+        *("name", "reward_ether", "bond_ether", "required_accuracy", "deadline_seconds", "time_limit_seconds"),
+        *("metric", "encryption", "data", "model", "training", "local"),
+    ),
+    "data": ("source", "training_rows", "test_rows", "seed", "test_sets"),
+    "training": (
+        *("optimiser", "learning_rate", "momentum", "weight_decay", "batch_size"),
+        *("checkpoint_interval_steps", "mode"),
+    ),
+    "local": (
+        *("standing", "phases_milliseconds", "release_milliseconds", "reveal_milliseconds"),
+        "evaluation_milliseconds",
+    ),
+}
+"""What a task file may hold, table by table; the entries of `model` are those of its preset or layers."""
+
+
+_LONGEST_NUMBER = 64
+"""Characters of a decimal: what is longer names no amount that a contract holds."""
+
+
+def checked_tables(table: Any) -> Mapping[str, Any]:
+    """Return the table of a task file; refuse what is none, and entries that no task file has."""
+    if not isinstance(table, Mapping):
+        raise _wrong("the task", table, "is no table")
+    for name, known in ENTRIES.items():
+        part = table if not name else table.get(name, {})
+        if not isinstance(part, Mapping):
+            raise _wrong(name, part, "is no table")
+        for key in part:
+            if key not in known:
+                raise _wrong(_path(name, key), None, f"is no entry of a task file; known here: {', '.join(known)}")
+    return table
+
+
+def part(table: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return a table inside a task's table."""
+    found = entry(table, "", name)
+    if not isinstance(found, Mapping):
+        raise _wrong(name, found, "is no table")
+    return found
+
+
+def entry(table: Mapping[str, Any], place: str, name: str) -> Any:
+    """Return an entry that must be there."""
+    if name not in table:
+        raise _wrong(_path(place, name), None, "is missing")
+    return table[name]
+
+
+def text(table: Mapping[str, Any], place: str, name: str) -> str:
+    """Return a text that must be there: printable, since it is shown on everybody's terminal."""
+    found = entry(table, place, name)
+    if not isinstance(found, str) or not found.strip() or not found.isprintable():
+        raise _wrong(_path(place, name), found, "is no text that can be printed")
+    return found
+
+
+def whole(table: Mapping[str, Any], place: str, name: str, default: int) -> int:
+    """Return a whole number, or the default of an entry that is not there."""
+    found = table.get(name, default)
+    if type(found) is not int:
+        raise _wrong(_path(place, name), found, "is no whole number")
+    return found
+
+
+def choice(table: Mapping[str, Any], place: str, name: str, default: Choice) -> Choice:
+    """Return one of the values that an entry may have, or its default."""
+    found = table.get(name, default)
+    kind: type[Choice] = type(default)
+    known = [str(each) for each in kind]
+    if not isinstance(found, str) or found not in known:
+        raise _wrong(_path(place, name), found, f"is none of {', '.join(known)}")
+    return kind(found)
+
+
+def scaled(table: Mapping[str, Any], place: str, name: str, factor: int) -> int:
+    """Return a decimal number that must be there as an integer of the factor's parts; nothing is rounded."""
+    return _scaled(entry(table, place, name), _path(place, name), factor)
+
+
+def decimal_range(table: Mapping[str, Any], place: str, name: str, factor: int, default: Any = None) -> Range:
+    """Return a range of two decimals, written as `[low, high]`; without a default it must be there."""
+    low, high = _pair(table, place, name, default)
+    return _ordered(Range(_scaled(low, _path(place, name), factor), _scaled(high, _path(place, name), factor)), name)
+
+
+def whole_range(table: Mapping[str, Any], place: str, name: str) -> Range:
+    """Return a range of two whole numbers that must be there."""
+    low, high = _pair(table, place, name, None)
+    for each in (low, high):
+        if type(each) is not int:
+            raise _wrong(_path(place, name), each, "is no whole number")
+    return _ordered(Range(low, high), name)
+
+
+def _pair(table: Mapping[str, Any], place: str, name: str, default: Any) -> tuple[Any, Any]:
+    found = table.get(name, default) if default is not None else entry(table, place, name)
+    if not isinstance(found, Sequence) or isinstance(found, str) or len(found) != 2:
+        raise _wrong(_path(place, name), found, "is no range: write [low, high]")
+    return found[0], found[1]
+
+
+def _ordered(found: Range, name: str) -> Range:
+    if found.minimum > found.maximum:
+        raise Rejected(RejectionReason.TASK_NUMBER_OUT_OF_RANGE, f"{name}: the range is empty, its ends are swapped")
+    return found
+
+
+def _scaled(value: Any, path: str, factor: int) -> int:
+    written = str(value)
+    if isinstance(value, bool) or not isinstance(value, int | float | str) or len(written) > _LONGEST_NUMBER:
+        raise _wrong(path, value, "is no decimal number")
+    try:
+        number = Decimal(written)
+    except InvalidOperation as error:
+        raise _wrong(path, value, "is no decimal number") from error
+    # Bounded before it is multiplied out: an exponent of nine digits would fill the memory.
+    if not number.is_finite() or number < 0 or number.adjusted() > _LONGEST_NUMBER:
+        raise Rejected(RejectionReason.TASK_NUMBER_OUT_OF_RANGE, f"{path}: {written} is no amount")
+    too_fine = number != 0 and number.adjusted() < -_LONGEST_NUMBER
+    numerator, denominator = (0, 1) if too_fine else number.as_integer_ratio()
+    if too_fine or numerator * factor % denominator:
+        detail = f"{path}: {written} is finer than 1/{factor}"
+        raise Rejected(RejectionReason.TASK_NUMBER_OUT_OF_RANGE, detail)
+    return numerator * factor // denominator
+
+
+def _path(place: str, name: str) -> str:
+    return f"{place}.{name}" if place else str(name)
+
+
+def _wrong(path: str, value: Any, what: str) -> Rejected:
+    shown = "" if value is None else f"{value!r} "[:200]
+    return Rejected(RejectionReason.ARGUMENT_INVALID, f"{path}: {shown}{what}")
+
 
 MAXIMUM_FILE_BYTES = 1 << 20
+
+
 DENOMINATOR = 10_000
 """Required accuracies are written as decimals and kept in ten-thousandths."""
+
+
 MAXIMUM_WEI = 1 << 128
+
+
 MAXIMUM_NAME_BYTES = 64
+
+
 MAXIMUM_DEADLINE_SECONDS = 10 * 366 * 86_400
 
 
@@ -137,9 +292,9 @@ def task_draft(table: Mapping[str, Any], store: DataStore | None = None) -> Task
     `data.source` names data inside the install, or a set of the store, by default that of `learnchain data`;
     `data.test_sets` deals the test rows into so many sets, one for each block that the task may span (PoDL III-B).
     """
-    table = task_entries.checked_tables(table)
-    data = task_entries.part(table, "data")
-    draft = _draft(table, _source(task_entries.text(data, "data", "source"), store or DataStore()))
+    table = checked_tables(table)
+    data = part(table, "data")
+    draft = _draft(table, _source(text(data, "data", "source"), store or DataStore()))
     draft.check()
     return draft
 
@@ -171,12 +326,12 @@ def _parts(table: Mapping[str, Any], source: _Source) -> tuple[DataSet, DataSet]
     """Return training and test rows: the published split or one drawn by the seed, each cut to the rows asked for."""
     seed = tagged_hash("data-split", str(table.get("seed", 0)).encode())
     if source.test is None:
-        test_rows = task_entries.whole(table, "data", "test_rows", max(1, len(source.rows) // 5))
+        test_rows = whole(table, "data", "test_rows", max(1, len(source.rows) // 5))
         training, test = split(source.rows, seed, test_rows)
     else:
-        test_rows = task_entries.whole(table, "data", "test_rows", len(source.test))
+        test_rows = whole(table, "data", "test_rows", len(source.test))
         training, test = source.rows, _cut(source.test, test_rows, seed)
-    return _cut(training, task_entries.whole(table, "data", "training_rows", len(training)), seed), test
+    return _cut(training, whole(table, "data", "training_rows", len(training)), seed), test
 
 
 def _dealt(test: DataSet, sets: int) -> tuple[DataSet, ...]:
@@ -197,9 +352,9 @@ def _cut(data: DataSet, rows: int, seed: bytes) -> DataSet:
 
 
 def _draft(table: Mapping[str, Any], source: _Source) -> TaskDraft:
-    data, chosen = task_entries.part(table, "data"), task_entries.part(table, "model")
+    data, chosen = part(table, "data"), part(table, "model")
     training_data, test_rows = _parts(data, source)
-    test_data, *later_tests = _dealt(test_rows, task_entries.whole(data, "data", "test_sets", 1))
+    test_data, *later_tests = _dealt(test_rows, whole(data, "data", "test_sets", 1))
     segments = training_data.labels.ndim > 1
     model = {"input_shape": list(training_data.sample_shape), **chosen}
     if "preset" in model:
@@ -207,22 +362,22 @@ def _draft(table: Mapping[str, Any], source: _Source) -> TaskDraft:
     elif "layers" not in model:
         raise Rejected(RejectionReason.ARGUMENT_INVALID, "model.preset: is missing, and so are layers")
     return TaskDraft(
-        name=task_entries.text(table, "", "name"),
-        reward_wei=task_entries.scaled(table, "", "reward_ether", WEI_PER_ETHER),
-        bond_wei=task_entries.scaled(table, "", "bond_ether", WEI_PER_ETHER),
-        deadline_seconds=task_entries.whole(table, "", "deadline_seconds", 86_400),
-        required_numerator=task_entries.scaled(table, "", "required_accuracy", DENOMINATOR),
-        time_limit_seconds=task_entries.whole(table, "", "time_limit_seconds", 3_600),
+        name=text(table, "", "name"),
+        reward_wei=scaled(table, "", "reward_ether", WEI_PER_ETHER),
+        bond_wei=scaled(table, "", "bond_ether", WEI_PER_ETHER),
+        deadline_seconds=whole(table, "", "deadline_seconds", 86_400),
+        required_numerator=scaled(table, "", "required_accuracy", DENOMINATOR),
+        time_limit_seconds=whole(table, "", "time_limit_seconds", 3_600),
         model=from_table(model),
-        training=_training(task_entries.part(table, "training")),
+        training=_training(part(table, "training")),
         training_data=training_data,
         test_data=test_data,
         source=source.name,
         classes=source.classes,
         public=source.public,
         synthetic=source.synthetic,
-        metric=task_entries.choice(table, "", "metric", Metric.DICE if segments else Metric.ACCURACY),
-        encryption=task_entries.choice(table, "", "encryption", Encryption.SYMMETRIC),
+        metric=choice(table, "", "metric", Metric.DICE if segments else Metric.ACCURACY),
+        encryption=choice(table, "", "encryption", Encryption.SYMMETRIC),
         later_tests=tuple(later_tests),
     )
 
@@ -230,11 +385,11 @@ def _draft(table: Mapping[str, Any], source: _Source) -> TaskDraft:
 def _training(table: Mapping[str, Any]) -> TrainingRules:
     place, none = "training", ("0", "0")
     return TrainingRules(
-        optimiser=task_entries.choice(table, place, "optimiser", Optimiser.SGD),
-        learning_rate_millionths=task_entries.decimal_range(table, place, "learning_rate", MILLION),
-        momentum_millionths=task_entries.decimal_range(table, place, "momentum", MILLION, none),
-        weight_decay_millionths=task_entries.decimal_range(table, place, "weight_decay", MILLION, none),
-        batch_size=task_entries.whole_range(table, place, "batch_size"),
-        checkpoint_interval_steps=task_entries.whole(table, place, "checkpoint_interval_steps", 200),
-        mode=task_entries.choice(table, place, "mode", TrainingMode.DECLARED),
+        optimiser=choice(table, place, "optimiser", Optimiser.SGD),
+        learning_rate_millionths=decimal_range(table, place, "learning_rate", MILLION),
+        momentum_millionths=decimal_range(table, place, "momentum", MILLION, none),
+        weight_decay_millionths=decimal_range(table, place, "weight_decay", MILLION, none),
+        batch_size=whole_range(table, place, "batch_size"),
+        checkpoint_interval_steps=whole(table, place, "checkpoint_interval_steps", 200),
+        mode=choice(table, place, "mode", TrainingMode.DECLARED),
     )

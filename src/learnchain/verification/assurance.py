@@ -4,22 +4,25 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from learnchain.encoding.codec import Hash32
 from learnchain.learning.jobs import (
+    AuditJob,
+    AuditLine,
+    DisputeJob,
     Evaluation,
     EvaluationJob,
     Progress,
     Search,
     SearchJob,
+    SegmentJob,
     TrainedFiles,
     TrainingJob,
     WatermarkCheck,
     WatermarkJob,
 )
-from learnchain.learning.replay.jobs import AuditJob, AuditLine, DisputeJob, SegmentJob
-from learnchain.primitives.actions import MeasureCandidate
-from learnchain.primitives.codec import Hash32
-from learnchain.primitives.messages import Deadline
-from learnchain.primitives.rejection import Unavailable
+from learnchain.protocol.actions import MeasureCandidate
+from learnchain.protocol.messages import Deadline
+from learnchain.rejection import Unavailable
 
 
 class Level(StrEnum):
@@ -74,6 +77,7 @@ CHECKED: dict[Level, tuple[str, ...]] = {
     Level.FULL: ("every segment of the winner's training repeated to the bit, where it is declared",),
 }
 """What a block was checked for, added up from the first level."""
+
 
 BELIEVED = "the winner's own count and watermark"
 """What header level takes from the winner's signature: a false claim shows at accuracy level only."""

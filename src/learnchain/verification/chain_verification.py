@@ -6,37 +6,40 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from learnchain.consensus import Round, advance, begin
+from learnchain.encoding.files import directory_bytes
+from learnchain.encoding.key_value import MemoryStore
+from learnchain.execution.engine import WorkerEngine
 from learnchain.execution.escrow import decode_task, task_calldata
 from learnchain.execution.pyevm.engine import PyEvmEngine
+from learnchain.learning.jobs import Training
 from learnchain.learning.trace import INDEX_NAME, read_trace
-from learnchain.node.assurance import BELIEVED, Level, NoTraining, checked_at
-from learnchain.node.blobs.peer_blobs import PeerBlobs
-from learnchain.node.clock import Clock
-from learnchain.node.execution.engine import WorkerEngine
-from learnchain.node.genesis import Genesis
-from learnchain.node.measuring import Measuring, claimed
-from learnchain.node.ports import Training
-from learnchain.node.replay_judge import ReplayJudge
-from learnchain.node.replay_level import Replayed, ReplayLevel
-from learnchain.node.storage.archive import Archive
-from learnchain.node.storage.files import directory_bytes
-from learnchain.node.storage.lmdb_store import LmdbStore
-from learnchain.node.task_data import TaskData
-from learnchain.node.trainer import Trainer
-from learnchain.primitives.actions import Action, MeasureCandidate, RefuseBlock, StoreBlock
-from learnchain.primitives.chain_state import ChainState
-from learnchain.primitives.events import BlockReceived, Measured
-from learnchain.primitives.key_value import MemoryStore
-from learnchain.primitives.measurement import Finding, MeasureKind, Measurement
-from learnchain.primitives.messages import AnyBlock, Block, work_id
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
-from learnchain.primitives.settlement import Outcome, Settlement
-from learnchain.primitives.training_terms import HashPuzzle
-from learnchain.spine import Round, advance, begin
+from learnchain.learning.trainer import Trainer
+from learnchain.network.concurrency import Clock
+from learnchain.protocol.actions import Action, MeasureCandidate, RefuseBlock, StoreBlock
+from learnchain.protocol.events import BlockReceived, Measured
+from learnchain.protocol.measurement import Finding, MeasureKind, Measurement
+from learnchain.protocol.messages import AnyBlock, Block, work_id
+from learnchain.protocol.payload import Outcome, Settlement
+from learnchain.protocol.state import ChainState
+from learnchain.protocol.training_terms import HashPuzzle
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.storage.archive import Archive
+from learnchain.storage.blobs.peer_blobs import PeerBlobs
+from learnchain.storage.genesis import Genesis
+from learnchain.storage.lmdb_store import LmdbStore
+from learnchain.tasks.task_data import TaskData
+from learnchain.verification.assurance import BELIEVED, Level, NoTraining, checked_at
+from learnchain.verification.measurer import Measuring, claimed
+from learnchain.verification.replay import Replayed, ReplayJudge, ReplayLevel
 
 MAXIMUM_TRACE_INDEX_BYTES = 1 << 26
+
+
 QUOTED_BLOCKS = 3
 """Trained blocks that a quote measures."""
+
+
 BLOCK_CHECKS = (
     "links and signature",
     "selection and list of unselected tasks",

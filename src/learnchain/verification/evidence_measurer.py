@@ -6,24 +6,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from learnchain.learning.replay.jobs import ReportedSegment
-from learnchain.node.step_answers import DisputedRun, StepAnswers
-from learnchain.node.storage.archive import Archive
-from learnchain.node.task_data import OpenedKeys, TaskData
-from learnchain.primitives.actions import MeasureAnswer, MeasureEvidence
-from learnchain.primitives.audit import FraudProof
-from learnchain.primitives.audit_messages import AuditReport
-from learnchain.primitives.audit_rules import assignment
-from learnchain.primitives.bonds import BondBook, RoundFact
-from learnchain.primitives.evidence import Statement, audit_proof, fraud_proof, statements
-from learnchain.primitives.evidence_messages import Evidence, Fault
-from learnchain.primitives.measurement import Finding, Measurement
-from learnchain.primitives.messages import Block, KeyRelease, Release, work_id
-from learnchain.primitives.parameters import ChainParameters
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.selection import Selection
-from learnchain.primitives.training_terms import TrainingTerms
-from learnchain.rules.contract import Rules
+from learnchain.consensus.audits import FraudProof, assignment
+from learnchain.consensus.evidence import Statement, audit_proof, fraud_proof, statements
+from learnchain.engines.contract import Rules
+from learnchain.learning.jobs import ReportedSegment
+from learnchain.protocol.actions import MeasureAnswer, MeasureEvidence
+from learnchain.protocol.audit_messages import AuditReport
+from learnchain.protocol.measurement import Finding, Measurement
+from learnchain.protocol.messages import Block, Evidence, Fault, KeyRelease, Release, work_id
+from learnchain.protocol.parameters import ChainParameters
+from learnchain.protocol.selection import Selection
+from learnchain.protocol.state import BondBook, RoundFact
+from learnchain.protocol.training_terms import TrainingTerms
+from learnchain.rejection import Rejected, RejectionReason
+from learnchain.storage.archive import Archive
+from learnchain.tasks.task_data import OpenedKeys, TaskData
+from learnchain.verification.state_disclosures import DisputedRun, StepAnswers
 
 
 class ProofJudge(Protocol):

@@ -10,20 +10,19 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from learnchain.learning.replay.jobs import DIGESTS_NAME, STATES_NAME, SegmentJob
-from learnchain.learning.trace import MAXIMUM_INDEX_BYTES, state_path
-from learnchain.node.replay_judge import HEADER_BYTES, STATE_COPIES, ReplayJudge
-from learnchain.node.roles.full_node import published_states
-from learnchain.primitives.audit import answer_digests, open_segment
-from learnchain.primitives.codec import Hash32
-from learnchain.primitives.content_id import Cid
-from learnchain.primitives.dispute_messages import SegmentOpening, StepAnswer
-from learnchain.primitives.merkle import list_root
-from learnchain.primitives.messages import Block
-from learnchain.primitives.model_costs import model_bytes
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.selection import Selection
-from learnchain.primitives.signatures import UNSIGNED
+from learnchain.consensus.audits import answer_digests, open_segment
+from learnchain.encoding.codec import Hash32
+from learnchain.encoding.content_id import Cid
+from learnchain.encoding.cryptography import UNSIGNED
+from learnchain.encoding.hashing import list_root
+from learnchain.learning.jobs import DIGESTS_NAME, STATES_NAME, SegmentJob
+from learnchain.learning.trace import MAXIMUM_INDEX_BYTES, published_states, state_path
+from learnchain.protocol.dispute_messages import SegmentOpening, StepAnswer
+from learnchain.protocol.messages import Block
+from learnchain.protocol.model_specification import model_bytes
+from learnchain.protocol.selection import Selection
+from learnchain.rejection import Rejected, RejectionReason
+from learnchain.verification.replay import HEADER_BYTES, STATE_COPIES, ReplayJudge
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,26 +11,30 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from learnchain.encoding.codec import Address, Hash32, decode, encode
+from learnchain.encoding.content_id import cid_from_text
+from learnchain.encoding.hashing import list_root, noun_hash
+from learnchain.encoding.numbers import parse_json
+from learnchain.engines.contract import Rules
 from learnchain.learning.jobs import TrainedFiles
-from learnchain.node.blobs.blob_store import BlobStore
-from learnchain.node.storage.archive import Archive
-from learnchain.node.storage.own_words import OwnCandidate
-from learnchain.primitives.bounded_json import parse_json
-from learnchain.primitives.codec import Address, Hash32, decode, encode
-from learnchain.primitives.content_id import cid_from_text
-from learnchain.primitives.dispute_messages import StateLeaf
-from learnchain.primitives.hashing import noun_hash
-from learnchain.primitives.merkle import list_root
-from learnchain.primitives.messages import AnyBlock, Block, Commitment, TrainedModel, commitment_digest, work_id
-from learnchain.primitives.parameters import ChainParameters
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
-from learnchain.primitives.selection import Course, Selection
-from learnchain.rules.contract import Rules
+from learnchain.protocol.dispute_messages import StateLeaf
+from learnchain.protocol.messages import AnyBlock, Block, Commitment, TrainedModel, commitment_digest, work_id
+from learnchain.protocol.parameters import ChainParameters
+from learnchain.protocol.selection import Course, Selection
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.storage.archive import Archive
+from learnchain.storage.blobs.blob_store import BlobStore
+from learnchain.storage.slashing_protection import OwnCandidate
 
 logger = logging.getLogger(__name__)
 
+
 MAXIMUM_INDEX_BYTES = 1 << 26
+
+
 MAXIMUM_STATE_BYTES = 1 << 34
+
+
 CONTINUES = "continues"
 """The entry of a trace's index that opens the commitment whose end state the run began with."""
 

@@ -6,7 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from learnchain.functional_encryption import (
+from learnchain.encoding.codec import encode
+from learnchain.encoding.hashing import check_list_branch, list_branch
+from learnchain.encryption.functional import (
     CipherHeader,
     batch_leaf,
     ciphertext_root,
@@ -18,9 +20,7 @@ from learnchain.functional_encryption import (
     header_for,
     setup,
 )
-from learnchain.primitives.codec import encode
-from learnchain.primitives.merkle import check_list_branch, list_branch
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.rejection import Rejected, RejectionReason
 
 SECRET, PUBLIC = setup(b"\7" * 32, 5, 2)
 SAMPLES = np.random.default_rng(2).integers(0, 256, (7, 5))

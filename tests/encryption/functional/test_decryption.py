@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learnchain.functional_encryption import (
+from learnchain.encryption.functional import (
     CipherBatch,
     Decryptor,
     FunctionalKey,
@@ -21,8 +21,8 @@ from learnchain.functional_encryption import (
     header_for,
     setup,
 )
-from learnchain.functional_encryption.group import ORDER, generator_multiple, generator_multiples
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.encryption.functional.group import ORDER, generator_multiple, generator_multiples
+from learnchain.rejection import Rejected, RejectionReason
 
 SEED = bytes(range(32))
 Rows = Callable[[np.random.Generator, int, int], np.ndarray]

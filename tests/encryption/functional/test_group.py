@@ -11,9 +11,9 @@ from coincurve import PublicKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learnchain.functional_encryption import group, lane_kernels
-from learnchain.functional_encryption.lane_code import LIMB_MASK, LIMBS, PRIME, spread
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.encryption.functional import group, lane_kernels
+from learnchain.encryption.functional.lane_code import LIMB_MASK, LIMBS, PRIME, spread
+from learnchain.rejection import Rejected, RejectionReason
 
 EDGES = [1, 2, 3, 8191, 8192, 8193, 2**247, 2**255 + 19, group.ORDER // 2, group.ORDER - 2, group.ORDER - 1]
 
@@ -116,8 +116,8 @@ def test_coordinates_off_the_curve_are_refused() -> None:
 PROGRAM = """
 import hashlib
 import numpy as np
-from learnchain.functional_encryption import *
-from learnchain.functional_encryption import group
+from learnchain.encryption.functional import *
+from learnchain.encryption.functional import group
 points = group.generator_multiples([pow(5, i, group.ORDER) for i in range(30)])
 made = hashlib.sha256(points.tobytes() + group.decompress(group.compress(points)).tobytes())
 secret, public = setup(bytes(range(32)), 9, 3)

@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from learnchain.functional_encryption import CipherBatch, CipherHeader, FunctionalKey, MasterSecret, decrypt, derive_key
-from learnchain.functional_encryption.ciphertexts import SCHEME
-from learnchain.functional_encryption.group import ORDER, decompress, generator_multiples
-from learnchain.functional_encryption.keys import MasterPublic, verify_key
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.testing import references
+from learnchain.encryption.functional import CipherBatch, CipherHeader, FunctionalKey, MasterSecret, decrypt, derive_key
+from learnchain.encryption.functional.ciphertexts import SCHEME
+from learnchain.encryption.functional.group import ORDER, decompress, generator_multiples
+from learnchain.encryption.functional.keys import MasterPublic, verify_key
+from learnchain.rejection import Rejected, RejectionReason
+from learnchain_conformance import references
 
-VECTOR = json.loads((Path(__file__).parents[2] / "vectors/pole/equations/1.json").read_text())
+VECTOR = json.loads((Path(__file__).parents[3] / "vectors/pole/equations/1.json").read_text())
 
 
 def cases(name):

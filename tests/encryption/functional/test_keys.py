@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import learnchain.functional_encryption as room
-from learnchain.functional_encryption import MasterPublic, derive_key, setup, verify_key
-from learnchain.functional_encryption.group import ORDER, generator_multiple
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.encryption import functional as room
+from learnchain.encryption.functional import MasterPublic, derive_key, setup, verify_key
+from learnchain.encryption.functional.group import ORDER, generator_multiple
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 SEED = b"\5" * 32
 QUERIES = np.array([[1, -2, 0, 3], [0, 0, 0, 0], [7, 7, -7, 1]], dtype=np.int16)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from learnchain.functional_encryption import exact_rank, leak_budget
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.encryption.functional import exact_rank, leak_budget
+from learnchain.rejection import Rejected, RejectionReason
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from learnchain.functional_encryption.programs import NONE, ProgramWriter, folded, inner_products, table_bits
+from learnchain.encryption.functional.programs import NONE, ProgramWriter, folded, inner_products, table_bits
 
 
 def additions(queries: np.ndarray) -> int:

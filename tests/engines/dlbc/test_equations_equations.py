@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learnchain.primitives.citation import citations
-from learnchain.primitives.numbers import WEI_PER_ETHER
-from learnchain.rules.dlbc.equations import (
+from learnchain.encoding.numbers import WEI_PER_ETHER
+from learnchain.engines.dlbc.equations import (
+    Ranking,
     computation_difficulty,
     miner_share,
     network_difficulty,
@@ -17,9 +17,9 @@ from learnchain.rules.dlbc.equations import (
     queue_index,
     ranking_score,
 )
-from learnchain.rules.dlbc.ranking import Ranking
-from learnchain.testing.chain_builder import ChainBuilder
-from learnchain.testing.dlbc_play import DLBC, three_tasks, with_pool
+from learnchain.engines.dlbc.scenario import DLBC, three_tasks, with_pool
+from learnchain.protocol.citations import citations
+from learnchain.simulation.chain_builder import ChainBuilder
 
 MILLION = 1_000_000
 MAXIMUM = 32
@@ -36,7 +36,7 @@ def index(length: int, scale_millionths: int = MILLION) -> Decimal:
 def test_equations_one_to_six_are_cited_once() -> None:
     found = [each for each in citations() if each.paper == "dlbc" and each.number <= 6]
     assert [each.number for each in found] == [1, 2, 3, 4, 5, 6]
-    assert {each.module for each in found} == {"learnchain.rules.dlbc.equations"}
+    assert {each.module for each in found} == {"learnchain.engines.dlbc.equations"}
 
 
 def test_index_is_one_at_the_threshold_and_zero_where_the_logarithm_is() -> None:

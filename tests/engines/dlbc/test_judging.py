@@ -2,12 +2,12 @@
 
 from dataclasses import replace
 
-from learnchain.primitives.measurement import Finding, Measure, MeasureKind, Measurement
-from learnchain.primitives.messages import Outcome, Verdict
-from learnchain.rules.contract import Case
-from learnchain.rules.dlbc import Dlbc
-from learnchain.rules.dlbc.judging import in_claim_order, judge
-from learnchain.testing.chain_builder import ChainBuilder
+from learnchain.engines.contract import Case
+from learnchain.engines.dlbc import Dlbc
+from learnchain.engines.dlbc.judging import in_claim_order, judge
+from learnchain.protocol.measurement import Finding, Measure, MeasureKind, Measurement
+from learnchain.protocol.messages import Outcome, Verdict
+from learnchain.simulation.chain_builder import ChainBuilder
 
 
 def case(*claims: tuple[int, int], found: dict[int, tuple[int, int]] | None = None) -> tuple[Case, list[bytes]]:

@@ -6,20 +6,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learnchain.primitives.actions import MeasureCandidate, ProposeBlock, RefuseBlock
-from learnchain.primitives.events import BlockReceived
-from learnchain.primitives.measurement import MeasureKind
-from learnchain.primitives.messages import Block, Deadline, Outcome
-from learnchain.primitives.numbers import Accuracy
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.settlement import Outcome as Settled
-from learnchain.rules.podl import Podl, TwoPhases
-from learnchain.rules.podl.course import Stopping, remembered
-from learnchain.testing.bad_inputs import BadInput, prepare
-from learnchain.testing.chain_builder import ChainBuilder, altered, sample_parameters
-from learnchain.testing.play import Observer, Plan, open_height, play_empty, play_height, reveal_models
-from learnchain.testing.podl_play import PODL, PODL_BAD_INPUTS, begun, in_blocks, played
-from learnchain.testing.sample_tasks import FAR_DEADLINE_SECONDS, address, sample_specification
+from learnchain.encoding.numbers import Accuracy
+from learnchain.engines.podl import Podl, TwoPhases
+from learnchain.engines.podl.multi_block_progress import Stopping, remembered
+from learnchain.engines.podl.scenario import PODL, PODL_BAD_INPUTS, begun, in_blocks, played
+from learnchain.protocol.actions import MeasureCandidate, ProposeBlock, RefuseBlock
+from learnchain.protocol.events import BlockReceived
+from learnchain.protocol.measurement import MeasureKind
+from learnchain.protocol.messages import Block, Deadline, Outcome
+from learnchain.protocol.payload import Outcome as Settled
+from learnchain.rejection import Rejected, RejectionReason
+from learnchain.simulation.chain_builder import ChainBuilder, altered, sample_parameters
+from learnchain.simulation.sample_tasks import FAR_DEADLINE_SECONDS, address, sample_specification
+from learnchain.simulation.scenario import Observer, Plan, open_height, play_empty, play_height, reveal_models
+from learnchain_conformance.bad_inputs import BadInput, prepare
 
 
 def settled(node: Observer) -> list[tuple[Settled, bytes]]:

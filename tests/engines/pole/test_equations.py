@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.rules.pole.equations import MAXIMUM_DEPTH, OmmerFormula, OmmerFunding, OmmerRules, ommer_reward
+from learnchain.engines.pole.equations import MAXIMUM_DEPTH, OmmerFormula, OmmerFunding, OmmerRules, ommer_reward
+from learnchain.rejection import Rejected, RejectionReason
 
 REWARDS = st.integers(1, 10**12)
 DISTANCES = st.integers(1, MAXIMUM_DEPTH)

@@ -2,18 +2,18 @@
 
 import pytest
 
-from learnchain.primitives.actions import ProposeBlock, RevealModel
-from learnchain.primitives.events import BlockReceived, Committed, KeyReleased, Released
-from learnchain.primitives.messages import Deadline, ReleaseAnnouncement
-from learnchain.primitives.numbers import WEI_PER_ETHER
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.settlement import Outcome
-from learnchain.rules.pole import Pole
-from learnchain.rules.pole.rules import NOBODY_ADDRESS
-from learnchain.testing.chain_builder import Candidate
-from learnchain.testing.play import Observer, Plan, candidates, play_height, reveal_models
-from learnchain.testing.pole_play import OPEN, POLE, learning
-from learnchain.testing.sample_tasks import sample_task
+from learnchain.encoding.numbers import WEI_PER_ETHER
+from learnchain.engines.pole import Pole
+from learnchain.engines.pole.rules import NOBODY_ADDRESS
+from learnchain.engines.pole.scenario import OPEN, POLE, learning
+from learnchain.protocol.actions import ProposeBlock, RevealModel
+from learnchain.protocol.events import BlockReceived, Committed, KeyReleased, Released
+from learnchain.protocol.messages import Deadline, ReleaseAnnouncement
+from learnchain.protocol.payload import Outcome
+from learnchain.rejection import Rejected, RejectionReason
+from learnchain.simulation.chain_builder import Candidate
+from learnchain.simulation.sample_tasks import sample_task
+from learnchain.simulation.scenario import Observer, Plan, candidates, play_height, reveal_models
 
 SKEW = 5_000
 TWO = Plan({"miner-1": 95, "miner-2": 93})

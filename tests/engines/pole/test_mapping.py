@@ -6,13 +6,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learnchain.primitives.model_presets import mlp, strided_cnn
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.task_specification import TaskSpecification
-from learnchain.rules.pole.layer import LayerShape, MappingLayer, MappingMode, layer_shape
-from learnchain.rules.pole.mapping import Shift, mapping_layer, query_vectors
-from learnchain.testing.pole_play import POLE, learning
-from learnchain.testing.sample_tasks import sample_specification
+from learnchain.engines.pole.mapping import (
+    LayerShape,
+    MappingLayer,
+    MappingMode,
+    Shift,
+    layer_shape,
+    mapping_layer,
+    query_vectors,
+)
+from learnchain.engines.pole.scenario import POLE, learning
+from learnchain.protocol.model_presets import mlp, strided_cnn
+from learnchain.protocol.task_specification import TaskSpecification
+from learnchain.rejection import Rejected, RejectionReason
+from learnchain.simulation.sample_tasks import sample_specification
 
 WORK = b"\x05" * 32
 PAPER = MappingLayer(MappingMode.PAPER, 3, Shift.ROTATE)

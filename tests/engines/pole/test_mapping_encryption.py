@@ -4,23 +4,23 @@ from dataclasses import replace
 
 import pytest
 
-from learnchain.primitives.block_checks import check_key_release
-from learnchain.primitives.model_presets import mlp, strided_cnn
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.selection import PostedTask
-from learnchain.primitives.signatures import UNSIGNED, sign
-from learnchain.primitives.task_specification import (
+from learnchain.consensus.validity import check_key_release
+from learnchain.encoding.cryptography import UNSIGNED, sign
+from learnchain.engines.dlbc import Dlbc
+from learnchain.engines.podl import Podl
+from learnchain.engines.pole.mapping import MappingLayer, check_encryption
+from learnchain.engines.pole.scenario import POLE, learning
+from learnchain.protocol.model_presets import mlp, strided_cnn
+from learnchain.protocol.selection import PostedTask
+from learnchain.protocol.task_specification import (
     Encryption,
     TaskSpecification,
     decode_specification,
     encode_specification,
 )
-from learnchain.rules.dlbc import Dlbc
-from learnchain.rules.podl import Podl
-from learnchain.rules.pole.layer import MappingLayer, check_encryption
-from learnchain.testing.chain_builder import sample_parameters
-from learnchain.testing.pole_play import POLE, learning
-from learnchain.testing.sample_tasks import private_key, sample_specification, sample_task
+from learnchain.rejection import Rejected, RejectionReason
+from learnchain.simulation.chain_builder import sample_parameters
+from learnchain.simulation.sample_tasks import private_key, sample_specification, sample_task
 
 
 def encrypted(sample: tuple[int, ...], model: tuple[int, ...]) -> TaskSpecification:

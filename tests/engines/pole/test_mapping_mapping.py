@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.rules.pole.mapping import (
+from learnchain.engines.pole.mapping import (
     Shift,
     convolutional_layer,
     dense_vectors,
@@ -13,6 +12,7 @@ from learnchain.rules.pole.mapping import (
     query_vectors,
     sparse_vectors,
 )
+from learnchain.rejection import Rejected, RejectionReason
 
 HASH = bytes.fromhex("00f3" + "9c5a" * 15)
 HASHES = st.binary(min_size=32, max_size=32)

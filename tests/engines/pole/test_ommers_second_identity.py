@@ -6,16 +6,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from learnchain.primitives.actions import ProposeBlock
-from learnchain.primitives.events import Committed, KeyReleased, Released
-from learnchain.primitives.messages import Block, Deadline
-from learnchain.rules.pole import Pole
-from learnchain.rules.pole.equations import OmmerFunding, OmmerRules
-from learnchain.rules.pole.ommers import remembered
-from learnchain.testing.chain_builder import Candidate
-from learnchain.testing.play import Observer, Plan, candidates, play_empty, play_height, proposed, reveal_models
-from learnchain.testing.pole_play import POLE, learning, stolen
-from learnchain.testing.sample_tasks import name_of
+from learnchain.engines.pole import Pole
+from learnchain.engines.pole.equations import OmmerFunding, OmmerRules
+from learnchain.engines.pole.ommers import remembered
+from learnchain.engines.pole.scenario import POLE, learning, stolen
+from learnchain.protocol.actions import ProposeBlock
+from learnchain.protocol.events import Committed, KeyReleased, Released
+from learnchain.protocol.messages import Block, Deadline
+from learnchain.simulation.chain_builder import Candidate
+from learnchain.simulation.sample_tasks import name_of
+from learnchain.simulation.scenario import Observer, Plan, candidates, play_empty, play_height, proposed, reveal_models
 
 REWARD = 2_000_000_000
 MINTED = replace(POLE, ommers=OmmerRules(funding=OmmerFunding.MINTED))

@@ -6,19 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learnchain.primitives.actions import ProposeBlock, ReleaseTestSet
-from learnchain.primitives.events import Committed, KeyReleased, Released
-from learnchain.primitives.messages import Deadline, Outcome
-from learnchain.primitives.numbers import WEI_PER_ETHER
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.rules.pole import Pole
-from learnchain.rules.pole.ranking import task_value
-from learnchain.rules.pole.schedule import Times
-from learnchain.testing.bad_inputs import prepare
-from learnchain.testing.chain_builder import altered, sample_parameters
-from learnchain.testing.play import Plan, candidates, play_height, reveal_models
-from learnchain.testing.pole_play import OPEN, POLE, UNABLE, learning, play_to_limit, stolen
-from learnchain.testing.sample_tasks import name_of, sample_specification, sample_task
+from learnchain.encoding.numbers import WEI_PER_ETHER
+from learnchain.engines.pole import Pole
+from learnchain.engines.pole.rules import Times, task_value
+from learnchain.engines.pole.scenario import OPEN, POLE, UNABLE, learning, play_to_limit, stolen
+from learnchain.protocol.actions import ProposeBlock, ReleaseTestSet
+from learnchain.protocol.events import Committed, KeyReleased, Released
+from learnchain.protocol.messages import Deadline, Outcome
+from learnchain.rejection import Rejected, RejectionReason
+from learnchain.simulation.chain_builder import altered, sample_parameters
+from learnchain.simulation.sample_tasks import name_of, sample_specification, sample_task
+from learnchain.simulation.scenario import Plan, candidates, play_height, reveal_models
+from learnchain_conformance.bad_inputs import prepare
 
 
 @given(st.integers(1, 10**20), st.integers(1, 10**20), st.integers(1, 600), st.integers(1, 600))

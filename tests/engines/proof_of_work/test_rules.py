@@ -7,22 +7,21 @@ from statistics import mean, stdev
 
 import pytest
 
+from learnchain.encoding.hashing import noun_hash
+from learnchain.engines.proof_of_work import LOCAL, ProofOfWork
+from learnchain.engines.proof_of_work.rules import Difficulty
+from learnchain.engines.proof_of_work.scenario import PROOF_OF_WORK, solving
 from learnchain.node.local_network import LocalPlan
-from learnchain.primitives.actions import ReleaseTestSet
-from learnchain.primitives.events import Committed, KeyReleased
-from learnchain.primitives.hashing import noun_hash
-from learnchain.primitives.messages import Block, commitment_digest
-from learnchain.primitives.puzzle import LARGEST_TARGET, Puzzle, is_solved
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.rules.proof_of_work import LOCAL, ProofOfWork
-from learnchain.rules.proof_of_work.difficulty import Difficulty
-from learnchain.testing.bad_inputs import PLAN, prepare
-from learnchain.testing.chain_builder import sample_parameters
-from learnchain.testing.in_process_training import InProcessTraining
-from learnchain.testing.play import play_height
-from learnchain.testing.proof_of_work_play import PROOF_OF_WORK, solving
-from learnchain.testing.simulated_clock import run_simulated
-from learnchain.testing.simulated_nodes import SimulatedNodes
+from learnchain.protocol.actions import ReleaseTestSet
+from learnchain.protocol.events import Committed, KeyReleased
+from learnchain.protocol.messages import Block, commitment_digest
+from learnchain.protocol.puzzle import LARGEST_TARGET, Puzzle, is_solved
+from learnchain.rejection import Rejected, RejectionReason
+from learnchain.simulation.chain_builder import sample_parameters
+from learnchain.simulation.scenario import play_height
+from learnchain.simulation.simulated_network import run_simulated
+from learnchain.simulation.simulated_nodes import InProcessTraining, SimulatedNodes
+from learnchain_conformance.bad_inputs import PLAN, prepare
 
 
 def test_the_search_finds_what_the_commitment_hashes_to() -> None:

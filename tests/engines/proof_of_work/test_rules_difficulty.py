@@ -5,8 +5,8 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learnchain.primitives.puzzle import LARGEST_TARGET
-from learnchain.rules.proof_of_work.difficulty import Difficulty
+from learnchain.engines.proof_of_work.rules import Difficulty
+from learnchain.protocol.puzzle import LARGEST_TARGET
 
 RULE = Difficulty(60_000, LARGEST_TARGET >> 20, 8)
 TARGETS = st.integers(1, LARGEST_TARGET)

@@ -5,10 +5,10 @@ from typing import Any
 
 from eth_account import Account
 
-from learnchain.execution.door import ExecutionDoor
+from learnchain.encoding.cryptography import address_of
+from learnchain.execution.engine import ExecutionDoor
 from learnchain.execution.genesis import execution_genesis
-from learnchain.primitives.payload import ExecutionPayload, PayloadAttributes, PayloadVerdict, Withdrawal
-from learnchain.primitives.signatures import address_of
+from learnchain.protocol.payload import ExecutionPayload, PayloadAttributes, PayloadVerdict, Withdrawal
 
 CHAIN_ID = 1_337
 GENESIS_SECONDS = 1_000

@@ -10,13 +10,13 @@ from eth_account import Account
 from eth_hash.auto import keccak
 from eth_utils import to_checksum_address
 
+from learnchain.encoding.key_value import MemoryStore
 from learnchain.execution.genesis import BEACON_ROOTS_ADDRESS, BLOCK_HASHES_ADDRESS
 from learnchain.execution.pyevm.engine import PyEvmEngine
 from learnchain.execution.pyevm.headers import block_hash, sealed
-from learnchain.primitives.key_value import MemoryStore
-from learnchain.primitives.payload import PayloadVerdict
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
-from tests.execution.chain import ADDRESSES, CHAIN_ID, ETHER, KEYS, NONE, Chain, genesis, reward, signed
+from learnchain.protocol.payload import PayloadVerdict
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
+from tests.execution.pyevm.chain import ADDRESSES, CHAIN_ID, ETHER, KEYS, NONE, Chain, genesis, reward, signed
 
 OTHER = b"\x99" * 20
 

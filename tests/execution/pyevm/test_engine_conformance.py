@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learnchain.execution.door import ExecutionDoor
-from learnchain.execution.null import NullEngine
+from learnchain.encoding.key_value import MemoryStore
+from learnchain.execution.engine import ExecutionDoor
 from learnchain.execution.pyevm.engine import PyEvmEngine
-from learnchain.primitives.key_value import MemoryStore
-from learnchain.primitives.payload import PayloadVerdict, decode_payload, encode_payload
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
-from tests.execution.chain import ADDRESSES, CHAIN_ID, ETHER, NONE, Chain, genesis, reward
-from tests.node.execution.doors import client_over_embedded_engine
+from learnchain.protocol.payload import PayloadVerdict, decode_payload, encode_payload
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
+from learnchain_conformance.null_execution import NullEngine
+from tests.execution.doors import client_over_embedded_engine
+from tests.execution.pyevm.chain import ADDRESSES, CHAIN_ID, ETHER, NONE, Chain, genesis, reward
 
 LOOP = asyncio.new_event_loop()
 NAMES = ["pyevm", "null", "engine-api"]
@@ -144,10 +144,10 @@ def test_a_tampered_payload_is_invalid_even_with_a_fitting_hash(door: ExecutionD
 
 
 def _rehash(door: ExecutionDoor, payload: object) -> bytes:
-    from learnchain.execution import null
     from learnchain.execution.pyevm import headers
+    from learnchain_conformance import null_execution
 
-    return null._hash(payload) if isinstance(door, NullEngine) else headers.block_hash(payload)
+    return null_execution._hash(payload) if isinstance(door, NullEngine) else headers.block_hash(payload)
 
 
 def test_a_payload_without_its_parent_waits(chain: Chain):

@@ -16,7 +16,7 @@ from learnchain.execution.pyevm.headers import (
     ordered_root,
     requests_hash,
 )
-from learnchain.primitives.payload import Log
+from learnchain.protocol.payload import Log
 
 
 def test_the_constants_of_ethereum():

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
+from learnchain.encoding.key_value import MemoryStore
 from learnchain.execution.genesis import genesis_block_hash
 from learnchain.execution.pyevm.engine import PyEvmEngine
-from learnchain.primitives.key_value import MemoryStore
-from learnchain.primitives.payload import ExecutionPayload, PayloadVerdict, decode_payload
-from tests.execution.chain import NONE
+from learnchain.protocol.payload import ExecutionPayload, PayloadVerdict, decode_payload
+from tests.execution.pyevm.chain import NONE
 
-VECTOR = Path(__file__).parents[2] / "vectors" / "execution" / "prague.json"
+VECTOR = Path(__file__).parents[3] / "vectors" / "execution" / "prague.json"
 
 
 @pytest.fixture(scope="module")

@@ -7,18 +7,17 @@ from typing import Any
 import pytest
 import rlp
 
+from learnchain.encoding.hashing import keccak256
+from learnchain.encoding.key_value import MemoryStore
 from learnchain.execution.escrow import post_calldata, posting_value_wei
 from learnchain.execution.genesis import ESCROW_ADDRESS
-from learnchain.execution.pyevm.collecting import Keeping, references
 from learnchain.execution.pyevm.engine import PyEvmEngine
 from learnchain.execution.pyevm.headers import EMPTY_TRIE_ROOT
-from learnchain.execution.pyevm.nodes import Phase
-from learnchain.execution.pyevm.records import Records
-from learnchain.primitives.hashing import keccak256
-from learnchain.primitives.key_value import MemoryStore
-from learnchain.primitives.payload import ExecutionPayload, PayloadAttributes, PayloadVerdict
-from learnchain.primitives.rejection import Unavailable
-from tests.execution.chain import ADDRESSES, KEYS, NONE, Chain, genesis, signed
+from learnchain.execution.pyevm.pruning import Keeping, references
+from learnchain.execution.pyevm.records import Phase, Records
+from learnchain.protocol.payload import ExecutionPayload, PayloadAttributes, PayloadVerdict
+from learnchain.rejection import Unavailable
+from tests.execution.pyevm.chain import ADDRESSES, KEYS, NONE, Chain, genesis, signed
 
 KEEPING = Keeping(blocks=2, least_bytes=1, step_nodes=25)
 FINAL_DEPTH = 3

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from learnchain.execution.pyevm.collecting import Keeping
 from learnchain.execution.pyevm.engine import PyEvmEngine
+from learnchain.execution.pyevm.pruning import Keeping
 from learnchain.execution.pyevm.records import Records
+from learnchain.execution.wallet import development_accounts
 from learnchain.node.local_network import DEVELOPMENT_MNEMONIC, LocalPlan
-from learnchain.node.wallet import development_accounts
-from learnchain.primitives.rejection import Unavailable
-from learnchain.testing.instant_training import InstantTraining
-from learnchain.testing.simulated_clock import run_simulated
-from learnchain.testing.simulated_nodes import SimulatedNodes
+from learnchain.rejection import Unavailable
+from learnchain.simulation.simulated_network import run_simulated
+from learnchain.simulation.simulated_nodes import SimulatedNodes
+from learnchain_conformance.instant_training import InstantTraining
 
 MINERS = 2
 TEST_ROWS = 360

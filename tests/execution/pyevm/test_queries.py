@@ -4,14 +4,14 @@ from typing import Any
 
 import pytest
 
-from learnchain.execution.door import Reverted
+from learnchain.encoding.hashing import keccak256
+from learnchain.execution.engine import Reverted
 from learnchain.execution.escrow import post_calldata, posting_value_wei
 from learnchain.execution.genesis import ESCROW_ADDRESS
 from learnchain.execution.pyevm.engine import PyEvmEngine
 from learnchain.execution.pyevm.queries import ETHEREUM_METHODS, MAXIMUM_LOG_RANGE
-from learnchain.primitives.hashing import keccak256
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from tests.execution.chain import ADDRESSES, CHAIN_ID, ETHER, KEYS, Chain, reward, signed
+from learnchain.rejection import Rejected, RejectionReason
+from tests.execution.pyevm.chain import ADDRESSES, CHAIN_ID, ETHER, KEYS, Chain, reward, signed
 
 SENDER = "0x" + ADDRESSES[0].hex()
 ESCROW = "0x" + ESCROW_ADDRESS.hex()

@@ -7,15 +7,15 @@ import sys
 from pathlib import Path
 
 from learnchain.execution.pyevm.engine import PyEvmEngine
-from learnchain.node.storage.lmdb_store import LmdbStore
-from tests.execution.chain import GENESIS_SECONDS, KEYS, Chain, genesis, signed
+from learnchain.storage.lmdb_store import LmdbStore
+from tests.execution.pyevm.chain import GENESIS_SECONDS, KEYS, Chain, genesis, signed
 
 ROOT = Path(__file__).parents[3]
 WORKER = """
 import sys
 from pathlib import Path
 from learnchain.execution.pyevm.engine import PyEvmEngine
-from learnchain.node.storage.lmdb_store import LmdbStore
+from learnchain.storage.lmdb_store import LmdbStore
 from tests.execution.chain import KEYS, Chain, genesis, signed
 
 chain = Chain(PyEvmEngine(LmdbStore(Path(sys.argv[1])), genesis()))

@@ -10,8 +10,8 @@ from trie import HexaryTrie
 from learnchain.execution.escrow import post_calldata, posting_value_wei
 from learnchain.execution.genesis import ESCROW_ADDRESS
 from learnchain.execution.pyevm.engine import PyEvmEngine
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from tests.execution.chain import ADDRESSES, ETHER, KEYS, Chain, signed
+from learnchain.rejection import Rejected, RejectionReason
+from tests.execution.pyevm.chain import ADDRESSES, ETHER, KEYS, Chain, signed
 
 CALLER = bytes.fromhex(
     # CALL, STATICCALL and DELEGATECALL the first argument, then CREATE2 of empty code, then revert with 4 bytes.

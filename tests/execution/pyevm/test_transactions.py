@@ -6,13 +6,9 @@ from eth_account import Account
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learnchain.execution.pyevm.transactions import (
-    check_against_state,
-    decode_transaction,
-    floor_gas,
-)
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from tests.execution.chain import ADDRESSES, CHAIN_ID, ETHER, KEYS, signed
+from learnchain.execution.pyevm.transactions import check_against_state, decode_transaction, floor_gas
+from learnchain.rejection import Rejected, RejectionReason
+from tests.execution.pyevm.chain import ADDRESSES, CHAIN_ID, ETHER, KEYS, signed
 
 GOOD = signed(KEYS[0], 3, value=5)
 

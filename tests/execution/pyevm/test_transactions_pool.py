@@ -3,10 +3,9 @@
 import pytest
 
 from learnchain.execution.pyevm.engine import PyEvmEngine
-from learnchain.execution.pyevm.pool import MAXIMUM_FOR_SENDER, TransactionPool
-from learnchain.execution.pyevm.transactions import Transaction, decode_transaction
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from tests.execution.chain import ADDRESSES, CHAIN_ID, ETHER, KEYS, Chain, signed
+from learnchain.execution.pyevm.transactions import MAXIMUM_FOR_SENDER, Transaction, TransactionPool, decode_transaction
+from learnchain.rejection import Rejected, RejectionReason
+from tests.execution.pyevm.chain import ADDRESSES, CHAIN_ID, ETHER, KEYS, Chain, signed
 
 GWEI = 10**9
 

@@ -6,11 +6,11 @@ import numpy as np
 
 from learnchain.learning.data import DataSet
 from learnchain.learning.model import save_weights
-from learnchain.learning.replay.segments import AuditedRun
+from learnchain.learning.replay import AuditedRun
 from learnchain.learning.safe_tensors import write_tensors
 from learnchain.learning.trace import ShownRows, Trace, state_digest, state_path
 from learnchain.learning.train import TrainingRun, segment_rows
-from tests.learning.replay.conftest import rules_of
+from tests.learning.disputes.conftest import rules_of
 
 
 class Forger:

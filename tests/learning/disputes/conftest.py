@@ -7,9 +7,9 @@ import pytest
 
 from learnchain.learning.data import digits, split
 from learnchain.learning.model import save_weights
-from learnchain.learning.replay.segments import AuditedRun
+from learnchain.learning.replay import AuditedRun
 from learnchain.learning.train import Watcher, configure_torch, train
-from learnchain.primitives.task_specification import Optimiser, Range, TrainingMode, TrainingRules
+from learnchain.protocol.task_specification import Optimiser, Range, TrainingMode, TrainingRules
 from tests.learning.conftest import plan_of
 
 CLOCK = itertools.count().__next__

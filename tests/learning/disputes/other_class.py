@@ -1,4 +1,4 @@
-"""Train in another reproducibility class: `python -m tests.learning.replay.other_class DIR FIRST COUNT THREADS`.
+"""Train in another reproducibility class: `python -m tests.learning.disputes.other_class DIR FIRST COUNT THREADS`.
 
 One process makes many runs: it writes, for each, the states of every step of one segment, as an accused miner would.
 """
@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 
 from learnchain.learning.data import digits, iris, split
-from learnchain.learning.replay.disputes import State
+from learnchain.learning.disputes.settling import State
 from learnchain.learning.safe_tensors import write_tensors
 from learnchain.learning.trace import state_path
 from learnchain.learning.train import TrainingPlan, TrainingRun, configure_torch
-from learnchain.primitives.model_presets import keyword_cnn, mlp, strided_cnn
-from learnchain.primitives.task_specification import Optimiser
-from learnchain.primitives.training_terms import Free, HyperParameters, Watermark
+from learnchain.protocol.model_presets import keyword_cnn, mlp, strided_cnn
+from learnchain.protocol.task_specification import Optimiser
+from learnchain.protocol.training_terms import Free, HyperParameters, Watermark
 
 STEPS = 2
 """Steps of a segment."""

@@ -7,15 +7,15 @@ from math import sqrt
 import numpy as np
 import pytest
 
+from learnchain.consensus.audits import AuditFinding, detection_probability, draw_challenge
 from learnchain.learning.data import DataSet, iris, select_rows
-from learnchain.learning.replay.segments import AuditScope, audit_run
+from learnchain.learning.replay import AuditScope, audit_run
 from learnchain.learning.train import TrainingPlan, TrainingRun
-from learnchain.primitives.audit import AuditFinding, detection_probability, draw_challenge
-from learnchain.primitives.model_presets import mlp
-from learnchain.primitives.task_specification import Optimiser
-from learnchain.primitives.training_terms import Free, HyperParameters
+from learnchain.protocol.model_presets import mlp
+from learnchain.protocol.task_specification import Optimiser
+from learnchain.protocol.training_terms import Free, HyperParameters
 from tests.learning.conftest import plan_of
-from tests.learning.replay.cheats import (
+from tests.learning.disputes.cheats import (
     CHANGES,
     glued,
     interpolated,
@@ -23,7 +23,7 @@ from tests.learning.replay.cheats import (
     trained_on_other_data,
     with_changed_segment,
 )
-from tests.learning.replay.conftest import CLOCK
+from tests.learning.disputes.conftest import CLOCK
 
 AUDITED, SEGMENTS = 3, 10
 
@@ -87,7 +87,7 @@ def test_no_spoof_of_a_trace_is_accepted(tmp_path, digit_sets, stolen, trial):
 
 
 def test_a_stolen_trace_is_another_miners(tmp_path, digit_sets):
-    from tests.learning.replay.conftest import trained
+    from tests.learning.disputes.conftest import trained
 
     run = trained(tmp_path, digit_sets[0], plan_of(b"owner"))
     thief = replace(run, plan=plan_of(b"thief"))

@@ -2,10 +2,10 @@
 
 import pytest
 
-from learnchain.learning.replay.segments import AuditScope, audit_run
+from learnchain.consensus.audits import AuditFinding
+from learnchain.learning.replay import AuditScope, audit_run
 from learnchain.learning.train import configure_torch
-from learnchain.primitives.audit import AuditFinding
-from tests.learning.replay.conftest import CLOCK, trained
+from tests.learning.disputes.conftest import CLOCK, trained
 
 
 @pytest.fixture(scope="module")

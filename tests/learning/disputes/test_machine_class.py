@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from learnchain.learning.machine_class import fingerprint, machine_class
+from learnchain.learning.disputes.machine_class import fingerprint, machine_class
 
 ONE, OTHER = "11" * 32, "22" * 32
 

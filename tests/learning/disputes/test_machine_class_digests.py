@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from learnchain.learning.replay.reference import settled
-from learnchain.learning.replay.segments import state_shapes
+from learnchain.learning.disputes.reference import settled
+from learnchain.learning.replay import state_shapes
 from learnchain.learning.safe_tensors import read_header, read_tensor
 from learnchain.learning.trace import state_digest, state_path
-from learnchain.primitives.rejection import RejectionReason
-from tests.learning.replay.other_class import STEPS, case, segment_states
+from learnchain.rejection import RejectionReason
+from tests.learning.disputes.other_class import STEPS, case, segment_states
 
 CLASSES = [("default", 1), ("avx2", 1), ("avx512", 2)]
 
@@ -31,7 +31,7 @@ def made_elsewhere(place, capability, threads, first, count):
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
     }
-    command = [sys.executable, "-m", "tests.learning.replay.other_class", str(place), str(first), str(count)]
+    command = [sys.executable, "-m", "tests.learning.disputes.other_class", str(place), str(first), str(count)]
     done = subprocess.run([*command, str(threads)], env=environment, capture_output=True, text=True, check=True)
     return done.stdout
 

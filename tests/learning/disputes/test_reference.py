@@ -8,15 +8,15 @@ import torch
 from torch.nn import functional
 
 from learnchain.learning.data import DataSet
+from learnchain.learning.disputes.reference import reference_step, settled, within_bounds
 from learnchain.learning.model import SeededDropout, build_model
-from learnchain.learning.replay.reference import reference_step, settled, within_bounds
 from learnchain.learning.train import TrainingPlan, TrainingRun, step_seed, to_float
-from learnchain.primitives.model_presets import keyword_cnn, strided_cnn
-from learnchain.primitives.model_specification import KINDS, output_shape
-from learnchain.primitives.task_specification import Optimiser
-from learnchain.primitives.training_terms import Free, HyperParameters, Watermark
+from learnchain.protocol.model_presets import keyword_cnn, strided_cnn
+from learnchain.protocol.model_specification import KINDS, output_shape
+from learnchain.protocol.task_specification import Optimiser
+from learnchain.protocol.training_terms import Free, HyperParameters, Watermark
+from tests.learning.disputes.conftest import OPTIMISERS
 from tests.learning.fixed_point_models import SPECIFICATIONS
-from tests.learning.replay.conftest import OPTIMISERS
 
 MARK = Watermark(bytes(range(64)), 100_000, 999_900)
 CHOSEN = {

@@ -3,18 +3,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from learnchain.consensus.audits import AuditFinding, draw_challenge
 from learnchain.learning.data import DataSet
-from learnchain.learning.replay.segments import AuditedRun, AuditScope, audit_run, initial_state, state_shapes
+from learnchain.learning.replay import AuditedRun, AuditScope, audit_run, initial_state, state_shapes
 from learnchain.learning.safe_tensors import write_tensors
 from learnchain.learning.trace import Trace, state_digest, state_path
 from learnchain.learning.train import TrainingRun
-from learnchain.primitives.audit import AuditFinding, draw_challenge
-from learnchain.primitives.model_presets import keyword_cnn, mlp
-from learnchain.primitives.rejection import Unavailable
-from learnchain.primitives.task_specification import TrainingMode
-from learnchain.primitives.training_terms import HyperParameters, Watermark
+from learnchain.protocol.model_presets import keyword_cnn, mlp
+from learnchain.protocol.task_specification import TrainingMode
+from learnchain.protocol.training_terms import HyperParameters, Watermark
+from learnchain.rejection import Unavailable
 from tests.learning.conftest import plan_of
-from tests.learning.replay.conftest import CLOCK, OPTIMISERS, rules_of, trained
+from tests.learning.disputes.conftest import CLOCK, OPTIMISERS, rules_of, trained
 
 MARK = Watermark(bytes(range(64)), 100_000, 999_900)
 

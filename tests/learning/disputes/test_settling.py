@@ -6,10 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from learnchain.consensus.audits import AuditFinding, FraudProof, answer_digests, open_segment, open_step
+from learnchain.encoding.cryptography import UNSIGNED
+from learnchain.encoding.hashing import list_root
 from learnchain.learning.data import save_data
-from learnchain.learning.jobs import TrainingJob
-from learnchain.learning.replay.auditing import run_plan
-from learnchain.learning.replay.disputes import (
+from learnchain.learning.disputes.settling import (
     chain_finding,
     check_states,
     join_answer,
@@ -18,7 +19,7 @@ from learnchain.learning.replay.disputes import (
     split_answer,
     write_answer,
 )
-from learnchain.learning.replay.jobs import (
+from learnchain.learning.jobs import (
     AFTER_NAME,
     BEFORE_NAME,
     DIGESTS_NAME,
@@ -26,18 +27,16 @@ from learnchain.learning.replay.jobs import (
     DisputeJob,
     ReportedSegment,
     SegmentJob,
+    TrainingJob,
 )
-from learnchain.learning.replay.segments import AuditScope, audit_run
+from learnchain.learning.replay import AuditScope, audit_run, run_plan
 from learnchain.learning.trace import state_path
-from learnchain.primitives.audit import AuditFinding, FraudProof, answer_digests, open_segment, open_step
-from learnchain.primitives.audit_messages import AuditedSegment
-from learnchain.primitives.dispute_messages import StepAnswer
-from learnchain.primitives.merkle import list_root
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.signatures import UNSIGNED
+from learnchain.protocol.audit_messages import AuditedSegment
+from learnchain.protocol.dispute_messages import StepAnswer
+from learnchain.rejection import Rejected, RejectionReason
 from tests.learning.conftest import plan_of
-from tests.learning.replay.cheats import CHANGES, glued, interpolated, with_changed_segment
-from tests.learning.replay.conftest import CLOCK, trained
+from tests.learning.disputes.cheats import CHANGES, glued, interpolated, with_changed_segment
+from tests.learning.disputes.conftest import CLOCK, trained
 
 NOBODY, COMMITMENT, CID = bytes(20), b"\3" * 32, b"cid"
 
@@ -134,7 +133,7 @@ def test_the_honest_answer_to_a_forged_segment_does_not_end_in_it(tmp_path, digi
 def test_spoofed_segments_are_proven_too(tmp_path, digit_sets, spoof):
     data, plan = digit_sets[0], plan_of(b"spoof")
     end = trained(tmp_path / "owner", data, plan_of(b"owner"))
-    from learnchain.learning.replay.segments import read_run_state
+    from learnchain.learning.replay import read_run_state
 
     run = spoof(plan, data, tmp_path / "run", read_run_state(end, end.segments))
     index = run.segments - 1
@@ -190,7 +189,7 @@ def test_the_plan_of_a_job_is_the_plan_of_the_run(tmp_path, digit_sets):
 
 
 def _record(run):
-    from learnchain.primitives.messages import TrainingRecord
+    from learnchain.protocol.messages import TrainingRecord
 
     leaves = run.trace.leaves
     return TrainingRecord(run.trace.root(), len(leaves), CID, run.plan.hyper_parameters)

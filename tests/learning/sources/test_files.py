@@ -8,7 +8,7 @@ import pytest
 
 from learnchain.learning.sources import files
 from learnchain.learning.sources.files import digests, read_files
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.rejection import Rejected, RejectionReason
 
 CONTENT = {"a/one.bin": b"1" * 100, "a/two.bin": b"2" * 50, "b/three.txt": b"3"}
 

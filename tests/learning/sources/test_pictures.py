@@ -3,17 +3,10 @@ import io
 import numpy as np
 import pytest
 
-from learnchain.learning.sources.files import SourceFile
-from learnchain.learning.sources.imported import ImportOptions
-from learnchain.learning.sources.pictures import (
-    import_cifar10,
-    import_glas,
-    import_image_classes,
-    picture,
-    resized,
-)
+from learnchain.learning.sources.files import ImportOptions, SourceFile
+from learnchain.learning.sources.pictures import import_cifar10, import_glas, import_image_classes, picture, resized
 from learnchain.learning.sources.synthetic import write_bmp
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.rejection import Rejected, RejectionReason
 
 Image = pytest.importorskip("PIL.Image", reason="Pillow opens picture files: the extra `images`")
 

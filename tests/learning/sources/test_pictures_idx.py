@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from learnchain.learning.sources.idx import PARTS, import_idx, import_mnist
-from learnchain.learning.sources.imported import ImportOptions
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.learning.sources.files import ImportOptions
+from learnchain.learning.sources.pictures import PARTS, import_idx, import_mnist
+from learnchain.rejection import Rejected, RejectionReason
 
 MNIST_PLACE = Path(os.environ.get("LEARNCHAIN_MNIST", "/nowhere"))
 

@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from learnchain.learning.sources.files import SourceFile
-from learnchain.learning.sources.imported import ImportOptions
+from learnchain.learning.sources.files import ImportOptions, SourceFile
 from learnchain.learning.sources.speech import (
     BANDS,
     FRAMES,
@@ -21,7 +20,7 @@ from learnchain.learning.sources.speech import (
     tables,
 )
 from learnchain.learning.sources.synthetic import write_wav
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.rejection import Rejected, RejectionReason
 
 DIGITS_PLACE = Path(os.environ.get("LEARNCHAIN_SPOKEN_DIGITS", "/nowhere"))
 

@@ -7,16 +7,10 @@ import pytest
 
 from learnchain.learning.data import SOURCES
 from learnchain.learning.sources import store as store_module
-from learnchain.learning.sources.imported import ImportOptions
+from learnchain.learning.sources.files import ImportOptions
 from learnchain.learning.sources.store import IMPORTERS, MANIFEST_NAME, TRAINING_NAME, DataStore, label_counts
-from learnchain.learning.sources.synthetic import (
-    SYNTHETIC_SOURCES,
-    WRITERS,
-    generator,
-    glas_synthetic,
-    mmwhs_synthetic,
-)
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.learning.sources.synthetic import SYNTHETIC_SOURCES, WRITERS, generator, glas_synthetic, mmwhs_synthetic
+from learnchain.rejection import Rejected, RejectionReason
 
 PICTURES = ("image-classes", "glas")
 

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from learnchain.learning.sources.files import SourceFile
-from learnchain.learning.sources.imported import ImportOptions
+from learnchain.learning.sources.files import ImportOptions, SourceFile
 from learnchain.learning.sources.speech import read_wav
 from learnchain.learning.sources.store import IMPORTERS
 from learnchain.learning.sources.synthetic import WRITERS, generator, tone, write_wav
-from learnchain.primitives.rejection import Rejected
+from learnchain.rejection import Rejected
 
 ROUNDS = int(os.environ.get("LEARNCHAIN_MUTATIONS", "60"))
 SPEECH = ("spoken-digits", "speech-commands")

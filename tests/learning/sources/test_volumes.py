@@ -4,11 +4,10 @@ import struct
 import numpy as np
 import pytest
 
-from learnchain.learning.sources.files import SourceFile
-from learnchain.learning.sources.imported import ImportOptions
+from learnchain.learning.sources.files import ImportOptions, SourceFile
 from learnchain.learning.sources.synthetic import write_nifti
 from learnchain.learning.sources.volumes import HEART_NAMES, import_mmwhs, read_nifti, windowed
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.rejection import Rejected, RejectionReason
 
 
 def reason_of(action, *arguments):

@@ -8,13 +8,11 @@ import pytest
 
 from learnchain.learning.jobs import Progress, TrainedFiles, TrainingJob
 from learnchain.node.local_network import LocalPlan
-from learnchain.primitives.audit_messages import AuditReport, report_digest
-from learnchain.primitives.chain_state import ChainState
-from learnchain.primitives.evidence_messages import Evidence, Fault
-from learnchain.primitives.messages import Block
-from learnchain.testing.in_process_training import InProcessTraining
-from learnchain.testing.simulated_clock import run_simulated
-from learnchain.testing.simulated_nodes import SimulatedNodes
+from learnchain.protocol.audit_messages import AuditReport, report_digest
+from learnchain.protocol.messages import Block, Evidence, Fault
+from learnchain.protocol.state import ChainState
+from learnchain.simulation.simulated_network import run_simulated
+from learnchain.simulation.simulated_nodes import InProcessTraining, SimulatedNodes
 
 pytestmark = pytest.mark.slow
 AUDITOR = 3

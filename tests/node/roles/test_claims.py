@@ -7,13 +7,13 @@ import pytest
 
 from learnchain.execution.escrow import STATUS_OPEN, decode_task, task_calldata
 from learnchain.execution.genesis import execution_genesis
+from learnchain.execution.wallet import development_accounts
 from learnchain.node import local_network
-from learnchain.node.built_in_tasks import BUILT_IN
 from learnchain.node.local_network import DEVELOPMENT_MNEMONIC, LocalPlan
-from learnchain.node.wallet import development_accounts
-from learnchain.primitives.settlement import Outcome
-from learnchain.testing.simulated_clock import run_simulated
-from learnchain.testing.simulated_nodes import SimulatedNodes
+from learnchain.protocol.payload import Outcome
+from learnchain.simulation.simulated_network import run_simulated
+from learnchain.simulation.simulated_nodes import SimulatedNodes
+from learnchain.tasks.built_in_tasks import BUILT_IN
 
 MINERS = 3
 DIGITS: dict[str, Any] = {**BUILT_IN["digits"], "required_accuracy": "0.5", "model": {"preset": "mlp", "hidden": [32]}}

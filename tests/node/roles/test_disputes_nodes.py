@@ -8,24 +8,21 @@ from typing import Any
 
 import pytest
 
+from learnchain.consensus.audits import AuditFinding, decode_fraud_proof
+from learnchain.encoding.codec import encode
+from learnchain.encoding.cryptography import UNSIGNED, sign
 from learnchain.execution.escrow import deposit_calldata
 from learnchain.learning.data import DataSet
 from learnchain.learning.jobs import Progress, TrainedFiles, TrainingJob
 from learnchain.learning.trace import INDEX_NAME, Trace, read_trace
 from learnchain.node.local_network import LocalPlan
-from learnchain.node.replay_judge import ReplayJudge
-from learnchain.primitives.audit import AuditFinding, decode_fraud_proof
-from learnchain.primitives.bonds import BondBook, Dispute, DisputeOutcome
-from learnchain.primitives.chain_state import ChainState
-from learnchain.primitives.codec import encode
-from learnchain.primitives.dispute_messages import Accusation
-from learnchain.primitives.evidence_messages import Evidence, Fault
-from learnchain.primitives.messages import Payout
-from learnchain.primitives.settlement import Outcome
-from learnchain.primitives.signatures import UNSIGNED, sign
-from learnchain.testing.in_process_training import InProcessTraining
-from learnchain.testing.simulated_clock import run_simulated
-from learnchain.testing.simulated_nodes import SimulatedNodes
+from learnchain.protocol.dispute_messages import Accusation
+from learnchain.protocol.messages import Evidence, Fault, Payout
+from learnchain.protocol.payload import Outcome
+from learnchain.protocol.state import BondBook, ChainState, Dispute, DisputeOutcome
+from learnchain.simulation.simulated_network import run_simulated
+from learnchain.simulation.simulated_nodes import InProcessTraining, SimulatedNodes
+from learnchain.verification.replay import ReplayJudge
 
 pytestmark = pytest.mark.slow
 FRIEND, MINER, AUDITOR, OTHER = 0, 1, 2, 3

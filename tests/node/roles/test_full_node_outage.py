@@ -6,12 +6,11 @@ from pathlib import Path
 import pytest
 
 from learnchain.node.local_network import LocalPlan
-from learnchain.primitives.messages import Block, Deadline, EmptyBlock
-from learnchain.primitives.settlement import Outcome
-from learnchain.testing.in_process_training import InProcessTraining
-from learnchain.testing.simulated_clock import run_simulated
-from learnchain.testing.simulated_nodes import SimulatedNodes
-from tests.node.test_simulated_nodes import DIGITS, blocks, branch
+from learnchain.protocol.messages import Block, Deadline, EmptyBlock
+from learnchain.protocol.payload import Outcome
+from learnchain.simulation.simulated_network import run_simulated
+from learnchain.simulation.simulated_nodes import InProcessTraining, SimulatedNodes
+from tests.node.test_node import DIGITS, blocks, branch
 
 MINERS = 2
 

@@ -9,31 +9,29 @@ from typing import Any
 
 import pytest
 
+from learnchain.consensus.audits import AuditFinding, FraudProof
+from learnchain.encoding.codec import decode, encode
+from learnchain.encoding.hashing import list_root, noun_hash
+from learnchain.engines.podl import Podl, TwoPhases
+from learnchain.engines.podl.multi_block_progress import Stopping
 from learnchain.learning.model import load_weights
 from learnchain.learning.safe_tensors import read_header
-from learnchain.node.assurance import Level
-from learnchain.node.built_in_tasks import BUILT_IN
-from learnchain.node.continuing import CONTINUES, continued_from, own_end_state, read_index
-from learnchain.node.genesis import load_genesis
 from learnchain.node.local_network import LocalPlan
-from learnchain.node.replay_judge import AuditScope, ReplayJudge
-from learnchain.node.storage.lmdb_store import LmdbStore
-from learnchain.node.storage.own_words import OwnCandidate
-from learnchain.node.verification import BlockCheck, Verifier
-from learnchain.primitives.audit import AuditFinding, FraudProof
-from learnchain.primitives.codec import decode, encode
-from learnchain.primitives.dispute_messages import StateLeaf
-from learnchain.primitives.hashing import noun_hash
-from learnchain.primitives.merkle import list_root
-from learnchain.primitives.messages import Block, Reveal
-from learnchain.primitives.model_costs import committed_bytes, model_bytes
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.settlement import Outcome as Settled
-from learnchain.rules.podl import Podl, TwoPhases
-from learnchain.rules.podl.course import Stopping
-from learnchain.testing.in_process_training import InProcessTraining
-from learnchain.testing.simulated_clock import SimulatedClock, run_simulated
-from learnchain.testing.simulated_nodes import SimulatedNodes
+from learnchain.protocol.dispute_messages import StateLeaf
+from learnchain.protocol.messages import Block, Reveal
+from learnchain.protocol.model_specification import committed_bytes, model_bytes
+from learnchain.protocol.payload import Outcome as Settled
+from learnchain.rejection import Rejected, RejectionReason
+from learnchain.simulation.simulated_network import SimulatedClock, run_simulated
+from learnchain.simulation.simulated_nodes import InProcessTraining, SimulatedNodes
+from learnchain.storage.genesis import load_genesis
+from learnchain.storage.lmdb_store import LmdbStore
+from learnchain.storage.slashing_protection import OwnCandidate
+from learnchain.tasks.built_in_tasks import BUILT_IN
+from learnchain.verification.assurance import Level
+from learnchain.verification.chain_verification import BlockCheck, Verifier
+from learnchain.verification.replay import AuditScope, ReplayJudge
+from learnchain.verification.training_chain import CONTINUES, continued_from, own_end_state, read_index
 
 ENGINE = Podl(TwoPhases(6_500, 2_000, 1_500, 500, 1_300), Stopping(gain_ten_thousandths=0, blocks=2))
 """Any block that does not fall behind the champion goes on, so that the task's length follows from its test sets."""

@@ -8,26 +8,25 @@ from typing import Any
 
 import pytest
 
+from learnchain.encoding.codec import encode
+from learnchain.engines.pole import Pole
+from learnchain.engines.pole.mapping import dense_vectors, mapping_layer
+from learnchain.engines.pole.rules import Times
+from learnchain.engines.registry import engine_named
 from learnchain.learning.jobs import Evaluation, EvaluationJob, Progress, TrainedFiles, TrainingJob
-from learnchain.node.assurance import Level
-from learnchain.node.built_in_tasks import BUILT_IN
-from learnchain.node.engines import engine_named
-from learnchain.node.genesis import load_genesis
 from learnchain.node.local_network import LOCAL_PHASES, LocalPlan
 from learnchain.node.roles import publisher
-from learnchain.node.storage.lmdb_store import LmdbStore
-from learnchain.node.verification import BlockCheck, Verifier
-from learnchain.primitives.chain_state import ChainState
-from learnchain.primitives.codec import encode
-from learnchain.primitives.messages import Block, Deadline, EmptyBlock, Outcome, Release
-from learnchain.primitives.rejection import RejectionReason
-from learnchain.primitives.settlement import Outcome as Settled
-from learnchain.rules.pole import Pole
-from learnchain.rules.pole.mapping import dense_vectors, mapping_layer
-from learnchain.rules.pole.schedule import Times
-from learnchain.testing.in_process_training import InProcessTraining
-from learnchain.testing.simulated_clock import SimulatedClock, run_simulated
-from learnchain.testing.simulated_nodes import SimulatedNodes
+from learnchain.protocol.messages import Block, Deadline, EmptyBlock, Outcome, Release
+from learnchain.protocol.payload import Outcome as Settled
+from learnchain.protocol.state import ChainState
+from learnchain.rejection import RejectionReason
+from learnchain.simulation.simulated_network import SimulatedClock, run_simulated
+from learnchain.simulation.simulated_nodes import InProcessTraining, SimulatedNodes
+from learnchain.storage.genesis import load_genesis
+from learnchain.storage.lmdb_store import LmdbStore
+from learnchain.tasks.built_in_tasks import BUILT_IN
+from learnchain.verification.assurance import Level
+from learnchain.verification.chain_verification import BlockCheck, Verifier
 
 TIMES = Times(1_500, 1_000, 20_000, 1_500, 500, 800, 2_000, 2)
 LATER_MILLISECONDS = 1_900_000_000_000

@@ -8,14 +8,13 @@ import pytest
 from learnchain.learning.data import load_data
 from learnchain.learning.fixed_point import dice_counts, predict
 from learnchain.learning.sources import synthetic
-from learnchain.node.built_in_tasks import BUILT_IN
 from learnchain.node.local_network import LocalPlan
-from learnchain.primitives.messages import Block
-from learnchain.primitives.settlement import Outcome as Settled
-from learnchain.primitives.task_specification import Metric
-from learnchain.testing.in_process_training import InProcessTraining
-from learnchain.testing.simulated_clock import run_simulated
-from learnchain.testing.simulated_nodes import SimulatedNodes
+from learnchain.protocol.messages import Block
+from learnchain.protocol.payload import Outcome as Settled
+from learnchain.protocol.task_specification import Metric
+from learnchain.simulation.simulated_network import run_simulated
+from learnchain.simulation.simulated_nodes import InProcessTraining, SimulatedNodes
+from learnchain.tasks.built_in_tasks import BUILT_IN
 
 EPOCHS = 12
 CASES = {
@@ -32,7 +31,7 @@ SMALL = {
 def test_three_blocks_of_a_unet_with_dice_as_exact_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr("learnchain.node.task_file.SYNTHETIC_SOURCES", SMALL)
+    monkeypatch.setattr("learnchain.tasks.task_file.SYNTHETIC_SOURCES", SMALL)
     table: dict[str, Any] = {
         **BUILT_IN[name],
         "required_accuracy": "0.05",

@@ -1,6 +1,6 @@
 import pytest
 
-from learnchain.node.roles.strategy import MAXIMUM_EPOCHS, Strategy
+from learnchain.node.roles.miner import MAXIMUM_EPOCHS, Strategy
 
 
 @pytest.mark.parametrize(

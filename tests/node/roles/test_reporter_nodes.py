@@ -7,16 +7,15 @@ from typing import Any
 
 import pytest
 
+from learnchain.encoding.cryptography import sign
 from learnchain.execution.escrow import bond_calldata, decode_stake
-from learnchain.node.built_in_tasks import BUILT_IN
 from learnchain.node.local_network import LocalPlan
-from learnchain.primitives.chain_state import ChainState
-from learnchain.primitives.evidence_messages import Evidence, Fault
-from learnchain.primitives.messages import Commitment, ReleaseAnnouncement
-from learnchain.primitives.settlement import Outcome, bond_pot
-from learnchain.primitives.signatures import sign
-from learnchain.testing.simulated_clock import run_simulated
-from learnchain.testing.simulated_nodes import SimulatedNodes
+from learnchain.protocol.messages import Commitment, Evidence, Fault, ReleaseAnnouncement
+from learnchain.protocol.payload import Outcome, bond_pot
+from learnchain.protocol.state import ChainState
+from learnchain.simulation.simulated_network import run_simulated
+from learnchain.simulation.simulated_nodes import SimulatedNodes
+from learnchain.tasks.built_in_tasks import BUILT_IN
 
 pytestmark = pytest.mark.slow
 

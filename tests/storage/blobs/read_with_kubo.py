@@ -11,8 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-from learnchain.primitives.content_id import HashKind, cid_text
-from learnchain.primitives.unixfs import Layout, blocks_of_chunks
+from learnchain.encoding.content_id import HashKind, Layout, blocks_of_chunks, cid_text
 
 DATA = hashlib.shake_128(b"kubo").digest(3 * 1024 * 1024 + 17)
 LEAF_BYTES = 1024 * 1024

@@ -4,11 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from learnchain.node.blobs.file_hashing import tree_of_file
-from learnchain.node.blobs.tree import read_tree, write_tree
-from learnchain.primitives.content_id import cid_of_block
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.unixfs import FileBuilder, Layout, cid_of_bytes
+from learnchain.encoding.content_id import FileBuilder, Layout, cid_of_block, cid_of_bytes
+from learnchain.rejection import Rejected, RejectionReason
+from learnchain.storage.blobs.blob_files import tree_of_file
+from learnchain.storage.blobs.blob_store import read_tree, write_tree
 
 NARROW = Layout(leaf_bytes=100, width=3)
 

@@ -2,10 +2,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learnchain.node.blobs.tree import maximum_leaves, read_tree, write_tree
-from learnchain.primitives.content_id import MAXIMUM_BLOCK_BYTES, Codec, cid_of_block
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.unixfs import FileBuilder, Layout, Link, encode_node
+from learnchain.encoding.content_id import (
+    MAXIMUM_BLOCK_BYTES,
+    Codec,
+    FileBuilder,
+    Layout,
+    Link,
+    cid_of_block,
+    encode_node,
+)
+from learnchain.rejection import Rejected, RejectionReason
+from learnchain.storage.blobs.blob_store import maximum_leaves, read_tree, write_tree
 
 LEAF = cid_of_block(b"leaf")
 

@@ -16,15 +16,14 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from learnchain.node.blobs.origin import open_origin
-from learnchain.node.blobs.peer_blobs import PeerBlobs
-from learnchain.node.clock import SystemClock
-from learnchain.node.network.network import Network
-from learnchain.node.network.tls_transport import TlsTransport
-from learnchain.primitives.content_id import cid_from_text, cid_text
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
-from learnchain.primitives.unixfs import cid_of_bytes
-from tests.node.network.worlds import identity
+from learnchain.encoding.content_id import cid_from_text, cid_of_bytes, cid_text
+from learnchain.network.concurrency import SystemClock
+from learnchain.network.network import Network
+from learnchain.network.tls_transport import TlsTransport
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.storage.blobs.origins import open_origin
+from learnchain.storage.blobs.peer_blobs import PeerBlobs
+from tests.network.worlds import identity
 
 pytestmark = pytest.mark.network
 

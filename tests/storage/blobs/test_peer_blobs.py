@@ -12,17 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from learnchain.node.blobs.fetching import METHOD_LEAF, METHOD_TREE
-from learnchain.node.blobs.peer_blobs import PeerBlobs
-from learnchain.node.clock import SystemClock
-from learnchain.node.network.network import Network
-from learnchain.node.network.tls_transport import TlsTransport
-from learnchain.primitives.content_id import Codec, HashKind, cid_of_block, cid_text
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
-from learnchain.primitives.unixfs import Link, cid_of_bytes, encode_node
-from learnchain.testing.simulated_clock import SimulatedClock, run_simulated
-from learnchain.testing.simulated_network import SimulatedNetwork
-from tests.node.network.worlds import identity
+from learnchain.encoding.content_id import Codec, HashKind, Link, cid_of_block, cid_of_bytes, cid_text, encode_node
+from learnchain.network.concurrency import SystemClock
+from learnchain.network.network import Network
+from learnchain.network.tls_transport import TlsTransport
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.simulation.simulated_network import SimulatedClock, SimulatedNetwork, run_simulated
+from learnchain.storage.blobs.fetching import METHOD_LEAF, METHOD_TREE
+from learnchain.storage.blobs.peer_blobs import PeerBlobs
+from tests.network.worlds import identity
 
 MEBIBYTE = 1024 * 1024
 DATA = hashlib.shake_128(b"blob").digest(5 * MEBIBYTE + 17)
@@ -311,7 +309,7 @@ def test_quota_frees_the_oldest_unpinned(tmp_path: Path) -> None:
 KILLED = """
 import asyncio, sys
 from pathlib import Path
-from learnchain.node.blobs.peer_blobs import PeerBlobs
+from learnchain.storage.blobs.peer_blobs import PeerBlobs
 async def main():
     blobs = PeerBlobs(Path(sys.argv[1]))
     print("ready", flush=True)

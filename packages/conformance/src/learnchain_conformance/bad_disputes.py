@@ -4,17 +4,26 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from learnchain.primitives.bonds import Dispute, RoundFact
-from learnchain.primitives.codec import Address
-from learnchain.primitives.dispute_messages import DisputeAnswer, DisputeMessage
-from learnchain.primitives.dispute_rules import last_accusation_height
-from learnchain.primitives.events import AuditMade, Disputed, Event
-from learnchain.primitives.rejection import RejectionReason
-from learnchain.testing.audit_cases import AUDITOR, commitment_to, report_of, until_audited
-from learnchain.testing.chain_builder import altered
-from learnchain.testing.dispute_cases import accusation_of, accused, answer_to, other_segment, staked_accuser
-from learnchain.testing.play import Observer, play_height
-from learnchain.testing.sample_tasks import address
+from learnchain.consensus.disputes import last_accusation_height
+from learnchain.encoding.codec import Address
+from learnchain.protocol.dispute_messages import DisputeAnswer, DisputeMessage
+from learnchain.protocol.events import AuditMade, Disputed, Event
+from learnchain.protocol.state import Dispute, RoundFact
+from learnchain.rejection import RejectionReason
+from learnchain.simulation.chain_builder import altered
+from learnchain.simulation.dispute_cases import (
+    AUDITOR,
+    accusation_of,
+    accused,
+    answer_to,
+    commitment_to,
+    other_segment,
+    report_of,
+    staked_accuser,
+    until_audited,
+)
+from learnchain.simulation.sample_tasks import address
+from learnchain.simulation.scenario import Observer, play_height
 
 Make = Callable[[Observer, Any], Event]
 
@@ -86,7 +95,10 @@ def _foreign_auditor(node: Observer, _found: object) -> Event:
 
 
 _NOBODY: Address = address("node-4")
+
+
 _R = RejectionReason
+
 
 BAD_DISPUTES: tuple[tuple[str, RejectionReason, Make], ...] = (
     ("audit_of_another_class", _R.AUDIT_CLASS_FOREIGN, _foreign_auditor),
@@ -120,5 +132,7 @@ BAD_DISPUTES: tuple[tuple[str, RejectionReason, Make], ...] = (
         _answer(lambda node, _, each: _torn(answer_to(node, each))),
     ),
 )
+
+
 DISPUTE_NAMES = frozenset(name for name, _, _ in BAD_DISPUTES)
 """What no engine has a say in: one folder of vectors shows it."""

@@ -6,8 +6,8 @@ The tests feed every one and play the height to its end; `vectors/` holds every 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from learnchain.primitives.audit_messages import AuditCommitment, AuditReport
-from learnchain.primitives.events import (
+from learnchain.protocol.audit_messages import AuditCommitment, AuditReport
+from learnchain.protocol.events import (
     AuditMade,
     BlockReceived,
     Committed,
@@ -21,23 +21,28 @@ from learnchain.primitives.events import (
     TaskPosted,
     Trained,
 )
-from learnchain.primitives.evidence_messages import Evidence
-from learnchain.primitives.messages import Block, Deadline, ReleaseAnnouncement
-from learnchain.primitives.model_presets import mlp
-from learnchain.primitives.model_specification import Layer, Setting
-from learnchain.primitives.rejection import RejectionReason
-from learnchain.primitives.selection import PostedTask
-from learnchain.primitives.task_specification import TaskSpecification
-from learnchain.testing.audit_cases import commitment_to, report_of, until_audited
-from learnchain.testing.bad_disputes import BAD_DISPUTES
-from learnchain.testing.chain_builder import Candidate, altered
-from learnchain.testing.evidence_cases import double_commitment, resigned, same_twice
-from learnchain.testing.play import Observer, Plan, candidates, play_height
-from learnchain.testing.sample_tasks import address, sample_specification, sample_task
+from learnchain.protocol.messages import Block, Deadline, Evidence, ReleaseAnnouncement
+from learnchain.protocol.model_presets import mlp
+from learnchain.protocol.model_specification import Layer, Setting
+from learnchain.protocol.selection import PostedTask
+from learnchain.protocol.task_specification import TaskSpecification
+from learnchain.rejection import RejectionReason
+from learnchain.simulation.chain_builder import Candidate, altered
+from learnchain.simulation.dispute_cases import commitment_to, report_of, until_audited
+from learnchain.simulation.sample_tasks import address, sample_specification, sample_task
+from learnchain.simulation.scenario import Observer, Plan, candidates, play_height
+from learnchain_conformance.bad_disputes import BAD_DISPUTES
+from learnchain_conformance.evidence_cases import double_commitment, resigned, same_twice
 
 Found = tuple[Candidate, ...]
+
+
 Make = Callable[[Observer, Found], Event]
+
+
 PLAN = Plan({"miner-1": 95, "miner-2": 93})
+
+
 STAGES = ("begun", "opened", "committed", "released", "revealed")
 
 
@@ -308,7 +313,10 @@ def _same_task_again(node: Observer, _found: Found) -> Event:
 
 
 _WRONG = b"\x77" * 32
+
+
 _R = RejectionReason
+
 
 BAD_INPUTS: tuple[BadInput, ...] = (
     BadInput("task_rows_zero", "begun", _R.TASK_NUMBER_OUT_OF_RANGE, _task(_rows(0))),

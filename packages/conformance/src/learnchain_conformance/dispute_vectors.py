@@ -1,24 +1,52 @@
-"""Show as vectors what is said in a dispute, and how each of its ends comes about."""
+"""Show as vectors what auditors sign and what they are given.
+
+Show as vectors what is said in a dispute, and how each of its ends comes about.
+"""
 
 from dataclasses import replace
 
-from learnchain.primitives.audit import AuditFinding
-from learnchain.primitives.block_checks import check_opening
-from learnchain.primitives.bonds import Dispute
-from learnchain.primitives.dispute_messages import Accusation, DisputeAnswer
-from learnchain.primitives.events import EvidenceReported
-from learnchain.testing.audit_cases import first_fact
-from learnchain.testing.dispute_cases import (
+from learnchain.consensus import audits
+from learnchain.consensus.audits import AuditFinding
+from learnchain.consensus.validity import check_opening
+from learnchain.protocol import audit_messages
+from learnchain.protocol.dispute_messages import Accusation, DisputeAnswer
+from learnchain.protocol.events import EvidenceReported
+from learnchain.protocol.state import Dispute
+from learnchain.simulation.dispute_cases import (
+    AUDITOR,
     accusation_of,
     accused,
     answer_to,
+    commitment_to,
+    first_fact,
     forged_steps,
     forgery,
+    report_of,
     said,
     staked_accuser,
+    until_audited,
 )
-from learnchain.testing.play import Observer, play_height
-from learnchain.testing.vectors import Case, Vector, call, noun, walk
+from learnchain.simulation.sample_tasks import address
+from learnchain.simulation.scenario import Observer, play_height
+from learnchain_conformance.vectors import Case, Vector, call, noun, walk
+
+OTHER = "node-2"
+
+
+def audit_vectors(node: Observer) -> tuple[Vector, ...]:
+    """Return what auditors sign and what they are given, on a chain of four trained blocks."""
+    report = report_of(until_audited(node))
+    commitment = commitment_to(report)
+    facts = {"book": node.parent.bonds, "fact": first_fact(node), "parameters": node.builder.parameters}
+    given = [call(audits.assignment, auditor=address(name), **facts) for name in (AUDITOR, OTHER)]
+    nouns = (commitment, report.lines[0], report)
+    found = [
+        Vector(f"messages/{type(each).__name__}.json", f"Canonical bytes of {type(each).__name__}.", (noun(each),))
+        for each in nouns
+    ]
+    digest = call(audit_messages.report_digest, report=report)
+    about = "Two auditors of one height replay segments of their own; forced errors follow from the seed."
+    return (*found, Vector("messages/audit_assignment.json", about, (*given, digest)))
 
 
 def dispute_vectors(begun: tuple[Observer, Observer, Observer, Observer]) -> tuple[Vector, ...]:

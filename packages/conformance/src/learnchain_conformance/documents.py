@@ -7,14 +7,17 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-from learnchain.primitives import audit_messages, dispute_messages, messages, rejection
-from learnchain.primitives.codec import Bound, Exact
-from learnchain.rules.contract import STEPS, Rules
-from learnchain.rules.reading import Reading
-from learnchain.testing.engine_plays import PLAYS
+from learnchain import rejection
+from learnchain.encoding.codec import Bound, Exact
+from learnchain.engines.contract import STEPS, Rules
+from learnchain.protocol import audit_messages, dispute_messages, messages
+from learnchain.protocol.citations import Reading
+from learnchain_conformance.engine_scenarios import PLAYS
 
 ENGINES: tuple[tuple[type, tuple[Reading, ...]], ...] = tuple((type(play.rules), play.readings) for play in PLAYS)
 """Every engine with its readings."""
+
+
 SIGNERS = {
     "KeyRelease": "publisher",
     "Commitment": "miner",
@@ -28,6 +31,8 @@ SIGNERS = {
     "Accusation": "accuser",
     "StepAnswer": "accused",
 }
+
+
 NOUNS = [
     "Task",
     "Escrow",
@@ -55,8 +60,14 @@ NOUNS = [
     "Payout",
 ]
 """The nouns of a height, in the order in which they appear."""
+
+
 _PAGES = (messages, audit_messages, dispute_messages)
-_NOTE = "<!-- Written by learnchain.testing.documents; change the code, then write it anew. -->\n\n"
+
+
+_NOTE = "<!-- Written by learnchain_conformance.documents; change the code, then write it anew. -->\n\n"
+
+
 _ROUND = """# Messages
 
 One height, from the parent's end to the next block. Everything is RLP over the fields below, in this order;

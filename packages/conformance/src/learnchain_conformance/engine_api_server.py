@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-from learnchain.execution.door import ExecutionDoor, Reverted
-from learnchain.node.execution.engine_http import ClientError
-from learnchain.node.execution.engine_values import attributes_of, hexadecimal, payload_json, payload_of
-from learnchain.primitives.codec import Hash32
-from learnchain.primitives.payload import ExecutionPayload, PayloadStatus, PayloadVerdict
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.encoding.codec import Hash32
+from learnchain.execution.engine import ExecutionDoor, Reverted
+from learnchain.execution.engine_api import attributes_of, hexadecimal, payload_json, payload_of
+from learnchain.execution.engine_http import ClientError
+from learnchain.protocol.payload import ExecutionPayload, PayloadStatus, PayloadVerdict
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 METHODS = (
     "engine_exchangeCapabilities",
@@ -16,10 +16,20 @@ METHODS = (
     "engine_getPayloadV4",
     "engine_newPayloadV4",
 )
+
+
 _UNKNOWN_PAYLOAD = -38001
+
+
 _INVALID_FORK_CHOICE = -38002
+
+
 _INVALID_ATTRIBUTES = -38003
+
+
 _CODES = {RejectionReason.METHOD_UNKNOWN: -32601, RejectionReason.ARGUMENT_INVALID: -32602}
+
+
 _KEPT_PAYLOADS = 16
 
 

@@ -1,7 +1,10 @@
 """The vectors of every engine; `learnchain new engine` adds one line."""
 
-from learnchain.testing import dlbc_cases, podl_cases, pole_cases, proof_of_work_cases
-from learnchain.testing.vectors import Vector
+from learnchain.engines.dlbc import cases as dlbc_cases
+from learnchain.engines.podl import cases as podl_cases
+from learnchain.engines.pole import cases as pole_cases
+from learnchain.engines.proof_of_work import cases as proof_of_work_cases
+from learnchain_conformance.vectors import Vector
 
 
 def engine_vectors() -> tuple[Vector, ...]:

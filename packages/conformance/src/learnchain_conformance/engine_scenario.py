@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from learnchain.rules.contract import Rules
-from learnchain.rules.reading import Reading
-from learnchain.testing.bad_inputs import BadInput
-from learnchain.testing.play import Observer
+from learnchain.engines.contract import Rules
+from learnchain.protocol.citations import Reading
+from learnchain.simulation.scenario import Observer
+from learnchain_conformance.bad_inputs import BadInput
 
 
 @dataclass(frozen=True)

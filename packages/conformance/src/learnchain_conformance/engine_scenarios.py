@@ -1,7 +1,10 @@
 """Every engine as tests and vectors play it; `learnchain new engine` adds one line."""
 
-from learnchain.testing import dlbc_play, podl_play, pole_play, proof_of_work_play
-from learnchain.testing.engine_play import EnginePlay
+from learnchain.engines.dlbc import scenario as dlbc_play
+from learnchain.engines.podl import scenario as podl_play
+from learnchain.engines.pole import scenario as pole_play
+from learnchain.engines.proof_of_work import scenario as proof_of_work_play
+from learnchain_conformance.engine_scenario import EnginePlay
 
 PLAYS: tuple[EnginePlay, ...] = (
     dlbc_play.PLAY,

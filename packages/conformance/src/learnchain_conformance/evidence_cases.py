@@ -1,13 +1,13 @@
 """Make evidence for tests and vectors: every fault that the spine punishes, proven by what the offender signed."""
 
-from learnchain.primitives.audit import AuditFinding, FraudProof
-from learnchain.primitives.bonds import RoundFact
-from learnchain.primitives.evidence import accusation, forged_trace
-from learnchain.primitives.evidence_messages import Evidence, Fault
-from learnchain.primitives.signatures import UNSIGNED, sign
-from learnchain.testing.chain_builder import altered
-from learnchain.testing.play import Observer
-from learnchain.testing.sample_tasks import address, name_of, private_key_of
+from learnchain.consensus.audits import AuditFinding, FraudProof
+from learnchain.consensus.evidence import accusation, forged_trace
+from learnchain.encoding.cryptography import UNSIGNED, sign
+from learnchain.protocol.messages import Evidence, Fault
+from learnchain.protocol.state import RoundFact
+from learnchain.simulation.chain_builder import altered
+from learnchain.simulation.sample_tasks import address, name_of, private_key_of
+from learnchain.simulation.scenario import Observer
 
 REPORTER = "node-4"
 

@@ -4,25 +4,28 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from learnchain.consensus.audits import AuditFinding
+from learnchain.encoding.codec import Hash32
+from learnchain.encoding.hashing import tagged_hash
 from learnchain.learning.jobs import (
     TRACE_NAME,
     WEIGHTS_NAME,
+    AuditJob,
+    AuditLine,
+    DisputeJob,
     Evaluation,
     EvaluationJob,
     Progress,
     Search,
     SearchJob,
+    SegmentJob,
     TrainedFiles,
     TrainingJob,
     WatermarkCheck,
     WatermarkJob,
 )
-from learnchain.learning.replay.jobs import AuditJob, AuditLine, DisputeJob, SegmentJob
 from learnchain.learning.trace import INDEX_NAME
-from learnchain.primitives.audit import AuditFinding
-from learnchain.primitives.codec import Hash32
-from learnchain.primitives.hashing import tagged_hash
-from learnchain.primitives.rejection import Unavailable
+from learnchain.rejection import Unavailable
 
 MODEL_BYTES = 4_096
 

@@ -13,11 +13,13 @@ from typing import Any
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
-from learnchain.node.fork_server import ForkServer
+from learnchain.learning.fork_server import ForkServer
 from learnchain.node.local_network import LocalNetwork
-from learnchain.primitives.rejection import Unavailable
+from learnchain.rejection import Unavailable
 
 GRACE_SECONDS = 10.0
+
+
 CALL_SECONDS = 60.0
 """Publishing encrypts and stores the data of a task before it answers."""
 

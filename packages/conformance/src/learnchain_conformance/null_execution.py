@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from learnchain.execution.door import EngineInfo
+from learnchain.encoding.codec import Address, Hash32
+from learnchain.encoding.hashing import tagged_hash
+from learnchain.execution.engine import EngineInfo
 from learnchain.execution.genesis import genesis_balances, genesis_chain_id, genesis_start
-from learnchain.primitives.codec import Address, Hash32
-from learnchain.primitives.hashing import tagged_hash
-from learnchain.primitives.payload import (
+from learnchain.protocol.payload import (
     GWEI_WEI,
     ExecutionPayload,
     Log,
@@ -18,10 +18,14 @@ from learnchain.primitives.payload import (
     Withdrawal,
     encode_payload,
 )
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 NO_HASH: Hash32 = b"\0" * 32
+
+
 _UINT64_LIMIT = 2**64
+
+
 _EMPTY_BLOOM = b"\0" * 256
 
 

@@ -2,8 +2,8 @@
 
 from fractions import Fraction
 
-from learnchain.primitives.messages import attestation_digest
-from learnchain.testing.references import (
+from learnchain.protocol.messages import attestation_digest
+from learnchain_conformance.references import (
     encrypted_sample,
     functional_key,
     opened_product,
@@ -11,12 +11,20 @@ from learnchain.testing.references import (
     regularised_gradient,
     watermark_rows,
 )
-from learnchain.testing.vectors import Case, Vector, call
+from learnchain_conformance.vectors import Case, Vector, call
 
 SECRET = (7, 11, 13)
+
+
 NONCE = 5
+
+
 SAMPLE = (2, 0, 3)
+
+
 QUERIES = ((1, 2, 3), (4, 0, -5), (-1, 1, 0), (0, 9, 0))
+
+
 LIMIT = 40
 """Tiny on purpose: whoever implements it can follow every number; the group is the real one."""
 

@@ -7,10 +7,11 @@ from fractions import Fraction
 
 from coincurve import PrivateKey, PublicKey
 
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.rejection import Rejected, RejectionReason
 
 ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 """The order of the group secp256k1, which Step 1 of PoLe 3.4 calls p."""
+
 
 # --- PoLe 3.4: one sample, one query, one point after the other ----------------------------------------------------
 

@@ -2,24 +2,22 @@
 
 from dataclasses import replace
 
-from learnchain.primitives import bonds
-from learnchain.primitives.block_checks import check_key_release, check_opening, check_release
-from learnchain.primitives.events import Event, EvidenceReported
-from learnchain.primitives.evidence_messages import Evidence
-from learnchain.primitives.messages import Deadline
-from learnchain.primitives.selection import Schedule
-from learnchain.testing.audit_cases import audited
-from learnchain.testing.audit_vectors import audit_vectors
-from learnchain.testing.bad_inputs import prepare
-from learnchain.testing.chain_builder import altered
-from learnchain.testing.dispute_vectors import dispute_vectors
-from learnchain.testing.dlbc_play import DLBC, started
-from learnchain.testing.engine_cases import engine_vectors
-from learnchain.testing.evidence_cases import double_commitment
-from learnchain.testing.play import Observer, Plan, play_height
-from learnchain.testing.reference_cases import reference_vectors
-from learnchain.testing.sample_tasks import sample_task
-from learnchain.testing.vectors import Case, Vector, call, noun, walk
+from learnchain.consensus import audits
+from learnchain.consensus.validity import check_key_release, check_opening, check_release
+from learnchain.engines.dlbc.scenario import DLBC, started
+from learnchain.protocol.events import Event, EvidenceReported
+from learnchain.protocol.messages import Deadline, Evidence
+from learnchain.protocol.selection import Schedule
+from learnchain.simulation.chain_builder import altered
+from learnchain.simulation.dispute_cases import audited
+from learnchain.simulation.sample_tasks import sample_task
+from learnchain.simulation.scenario import Observer, Plan, play_height
+from learnchain_conformance.bad_inputs import prepare
+from learnchain_conformance.dispute_vectors import audit_vectors, dispute_vectors
+from learnchain_conformance.engine_cases import engine_vectors
+from learnchain_conformance.evidence_cases import double_commitment
+from learnchain_conformance.reference_cases import reference_vectors
+from learnchain_conformance.vectors import Case, Vector, call, noun, walk
 
 
 def all_vectors() -> tuple[Vector, ...]:
@@ -86,7 +84,7 @@ def _evidence() -> tuple[Vector, ...]:
         play_height(node, plan)
     facts = node.parent.bonds.facts
     seeds = [
-        call(bonds.challenge_seed, chain_id=31_337, audited=facts[0], later=each) for each in (facts, facts[:3], ())
+        call(audits.challenge_seed, chain_id=31_337, audited=facts[0], later=each) for each in (facts, facts[:3], ())
     ]
     return (
         Vector(

@@ -1,4 +1,8 @@
-"""Write and run the vectors: small JSON files that say what an implementation must answer, one folder per engine.
+"""Write nouns as JSON that people can read, and read them back by their annotations; only for vectors and documents.
+
+Consensus never uses this form. Bytes are hexadecimal, exact numbers are text, one of several nouns is named.
+
+Write and run the vectors: small JSON files that say what an implementation must answer, one folder per engine.
 
 A case is a call of a pure function, the canonical bytes of a noun, or a run of events through the spine. `fill`
 writes all files anew, `run` recomputes a file from its inputs alone.
@@ -6,38 +10,111 @@ writes all files anew, `run` recomputes a file from its inputs alone.
 
 import json
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from decimal import Decimal
+from enum import StrEnum
+from fractions import Fraction
 from pathlib import Path
-from typing import Any, get_type_hints
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
-from learnchain.primitives import (
-    audit_messages,
-    audit_rules,
-    block_checks,
-    bonds,
-    dispute_messages,
-    events,
-    messages,
-    model_costs,
-    selection,
-)
-from learnchain.primitives.actions import OpenHeight
-from learnchain.primitives.chain_state import ChainState
-from learnchain.primitives.codec import decode, encode
-from learnchain.primitives.events import Event
-from learnchain.primitives.hashing import noun_hash
-from learnchain.primitives.parameters import ChainParameters
-from learnchain.primitives.rejection import Rejected
-from learnchain.rules.contract import Rules
-from learnchain.spine import advance, begin
-from learnchain.testing import references
-from learnchain.testing.engine_plays import PLAYS
-from learnchain.testing.json_nouns import from_json, to_json
+from learnchain.consensus import advance, audits, begin, validity
+from learnchain.encoding.codec import decode, encode
+from learnchain.encoding.hashing import noun_hash
+from learnchain.engines.contract import Rules
+from learnchain.protocol import audit_messages, dispute_messages, events, messages, model_specification, selection
+from learnchain.protocol.actions import OpenHeight
+from learnchain.protocol.events import Event
+from learnchain.protocol.parameters import ChainParameters
+from learnchain.protocol.state import ChainState
+from learnchain.rejection import Rejected, RejectionReason
+from learnchain_conformance import references
+from learnchain_conformance.engine_scenarios import PLAYS
+
+
+def to_json(value: Any, annotation: Any) -> Any:
+    """Return the JSON form of a value under its annotation."""
+    kind, arguments = _opened(annotation)
+    if value is None or isinstance(value, bool | int) or kind is str:
+        return value
+    if isinstance(value, bytes):
+        return "0x" + value.hex()
+    if isinstance(value, StrEnum | Decimal | Fraction):
+        return str(value)
+    if kind is Union:
+        chosen = type(value)
+        return {chosen.__name__: to_json(value, chosen)} if _is_named(arguments) else to_json(value, chosen)
+    if kind is tuple:
+        return [to_json(each, inner) for each, inner in _items(value, arguments)]
+    if isinstance(value, Mapping):
+        return [[to_json(key, arguments[0]), to_json(each, arguments[1])] for key, each in sorted(value.items())]
+    if is_dataclass(value):
+        hints = get_type_hints(type(value), include_extras=True)
+        return {each.name: to_json(getattr(value, each.name), hints[each.name]) for each in fields(value)}
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def from_json(value: Any, annotation: Any) -> Any:
+    """Return the value that `to_json` wrote; anything else is `MALFORMED`."""
+    kind, arguments = _opened(annotation)
+    try:
+        return _read(value, kind, arguments)
+    except (ValueError, KeyError, AttributeError, IndexError) as error:
+        raise Rejected(RejectionReason.MALFORMED, f"{value!r} is no {annotation}") from error
+
+
+def _read(value: Any, kind: Any, arguments: tuple[Any, ...]) -> Any:
+    if kind is Union:
+        return _read_union(value, arguments)
+    if kind is bytes:
+        return bytes.fromhex(value.removeprefix("0x"))
+    if kind is tuple:
+        return tuple(from_json(each, inner) for each, inner in _items(value, arguments))
+    if kind is dict:
+        return {from_json(key, arguments[0]): from_json(each, arguments[1]) for key, each in value}
+    if is_dataclass(kind) and isinstance(kind, type):
+        hints = get_type_hints(kind, include_extras=True)
+        return kind(**{each.name: from_json(value[each.name], hints[each.name]) for each in fields(kind)})
+    if kind in (bool, int, str):
+        return value
+    return kind(value)
+
+
+def _read_union(value: Any, arguments: tuple[Any, ...]) -> Any:
+    if value is None and NoneType in arguments:
+        return None
+    if not _is_named(arguments):
+        return from_json(value, next(each for each in arguments if each is not NoneType))
+    name, content = next(iter(value.items()))
+    return from_json(content, {each.__name__: each for each in arguments if each is not NoneType}[name])
+
+
+def _opened(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
+    """Return what an annotation is made of, without its bounds."""
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if isinstance(annotation, UnionType) or origin is Union:
+        return Union, tuple(each for each in arguments)
+    return (origin or annotation), arguments
+
+
+def _is_named(arguments: tuple[Any, ...]) -> bool:
+    """Return whether several nouns are possible, so that the chosen one must be named."""
+    return len([each for each in arguments if each is not NoneType]) > 1
+
+
+def _items(values: Any, arguments: tuple[Any, ...]) -> list[tuple[Any, Any]]:
+    """Pair the items of a tuple with their annotations; `tuple[X, ...]` repeats one."""
+    if len(arguments) == 2 and arguments[1] is Ellipsis:
+        return [(each, arguments[0]) for each in values]
+    return list(zip(values, arguments, strict=True))
+
 
 _SHARED = (
-    model_costs.model_bytes,
-    model_costs.training_flops_per_sample,
+    model_specification.model_bytes,
+    model_specification.training_flops_per_sample,
     messages.work_id,
     messages.trace_root,
     messages.release_root,
@@ -45,13 +122,13 @@ _SHARED = (
     messages.attestation_digest,
     messages.empty_block_ticket,
     messages.consensus_root,
-    bonds.challenge_seed,
-    audit_rules.assignment,
+    audits.challenge_seed,
+    audits.assignment,
     audit_messages.report_digest,
     selection.Schedule.deadline,
-    block_checks.check_key_release,
-    block_checks.check_release,
-    block_checks.check_opening,
+    validity.check_key_release,
+    validity.check_release,
+    validity.check_opening,
     references.published_key,
     references.encrypted_sample,
     references.functional_key,
@@ -59,15 +136,26 @@ _SHARED = (
     references.watermark_rows,
     references.regularised_gradient,
 )
+
+
 _WITHOUT_PREFIX = frozenset({"dlbc", "pole", "proof_of_work"})
 """Engines whose vectors were written before a fourth engine made the names of functions ambiguous."""
+
+
 CALLS: dict[str, Callable[..., Any]] = {each.__qualname__: each for each in _SHARED}
+
+
 for _play in PLAYS:
     _prefix = "" if _play.rules.name in _WITHOUT_PREFIX else f"{_play.rules.name}."
     CALLS.update({_prefix + each.__qualname__: each for each in _play.calls})
+
+
 _NAMES = {function: name for name, function in CALLS.items()}
 """Every function that a vector may call, by its name."""
+
+
 ENGINES: dict[str, type] = {type(play.rules).__name__: type(play.rules) for play in PLAYS}
+
 
 Case = dict[str, Any]
 
@@ -117,7 +205,7 @@ def walk(rules: Rules, parameters: ChainParameters, genesis: ChainState, happene
 
 def fill(directory: Path) -> tuple[Path, ...]:
     """Write all vectors below a directory; return the files in order."""
-    from learnchain.testing.vector_cases import all_vectors
+    from learnchain_conformance.vector_cases import all_vectors
 
     written: list[Path] = []
     for vector in all_vectors():

@@ -2,12 +2,12 @@
 
 from importlib.util import find_spec
 
-from learnchain.primitives.rejection import Unavailable
+from learnchain.rejection import Unavailable
 
 if find_spec("numba") is None:
     raise Unavailable("functional encryption needs numba: install learnchain[encryption]")
 
-from learnchain.functional_encryption.ciphertexts import (
+from learnchain.encryption.functional.ciphertexts import (
     CipherBatch,
     CipherHeader,
     batch_leaf,
@@ -20,8 +20,8 @@ from learnchain.functional_encryption.ciphertexts import (
     encrypt_batch,
     header_for,
 )
-from learnchain.functional_encryption.decryption import Decryptor, decrypt
-from learnchain.functional_encryption.keys import (
+from learnchain.encryption.functional.decryption import Decryptor, decrypt
+from learnchain.encryption.functional.keys import (
     FunctionalKey,
     MasterPublic,
     MasterSecret,
@@ -29,11 +29,12 @@ from learnchain.functional_encryption.keys import (
     derive_key,
     encode_key,
     encode_master,
+    exact_rank,
     key_bytes,
+    leak_budget,
     setup,
     verify_key,
 )
-from learnchain.functional_encryption.leak_budget import exact_rank, leak_budget
 
 __all__ = [
     "CipherBatch",

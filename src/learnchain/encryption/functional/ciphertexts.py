@@ -10,7 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from learnchain.functional_encryption.group import (
+from learnchain.encoding.codec import Hash32, decode, encode
+from learnchain.encoding.hashing import list_root, noun_hash, shake256, tagged_hash
+from learnchain.encryption.functional.group import (
     COMPRESSED_BYTES,
     ORDER,
     Coordinates,
@@ -18,14 +20,15 @@ from learnchain.functional_encryption.group import (
     decompress,
     generator_multiples,
 )
-from learnchain.functional_encryption.keys import MAXIMUM_DIMENSION, MasterPublic, MasterSecret
-from learnchain.primitives.codec import Hash32, decode, encode
-from learnchain.primitives.hashing import noun_hash, shake256, tagged_hash
-from learnchain.primitives.merkle import list_root
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.encryption.functional.keys import MAXIMUM_DIMENSION, MasterPublic, MasterSecret
+from learnchain.rejection import Rejected, RejectionReason
 
 SCHEME = "ddh-secp256k1"
+
+
 MAXIMUM_SAMPLES = 1 << 28
+
+
 MAXIMUM_LEVEL = 65_535
 
 

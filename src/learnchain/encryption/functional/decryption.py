@@ -11,10 +11,10 @@ import numpy as np
 from coincurve import PublicKey
 from numpy.typing import NDArray
 
-from learnchain.functional_encryption import lane_kernels
-from learnchain.functional_encryption.ciphertexts import CipherBatch, CipherHeader
-from learnchain.functional_encryption.discrete_logarithms import DiscreteLogarithms, discrete_logarithms
-from learnchain.functional_encryption.group import (
+from learnchain.encryption.functional import lane_kernels
+from learnchain.encryption.functional.ciphertexts import CipherBatch, CipherHeader
+from learnchain.encryption.functional.discrete_logarithms import DiscreteLogarithms, discrete_logarithms
+from learnchain.encryption.functional.group import (
     ORDER,
     Coordinates,
     Lanes,
@@ -25,13 +25,15 @@ from learnchain.functional_encryption.group import (
     scratch_space,
     spread_over_lanes,
 )
-from learnchain.functional_encryption.keys import FunctionalKey, Queries, checked_queries, query_identity
-from learnchain.functional_encryption.lane_code import LANES
-from learnchain.functional_encryption.programs import NONE, Places, ProgramWriter, Step, inner_products, run
-from learnchain.primitives.citation import equation
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.encryption.functional.keys import FunctionalKey, Queries, checked_queries, query_identity
+from learnchain.encryption.functional.lane_code import LANES
+from learnchain.encryption.functional.programs import NONE, Places, ProgramWriter, Step, inner_products, run
+from learnchain.protocol.citations import equation
+from learnchain.rejection import Rejected, RejectionReason
 
 GroupOfBatches = Sequence[CipherBatch]
+
+
 Mapping = Callable[
     [Callable[[GroupOfBatches], NDArray[np.int64]], Iterable[GroupOfBatches]], Iterable[NDArray[np.int64]]
 ]

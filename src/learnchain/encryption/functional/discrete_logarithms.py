@@ -6,8 +6,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from learnchain.functional_encryption import lane_kernels
-from learnchain.functional_encryption.group import (
+from learnchain.encryption.functional import lane_kernels
+from learnchain.encryption.functional.group import (
     Coordinates,
     Lanes,
     empty_points,
@@ -17,13 +17,21 @@ from learnchain.functional_encryption.group import (
     scratch_space,
     spread_over_lanes,
 )
-from learnchain.functional_encryption.lane_code import LANES
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.encryption.functional.lane_code import LANES
+from learnchain.rejection import Rejected, RejectionReason
 
 MAXIMUM_TABLE = 1 << 20
+
+
 MAXIMUM_RANGE = 1 << 28
+
+
 _LEVELS = 11
+
+
 _BLOCK = LANES << _LEVELS
+
+
 _MIX = 0x9E3779B97F4A7C15
 
 

@@ -9,18 +9,29 @@ import numpy as np
 from coincurve import PrivateKey, PublicKey
 from numpy.typing import NDArray
 
-from learnchain.functional_encryption import lane_kernels
-from learnchain.functional_encryption.lane_code import LANES, LIMBS, NEGATION
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.encryption.functional import lane_kernels
+from learnchain.encryption.functional.lane_code import LANES, LIMBS, NEGATION
+from learnchain.rejection import Rejected, RejectionReason
 
 ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 """The prime order of the group."""
+
+
 COMPRESSED_BYTES = 33
+
+
 WINDOW_BITS = 13
+
+
 WINDOWS = 20
+
+
 _ENTRIES = 1 << (WINDOW_BITS - 1)
 
+
 Lanes = NDArray[np.uint32]
+
+
 Coordinates = NDArray[np.uint8]
 
 

@@ -12,18 +12,36 @@ from typing import Any, TypeAlias
 from llvmlite import ir
 
 LANES = 8
+
+
 LIMBS = 10
+
+
 LIMB_BITS = 26
+
+
 LIMB_MASK = 2**LIMB_BITS - 1
+
+
 PRIME = 2**256 - 2**32 - 977
+
+
 ELEMENT_BYTES = LIMBS * LANES * 4
+
+
 POINT_BYTES = 2 * ELEMENT_BYTES
+
 
 Vector: TypeAlias = Any
 """An llvmlite value of eight 64-bit integers; llvmlite carries no types of its own."""
+
+
 Element: TypeAlias = list[Vector]
 
+
 _WIDE = ir.VectorType(ir.IntType(64), LANES)
+
+
 _NARROW = ir.VectorType(ir.IntType(32), LANES)
 
 
@@ -35,6 +53,8 @@ def spread(lowest: int) -> tuple[int, ...]:
 
 
 DIFFERENCE = spread(2**27 + 2**21)
+
+
 NEGATION = spread(2**26)
 
 

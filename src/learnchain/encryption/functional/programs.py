@@ -11,14 +11,19 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from learnchain.functional_encryption import lane_kernels
-from learnchain.functional_encryption.group import Lanes
+from learnchain.encryption.functional import lane_kernels
+from learnchain.encryption.functional.group import Lanes
 
 Places = NDArray[np.int64]
 
+
 _PARALLEL = 512
 """Sums that run side by side where lists can be split: as many as share one inversion."""
+
+
 _MAXIMUM_TABLE_BITS = 8
+
+
 NONE = -1
 
 

@@ -9,10 +9,9 @@ Read `rules.py` for the ten answers, `equations.py` for Equations 1-6, and the r
 contradicts itself.
 """
 
-from learnchain.rules.contract import LocalTimes
-from learnchain.rules.dlbc.readings import READINGS
-from learnchain.rules.dlbc.rules import Dlbc
-from learnchain.rules.dlbc.schedule import local_phases
+from learnchain.engines.contract import LocalTimes
+from learnchain.engines.dlbc.interpretations import READINGS
+from learnchain.engines.dlbc.rules import Dlbc, local_phases
 
 __all__ = ["READINGS", "Dlbc", "local"]
 

@@ -3,20 +3,20 @@
 from decimal import Decimal
 from fractions import Fraction
 
-from learnchain.primitives import messages
-from learnchain.primitives.block_checks import check_key_release
-from learnchain.primitives.events import Event
-from learnchain.primitives.messages import Deadline
-from learnchain.primitives.model_costs import model_bytes, training_flops_per_sample
-from learnchain.primitives.numbers import WEI_PER_ETHER
-from learnchain.rules.dlbc import READINGS, Dlbc
-from learnchain.rules.dlbc import equations as eq
-from learnchain.rules.dlbc.schedule import Phases
-from learnchain.testing.bad_inputs import BAD_INPUTS, BadInput, prepare
-from learnchain.testing.dlbc_play import DLBC, MILLION, started, three_tasks, with_pool
-from learnchain.testing.play import Observer, Plan, play_empty, play_height
-from learnchain.testing.sample_tasks import address, sample_task
-from learnchain.testing.vectors import Case, Vector, call, walk
+from learnchain.consensus.validity import check_key_release
+from learnchain.encoding.numbers import WEI_PER_ETHER
+from learnchain.engines.dlbc import READINGS, Dlbc
+from learnchain.engines.dlbc import equations as eq
+from learnchain.engines.dlbc.rules import Phases
+from learnchain.engines.dlbc.scenario import DLBC, MILLION, started, three_tasks, with_pool
+from learnchain.protocol import messages
+from learnchain.protocol.events import Event
+from learnchain.protocol.messages import Deadline
+from learnchain.protocol.model_specification import model_bytes, training_flops_per_sample
+from learnchain.simulation.sample_tasks import address, sample_task
+from learnchain.simulation.scenario import Observer, Plan, play_empty, play_height
+from learnchain_conformance.bad_inputs import BAD_INPUTS, BadInput, prepare
+from learnchain_conformance.vectors import Case, Vector, call, walk
 
 _READING_OF = {each.vector: each.identifier for each in READINGS}
 

@@ -1,11 +1,11 @@
 """Judge from the highest claim downwards and stop at the first honest one (DLBC II and IV-C3, after PoDL III-B)."""
 
-from learnchain.primitives.block_checks import NOBODY
-from learnchain.primitives.codec import Hash32
-from learnchain.primitives.measurement import Finding, Measure, MeasureKind, Measurement
-from learnchain.primitives.messages import Outcome, Verdict, VerdictEntry
-from learnchain.primitives.rejection import RejectionReason
-from learnchain.rules.contract import Case
+from learnchain.encoding.codec import Hash32
+from learnchain.engines.contract import Case
+from learnchain.protocol.measurement import Finding, Measure, MeasureKind, Measurement
+from learnchain.protocol.messages import Outcome, Verdict, VerdictEntry
+from learnchain.protocol.state import NOBODY
+from learnchain.rejection import RejectionReason
 
 KINDS = (MeasureKind.PAYLOAD, MeasureKind.WATERMARK, MeasureKind.COUNT)
 """What a candidate must pass, cheapest first; a model without the miner's mark is pruned unmeasured (IV-C3)."""

@@ -2,19 +2,21 @@
 
 from dataclasses import replace
 
-from learnchain.primitives.chain_state import ChainState
-from learnchain.primitives.numbers import WEI_PER_ETHER
-from learnchain.primitives.selection import PostedTask
-from learnchain.rules.dlbc import READINGS, Dlbc, equations
-from learnchain.rules.dlbc.ranking import Ranking
-from learnchain.rules.dlbc.schedule import Phases
-from learnchain.testing.bad_inputs import BAD_INPUTS
-from learnchain.testing.chain_builder import ChainBuilder
-from learnchain.testing.engine_play import EnginePlay
-from learnchain.testing.play import Observer, observe
-from learnchain.testing.sample_tasks import sample_specification, sample_task
+from learnchain.encoding.numbers import WEI_PER_ETHER
+from learnchain.engines.dlbc import READINGS, Dlbc, equations
+from learnchain.engines.dlbc.equations import Ranking
+from learnchain.engines.dlbc.rules import Phases
+from learnchain.protocol.selection import PostedTask
+from learnchain.protocol.state import ChainState
+from learnchain.simulation.chain_builder import ChainBuilder
+from learnchain.simulation.sample_tasks import sample_specification, sample_task
+from learnchain.simulation.scenario import Observer, observe
+from learnchain_conformance.bad_inputs import BAD_INPUTS
+from learnchain_conformance.engine_scenario import EnginePlay
 
 MILLION = 1_000_000
+
+
 DLBC = Dlbc(
     phases=Phases(60_000, 540_000, 60_000, 15_000, 35_000),
     ranking=Ranking(32, MILLION, 12_500_000, 10_000_000_000),
@@ -22,6 +24,8 @@ DLBC = Dlbc(
     watermark_threshold_millionths=999_900,
 )
 """Every number is written out: a changed default must not change a vector."""
+
+
 DLBC_CALLS = (
     equations.queue_index,
     equations.network_difficulty,

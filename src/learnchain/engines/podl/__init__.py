@@ -11,11 +11,10 @@ overlap, and the readings for what the paper leaves open.
 
 from dataclasses import replace
 
-from learnchain.primitives.training_terms import QUANTISED_BITS
-from learnchain.rules.contract import LocalTimes
-from learnchain.rules.podl.readings import READINGS
-from learnchain.rules.podl.rules import Podl
-from learnchain.rules.podl.schedule import TwoPhases, local_phases
+from learnchain.engines.contract import LocalTimes
+from learnchain.engines.podl.interpretations import READINGS
+from learnchain.engines.podl.rules import Podl, TwoPhases, local_phases
+from learnchain.protocol.training_terms import QUANTISED_BITS
 
 __all__ = ["READINGS", "Podl", "TwoPhases", "local", "quantised"]
 

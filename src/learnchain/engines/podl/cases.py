@@ -2,16 +2,16 @@
 
 from dataclasses import replace
 
-from learnchain.primitives.block_checks import check_opening
-from learnchain.primitives.events import Event
-from learnchain.primitives.messages import Deadline, commitment_digest, work_id
-from learnchain.rules.podl import READINGS, Podl, TwoPhases
-from learnchain.rules.podl.course import Stopping
-from learnchain.testing.bad_inputs import BadInput, prepare
-from learnchain.testing.play import Observer, Plan, play_empty, play_height
-from learnchain.testing.podl_play import PODL, PODL_BAD_INPUTS, begun, in_blocks, played
-from learnchain.testing.sample_tasks import address
-from learnchain.testing.vectors import Case, Vector, call, walk
+from learnchain.consensus.validity import check_opening
+from learnchain.engines.podl import READINGS, Podl, TwoPhases
+from learnchain.engines.podl.multi_block_progress import Stopping
+from learnchain.engines.podl.scenario import PODL, PODL_BAD_INPUTS, begun, in_blocks, played
+from learnchain.protocol.events import Event
+from learnchain.protocol.messages import Deadline, commitment_digest, work_id
+from learnchain.simulation.sample_tasks import address
+from learnchain.simulation.scenario import Observer, Plan, play_empty, play_height
+from learnchain_conformance.bad_inputs import BadInput, prepare
+from learnchain_conformance.vectors import Case, Vector, call, walk
 
 _READING_OF = {each.vector: each.identifier for each in READINGS}
 

@@ -1,6 +1,6 @@
 """What PoDL leaves open or says twice, and what this engine does about it."""
 
-from learnchain.rules.reading import Reading
+from learnchain.protocol.citations import Reading
 
 READINGS = (
     Reading(

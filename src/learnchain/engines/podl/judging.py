@@ -1,11 +1,11 @@
 """Judge in decreasing order of the claimed accuracy and accept the first claim that is true (III-A, III-B)."""
 
-from learnchain.primitives.block_checks import NOBODY
-from learnchain.primitives.codec import Hash32
-from learnchain.primitives.measurement import Finding, Measure, MeasureKind
-from learnchain.primitives.messages import Commitment, Outcome, Verdict, VerdictEntry
-from learnchain.primitives.rejection import RejectionReason
-from learnchain.rules.contract import Case
+from learnchain.encoding.codec import Hash32
+from learnchain.engines.contract import Case
+from learnchain.protocol.measurement import Finding, Measure, MeasureKind
+from learnchain.protocol.messages import Commitment, Outcome, Verdict, VerdictEntry
+from learnchain.protocol.state import NOBODY
+from learnchain.rejection import RejectionReason
 
 KINDS = (MeasureKind.PAYLOAD, MeasureKind.COUNT)
 """What a candidate must pass, cheapest first."""

@@ -6,11 +6,11 @@ it on the winner's own fresh test set, so the comparison needs no set twice.
 
 from dataclasses import dataclass
 
-from learnchain.primitives.codec import Address, Hash32, decode, encode
-from learnchain.primitives.messages import Block
-from learnchain.primitives.numbers import Accuracy
-from learnchain.primitives.selection import Selection
-from learnchain.primitives.task_specification import Cid, TaskSpecification
+from learnchain.encoding.codec import Address, Hash32, decode, encode
+from learnchain.encoding.numbers import Accuracy
+from learnchain.protocol.messages import Block
+from learnchain.protocol.selection import Selection
+from learnchain.protocol.task_specification import Cid, TaskSpecification
 
 TEN_THOUSAND = 10_000
 

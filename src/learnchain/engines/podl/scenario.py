@@ -3,17 +3,17 @@
 from dataclasses import replace
 from typing import Any
 
-from learnchain.primitives.events import BlockReceived, Committed, Event, Released, Revealed, TaskPosted
-from learnchain.primitives.rejection import RejectionReason
-from learnchain.primitives.selection import PostedTask
-from learnchain.rules.podl import READINGS, Podl, TwoPhases
-from learnchain.rules.podl.course import Stopping
-from learnchain.testing.bad_disputes import DISPUTE_NAMES
-from learnchain.testing.bad_inputs import BAD_INPUTS, PLAN, BadInput, Found, Make
-from learnchain.testing.chain_builder import ChainBuilder, altered, sample_parameters
-from learnchain.testing.engine_play import EnginePlay
-from learnchain.testing.play import Observer, Plan, observe, play_height
-from learnchain.testing.sample_tasks import release_key, sample_specification, sample_task
+from learnchain.engines.podl import READINGS, Podl, TwoPhases
+from learnchain.engines.podl.multi_block_progress import Stopping
+from learnchain.protocol.events import BlockReceived, Committed, Event, Released, Revealed, TaskPosted
+from learnchain.protocol.selection import PostedTask
+from learnchain.rejection import RejectionReason
+from learnchain.simulation.chain_builder import ChainBuilder, altered, sample_parameters
+from learnchain.simulation.sample_tasks import release_key, sample_specification, sample_task
+from learnchain.simulation.scenario import Observer, Plan, observe, play_height
+from learnchain_conformance.bad_disputes import DISPUTE_NAMES
+from learnchain_conformance.bad_inputs import BAD_INPUTS, PLAN, BadInput, Found, Make
+from learnchain_conformance.engine_scenario import EnginePlay
 
 PODL = Podl(
     phases=TwoPhases(600_000, 60_000, 60_000, 15_000, 35_000),
@@ -21,6 +21,8 @@ PODL = Podl(
     model_bits=32,
 )
 """Every number is written out: a changed default must not change a vector."""
+
+
 PODL_CALLS = (
     TwoPhases.schedule,
     Stopping.progress,
@@ -34,6 +36,8 @@ PODL_CALLS = (
     Podl.weigh,
     Podl.payouts,
 )
+
+
 TEST_SETS = 4
 
 
@@ -157,6 +161,8 @@ def _reveal_before_release(node: Observer, _found: Found) -> Event:
 
 
 _R = RejectionReason
+
+
 PODL_BAD_INPUTS: tuple[BadInput, ...] = (
     *(each for each in BAD_INPUTS if each.name not in DISPUTE_NAMES),
     BadInput("task_test_set_repeated", "begun", _R.TEST_SET_REPEATED, _repeated_set),
@@ -173,5 +179,6 @@ PODL_BAD_INPUTS: tuple[BadInput, ...] = (
     BadInput("verdict_of_an_impossible_champion", "begun", _R.CLAIM_OUT_OF_RANGE, _champion_above_total),
 )
 """Every wrong event under PoDL: what all engines refuse, and what only a task over several blocks can break."""
+
 
 PLAY = EnginePlay(PODL, READINGS, PODL_CALLS, PODL_BAD_INPUTS, begun)

@@ -11,12 +11,11 @@ Read `rules.py` for the ten answers, `judging.py` for Algorithms 1 and 2, `mappi
 a height's layer, `ommers.py` and `equations.py` for the losers, and the readings for what the paper leaves open.
 """
 
-from learnchain.rules.contract import LocalTimes
-from learnchain.rules.pole.equations import OmmerFormula, OmmerFunding, OmmerRules
-from learnchain.rules.pole.layer import MappingLayer, MappingMode
-from learnchain.rules.pole.readings import READINGS
-from learnchain.rules.pole.rules import Pole
-from learnchain.rules.pole.schedule import local_times
+from learnchain.engines.contract import LocalTimes
+from learnchain.engines.pole.equations import OmmerFormula, OmmerFunding, OmmerRules
+from learnchain.engines.pole.interpretations import READINGS
+from learnchain.engines.pole.mapping import MappingLayer, MappingMode
+from learnchain.engines.pole.rules import Pole, local_times
 
 __all__ = ["READINGS", "Pole", "as_printed", "local"]
 

@@ -2,32 +2,36 @@
 
 from dataclasses import replace
 
-from learnchain.primitives import messages
-from learnchain.primitives.block_checks import check_release
-from learnchain.primitives.events import Committed, Event
-from learnchain.primitives.measurement import Finding, MeasureKind, Measurement
-from learnchain.primitives.messages import Block, Deadline
-from learnchain.primitives.model_presets import mlp, strided_cnn
-from learnchain.primitives.numbers import WEI_PER_ETHER
-from learnchain.primitives.selection import PostedTask
-from learnchain.rules.contract import Case as Judgement
-from learnchain.rules.pole import READINGS, Pole
-from learnchain.rules.pole import mapping as maps
-from learnchain.rules.pole.equations import OmmerFormula, OmmerFunding, OmmerRules, ommer_reward
-from learnchain.rules.pole.header import header_of
-from learnchain.rules.pole.layer import MappingLayer, MappingMode, layer_shape
-from learnchain.rules.pole.mapping import Shift
-from learnchain.rules.pole.schedule import Times
-from learnchain.testing.bad_inputs import BadInput, Found, prepare
-from learnchain.testing.play import Observer, Plan, candidates, play_empty, play_height
-from learnchain.testing.pole_play import OPEN, POLE, POLE_BAD_INPUTS, THREE, UNABLE, learning, play_to_limit, stolen
-from learnchain.testing.sample_tasks import address, sample_specification, sample_task
-from learnchain.testing.vectors import Case, Vector, call, walk
+from learnchain.consensus.validity import check_release
+from learnchain.encoding.numbers import WEI_PER_ETHER
+from learnchain.engines.contract import Case as Judgement
+from learnchain.engines.pole import READINGS, Pole
+from learnchain.engines.pole import mapping as maps
+from learnchain.engines.pole.equations import OmmerFormula, OmmerFunding, OmmerRules, header_of, ommer_reward
+from learnchain.engines.pole.mapping import MappingLayer, MappingMode, Shift, layer_shape
+from learnchain.engines.pole.rules import Times
+from learnchain.engines.pole.scenario import OPEN, POLE, POLE_BAD_INPUTS, THREE, UNABLE, learning, play_to_limit, stolen
+from learnchain.protocol import messages
+from learnchain.protocol.events import Committed, Event
+from learnchain.protocol.measurement import Finding, MeasureKind, Measurement
+from learnchain.protocol.messages import Block, Deadline
+from learnchain.protocol.model_presets import mlp, strided_cnn
+from learnchain.protocol.selection import PostedTask
+from learnchain.simulation.sample_tasks import address, sample_specification, sample_task
+from learnchain.simulation.scenario import Observer, Plan, candidates, play_empty, play_height
+from learnchain_conformance.bad_inputs import BadInput, Found, prepare
+from learnchain_conformance.vectors import Case, Vector, call, walk
 
 _READINGS: dict[str, tuple[str, ...]] = {}
+
+
 for _each in READINGS:
     _READINGS[_each.vector] = (*_READINGS.get(_each.vector, ()), _each.identifier)
+
+
 _HASH = bytes.fromhex("00f3" + "9c5a" * 15)
+
+
 _REWARD = 2_000_000_000
 
 

@@ -1,15 +1,26 @@
-"""What the losers of a height earn, and out of what (PoLe 3.5, Equation 2; readings POLE-R3, R17)."""
+"""What the losers of a height earn, and out of what (PoLe 3.5, Equation 2; readings POLE-R3, R17).
+
+The block header as PoLe 3.3 lists it, read off a block of the spine.
+"""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
-from learnchain.primitives.citation import equation
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.encoding.codec import Address, Hash32
+from learnchain.encoding.hashing import noun_hash, tagged_hash
+from learnchain.protocol.citations import equation
+from learnchain.protocol.messages import Block
+from learnchain.protocol.task_specification import Cid
+from learnchain.rejection import Rejected, RejectionReason
 
 MAXIMUM_DEPTH = 6
 """Heights after which an ommer is too old to be cited."""
+
+
 REFERRER_DIVISOR = 32
 """Who cites an ommer earns this part of the block reward."""
+
+
 THOUSAND = 1_000
 
 
@@ -94,3 +105,35 @@ class OmmerRules:
 
     def _pool(self, block_reward_gwei: int) -> int:
         return block_reward_gwei * self.pool_thousandths // THOUSAND
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """Hold the eight entries of 3.3; `merkle_root` covers the body: tasks, data links, transactions, test set."""
+
+    block_id: Hash32
+    winner: Address
+    selected_task: Hash32
+    previous_hash: Hash32
+    trained_model: Cid
+    training_correct: int
+    training_total: int
+    ommer_hash: Hash32
+    merkle_root: Hash32
+
+
+def header_of(block: Block) -> Header:
+    """Return the header of 3.3; no ommer is cited where its hash is zeros (POLE-R19)."""
+    training = block.reveal.training
+    body = (*block.unselected, block.payload_hash, noun_hash(block.key_release), noun_hash(block.release))
+    return Header(
+        block_id=noun_hash(block),
+        winner=block.proposer,
+        selected_task=block.release.task_id,
+        previous_hash=block.parent,
+        trained_model=block.reveal.model_cid,
+        training_correct=training.correct,
+        training_total=training.total,
+        ommer_hash=noun_hash(block.ommers[0]) if block.ommers else b"\0" * 32,
+        merkle_root=tagged_hash("pole/body", *body, noun_hash(block.verdict)),
+    )

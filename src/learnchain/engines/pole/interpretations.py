@@ -4,7 +4,7 @@ POLE-R2 and R9 are about decryption, which `functional_encryption/` carries out.
 where there are 50,000, is about the experiments alone, as are the swapped captions of Figures 7 and 8.
 """
 
-from learnchain.rules.reading import Reading
+from learnchain.protocol.citations import Reading
 
 READINGS = (
     Reading(

@@ -7,15 +7,15 @@ time limit, broadcast once (POLE-R6, R7). Line 1 is `ranking.most_valuable`; lin
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
-from learnchain.primitives.block_checks import NOBODY
-from learnchain.primitives.citation import algorithm
-from learnchain.primitives.codec import Hash32
-from learnchain.primitives.measurement import Finding, Measure, MeasureKind, Measurement
-from learnchain.primitives.messages import Outcome, Reveal, Verdict, VerdictEntry
-from learnchain.primitives.numbers import Accuracy
-from learnchain.primitives.rejection import RejectionReason
-from learnchain.primitives.task_specification import TaskSpecification
-from learnchain.rules.contract import Case
+from learnchain.encoding.codec import Hash32
+from learnchain.encoding.numbers import Accuracy
+from learnchain.engines.contract import Case
+from learnchain.protocol.citations import algorithm
+from learnchain.protocol.measurement import Finding, Measure, MeasureKind, Measurement
+from learnchain.protocol.messages import Outcome, Reveal, Verdict, VerdictEntry
+from learnchain.protocol.state import NOBODY
+from learnchain.protocol.task_specification import TaskSpecification
+from learnchain.rejection import RejectionReason
 
 KINDS = (MeasureKind.PAYLOAD, MeasureKind.COUNT, MeasureKind.TRAINING)
 """What a candidate must pass, cheapest first; most candidates have more training rows than test rows."""

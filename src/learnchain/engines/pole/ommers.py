@@ -6,10 +6,10 @@ What is known of them travels in the engine's memory from block to block, so tha
 from dataclasses import dataclass
 from typing import Annotated
 
-from learnchain.primitives.codec import Address, Bound, Hash32, decode, encode
-from learnchain.primitives.messages import Block, Outcome, Payout
-from learnchain.primitives.numbers import Accuracy
-from learnchain.rules.pole.equations import MAXIMUM_DEPTH, OmmerRules
+from learnchain.encoding.codec import Address, Bound, Hash32, decode, encode
+from learnchain.encoding.numbers import Accuracy
+from learnchain.engines.pole.equations import MAXIMUM_DEPTH, OmmerRules
+from learnchain.protocol.messages import Block, Outcome, Payout
 
 
 @dataclass(frozen=True, slots=True)

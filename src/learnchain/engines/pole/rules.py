@@ -1,11 +1,22 @@
-"""The ten answers of PoLe, in spine order; the fields are the paper's parameters."""
+"""The value of a task is its reward per unit of time; the highest value is trained (PoLe 3.2, Algorithm 1 line 1).
+
+The event-driven round of PoLe: solutions end it, the task's time limit bounds it (3.1, 3.2; reading POLE-R5).
+
+The ten answers of PoLe, in spine order; the fields are the paper's parameters.
+"""
 
 from dataclasses import dataclass, field
+from fractions import Fraction
 
-from learnchain.primitives.chain_state import ChainState, Reward
-from learnchain.primitives.codec import Hash32, encode
-from learnchain.primitives.measurement import Measure
-from learnchain.primitives.messages import (
+from learnchain.encoding.codec import Hash32, encode
+from learnchain.encoding.numbers import Accuracy
+from learnchain.engines.contract import Case, LocalTimes
+from learnchain.engines.pole.equations import MAXIMUM_DEPTH, OmmerRules
+from learnchain.engines.pole.judging import judge, reaches_requirement
+from learnchain.engines.pole.mapping import MappingLayer, check_encryption, layer_shape
+from learnchain.engines.pole.ommers import best_loser, citable, memory_of, settled
+from learnchain.protocol.measurement import Measure
+from learnchain.protocol.messages import (
     AnyBlock,
     Block,
     Commitment,
@@ -17,25 +28,126 @@ from learnchain.primitives.messages import (
     Verdict,
     work_id,
 )
-from learnchain.primitives.model_costs import validate
-from learnchain.primitives.model_specification import ModelLimits
-from learnchain.primitives.numbers import Accuracy
-from learnchain.primitives.parameters import ChainParameters
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.selection import Selection
-from learnchain.primitives.settlement import Outcome, Settlement
-from learnchain.primitives.task_specification import Metric, TaskSpecification
-from learnchain.primitives.training_terms import TrainingTerms
-from learnchain.rules.contract import Case
-from learnchain.rules.pole.equations import MAXIMUM_DEPTH, OmmerRules
-from learnchain.rules.pole.judging import judge, reaches_requirement
-from learnchain.rules.pole.layer import MappingLayer, check_encryption, layer_shape
-from learnchain.rules.pole.ommers import best_loser, citable, memory_of, settled
-from learnchain.rules.pole.ranking import most_valuable, value_text
-from learnchain.rules.pole.schedule import Times
+from learnchain.protocol.model_specification import ModelLimits, validate
+from learnchain.protocol.parameters import ChainParameters
+from learnchain.protocol.payload import Outcome, Settlement
+from learnchain.protocol.selection import PostedTask, Schedule, Selection
+from learnchain.protocol.state import ChainState, Reward
+from learnchain.protocol.task_specification import Metric, TaskSpecification
+from learnchain.protocol.training_terms import TrainingTerms
+from learnchain.rejection import Rejected, RejectionReason
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """Name the task of a height with its value, and all that were ranked; a standing task has no value."""
+
+    posted: PostedTask
+    value: Fraction | None
+    waiting: int
+    ranking: tuple[tuple[str, Hash32], ...]
+
+
+def task_value(posted: PostedTask) -> Fraction:
+    """Return the reward in wei for each second of the task's time limit: an overestimated limit lowers it (3.5)."""
+    return Fraction(posted.task.reward_wei, posted.specification.time_limit_seconds)
+
+
+def most_valuable(parent: ChainState, in_time: tuple[PostedTask, ...], chain: ChainParameters) -> Ranked:
+    """Return the most valuable recorded task, ties by task id; a standing task, in turn, when none waits (1, 3.2)."""
+    scored = sorted((-task_value(each), each.task.task_id) for each in in_time)
+    by_id = {each.task.task_id: each for each in in_time}
+    ranking: tuple[tuple[str, Hash32], ...] = tuple((value_text(-value), task_id) for value, task_id in scored)
+    if not scored:
+        standing = chain.standing_tasks()
+        return Ranked(PostedTask(*standing[(parent.height + 1) % len(standing)]), None, 0, ranking)
+    return Ranked(by_id[scored[0][1]], -scored[0][0], len(in_time), ranking)
+
+
+def value_text(value: Fraction | None) -> str:
+    """Return a value for people: whole wei a second."""
+    return "" if value is None else str(value.numerator // value.denominator)
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Hold what bounds a height; nothing is due at a fixed time as long as solutions come.
+
+    `minimum` passes before a release, `longest` bounds every task's own time limit, `grace` is for commitments of
+    models that ran into the limit; `reveal` and `block` count from the actual release. `solutions` is the number of
+    bonded commitments that a data node waits for (3.1).
+    """
+
+    key_milliseconds: int = 60_000
+    minimum_milliseconds: int = 60_000
+    longest_milliseconds: int = 3_600_000
+    grace_milliseconds: int = 15_000
+    release_milliseconds: int = 15_000
+    reveal_milliseconds: int = 35_000
+    block_milliseconds: int = 60_000
+    solutions: int = 2
+
+    def check(self, maximum_commitments: int) -> None:
+        """Refuse times that do not follow each other, and more solutions than a height holds."""
+        times = (self.key_milliseconds, self.minimum_milliseconds, self.grace_milliseconds, self.release_milliseconds)
+        first = max(self.key_milliseconds, self.minimum_milliseconds)
+        ordered = first < self.longest_milliseconds and 0 < self.reveal_milliseconds < self.block_milliseconds
+        if min(times) < 1 or not ordered or self.longest_milliseconds < 1_000:
+            raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{self}: times must be positive and follow each other")
+        if not 1 <= self.solutions <= maximum_commitments:
+            detail = f"{self.solutions} solutions to wait for, a height holds 1 to {maximum_commitments}"
+            raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
+
+    def limit_milliseconds(self, specification: TaskSpecification) -> int:
+        """Return the time limit of a task's height: its own, within what the chain allows (3.1)."""
+        least = max(self.key_milliseconds, self.minimum_milliseconds) + 1
+        return max(least, min(specification.time_limit_seconds * 1000, self.longest_milliseconds))
+
+    def round_milliseconds(self, specification: TaskSpecification) -> int:
+        """Return how long the height of a task lasts at the most."""
+        limit = self.limit_milliseconds(specification)
+        return limit + self.grace_milliseconds + self.release_milliseconds + self.block_milliseconds
+
+    def schedule(self, parent: ChainState, specification: TaskSpecification) -> Schedule:
+        """Return the deadlines of the height after `parent`; only a missed one is ever waited for."""
+        start = parent.end_milliseconds
+        limit = start + self.limit_milliseconds(specification)
+        return Schedule(
+            start_milliseconds=start,
+            key_milliseconds=start + self.key_milliseconds,
+            release_opens_milliseconds=start + self.minimum_milliseconds,
+            commitment_milliseconds=limit + self.grace_milliseconds,
+            release_milliseconds=limit + self.grace_milliseconds + self.release_milliseconds,
+            reveal_after_milliseconds=self.reveal_milliseconds,
+            block_after_milliseconds=self.block_milliseconds,
+            clocked=False,
+            payload_timestamp_seconds=max(parent.payload_timestamp_seconds + 1, start // 1000),
+            enough_commitments=self.solutions,
+            time_limit_milliseconds=limit,
+        )
+
+
+def local_times(times: LocalTimes, miners: int) -> Times:
+    """Return what bounds an event-driven height whose tasks need these phases.
+
+    Two solutions usually end it, so bounds may be wide: only what is missed is waited for.
+    """
+    return Times(
+        key_milliseconds=3 * times.one_milliseconds,
+        minimum_milliseconds=min(1_000, times.two_milliseconds),
+        longest_milliseconds=4 * (times.one_milliseconds + times.two_milliseconds),
+        grace_milliseconds=2 * times.one_milliseconds,
+        release_milliseconds=times.release_milliseconds,
+        reveal_milliseconds=times.reveal_milliseconds,
+        block_milliseconds=times.three_milliseconds,
+        solutions=min(2, miners),
+    )
+
 
 NOBODY_ADDRESS = b"\0" * 20
 """The recipient of a burned bond."""
+
+
 MOST_SHOWN = 64
 """Commitments that show their model are almost twice as long; a block lists all of them in one gossip message."""
 

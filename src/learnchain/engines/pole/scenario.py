@@ -2,21 +2,19 @@
 
 from dataclasses import replace
 
-from learnchain.primitives.actions import ProposeBlock
-from learnchain.primitives.events import BlockReceived, Committed, Event, KeyReleased, Released, Revealed
-from learnchain.primitives.messages import Block, Deadline, TrainedModel, commitment_digest, work_id
-from learnchain.primitives.rejection import RejectionReason
-from learnchain.rules.pole import READINGS, Pole, mapping
-from learnchain.rules.pole.equations import OmmerFormula, OmmerFunding, OmmerRules, ommer_reward
-from learnchain.rules.pole.header import header_of
-from learnchain.rules.pole.layer import MappingLayer, MappingMode, layer_shape
-from learnchain.rules.pole.mapping import Shift
-from learnchain.rules.pole.schedule import Times
-from learnchain.testing.bad_disputes import DISPUTE_NAMES
-from learnchain.testing.bad_inputs import BAD_INPUTS, BadInput, Found, Make
-from learnchain.testing.chain_builder import Candidate, ChainBuilder, altered, sample_parameters
-from learnchain.testing.engine_play import EnginePlay
-from learnchain.testing.play import Observer, Plan, candidates, observe, play_height, reveal_models
+from learnchain.engines.pole import READINGS, Pole, mapping
+from learnchain.engines.pole.equations import OmmerFormula, OmmerFunding, OmmerRules, header_of, ommer_reward
+from learnchain.engines.pole.mapping import MappingLayer, MappingMode, Shift, layer_shape
+from learnchain.engines.pole.rules import Times
+from learnchain.protocol.actions import ProposeBlock
+from learnchain.protocol.events import BlockReceived, Committed, Event, KeyReleased, Released, Revealed
+from learnchain.protocol.messages import Block, Deadline, TrainedModel, commitment_digest, work_id
+from learnchain.rejection import RejectionReason
+from learnchain.simulation.chain_builder import Candidate, ChainBuilder, altered, sample_parameters
+from learnchain.simulation.scenario import Observer, Plan, candidates, observe, play_height, reveal_models
+from learnchain_conformance.bad_disputes import DISPUTE_NAMES
+from learnchain_conformance.bad_inputs import BAD_INPUTS, BadInput, Found, Make
+from learnchain_conformance.engine_scenario import EnginePlay
 
 POLE = Pole(
     times=Times(60_000, 60_000, 600_000, 15_000, 15_000, 35_000, 60_000, 2),
@@ -25,8 +23,14 @@ POLE = Pole(
     open_broadcast=False,
 )
 """Every number is written out: a changed default must not change a vector."""
+
+
 OPEN = replace(POLE, open_broadcast=True)
+
+
 THREE = Plan({"miner-1": 95, "miner-2": 93, "miner-3": 60})
+
+
 UNABLE = 300
 """Of 400 training rows: below the nine tenths that the sample task requires."""
 
@@ -143,7 +147,11 @@ def _citing(choose: str) -> Make:
 
 
 _R = RejectionReason
+
+
 _OF_THE_CLOCK = DISPUTE_NAMES | {"release_dated_late"}
+
+
 POLE_BAD_INPUTS: tuple[BadInput, ...] = (
     *(each for each in BAD_INPUTS if each.name not in _OF_THE_CLOCK),
     BadInput("release_dated_late", "committed", _R.WRONG_PHASE, _dated_late),
@@ -159,6 +167,7 @@ POLE_BAD_INPUTS: tuple[BadInput, ...] = (
     BadInput("ommer_of_another_claim", "begun", _R.OMMER_NOT_CITABLE, _citing("another claim")),
 )
 """Every wrong event under PoLe: what all engines refuse, and what only mapping layers and ommers can break."""
+
 
 POLE_CALLS = (
     ommer_reward,
@@ -180,5 +189,6 @@ POLE_CALLS = (
     mapping.dense_vectors,
     mapping.sparse_vectors,
 )
+
 
 PLAY = EnginePlay(POLE, READINGS, POLE_CALLS, POLE_BAD_INPUTS, learning)

@@ -9,13 +9,13 @@ open on a spine that was made for tasks.
 
 from dataclasses import replace
 
-from learnchain.primitives.puzzle import LARGEST_TARGET
-from learnchain.rules.contract import LocalTimes
-from learnchain.rules.proof_of_work.difficulty import Difficulty
-from learnchain.rules.proof_of_work.readings import READINGS
-from learnchain.rules.proof_of_work.rules import LOCAL, ProofOfWork
+from learnchain.engines.contract import LocalTimes
+from learnchain.engines.proof_of_work.interpretations import READINGS
+from learnchain.engines.proof_of_work.rules import LOCAL, Difficulty, ProofOfWork
+from learnchain.protocol.puzzle import LARGEST_TARGET
 
 __all__ = ["LOCAL", "READINGS", "ProofOfWork", "local", "simulated"]
+
 
 SIMULATED_AIM_MILLISECONDS = 60_000
 """Long against the two seconds in which a solution is released and spread, as on chains that hash: those seconds are

@@ -2,16 +2,18 @@
 
 from dataclasses import replace
 
-from learnchain.primitives.events import Event
-from learnchain.primitives.messages import Deadline
-from learnchain.rules.proof_of_work import READINGS, ProofOfWork
-from learnchain.testing.bad_inputs import PLAN, BadInput, prepare
-from learnchain.testing.chain_builder import altered
-from learnchain.testing.play import Observer, play_empty, play_height
-from learnchain.testing.proof_of_work_play import PROOF_OF_WORK, PROOF_OF_WORK_BAD_INPUTS, solving, unsolved_digest
-from learnchain.testing.vectors import Case, Vector, call, walk
+from learnchain.engines.proof_of_work import READINGS, ProofOfWork
+from learnchain.engines.proof_of_work.scenario import PROOF_OF_WORK, PROOF_OF_WORK_BAD_INPUTS, solving, unsolved_digest
+from learnchain.protocol.events import Event
+from learnchain.protocol.messages import Deadline
+from learnchain.simulation.chain_builder import altered
+from learnchain.simulation.scenario import Observer, play_empty, play_height
+from learnchain_conformance.bad_inputs import PLAN, BadInput, prepare
+from learnchain_conformance.vectors import Case, Vector, call, walk
 
 _READINGS: dict[str, tuple[str, ...]] = {}
+
+
 for _each in READINGS:
     _READINGS[_each.vector] = (*_READINGS.get(_each.vector, ()), _each.identifier)
 

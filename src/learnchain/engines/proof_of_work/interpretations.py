@@ -1,6 +1,6 @@
 """What a hash puzzle leaves open on a spine that was made for tasks, and what this engine does about it."""
 
-from learnchain.rules.reading import Reading
+from learnchain.protocol.citations import Reading
 
 READINGS = (
     Reading(

@@ -1,20 +1,97 @@
-"""The ten answers of proof of work, in spine order; the fields are the puzzle's parameters."""
+"""The target of the puzzle: adjusted after every height, in integers, by how long the solution took.
+
+Take the lowest solved commitment whose payload runs; there is no model to measure.
+
+The ten answers of proof of work, in spine order; the fields are the puzzle's parameters.
+"""
 
 from dataclasses import dataclass, field
 
-from learnchain.primitives.chain_state import ChainState, Reward
-from learnchain.primitives.codec import Hash32, encode
-from learnchain.primitives.measurement import Measure
-from learnchain.primitives.messages import AnyBlock, Block, Commitment, Deadline, Escrow, Payout, Reveal, Task, Verdict
-from learnchain.primitives.parameters import ChainParameters
-from learnchain.primitives.puzzle import LARGEST_TARGET, expected_attempts, is_solved
-from learnchain.primitives.rejection import Rejected, RejectionReason
-from learnchain.primitives.selection import PostedTask, Schedule, Selection
-from learnchain.primitives.task_specification import TaskSpecification
-from learnchain.primitives.training_terms import HashPuzzle, TrainingTerms
-from learnchain.rules.contract import Case
-from learnchain.rules.proof_of_work.difficulty import Difficulty
-from learnchain.rules.proof_of_work.judging import judge
+from learnchain.encoding.codec import Hash32, encode
+from learnchain.engines.contract import Case
+from learnchain.protocol.measurement import Finding, Measure, MeasureKind
+from learnchain.protocol.messages import (
+    AnyBlock,
+    Block,
+    Commitment,
+    Deadline,
+    Escrow,
+    Outcome,
+    Payout,
+    Reveal,
+    Task,
+    Verdict,
+    VerdictEntry,
+)
+from learnchain.protocol.parameters import ChainParameters
+from learnchain.protocol.puzzle import LARGEST_TARGET, expected_attempts, is_solved
+from learnchain.protocol.selection import PostedTask, Schedule, Selection
+from learnchain.protocol.state import NOBODY, ChainState, Reward
+from learnchain.protocol.task_specification import TaskSpecification
+from learnchain.protocol.training_terms import HashPuzzle, TrainingTerms
+from learnchain.rejection import Rejected, RejectionReason
+
+_TARGET_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Difficulty:
+    """Hold the time a solution should take, the first target, and how slowly the target follows (POW-R3).
+
+    After a solution that took t of the aimed T the target changes by target * (t - T) / (T * damping), with t - T
+    between -T and `_SLOWEST` * T.
+    """
+
+    aim_milliseconds: int = 60_000
+    first_target: int = LARGEST_TARGET >> 26
+    damping: int = 8
+
+    def target(self, memory: bytes) -> int:
+        """Return the target that a parent's memory holds; the first one at genesis."""
+        return int.from_bytes(memory, "big") if memory else self.first_target
+
+    def memory(self, memory: bytes, solved_milliseconds: int) -> bytes:
+        """Return the memory with the target that follows a height which took so long to solve."""
+        target, aim = self.target(memory), self.aim_milliseconds
+        error = min(max(solved_milliseconds - aim, -aim), _SLOWEST * aim)
+        following = target + target * error // (aim * self.damping)
+        return min(max(following, 1), LARGEST_TARGET).to_bytes(_TARGET_BYTES, "big")
+
+
+_SLOWEST = 8
+"""A height that nobody solves makes the next one easier by at most this many aims: power that left is forgotten fast,
+while one late block does not open the door."""
+
+
+def judge(case: Case) -> Measure | Verdict | None:
+    """Ask for the payload of the lowest commitment, then the next; give the verdict or wait for reveals."""
+    if not case.reveals_closed and len(case.reveals) < len(case.commitments):
+        return None
+    for key in sorted(case.reveals):
+        paid = case.measurements.get((key, MeasureKind.PAYLOAD))
+        if paid is None:
+            return Measure(key, MeasureKind.PAYLOAD)
+        if paid.finding is Finding.ACCEPTED:
+            return _verdict(case, key)
+    return _verdict(case, NOBODY)
+
+
+def _verdict(case: Case, winner: Hash32) -> Verdict:
+    entries = tuple(_entry(case, key, commitment, winner) for key, commitment in case.commitments)
+    won = case.reveals.get(winner)
+    return Verdict(winner, 0, won.claim_total if won else 0, entries)
+
+
+def _entry(case: Case, key: Hash32, commitment: Commitment, winner: Hash32) -> VerdictEntry:
+    reveal, paid = case.reveals.get(key), case.measurements.get((key, MeasureKind.PAYLOAD))
+    total = reveal.claim_total if reveal else 0
+    if key == winner:
+        return VerdictEntry(key, commitment.miner, Outcome.WINNER, 0, "", total)
+    if paid is not None and paid.finding is Finding.REJECTED:
+        return VerdictEntry(key, commitment.miner, Outcome.REJECTED, 0, paid.reason, total)
+    if reveal is None or (paid is not None and paid.finding is Finding.UNAVAILABLE):
+        return VerdictEntry(key, commitment.miner, Outcome.UNREVEALED, 0, "")
+    return VerdictEntry(key, commitment.miner, Outcome.LOWER_CLAIM, 0, "", total)
 
 
 @dataclass(frozen=True, slots=True)

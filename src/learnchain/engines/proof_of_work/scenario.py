@@ -1,18 +1,18 @@
 """Play heights of a chain that hashes, and list every wrong event that it must refuse."""
 
-from learnchain.primitives.events import Committed, Event, Released, Revealed, TaskPosted
-from learnchain.primitives.messages import Commitment
-from learnchain.primitives.puzzle import LARGEST_TARGET, is_solved
-from learnchain.primitives.rejection import RejectionReason
-from learnchain.primitives.training_terms import HashPuzzle
-from learnchain.rules.proof_of_work import READINGS, ProofOfWork
-from learnchain.rules.proof_of_work.difficulty import Difficulty
-from learnchain.testing.bad_disputes import DISPUTE_NAMES
-from learnchain.testing.bad_inputs import BAD_INPUTS, BadInput, Found
-from learnchain.testing.chain_builder import ChainBuilder, altered
-from learnchain.testing.engine_play import EnginePlay
-from learnchain.testing.play import Observer, observe
-from learnchain.testing.sample_tasks import sample_task
+from learnchain.engines.proof_of_work import READINGS, ProofOfWork
+from learnchain.engines.proof_of_work.rules import Difficulty
+from learnchain.protocol.events import Committed, Event, Released, Revealed, TaskPosted
+from learnchain.protocol.messages import Commitment
+from learnchain.protocol.puzzle import LARGEST_TARGET, is_solved
+from learnchain.protocol.training_terms import HashPuzzle
+from learnchain.rejection import RejectionReason
+from learnchain.simulation.chain_builder import ChainBuilder, altered
+from learnchain.simulation.sample_tasks import sample_task
+from learnchain.simulation.scenario import Observer, observe
+from learnchain_conformance.bad_disputes import DISPUTE_NAMES
+from learnchain_conformance.bad_inputs import BAD_INPUTS, BadInput, Found
+from learnchain_conformance.engine_scenario import EnginePlay
 
 PROOF_OF_WORK = ProofOfWork(
     difficulty=Difficulty(60_000, LARGEST_TARGET // 16, 8),
@@ -22,6 +22,8 @@ PROOF_OF_WORK = ProofOfWork(
     block_milliseconds=60_000,
 )
 """Every number is written out; sixteen hashes solve the first puzzle."""
+
+
 _OF_TRAINING = frozenset(
     {
         *DISPUTE_NAMES,
@@ -71,6 +73,8 @@ def _tasked(node: Observer, _found: Found) -> Event:
 
 
 _R = RejectionReason
+
+
 PROOF_OF_WORK_BAD_INPUTS: tuple[BadInput, ...] = (
     *(each for each in BAD_INPUTS if each.name not in _OF_TRAINING),
     BadInput("task_posted", "begun", _R.TASK_NOT_TRAINED, _tasked),
@@ -79,6 +83,7 @@ PROOF_OF_WORK_BAD_INPUTS: tuple[BadInput, ...] = (
     BadInput("reveal_claims_a_model", "released", _R.CLAIM_OUT_OF_RANGE, _proud),
 )
 """Every wrong event under proof of work: what all engines refuse, and what only a puzzle can break."""
+
 
 PROOF_OF_WORK_CALLS = (
     ProofOfWork.admit_task,
@@ -89,5 +94,6 @@ PROOF_OF_WORK_CALLS = (
     ProofOfWork.weigh,
     ProofOfWork.payouts,
 )
+
 
 PLAY = EnginePlay(PROOF_OF_WORK, READINGS, PROOF_OF_WORK_CALLS, PROOF_OF_WORK_BAD_INPUTS, solving)

@@ -4,9 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from learnchain.execution.door import EngineInfo
+from learnchain.encoding.codec import Address, Hash32
+from learnchain.encoding.key_value import KeyValueStore
+from learnchain.execution.engine import EngineInfo
 from learnchain.execution.genesis import genesis_chain_id, genesis_payload
-from learnchain.execution.pyevm.collecting import Collector, Keeping
 from learnchain.execution.pyevm.execution import BlockExecution, InterpreterFault, Outcome
 from learnchain.execution.pyevm.headers import (
     block_hash,
@@ -16,10 +17,10 @@ from learnchain.execution.pyevm.headers import (
     ordered_root,
     sealed,
 )
-from learnchain.execution.pyevm.nodes import Batch
-from learnchain.execution.pyevm.pool import TransactionPool
+from learnchain.execution.pyevm.pruning import Collector, Keeping
 from learnchain.execution.pyevm.queries import Queries
 from learnchain.execution.pyevm.records import (
+    Batch,
     Head,
     Receipt,
     Records,
@@ -31,10 +32,8 @@ from learnchain.execution.pyevm.records import (
 )
 from learnchain.execution.pyevm.simulation import HeadView
 from learnchain.execution.pyevm.state import Environment, environment_of, environment_on
-from learnchain.execution.pyevm.transactions import Transaction, decode_transaction
-from learnchain.primitives.codec import Address, Hash32
-from learnchain.primitives.key_value import KeyValueStore
-from learnchain.primitives.payload import (
+from learnchain.execution.pyevm.transactions import Transaction, TransactionPool, decode_transaction
+from learnchain.protocol.payload import (
     MAXIMUM_PAYLOAD_BYTES,
     MAXIMUM_TRANSACTIONS,
     ExecutionPayload,
@@ -45,15 +44,27 @@ from learnchain.primitives.payload import (
     Withdrawal,
     encode_payload,
 )
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.rejection import Rejected, RejectionReason
 
 ENGINE_NAME = "learnchain-pyevm"
+
+
 ENGINE_VERSION = "0.1.0"
+
+
 NO_HASH: Hash32 = b"\0" * 32
+
+
 _TRANSACTIONS_BYTES = MAXIMUM_PAYLOAD_BYTES - 256 * 1024
 """What transactions may fill of a payload; the rest is for withdrawals and the header."""
+
+
 _LEAST_GAS = 21_000
+
+
 _LISTING_MARGIN = 1_024
+
+
 _UINT64_LIMIT = 2**64
 
 

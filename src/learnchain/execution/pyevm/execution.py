@@ -15,14 +15,16 @@ from eth.vm.forks.prague.state import PragueState
 from eth.vm.interrupt import EVMMissingData
 from eth_utils import ValidationError
 
+from learnchain.encoding.codec import Address, Hash32
 from learnchain.execution.pyevm.records import Receipt, Records
 from learnchain.execution.pyevm.state import Computation, Environment, Overlay, open_state, system_call
 from learnchain.execution.pyevm.transactions import Transaction, check_against_state, invalid
-from learnchain.primitives.codec import Address, Hash32
-from learnchain.primitives.payload import GWEI_WEI, ExecutionPayload, Log, Withdrawal
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.protocol.payload import GWEI_WEI, ExecutionPayload, Log, Withdrawal
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 _REFUND_QUOTIENT = 5
+
+
 _REQUEST_CONTRACTS = (
     (b"\x01", WITHDRAWAL_REQUEST_PREDEPLOY_ADDRESS),
     (b"\x02", CONSOLIDATION_REQUEST_PREDEPLOY_ADDRESS),

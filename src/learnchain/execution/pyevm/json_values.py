@@ -1,26 +1,44 @@
-"""The JSON of Ethereum's interface: read what callers send with suspicion, write blocks, transactions and logs."""
+"""The JSON of Ethereum's interface: read what callers send with suspicion, write blocks, transactions and logs.
+
+Merkle proofs of accounts and storage (EIP-1186): what a light wallet needs to check an answer against a header.
+
+Fees that wallets ask about: what to offer next, and what was paid lately.
+"""
 
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
+import rlp
+from trie import HexaryTrie
+
+from learnchain.encoding.codec import Address, Hash32
+from learnchain.encoding.hashing import keccak256
 from learnchain.execution.pyevm.headers import (
     EMPTY_OMMERS_HASH,
     EMPTY_TRIE_ROOT,
     logs_bloom,
+    next_base_fee_wei,
     ordered_root,
     requests_hash,
+    rlp_encode,
     withdrawals_root,
 )
-from learnchain.execution.pyevm.records import Receipt
+from learnchain.execution.pyevm.records import Receipt, Records
+from learnchain.execution.pyevm.state import Overlay
 from learnchain.execution.pyevm.transactions import ACCESS_LIST, LEGACY, SET_CODE, Transaction
-from learnchain.primitives.codec import Address, Hash32
-from learnchain.primitives.payload import ExecutionPayload, Log, encode_payload
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.protocol.payload import ExecutionPayload, Log, encode_payload
+from learnchain.rejection import Rejected, RejectionReason
 
 _HEX = re.compile(r"0x(?:[0-9a-fA-F]{2})*\Z")
+
+
 _QUANTITY = re.compile(r"0x[0-9a-fA-F]{1,64}\Z")
+
+
 MAXIMUM_CALL_DATA_BYTES = 256 * 1024
+
+
 MAXIMUM_ACCESS_ENTRIES = 1_024
 
 
@@ -244,3 +262,112 @@ def read_access_list(value: Any) -> tuple[tuple[Address, tuple[int, ...]], ...]:
         slots = tuple(int.from_bytes(read_fixed(key, "storage key", 32), "big") for key in keys)
         entries.append((read_address(fields.get("address")), slots))
     return tuple(entries)
+
+
+MAXIMUM_PROOF_KEYS = 128
+
+
+_EMPTY_CODE_HASH: Hash32 = keccak256(b"")
+
+
+def account_proof(records: Records, state_root: Hash32, address: Address, keys: Sequence[Any]) -> dict[str, Any]:
+    """Return an account with the trie nodes that prove it and the asked storage words, absent ones too."""
+    if not isinstance(keys, list) or len(keys) > MAXIMUM_PROOF_KEYS:
+        raise wrong_argument(f"storage keys are a list of at most {MAXIMUM_PROOF_KEYS}")
+    accounts = HexaryTrie(Overlay(records), state_root)
+    nonce, balance_wei, storage_root, code_hash = _account(accounts, keccak256(address))
+    storage = HexaryTrie(Overlay(records), storage_root)
+    return {
+        "address": write_bytes(address),
+        "accountProof": _nodes(accounts, keccak256(address)),
+        "balance": hex(balance_wei),
+        "codeHash": write_bytes(code_hash),
+        "nonce": hex(nonce),
+        "storageHash": write_bytes(storage_root),
+        "storageProof": [_storage_proof(storage, key) for key in keys],
+    }
+
+
+def _account(accounts: HexaryTrie, key: Hash32) -> tuple[int, int, Hash32, Hash32]:
+    data = bytes(accounts[key])
+    if not data:
+        return 0, 0, EMPTY_TRIE_ROOT, _EMPTY_CODE_HASH
+    nonce, balance, storage_root, code_hash = rlp.decode(data)
+    return int.from_bytes(nonce, "big"), int.from_bytes(balance, "big"), bytes(storage_root), bytes(code_hash)
+
+
+def _storage_proof(storage: HexaryTrie, key: Any) -> dict[str, Any]:
+    slot = _slot(key)
+    data = bytes(storage[keccak256(slot)])
+    value = int.from_bytes(bytes(cast("bytes", rlp.decode(data))), "big") if data else 0
+    return {"key": key, "value": hex(value), "proof": _nodes(storage, keccak256(slot))}
+
+
+def _slot(key: Any) -> bytes:
+    """Return the 32 bytes of a storage key, which callers write as a number or as padded bytes."""
+    if isinstance(key, str) and len(key) == 66:
+        return read_bytes(key, "storage key", 32)
+    return read_quantity(key, "storage key").to_bytes(32, "big")
+
+
+def _nodes(trie: HexaryTrie, key: Hash32) -> list[str]:
+    """Return the nodes from the root down; the last one is where the key lies or where its absence shows."""
+    return [write_bytes(rlp_encode(node)) for node in trie.get_proof(key) if node]
+
+
+SUGGESTED_TIP_WEI = 10**9
+
+
+MAXIMUM_HISTORY = 256
+
+
+MAXIMUM_PERCENTILES = 32
+
+
+def fee_history(records: Records, newest: ExecutionPayload, count: int, percentiles: Any) -> dict[str, Any]:
+    """Return base fees, fullness and tips of the last blocks up to `newest`, as eth_feeHistory defines them."""
+    wanted = _percentiles(percentiles)
+    payloads: list[ExecutionPayload] = []
+    payload: ExecutionPayload | None = newest
+    while payload is not None and len(payloads) < min(count, MAXIMUM_HISTORY):
+        payloads.append(payload)
+        payload = records.payload(payload.parent_hash) if payload.number else None
+    payloads.reverse()
+    base_fees_wei = [entry.base_fee_wei for entry in payloads] + [next_base_fee_wei(newest)]
+    history: dict[str, Any] = {
+        "oldestBlock": hex(payloads[0].number if payloads else newest.number),
+        "baseFeePerGas": [hex(fee_wei) for fee_wei in base_fees_wei],
+        "gasUsedRatio": [entry.gas_used / entry.gas_limit for entry in payloads],
+        "baseFeePerBlobGas": ["0x1"] * len(base_fees_wei),
+        "blobGasUsedRatio": [0.0] * len(payloads),
+    }
+    if wanted is not None:
+        history["reward"] = [_tips(records, entry, wanted) for entry in payloads]
+    return history
+
+
+def _percentiles(value: Any) -> list[float] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list) or len(value) > MAXIMUM_PERCENTILES:
+        raise wrong_argument(f"percentiles are a list of at most {MAXIMUM_PERCENTILES}")
+    if any(isinstance(entry, bool) or not isinstance(entry, int | float) or not 0 <= entry <= 100 for entry in value):
+        raise wrong_argument("percentiles lie between 0 and 100")
+    return [float(entry) for entry in value]
+
+
+def _tips(records: Records, payload: ExecutionPayload, percentiles: list[float]) -> list[str]:
+    """Return, for each percentile of the block's gas, the tip that was paid there."""
+    paid = sorted(
+        (receipt.price_wei - payload.base_fee_wei, receipt.gas_used) for receipt in records.receipts(payload.block_hash)
+    )
+    return [hex(_tip_at(paid, payload.gas_used * percentile / 100)) for percentile in percentiles]
+
+
+def _tip_at(paid: list[tuple[int, int]], gas: float) -> int:
+    reached = 0
+    for tip_wei, gas_used in paid:
+        reached += gas_used
+        if reached >= gas:
+            return tip_wei
+    return paid[-1][0] if paid else 0

@@ -1,11 +1,18 @@
-"""Answer Ethereum's JSON-RPC from the records: what wallets, explorers and web3 libraries ask."""
+"""Which logs a filter of eth_getLogs and of subscriptions matches.
+
+Answer Ethereum's JSON-RPC from the records: what wallets, explorers and web3 libraries ask.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from learnchain.execution.pyevm.fees import SUGGESTED_TIP_WEI, fee_history
-from learnchain.execution.pyevm.headers import next_base_fee_wei
+from learnchain.encoding.codec import Address, Hash32
+from learnchain.encoding.hashing import keccak256
+from learnchain.execution.pyevm.headers import logs_bloom, next_base_fee_wei
 from learnchain.execution.pyevm.json_values import (
+    SUGGESTED_TIP_WEI,
+    account_proof,
+    fee_history,
     read_access_list,
     read_address,
     read_addresses,
@@ -21,21 +28,44 @@ from learnchain.execution.pyevm.json_values import (
     write_transaction,
     wrong_argument,
 )
-from learnchain.execution.pyevm.log_search import matches, may_hold
-from learnchain.execution.pyevm.pool import TransactionPool
-from learnchain.execution.pyevm.proofs import account_proof
 from learnchain.execution.pyevm.records import Head, Records
-from learnchain.execution.pyevm.simulation import Call, HeadView
-from learnchain.execution.pyevm.tracing import call_trace, check_tracer
-from learnchain.execution.pyevm.transactions import decode_transaction
-from learnchain.primitives.codec import Address, Hash32
-from learnchain.primitives.hashing import keccak256
-from learnchain.primitives.payload import MAXIMUM_TRANSACTION_BYTES, ExecutionPayload
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.execution.pyevm.simulation import Call, HeadView, call_trace, check_tracer
+from learnchain.execution.pyevm.transactions import TransactionPool, decode_transaction
+from learnchain.protocol.payload import MAXIMUM_TRANSACTION_BYTES, ExecutionPayload, Log
+from learnchain.rejection import Rejected, RejectionReason
+
+
+def may_hold(payload: ExecutionPayload, addresses: tuple[Address, ...], topics: tuple[tuple[Hash32, ...], ...]) -> bool:
+    """Say whether the block's bloom filter leaves a match possible."""
+    bloom = int.from_bytes(payload.logs_bloom, "big")
+
+    def possible(entry: bytes) -> bool:
+        bits = int.from_bytes(logs_bloom([Log(entry, (), b"", b"", 0)]), "big")
+        return bloom & bits == bits
+
+    if addresses and not any(possible(address) for address in addresses):
+        return False
+    return all(not place or any(possible(topic) for topic in place) for place in topics)
+
+
+def matches(log: Log, addresses: tuple[Address, ...], topics: tuple[tuple[Hash32, ...], ...]) -> bool:
+    """Say whether a log is one of the addresses' and has the wanted topic, or one of them, in every place."""
+    if addresses and log.address not in addresses:
+        return False
+    if len(log.topics) < len(topics):
+        return False
+    return all(not place or topic in place for place, topic in zip(topics, log.topics, strict=False))
+
 
 MAXIMUM_LOG_RANGE = 2_000
+
+
 MAXIMUM_LOGS = 10_000
+
+
 _HASH_LENGTH = 66
+
+
 _NOBODY: Address = b"\0" * 20
 
 
@@ -337,4 +367,6 @@ _METHODS: dict[str, tuple[Callable[..., Any], int, int]] = {
     "net_listening": (_constant(True), 0, 0),
     "web3_clientVersion": (_constant("learnchain-pyevm/0.1.0"), 0, 0),
 }
+
+
 ETHEREUM_METHODS = tuple(_METHODS)

@@ -11,9 +11,9 @@ from eth.vm.execution_context import ExecutionContext
 from eth.vm.forks.prague.state import PragueState
 from eth.vm.message import Message
 
+from learnchain.encoding.codec import Address, Hash32
 from learnchain.execution.pyevm.records import Records
-from learnchain.primitives.codec import Address, Hash32
-from learnchain.primitives.payload import ExecutionPayload, PayloadAttributes
+from learnchain.protocol.payload import ExecutionPayload, PayloadAttributes
 
 SYSTEM_CALL_GAS = 30_000_000
 

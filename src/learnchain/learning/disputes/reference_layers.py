@@ -10,7 +10,7 @@ from math import prod
 
 import numpy as np
 
-from learnchain.learning.replay.bounds import (
+from learnchain.learning.disputes.bounds import (
     UNIT,
     Bounded,
     added,
@@ -25,13 +25,14 @@ from learnchain.learning.replay.bounds import (
     times,
     total,
 )
-from learnchain.learning.replay.reference_products import Backward, Gradients
-from learnchain.learning.replay.windows import Windows
+from learnchain.learning.disputes.reference_products import Backward, Gradients, Windows
 from learnchain.learning.safe_tensors import Array
-from learnchain.primitives.model_specification import Shape
+from learnchain.protocol.model_specification import Shape
 
 EPSILON = 1e-5
 """torch's constant in batch normalisation."""
+
+
 _FUNCTION_UNITS = 16 * UNIT
 """Error of a library's exponential or hyperbolic tangent, relative to one."""
 

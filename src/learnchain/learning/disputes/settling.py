@@ -9,18 +9,17 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from learnchain.consensus.audits import AuditFinding, agrees, answer_digests
+from learnchain.encoding.hashing import list_root
 from learnchain.learning.data import DataSet
-from learnchain.learning.replay.auditing import run_plan
-from learnchain.learning.replay.jobs import AFTER_NAME, BEFORE_NAME, DIGESTS_NAME, STATES_NAME, DisputeJob, SegmentJob
-from learnchain.learning.replay.reference import settled
-from learnchain.learning.replay.segments import corrupted, state_shapes
+from learnchain.learning.disputes.reference import settled
+from learnchain.learning.jobs import AFTER_NAME, BEFORE_NAME, DIGESTS_NAME, STATES_NAME, DisputeJob, SegmentJob
+from learnchain.learning.replay import corrupted, run_plan, state_shapes
 from learnchain.learning.safe_tensors import Array, write_tensors
 from learnchain.learning.trace import read_state, state_digest, state_path
 from learnchain.learning.train import TrainingPlan, TrainingRun
-from learnchain.primitives.audit import AuditFinding, agrees, answer_digests
-from learnchain.primitives.dispute_messages import StateLeaf, StepAnswer
-from learnchain.primitives.merkle import list_root
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.protocol.dispute_messages import StateLeaf, StepAnswer
+from learnchain.rejection import Rejected, RejectionReason
 
 State = dict[str, Array]
 

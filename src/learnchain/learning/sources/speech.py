@@ -1,4 +1,4 @@
-r"""Turn spoken words into log-mel spectrograms, in whole numbers: the same bytes on any machine.
+"""Turn spoken words into log-mel spectrograms, in whole numbers: the same bytes on any machine.
 
 A frame of n samples is multiplied by a Hann window and by the real and imaginary parts of a Fourier transform, both
 rounded to integers; every sum stays below $2^{53}$ and so is exact in float64 in any order. Power is summed over mel
@@ -15,19 +15,43 @@ from pathlib import Path
 import numpy as np
 
 from learnchain.learning.safe_tensors import Array
-from learnchain.learning.sources.files import SourceFile, digests, read_files
-from learnchain.learning.sources.imported import ImportedData, ImportOptions, malformed, stacked, stacked_or_none
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.learning.sources.files import (
+    ImportedData,
+    ImportOptions,
+    SourceFile,
+    digests,
+    malformed,
+    read_files,
+    stacked,
+    stacked_or_none,
+)
+from learnchain.rejection import Rejected, RejectionReason
 
 BANDS, FRAMES = 32, 64
+
+
 SPECTROGRAM_SHAPE = (1, BANDS, FRAMES)
+
+
 RATES = (8_000, 16_000)
+
+
 MAXIMUM_SECONDS = 60
+
+
 FLOOR_EIGHTHS = 64
 """Power below 2**8 counts as silence."""
+
+
 _DIGITS = re.compile(r"(^|/)(\d)_([A-Za-z]+)_(\d{1,4})\.wav$")
+
+
 _TEST_LIST, _VALIDATION_LIST = "testing_list.txt", "validation_list.txt"
+
+
 _MAXIMUM_LIST_BYTES = 1 << 24
+
+
 _PCM = 1
 
 

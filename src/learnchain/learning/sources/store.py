@@ -13,15 +13,23 @@ from typing import Any
 import numpy as np
 
 from learnchain.learning.data import SOURCES, DataSet, load_data, save_data
-from learnchain.learning.sources.idx import import_fashion, import_idx, import_mnist
-from learnchain.learning.sources.imported import ImportedData, ImportOptions
-from learnchain.learning.sources.pictures import import_cifar10, import_glas, import_image_classes
+from learnchain.learning.sources.files import ImportedData, ImportOptions
+from learnchain.learning.sources.pictures import (
+    import_cifar10,
+    import_fashion,
+    import_glas,
+    import_idx,
+    import_image_classes,
+    import_mnist,
+)
 from learnchain.learning.sources.speech import import_speech_commands, import_spoken_digits
 from learnchain.learning.sources.synthetic import SYNTHETIC_SOURCES, WRITERS, generator
 from learnchain.learning.sources.volumes import import_mmwhs
-from learnchain.primitives.rejection import Rejected, RejectionReason
+from learnchain.rejection import Rejected, RejectionReason
 
 Importer = Callable[[Path, ImportOptions], ImportedData]
+
+
 IMPORTERS: Mapping[str, Importer] = {
     "mnist": import_mnist,
     "fashion": import_fashion,
@@ -35,13 +43,26 @@ IMPORTERS: Mapping[str, Importer] = {
 }
 """Kinds of `learnchain data import`, named after the layout that they read."""
 
+
 MANIFEST_NAME, TRAINING_NAME, TEST_NAME = "manifest.json", "training.safetensors", "test.safetensors"
+
+
 MAXIMUM_MANIFEST_BYTES = 1 << 20
+
+
 MAXIMUM_GENERATED_ROWS = 100_000
+
+
 DIRECTORY_VARIABLE = "LEARNCHAIN_DATA"
+
+
 FORMAT = 1
+
+
 RESERVED = (*SOURCES, *SYNTHETIC_SOURCES)
 """Names of data that need no import."""
+
+
 _NAME = re.compile(r"^[a-z0-9][a-z0-9_-]{0,63}$")
 
 

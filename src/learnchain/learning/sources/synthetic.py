@@ -10,14 +10,18 @@ from pathlib import Path
 
 import numpy as np
 
+from learnchain.encoding.hashing import shake256
 from learnchain.learning.data import DataSet
 from learnchain.learning.safe_tensors import Array
 from learnchain.learning.sources.speech import FRAMES, tables
 from learnchain.learning.sources.volumes import HEART_LABELS
-from learnchain.primitives.hashing import shake256
 
 Generator = np.random.Generator
+
+
 _RATE = 8_000
+
+
 HEART_CLASSES = 8
 
 
@@ -212,6 +216,7 @@ WRITERS: Mapping[str, Callable[[Path, int, Generator], None]] = {
     "mmwhs": _write_mmwhs,
 }
 """Kinds whose layouts can be made up; (directory, rows, random source)."""
+
 
 SYNTHETIC_SOURCES: Mapping[str, Callable[[], DataSet]] = {
     "glas-synthetic": glas_synthetic,

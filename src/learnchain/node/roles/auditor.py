@@ -8,28 +8,35 @@ it keeps away.
 import logging
 from dataclasses import dataclass
 
-from learnchain.learning.replay.jobs import AuditLine
-from learnchain.node.evidence_measuring import EvidenceMeasuring
+from learnchain.consensus.audits import (
+    HARDWARE_FREE,
+    Assignment,
+    AuditFinding,
+    FraudProof,
+    assignment,
+    check_commitment,
+    check_report,
+    open_segment,
+)
+from learnchain.consensus.evidence import forged_trace
+from learnchain.encoding.codec import Hash32
+from learnchain.encoding.cryptography import UNSIGNED, sign
+from learnchain.learning.jobs import AuditLine
 from learnchain.node.ports import Ports
-from learnchain.node.replay_judge import AuditScope, ReplayJudge, reported_lines
-from learnchain.node.roles.accuser import Accuser
-from learnchain.primitives.actions import OpenHeight
-from learnchain.primitives.audit import HARDWARE_FREE, AuditFinding, FraudProof, open_segment
-from learnchain.primitives.audit_messages import (
+from learnchain.node.roles.disputes import Accuser
+from learnchain.protocol.actions import OpenHeight
+from learnchain.protocol.audit_messages import (
     UNDECLARED_CLASS,
     AuditCommitment,
     AuditedSegment,
     AuditReport,
     report_digest,
 )
-from learnchain.primitives.audit_rules import Assignment, assignment, check_commitment, check_report
-from learnchain.primitives.bonds import RoundFact
-from learnchain.primitives.codec import Hash32
-from learnchain.primitives.evidence import forged_trace
-from learnchain.primitives.evidence_messages import Evidence
-from learnchain.primitives.messages import Block
-from learnchain.primitives.rejection import Rejected, Unavailable
-from learnchain.primitives.signatures import UNSIGNED, sign
+from learnchain.protocol.messages import Block, Evidence
+from learnchain.protocol.state import RoundFact
+from learnchain.rejection import Rejected, Unavailable
+from learnchain.verification.evidence_measurer import EvidenceMeasuring
+from learnchain.verification.replay import AuditScope, ReplayJudge, reported_lines
 
 logger = logging.getLogger(__name__)
 

@@ -3,6 +3,7 @@
 import logging
 from enum import StrEnum
 
+from learnchain.encoding.hashing import history_branch
 from learnchain.execution.escrow import (
     STATUS_OPEN,
     Claim,
@@ -14,14 +15,16 @@ from learnchain.execution.escrow import (
     task_calldata,
 )
 from learnchain.node.ports import Ports
-from learnchain.primitives.chain_state import ChainState
-from learnchain.primitives.merkle import history_branch
-from learnchain.primitives.rejection import Rejected
-from learnchain.primitives.settlement import Outcome, Settlement
+from learnchain.protocol.payload import Outcome, Settlement
+from learnchain.protocol.state import ChainState
+from learnchain.rejection import Rejected
 
 logger = logging.getLogger(__name__)
 
+
 MAXIMUM_CLAIMS_PER_PAYLOAD = 4
+
+
 SETTLE_GAS = 400_000
 
 

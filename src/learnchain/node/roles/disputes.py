@@ -2,27 +2,33 @@
 
 A difference proves nothing, so this role punishes nobody by itself: silence is punished by the clock of heights, and
 steps by evidence that every node measures. It goes by the book alone, so that a kill loses nothing.
+
+The accused: shows the steps of a segment when a block asks it to, as winner or as auditor, until a block has them.
+
+Keeping silent costs the bond, so the answer survives a kill: it is on disk before it is sent, and is sent again at
+every height. The states that it needs are kept as long as anybody may ask.
 """
 
 import logging
 
-from learnchain.node.evidence_measuring import EvidenceMeasuring
+from learnchain.consensus.audits import AuditFinding, FraudProof, StepOpening, assignment, open_step
+from learnchain.consensus.disputes import bound_by, check_accusation
+from learnchain.consensus.evidence import false_audit, forged_trace
+from learnchain.encoding.codec import Address, Hash32
+from learnchain.encoding.cryptography import UNSIGNED, sign
+from learnchain.encoding.hashing import noun_hash
 from learnchain.node.ports import Ports
-from learnchain.node.step_answers import DisputedRun, StepAnswers
-from learnchain.primitives.audit import AuditFinding, FraudProof, StepOpening, open_step
-from learnchain.primitives.audit_messages import AuditReport
-from learnchain.primitives.bonds import BondBook, Dispute, DisputeOutcome, RoundFact
-from learnchain.primitives.codec import Address, Hash32
-from learnchain.primitives.dispute_messages import Accusation, DisputeAnswer
-from learnchain.primitives.dispute_rules import check_accusation
-from learnchain.primitives.evidence import false_audit, forged_trace
-from learnchain.primitives.evidence_messages import Evidence
-from learnchain.primitives.hashing import noun_hash
-from learnchain.primitives.messages import Block
-from learnchain.primitives.rejection import Rejected, Unavailable
-from learnchain.primitives.signatures import UNSIGNED, sign
+from learnchain.protocol.actions import OpenHeight
+from learnchain.protocol.audit_messages import AuditReport
+from learnchain.protocol.dispute_messages import Accusation, DisputeAnswer
+from learnchain.protocol.messages import Block, Evidence
+from learnchain.protocol.state import BondBook, Dispute, DisputeOutcome, RoundFact
+from learnchain.rejection import Rejected, Unavailable
+from learnchain.verification.evidence_measurer import EvidenceMeasuring
+from learnchain.verification.state_disclosures import DisputedRun, StepAnswers
 
 logger = logging.getLogger(__name__)
+
 
 Suspect = tuple[int, Hash32, Address, int]
 """Height, parent, who trained, and the segment whose bits differ."""
@@ -151,3 +157,76 @@ class Accuser:
     def _note(self, fact: RoundFact, what: str, about: Address, **facts: float | int | str) -> None:
         now = self._ports.clock.now_milliseconds()
         self._ports.decisions.note(now, fact.height, what, "0x" + about.hex(), **facts)
+
+
+class Accused:
+    """Answer what this node is asked for, one segment after the other, the oldest question first."""
+
+    def __init__(self, ports: Ports, measuring: EvidenceMeasuring, answers: StepAnswers) -> None:
+        self._ports, self._measuring, self._answers = ports, measuring, answers
+        self._busy = False
+
+    async def open_height(self, action: OpenHeight) -> None:
+        """Look whether a block asks for steps of ours; send what is shown already again."""
+        if self._busy or not self._ports.chain.is_current:
+            return
+        self._busy = True
+        try:
+            self._ports.archive.own.forget_answers(_oldest(self._book()))
+            for dispute in self._book().disputes:
+                if dispute.accused == self._ports.wallet.address and dispute.outcome is DisputeOutcome.ASKED:
+                    await self._answer(dispute)
+        finally:
+            self._busy = False
+
+    async def _answer(self, dispute: Dispute) -> None:
+        place = (dispute.height, dispute.parent, dispute.segment)
+        answer = self._ports.archive.own.answer(*place)
+        try:
+            if answer is None:
+                answer = await self._written(dispute)
+                if answer is None:
+                    return
+                # On disk before on the wire: after a kill the same steps are shown, and no others.
+                self._ports.archive.own.keep_answer(answer)
+            await self._ports.announce(answer)
+        except (Rejected, Unavailable) as error:
+            # Said at every height until the deadline has passed: nobody wants to lose its bond in silence.
+            logger.warning("the steps of segment %d of height %d wait: %s", dispute.segment, dispute.height, error)
+
+    async def _written(self, dispute: Dispute) -> DisputeAnswer | None:
+        book = self._book()
+        fact = book.fact(dispute.height, dispute.parent)
+        block = None if fact is None else self._ports.archive.block(fact.block)
+        commitment = None if fact is None else bound_by(book, fact, dispute.accused)
+        if fact is None or commitment is None or not isinstance(block, Block):
+            return None
+        run = DisputedRun(block, self._measuring.selection(fact), self.forced_seed(fact, dispute))
+        self._note(dispute, "asked for steps", segment=dispute.segment)
+        unsigned, opening = await self._answers.written(run, dispute.segment, commitment)
+        # Under the height that is asked about: they go when its states go, not before.
+        files = (unsigned.digests_cid, unsigned.states_cid)
+        self._ports.archive.blobs.note(dispute.height, files)
+        for cid in files:
+            await self._ports.blobs.pin(cid)
+        self._note(dispute, "shows steps", segment=dispute.segment, states=unsigned.states)
+        signed = sign(unsigned, self._ports.wallet.private_key)
+        return DisputeAnswer(dispute.height, dispute.parent, dispute.accused, signed, opening)
+
+    def forced_seed(self, fact: RoundFact, dispute: Dispute) -> bytes:
+        """Return the seed that corrupted where an accused auditor began; nothing for a winner."""
+        if dispute.accused == fact.winner:
+            return b""
+        given = assignment(self._book(), fact, dispute.accused, self._ports.chain.parameters)
+        return given.seed if given is not None and dispute.segment in given.forced else b""
+
+    def _book(self) -> BondBook:
+        return self._ports.chain.round.parent.bonds
+
+    def _note(self, dispute: Dispute, what: str, **facts: int) -> None:
+        now = self._ports.clock.now_milliseconds()
+        self._ports.decisions.note(now, dispute.height, what, "0x" + dispute.accuser.hex(), **facts)
+
+
+def _oldest(book: BondBook) -> int:
+    return min((each.height for each in book.facts), default=0)

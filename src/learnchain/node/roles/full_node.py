@@ -5,14 +5,23 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from learnchain.node.assurance import Trust
-from learnchain.node.blobs.blob_store import Nowhere
-from learnchain.node.continuing import earlier_runs
-from learnchain.node.measuring import Measuring, claimed
-from learnchain.node.named_blobs import named_by
+from learnchain.consensus.disputes import last_accusation_height
+from learnchain.consensus.fork_choice import empty_block_lot, lowest_lot
+from learnchain.consensus.state import (
+    may_return,
+    outage_milliseconds,
+    payload_timestamp,
+    returns_task,
+    settlement_root,
+    unselected_after,
+)
+from learnchain.encoding.codec import Hash32
+from learnchain.encoding.content_id import Cid
+from learnchain.encoding.cryptography import UNSIGNED, sign
+from learnchain.encoding.hashing import noun_hash
+from learnchain.learning.trace import published_states
 from learnchain.node.ports import Ports
-from learnchain.node.retention import Retention
-from learnchain.primitives.actions import (
+from learnchain.protocol.actions import (
     ForgetBlocks,
     MeasureCandidate,
     MoveHead,
@@ -23,44 +32,48 @@ from learnchain.primitives.actions import (
     RevealModel,
     StoreBlock,
 )
-from learnchain.primitives.block_tree import empty_block_lot, lowest_lot
-from learnchain.primitives.bounded_json import parse_json
-from learnchain.primitives.chain_state import (
-    may_return,
-    outage_milliseconds,
-    payload_timestamp,
-    returns_task,
-    settlement_root,
-    unselected_after,
-)
-from learnchain.primitives.codec import Hash32
-from learnchain.primitives.content_id import Cid, cid_from_text
-from learnchain.primitives.dispute_rules import last_accusation_height
-from learnchain.primitives.events import DeadlineMissed, Event, Measured, ReleaseDue, RevealsClosed
-from learnchain.primitives.hashing import noun_hash
-from learnchain.primitives.measurement import Finding, Measure, MeasureKind, Measurement
-from learnchain.primitives.messages import AnyBlock, Block, Deadline, EmptyBlock, Reveal
-from learnchain.primitives.payload import MAXIMUM_PAYLOAD_BYTES, encode_payload
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
-from learnchain.primitives.selection import Selection
-from learnchain.primitives.signatures import UNSIGNED, sign
-from learnchain.primitives.task_specification import DataPart
+from learnchain.protocol.events import DeadlineMissed, Event, Measured, ReleaseDue, RevealsClosed
+from learnchain.protocol.measurement import Finding, Measure, MeasureKind, Measurement
+from learnchain.protocol.messages import AnyBlock, Block, Deadline, EmptyBlock, Reveal
+from learnchain.protocol.payload import MAXIMUM_PAYLOAD_BYTES, encode_payload
+from learnchain.protocol.selection import Selection
+from learnchain.protocol.task_specification import DataPart
+from learnchain.rejection import Unavailable
+from learnchain.storage.blobs.blob_store import Nowhere
+from learnchain.storage.retention import Retention
+from learnchain.verification.assurance import Trust
+from learnchain.verification.measurer import Measuring, claimed, named_by
+from learnchain.verification.training_chain import earlier_runs
 
 logger = logging.getLogger(__name__)
 
+
 MAXIMUM_TRACE_INDEX_BYTES = 1 << 26
-MAXIMUM_STATES = 65_536
+
+
 MAXIMUM_STATE_BYTES = 1 << 34
+
+
 RETRY_SECONDS = 0.5
+
+
 MAXIMUM_RETRY_SECONDS = 15.0
 
 
 CATCHING_UP_SECONDS = 0.1
+
+
 WARM_SECONDS = 60.0
 """How long a node that just started leaves the ending of heights to others while its training processes load."""
+
+
 GATE_SECONDS = 0.1
+
+
 ENDING = (Deadline.KEY, Deadline.COMMITMENT, Deadline.RELEASE, Deadline.BLOCK)
 """The deadlines after which any node may end a height, in their order."""
+
+
 EMPTY_BLOCK_SECONDS = 10.0
 """How long an empty block waits for its payload before it makes room for another."""
 
@@ -378,15 +391,3 @@ class FullNode:
                 logger.info("data are not here yet: %s", error)
             await asyncio.sleep(delay)
             delay = min(2 * delay, MAXIMUM_RETRY_SECONDS)
-
-
-def published_states(index: bytes) -> tuple[Cid, ...]:
-    """Return the checkpoints that a winner's index names; the index is a stranger's, so anything may stand in it."""
-    try:
-        found = parse_json(index)
-    except (ValueError, RecursionError) as error:
-        raise Rejected(RejectionReason.MALFORMED, "the index of a trace is no JSON") from error
-    texts = found.get("states", []) if isinstance(found, dict) else None
-    if not isinstance(texts, list) or len(texts) > MAXIMUM_STATES or not all(isinstance(each, str) for each in texts):
-        raise Rejected(RejectionReason.MALFORMED, "the index of a trace names no list of states")
-    return tuple(cid_from_text(text) for text in texts)

@@ -1,28 +1,28 @@
-"""The miner: miner of DLBC and PoDL, consensus node of PoLe. Trains, commits, reveals, and proposes when it won."""
+"""What a miner chooses by itself: hyper-parameters inside the task's ranges, and how many epochs it plans.
+
+The miner: miner of DLBC and PoDL, consensus node of PoLe. Trains, commits, reveals, and proposes when it won.
+"""
 
 import asyncio
 import json
 import logging
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from learnchain.learning.jobs import EvaluationJob, Progress, SearchJob, TrainedFiles, TrainingJob
+from learnchain.consensus.state import settlement_root, unselected_after
+from learnchain.encoding.content_id import cid_from_text, cid_text
+from learnchain.encoding.cryptography import UNSIGNED, sign
+from learnchain.encoding.files import clear_directory
+from learnchain.encoding.hashing import noun_hash
+from learnchain.encoding.numbers import Accuracy
+from learnchain.learning.jobs import EvaluationJob, Progress, SearchJob, TrainedFiles, Training, TrainingJob
 from learnchain.learning.trace import INDEX_NAME
-from learnchain.node.continuing import AheadRun, EndState, Finished, end_state, indexed, own_end_state, seeds_of
-from learnchain.node.ports import Ports, Training
-from learnchain.node.roles.strategy import MAXIMUM_EPOCHS, Strategy
-from learnchain.node.settling import settling_transactions
-from learnchain.node.storage.files import clear_directory
-from learnchain.node.storage.own_words import OwnCandidate
-from learnchain.node.task_data import OpenedKeys
-from learnchain.primitives.actions import ProposeBlock, RevealModel, SendCommitment, TrainModel
-from learnchain.primitives.block_checks import NOBODY
-from learnchain.primitives.chain_state import settlement_root, unselected_after
-from learnchain.primitives.content_id import cid_from_text, cid_text
-from learnchain.primitives.events import Trained
-from learnchain.primitives.hashing import noun_hash
-from learnchain.primitives.messages import (
+from learnchain.node.ports import Ports
+from learnchain.node.roles.claims import settling_transactions
+from learnchain.protocol.actions import ProposeBlock, RevealModel, SendCommitment, TrainModel
+from learnchain.protocol.events import Trained
+from learnchain.protocol.messages import (
     Block,
     Commitment,
     Deadline,
@@ -34,22 +34,80 @@ from learnchain.primitives.messages import (
     commitment_digest,
     work_id,
 )
-from learnchain.primitives.numbers import Accuracy
-from learnchain.primitives.payload import encode_payload
-from learnchain.primitives.puzzle import Puzzle
-from learnchain.primitives.rejection import Unavailable
-from learnchain.primitives.selection import Ahead, Course, Selection
-from learnchain.primitives.signatures import UNSIGNED, sign
-from learnchain.primitives.training_terms import (
+from learnchain.protocol.payload import encode_payload
+from learnchain.protocol.puzzle import Puzzle
+from learnchain.protocol.selection import Ahead, Course, Selection
+from learnchain.protocol.state import NOBODY
+from learnchain.protocol.training_terms import (
     FULL_BITS,
     Free,
     HashPuzzle,
+    HyperParameters,
     SecureMapping,
     TrainingTerms,
     Watermark,
 )
+from learnchain.rejection import Unavailable
+from learnchain.storage.slashing_protection import OwnCandidate
+from learnchain.tasks.task_data import OpenedKeys
+from learnchain.verification.training_chain import (
+    AheadRun,
+    EndState,
+    Finished,
+    end_state,
+    indexed,
+    own_end_state,
+    seeds_of,
+)
+
+MAXIMUM_EPOCHS = 10_000
+
+
+PLANNED_THOUSANDTHS = 1_250
+"""Epochs planned for the time left by the probe, with a reserve: the clock ends the run at an epoch's end anyway."""
+
+
+LAST_EPOCH_THOUSANDTHS = 1_500
+"""What the last epoch may take of a measured one, in thousandths: other miners may train on the same machine."""
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """Say how this miner chooses inside the task's ranges: the place in each range, in thousandths from its minimum."""
+
+    learning_rate_thousandths: int = 500
+    momentum_thousandths: int = 1_000
+    batch_size_thousandths: int = 500
+    margin_milliseconds: int = 600
+    search_attempts: int = 20_000
+
+    def chosen(self, selection: Selection, epochs: int) -> HyperParameters:
+        """Return hyper-parameters inside the ranges of a task."""
+        rules = selection.posted.specification.training
+
+        def within(low: int, high: int, thousandths: int) -> int:
+            return low + (high - low) * thousandths // 1_000
+
+        rate, momentum, size = rules.learning_rate_millionths, rules.momentum_millionths, rules.batch_size
+        return HyperParameters(
+            learning_rate_millionths=within(rate.minimum, rate.maximum, self.learning_rate_thousandths),
+            momentum_millionths=within(momentum.minimum, momentum.maximum, self.momentum_thousandths),
+            weight_decay_millionths=rules.weight_decay_millionths.minimum,
+            batch_size=within(size.minimum, size.maximum, self.batch_size_thousandths),
+            epochs=epochs,
+        )
+
+    def planned(self, closing_milliseconds: int, now_milliseconds: int, epoch_seconds: float) -> tuple[int, int]:
+        """Return the epochs to plan until commitments close, and when to end early at the latest."""
+        closing = closing_milliseconds - self.margin_milliseconds
+        left_seconds = (closing - now_milliseconds) / 1000
+        planned = PLANNED_THOUSANDTHS * left_seconds / (1000 * max(epoch_seconds, 1e-6))
+        # The epoch that runs when time is up still ends: a long one must not carry the model past the deadline.
+        return max(1, min(MAXIMUM_EPOCHS, int(planned))), closing - int(LAST_EPOCH_THOUSANDTHS * epoch_seconds)
+
 
 logger = logging.getLogger(__name__)
+
 
 MAXIMUM_OWN_BYTES = 1 << 40
 """Our own model lies on our own disk already."""

@@ -2,13 +2,13 @@
 
 import logging
 
-from learnchain.node.encryption.parts import issued_key
+from learnchain.encoding.cryptography import UNSIGNED, sign
 from learnchain.node.ports import Ports
-from learnchain.primitives.actions import OpenHeight, ReleaseTestSet
-from learnchain.primitives.messages import KeyRelease, Release, ReleaseAnnouncement, release_root, work_id
-from learnchain.primitives.selection import Selection
-from learnchain.primitives.signatures import UNSIGNED, sign
-from learnchain.primitives.task_specification import Cid, Encryption
+from learnchain.protocol.actions import OpenHeight, ReleaseTestSet
+from learnchain.protocol.messages import KeyRelease, Release, ReleaseAnnouncement, release_root, work_id
+from learnchain.protocol.selection import Selection
+from learnchain.protocol.task_specification import Cid, Encryption
+from learnchain.tasks.vault import issued_key
 
 logger = logging.getLogger(__name__)
 

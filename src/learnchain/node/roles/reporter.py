@@ -5,28 +5,41 @@ import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 
+from learnchain.consensus.evidence import Statement, accusation
+from learnchain.encoding.codec import Address, Hash32
+from learnchain.encoding.cryptography import check_signature, sign
 from learnchain.node.chain import WaitingMessage, WireMessage
-from learnchain.node.evidence_measuring import EvidenceMeasuring
 from learnchain.node.ports import Ports
-from learnchain.node.step_answers import StepAnswers
-from learnchain.node.task_data import OpenedKeys
-from learnchain.primitives.actions import MeasureAnswer, MeasureEvidence, OpenHeight, RevealModel, TrainModel
-from learnchain.primitives.codec import Address, Hash32
-from learnchain.primitives.dispute_messages import Accusation, DisputeAnswer
-from learnchain.primitives.events import Measured
-from learnchain.primitives.evidence import Statement, accusation
-from learnchain.primitives.evidence_messages import Evidence, Fault
-from learnchain.primitives.measurement import Measure, Measurement
-from learnchain.primitives.messages import Block, Commitment, KeyRelease, Release, ReleaseAnnouncement, Reveal
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
-from learnchain.primitives.selection import Selection
-from learnchain.primitives.signatures import check_signature, sign
+from learnchain.protocol.actions import MeasureAnswer, MeasureEvidence, OpenHeight, RevealModel, TrainModel
+from learnchain.protocol.dispute_messages import Accusation, DisputeAnswer
+from learnchain.protocol.events import Measured
+from learnchain.protocol.measurement import Measure, Measurement
+from learnchain.protocol.messages import (
+    Block,
+    Commitment,
+    Evidence,
+    Fault,
+    KeyRelease,
+    Release,
+    ReleaseAnnouncement,
+    Reveal,
+)
+from learnchain.protocol.selection import Selection
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.tasks.task_data import OpenedKeys
+from learnchain.verification.evidence_measurer import EvidenceMeasuring
+from learnchain.verification.state_disclosures import StepAnswers
 
 logger = logging.getLogger(__name__)
 
+
 MAXIMUM_ACCUSATIONS = 64
 """Accusations that wait for their height to be a block; the oldest is dropped first."""
+
+
 RETRY_SECONDS = 0.5
+
+
 MAXIMUM_RETRY_SECONDS = 15.0
 
 

@@ -13,28 +13,44 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from learnchain.node.blobs.blob_files import BlobFiles
-from learnchain.node.blobs.blob_store import Nowhere, Progress
-from learnchain.node.blobs.origin import BlobOrigin
-from learnchain.node.blobs.tree import Leaf, Tree, maximum_tree_bytes, read_tree
-from learnchain.node.network.network import Network
-from learnchain.primitives.content_id import MAXIMUM_BLOCK_BYTES, Cid, Codec, check_block, cid_text, parse_cid
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.encoding.content_id import MAXIMUM_BLOCK_BYTES, Cid, Codec, check_block, cid_text, parse_cid
+from learnchain.network.network import Network
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.storage.blobs.blob_files import BlobFiles
+from learnchain.storage.blobs.blob_store import Leaf, Nowhere, Progress, Tree, maximum_tree_bytes, read_tree
+from learnchain.storage.blobs.origins import BlobOrigin
 
 logger = logging.getLogger(__name__)
 
+
 ORIGIN = b""
 """Stands among the sources for the store elsewhere; no peer has such a name."""
+
+
 METHOD_TREE = "blob/tree"
+
+
 METHOD_LEAF = "blob/leaf"
+
+
 TREE_SECONDS = 10.0
+
+
 LEAF_SECONDS = 20.0
+
+
 LEAVES_UNDER_WAY = 3
 """Leaves that one source is asked for at a time."""
+
+
 HEDGE_SECONDS = 0.25
 """How long one source may stay silent before the next is asked as well."""
+
+
 STRAGGLER_SECONDS = 2.0
 """How long a source that has nothing left to send waits before it is asked for what slower ones still owe."""
+
+
 _Answer = TypeVar("_Answer")
 
 

@@ -10,16 +10,21 @@ from typing import Any
 
 import aiohttp
 
-from learnchain.node.blobs.origin import REQUEST_SECONDS, walk_tree
-from learnchain.node.blobs.tree import Leaf, Tree, nodes_of_tree
-from learnchain.primitives.bounded_json import parse_json
-from learnchain.primitives.content_id import MAXIMUM_BLOCK_BYTES, Cid, Codec, HashKind, cid_text, parse_cid
-from learnchain.primitives.rejection import Unavailable
-from learnchain.primitives.unixfs import Block
+from learnchain.encoding.content_id import MAXIMUM_BLOCK_BYTES, Block, Cid, Codec, HashKind, cid_text, parse_cid
+from learnchain.encoding.numbers import parse_json
+from learnchain.rejection import Unavailable
+from learnchain.storage.blobs.blob_store import Leaf, Tree, nodes_of_tree
+from learnchain.storage.blobs.origins import REQUEST_SECONDS, walk_tree
 
 _ANSWER_BYTES = 1 << 16
+
+
 _HASH_NAMES = {HashKind.BLAKE3: "blake3", HashKind.SHA2_256: "sha2-256"}
+
+
 _CODEC_NAMES = {Codec.RAW: "raw", Codec.DAG_PB: "dag-pb"}
+
+
 _PIN_SECONDS = 600
 """Pinning walks the whole tree on the other side."""
 

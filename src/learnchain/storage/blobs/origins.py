@@ -1,18 +1,96 @@
-"""Blobs in an S3 bucket: `trees/CID` and `files/CID`, written in one piece each; `pins/CID` marks what to keep.
+"""Blobs in a directory that several nodes of one machine, or of one file server, share: the layout of `s3`.
+
+Blobs in an S3 bucket: `trees/CID` and `files/CID`, written in one piece each; `pins/CID` marks what to keep.
 
 The bucket's own rules may delete what has no pin. Credentials come from the environment (AWS_ACCESS_KEY_ID and its
 kin), never from settings. Needs the extra `s3`.
+
+Where a node's blobs lie beside its own disk: a kubo node, an IPFS gateway, an S3 bucket or a shared folder.
+
+An origin is one more source of trees and leaves, asked before any peer. It is believed as little as they are: every
+byte it sends is hashed against its CID by `PeerBlobs`, and what it sends is bounded before it is read.
 """
 
-from collections.abc import Awaitable
+import asyncio
+import shutil
+import uuid
+from collections import deque
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
-from learnchain.node.blobs.origin import REQUEST_SECONDS
-from learnchain.node.blobs.tree import Leaf, Tree, maximum_tree_bytes
-from learnchain.primitives.content_id import Cid, cid_text
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.encoding.content_id import Cid, Codec, check_block, cid_text, decode_node, parse_cid
+from learnchain.encoding.files import disk_refused
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.storage.blobs.blob_store import Leaf, Tree, maximum_tree_bytes
+
+
+class Folder:
+    """Keep blobs as `trees/CID` and `files/CID`, moved into place when they are whole; `pins/CID` marks some."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    async def tree(self, cid: Cid, max_bytes: int) -> bytes | None:
+        """Return the written tree."""
+        return await asyncio.to_thread(_read, self._place("trees", cid), 0, None, maximum_tree_bytes(max_bytes))
+
+    async def leaf(self, root: Cid, leaf: Leaf, limit_bytes: int) -> bytes | None:
+        """Return one leaf: a part of the file, or all of a file that is one leaf."""
+        size = None if leaf.size < 0 else leaf.size
+        return await asyncio.to_thread(_read, self._place("files", root), leaf.offset, size, limit_bytes)
+
+    async def put(self, tree: Tree, written: bytes, path: Path) -> None:
+        """Store the file, then its tree: whoever finds the tree finds the leaves."""
+        await asyncio.to_thread(self._put, tree, written, path)
+
+    async def pin(self, cid: Cid) -> None:
+        """Mark a blob as to be kept."""
+        await asyncio.to_thread(self._write, self._place("pins", cid), b"")
+
+    async def unpin(self, cid: Cid) -> None:
+        """Take the mark away."""
+        self._place("pins", cid).unlink(missing_ok=True)
+
+    async def close(self) -> None:
+        """Do nothing: no file stays open."""
+
+    def _put(self, tree: Tree, written: bytes, path: Path) -> None:
+        self._write(self._place("files", tree.root), path)
+        if written:
+            self._write(self._place("trees", tree.root), written)
+
+    def _write(self, place: Path, content: bytes | Path) -> None:
+        temporary = place.with_name(f".{uuid.uuid4().hex}")
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(content, bytes):
+                temporary.write_bytes(content)
+            else:
+                shutil.copyfile(content, temporary)
+            temporary.replace(place)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise disk_refused(place, error) from error
+
+    def _place(self, kind: str, cid: Cid) -> Path:
+        return self._directory / kind / cid_text(cid)
+
+
+def _read(path: Path, offset: int, size: int | None, limit_bytes: int) -> bytes | None:
+    try:
+        whole = path.stat().st_size
+        if size is None and whole > limit_bytes:
+            raise Unavailable(f"the blob folder: {path.name} has {whole} bytes where {limit_bytes} are allowed")
+        with path.open("rb") as file:
+            file.seek(offset)
+            return file.read(limit_bytes if size is None else size)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise Unavailable(f"the blob folder: {error}") from error
+
 
 _Answer = TypeVar("_Answer")
 
@@ -104,3 +182,76 @@ async def _asked(request: Awaitable[_Answer]) -> _Answer | None:
         return None
     except (BaseError, OSError) as error:
         raise Unavailable(f"the bucket: {str(error)[:300]}") from error
+
+
+EMBEDDED = "embedded"
+
+
+REQUEST_SECONDS = 20
+
+
+class BlobOrigin(Protocol):
+    """Keep whole blobs elsewhere; `Unavailable` from any method means: not now, others may have it."""
+
+    async def tree(self, cid: Cid, max_bytes: int) -> bytes | None:
+        """Return the written tree of a blob, None for one that is not there; it is checked by whoever asked."""
+        ...
+
+    async def leaf(self, root: Cid, leaf: Leaf, limit_bytes: int) -> bytes | None:
+        """Return one leaf; of an answer above `limit_bytes` no more is read, and it is `Unavailable`."""
+        ...
+
+    async def put(self, tree: Tree, written: bytes, path: Path) -> None:
+        """Keep a whole blob: its written tree and the file of its leaves."""
+        ...
+
+    async def pin(self, cid: Cid) -> None:
+        """Keep a blob whatever the other side's garbage collection says."""
+        ...
+
+    async def unpin(self, cid: Cid) -> None:
+        """Let go of a blob."""
+        ...
+
+    async def close(self) -> None:
+        """End all connections."""
+        ...
+
+
+def open_origin(text: str) -> BlobOrigin | None:
+    """Return what a setting names: `embedded`, `kubo:URL`, `gateway:URL`, `s3:[URL/]BUCKET[/PREFIX]`, `folder:PATH`."""
+    kind, _, rest = text.partition(":")
+    if text == EMBEDDED:
+        return None
+    if kind in {"kubo", "gateway"} and rest.startswith(("http://", "https://")):
+        from learnchain.storage.blobs.kubo import Gateway, Kubo
+
+        return Kubo(rest) if kind == "kubo" else Gateway(rest)
+    if kind == "s3" and rest:
+        return open_bucket(rest)
+    if kind == "folder" and Path(rest).is_absolute():
+        return Folder(Path(rest))
+    detail = f"{text!r} is none of embedded, kubo:URL, gateway:URL, s3:[URL/]BUCKET[/PREFIX], folder:/PATH"
+    raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
+
+
+async def walk_tree(root: Cid, max_bytes: int, block: Callable[[Cid], Awaitable[bytes | None]]) -> bytes | None:
+    """Return the written tree of a blob whose blocks are given singly; None when one of them is not to be had.
+
+    Each node is checked before its children are asked for, and all of them together are bounded: nobody can make us
+    walk without end.
+    """
+    written, waiting = bytearray(), deque([root])
+    while waiting:
+        cid = waiting.popleft()
+        if parse_cid(cid).codec is Codec.RAW:
+            continue
+        node = await block(cid)
+        if node is None:
+            return None
+        check_block(cid, node)
+        written += len(node).to_bytes(4, "big") + node
+        if len(written) > maximum_tree_bytes(max_bytes):
+            raise Rejected(RejectionReason.TOO_LARGE, f"a tree above {maximum_tree_bytes(max_bytes)} bytes")
+        waiting.extend(link.cid for link in decode_node(cid, node))
+    return bytes(written)

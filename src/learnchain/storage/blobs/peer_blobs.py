@@ -1,28 +1,92 @@
-"""The embedded blob engine: files on disk, blocks from peers, over the connections that the network has anyway.
+"""Hand what a node adds to the store elsewhere, in the background: whoever adds a blob does not wait for it.
+
+The embedded blob engine: files on disk, blocks from peers, over the connections that the network has anyway.
 
 A store elsewhere (`origin`) is one more source of what is fetched, and gets what is added here.
 """
 
 import asyncio
+import contextlib
+import logging
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from learnchain.node.blobs.blob_files import BlobFiles, chunks_of_bytes
-from learnchain.node.blobs.blob_store import BlobStat, Progress
-from learnchain.node.blobs.delivery import Delivery
-from learnchain.node.blobs.fetching import METHOD_LEAF, METHOD_TREE, BlobFetcher, too_large
-from learnchain.node.blobs.origin import BlobOrigin
-from learnchain.node.network.network import Network
-from learnchain.primitives.content_id import (
-    CID_BYTES,
-    Cid,
-    Codec,
-    parse_cid,
-)
-from learnchain.primitives.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.encoding.content_id import CID_BYTES, Cid, Codec, parse_cid
+from learnchain.network.network import Network
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.storage.blobs.blob_files import BlobFiles, chunks_of_bytes
+from learnchain.storage.blobs.blob_store import BlobStat, Progress
+from learnchain.storage.blobs.fetching import METHOD_LEAF, METHOD_TREE, BlobFetcher, too_large
+from learnchain.storage.blobs.origins import BlobOrigin
+
+logger = logging.getLogger(__name__)
+
+
+class Delivery:
+    """Owe blobs to an origin until it has them; the debts lie on disk, so a restart goes on."""
+
+    def __init__(self, files: BlobFiles, origin: BlobOrigin) -> None:
+        self._files = files
+        self._origin = origin
+        self._running: asyncio.Task[None] | None = None
+
+    def owe(self, cid: Cid) -> None:
+        """Give a blob to the origin: now if it takes it, else with the next blob."""
+        self._files.owe(cid)
+        self._start()
+
+    async def unpin(self, cid: Cid) -> None:
+        """Let go of a blob there too; an origin that does not answer keeps it."""
+        with contextlib.suppress(Unavailable):
+            await self._origin.unpin(cid)
+
+    async def done(self) -> None:
+        """Wait until nothing is owed; raise `Unavailable` when the origin does not take it."""
+        await asyncio.shield(self._start())
+        if owed := self._files.owed():
+            raise Unavailable(f"the blob store: it has not taken {len(owed)} blobs yet")
+
+    async def close(self) -> None:
+        """Stop; what is owed still is handed over after the next start."""
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.gather(self._running, return_exceptions=True)
+        await self._origin.close()
+
+    def _start(self) -> asyncio.Task[None]:
+        if self._running is None or self._running.done():
+            self._running = asyncio.create_task(self._deliver())
+        return self._running
+
+    async def _deliver(self) -> None:
+        tried = set[tuple[Cid, bool]]()
+        while waiting := [each for each in self._owed() if each not in tried]:
+            for cid, pinned in waiting:
+                tried.add((cid, pinned))
+                try:
+                    await self._give(cid, pinned)
+                except Unavailable as missing:
+                    logger.warning("%s; it is tried again with the next blob", missing.what)
+                    return
+
+    async def _give(self, cid: Cid, pinned: bool) -> None:
+        tree, path = self._files.tree(cid), self._files.path(cid)
+        if tree is not None and path is not None:
+            await self._origin.put(tree, self._files.tree_bytes(cid) or b"", path)
+            if pinned:
+                await self._origin.pin(cid)
+        # Pinned meanwhile: the debt stays, and the next turn pays it.
+        if pinned == self._files.is_pinned(cid):
+            self._files.settle(cid)
+
+    def _owed(self) -> list[tuple[Cid, bool]]:
+        return [(cid, self._files.is_pinned(cid)) for cid in self._files.owed()]
+
 
 SMALL_BYTES = 1 << 16
+
+
 _TREE_CHUNK_BYTES = 1024 * 1024
 
 

@@ -1,0 +1,1 @@
+"""The composition root: one process of one node, from its settings."""

@@ -1,0 +1,330 @@
+"""What consensus keeps after a block: bonds, audits, disputes, coins, and the tasks that wait."""
+
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Annotated
+
+from learnchain.encoding.codec import Address, Bound, Hash32
+from learnchain.encoding.hashing import History
+from learnchain.protocol.messages import (
+    MAXIMUM_COMMITMENTS,
+    AnyBlock,
+    Block,
+    Commitment,
+    Payout,
+    TrainingRecord,
+    previous_randao,
+)
+from learnchain.protocol.parameters import MAXIMUM_AUDIT_BLOCKS, ChainParameters
+from learnchain.protocol.payload import PayloadAttributes, Settlement, Withdrawal
+from learnchain.protocol.selection import PostedTask, Selection
+from learnchain.protocol.task_specification import TrainingMode
+
+MAXIMUM_DEPOSITS = 16_384
+"""Owners in the book. What a newcomer deposits into a full book counts for nothing until somebody leaves."""
+
+
+class BondMove(StrEnum):
+    """Say what an owner did with its bond in the contract."""
+
+    DEPOSITED = "deposited"
+    LEAVING = "leaving"
+    WITHDRAWN = "withdrawn"
+
+
+@dataclass(frozen=True, slots=True)
+class BondChange:
+    """Report one move of a bond, as the contract logged it in a block's payload."""
+
+    owner: Address
+    move: BondMove
+    amount_wei: int
+
+
+@dataclass(frozen=True, slots=True)
+class Deposit:
+    """Hold what one owner can lose: the active part covers commitments, the leaving part only faults of the past."""
+
+    owner: Address
+    active_wei: int
+    leaving_wei: int
+
+    @property
+    def total_wei(self) -> int:
+        """Return all that evidence can take."""
+        return self.active_wei + self.leaving_wei
+
+
+@dataclass(frozen=True, slots=True)
+class Withheld:
+    """Keep back a part of a block reward in place of the bond that the winner had not deposited."""
+
+    miner: Address
+    amount_gwei: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class RoundFact:
+    """Remember of a recent height what evidence about it and challenges to it rest on.
+
+    `commitment` is the hash of the winner's signed commitment; it was fixed before the release key was known.
+    An empty block has neither winner nor training. `is_declared`: the task asks for training that can be checked.
+    """
+
+    height: int
+    parent: Hash32
+    block: Hash32
+    task_id: Hash32
+    publisher: Address
+    task_bond_wei: int
+    release_key: Hash32
+    winner: Address
+    bond_wei: int
+    commitment: Hash32
+    training: Annotated[tuple[TrainingRecord, ...], Bound(1)]
+    committed: Annotated[tuple[Address, ...], Bound(MAXIMUM_COMMITMENTS)]
+    is_declared: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Punished:
+    """Remember a fault that was punished, so that it is punished once."""
+
+    fault: Hash32
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """Remember who audits a height: what it bound itself to and when, and when it opened that; 0 is not yet."""
+
+    height: int
+    parent: Hash32
+    auditor: Address
+    digest: Hash32
+    committed_height: int
+    opened_height: int = 0
+
+
+class DisputeOutcome(StrEnum):
+    """Say where a dispute stands, or how it ended."""
+
+    ASKED = "asked"
+    """The steps are asked for and not shown."""
+    ANSWERED = "answered"
+    """The steps are shown: a proof against them may come."""
+    UNANSWERED = "unanswered"
+    """The accused kept silent to the end and was punished for it."""
+    PROVEN = "proven"
+    """The accused was punished by evidence before the dispute was over."""
+    UNPROVEN = "unproven"
+    """Nobody brought a proof against the answer in time: the accuser paid."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dispute:
+    """Remember one accusation: who asks whom for which segment, since when, and what became of it; 0 is not yet.
+
+    `answer` is the hash of the `StepAnswer` that a block carried.
+    """
+
+    height: int
+    parent: Hash32
+    accused: Address
+    segment: int
+    accuser: Address
+    asked_height: int
+    outcome: DisputeOutcome = DisputeOutcome.ASKED
+    answered_height: int = 0
+    answer: Hash32 = b"\0" * 32
+    decided_height: int = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Return whether it is still to be answered or decided."""
+        return self.outcome in (DisputeOutcome.ASKED, DisputeOutcome.ANSWERED)
+
+
+@dataclass(frozen=True, slots=True)
+class BondBook:
+    """Hold deposits in the order of their owners, and the rest in the order of their heights."""
+
+    deposits: Annotated[tuple[Deposit, ...], Bound(MAXIMUM_DEPOSITS)] = ()
+    withheld: tuple[Withheld, ...] = ()
+    facts: Annotated[tuple[RoundFact, ...], Bound(MAXIMUM_AUDIT_BLOCKS)] = ()
+    punished: tuple[Punished, ...] = ()
+    audits: tuple[AuditEntry, ...] = ()
+    disputes: tuple[Dispute, ...] = ()
+
+    def deposit(self, owner: Address) -> Deposit:
+        """Return what an owner has staked; nothing for a stranger."""
+        return next((each for each in self.deposits if each.owner == owner), Deposit(owner, 0, 0))
+
+    def with_deposit(self, changed: Deposit) -> "BondBook":
+        """Return the book with one owner's deposit replaced; an empty one is dropped."""
+        others = [each for each in self.deposits if each.owner != changed.owner]
+        if changed.total_wei and len(others) < MAXIMUM_DEPOSITS:
+            others.append(changed)
+        return replace(self, deposits=tuple(sorted(others, key=lambda each: each.owner)))
+
+    def moved(self, change: BondChange) -> "BondBook":
+        """Return the book after a move; what consensus has taken already cannot leave a second time."""
+        held = self.deposit(change.owner)
+        if change.move is BondMove.DEPOSITED:
+            held = replace(held, active_wei=held.active_wei + change.amount_wei)
+        elif change.move is BondMove.LEAVING:
+            amount_wei = min(change.amount_wei, held.active_wei)
+            held = Deposit(held.owner, held.active_wei - amount_wei, held.leaving_wei + amount_wei)
+        else:
+            held = replace(held, leaving_wei=held.leaving_wei - min(change.amount_wei, held.leaving_wei))
+        return self.with_deposit(held)
+
+    def taken(self, owner: Address, amount_wei: int) -> "BondBook":
+        """Return the book after a slashing: from the active part first, as the contract does."""
+        held = self.deposit(owner)
+        active_wei = min(amount_wei, held.active_wei)
+        return self.with_deposit(
+            Deposit(owner, held.active_wei - active_wei, held.leaving_wei - amount_wei + active_wei)
+        )
+
+    def fact(self, height: int, parent: Hash32) -> RoundFact | None:
+        """Return what is remembered of a height of this branch."""
+        return next((each for each in self.facts if (each.height, each.parent) == (height, parent)), None)
+
+    def covers(self, commitment: Commitment) -> bool:
+        """Return whether the miner has staked what its commitment promises."""
+        return self.deposit(commitment.miner).active_wei >= commitment.bond_wei
+
+
+def winning_commitment(block: Block) -> Commitment | None:
+    """Return the commitment of the block's proposer, of which the release holds one."""
+    return next((each for each in block.commitments if each.miner == block.proposer), None)
+
+
+def round_fact(selection: Selection, block: AnyBlock, block_hash: Hash32) -> RoundFact:
+    """Return what the book remembers of a block."""
+    task, nobody = selection.task, b"\0" * 20
+    won = winning_commitment(block) if isinstance(block, Block) else None
+    return RoundFact(
+        height=block.height,
+        parent=block.parent,
+        block=block_hash,
+        task_id=task.task_id,
+        publisher=task.publisher,
+        task_bond_wei=task.bond_wei,
+        release_key=block.release.key if isinstance(block, Block) else b"\0" * 32,
+        winner=block.proposer if isinstance(block, Block) else nobody,
+        bond_wei=won.bond_wei if won is not None else 0,
+        commitment=block.verdict.winner if isinstance(block, Block) else b"\0" * 32,
+        training=(block.reveal.training,) if isinstance(block, Block) else (),
+        committed=tuple(each.miner for each in block.commitments),
+        is_declared=selection.posted.specification.training.mode is TrainingMode.DECLARED,
+    )
+
+
+MAXIMUM_MEMORY_BYTES = 4_096
+"""Room for a difficulty or a handful of losers; it is kept with every state."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reward:
+    """Step 10: what a block mints, what it tells the escrow contract to do, what its engine remembers from it.
+
+    `memory` is the engine's own; the selections on top of the block carry it.
+    """
+
+    payouts: tuple[Payout, ...]
+    settlements: tuple[Settlement, ...]
+    memory: Annotated[bytes, Bound(MAXIMUM_MEMORY_BYTES)] = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """Count every coin that consensus moved.
+
+    At all times
+    escrowed == paid + refunded + burned + compensated + still locked,
+    all deposits == bonded - unbonded - slashed, and
+    what engines and audits earned == minted + still kept back + forfeited.
+    """
+
+    escrowed_wei: int = 0
+    paid_wei: int = 0
+    refunded_wei: int = 0
+    burned_wei: int = 0
+    compensated_wei: int = 0
+    bonded_wei: int = 0
+    unbonded_wei: int = 0
+    slashed_wei: int = 0
+    minted_gwei: int = 0
+    forfeited_gwei: int = 0
+    audited_gwei: int = 0
+
+    @property
+    def locked_wei(self) -> int:
+        """Return what lies in escrow for tasks that no block has settled."""
+        return self.escrowed_wei - self.paid_wei - self.refunded_wei - self.burned_wei - self.compensated_wei
+
+
+@dataclass(frozen=True, slots=True)
+class ChainState:
+    """Hold the state after one block.
+
+    `pool` is the list that the block records: tasks posted through its parent and not selected (ROUND-5);
+    `incoming` are those posted in its own payload; `reward` is what the next payload must carry. `going_on` is the
+    commissioned task that the block trained and did not settle: it spans more blocks.
+    """
+
+    block_hash: Hash32
+    parent: Hash32
+    height: int
+    end_milliseconds: int
+    payload_hash: Hash32
+    payload_timestamp_seconds: int
+    root: Hash32
+    withdrawal_count: int
+    history: History
+    pool: tuple[PostedTask, ...]
+    incoming: tuple[PostedTask, ...]
+    reward: Reward
+    ledger: Ledger
+    high_accuracy: bool
+    going_on: tuple[PostedTask, ...] = ()
+    bonds: BondBook = field(default_factory=BondBook)
+
+    def withdrawals(self) -> tuple[Withdrawal, ...]:
+        """Return exactly what the next payload must carry, byte for byte (ROUND-4)."""
+        return tuple(
+            Withdrawal(self.withdrawal_count + offset, 0, payout.recipient, payout.amount_gwei)
+            for offset, payout in enumerate(self.reward.payouts)
+        )
+
+    def attributes(self, timestamp_seconds: int, fee_recipient: bytes) -> PayloadAttributes:
+        """Return what the payload on top of this block must be built from; only the fee recipient is free."""
+        randao = previous_randao(self.block_hash)
+        return PayloadAttributes(timestamp_seconds, randao, fee_recipient, self.withdrawals(), self.root)
+
+
+def genesis_state(parameters: ChainParameters, genesis_hash: Hash32, payload: Hash32, timestamp: int) -> ChainState:
+    """Return the state before the first block."""
+    return ChainState(
+        block_hash=genesis_hash,
+        parent=b"\0" * 32,
+        height=0,
+        end_milliseconds=parameters.genesis_milliseconds,
+        payload_hash=payload,
+        payload_timestamp_seconds=timestamp,
+        root=genesis_hash,
+        withdrawal_count=0,
+        history=History(),
+        pool=(),
+        incoming=(),
+        reward=Reward((), ()),
+        ledger=Ledger(),
+        high_accuracy=False,
+    )
+
+
+NOBODY = b"\0" * 32
+"""Stands for the winner in a verdict without one."""

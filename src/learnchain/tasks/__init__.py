@@ -1,0 +1,1 @@
+"""Commissioning: task files, the data behind them, the keys that open it, and publishing."""

@@ -1,0 +1,1 @@
+"""Checking: what a node measures, replays and believes, block by block."""
