@@ -55,7 +55,7 @@ def test_peers_that_are_named_and_not_there_are_unavailable(tmp_path: Path) -> N
 
 
 def test_peers_are_named_with_their_paths() -> None:
-    assert bench._named(["cifer=/a/b=c"]) == {"cifer": Path("/a/b=c")}
+    assert bench._list_registers(["cifer=/a/b=c"]) == {"cifer": Path("/a/b=c")}
     with pytest.raises(Rejected) as caught:
-        bench._named(["cifer"])
+        bench._list_registers(["cifer"])
     assert caught.value.reason is RejectionReason.ARGUMENT_INVALID

@@ -75,7 +75,7 @@ def test_bench_lists_and_runs_by_name(capsys, monkeypatch):
         """Compare nothing."""
         return figures
 
-    monkeypatch.setattr(bench, "_registered", lambda _peers: {"x": quick})
+    monkeypatch.setattr(bench, "_load_registers", lambda _peers: {"x": quick})
     assert spoken(capsys, "bench", "list")[1]["data"]["benchmarks"] == [{"name": "x", "what": "Compare nothing."}]
     assert spoken(capsys, "bench", "x")[1]["data"]["results"] == [figures]
     code, envelope = spoken(capsys, "bench", "x", "--with", "peer=program")

@@ -38,7 +38,7 @@ def test_what_cannot_be_compared_is_refused(wrong: tuple[str, ...], capsys: pyte
 def test_a_drawing_that_cannot_be_written_is_told_before_the_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lab, "_compared", lambda *_asked: pytest.fail("it ran"))
+    monkeypatch.setattr(lab, "_run_comparison", lambda *_asked: pytest.fail("it ran"))
     (tmp_path / "file").write_text("")
     code, envelope = spoken(capsys, "lab", "compare", "--plot", str(tmp_path / "file" / "x.svg"))
     assert (code, envelope["error"]["reason"]) == (3, "unavailable")
@@ -60,5 +60,5 @@ def test_a_comparison_answers_with_one_envelope_and_draws(tmp_path: Path, capsys
 def test_a_process_that_fails_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     asked = {"engines": ["luck"], "seed": 7, "blocks": 2, "miners": 1, "latency_milliseconds": 0}
     with pytest.raises(Unavailable):
-        lab._compared(asked, False)
+        lab._run_comparison(asked, False)
     assert "luck" in capsys.readouterr().err

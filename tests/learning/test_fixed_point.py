@@ -9,7 +9,7 @@ import torch
 
 from learnchain.learning.data import DataSet
 from learnchain.learning.fixed_point import compile_model, dice_counts, evaluate, predict
-from learnchain.learning.fixed_point_layers import Folded, _scaled
+from learnchain.learning.fixed_point_layers import Folded, _quantise_weights
 from learnchain.learning.model import build_model, initial_weights, set_weights
 from learnchain.learning.train import Watcher, to_float, train
 from learnchain.learning.worker import float_accuracy
@@ -88,7 +88,7 @@ def test_a_product_equals_the_integers_it_stands_for():
     }
     rows = rows_for(specification, 8)
     folded = Folded(weights["x.weight"].astype(np.float64), weights["x.bias"].astype(np.float64))
-    pieces, bias, wide = _scaled(LINEAR, folded, -8, 0)
+    pieces, bias, wide = _quantise_weights(LINEAR, folded, -8, 0)
     assert wide
     unit = 2**40
     whole = [[int(value * unit) for piece in pieces for value in piece[channel].tolist()] for channel in range(2)]

@@ -6,7 +6,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from learnchain.learning.fixed_point_layers import ACTIVATION_MAXIMUM, Folded, _scaled, _table, exponent_of
+from learnchain.learning.fixed_point_layers import ACTIVATION_MAXIMUM, Folded, _quantise_weights, _table, exponent_of
 from learnchain.protocol.model_specification import Layer, Setting
 from learnchain.rejection import Rejected, RejectionReason
 
@@ -35,9 +35,9 @@ def test_no_sum_of_any_layer_can_leave_the_exact_range(seed, terms, magnitude, b
     if bias_magnitude - exponents[0] > 43:
         # Such a bias has no place beside the activations even at the coarsest scale: refused, never wrapped.
         assume(np.abs(bias).max() * 2.0 ** -exponents[0] > 2.0**44)
-        assert refusal(_scaled, LINEAR, Folded(weight, bias), *exponents) is RejectionReason.WEIGHTS_NOT_FINITE
+        assert refusal(_quantise_weights, LINEAR, Folded(weight, bias), *exponents) is RejectionReason.WEIGHTS_NOT_FINITE
         return
-    pieces, scaled_bias, _ = _scaled(LINEAR, Folded(weight, bias), *exponents)
+    pieces, scaled_bias, _ = _quantise_weights(LINEAR, Folded(weight, bias), *exponents)
     assert sum(piece.shape[1] for piece in pieces) == terms
     for index, piece in enumerate(pieces):
         assert torch.isfinite(piece).all()

@@ -203,13 +203,13 @@ def test_a_quote_says_cost_and_proof_without_walking_to_the_end(honest: Path, le
 
 def test_a_quote_stops_early(honest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     walked: list[int] = []
-    original = Verifier._admitted
+    original = Verifier._admit_stored_block
 
     async def counted(self: Verifier, *arguments: object) -> object:
         walked.append(1)
         return await original(self, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Verifier, "_admitted", counted)
+    monkeypatch.setattr(Verifier, "_admit_stored_block", counted)
     asyncio.run(quote(verifier(honest, Level.HEADERS)))
     assert 0 < len(walked) < BLOCKS
 

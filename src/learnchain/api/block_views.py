@@ -156,14 +156,14 @@ def block_view(
     block: AnyBlock, parent: ChainState, state: ChainState, selection: Selection, puzzle: HashPuzzle | None = None
 ) -> dict[str, Any]:
     """Return a block as JSON values; `won_by` says whether a model, a hash or nobody won it."""
-    view = _carried(block, parent, state, selection)
+    view = _describe_content(block, parent, state, selection)
     if not isinstance(block, Block):
         return {**view, "empty": True, "won_by": None, "trained": False, "missed": block.missed.value}
-    won = {**view, "empty": False, **_won(block, selection.schedule)}
-    return {**won, **(_trained(block, selection) if puzzle is None else _hashed(block, selection, puzzle))}
+    won = {**view, "empty": False, **_describe_winner(block, selection.schedule)}
+    return {**won, **(_describe_trained_block(block, selection) if puzzle is None else _describe_hashed_block(block, selection, puzzle))}
 
 
-def _carried(block: AnyBlock, parent: ChainState, state: ChainState, selection: Selection) -> dict[str, Any]:
+def _describe_content(block: AnyBlock, parent: ChainState, state: ChainState, selection: Selection) -> dict[str, Any]:
     """Return what blocks of every kind say."""
     return {
         "height": block.height,
@@ -201,7 +201,7 @@ def _carried(block: AnyBlock, parent: ChainState, state: ChainState, selection: 
     }
 
 
-def _won(block: Block, schedule: Schedule) -> dict[str, Any]:
+def _describe_winner(block: Block, schedule: Schedule) -> dict[str, Any]:
     """Return who won, by whose verdict, and when the phases of the height ended."""
     entries = [
         {
@@ -224,7 +224,7 @@ def _won(block: Block, schedule: Schedule) -> dict[str, Any]:
     }
 
 
-def _trained(block: Block, selection: Selection) -> dict[str, Any]:
+def _describe_trained_block(block: Block, selection: Selection) -> dict[str, Any]:
     """Return the model that won, what it is worth, and the record of its training."""
     training = block.reveal.training
     return {
@@ -243,7 +243,7 @@ def _trained(block: Block, selection: Selection) -> dict[str, Any]:
     }
 
 
-def _hashed(block: Block, selection: Selection, puzzle: HashPuzzle) -> dict[str, Any]:
+def _describe_hashed_block(block: Block, selection: Selection, puzzle: HashPuzzle) -> dict[str, Any]:
     """Return the puzzle that was solved. There is no model: what the reveal names in its place says nothing."""
     phases = _phases(selection.schedule, block)["phase_seconds"]
     digests = (each.digest for each in block.commitments if each.miner == block.reveal.miner)

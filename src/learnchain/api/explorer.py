@@ -148,7 +148,7 @@ class Explorer:
             "/account/{which}": self._account,
             "/transaction/{which}": self._transaction,
         }
-        answers = [web.get(ROOT + path, _served(each)) for path, each in pages.items()]
+        answers = [web.get(ROOT + path, _build_handler(each)) for path, each in pages.items()]
         return [*answers, web.get(f"{ROOT}/find", _find), web.get(f"{ROOT}/style.css", _style)]
 
     async def _blocks(self, request: web.Request) -> str:
@@ -296,7 +296,7 @@ class Explorer:
         return view["height"] <= head and (await self._learn.block(view["height"]))["hash"] == view["hash"]
 
 
-def _served(make: Page) -> Callable[[web.Request], Awaitable[web.Response]]:
+def _build_handler(make: Page) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def answer(request: web.Request) -> web.Response:
         try:
             text, status = await make(request), 200

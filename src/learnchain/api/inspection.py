@@ -47,7 +47,7 @@ class Inspection:
                 "score": selection.score,
                 "ranking": [[score, task_id.hex()] for score, task_id in selection.ranking],
             },
-            "messages": list(_signed(block, selection)),
+            "messages": list(_list_signed_messages(block, selection)),
         }
 
     async def candidates(self, *params: Any) -> list[dict[str, Any]]:
@@ -130,7 +130,7 @@ class Inspection:
         return self._ports.chain.rules.select_task(parent, self._ports.chain.parameters)
 
 
-def _signed(block: AnyBlock, selection: Selection) -> Iterable[dict[str, Any]]:
+def _list_signed_messages(block: AnyBlock, selection: Selection) -> Iterable[dict[str, Any]]:
     """Yield what was signed, in the order of the steps."""
     publisher = selection.task.publisher
     if isinstance(block, Block):

@@ -57,8 +57,8 @@ class NodeCollector(Collector):
     def collect(self) -> Iterator[Family]:
         """Yield every family."""
         with contextlib.suppress(Unavailable):
-            yield from self._of_the_chain()
-        yield from self._of_work()
+            yield from self._collect_chain()
+        yield from self._collect_work()
         yield _gauge("peers", "Connected peers.", len(self._node.network.peers()))
         rejected = CounterMetricFamily("learnchain_rejected", "Messages of peers that broke a rule.", labels=["reason"])
         for reason, count in sorted(self._node.network.rejections.items()):
@@ -69,7 +69,7 @@ class NodeCollector(Collector):
         yield _gauge("event_loop_lag_maximum_seconds", "The worst since the scrape before.", self._lag.taken())
         yield _gauge("resident_memory_bytes", "Memory of this process, without its training processes.", memory_bytes())
 
-    def _of_the_chain(self) -> Iterator[Family]:
+    def _collect_chain(self) -> Iterator[Family]:
         state = self._node.ports.chain.round
         tree = state.tree
         yield _gauge("head_height", "Height of the head.", state.head.height)
@@ -83,7 +83,7 @@ class NodeCollector(Collector):
             family.add_metric([each], float(each == phase))
         yield family
 
-    def _of_work(self) -> Iterator[Family]:
+    def _collect_work(self) -> Iterator[Family]:
         decisions = self._node.ports.decisions
         share = decisions.training.get("training_share", 0.0)
         yield _gauge("training_share", "Share of the last run's process time spent on gradients.", float(share))

@@ -88,7 +88,7 @@ class NodeService:
             random_source=random.SystemRandom(),
         )
         node = Node(settings, genesis, wallet, parts)
-        node.head_moved = self._head_moved
+        node.head_moved = self._stop_at_height
         server = discovery = None
         metrics = MetricsServer(node, settings.metrics_port, directory) if settings.metrics_port else None
         try:
@@ -117,7 +117,7 @@ class NodeService:
         nice = self._settings.training_nice
         return judge, Trainer(nice=nice, fork_server=self._fork_server) if self._settings.is_miner else None
 
-    def _head_moved(self, action: MoveHead) -> None:
+    def _stop_at_height(self, action: MoveHead) -> None:
         logger.info("head is height %d, %s", action.head.height, action.head.block.hex()[:16])
         if 0 < self._settings.stop_after_height <= action.head.height:
             self.stop()

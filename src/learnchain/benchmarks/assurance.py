@@ -38,10 +38,10 @@ def initial_download() -> Figures:
         started = time.perf_counter()
         place = _chain(Path(directory))
         made_seconds = time.perf_counter() - started
-        found = {level: _walked(place, level) for level in Level}
-        figures, base = list[Figures](), _seconds(found[Level.HEADERS])
+        found = {level: _walk_blocks(place, level) for level in Level}
+        figures, base = list[Figures](), _mean_seconds(found[Level.HEADERS])
         for level, checks in found.items():
-            seconds = _seconds(checks)
+            seconds = _mean_seconds(checks)
             what, against = f"{level.value}: a trained block", "headers"
             figures.append(_figure(what, seconds, "s", seconds / base, against))
             if level.replays:
@@ -77,8 +77,8 @@ def _chain(directory: Path) -> Path:
     return run_simulated(scenario())
 
 
-def _walked(place: Path, level: Level) -> list[BlockCheck]:
-    verifier = Verifier(place, load_genesis(place.parent / "genesis.json"), _Later(), level)
+def _walk_blocks(place: Path, level: Level) -> list[BlockCheck]:
+    verifier = Verifier(place, load_genesis(place.parent / "genesis.json"), _ClockAfterChain(), level)
     verifier = replace(verifier, segments=_SEGMENTS)
 
     async def walked() -> list[BlockCheck]:
@@ -89,7 +89,7 @@ def _walked(place: Path, level: Level) -> list[BlockCheck]:
     return checks
 
 
-class _Later(SystemClock):
+class _ClockAfterChain(SystemClock):
     """Tell a time after all blocks: they were made in virtual time, which ran ahead of the real one or behind it."""
 
     @override
@@ -98,7 +98,7 @@ class _Later(SystemClock):
         return 1_900_000_000_000
 
 
-def _seconds(checks: list[BlockCheck]) -> float:
+def _mean_seconds(checks: list[BlockCheck]) -> float:
     """Return the mean of the trained blocks after the first, in which processes start."""
     trained = [check.seconds for check in checks if check.trained]
     return sum(trained[1:]) / max(1, len(trained) - 1)

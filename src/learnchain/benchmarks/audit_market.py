@@ -166,13 +166,13 @@ def play_audits(blocks: int, seed: int) -> dict[str, Any]:
     offenders: Counter[Address] = Counter()
     curve: list[list[int]] = []
     for _ in range(blocks):
-        _speak(node, players, random)
+        _send_messages(node, players, random)
         won, rival = random.sample(miners, 2)
         block = play_height(node, Plan({won.name: 95 + random.randrange(5), rival.name: 90}))
         if won.kind is Kind.FORGER and random.random() < 0.5:
             won.forged += 1
             _forge(node, block, random)
-        offenders.update(_punished(node, block))
+        offenders.update(_count_penalised(node, block))
         for player in players:
             player.book(node, block)
         for player in random.sample(players, len(players)):
@@ -199,7 +199,7 @@ def _forge(node: Observer, block: Block, random: Random) -> None:
     node.builder.untrained.add(trace[1 + random.randrange(STATES - 1)].digest)
 
 
-def _punished(node: Observer, block: Block) -> Counter[Address]:
+def _count_penalised(node: Observer, block: Block) -> Counter[Address]:
     """Count who was punished by a block: by its evidence, or for silence."""
     found = Counter(each.offender for each in block.evidence)
     silent = (each for each in node.parent.bonds.disputes if each.outcome is DisputeOutcome.UNANSWERED)
@@ -207,18 +207,18 @@ def _punished(node: Observer, block: Block) -> Counter[Address]:
     return found
 
 
-def _speak(node: Observer, players: list[Player], random: Random) -> None:
+def _send_messages(node: Observer, players: list[Player], random: Random) -> None:
     """Let everybody say what it has to say before the next block."""
     for player in random.sample(players, len(players)):
         if player.kind in AUDITING:
             _open(node, player)
             _commit(node, player, random)
         elif player.kind is Kind.GRIEFER and random.random() < 0.3:
-            _harass(node, player, players, random)
-    _answer(node, {each.address: each for each in players}, random)
+            _challenge_honest(node, player, players, random)
+    _respond_to_challenges(node, {each.address: each for each in players}, random)
 
 
-def _offer(node: Observer, event: Event) -> bool:
+def _feed_if_valid(node: Observer, event: Event) -> bool:
     """Feed an event; somebody else may have been first, or it may come too late."""
     try:
         node.feed(event)
@@ -238,7 +238,7 @@ def _open(node: Observer, player: Player) -> None:
         except Rejected as error:
             player.refused += error.detail == "a forced error was called reproduced"
             continue
-        _offer(node, AuditMade(report, node.parent.end_milliseconds))
+        _feed_if_valid(node, AuditMade(report, node.parent.end_milliseconds))
 
 
 def _commit(node: Observer, player: Player, random: Random) -> None:
@@ -256,20 +256,20 @@ def _commit(node: Observer, player: Player, random: Random) -> None:
             check_commitment(book, commitment, height, parameters)
         except Rejected:
             continue
-        _offer(node, AuditMade(commitment, node.parent.end_milliseconds))
+        _feed_if_valid(node, AuditMade(commitment, node.parent.end_milliseconds))
         player.reports_by_key[key] = report
         if player.kind is Kind.HONEST:
-            _accuse_winner(node, player, fact, given, report)
+            _challenge_winner(node, player, fact, given, report)
 
 
 def _report(node: Observer, player: Player, fact: RoundFact, given: Assignment, random: Random) -> AuditReport:
-    lines = tuple(_line(node, player, fact, given, segment, random) for segment in given.challenge.indices)
+    lines = tuple(_audit_segment(node, player, fact, given, segment, random) for segment in given.challenge.indices)
     chain_id = node.builder.parameters.chain_id
     report = AuditReport(chain_id, fact.height, fact.parent, player.address, lines, random.randbytes(32), UNSIGNED)
     return sign(report, private_key_of(player.address))
 
 
-def _line(
+def _audit_segment(
     node: Observer, player: Player, fact: RoundFact, given: Assignment, segment: int, random: Random
 ) -> AuditedSegment:
     """Replay a segment, or make something up."""
@@ -281,12 +281,12 @@ def _line(
     return AuditedSegment(segment, trained and not forced, true_witness(node.builder, fact, given, segment))
 
 
-def _accuse_winner(node: Observer, player: Player, fact: RoundFact, given: Assignment, report: AuditReport) -> None:
+def _challenge_winner(node: Observer, player: Player, fact: RoundFact, given: Assignment, report: AuditReport) -> None:
     """Ask for the steps of what replaying did not come to."""
     for line in report.lines:
         if not line.reproduced and line.segment not in given.forced:
             accusation = accusation_of(fact, line.segment, player.name)
-            _offer(node, Disputed(accusation, node.parent.end_milliseconds))
+            _feed_if_valid(node, Disputed(accusation, node.parent.end_milliseconds))
 
 
 def _check_others(node: Observer, player: Player, block: Block) -> None:
@@ -303,7 +303,7 @@ def _check_others(node: Observer, player: Player, block: Block) -> None:
         for line in report.lines:
             if line.witness != true_witness(builder, fact, given, line.segment):
                 accusation = accusation_of(fact, line.segment, player.name, accused=report.auditor)
-                _offer(node, Disputed(accusation, node.parent.end_milliseconds))
+                _feed_if_valid(node, Disputed(accusation, node.parent.end_milliseconds))
                 break
     for answer in block.answers:
         _prove(node, player, answer)
@@ -319,19 +319,19 @@ def _prove(node: Observer, player: Player, answer: DisputeAnswer) -> None:
     if answer.accused == fact.winner:
         if root in builder.impossible:
             evidence = forgery(node, answer, AuditFinding.FAULT_OUT_OF_BOUNDS, player.name)
-            _offer(node, EvidenceReported(evidence, at))
+            _feed_if_valid(node, EvidenceReported(evidence, at))
         return
     given = assignment(book, fact, answer.accused, builder.parameters)
-    report = _opened_report(node, answer)
+    report = _find_opened_report(node, answer)
     if given is None or report is None:
         return
     line = next(each for each in report.lines if each.segment == answer.answer.segment)
     if not agrees(line, answer.opening, true_start(answer.opening, given), builder.steps[root]):
         evidence = falsehood(node, report, answer, AuditFinding.FAULT_STEP_CHAIN, player.name)
-        _offer(node, EvidenceReported(evidence, at))
+        _feed_if_valid(node, EvidenceReported(evidence, at))
 
 
-def _opened_report(node: Observer, answer: DisputeAnswer) -> AuditReport | None:
+def _find_opened_report(node: Observer, answer: DisputeAnswer) -> AuditReport | None:
     """Return the report that an accused auditor opened, from the blocks."""
     for record in node.round.tree.records.values():
         for report in record.block.audit_reports if isinstance(record.block, Block) else ():
@@ -343,7 +343,7 @@ def _opened_report(node: Observer, answer: DisputeAnswer) -> AuditReport | None:
 # --- the accused, and whoever accuses without a reason -----------------------------------------------------------
 
 
-def _answer(node: Observer, players: dict[Address, Player], random: Random) -> None:
+def _respond_to_challenges(node: Observer, players: dict[Address, Player], random: Random) -> None:
     """Let the accused show their steps: honest ones at once, forgers made up ones or none, lazy auditors none."""
     book = node.parent.bonds
     for dispute in book.disputes:
@@ -356,10 +356,10 @@ def _answer(node: Observer, players: dict[Address, Player], random: Random) -> N
             if random.random() < 0.5:
                 continue
             steps = forged_steps(node, dispute)
-        _offer(node, Disputed(answer_to(node, dispute, steps), node.parent.end_milliseconds))
+        _feed_if_valid(node, Disputed(answer_to(node, dispute, steps), node.parent.end_milliseconds))
 
 
-def _harass(node: Observer, griefer: Player, players: list[Player], random: Random) -> None:
+def _challenge_honest(node: Observer, griefer: Player, players: list[Player], random: Random) -> None:
     """Ask an honest winner or auditor for the steps of any segment."""
     book = node.parent.bonds
     honest = {each.address for each in players if each.kind in (Kind.HONEST, Kind.MINER)}
@@ -371,7 +371,7 @@ def _harass(node: Observer, griefer: Player, players: list[Player], random: Rand
     fact = book.fact(height, parent)
     if fact is not None:
         accusation = accusation_of(fact, random.randrange(STATES - 1), griefer.name, accused=accused)
-        _offer(node, Disputed(accusation, node.parent.end_milliseconds))
+        _feed_if_valid(node, Disputed(accusation, node.parent.end_milliseconds))
 
 
 # --- the benchmark -----------------------------------------------------------------------------------------------

@@ -82,10 +82,10 @@ def functional_encryption(peers: Peers) -> Figures:
     samples = _random_samples(SAMPLES)
     secret, public = setup(_SEED, DIMENSION)
     header = header_for(public, SAMPLES)
-    rivals, limit = _rivals(peers, samples[0]), addition_limit()
+    rivals, limit = _time_peers(peers, samples[0]), addition_limit()
     batches = list(encrypt(secret, header, samples))
     encrypting = median(_seconds(lambda: list(encrypt(secret, header, samples))) for _ in range(_ROUNDS)) / SAMPLES
-    figures = _against("encrypt one image", encrypting, rivals, lambda rival: rival.encrypt)
+    figures = _compare_with_peers("encrypt one image", encrypting, rivals, lambda rival: rival.encrypt)
     figures += _addition_figures("encrypt", DIMENSION * (WINDOWS - 1), encrypting, limit, DIMENSION * _EXPONENT)
     for mode, queries in _modes().items():
         key = derive_key(secret, public, queries)
@@ -95,7 +95,7 @@ def functional_encryption(peers: Peers) -> Figures:
             raise RuntimeError("opened products differ from the plain projection")
         rounds = [_seconds(lambda opener=opener: opener.open_group(batches[:LANES])) for _ in range(_ROUNDS)]
         opening, name = median(rounds) / len(values), f"decrypt one image, {OUTPUTS} products, {mode}"
-        figures += _against(name, opening, rivals, lambda rival: OUTPUTS * rival.inner_product)
+        figures += _compare_with_peers(name, opening, rivals, lambda rival: OUTPUTS * rival.inner_product)
         plain = int((queries != 0).sum()) + OUTPUTS * _EXPONENT
         figures += _addition_figures(f"decrypt, {mode}", opener.additions_per_sample(), opening, limit, plain)
         checking = _seconds(lambda queries=queries, key=key: verify_key(public, queries, key))
@@ -155,14 +155,14 @@ class _WholeSet:
     def encrypt(self) -> None:
         """Write what travels."""
         with self.wire.open("wb") as file:
-            for index, data in enumerate(self._through(self._encrypted, self._header.batches())):
+            for index, data in enumerate(self._map_in_order(self._encrypt_batch, self._header.batches())):
                 file.write(data)
                 self._leaves.append(batch_leaf(self._header, index, data))
 
     def decompress(self) -> None:
         """Write checked points with both coordinates."""
         with self._points.open("wb") as file:
-            for points in self._through(self._decompressed, self._header.batches()):
+            for points in self._map_in_order(self._decompress_batch, self._header.batches()):
                 file.write(points)
 
     def open(self, queries: NDArray[np.integer]) -> None:
@@ -176,13 +176,13 @@ class _WholeSet:
             values = opener.open_group([self._read(each) for each in self._group(group)])
             return int((values[: len(own)] != own @ queries.T.astype(np.int64)).sum())
 
-        self.wrong += sum(self._through(opened, -(-self._header.batches() // LANES)))
+        self.wrong += sum(self._map_in_order(opened, -(-self._header.batches() // LANES)))
 
-    def _encrypted(self, index: int) -> bytes:
+    def _encrypt_batch(self, index: int) -> bytes:
         rows = self._samples[index * self._header.slots : (index + 1) * self._header.slots]
         return encode_batch(encrypt_batch(self._secret, self._header, index, rows))
 
-    def _decompressed(self, index: int) -> bytes:
+    def _decompress_batch(self, index: int) -> bytes:
         size = self._header.batch_bytes()
         with self.wire.open("rb") as file:
             file.seek(index * size)
@@ -196,7 +196,7 @@ class _WholeSet:
         size = int(np.prod(shape))
         return CipherBatch(np.fromfile(self._points, np.uint8, size, offset=index * size).reshape(shape))
 
-    def _through(self, act: Callable[[int], Result], count: int) -> Iterator[Result]:
+    def _map_in_order(self, act: Callable[[int], Result], count: int) -> Iterator[Result]:
         """Run through the pool in order, a few at a time: what is done and not yet taken must fit in memory."""
         waiting: deque[Future[Result]] = deque()
         for index in range(count):
@@ -228,7 +228,7 @@ def _images(path: Path) -> NDArray[np.uint8]:
     return np.frombuffer(data, dtype=np.uint8, offset=_IDX_HEADER_BYTES).reshape(-1, DIMENSION)
 
 
-def _rivals(peers: Peers, sample: NDArray[np.uint8]) -> dict[str, PeerSeconds | None]:
+def _time_peers(peers: Peers, sample: NDArray[np.uint8]) -> dict[str, PeerSeconds | None]:
     """Time the peers that are here, at the weights of `paper`; one that is not here stays in the list as such."""
     queries, wide = _modes()["paper"][:_PEER_QUERIES], sample.astype(np.int64)
     rivals: dict[str, PeerSeconds | None] = {f"CiFEr, {bits} bits": None for bits in MODULI}
@@ -241,7 +241,7 @@ def _rivals(peers: Peers, sample: NDArray[np.uint8]) -> dict[str, PeerSeconds | 
     return rivals
 
 
-def _against(
+def _compare_with_peers(
     what: str, seconds: float, rivals: Mapping[str, PeerSeconds | None], choose: Callable[[PeerSeconds], float]
 ) -> list[Figures]:
     return [

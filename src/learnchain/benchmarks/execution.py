@@ -66,7 +66,7 @@ _FAR_SECONDS = 10**10
 
 def transfers() -> Figures:
     """Judge blocks of signed transfers to new accounts: decode, recover, execute, root, write."""
-    rate, size_bytes = _judged(_transfer)
+    rate, size_bytes = _measure_execution(_transfer)
     return {
         "name": "execution-transfers",
         "figures": [
@@ -78,7 +78,7 @@ def transfers() -> Figures:
 
 def contract_calls() -> Figures:
     """Judge blocks of task postings: a call that writes five words, moves value and emits an event."""
-    rate, size_bytes = _judged(_posting)
+    rate, size_bytes = _measure_execution(_posting)
     return {
         "name": "execution-calls",
         "figures": [
@@ -172,28 +172,28 @@ def _payloads(make: Callable[[int], bytes], blocks: int, size: int) -> list[Exec
         payload = engine.build(head, PayloadAttributes(1_012 + 12 * block, _NONE, b"\xaa" * 20, (), b"\x0b" * 32), raws)
         if len(payload.transactions) != size:
             raise RuntimeError(f"{len(payload.transactions)} of {size} transactions were taken")
-        _judge(engine, payload)
+        _execute_payload(engine, payload)
         payloads.append(payload)
     return payloads
 
 
-def _judge(engine: PyEvmEngine, payload: ExecutionPayload) -> None:
+def _execute_payload(engine: PyEvmEngine, payload: ExecutionPayload) -> None:
     if engine.new_payload(payload, payload.beacon_root).status is not PayloadVerdict.VALID:
         raise RuntimeError("the engine refuses its own payload")
     engine.set_head(payload.block_hash, _NONE, _NONE)
 
 
-def _judged(make: Callable[[int], bytes]) -> tuple[float, float]:
+def _measure_execution(make: Callable[[int], bytes]) -> tuple[float, float]:
     """Return transactions a second of processor time and the disk bytes of one."""
     payloads = _payloads(make, BLOCKS, TRANSACTIONS_PER_BLOCK)
     with TemporaryDirectory() as place:
         store = LmdbStore(Path(place) / "execution")
         engine = PyEvmEngine(store, _genesis())
-        _judge(engine, payloads[0])
+        _execute_payload(engine, payloads[0])
         size_bytes = _used_bytes(store)
         started = time.process_time()
         for payload in payloads[1:]:
-            _judge(engine, payload)
+            _execute_payload(engine, payload)
         seconds = time.process_time() - started
         grown_bytes = _used_bytes(store) - size_bytes
         store.close()
@@ -207,7 +207,7 @@ def _grown_bytes(payloads: list[ExecutionPayload], keeping: Keeping) -> float:
     engine = PyEvmEngine(store, _genesis(), keeping)
     size_bytes = _used_bytes(store)
     for payload in payloads:
-        _judge(engine, payload)
+        _execute_payload(engine, payload)
     final = payloads[-1].block_hash
     engine.set_head(final, final, final)
     while Records(store).nodes.state.phase != Phase.RESTING:

@@ -103,7 +103,7 @@ def model_hashing() -> Figures:
         path = Path(directory) / "model"
         _write_random(path, MODEL_BYTES)
         held = path.read_bytes()
-        ways = (lambda: tree_of_file(path), lambda: _sha256(path), lambda: _hash_held(held))
+        ways = (lambda: tree_of_file(path), lambda: _sha256(path), lambda: _hash_cached(held))
         rounds = [[_seconds(way) for way in ways] for _ in range(_HASH_ROUNDS + 1)]
     ours, anchor, most = (median(each[index] for each in rounds[1:]) for index in range(3))
     figures = [
@@ -161,7 +161,7 @@ def _sha256(path: Path) -> None:
         hashlib.file_digest(file, "sha256")
 
 
-def _hash_held(held: bytes) -> None:
+def _hash_cached(held: bytes) -> None:
     """Hash the leaves of a file that need not be read: what no reading of files can exceed."""
     size, threads = UNIXFS_V1_2025.leaf_bytes, os.cpu_count() or 1
     view, offsets = memoryview(held), range(0, len(held), size)

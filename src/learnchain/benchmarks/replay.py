@@ -86,7 +86,7 @@ def audit_cost() -> Figures:
     configure_torch()
     data = synthetic_images(_ROWS)
     with TemporaryDirectory() as place:
-        run, result = _published(_plan(_CNN, _EPOCHS, _SEGMENT_STEPS), data, Path(place))
+        run, result = _publish_run(_plan(_CNN, _EPOCHS, _SEGMENT_STEPS), data, Path(place))
         shown = _shown_seconds(run, data)
         training = result.training_seconds - shown
         trace = 100 * (result.trace_seconds + shown) / training
@@ -115,7 +115,7 @@ def settlement_cost() -> Figures:
         list[float](),
     )
     for step in range(_SETTLED_STEPS + 1):
-        before = _copied(run.state())
+        before = _copy_state(run.state())
         started = _CLOCK()
         run.advance_to(step + 1)
         trained = _CLOCK()
@@ -140,7 +140,7 @@ def detection_curve() -> Figures:
     configure_torch()
     data, figures = iris(), list[Figures]()
     with TemporaryDirectory() as place:
-        run, result = _published(_plan(mlp((4,), 3, (16,)), 4, 2), data, Path(place))
+        run, result = _publish_run(_plan(mlp((4,), 3, (16,)), 4, 2), data, Path(place))
         training = result.training_seconds + result.trace_seconds
         costs = {drawn: _audit_seconds(run, data, drawn) / training for drawn in _DRAWN}
         forged = _with_forged_state(run, 7)
@@ -229,7 +229,7 @@ def _plan(specification: ModelSpecification, epochs: int, interval: int) -> Trai
     return TrainingPlan(specification, Optimiser.SGD, chosen, Free(), _SEED, interval)
 
 
-def _published(plan: TrainingPlan, data: DataSet, place: Path) -> tuple[AuditedRun, TrainingResult]:
+def _publish_run(plan: TrainingPlan, data: DataSet, place: Path) -> tuple[AuditedRun, TrainingResult]:
     result = train(plan, data, Watcher(_CLOCK), place)
     weights = place / "model.safetensors"
     save_weights(weights, result.weights)
@@ -282,5 +282,5 @@ def _indices(run: AuditedRun, drawn: int, number: int) -> tuple[int, ...]:
     return draw_challenge(seed, run.trace.root(), run.segments, drawn).indices
 
 
-def _copied(state: dict[str, Array]) -> dict[str, Array]:
+def _copy_state(state: dict[str, Array]) -> dict[str, Array]:
     return {name: array.copy() for name, array in state.items()}

@@ -117,16 +117,16 @@ def _exit_code(given: list[str]) -> int:
         if type(error).__name__ == "NoArgsIsHelpError":
             # The page was printed already.
             return ExitCode.USAGE
-        return _failed("--json" in given, ExitCode.USAGE, "usage", _text(error))
+        return _report_failure("--json" in given, ExitCode.USAGE, "usage", _text(error))
     except (KeyboardInterrupt, typer.Abort):
-        return _failed("--json" in given, ExitCode.INTERRUPTED, "interrupted", "stopped from the keyboard")
+        return _report_failure("--json" in given, ExitCode.INTERRUPTED, "interrupted", "stopped from the keyboard")
     except BrokenPipeError:
         # Whoever read the output has gone: nothing is left to say.
         sys.stderr.close()
         return ExitCode.OK
 
 
-def _failed(as_json: bool, code: ExitCode, reason: str, detail: str) -> int:
+def _report_failure(as_json: bool, code: ExitCode, reason: str, detail: str) -> int:
     try:
         fail(as_json, code, reason, detail)
     except typer.Exit as leaving:

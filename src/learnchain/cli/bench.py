@@ -41,12 +41,12 @@ def bench(
 ) -> None:
     """List the benchmarks, or run one (about a minute each): every figure stands beside its anchor."""
     if name == "list":
-        answer(as_json, _listed, _show_list)
+        answer(as_json, _list_benchmarks, _show_list)
     else:
-        answer(as_json, lambda: _measured(name, _named(peers or [])), _show)
+        answer(as_json, lambda: _run_benchmark(name, _list_registers(peers or [])), _show)
 
 
-def _registered(peers: dict[str, Path]) -> dict[str, Benchmark]:
+def _load_registers(peers: dict[str, Path]) -> dict[str, Benchmark]:
     found: dict[str, Benchmark] = {}
     for each in REGISTERS:
         found.update(importlib.import_module(each).BENCHMARKS)
@@ -58,7 +58,7 @@ def _registered(peers: dict[str, Path]) -> dict[str, Benchmark]:
     return found
 
 
-def _named(peers: list[str]) -> dict[str, Path]:
+def _list_registers(peers: list[str]) -> dict[str, Path]:
     named: dict[str, Path] = {}
     for peer in peers:
         name, separator, path = peer.partition("=")
@@ -68,13 +68,13 @@ def _named(peers: list[str]) -> dict[str, Path]:
     return named
 
 
-def _listed() -> dict[str, Any]:
-    described = [{"name": key, "what": (each.__doc__ or "").strip()} for key, each in sorted(_registered({}).items())]
+def _list_benchmarks() -> dict[str, Any]:
+    described = [{"name": key, "what": (each.__doc__ or "").strip()} for key, each in sorted(_load_registers({}).items())]
     return {"benchmarks": described}
 
 
-def _measured(name: str, peers: dict[str, Path]) -> dict[str, Any]:
-    known = _registered(peers)
+def _run_benchmark(name: str, peers: dict[str, Path]) -> dict[str, Any]:
+    known = _load_registers(peers)
     if name == "all":
         return {"results": [known[each]() for each in sorted(known)]}
     if name not in known:

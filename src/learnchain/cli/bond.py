@@ -29,7 +29,7 @@ def deposit(
 
         return called(client_for(rpc, data_dir), wallet, deposit_calldata(), wei_of(amount))
 
-    answer(as_json, work, _show_sent)
+    answer(as_json, work, _print_sent)
 
 
 @application.command("unbond")
@@ -47,7 +47,7 @@ def unbond(
 
         return called(client_for(rpc, data_dir), wallet, unbond_calldata(wei_of(amount)), 0)
 
-    answer(as_json, work, _show_sent)
+    answer(as_json, work, _print_sent)
 
 
 @application.command("release")
@@ -65,7 +65,7 @@ def release(
         owner = bytes.fromhex(address_of(str(wallet))[2:])
         return called(client_for(rpc, data_dir), wallet, release_calldata(owner), 0)
 
-    answer(as_json, work, _show_sent)
+    answer(as_json, work, _print_sent)
 
 
 @application.command("show")
@@ -76,10 +76,10 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Show what an account has staked and when the part that leaves may be taken."""
-    answer(as_json, lambda: _shown(client_for(rpc, data_dir), address_of(who)), _show_stake)
+    answer(as_json, lambda: _read_stake(client_for(rpc, data_dir), address_of(who)), _show_stake)
 
 
-def _shown(client: NodeClient, address: str) -> dict[str, Any]:
+def _read_stake(client: NodeClient, address: str) -> dict[str, Any]:
     from learnchain.execution.escrow import bond_calldata, decode_stake
     from learnchain.execution.genesis import ESCROW_ADDRESS
     from learnchain.protocol.payload import bond_pot
@@ -95,7 +95,7 @@ def _shown(client: NodeClient, address: str) -> dict[str, Any]:
     }
 
 
-def _show_sent(data: dict[str, Any]) -> None:
+def _print_sent(data: dict[str, Any]) -> None:
     page().print(f"transaction {data['transaction']} from {data['from']}", soft_wrap=True)
 
 

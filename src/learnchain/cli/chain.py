@@ -50,9 +50,9 @@ def verify(
     Stop the node first: one process owns a store.
     """
     if only_quote:
-        answer(as_json, lambda: asyncio.run(_quoted(_verifier(data_dir, node, level, segments))), _show_quote)
+        answer(as_json, lambda: asyncio.run(_estimate_verification(_verifier(data_dir, node, level, segments))), _show_quote)
         return
-    answer(as_json, lambda: asyncio.run(_verified(_verifier(data_dir, node, level, segments), as_json)), _show_checks)
+    answer(as_json, lambda: asyncio.run(_run_verification(_verifier(data_dir, node, level, segments), as_json)), _show_checks)
 
 
 def _blocks(client: NodeClient, height: int | None) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def _verifier(directory: Path, index: int, level: str, segments: int) -> Any:
     return Verifier(place, loaded, SystemClock(), Level(level), segments=segments, secret=secrets.token_bytes(32))
 
 
-async def _quoted(verifier: Any) -> dict[str, Any]:
+async def _estimate_verification(verifier: Any) -> dict[str, Any]:
     from learnchain.verification.chain_verification import quote
 
     return dataclasses.asdict(await quote(verifier))
@@ -108,7 +108,7 @@ def _show_quote(data: dict[str, Any]) -> None:
         console.print(f"  believed  {each}")
 
 
-async def _verified(verifier: Any, quiet: bool) -> dict[str, Any]:
+async def _run_verification(verifier: Any, quiet: bool) -> dict[str, Any]:
     from learnchain.verification.chain_verification import Sample
 
     total, sample, quoted = verifier.height(), Sample(verifier), None

@@ -60,7 +60,7 @@ def import_data(
 
     def work() -> dict[str, Any]:
         store = _store(data_dir)
-        with _watched(f"importing {name}") as progress:
+        with _show_progress(f"importing {name}") as progress:
             options = _options(shape, sha256 or (), progress)
             return asdict(store.import_data(kind, path, name, options, public=not private))
 
@@ -87,7 +87,7 @@ def generate(
 
     def work() -> dict[str, Any]:
         store = _store(data_dir)
-        with _watched(f"making {name} up") as progress:
+        with _show_progress(f"making {name} up") as progress:
             return asdict(store.generate(kind, name, seed, rows, _options(shape, (), progress)))
 
     answer(as_json, work, _show_one)
@@ -149,7 +149,7 @@ def _options(
 
 
 @contextmanager
-def _watched(title: str) -> Iterator[Callable[[int], None]]:
+def _show_progress(title: str) -> Iterator[Callable[[int], None]]:
     """Show on standard error how many files were read."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), MofNCompleteColumn(), TextColumn("files"))
     with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True) as progress:

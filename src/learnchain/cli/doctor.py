@@ -54,14 +54,14 @@ def doctor(
 
     The probe's digest names this machine's reproducibility class: machines of one class audit each other bit by bit.
     """
-    answer(as_json, lambda: _examined(data_dir, rpc_port, probe, portable), _show)
+    answer(as_json, lambda: _examine_machine(data_dir, rpc_port, probe, portable), _show)
 
 
-def _examined(directory: Path, rpc_port: int, probe: bool, portable: bool) -> dict[str, Any]:
+def _examine_machine(directory: Path, rpc_port: int, probe: bool, portable: bool) -> dict[str, Any]:
     findings = [_python(), _torch(), _disk(directory), _memory(), _port(rpc_port), _clock(), *_libraries()]
     measured = None
     if probe:
-        measured = _probed()
+        measured = _probe_training()
         share = measured["correct"] / measured["total"]
         text = f"{measured['samples_per_second']:,.0f} samples/s, {measured['correct']}/{measured['total']} exact"
         advice = "" if share > 0.9 else "The model did not learn: torch or the processor computes something else."
@@ -80,7 +80,7 @@ def _examined(directory: Path, rpc_port: int, probe: bool, portable: bool) -> di
     }
 
 
-def _probed() -> dict[str, Any]:
+def _probe_training() -> dict[str, Any]:
     # Loaded when asked for: this is what needs torch.
     from learnchain.learning.disputes.machine_class import machine_probe, reproducibility_class
 

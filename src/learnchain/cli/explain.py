@@ -36,18 +36,18 @@ def explain(
     as_json: JsonOption = False,
 ) -> None:
     """Print an equation or algorithm, the function that carries it out, a vector, and the readings that concern it."""
-    answer(as_json, lambda: _explained(engine, number), _show)
+    answer(as_json, lambda: _find_explanations(engine, number), _show)
 
 
-def _explained(engine: str, number: int | None) -> dict[str, Any]:
+def _find_explanations(engine: str, number: int | None) -> dict[str, Any]:
     importlib.import_module(_equations_module(engine))
     if engine != MARKET:
         importlib.import_module(f"learnchain.engines.{engine}")
-    found = _cited(engine)
+    found = _list_citations(engine)
     if number is None or number not in {each.number for each in found if each.kind == EQUATION}:
         for name in LATE_MODULES:
             importlib.import_module(name)
-        found = _cited(engine)
+        found = _list_citations(engine)
     chosen = [each for each in found if number is None or each.number == number]
     if not chosen:
         numbers = ", ".join(f"{each.kind} {each.number}" for each in found)
@@ -67,7 +67,7 @@ def _equations_module(engine: str) -> str:
     return f"learnchain.engines.{engine}.equations"
 
 
-def _cited(engine: str) -> list[Citation]:
+def _list_citations(engine: str) -> list[Citation]:
     return sorted(
         (each for each in citations() if each.paper == engine), key=lambda each: (each.kind != EQUATION, each.number)
     )
@@ -90,7 +90,7 @@ def _explanation(citation: Citation) -> dict[str, Any]:
     }
 
 
-def _shown(path: Path) -> str:
+def _format_path(path: Path) -> str:
     return str(path.relative_to(_REPOSITORY)) if path.is_relative_to(_REPOSITORY) else str(path)
 
 
@@ -101,7 +101,7 @@ def _vector(citation: Citation) -> dict[str, Any] | None:
         return None
     content = json.loads(path.read_text())
     case = content["cases"][0]
-    return {"file": _shown(path), "cases": len(content["cases"]), "input": case["input"], "expected": case["expected"]}
+    return {"file": _format_path(path), "cases": len(content["cases"]), "input": case["input"], "expected": case["expected"]}
 
 
 def _readings(citation: Citation, docstring: str) -> list[dict[str, str]]:

@@ -62,7 +62,7 @@ def compare(
             plot.parent.mkdir(parents=True, exist_ok=True)
             plot.touch()
         asked = {"engines": engines, "seed": seed, "blocks": blocks, "miners": miners}
-        result = _compared({**asked, "latency_milliseconds": round(1_000 * latency_seconds)}, as_json)
+        result = _run_comparison({**asked, "latency_milliseconds": round(1_000 * latency_seconds)}, as_json)
         if plot is not None:
             plot.write_text(svg(result))
         return result
@@ -70,7 +70,7 @@ def compare(
     answer(as_json, work, _show)
 
 
-def _compared(asked: dict[str, Any], quiet: bool) -> dict[str, Any]:
+def _run_comparison(asked: dict[str, Any], quiet: bool) -> dict[str, Any]:
     """Run in a process whose hashes are not salted: sets must not be walked in another order the next time."""
     environment = {**os.environ, "PYTHONHASHSEED": "0"}
     command = [sys.executable, "-m", "learnchain.simulation"]

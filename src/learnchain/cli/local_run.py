@@ -33,7 +33,7 @@ START_SECONDS = 60.0
 WARM_SECONDS = 120.0
 
 
-_WARM_LOOK_SECONDS = 0.05
+_READY_POLL_SECONDS = 0.05
 
 
 _SHORTEST_AHEAD_SECONDS = 1.0
@@ -133,8 +133,8 @@ class LocalRun:
                 observer.base_height = _stored_height(network)
                 processes.start()
                 if self._outline is not None:
-                    self._found(self._outline, processes, display)
-                snapshot = self._until(observer, processes, display, lambda seen: _ready(seen, observer.base_height))
+                    self._write_genesis_when_ready(self._outline, processes, display)
+                snapshot = self._until(observer, processes, display, lambda seen: _are_nodes_ready(seen, observer.base_height))
                 self._post(observer, tables, display)
                 snapshot = self._watch(observer, processes, display)
                 self._between_rounds(observer, processes, display)
@@ -144,7 +144,7 @@ class LocalRun:
                 raise Unavailable("the network was stopped before a node answered")
             return self._report(observer, network.directory, stopped)
 
-    def _found(self, outlined: "Outline", processes: NodeProcesses, display: Display) -> None:
+    def _write_genesis_when_ready(self, outlined: "Outline", processes: NodeProcesses, display: Display) -> None:
         """Date the genesis when every node is warm; what is left to open takes a small part of what loading took."""
         started = time.monotonic()
         display.note("the nodes load what they need; the network begins when all are ready")
@@ -155,7 +155,7 @@ class LocalRun:
                 raise Unavailable(
                     f"the nodes did not start within {WARM_SECONDS:.0f} s; see the logs in {self._root()}"
                 )
-            time.sleep(_WARM_LOOK_SECONDS)
+            time.sleep(_READY_POLL_SECONDS)
         ahead_seconds = max(_SHORTEST_AHEAD_SECONDS, (time.monotonic() - started) / 8)
         outlined.found(standing, time.time_ns() // 1_000_000 + round(1_000 * ahead_seconds))
 
@@ -175,7 +175,7 @@ class LocalRun:
     def _post(self, observer: Observer, tables: Iterable[dict[str, Any]], display: Display) -> None:
         poster = NodeClient(observer.clients[0].url, 60.0)
         for table in tables:
-            posted = _patiently(lambda table=table: poster.call("learn_publishTask", token_of(self._root()), table))
+            posted = _retry_while_busy(lambda table=table: poster.call("learn_publishTask", token_of(self._root()), table))
             display.note(f"posted task {posted['name']}: {posted['value_wei'] / 10**18:g} ether in escrow")
 
     def _root(self) -> Path:
@@ -190,10 +190,10 @@ class LocalRun:
                 snapshot = observer.look()
                 display.update(snapshot)
                 self._measure(snapshot)
-                if self.wanted.blocks and self._finished(observer, snapshot):
+                if self.wanted.blocks and self._is_finished(observer, snapshot):
                     return snapshot
                 if self.wanted.blocks and time.monotonic() - self._progress_seconds > self.wanted.patience_seconds:
-                    raise self._stalled(snapshot)
+                    raise self._stalled_error(snapshot)
                 time.sleep(POLL_SECONDS)
         except KeyboardInterrupt:
             if self.wanted.blocks:
@@ -229,7 +229,7 @@ class LocalRun:
         if snapshot.won and self._first_won_seconds is None:
             self._first_won_seconds = now - self.started_seconds
 
-    def _finished(self, observer: Observer, snapshot: Snapshot) -> bool:
+    def _is_finished(self, observer: Observer, snapshot: Snapshot) -> bool:
         """Say whether the wanted blocks are on every node's head and what they settled was claimed if it can be."""
         if len(snapshot.won) < self.wanted.blocks or not all(each.status for each in snapshot.nodes):
             return False
@@ -247,7 +247,7 @@ class LocalRun:
             return False
         return all(each["contract_status"] != "open" for each in reports if each["outcome"] != "waiting")
 
-    def _stalled(self, snapshot: Snapshot) -> Unavailable:
+    def _stalled_error(self, snapshot: Snapshot) -> Unavailable:
         missed = [each["missed"] for each in snapshot.blocks if each["empty"]][-3:]
         detail = f"a block that somebody won within {self.wanted.patience_seconds:.0f} s; "
         detail += f"{len(snapshot.won)} of {self.wanted.blocks} were won"
@@ -262,7 +262,7 @@ class LocalRun:
             time.sleep(POLL_SECONDS)
             snapshot = observer.look()
         index = next(place for place, each in enumerate(snapshot.nodes) if each.status is not None)
-        data = _patiently(lambda: observation.report(snapshot, observer.clients[index], directory))
+        data = _retry_while_busy(lambda: observation.report(snapshot, observer.clients[index], directory))
         data["seconds_to_first_block"] = self._first_won_seconds
         trains = any(each["trained"] for each in snapshot.blocks)
         data["seconds_to_first_trained_block"] = self._first_won_seconds if trains else None
@@ -279,7 +279,7 @@ def _awaits_judgement(client: NodeClient) -> bool:
     return bool(found["commitments"]) and not found["deciding"]["standing"]
 
 
-def _ready(snapshot: Snapshot, height: int) -> bool:
+def _are_nodes_ready(snapshot: Snapshot, height: int) -> bool:
     """Return whether every node answers and the publisher has its chain back."""
     return all(each.status is not None for each in snapshot.nodes) and snapshot.nodes[0].height >= height
 
@@ -300,7 +300,7 @@ def _stored_height(network: "LocalNetwork") -> int:
         store.close()
 
 
-def _patiently(work: Callable[[], Any]) -> Any:
+def _retry_while_busy(work: Callable[[], Any]) -> Any:
     """Repeat what a busy node could not answer, a few times."""
     for attempt in range(5):
         try:

@@ -58,7 +58,7 @@ def _program(client: NodeClient, height: int, out: Path | None) -> dict[str, Any
 
     if out is not None and out.exists():
         raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{out} exists; choose another --out")
-    name, facts = _named(client, str(height))
+    name, facts = _find_model(client, str(height))
     task = client.call("learn_task", facts["task"]["id"])
     try:
         specification = decode_specification(bytes.fromhex(task["specification"]))
@@ -84,12 +84,12 @@ def _show_program(data: dict[str, Any]) -> None:
 def _download(client: NodeClient, which: str, out: Path, quiet: bool) -> dict[str, Any]:
     if out.exists():
         raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{out} exists; choose another --out")
-    name, facts = _named(client, which)
+    name, facts = _find_model(client, which)
     out.parent.mkdir(parents=True, exist_ok=True)
     handle, partial = tempfile.mkstemp(dir=out.parent, prefix=out.name, suffix=".partial")
     try:
         with os.fdopen(handle, "wb") as file, Progress(disable=quiet, transient=True) as progress:
-            size_bytes = _written(client, name, file.write, progress)
+            size_bytes = _write_chunks(client, name, file.write, progress)
             file.flush()
             os.fsync(file.fileno())
         Path(partial).replace(out)
@@ -98,7 +98,7 @@ def _download(client: NodeClient, which: str, out: Path, quiet: bool) -> dict[st
     return {"file": str(out), "size_bytes": size_bytes, "cid": name, **facts}
 
 
-def _named(client: NodeClient, which: str) -> tuple[str, dict[str, Any]]:
+def _find_model(client: NodeClient, which: str) -> tuple[str, dict[str, Any]]:
     if not which.isdecimal():
         return which, {}
     view = client.call("learn_block", int(which))
@@ -110,7 +110,7 @@ def _named(client: NodeClient, which: str) -> tuple[str, dict[str, Any]]:
     return view["model"], facts
 
 
-def _written(client: NodeClient, name: str, write: Any, progress: Progress) -> int:
+def _write_chunks(client: NodeClient, name: str, write: Any, progress: Progress) -> int:
     """Write the chunks and hash them on the way; refuse what is not the named content."""
     from learnchain.encoding.content_id import UNIXFS_V1_2025, FileBuilder, cid_from_text, cid_text
 

@@ -129,7 +129,7 @@ def planned_engine(root: Path, name: str, like: str) -> EngineCopy:
     sources = {path: path.read_text() for place in _places(old) for path in _files_of(root / place)}
     lists = {root / each: (root / each).read_text() for each in (_REGISTRY, _PLAYS, _CASES)}
     _check_unused(new, {**sources, **lists})
-    prefix, shared = _reading_prefix(root, old), _shared_vectors(root, old)
+    prefix, shared = _find_interpretation_prefix(root, old), _shared_vectors(root, old)
     files: dict[Path, str] = {}
     for path, text in sources.items():
         made = fitted(text, renamed(text, old, new, prefix))
@@ -138,11 +138,11 @@ def planned_engine(root: Path, name: str, like: str) -> EngineCopy:
             made = made.replace(f'"{new.folder}/{each}"', f'"{old.folder}/{each}"')
         files[root / renamed(str(path.relative_to(root)), old, new)] = made
     registry, plays, cases = (root / each for each in (_REGISTRY, _PLAYS, _CASES))
-    play, case, entry = f"{name}_play", f"{name}_cases", _entry(lists[registry], old, new)
-    files[registry] = _listed(_imported(lists[registry], "learnchain.engines", name), entry)
-    files[plays] = _listed(_imported(lists[plays], "learnchain.simulation", play), f"{play}.PLAY,")
-    files[cases] = _listed(_imported(lists[cases], "learnchain.simulation", case), f"*{case}.{name}_vectors(),")
-    files[root / "pyproject.toml"] = _independent(root / "pyproject.toml", old, new)
+    play, case, entry = f"{name}_play", f"{name}_cases", _build_registry_entry(lists[registry], old, new)
+    files[registry] = _add_to_list(_add_import(lists[registry], "learnchain.engines", name), entry)
+    files[plays] = _add_to_list(_add_import(lists[plays], "learnchain.simulation", play), f"{play}.PLAY,")
+    files[cases] = _add_to_list(_add_import(lists[cases], "learnchain.simulation", case), f"*{case}.{name}_vectors(),")
+    files[root / "pyproject.toml"] = _add_independence_contract(root / "pyproject.toml", old, new)
     return EngineCopy(root, new, files)
 
 
@@ -193,7 +193,7 @@ def _check_unused(new: Names, texts: dict[Path, str]) -> None:
             raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
 
 
-def _reading_prefix(root: Path, old: Names) -> str:
+def _find_interpretation_prefix(root: Path, old: Names) -> str:
     """Return what the readings of an engine begin with: proof of work abbreviates its name."""
     text = (root / SOURCE / "rules" / old.folder / "readings.py").read_text()
     found = re.search(r'"([A-Z0-9]+(?:-[A-Z0-9]+)*)-R\d+"', text)
@@ -243,7 +243,7 @@ def _tokens(text: str) -> Iterator[tokenize.TokenInfo]:
     return tokenize.generate_tokens(io.StringIO(text).readline)
 
 
-def _entry(text: str, old: Names, new: Names) -> str:
+def _build_registry_entry(text: str, old: Names, new: Names) -> str:
     """Return the copied engine's entry for the registry."""
     lines = text.splitlines()
     first = next((number for number, each in enumerate(lines) if each.strip().startswith(f'"{old.folder}":')), None)
@@ -256,7 +256,7 @@ def _entry(text: str, old: Names, new: Names) -> str:
     return renamed(entry.strip(), old, new)
 
 
-def _listed(text: str, line: str) -> str:
+def _add_to_list(text: str, line: str) -> str:
     """Add a line above the mark of a list of engines."""
     if text.count(MARK) != 1:
         raise Rejected(RejectionReason.MALFORMED, f"a list of engines has not one line that says {MARK!r}")
@@ -264,7 +264,7 @@ def _listed(text: str, line: str) -> str:
     return text.replace(MARK, f"{line}\n{indent.group(1) if indent else ''}{MARK}")
 
 
-def _imported(text: str, package: str, name: str) -> str:
+def _add_import(text: str, package: str, name: str) -> str:
     """Add a name to the one import of a package, in order."""
     found = re.search(rf"^from {re.escape(package)} import (\([a-z0-9_,\s]+\)|[a-z0-9_, ]+)$", text, re.MULTILINE)
     if found is None:
@@ -276,7 +276,7 @@ def _imported(text: str, package: str, name: str) -> str:
     return text.replace(found.group(0), line)
 
 
-def _independent(path: Path, old: Names, new: Names) -> str:
+def _add_independence_contract(path: Path, old: Names, new: Names) -> str:
     """Have the import linter keep the new engine apart from the others."""
     text, entry = path.read_text(), f'"learnchain.engines.{old.folder}"'
     if entry not in text:
@@ -314,7 +314,7 @@ def engine(
         copy = planned_engine(place, name, like)
         copy.write()
         try:
-            _tidied(place, [str(each) for each in copy.written if each.suffix == ".py"])
+            _format_files(place, [str(each) for each in copy.written if each.suffix == ".py"])
             _fill(place)
         except BaseException:
             # An interrupted or failed start leaves nothing behind.
@@ -336,7 +336,7 @@ def _fill(root: Path) -> None:
         raise Unavailable("vectors of the copy: writing them failed, all was taken back; the trace stands above")
 
 
-def _tidied(root: Path, files: list[str]) -> None:
+def _format_files(root: Path, files: list[str]) -> None:
     """Sort imports and break lines anew where the developers' tools are here: a longer name makes longer lines."""
     if importlib.util.find_spec("ruff") is None:
         return

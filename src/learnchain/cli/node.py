@@ -31,17 +31,17 @@ SettingsArgument = Annotated[Path, typer.Argument(metavar="SETTINGS", help="A se
 @application.command("run")
 def run_node(settings: SettingsArgument, as_json: JsonOption = False) -> None:
     """Run a node in this process until SIGINT or SIGTERM; its log goes to standard error."""
-    answer(as_json, lambda: _serve(_loaded(settings)), _show_end)
+    answer(as_json, lambda: _serve(_load_settings(settings)), _show_end)
 
 
 def miner(settings: SettingsArgument, as_json: JsonOption = False) -> None:
     """Run a node with mining on, whatever its settings file says."""
-    answer(as_json, lambda: _serve(dataclasses.replace(_loaded(settings), is_miner=True)), _show_end)
+    answer(as_json, lambda: _serve(dataclasses.replace(_load_settings(settings), is_miner=True)), _show_end)
 
 
 def audit(settings: SettingsArgument, as_json: JsonOption = False) -> None:
     """Run a node that audits winners for pay: who has no coins earns the first ones by replaying segments."""
-    answer(as_json, lambda: _serve(dataclasses.replace(_loaded(settings), is_auditor=True)), _show_end)
+    answer(as_json, lambda: _serve(dataclasses.replace(_load_settings(settings), is_auditor=True)), _show_end)
 
 
 @application.command("init")
@@ -78,12 +78,12 @@ def init(
             is_auditor=audit,
             rpc_port=rpc_port,
         )
-        return _initialised(made, genesis)
+        return _initialise(made, genesis)
 
     answer(as_json, work, _show_init)
 
 
-def _initialised(made: "NodeSettings", genesis: Path) -> dict[str, Any]:
+def _initialise(made: "NodeSettings", genesis: Path) -> dict[str, Any]:
     from learnchain.app.service import load_wallet
     from learnchain.node.local_network import LAYOUT_NAME
     from learnchain.storage.genesis import load_genesis
@@ -140,7 +140,7 @@ def _show_address(data: dict[str, Any]) -> None:
     page().print(f"peer     {data['address']}\ngenesis  {data['genesis']}, {data['consensus']}", soft_wrap=True)
 
 
-def _loaded(path: Path) -> "NodeSettings":
+def _load_settings(path: Path) -> "NodeSettings":
     from learnchain.node.settings import load_settings
 
     if layout_of(path) and not (path / SETTINGS_NAME).exists():

@@ -32,13 +32,13 @@ def _run(name: str, blocks: int, miners: int) -> dict[str, Any]:
     with TemporaryDirectory(prefix="learnchain-lab-") as directory:
         place = Path(directory) / "network"
         wanted = Wanted(place, name, miners, (TASK,), blocks, rpc_port=0, patience_seconds=300.0)
-        run = LocalRun(wanted, time.monotonic(), inspect=_decided)
+        run = LocalRun(wanted, time.monotonic(), inspect=_list_decisions)
         console = Console(file=sys.stderr, highlight=False)
         console.print(f"{name}: {blocks} blocks of {miners} miners in real time", markup=False)
         return run.run(run.network(), PlainDisplay(console), ())
 
 
-def _decided(observer: Observer, snapshot: Snapshot) -> dict[str, Any]:
+def _list_decisions(observer: Observer, snapshot: Snapshot) -> dict[str, Any]:
     """Return what every node says that it decided and measured at each height, node by node."""
     found: list[list[View]] = []
     for client in observer.clients:

@@ -68,7 +68,7 @@ def list_wallets(
     as_json: JsonOption = False,
 ) -> None:
     """List the keystores of a directory and the accounts of the local network."""
-    answer(as_json, lambda: _listed(directory, data_dir), _show_list)
+    answer(as_json, lambda: _list_keystores(directory, data_dir), _show_list)
 
 
 @application.command("balance")
@@ -98,7 +98,7 @@ def send(
     as_json: JsonOption = False,
 ) -> None:
     """Sign a transfer here and hand it to a node; it is carried out by the next block."""
-    answer(as_json, lambda: _sent(client_for(rpc, data_dir), wallet, to, amount), _show_sent)
+    answer(as_json, lambda: _send_transfer(client_for(rpc, data_dir), wallet, to, amount), _show_sent)
 
 
 @application.command("export")
@@ -106,7 +106,7 @@ def export(wallet: WalletArgument, as_json: JsonOption = False) -> None:
     """Print the private key of a wallet, for another program; whoever reads it owns the coins."""
 
     def work() -> dict[str, Any]:
-        opened = _opened(wallet)
+        opened = _open_wallet(wallet)
         return {"address": "0x" + opened.address.hex(), "private_key": "0x" + opened.private_key.hex()}
 
     answer(as_json, work, lambda data: page().print(f"{data['address']}\n{data['private_key']}", soft_wrap=True))
@@ -126,7 +126,7 @@ def _new(out: Path) -> dict[str, Any]:
     return {"address": "0x" + made.address.hex(), "keystore": str(out), "mnemonic": mnemonic}
 
 
-def _listed(directory: Path, data_directory: Path) -> dict[str, Any]:
+def _list_keystores(directory: Path, data_directory: Path) -> dict[str, Any]:
     keystores: list[dict[str, Any]] = []
     for path in sorted(directory.glob("*.json")) if directory.is_dir() else ():
         try:
@@ -138,8 +138,8 @@ def _listed(directory: Path, data_directory: Path) -> dict[str, Any]:
     return {"keystores": keystores, "local_network": layout_of(data_directory).get("accounts", [])}
 
 
-def _sent(client: NodeClient, path: Path, to: str, amount: str) -> dict[str, Any]:
-    return _transacted(client, _opened(path), {"to": _checked_address(to), "value": wei_of(amount)}, TRANSFER_GAS)
+def _send_transfer(client: NodeClient, path: Path, to: str, amount: str) -> dict[str, Any]:
+    return _send_transaction(client, _open_wallet(path), {"to": _checked_address(to), "value": wei_of(amount)}, TRANSFER_GAS)
 
 
 def called(client: NodeClient, path: Path, data: bytes, value_wei: int) -> dict[str, Any]:
@@ -147,10 +147,10 @@ def called(client: NodeClient, path: Path, data: bytes, value_wei: int) -> dict[
     from learnchain.execution.genesis import ESCROW_ADDRESS
 
     call = {"to": "0x" + ESCROW_ADDRESS.hex(), "value": value_wei, "data": "0x" + data.hex()}
-    return _transacted(client, _opened(path), call, CALL_GAS)
+    return _send_transaction(client, _open_wallet(path), call, CALL_GAS)
 
 
-def _transacted(client: NodeClient, wallet: "Wallet", call: dict[str, Any], least_gas: int) -> dict[str, Any]:
+def _send_transaction(client: NodeClient, wallet: "Wallet", call: dict[str, Any], least_gas: int) -> dict[str, Any]:
     sender, value_wei = "0x" + wallet.address.hex(), int(call["value"])
     fee_wei = 2 * int(client.call("eth_gasPrice"), 16)
     balance_wei = int(client.call("eth_getBalance", sender, "latest"), 16)
@@ -172,7 +172,7 @@ def _transacted(client: NodeClient, wallet: "Wallet", call: dict[str, Any], leas
     return {"transaction": sent, "from": sender, "to": call["to"], "value_wei": value_wei}
 
 
-def _opened(path: Path) -> "Wallet":
+def _open_wallet(path: Path) -> "Wallet":
     from learnchain.app.service import load_wallet
     from learnchain.execution.wallet import load_keystore
 
@@ -201,7 +201,7 @@ def address_of(who: str) -> str:
         return _checked_address(who)
     if path.suffix == ".json":
         return keystore_address(path)
-    return "0x" + _opened(path).address.hex()
+    return "0x" + _open_wallet(path).address.hex()
 
 
 def keystore_address(path: Path) -> str:

@@ -80,17 +80,17 @@ def _block(client: NodeClient, height: int) -> dict[str, Any]:
         "hash": view["hash"],
         "because": reason,
         "task": view["task"],
-        "commissioned": _commissioned(view),
+        "commissioned": _describe_commission(view),
         "score": view["score"],
         "unselected": view["unselected"],
         "candidates": view.get("verdict", []),
-        "signed": _signed(client, view["hash"]),
+        "signed": _list_signed_messages(client, view["hash"]),
         "disputes": client.call("learn_disputes", height)["disputes"],
         "decisions": client.call("learn_decisions", height),
     }
 
 
-def _commissioned(view: dict[str, Any]) -> str:
+def _describe_commission(view: dict[str, Any]) -> str:
     if view["won_by"] == "hashing":
         return "no: this chain hashes; the standing task only names the steward"
     if view["standing"]:
@@ -98,7 +98,7 @@ def _commissioned(view: dict[str, Any]) -> str:
     return "yes: its publisher locked the reward"
 
 
-def _signed(client: NodeClient, block_hash: str) -> list[dict[str, Any]]:
+def _list_signed_messages(client: NodeClient, block_hash: str) -> list[dict[str, Any]]:
     """Return who signed what for a block; `learn_trace` gives the bytes, so that anybody can check them elsewhere."""
     names = ("step", "signer", "holds", "hash", "signature")
     messages = client.call("learn_trace", block_hash)["messages"]
@@ -121,7 +121,7 @@ def _reward(client: NodeClient, height: int) -> dict[str, Any]:
         "block_reward_gwei": 0 if view["empty"] else network["block_reward_gwei"],
         "payouts": view["payouts"],
         "settlements": settled,
-        "signed": _signed(client, view["hash"]),
+        "signed": _list_signed_messages(client, view["hash"]),
         "formula": "publisher's share: Eq. 5, miner's share: Eq. 6 (`learnchain explain dlbc 5`)",
     }
 

@@ -322,7 +322,7 @@ def seed_height(book: BondBook, fact: RoundFact) -> int:
 
 def check_commitment(book: BondBook, message: AuditCommitment, height: int, parameters: ChainParameters) -> None:
     """Refuse an audit of a height that is not open, by somebody who is judged by it, or beyond those that are paid."""
-    fact = _open(book, message, parameters)
+    fact = _find_open_height(book, message, parameters)
     declared = fact.training[0].machine_class
     if UNDECLARED_CLASS in (declared, message.machine_class) or message.machine_class != declared:
         raise Rejected(RejectionReason.AUDIT_CLASS_FOREIGN, "auditor and winner are not of one declared class")
@@ -341,7 +341,7 @@ def check_commitment(book: BondBook, message: AuditCommitment, height: int, para
 
 def check_report(book: BondBook, message: AuditReport, height: int, parameters: ChainParameters) -> None:
     """Refuse a report that opens no commitment, comes out of turn, or answers another question than the seed's."""
-    fact = _open(book, message, parameters)
+    fact = _find_open_height(book, message, parameters)
     entry = entry_of(book, message)
     if entry is None:
         # A peer on another branch, or ahead of us, may know it: nothing is held against it.
@@ -381,7 +381,7 @@ def entry_of(book: BondBook, message: AuditMessage) -> AuditEntry | None:
     return next((each for each in book.audits if (each.height, each.parent, each.auditor) == place), None)
 
 
-def _open(book: BondBook, message: AuditMessage, parameters: ChainParameters) -> RoundFact:
+def _find_open_height(book: BondBook, message: AuditMessage, parameters: ChainParameters) -> RoundFact:
     if message.chain_id != parameters.chain_id:
         raise Rejected(RejectionReason.WRONG_CHAIN, f"chain {message.chain_id} is not {parameters.chain_id}")
     check_signature(message, message.auditor)

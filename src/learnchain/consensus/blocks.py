@@ -66,25 +66,25 @@ def with_room(pending: dict[Hash32, AnyBlock], block: AnyBlock) -> dict[Hash32, 
         empty = {key: each for key, each in pending.items() if isinstance(each, EmptyBlock)}
         siblings = {key: each for key, each in empty.items() if each.parent == block.parent}
         if len(siblings) >= MAXIMUM_PENDING_EMPTY_SIBLINGS:
-            return _in_place_of(pending, block, siblings)
+            return _replace_last_rival(pending, block, siblings)
         if len(empty) >= MAXIMUM_PENDING_EMPTY:
-            return _in_place_of(pending, block, empty)
+            return _replace_last_rival(pending, block, empty)
     if len(pending) >= MAXIMUM_PENDING_BLOCKS:
         raise Unavailable("room for one more block to be measured")
     return pending
 
 
-def _in_place_of(
+def _replace_last_rival(
     pending: dict[Hash32, AnyBlock], block: EmptyBlock, rivals: dict[Hash32, EmptyBlock]
 ) -> dict[Hash32, AnyBlock]:
     """Drop the last of the rivals when the new block comes before it."""
-    last = max(rivals, key=lambda key: _place(rivals[key]))
-    if _place(block) >= _place(rivals[last]):
+    last = max(rivals, key=lambda key: _waiting_order(rivals[key]))
+    if _waiting_order(block) >= _waiting_order(rivals[last]):
         raise Unavailable("room for one more empty block to be measured")
     return {key: each for key, each in pending.items() if key != last}
 
 
-def _place(block: EmptyBlock) -> tuple[int, bytes]:
+def _waiting_order(block: EmptyBlock) -> tuple[int, bytes]:
     return -block.height, empty_block_ticket(block.parent, block.proposer)
 
 
@@ -126,7 +126,7 @@ def admitted(state: Round, key: Hash32, at_milliseconds: int) -> Step:
     block = state.pending[key]
     parent = state.tree.state(block.parent)
     selection = state.rules.select_task(parent, state.parameters)
-    answer = _examined(state, selection, block)
+    answer = _examine_block(state, selection, block)
     if isinstance(answer, Measure):
         known = state.measurements.get((answer.candidate, answer.kind))
         if known is not None and known.finding is Finding.UNAVAILABLE:
@@ -135,7 +135,7 @@ def admitted(state: Round, key: Hash32, at_milliseconds: int) -> Step:
         keys = data_keys_of(block) if isinstance(block, Block) else (b"", b"", b"")
         return asked_for(state, answer, selection, subject, keys)
     if not isinstance(answer, str):
-        beside = _examined_beside(state, parent, block)
+        beside = _examine_attachments(state, parent, block)
         if isinstance(beside, tuple):
             return beside
         answer = beside or answer
@@ -157,7 +157,7 @@ def admitted(state: Round, key: Hash32, at_milliseconds: int) -> Step:
     return state, (), (*posted, *locked, *bonds, PayoutDue(key), TreeGrew(at_milliseconds))
 
 
-def _examined(state: Round, selection: Selection, block: AnyBlock) -> Measure | str | PayloadFacts:
+def _examine_block(state: Round, selection: Selection, block: AnyBlock) -> Measure | str | PayloadFacts:
     """Return what to measure next, the reason to refuse, or the facts of the payload of a good block."""
     candidate = candidate_of(block)
     paid = state.measurements.get((candidate, MeasureKind.PAYLOAD))
@@ -189,7 +189,7 @@ def _examined(state: Round, selection: Selection, block: AnyBlock) -> Measure | 
     return paid.facts
 
 
-def _examined_beside(state: Round, parent: ChainState, block: AnyBlock) -> Step | str | None:
+def _examine_attachments(state: Round, parent: ChainState, block: AnyBlock) -> Step | str | None:
     """Return what a block's evidence and answers still need, why one of them does not stand, or None."""
     evidence = proofs.unmeasured(state, parent, block.evidence)
     if evidence is not None:
@@ -234,11 +234,11 @@ def on_head(state: Round, event: TreeGrew | HeadOverridden) -> Step:
     weigh, tree, here = state.rules.weigh, state.tree, state.head.block
     if isinstance(event, HeadOverridden):
         state = replace(state, overridden=state.overridden | {tree.state(event.tip).block_hash})
-    best = heaviest(tree, weigh, (here, *(tip for tip in tree.leaves() if tip != here and _may_lead(state, tip))))
-    return _relieved(*((state, (), ()) if best == here else _opened(state, best)), before=tree)
+    best = heaviest(tree, weigh, (here, *(tip for tip in tree.leaves() if tip != here and _can_lead(state, tip))))
+    return _prune_empty_blocks(*((state, (), ()) if best == here else _open_height_on(state, best)), before=tree)
 
 
-def _relieved(state: Round, actions: tuple[Action, ...], later: tuple[Event, ...], before: BlockTree) -> Step:
+def _prune_empty_blocks(state: Round, actions: tuple[Action, ...], later: tuple[Event, ...], before: BlockTree) -> Step:
     """Forget the empty blocks that lost and are too many, or that lie below what is final now."""
     kept = (state.head.block, *(each for each in state.overridden if each in state.tree))
     gone = surplus(state.tree, kept, maximum_side_blocks(state.parameters.finality_depth))
@@ -256,14 +256,14 @@ def _relieved(state: Round, actions: tuple[Action, ...], later: tuple[Event, ...
     return state, (*actions, ForgetBlocks(blocks)), later
 
 
-def _may_lead(state: Round, tip: Hash32) -> bool:
+def _can_lead(state: Round, tip: Hash32) -> bool:
     """Return whether a branch contradicts nothing that was seen in time, or the operator accepted it anyway."""
     if not state.overridden.isdisjoint(each.state.block_hash for each in state.tree.branch(tip)):
         return True
     return is_eligible(state.tree, state.rules.weigh, state.head.block, tip, state.witnessed)
 
 
-def _opened(state: Round, tip: Hash32) -> Step:
+def _open_height_on(state: Round, tip: Hash32) -> Step:
     branch = state.tree.branch(tip)
     final = final_block(state.tree, tip, state.rules.weigh, state.parameters.finality_depth)
     weight = state.root_weight + state.tree.weight(tip, state.rules.weigh)

@@ -38,7 +38,7 @@ def check_accusation(book: BondBook, message: Accusation, height: int, parameter
         raise Rejected(RejectionReason.ACCUSATION_DOUBLE, f"segment {message.segment} was disputed before")
     if is_punished(book, fact, message.accused) or is_punished(book, fact, fact.winner):
         raise Rejected(RejectionReason.ACCUSATION_DOUBLE, f"training of height {message.height} is punished already")
-    _check_cover(book, message, parameters)
+    _check_challenger_cover(book, message, parameters)
     return fact
 
 
@@ -84,14 +84,14 @@ def with_answer(book: BondBook, message: DisputeAnswer, height: int) -> BondBook
     place = (message.height, message.parent, message.accused, message.answer.segment)
     told = {"outcome": DisputeOutcome.ANSWERED, "answered_height": height, "answer": noun_hash(message.answer)}
     return replace(
-        book, disputes=tuple(replace(each, **told) if _place(each) == place else each for each in book.disputes)
+        book, disputes=tuple(replace(each, **told) if _segment_key(each) == place else each for each in book.disputes)
     )
 
 
 def dispute_of(book: BondBook, height: int, parent: Hash32, accused: Address, segment: int) -> Dispute | None:
     """Return the dispute about a segment that the book remembers."""
     place = (height, parent, accused, segment)
-    return next((each for each in book.disputes if _place(each) == place), None)
+    return next((each for each in book.disputes if _segment_key(each) == place), None)
 
 
 def bound_by(book: BondBook, fact: RoundFact, accused: Address) -> Hash32 | None:
@@ -122,7 +122,7 @@ def last_accusation_height(fact: RoundFact, parameters: ChainParameters) -> int:
     return fact.height + parameters.audit_window_blocks - parameters.answer_blocks - parameters.proof_blocks - 1
 
 
-def _place(dispute: Dispute) -> tuple[int, Hash32, Address, int]:
+def _segment_key(dispute: Dispute) -> tuple[int, Hash32, Address, int]:
     return dispute.height, dispute.parent, dispute.accused, dispute.segment
 
 
@@ -139,7 +139,7 @@ def _check_segment(book: BondBook, message: Accusation, fact: RoundFact, paramet
         raise Rejected(RejectionReason.ACCUSATION_WRONG, f"segment {message.segment} is none of the accused's")
 
 
-def _check_cover(book: BondBook, message: Accusation, parameters: ChainParameters) -> None:
+def _check_challenger_cover(book: BondBook, message: Accusation, parameters: ChainParameters) -> None:
     """Refuse an accuser that has not staked what all its open disputes may cost it."""
     opened = sum(each.is_open and each.accuser == message.accuser for each in book.disputes)
     needed_wei = parameters.accusation_cost_gwei * WEI_PER_GWEI * (opened + 1)

@@ -95,13 +95,13 @@ def fraud_proof(evidence: Evidence, fact: RoundFact) -> FraudProof:
     """Return the proof behind evidence of forged training; refuse one that does not fit the winner of the height."""
     if len(evidence.statements) != 1 or not fact.training or evidence.offender != fact.winner:
         raise Rejected(RejectionReason.EVIDENCE_INVALID, "forged training is proven by one proof, of a winner's trace")
-    return _proof(evidence, evidence.statements[0], fact, fact.commitment)
+    return _read_proof(evidence, evidence.statements[0], fact, fact.commitment)
 
 
 def audit_proof(evidence: Evidence, fact: RoundFact, book: BondBook) -> tuple[AuditReport, FraudProof]:
     """Return a report and the proof against it; refuse what is not an answer of its auditor about a line of it."""
     report = false_report(evidence, book)
-    proof = _proof(evidence, evidence.statements[1], fact, report_digest(report))
+    proof = _read_proof(evidence, evidence.statements[1], fact, report_digest(report))
     if proof.finding not in STEP_FAULTS:
         raise Rejected(RejectionReason.EVIDENCE_INVALID, f"{proof.finding.value} is no fault of an auditor")
     if proof.segments[0].index not in {each.segment for each in report.lines}:
@@ -109,7 +109,7 @@ def audit_proof(evidence: Evidence, fact: RoundFact, book: BondBook) -> tuple[Au
     return report, proof
 
 
-def _proof(evidence: Evidence, data: bytes, fact: RoundFact, commitment: Hash32) -> FraudProof:
+def _read_proof(evidence: Evidence, data: bytes, fact: RoundFact, commitment: Hash32) -> FraudProof:
     """Return a proof by the reporter of answers that the offender signed about what it is bound by."""
     proof = decode_fraud_proof(data)
     same = (proof.chain_id, proof.commitment, proof.reporter)
@@ -145,11 +145,11 @@ def statements(evidence: Evidence) -> tuple[Statement, ...]:
     if len(evidence.statements) != count:
         raise Rejected(RejectionReason.EVIDENCE_INVALID, f"{evidence.fault.value} needs {count} statements")
     if evidence.fault is Fault.DATA_CHANGED:
-        return (_key_statement(evidence.statements[0]),)
+        return (_decode_key_statement(evidence.statements[0]),)
     return tuple(decode(kind, each) for each in evidence.statements)
 
 
-def _key_statement(data: bytes) -> KeyRelease | Release:
+def _decode_key_statement(data: bytes) -> KeyRelease | Release:
     try:
         return decode(KeyRelease, data)
     except Rejected:
@@ -166,13 +166,13 @@ def _check_statements(evidence: Evidence, fact: RoundFact) -> None:
         if isinstance(each, Commitment | Reveal) and each.miner != evidence.offender:
             raise Rejected(RejectionReason.EVIDENCE_INVALID, "a statement names another miner")
         check_signature(each, evidence.offender)
-    if len(found) == 2 and _meaning(found[0]) == _meaning(found[1]):
+    if len(found) == 2 and _signed_content(found[0]) == _signed_content(found[1]):
         raise Rejected(RejectionReason.EVIDENCE_INVALID, "the statements say the same under two signatures")
     if evidence.statements != tuple(sorted(evidence.statements)):
         raise Rejected(RejectionReason.EVIDENCE_INVALID, "the statements are not in order")
 
 
-def _meaning(statement: Statement) -> tuple[Address | bytes | int, ...]:
+def _signed_content(statement: Statement) -> tuple[Address | bytes | int, ...]:
     """Return what a statement binds its signer to; the same twice is a repetition, not a contradiction."""
     if isinstance(statement, Commitment):
         return (statement.digest, statement.bond_wei)

@@ -216,7 +216,7 @@ def lowest_lot(tree: BlockTree, parent: Hash32, witnessed: Witnessed) -> bytes:
     """Return the lowest lot among the empty blocks on `parent` that may become head, or more than any lot."""
     known = (tree.records[key].block for key in tree.children.get(parent, ()))
     rivals = (each for each in known if isinstance(each, EmptyBlock) and not _is_contradicted(tree, each, witnessed))
-    return min((_lot(each) for each in rivals), default=b"\xff" * 34)
+    return min((_priority(each) for each in rivals), default=b"\xff" * 34)
 
 
 def _is_preferred(tree: BlockTree, weigh: Weigh, left: Hash32, right: Hash32) -> bool:
@@ -228,20 +228,20 @@ def _is_preferred(tree: BlockTree, weigh: Weigh, left: Hash32, right: Hash32) ->
     if not ours or not theirs:
         # One extends the other by empty blocks alone: they end a height, so the longer one is the present.
         return len(ours) > len(theirs)
-    return _first_difference(ours[0]) < _first_difference(theirs[0])
+    return _rival_order(ours[0]) < _rival_order(theirs[0])
 
 
-def _first_difference(record: BlockRecord) -> tuple[Fraction, bytes]:
+def _rival_order(record: BlockRecord) -> tuple[Fraction, bytes]:
     """Order rivals on one parent, best first: a higher exact count, a lower lot, a lower hash."""
     block = record.block
     if isinstance(block, Block):
         return -Accuracy(block.verdict.correct, block.verdict.total).share, record.state.block_hash
     if block is None:
         raise AssertionError("the root of a tree has no rivals")
-    return Fraction(1), _lot(block) + record.state.block_hash
+    return Fraction(1), _priority(block) + record.state.block_hash
 
 
-def _lot(block: EmptyBlock) -> bytes:
+def _priority(block: EmptyBlock) -> bytes:
     return empty_block_lot(block.parent, block.missed, block.proposer, listing=bool(block.commitments))
 
 
@@ -277,7 +277,7 @@ def surplus(tree: BlockTree, kept: Collection[Hash32], maximum: int) -> tuple[Ha
     for key in sides:
         if not tree.children.get(key):
             siblings.setdefault(tree.state(key).parent, []).append(key)
-    crowd = {key for leaves in siblings.values() for key in _crowded_out(tree, leaves)}
+    crowd = {key for leaves in siblings.values() for key in _excess_siblings(tree, leaves)}
     left = [key for key in sides if key not in crowd]
     while len(left) > maximum:
         built_on = {tree.state(key).parent for key in left}
@@ -290,12 +290,12 @@ def surplus(tree: BlockTree, kept: Collection[Hash32], maximum: int) -> tuple[Ha
     return tuple(key for key in sides if key not in remaining)
 
 
-def _crowded_out(tree: BlockTree, leaves: list[Hash32]) -> list[Hash32]:
+def _excess_siblings(tree: BlockTree, leaves: list[Hash32]) -> list[Hash32]:
     """Return which of the losers on one parent go: the lowest tickets stay, and the last that came."""
     signers: set[tuple[Address, Deadline]] = set()
     ranked: list[Hash32] = []
     repeated: list[Hash32] = []
-    for key in sorted(leaves, key=lambda each: (_ticket(tree.records[each].block), each)):
+    for key in sorted(leaves, key=lambda each: (_tie_breaker(tree.records[each].block), each)):
         block = tree.records[key].block
         if not isinstance(block, EmptyBlock):
             raise AssertionError("a trained block is no loser")
@@ -304,5 +304,5 @@ def _crowded_out(tree: BlockTree, leaves: list[Hash32]) -> list[Hash32]:
     return [each for each in (*ranked[MAXIMUM_SIDE_SIBLINGS:], *repeated) if each != leaves[-1]]
 
 
-def _ticket(block: AnyBlock | None) -> bytes:
+def _tie_breaker(block: AnyBlock | None) -> bytes:
     return b"" if block is None else empty_block_ticket(block.parent, block.proposer)

@@ -143,7 +143,7 @@ def on_reveal(state: Round, event: ReleaseDue | Released | Revealed) -> Step:
         return _on_release_due(state, event)
     if isinstance(event, Released):
         return _on_release(state, event)
-    return _on_opening(state, event)
+    return _on_reveal_received(state, event)
 
 
 def _on_release_due(state: Round, event: ReleaseDue) -> Step:
@@ -173,7 +173,7 @@ def _on_release(state: Round, event: Released) -> Step:
     return released, (RevealModel(state.selection, event.message),), ()
 
 
-def _on_opening(state: Round, event: Revealed) -> Step:
+def _on_reveal_received(state: Round, event: Revealed) -> Step:
     message = event.message
     require_current(state, message.parent, message.height)
     if state.announcement is None:
@@ -191,7 +191,7 @@ def _on_opening(state: Round, event: Revealed) -> Step:
     if state.reveals_closed or event.at_milliseconds > reveal_deadline(state):
         raise Rejected(RejectionReason.WRONG_PHASE, "the reveal came after its deadline")
     witnessed = with_witness(state, Deadline.REVEAL)
-    return _judged(replace(state, reveals={**state.reveals, key: message}, witnessed=witnessed))
+    return _judge_candidates(replace(state, reveals={**state.reveals, key: message}, witnessed=witnessed))
 
 
 # --- 7 verification ----------------------------------------------------------------------------------------------
@@ -202,7 +202,7 @@ def on_verification(state: Round, event: RevealsClosed | Measured) -> Step:
     if isinstance(event, RevealsClosed):
         if event.parent != state.selection.parent or state.announcement is None:
             return state, (), ()
-        return _judged(replace(state, reveals_closed=True))
+        return _judge_candidates(replace(state, reveals_closed=True))
     found = event.measurement
     if found.finding is Finding.UNAVAILABLE and found.candidate not in state.reveals:
         # A pending block waits; the node asks again. Nothing is held against anybody. An empty block makes room and
@@ -210,23 +210,23 @@ def on_verification(state: Round, event: RevealsClosed | Measured) -> Step:
         asked = state.asked - {(found.candidate, found.kind)}
         left = {key: each for key, each in state.pending.items() if key != found.candidate}
         return replace(state, asked=asked, pending=left), (), ()
-    measurements = {**state.measurements, (found.candidate, found.kind): _linked(state, found)}
+    measurements = {**state.measurements, (found.candidate, found.kind): _reject_unlinked_payload(state, found)}
     if found.finding is Finding.REJECTED and found.candidate in state.evidence:
         state = replace(state, evidence={key: each for key, each in state.evidence.items() if key != found.candidate})
     if found.finding is Finding.REJECTED and found.candidate in state.disputes:
         state = replace(state, disputes={key: each for key, each in state.disputes.items() if key != found.candidate})
-    state, actions, later = _judged(replace(state, measurements=measurements))
+    state, actions, later = _judge_candidates(replace(state, measurements=measurements))
     if found.candidate in state.losers:
         state, more, _ = ommers.ask_all(state)
         actions = (*actions, *more)
     for key in sorted(state.pending):
-        if key in state.pending and _waits_for(state.pending[key], found.candidate):
+        if key in state.pending and _is_waiting_for(state.pending[key], found.candidate):
             state, more, after = admitted(state, key, event.at_milliseconds)
             actions, later = (*actions, *more), (*later, *after)
     return state, actions, later
 
 
-def _judged(state: Round) -> Step:
+def _judge_candidates(state: Round) -> Step:
     """Put the case to the engine: a measurement to make, a verdict, or nothing yet."""
     announcement, opened = state.announcement, state.key_release
     if announcement is None or opened is None or state.verdict is not None:
@@ -263,13 +263,13 @@ def _judged(state: Round) -> Step:
     return state, (proposal,), ()
 
 
-def _waits_for(block: AnyBlock, candidate: Hash32) -> bool:
+def _is_waiting_for(block: AnyBlock, candidate: Hash32) -> bool:
     """Return whether a pending block rests on a measurement of this candidate or piece of evidence."""
     beside = {*(noun_hash(each) for each in block.evidence), *pending_disputes.keys_of(block), *ommers.keys_of(block)}
     return candidate in {candidate_of(block), *beside}
 
 
-def _linked(state: Round, found: Measurement) -> Measurement:
+def _reject_unlinked_payload(state: Round, found: Measurement) -> Measurement:
     """Turn a payload that does not follow from its parent into a rejection, before the engine sees it."""
     if found.facts is None or found.candidate not in state.commitments:
         return found

@@ -43,7 +43,7 @@ def lost_at(state: Round, selection: Selection, reveal: Reveal) -> Lost:
     """Return the height that a loser lost, on the branch of the selection that would cite it."""
     if not selection.citable or reveal.height >= selection.height:
         raise Rejected(RejectionReason.OMMER_NOT_CITABLE, "no loser of that height may be cited here")
-    block = _block_at(state, selection.parent, reveal)
+    block = _find_block(state, selection.parent, reveal)
     found = [each for each in block.commitments if each.miner == reveal.miner]
     if not found or noun_hash(found[0]) not in selection.citable:
         raise Rejected(RejectionReason.OMMER_NOT_CITABLE, f"0x{reveal.miner.hex()} lost, but may not be cited here")
@@ -133,7 +133,7 @@ def keys_of(block: object) -> frozenset[Hash32]:
     return frozenset(noun_hash(each) for each in block.ommers) if isinstance(block, Block) else frozenset()
 
 
-def _block_at(state: Round, tip: Hash32, reveal: Reveal) -> Block:
+def _find_block(state: Round, tip: Hash32, reveal: Reveal) -> Block:
     """Return the winning block of a loser's height on the branch below `tip`."""
     here = tip
     while here in state.tree:

@@ -107,18 +107,18 @@ def justice(
 ) -> Justice:
     """Return what a checked block comes to, from the book of its parent and its engine's payouts and settlements."""
     payouts, settlements = answer
-    result = _kept_back(Justice(payouts, _struck(selection, block, settlements), book), block)
-    result = _returned(result, block.height - parameters.audit_window_blocks)
+    result = _withhold_bond(Justice(payouts, _compensate_miners(selection, block, settlements), book), block)
+    result = _return_withheld(result, block.height - parameters.audit_window_blocks)
     if isinstance(block, Block):
-        result = _audited(result, block, parameters)
+        result = _pay_audits(result, block, parameters)
     for shown in block.answers:
         result = replace(result, book=with_answer(result.book, shown, block.height))
     for evidence in block.evidence:
-        result = _punished(result, evidence, block.height, parameters)
-    result = _decided(result, block.height, parameters)
+        result = _penalise_offenders(result, evidence, block.height, parameters)
+    result = _close_overdue_disputes(result, block.height, parameters)
     for accusation in block.accusations:
         result = replace(result, book=with_accusation(result.book, accusation, block.height))
-    return _bond_leaves(result, selection, settlements)
+    return _release_publisher_bond(result, selection, settlements)
 
 
 def with_fact(book: BondBook, fact: RoundFact, parameters: ChainParameters) -> BondBook:
@@ -147,7 +147,7 @@ def training_bond_wei(fact: RoundFact, trainer: Address, parameters: ChainParame
     return FALSE_AUDIT_FEES * parameters.audit_reward_gwei * WEI_PER_GWEI
 
 
-def _struck(selection: Selection, block: AnyBlock, settlements: tuple[Settlement, ...]) -> tuple[Settlement, ...]:
+def _compensate_miners(selection: Selection, block: AnyBlock, settlements: tuple[Settlement, ...]) -> tuple[Settlement, ...]:
     """Compensate the miners whom a publisher left without a test set out of its struck bond (BOND-7)."""
     if not isinstance(block, EmptyBlock) or block.missed is not Deadline.RELEASE:
         return settlements
@@ -163,7 +163,7 @@ def _struck(selection: Selection, block: AnyBlock, settlements: tuple[Settlement
     return tuple(result)
 
 
-def _returned(result: Justice, before_height: int) -> Justice:
+def _return_withheld(result: Justice, before_height: int) -> Justice:
     """Pay what was kept back of winners' rewards once no evidence reaches their blocks any more."""
     due = [each for each in result.book.withheld if each.height < before_height]
     if not due:
@@ -173,7 +173,7 @@ def _returned(result: Justice, before_height: int) -> Justice:
     return replace(result, payouts=(*result.payouts, *paid), book=replace(result.book, withheld=rest))
 
 
-def _audited(result: Justice, block: Block, parameters: ChainParameters) -> Justice:
+def _pay_audits(result: Justice, block: Block, parameters: ChainParameters) -> Justice:
     """Take down who audits what; pay for opened reports, but keep the pay back as long as evidence counts (AUDIT-4).
 
     So whoever has no coins earns its first ones here, and has something to lose.
@@ -190,28 +190,28 @@ def _audited(result: Justice, block: Block, parameters: ChainParameters) -> Just
     return replace(result, book=book, audited_gwei=fee * len(pay))
 
 
-def _punished(result: Justice, evidence: Evidence, height: int, parameters: ChainParameters) -> Justice:
+def _penalise_offenders(result: Justice, evidence: Evidence, height: int, parameters: ChainParameters) -> Justice:
     """Take the bond of whoever evidence is about."""
     fact = result.book.fact(evidence.height, evidence.parent)
     if fact is None:
         raise AssertionError("evidence was not checked before it was judged")
     wanted_wei = demanded_wei(evidence, fact, parameters)
-    return _slashed(result, fact, Conviction(evidence.fault, evidence.offender, evidence.reporter, wanted_wei), height)
+    return _slash_offender(result, fact, Conviction(evidence.fault, evidence.offender, evidence.reporter, wanted_wei), height)
 
 
-def _slashed(result: Justice, fact: RoundFact, conviction: Conviction, height: int) -> Justice:
+def _slash_offender(result: Justice, fact: RoundFact, conviction: Conviction, height: int) -> Justice:
     """Take an offender's bond, deposited or kept back, and share it out (BOND-6)."""
     book, offender = result.book, conviction.offender
     taken_wei = min(conviction.wanted_wei, book.deposit(offender).total_wei)
-    forfeited, withheld = _forfeited(book.withheld, offender, -(-(conviction.wanted_wei - taken_wei) // WEI_PER_GWEI))
+    forfeited, withheld = _forfeit_withheld(book.withheld, offender, -(-(conviction.wanted_wei - taken_wei) // WEI_PER_GWEI))
     # Other auditors are not paid for a false report: two that guess would share each other's fines.
     competitors = () if conviction.fault is Fault.AUDIT_FALSE else fact.committed
     harmed = [each for each in competitors if each != offender]
     slashed = [
         Settlement(bond_pot(offender), height, recipient, Outcome.SLASHED, amount)
-        for recipient, amount in _shares(taken_wei, conviction.reporter, harmed)
+        for recipient, amount in _split_shares(taken_wei, conviction.reporter, harmed)
     ]
-    shares = [(who, amount) for who, amount in _shares(forfeited, conviction.reporter, harmed) if who != BURN]
+    shares = [(who, amount) for who, amount in _split_shares(forfeited, conviction.reporter, harmed) if who != BURN]
     fault = Punished(fault_id(conviction.fault, offender, fact.height, fact.parent), fact.height)
     return replace(
         result,
@@ -222,19 +222,19 @@ def _slashed(result: Justice, fact: RoundFact, conviction: Conviction, height: i
     )
 
 
-def _decided(result: Justice, height: int, parameters: ChainParameters) -> Justice:
+def _close_overdue_disputes(result: Justice, height: int, parameters: ChainParameters) -> Justice:
     """End the disputes whose time is over: silence costs the bond, a vain accusation its cost (AUDIT-7)."""
     disputes: list[Dispute] = []
     for dispute in result.book.disputes:
         outcome = dispute.outcome
         if dispute.is_open:
-            result, outcome = _outcome(result, dispute, height, parameters)
+            result, outcome = _decide_dispute(result, dispute, height, parameters)
         ended = outcome is not dispute.outcome
         disputes.append(replace(dispute, outcome=outcome, decided_height=height) if ended else dispute)
     return replace(result, book=replace(result.book, disputes=tuple(disputes)))
 
 
-def _outcome(
+def _decide_dispute(
     result: Justice, dispute: Dispute, height: int, parameters: ChainParameters
 ) -> tuple[Justice, DisputeOutcome]:
     """Return what a block of this height makes of an open dispute."""
@@ -248,13 +248,13 @@ def _outcome(
         wanted_wei = training_bond_wei(fact, dispute.accused, parameters)
         fault = fault_of(fact, dispute.accused)
         conviction = Conviction(fault, dispute.accused, dispute.accuser, wanted_wei)
-        return _slashed(result, fact, conviction, height), DisputeOutcome.UNANSWERED
+        return _slash_offender(result, fact, conviction, height), DisputeOutcome.UNANSWERED
     if answered and height > dispute.answered_height + parameters.proof_blocks:
-        return _charged(result, dispute, height, parameters), DisputeOutcome.UNPROVEN
+        return _charge_challenger(result, dispute, height, parameters), DisputeOutcome.UNPROVEN
     return result, dispute.outcome
 
 
-def _charged(result: Justice, dispute: Dispute, height: int, parameters: ChainParameters) -> Justice:
+def _charge_challenger(result: Justice, dispute: Dispute, height: int, parameters: ChainParameters) -> Justice:
     """Let the accuser pay the accused for training a segment again; a part is burned, so that friends pay as well.
 
     Else a forger would have a friend dispute all that others could, and lose nothing by it.
@@ -271,7 +271,7 @@ def _charged(result: Justice, dispute: Dispute, height: int, parameters: ChainPa
     return replace(result, settlements=(*result.settlements, *slashed), book=book)
 
 
-def _shares(amount: int, reporter: Address, harmed: list[Address]) -> Iterable[tuple[Address, int]]:
+def _split_shares(amount: int, reporter: Address, harmed: list[Address]) -> Iterable[tuple[Address, int]]:
     """Yield who gets how much, the burned rest last; parts of nothing are left out."""
     parts = [(reporter, amount // REPORTER_PART)]
     parts += [(each, amount // HARMED_PART // len(harmed)) for each in harmed]
@@ -279,7 +279,7 @@ def _shares(amount: int, reporter: Address, harmed: list[Address]) -> Iterable[t
     return ((recipient, part) for recipient, part in parts if part)
 
 
-def _forfeited(withheld: tuple[Withheld, ...], offender: Address, wanted_gwei: int) -> tuple[int, tuple[Withheld, ...]]:
+def _forfeit_withheld(withheld: tuple[Withheld, ...], offender: Address, wanted_gwei: int) -> tuple[int, tuple[Withheld, ...]]:
     """Take from what is kept back of an offender's rewards, the oldest first."""
     taken = 0
     left: list[Withheld] = []
@@ -291,7 +291,7 @@ def _forfeited(withheld: tuple[Withheld, ...], offender: Address, wanted_gwei: i
     return taken, tuple(left)
 
 
-def _bond_leaves(result: Justice, selection: Selection, settlements: tuple[Settlement, ...]) -> Justice:
+def _release_publisher_bond(result: Justice, selection: Selection, settlements: tuple[Settlement, ...]) -> Justice:
     """Let the publisher's bond leave when its task is over: it can be slashed until the contract pays it out."""
     task = selection.task
     over = any(
@@ -304,7 +304,7 @@ def _bond_leaves(result: Justice, selection: Selection, settlements: tuple[Settl
     return replace(result, book=result.book.with_deposit(changed))
 
 
-def _kept_back(result: Justice, block: AnyBlock) -> Justice:
+def _withhold_bond(result: Justice, block: AnyBlock) -> Justice:
     """Keep back the bond that the winner promised and did not deposit, out of what the block pays it."""
     if not isinstance(block, Block):
         return result

@@ -33,7 +33,7 @@ def on_dispute(state: Round, event: Disputed) -> Step:
         raise Unavailable(f"a head at height {message.height}")
     check(state, state.parent, message)
     waiting = [each for each in state.disputes.values() if type(each) is type(message)]
-    if any(_subject(each) == _subject(message) for each in waiting):
+    if any(_segment_key(each) == _segment_key(message) for each in waiting):
         reason = RejectionReason.ACCUSATION_DOUBLE if isinstance(message, Accusation) else RejectionReason.ANSWER_CLOSED
         raise Rejected(reason, "the same was said of that segment before")
     if len(waiting) >= MAXIMUM_WAITING:
@@ -56,10 +56,10 @@ def offered(state: Round) -> tuple[tuple[Accusation, ...], tuple[DisputeAnswer, 
     An answer waits until its files are here: a block with steps that nobody can fetch would be admitted by nobody.
     """
     parent, known = state.parent, kept(state, state.parent)
-    answers = [each for each in known.values() if isinstance(each, DisputeAnswer) and _is_here(state, each)]
-    answers.sort(key=lambda each: (_asked_height(parent.bonds, each), noun_hash(each)))
+    answers = [each for each in known.values() if isinstance(each, DisputeAnswer) and _is_fetched(state, each)]
+    answers.sort(key=lambda each: (_challenged_height(parent.bonds, each), noun_hash(each)))
     waiting = [each for each in known.values() if isinstance(each, Accusation)]
-    waiting.sort(key=lambda each: (_open_of(parent.bonds, each.accuser), each.height, noun_hash(each)))
+    waiting.sort(key=lambda each: (_count_open_challenges(parent.bonds, each.accuser), each.height, noun_hash(each)))
     book, accusations = parent.bonds, list[Accusation]()
     for each in waiting:
         try:
@@ -115,19 +115,19 @@ def keys_of(block: AnyBlock) -> frozenset[Hash32]:
     return frozenset(noun_hash(each) for each in block.answers)
 
 
-def _subject(message: DisputeMessage) -> tuple[int, Hash32, Address, int]:
+def _segment_key(message: DisputeMessage) -> tuple[int, Hash32, Address, int]:
     segment = message.segment if isinstance(message, Accusation) else message.answer.segment
     return message.height, message.parent, message.accused, segment
 
 
-def _is_here(state: Round, message: DisputeAnswer) -> bool:
+def _is_fetched(state: Round, message: DisputeAnswer) -> bool:
     return has_finding(state, noun_hash(message), MeasureKind.ANSWER, Finding.ACCEPTED)
 
 
-def _asked_height(book: BondBook, message: DisputeAnswer) -> int:
-    dispute = dispute_of(book, *_subject(message))
+def _challenged_height(book: BondBook, message: DisputeAnswer) -> int:
+    dispute = dispute_of(book, *_segment_key(message))
     return 0 if dispute is None else dispute.asked_height
 
 
-def _open_of(book: BondBook, accuser: Address) -> int:
+def _count_open_challenges(book: BondBook, accuser: Address) -> int:
     return sum(each.is_open and each.accuser == accuser for each in book.disputes)

@@ -60,10 +60,10 @@ def judged(
     parent: ChainState, selection: Selection, block: AnyBlock, reward: Reward, parameters: ChainParameters
 ) -> Justice:
     """Return what a block comes to: its engine's answer, and what bonds and evidence add and take."""
-    return justice(parent.bonds, selection, block, (reward.payouts, _due(selection, block, reward)), parameters)
+    return justice(parent.bonds, selection, block, (reward.payouts, _due_settlements(selection, block, reward)), parameters)
 
 
-def _due(selection: Selection, block: AnyBlock, reward: Reward) -> tuple[Settlement, ...]:
+def _due_settlements(selection: Selection, block: AnyBlock, reward: Reward) -> tuple[Settlement, ...]:
     """Return what an engine settles, less what nobody is to blame for: no publisher owes a release to no commitment."""
     if returns_task(selection, block):
         return ()
@@ -98,7 +98,7 @@ def state_after(
     result, block_hash = judged(parent, selection, block, reward, parameters), noun_hash(block)
     returned = returns_task(selection, block)
     pool = unselected_after(parent, selection, parameters.maximum_tasks, returned=returned)
-    going_on = () if returned else _going_on(selection, reward)
+    going_on = () if returned else _ongoing_task(selection, reward)
     stamp = payload_timestamp(parent, selection, block.end_milliseconds, isinstance(block, Block))
     return ChainState(
         block_hash=block_hash,
@@ -113,8 +113,8 @@ def state_after(
         pool=pool,
         incoming=(),
         reward=Reward(result.payouts, result.settlements, reward.memory),
-        ledger=_booked(
-            parent.ledger, selection, result, _dropped_wei(parent, pool, () if returned else (selection.task,))
+        ledger=_update_ledger(
+            parent.ledger, selection, result, _expired_wei(parent, pool, () if returned else (selection.task,))
         ),
         high_accuracy=_is_high_accuracy(block, parameters),
         bonds=with_fact(result.book, round_fact(selection, block, block_hash), parameters),
@@ -137,7 +137,7 @@ def with_escrowed(state: ChainState, posted: PostedTask) -> ChainState:
     return replace(state, incoming=incoming, ledger=ledger)
 
 
-def _going_on(selection: Selection, reward: Reward) -> tuple[PostedTask, ...]:
+def _ongoing_task(selection: Selection, reward: Reward) -> tuple[PostedTask, ...]:
     """Return the trained task if its block did not settle it; a standing task never is settled and needs no place."""
     settled = {each.task_id for each in reward.settlements}
     return () if selection.task.standing or selection.task.task_id in settled else (selection.posted,)
@@ -154,14 +154,14 @@ def with_bond_change(state: ChainState, change: BondChange) -> ChainState:
     return replace(state, bonds=bonds, ledger=ledger)
 
 
-def _dropped_wei(parent: ChainState, pool: tuple[PostedTask, ...], decided: tuple[Task, ...]) -> int:
+def _expired_wei(parent: ChainState, pool: tuple[PostedTask, ...], decided: tuple[Task, ...]) -> int:
     """Return what expired tasks had locked: from now on anybody may have the contract refund them."""
     kept = {each.task.task_id for each in pool} | {each.task_id for each in decided}
     waiting = (each.task for each in (*parent.pool, *parent.incoming, *parent.going_on))
     return sum(task.reward_wei + task.bond_wei for task in waiting if task.task_id not in kept)
 
 
-def _booked(ledger: Ledger, selection: Selection, result: Justice, dropped_wei: int) -> Ledger:
+def _update_ledger(ledger: Ledger, selection: Selection, result: Justice, dropped_wei: int) -> Ledger:
     task, book = selection.task, replace(ledger, refunded_wei=ledger.refunded_wei + dropped_wei)
     minted = book.minted_gwei + sum(payout.amount_gwei for payout in result.payouts)
     for each in result.settlements:

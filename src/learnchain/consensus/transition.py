@@ -86,12 +86,12 @@ def advance(state: Round, event: Event) -> tuple[Round, tuple[Action, ...]]:
             state, more, later = _HANDLERS[type(follower)](state, follower)
         except Rejected as error:
             # A bad task in a good block is the publisher's loss, not the block's.
-            more, later = (_refusal(follower, error),), ()
+            more, later = (_build_refusal(follower, error),), ()
         actions, queue = (*actions, *more), [*later, *queue]
     return state, actions
 
 
-def _refusal(event: Event, error: Rejected) -> Action:
+def _build_refusal(event: Event, error: Rejected) -> Action:
     if isinstance(event, TaskPosted):
         return RefuseTask(event.posted.task.task_id, error.reason, error.detail)
     if isinstance(event, EscrowLocked):

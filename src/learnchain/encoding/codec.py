@@ -93,7 +93,7 @@ def _field_decoders(kind: type) -> "tuple[_Decoder, ...]":
 # --- RLP items -----------------------------------------------------------------------------------------------
 
 
-def _malformed(detail: str) -> Rejected:
+def _malformed_error(detail: str) -> Rejected:
     return Rejected(RejectionReason.MALFORMED, detail)
 
 
@@ -128,23 +128,23 @@ def _encode_list(items: Iterable[bytes]) -> bytes:
 
 def _read_long_length(data: bytes, start: int, size: int, end: int) -> int:
     if start + size > end:
-        raise _malformed("a length runs past the end")
+        raise _malformed_error("a length runs past the end")
     if data[start] == 0:
-        raise _malformed("a length has a leading zero")
+        raise _malformed_error("a length has a leading zero")
     length = int.from_bytes(data[start : start + size], "big")
     if length < 56:
-        raise _malformed("a short length is written in the long form")
+        raise _malformed_error("a short length is written in the long form")
     return length
 
 
 def _read_string(data: bytes, start: int, end: int, maximum: int) -> tuple[bytes, int]:
     if start >= end:
-        raise _malformed("a field is missing")
+        raise _malformed_error("a field is missing")
     first = data[start]
     if first < 0x80:
         return data[start : start + 1], start + 1
     if first >= 0xC0:
-        raise _malformed("a list stands where bytes belong")
+        raise _malformed_error("a list stands where bytes belong")
     begin, length = start + 1, first - 0x80
     if first > 0xB7:
         length = _read_long_length(data, begin, first - 0xB7, end)
@@ -152,24 +152,24 @@ def _read_string(data: bytes, start: int, end: int, maximum: int) -> tuple[bytes
     if length > maximum:
         raise Rejected(RejectionReason.TOO_LARGE, f"{length} bytes where {maximum} are allowed")
     if begin + length > end:
-        raise _malformed("bytes run past the end")
+        raise _malformed_error("bytes run past the end")
     if length == 1 and data[begin] < 0x80:
-        raise _malformed("a single byte is written in the long form")
+        raise _malformed_error("a single byte is written in the long form")
     return data[begin : begin + length], begin + length
 
 
 def _open_list(data: bytes, start: int, end: int) -> tuple[int, int]:
     if start >= end:
-        raise _malformed("a list is missing")
+        raise _malformed_error("a list is missing")
     first = data[start]
     if first < 0xC0:
-        raise _malformed("bytes stand where a list belongs")
+        raise _malformed_error("bytes stand where a list belongs")
     begin, length = start + 1, first - 0xC0
     if first > 0xF7:
         length = _read_long_length(data, begin, first - 0xF7, end)
         begin += first - 0xF7
     if begin + length > end:
-        raise _malformed("a list runs past the end")
+        raise _malformed_error("a list runs past the end")
     return begin, begin + length
 
 
@@ -196,7 +196,7 @@ def _coder(annotation: Any) -> tuple[_Encoder, _Decoder]:
     if isinstance(annotation, type) and issubclass(annotation, StrEnum):
         return _enum_coder(annotation)
     if is_dataclass(annotation):
-        return _noun_coder(annotation)
+        return _message_coder(annotation)
     raise TypeError(f"the codec has no encoding for {annotation!r}")
 
 
@@ -204,7 +204,7 @@ def _boolean_coder() -> tuple[_Encoder, _Decoder]:
     def decode_boolean(data: bytes, start: int, end: int) -> tuple[bool, int]:
         value, after = _integer_coder()[1](data, start, end)
         if value > 1:
-            raise _malformed("a flag is neither 0 nor 1")
+            raise _malformed_error("a flag is neither 0 nor 1")
         return bool(value), after
 
     return lambda value: _encode_string(_big_endian(int(value))), decode_boolean
@@ -222,7 +222,7 @@ def _integer_coder() -> tuple[_Encoder, _Decoder]:
     def decode_integer(data: bytes, start: int, end: int) -> tuple[int, int]:
         raw, after = _read_string(data, start, end, MAXIMUM_INTEGER_BYTES)
         if raw[:1] == b"\0":
-            raise _malformed("an integer has a leading zero")
+            raise _malformed_error("an integer has a leading zero")
         return int.from_bytes(raw, "big"), after
 
     return encode_integer, decode_integer
@@ -234,7 +234,7 @@ def _bytes_coder(limit: Bound | Exact | None) -> tuple[_Encoder, _Decoder]:
 
     def check(raw: bytes) -> bytes:
         if exact is not None and len(raw) != exact:
-            raise _malformed(f"{len(raw)} bytes where exactly {exact} belong")
+            raise _malformed_error(f"{len(raw)} bytes where exactly {exact} belong")
         if len(raw) > maximum:
             raise Rejected(RejectionReason.TOO_LARGE, f"{len(raw)} bytes where {maximum} are allowed")
         return raw
@@ -256,7 +256,7 @@ def _text_coder(limit: Bound | Exact | None) -> tuple[_Encoder, _Decoder]:
         try:
             return raw.decode("utf-8"), after
         except UnicodeDecodeError as error:
-            raise _malformed("a text is not UTF-8") from error
+            raise _malformed_error("a text is not UTF-8") from error
 
     return lambda value: encode_raw(value.encode("utf-8")), decode_text
 
@@ -269,7 +269,7 @@ def _enum_coder(kind: type[StrEnum]) -> tuple[_Encoder, _Decoder]:
         try:
             return kind(text), after
         except ValueError as error:
-            raise _malformed(f"{text!r} is no {kind.__name__}") from error
+            raise _malformed_error(f"{text!r} is no {kind.__name__}") from error
 
     return lambda value: _encode_string(value.value.encode()), decode_enum
 
@@ -296,7 +296,7 @@ def _tuple_coder(item: Any, limit: Bound | Exact | None) -> tuple[_Encoder, _Dec
     return encode_tuple, decode_tuple
 
 
-def _noun_coder(kind: type) -> tuple[_Encoder, _Decoder]:
+def _message_coder(kind: type) -> tuple[_Encoder, _Decoder]:
     hints = get_type_hints(kind, include_extras=True)
     names = [field.name for field in fields(kind)]
     coders = [_coder(hints[name]) for name in names]
@@ -314,7 +314,7 @@ def _noun_coder(kind: type) -> tuple[_Encoder, _Decoder]:
             value, position = decode_field(data, position, stop)
             values.append(value)
         if position != stop:
-            raise _malformed(f"a {kind.__name__} has too many fields")
+            raise _malformed_error(f"a {kind.__name__} has too many fields")
         return kind(*values), stop
 
     return encode_noun, decode_noun

@@ -261,12 +261,12 @@ def decode_node(cid: Cid, block: bytes) -> tuple[Link, ...]:
     check_block(cid, block)
     targets, sizes = _read_links(block)
     if not targets or len(targets) != len(sizes):
-        raise _malformed("links and block sizes do not match")
+        raise _malformed_error("links and block sizes do not match")
     links = tuple(Link(target, size, tree) for (target, tree), size in zip(targets, sizes, strict=True))
     if sum(sizes) > MAXIMUM_FILE_BYTES:
         raise Rejected(RejectionReason.TOO_LARGE, f"a file of {sum(sizes)} bytes")
     if encode_node(links) != block:
-        raise _malformed("the node is not in the one form of a file node")
+        raise _malformed_error("the node is not in the one form of a file node")
     return links
 
 
@@ -284,7 +284,7 @@ def _read_links(block: bytes) -> tuple[list[tuple[Cid, int]], list[int]]:
     sizes: list[int] = []
     for number, value in _fields(block):
         if isinstance(value, int):
-            raise _malformed("a node holds links and data only")
+            raise _malformed_error("a node holds links and data only")
         if number == 2:
             targets.append(_read_link(value))
             if len(targets) > MAXIMUM_LINKS:
@@ -298,7 +298,7 @@ def _read_link(data: bytes) -> tuple[Cid, int]:
     found = dict(_fields(data))
     cid, tree_bytes = found.get(1), found.get(3)
     if not isinstance(cid, bytes) or not isinstance(tree_bytes, int):
-        raise _malformed("a link has no CID or no size")
+        raise _malformed_error("a link has no CID or no size")
     parse_cid(cid)
     return cid, tree_bytes
 
@@ -310,26 +310,26 @@ def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
         value, position = _read_varint(data, position)
         if key & 7 == 2:
             if value > len(data) - position:
-                raise _malformed("a field runs past the end of its node")
+                raise _malformed_error("a field runs past the end of its node")
             yield key >> 3, data[position : position + value]
             position += value
         elif key & 7 == 0:
             yield key >> 3, value
         else:
-            raise _malformed(f"wire type {key & 7} does not occur in a node")
+            raise _malformed_error(f"wire type {key & 7} does not occur in a node")
 
 
 def _read_varint(data: bytes, position: int) -> tuple[int, int]:
     value = 0
     for shift in range(0, 63, 7):
         if position >= len(data):
-            raise _malformed("a number runs past the end of its node")
+            raise _malformed_error("a number runs past the end of its node")
         byte = data[position]
         position += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value, position
-    raise _malformed("a number has more than 63 bits")
+    raise _malformed_error("a number has more than 63 bits")
 
 
 def _varint(value: int) -> bytes:
@@ -349,5 +349,5 @@ def _field_bytes(number: int, value: bytes) -> bytes:
     return _varint(number << 3 | 2) + _varint(len(value)) + value
 
 
-def _malformed(detail: str) -> Rejected:
+def _malformed_error(detail: str) -> Rejected:
     return Rejected(RejectionReason.MALFORMED, detail)

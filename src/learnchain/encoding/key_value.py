@@ -48,9 +48,9 @@ class MemoryStore:
 
     def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Yield the pairs under a prefix, ascending, from a copy that later writes do not touch."""
-        return iter(self._under(prefix))
+        return iter(self._scan_prefix(prefix))
 
-    def _under(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
+    def _scan_prefix(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
         found: list[tuple[bytes, bytes]] = []
         for index in range(bisect_left(self._keys, prefix), len(self._keys)):
             key = self._keys[index]

@@ -152,7 +152,7 @@ def _encrypt(job: EncryptRows) -> dict[str, Any]:
     with TemporaryDirectory(dir=Path(job.target_path).parent) as place:
         wire = Path(place) / "batches"
         with wire.open("wb") as file:
-            for batch in _in_order(encrypted, header.batches()):
+            for batch in _map_in_order(encrypted, header.batches()):
                 file.write(batch)
         batches = np.memmap(wire, np.uint8, "r", 0, (header.batches(), header.batch_bytes()))
         write_rows(Path(job.target_path), header, public, batches, data.labels)
@@ -179,11 +179,11 @@ def _issue(job: IssueKey) -> dict[str, Any]:
 
 
 def _check(job: CheckRows) -> dict[str, Any]:
-    rows, _ = _promised(job.encrypted_path, job.promised)
+    rows, _ = _read_committed_rows(job.encrypted_path, job.promised)
     return {"rows": rows.header.samples}
 
 
-def _promised(path: str, promised: PromisedRows) -> tuple[EncryptedRows, tuple[Hash32, ...]]:
+def _read_committed_rows(path: str, promised: PromisedRows) -> tuple[EncryptedRows, tuple[Hash32, ...]]:
     """Return rows that hash to the root of the task and are of the kind it promises, with their leaves."""
     rows = read_rows(Path(path))
     leaves = rows.leaves()
@@ -196,7 +196,7 @@ def _promised(path: str, promised: PromisedRows) -> tuple[EncryptedRows, tuple[H
 def _open(job: OpenRows) -> dict[str, Any]:
     """Check file and key against task and block, then open all products (Step 4, Proposition 3.1)."""
     queries = _linear(job.mapping)
-    rows, leaves = _promised(job.encrypted_path, job.promised)
+    rows, leaves = _read_committed_rows(job.encrypted_path, job.promised)
     header = rows.header
     key = decode_key(Path(job.functional_key_path).read_bytes(), header.slots * len(queries))
     verify_key(rows.public, queries, key)
@@ -207,7 +207,7 @@ def _open(job: OpenRows) -> dict[str, Any]:
         return opener.open_group([decode_batch(header, i, rows.batches[i].tobytes(), leaves[i]) for i in indices])
 
     groups = -(-header.batches() // LANES)
-    products = np.concatenate(list(_in_order(opened, groups)))[: header.samples]
+    products = np.concatenate(list(_map_in_order(opened, groups)))[: header.samples]
     save_products(Path(job.target_path), products, rows.labels)
     return {"rows": len(products), "products": len(queries)}
 
@@ -219,7 +219,7 @@ def _linear(mapping: SecureMapping) -> Array:
     return weights_of_rows(mapping)
 
 
-def _in_order(act: Callable[[int], Result], count: int) -> Iterator[Result]:
+def _map_in_order(act: Callable[[int], Result], count: int) -> Iterator[Result]:
     """Run through threads in order, a few ahead: what is done and not yet taken must fit in memory."""
     with ThreadPoolExecutor(THREADS) as pool:
         waiting: deque[Future[Result]] = deque()

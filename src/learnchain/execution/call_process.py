@@ -64,7 +64,7 @@ class CallProcess:
         self._waiting += 1
         try:
             async with self._turn:
-                return await self._computed(method, params)
+                return await self._compute(method, params)
         finally:
             self._waiting -= 1
 
@@ -73,7 +73,7 @@ class CallProcess:
         self._closed = True
         await self._end()
 
-    async def _computed(self, method: str, params: Sequence[Any]) -> Any:
+    async def _compute(self, method: str, params: Sequence[Any]) -> Any:
         if self._closed:
             raise Unavailable("the node stops")
         child = await self._running()

@@ -166,7 +166,7 @@ _INVALID_PARAMS = -32602
 _REASONS = {-32601: RejectionReason.METHOD_UNKNOWN, _INVALID_PARAMS: RejectionReason.ARGUMENT_INVALID}
 
 
-_VERDICTS = {"VALID": PayloadVerdict.VALID, "INVALID": PayloadVerdict.INVALID, "SYNCING": PayloadVerdict.SYNCING}
+_STATUS_CODES = {"VALID": PayloadVerdict.VALID, "INVALID": PayloadVerdict.INVALID, "SYNCING": PayloadVerdict.SYNCING}
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +279,7 @@ class EngineApiClient:
         async with self._turn:
             answer = await self._choose((head, safe, finalized), None)
             status = answer["payloadStatus"]
-            verdict = _VERDICTS.get(str(status["status"]), PayloadVerdict.SYNCING)
+            verdict = _STATUS_CODES.get(str(status["status"]), PayloadVerdict.SYNCING)
             if verdict is PayloadVerdict.VALID:
                 self._head = (head, safe, finalized)
         if verdict is PayloadVerdict.VALID:

@@ -98,7 +98,7 @@ class HttpCaller:
             headers["Authorization"] = f"Bearer {token(self._secret, self._now_seconds())}"
         try:
             async with self._session.post(self._url, data=json.dumps(request), headers=headers) as response:
-                body = await _bounded(response)
+                body = await _read_bounded(response)
                 if response.status in (401, 403):
                     raise Unavailable(f"{self._url} refuses the token; node and client must share one secret")
             answer = parse_json(body)
@@ -113,7 +113,7 @@ class HttpCaller:
             self._session = None
 
 
-async def _bounded(response: aiohttp.ClientResponse) -> bytes:
+async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:
     body = bytearray()
     async for piece in response.content.iter_chunked(1 << 16):
         body += piece

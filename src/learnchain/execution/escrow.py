@@ -131,7 +131,7 @@ def error_text(data: bytes) -> str:
     return ""
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     return "0x" + value.hex() if isinstance(value, bytes) else str(value)
 
 

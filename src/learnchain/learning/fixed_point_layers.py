@@ -71,7 +71,7 @@ def exponent_of(largest: float) -> int:
 
 def fold(layer: Layer, normalisation: Layer | None, weights: Weights) -> Folded:
     """Return a layer's weights with a following batch normalisation folded in, elementwise in float64."""
-    folded = _normalised(layer, normalisation, weights)
+    folded = _normalise_weights(layer, normalisation, weights)
     if np.abs(folded.weight).max() > _LARGEST_WEIGHT or np.abs(folded.bias).max() > _LARGEST_BIAS:
         raise Rejected(RejectionReason.WEIGHTS_NOT_FINITE, f"{layer.name} has weights beyond the fixed-point range")
     return folded
@@ -85,7 +85,7 @@ def linear_operation(
     The power of two between a channel's integer sums and the output is multiplied into weights and bias: sums then
     are exact multiples of it and need no further operation but rounding and clamping.
     """
-    pieces, bias, wide = _scaled(layer, folded, *exponents)
+    pieces, bias, wide = _quantise_weights(layer, folded, *exponents)
     apply = _application(layer)
     lower = 0.0 if rectified else -float(ACTIVATION_MAXIMUM)
 
@@ -169,11 +169,11 @@ def plain_operation(kind: str, settings: Mapping[str, int]) -> Operation:
         before, after = settings["before"], settings["after"]
         return lambda received: functional.pad(received[0], (before, after, before, after))
     if kind == "Upsample":
-        return lambda received: _repeated(received[0], settings["scale_factor"])
+        return lambda received: _repeat_elements(received[0], settings["scale_factor"])
     raise TypeError(f"the exact evaluation has no {kind}")
 
 
-def _repeated(tensor: torch.Tensor, factor: int) -> torch.Tensor:
+def _repeat_elements(tensor: torch.Tensor, factor: int) -> torch.Tensor:
     for axis in range(2, tensor.ndim):
         tensor = tensor.repeat_interleave(factor, dim=axis)
     return tensor
@@ -195,7 +195,7 @@ def _table(kind: str, exponent: int) -> tuple[int, ...]:
     return tuple(max(min(value, ACTIVATION_MAXIMUM), -ACTIVATION_MAXIMUM) for value in (*lower, *upper))
 
 
-def _normalised(layer: Layer, normalisation: Layer | None, weights: Weights) -> Folded:
+def _normalise_weights(layer: Layer, normalisation: Layer | None, weights: Weights) -> Folded:
     if layer.kind.startswith("BatchNorm"):
         scale, bias = _normalisation(layer, weights)
         return Folded(scale.reshape(-1, 1), bias)
@@ -221,7 +221,7 @@ def _normalisation(layer: Layer, weights: Weights) -> tuple[Array, Array]:
     return scale, shift - mean * scale
 
 
-def _scaled(
+def _quantise_weights(
     layer: Layer, folded: Folded, input_exponent: int, output_exponent: int
 ) -> tuple[list[torch.Tensor], torch.Tensor, bool]:
     """Return integer weights times their power of two, cut into pieces, and the bias; True if there are several."""

@@ -112,7 +112,7 @@ def initial_hidden(widths: Sequence[int], label_counts: Sequence[int], seed: byt
     matrix = np.zeros((sum(widths), sum(label_counts)), dtype=np.float32)
     row, column = 0, 0
     for index, (width, count) in enumerate(zip(widths, label_counts, strict=True)):
-        block = _drawn(f"fusion/block/{index}", seed, (width, count), sqrt(1.0 / width))
+        block = _draw_uniform(f"fusion/block/{index}", seed, (width, count), sqrt(1.0 / width))
         matrix[row : row + width, column : column + count] = block
         row, column = row + width, column + count
     return matrix
@@ -173,8 +173,8 @@ def fuse(models: Sequence[FusionModel], truth: FusionLabels, terms: FusionTerms,
         raise Rejected(RejectionReason.ARGUMENT_INVALID, "a fusion needs a model, epochs and a batch size")
     learner = _Learner(models, terms, seed)
     equal = [equalising(model.training) if model.equal is None else model.equal for model in models]
-    training = _joined([model.training @ each for model, each in zip(models, equal, strict=True)])
-    test = _joined([model.test @ each for model, each in zip(models, equal, strict=True)])
+    training = _join_features([model.training @ each for model, each in zip(models, equal, strict=True)])
+    test = _join_features([model.test @ each for model, each in zip(models, equal, strict=True)])
     wanted = torch.from_numpy(truth.training.astype(np.int64))
     wanted_test = torch.from_numpy(truth.test.astype(np.int64))
     best: tuple[int, float] | None = None
@@ -211,8 +211,8 @@ class _Learner:
         self._own_hidden = torch.from_numpy(_block_mask(widths, counts))
         self._own_output = torch.from_numpy(identities)
         if not self._gradual:
-            blocks = _drawn("fusion/hidden", seed, blocks.shape, sqrt(1.0 / blocks.shape[0]))
-            identities = _drawn("fusion/output", seed, identities.shape, sqrt(3.0 / identities.shape[0]))
+            blocks = _draw_uniform("fusion/hidden", seed, blocks.shape, sqrt(1.0 / blocks.shape[0]))
+            identities = _draw_uniform("fusion/output", seed, identities.shape, sqrt(3.0 / identities.shape[0]))
         self._hidden = torch.tensor(blocks * np.float32(_FIRST_WEIGHTS), requires_grad=True)
         self._output = torch.tensor(identities, requires_grad=True)
         self._optimiser = torch.optim.Adam([self._hidden, self._output], lr=terms.learning_rate, fused=True)
@@ -238,7 +238,7 @@ class _Learner:
         return staged_log_probabilities(hidden, self._output, self._own_output, gamma)
 
 
-def _joined(features: Sequence[Array]) -> torch.Tensor:
+def _join_features(features: Sequence[Array]) -> torch.Tensor:
     return torch.from_numpy(np.concatenate(features, axis=1).astype(np.float32))
 
 
@@ -257,6 +257,6 @@ def _block_mask(widths: Sequence[int], counts: Sequence[int]) -> Array:
     return (owner_of_row[:, None] == owner_of_column[None, :]).astype(np.float32)
 
 
-def _drawn(tag: str, seed: bytes, shape: tuple[int, ...], bound: float) -> Array:
+def _draw_uniform(tag: str, seed: bytes, shape: tuple[int, ...], bound: float) -> Array:
     integers = np.frombuffer(shake256(tag, seed, 4 * shape[0] * shape[1]), dtype="<u4").astype(np.float64)
     return ((2 * integers + (1 - 2.0**32)) * (bound / 2.0**32)).astype(np.float32).reshape(shape)

@@ -163,7 +163,7 @@ def _products(inputs: Array, mapping: SecureMapping) -> Array:
     if float(np.abs(weights).sum(axis=1).max()) * LARGEST_SAMPLE >= 2.0**53:
         raise Rejected(RejectionReason.TOO_LARGE, "the products of these query vectors are not exact")
     if mapping.kernel:
-        return _convolved(samples, weights, mapping.kernel)
+        return _compute_convolution(samples, weights, mapping.kernel)
     flat = samples.reshape(len(samples), -1)
     if flat.shape[1] != weights.shape[1]:
         detail = f"vectors of {weights.shape[1]} weights do not fit samples of {flat.shape[1]} numbers"
@@ -171,7 +171,7 @@ def _products(inputs: Array, mapping: SecureMapping) -> Array:
     return flat @ weights.T
 
 
-def _convolved(samples: Array, weights: Array, kernel: int) -> Array:
+def _compute_convolution(samples: Array, weights: Array, kernel: int) -> Array:
     """Return L products for every channel and place, with zeros around the image (CSML, 3.4)."""
     if samples.ndim != 4 or weights.shape[1] != kernel * kernel or kernel % 2 == 0:
         raise Rejected(RejectionReason.MODEL_SHAPE_MISMATCH, "a convolutional mapping takes images and odd filters")
@@ -198,7 +198,7 @@ def job_rows(path: str, training_path: str = "", mapping_path: str = "") -> Data
     """Return the rows of a file, mapped as the training rows fix it when a mapping is named."""
     if not mapping_path:
         return _plain(*_version(path))
-    return _mapped(_version(path), _version(training_path), _version(mapping_path))
+    return _map_rows(_version(path), _version(training_path), _version(mapping_path))
 
 
 def evaluation_rows(job: EvaluationJob) -> tuple[DataSet, DataSet]:
@@ -241,7 +241,7 @@ def _plain(path: str, _modified: int, _size: int) -> DataSet:
 
 
 @lru_cache(maxsize=2)
-def _unmapped(path: str, _modified: int, _size: int) -> DataSet | MappedRows:
+def _load_unmapped(path: str, _modified: int, _size: int) -> DataSet | MappedRows:
     """Return rows before their mapping is fitted; of encrypted rows only the products are known."""
     return load_products(Path(path)) if holds_products(Path(path)) else _plain(path, _modified, _size)
 
@@ -250,9 +250,9 @@ def _unmapped(path: str, _modified: int, _size: int) -> DataSet | MappedRows:
 def _features(training: tuple[str, int, int], mapping: tuple[str, int, int]) -> MappedFeatures:
     if mapping[2] > MAXIMUM_MAPPING_BYTES:
         raise Rejected(RejectionReason.TOO_LARGE, f"a mapping layer of {mapping[2]} bytes")
-    return fitted(decode(SecureMapping, Path(mapping[0]).read_bytes()), _unmapped(*training))
+    return fitted(decode(SecureMapping, Path(mapping[0]).read_bytes()), _load_unmapped(*training))
 
 
 @lru_cache(maxsize=3)
-def _mapped(rows: tuple[str, int, int], training: tuple[str, int, int], mapping: tuple[str, int, int]) -> DataSet:
-    return _features(training, mapping).of(_unmapped(*rows))
+def _map_rows(rows: tuple[str, int, int], training: tuple[str, int, int], mapping: tuple[str, int, int]) -> DataSet:
+    return _features(training, mapping).of(_load_unmapped(*rows))

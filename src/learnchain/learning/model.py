@@ -163,7 +163,7 @@ def save_weights(path: Path, weights: Weights, bits: int = FULL_BITS) -> None:
         if bits == FULL_BITS or array.ndim < 2:
             arrays[name] = array
         else:
-            arrays[name], exponent = _rounded(array)
+            arrays[name], exponent = _round_to_eight_bits(array)
             arrays[_EXPONENT + name] = np.array([exponent], np.dtype("<i8"))
     write_tensors(path, arrays)
 
@@ -172,10 +172,10 @@ def as_committed(weights: Weights, bits: int) -> dict[str, Array]:
     """Return the float32 weights that a saved model holds: rounded to their eight bits, or as they are."""
     if bits == FULL_BITS:
         return dict(weights)
-    return {name: array if array.ndim < 2 else _scaled(*_rounded(array)) for name, array in weights.items()}
+    return {name: array if array.ndim < 2 else _scale_by_exponent(*_round_to_eight_bits(array)) for name, array in weights.items()}
 
 
-def _rounded(array: Array) -> tuple[Array, int]:
+def _round_to_eight_bits(array: Array) -> tuple[Array, int]:
     exponent = _exponent(array)
     return np.rint(np.ldexp(array, exponent)).astype(np.int8), exponent
 
@@ -190,7 +190,7 @@ def _exponent(array: Array) -> int:
     return max(-_LARGEST_EXPONENT, min(_LARGEST_EXPONENT, exponent))
 
 
-def _scaled(small: Array, exponent: int) -> Array:
+def _scale_by_exponent(small: Array, exponent: int) -> Array:
     return np.ldexp(small.astype(np.float32), -exponent)
 
 
@@ -211,7 +211,7 @@ def load_weights(path: Path, specification: ModelSpecification) -> dict[str, Arr
             raise Rejected(RejectionReason.MODEL_SHAPE_MISMATCH, detail)
     weights = {name: read_tensor(path, entries[name]) for name in expected}
     for name in small:
-        weights[name] = _scaled(weights[name], _stored_exponent(path, name, entries[_EXPONENT + name]))
+        weights[name] = _scale_by_exponent(weights[name], _stored_exponent(path, name, entries[_EXPONENT + name]))
     check_finite(weights)
     return weights
 

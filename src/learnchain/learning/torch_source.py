@@ -83,10 +83,10 @@ def torch_source(specification: ModelSpecification, title: str, note: str) -> st
         else:
             module = f"nn.{model._modules[layer.name]!r}"
         rows.append(f"    ({layer.name!r}, {module}, {list(sources)!r}),\n")
-    head = _HEAD.format(title=_harmless(title), note=_harmless(note), shape=tuple(specification.input_shape))
+    head = _HEAD.format(title=_escape_docstring(title), note=_escape_docstring(note), shape=tuple(specification.input_shape))
     return head + "".join(rows) + _TAIL.format(input=INPUT)
 
 
-def _harmless(text: str) -> str:
+def _escape_docstring(text: str) -> str:
     """Return a text that stays inside a docstring, whatever a stranger wrote into a task's name."""
     return "".join(each if (each.isprintable() or each == "\n") and each not in '"\\' else "?" for each in text)

@@ -145,10 +145,10 @@ class Trainer:
             if self._line is not None and not self._line.ended:
                 return
             await self._reap()
-            self._line = await self._opened()
+            self._line = await self._open_connection()
             self._reader = asyncio.create_task(self._read(self._line))
 
-    async def _opened(self) -> WorkerLine:
+    async def _open_connection(self) -> WorkerLine:
         if self._fork_server is not None and self._threads == THREADS:
             with suppress(Unavailable):
                 return await forked_worker(self._fork_server, self._nice)

@@ -82,10 +82,10 @@ class Worker:
             "check_watermark": self._check_watermark,
             "search": self._search,
             "audit": self._audit,
-            "answer": self._answer_steps,
+            "answer": self._disclose_steps,
             "check_states": self._check_states,
-            "outlying": self._outlying,
-            "dispute": self._dispute,
+            "outlying": self._first_step_out_of_bounds,
+            "dispute": self._settle_dispute,
             "float_accuracy": self._float_accuracy,
         }
 
@@ -149,7 +149,7 @@ class Worker:
         asked = decode(AuditJob, job)
         return audit_answer(audited(asked, _training_rows(asked.run), self._clock))
 
-    def _answer_steps(self, _number: int, job: bytes, _arrived: float) -> Answer:
+    def _disclose_steps(self, _number: int, job: bytes, _arrived: float) -> Answer:
         asked = _segment(job)
         join_answer(Path(asked.directory), write_answer(asked, _training_rows(asked.run)))
         return {}
@@ -158,23 +158,23 @@ class Worker:
         check_states(_segment(job))
         return {}
 
-    def _outlying(self, _number: int, job: bytes, _arrived: float) -> Answer:
+    def _first_step_out_of_bounds(self, _number: int, job: bytes, _arrived: float) -> Answer:
         asked = _segment(job)
         digests = split_answer(Path(asked.directory))
         return {"offset": outlying_step(asked, _training_rows(asked.run), digests)}
 
-    def _dispute(self, _number: int, job: bytes, _arrived: float) -> Answer:
+    def _settle_dispute(self, _number: int, job: bytes, _arrived: float) -> Answer:
         asked = decode(DisputeJob, job)
         validate(asked.run.specification, ModelLimits())
         holds, detail = proves(asked, _training_rows(asked.run))
         return {"holds": holds, "detail": detail}
 
     def _probe(self, _number: int, job: bytes, _arrived: float) -> Answer:
-        asked = _asked(TrainingJob, job)
+        asked = _decode_job(TrainingJob, job)
         return {"seconds": probe(plan_of(asked), _training_rows(asked), self._clock)}
 
     def _train(self, number: int, job: bytes, arrived: float) -> Answer:
-        asked = _asked(TrainingJob, job)
+        asked = _decode_job(TrainingJob, job)
         directory = Path(asked.directory)
 
         def report(progress: Progress) -> None:
@@ -209,7 +209,7 @@ class Worker:
         }
 
     def _evaluate(self, _number: int, job: bytes, arrived: float) -> Answer:
-        asked = _asked(EvaluationJob, job)
+        asked = _decode_job(EvaluationJob, job)
         weights = load_weights(Path(asked.weights_path), asked.specification)
         training, test = evaluation_rows(asked)
         counts = evaluate(asked.specification, weights, training, test, asked.metric)
@@ -222,7 +222,7 @@ class Worker:
         }
 
     def _check_watermark(self, _number: int, job: bytes, _arrived: float) -> Answer:
-        asked = _asked(WatermarkJob, job)
+        asked = _decode_job(WatermarkJob, job)
         weights = load_weights(Path(asked.weights_path), asked.specification)
         return asdict(check_watermark(weights, asked.specification, asked.watermark))
 
@@ -232,7 +232,7 @@ class Worker:
         return {"salt": salt.hex(), "attempts": tried}
 
     def _float_accuracy(self, _number: int, job: bytes, _arrived: float) -> Answer:
-        asked = _asked(EvaluationJob, job)
+        asked = _decode_job(EvaluationJob, job)
         model = build_model(asked.specification)
         set_weights(model, load_weights(Path(asked.weights_path), asked.specification))
         _, test = evaluation_rows(asked)
@@ -251,7 +251,7 @@ def float_accuracy(model: torch.nn.Module, test: DataSet) -> float:
     return correct / test.labels.size
 
 
-def _asked(kind: type[Job], data: bytes) -> Job:
+def _decode_job(kind: type[Job], data: bytes) -> Job:
     """Return a job whose model is within the default limits: a second line behind the chain's own."""
     job = decode(kind, data)
     validate(job.specification, ModelLimits())

@@ -132,7 +132,7 @@ def http_rpc(session: aiohttp.ClientSession, url: str) -> RpcPort:
         body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
         try:
             async with session.post(url, json=body) as response:
-                raw = await _bounded(response)
+                raw = await _read_bounded(response)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise Unavailable(f"the chain at {url}: {error}") from error
         try:
@@ -150,7 +150,7 @@ def http_rpc(session: aiohttp.ClientSession, url: str) -> RpcPort:
     return ask
 
 
-async def _bounded(response: aiohttp.ClientResponse) -> bytes:
+async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:
     raw = bytearray()
     async for chunk in response.content.iter_chunked(1 << 16):
         raw += chunk

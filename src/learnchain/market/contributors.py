@@ -90,13 +90,13 @@ class ComputingContributor:
         if key is None or not self._find(key):
             return 0
         assert self.place is not None
-        return await self._me.seal(self.place, key, await self._due(self.place))
+        return await self._me.seal(self.place, key, await self._list_due_recipients(self.place))
 
     async def withdraw(self) -> int:
         """Pull reward and bond."""
         return await self._me.withdraw()
 
-    async def _due(self, place: int) -> tuple[Address, ...]:
+    async def _list_due_recipients(self, place: int) -> tuple[Address, ...]:
         """Return who may have the key: the committee, and once rewarded the initiator and the others rewarded (IV-A).
 
         Whoever judges a later model fuses it with the accepted ones, and so needs their keys too.
@@ -214,10 +214,10 @@ class VerificationContributor:
 
     async def _commit(self, place: int, model: ModelState, now: int) -> None:
         try:
-            vote = await self._measured(place, model)
+            vote = await self._compute_vote(place, model)
         except Unavailable as missing:
             left = model.commit_until - now
-            if left * PATIENCE > self._me.view.terms.commit_seconds or not self._earlier_known():
+            if left * PATIENCE > self._me.view.terms.commit_seconds or not self._are_earlier_models_known():
                 logger.info("model %d waits for %s", place, missing.what)
                 return
             vote = Vote(0, UNAVAILABLE)
@@ -226,9 +226,9 @@ class VerificationContributor:
         await self._me.send(commit_calldata(self._me.view.task_id, place, commitment))
 
     async def _reveal(self, place: int, model: ModelState) -> None:
-        vote = self._votes.get((place, model.attempts)) or self._kept(place, model)
+        vote = self._votes.get((place, model.attempts)) or self._load_vote(place, model)
         if vote is None:
-            vote = await self._measured_again(place, model)
+            vote = await self._recompute_vote(place, model)
         await self._me.try_send(reveal_calldata(self._me.view.task_id, place, vote, self._salt(place, model)))
 
     def _remember(self, place: int, model: ModelState, vote: Vote) -> None:
@@ -237,7 +237,7 @@ class VerificationContributor:
         self._me.directory.mkdir(parents=True, exist_ok=True)
         write_whole(self._vote_file(place, model), b"%d %d" % (vote.correct, vote.refusal))
 
-    def _kept(self, place: int, model: ModelState) -> Vote | None:
+    def _load_vote(self, place: int, model: ModelState) -> Vote | None:
         try:
             correct, refusal = self._vote_file(place, model).read_text().split()
             return Vote(int(correct), int(refusal))
@@ -247,14 +247,14 @@ class VerificationContributor:
     def _vote_file(self, place: int, model: ModelState) -> Path:
         return self._me.directory / f"{place}-{model.attempts}.vote"
 
-    async def _measured_again(self, place: int, model: ModelState) -> Vote:
+    async def _recompute_vote(self, place: int, model: ModelState) -> Vote:
         """Return the vote of before a restart that left no file: equal models and seeds give equal counts."""
         try:
-            return await self._measured(place, model)
+            return await self._compute_vote(place, model)
         except Unavailable:
             return Vote(0, UNAVAILABLE)
 
-    async def _measured(self, place: int, model: ModelState) -> Vote:
+    async def _compute_vote(self, place: int, model: ModelState) -> Vote:
         accepted = self._me.view.accepted()
         for earlier in accepted:
             try:
@@ -273,7 +273,7 @@ class VerificationContributor:
             manifest, weights = await self._me.unpack(place)
             await asyncio.to_thread(self._fusion.add, place, manifest.specification, manifest.labels, weights)
 
-    def _earlier_known(self) -> bool:
+    def _are_earlier_models_known(self) -> bool:
         """Return whether what is missing is the model itself: for anybody else's absence it must not be blamed."""
         return all(self._fusion.known(place) for place in self._me.view.accepted())
 

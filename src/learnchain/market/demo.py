@@ -91,21 +91,21 @@ class Market:
     async def play(self) -> dict[str, Any]:
         """Carry out the script; return what happened in numbers."""
         started = time.monotonic()
-        before = await self._balances()
+        before = await self._sum_balances()
         self._train()
         trained = time.monotonic()
         initiator = await self._announce()
-        await self._run(initiator)
+        await self._run_rounds(initiator)
         collected = await initiator.collect()
-        judge = self._judge(load_sample(*self._sample_paths()))
+        judge = self._build_judge(load_sample(*self._sample_paths()))
         places = self._view(0).accepted()
         for place, (manifest, weights) in zip(places, collected, strict=True):
             judge.add(place, manifest.specification, manifest.labels, weights)
         exported = await self._export(judge, places)
         await self._settle(initiator)
         decided = time.monotonic()
-        curves = self._curves()
-        report = self._report(await self._payouts(before))
+        curves = self._measure_curves()
+        report = self._report(await self._compute_payouts(before))
         seconds = {
             "training": trained - started,
             "market": decided - trained,
@@ -138,7 +138,7 @@ class Market:
         )
         return Initiator(self._participant(0))
 
-    async def _run(self, initiator: Initiator) -> None:
+    async def _run_rounds(self, initiator: Initiator) -> None:
         script = self._script
         for index in range(script.verifiers):
             await self._add_verifier(index)
@@ -182,9 +182,9 @@ class Market:
             await self._blobs.discard(self._view(1 + index).models[index].cid)
 
     async def _add_verifier(self, index: int) -> None:
-        judge: Any = self._judge(load_sample(*self._sample_paths()))
+        judge: Any = self._build_judge(load_sample(*self._sample_paths()))
         if self._script.liar and index == self._script.verifiers - 1:
-            judge = _Liar(judge)
+            judge = _LyingMeasure(judge)
         verifier = VerificationContributor(self._participant(1 + len(self._offers) + index), judge)
         self._verifiers.append(verifier)
         await verifier.step()
@@ -203,7 +203,7 @@ class Market:
             self._views[index] = TaskView(self._ledger, self._contract, self._task_id, self._first_block)
         return self._views[index]
 
-    def _judge(self, sample: VerifierData) -> FusionJudge:
+    def _build_judge(self, sample: VerifierData) -> FusionJudge:
         return FusionJudge(self._task_id, sample, self._fusion_terms(self._script.strategy))
 
     def _fusion_terms(self, strategy: Strategy, outputs: Outputs | None = None) -> FusionTerms:
@@ -252,14 +252,14 @@ class Market:
             16 << 20,
         )
 
-    async def _balances(self) -> int:
+    async def _sum_balances(self) -> int:
         return sum([await self._ledger.balance(wallet.address) for wallet in self._stage.wallets])
 
     # --- what came of it ----------------------------------------------------------------------------------------------
 
-    async def _payouts(self, before: int) -> dict[str, Any]:
+    async def _compute_payouts(self, before: int) -> dict[str, Any]:
         held = await self._ledger.balance(self._contract)
-        after = await self._balances()
+        after = await self._sum_balances()
         return {
             "accounts_before_wei": before,
             "accounts_after_wei": after,
@@ -282,7 +282,7 @@ class Market:
             "total": accuracy.total,
         }
 
-    def _curves(self) -> dict[str, Any]:
+    def _measure_curves(self) -> dict[str, Any]:
         """Return the accuracy by the number of models, in arrival order, whatever the votes made of them."""
         honest = [
             SharedModel(model, load_weights(home.trained.weights, model), own.labels)
@@ -339,20 +339,20 @@ class Market:
         }
 
 
-class _Liar:
+class _LyingMeasure:
     """Measure honestly and report half of it."""
 
     def __init__(self, judge: FusionJudge) -> None:
-        self._judge = judge
+        self._build_judge = judge
 
     def measure(self, accepted: tuple[int, ...], place: int) -> int:
-        return self._judge.measure(accepted, place) // 2
+        return self._build_judge.measure(accepted, place) // 2
 
     def add(self, place: int, specification: ModelSpecification, labels: tuple[int, ...], weights: Path) -> None:
-        self._judge.add(place, specification, labels, weights)
+        self._build_judge.add(place, specification, labels, weights)
 
     def known(self, place: int) -> bool:
-        return self._judge.known(place)
+        return self._build_judge.known(place)
 
 
 def _entropy(index: int, task_id: bytes) -> Callable[[int], bytes]:

@@ -51,7 +51,7 @@ def deal(data: DataSet, split: Split, seed: bytes) -> tuple[VerifierData, tuple[
     """Deal disjoint rows to the verifiers and to five contributors, by Table II's labels."""
     order = permutation("market/deal", seed, len(data))
     shared, rest = order[: sum(split.verifiers)], order[sum(split.verifiers) :]
-    sample = VerifierData(*_cut(data, shared, split.verifiers))
+    sample = VerifierData(*_split_rows(data, shared, split.verifiers))
     private: list[PrivateData] = []
     for index, labels in enumerate(TABLE_2_LABELS):
         places = np.array(rows_of_labels(select_rows(data, rest), labels), dtype=np.int64)
@@ -60,7 +60,7 @@ def deal(data: DataSet, split: Split, seed: bytes) -> tuple[VerifierData, tuple[
         fitting = places[drawn][: sum(split.contributor)]
         if len(fitting) < sum(split.contributor):
             raise Rejected(RejectionReason.ARGUMENT_INVALID, f"too few rows with labels {labels}")
-        private.append(PrivateData(labels, *_cut(data, rest[fitting], split.contributor)))
+        private.append(PrivateData(labels, *_split_rows(data, rest[fitting], split.contributor)))
         rest = np.delete(rest, fitting)
     return sample, tuple(private)
 
@@ -102,6 +102,6 @@ def hostile_model(kind: str, honest: TrainedAtHome, directory: Path) -> TrainedA
     return TrainedAtHome(honest.manifest, path, honest.accuracy)
 
 
-def _cut(data: DataSet, rows: np.ndarray, counts: tuple[int, int, int]) -> tuple[DataSet, DataSet, DataSet]:
+def _split_rows(data: DataSet, rows: np.ndarray, counts: tuple[int, int, int]) -> tuple[DataSet, DataSet, DataSet]:
     first, second = counts[0], counts[0] + counts[1]
     return select_rows(data, rows[:first]), select_rows(data, rows[first:second]), select_rows(data, rows[second:])

@@ -70,7 +70,7 @@ def fusion_figures(
         before = clock()
         terms = FusionTerms(10, strategy, outputs)
         curves[name] = [
-            _measured(members[:count], seen[:count], (sample, test), terms) for count in range(1, 1 + len(members))
+            _measure_members(members[:count], seen[:count], (sample, test), terms) for count in range(1, 1 + len(members))
         ]
         seconds[name] = clock() - before
     central = _central(wanted, sample, private, test) if wanted.central else None
@@ -101,7 +101,7 @@ def _contributors(
     return models, own
 
 
-def _measured(
+def _measure_members(
     members: list[Examined], seen: list[Array], data: tuple[VerifierData, DataSet], terms: FusionTerms
 ) -> dict[str, float]:
     fused = fuse_models(members, data[0], terms, b"figures")
@@ -119,7 +119,7 @@ def _central(
     )
     found: dict[str, dict[str, float]] = {}
     for name, rows in (("verifiers_rows", sample.training), ("all_rows", together)):
-        weights = _trained(model, rows, wanted.home)
+        weights = _train_model(model, rows, wanted.home)
         shares = {
             part: float((answers_of(model, weights, data) == data.labels).mean())
             for part, data in (("verification", sample.verification), ("test", test))
@@ -128,7 +128,7 @@ def _central(
     return found
 
 
-def _trained(model: ModelSpecification, rows: DataSet, home: HomeTerms) -> dict[str, Array]:
+def _train_model(model: ModelSpecification, rows: DataSet, home: HomeTerms) -> dict[str, Array]:
     chosen = HyperParameters(home.learning_rate_millionths, 0, 0, home.batch_size, home.epochs)
     seed = tagged_hash("market/central", len(rows).to_bytes(4, "big"))
     plan = TrainingPlan(model, Optimiser.ADAM, chosen, Free(), seed, 1 << 30)

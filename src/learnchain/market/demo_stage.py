@@ -126,14 +126,14 @@ async def remote_stage(url: str, wallets: tuple[Wallet, ...]) -> AsyncIterator[S
 def idx_data(directory: Path, part: str = "train") -> DataSet:
     """Return MNIST's training images, or its `t10k` test images, from their two IDX files, uncompressed."""
     images, labels = directory / f"{part}-images-idx3-ubyte", directory / f"{part}-labels-idx1-ubyte"
-    count = _idx_rows(images, _IDX_IMAGES, _IMAGE_HEADER_BYTES, 28 * 28)
-    if _idx_rows(labels, _IDX_LABELS, _LABEL_HEADER_BYTES, 1) != count:
+    count = _read_idx_rows(images, _IDX_IMAGES, _IMAGE_HEADER_BYTES, 28 * 28)
+    if _read_idx_rows(labels, _IDX_LABELS, _LABEL_HEADER_BYTES, 1) != count:
         raise Rejected(RejectionReason.MALFORMED, f"{labels} does not fit {images}")
     pixels = np.fromfile(images, dtype=np.uint8, offset=_IMAGE_HEADER_BYTES)
     return DataSet(pixels.reshape(count, 1, 28, 28), np.fromfile(labels, dtype=np.uint8, offset=_LABEL_HEADER_BYTES))
 
 
-def _idx_rows(path: Path, kind: int, header_bytes: int, row_bytes: int) -> int:
+def _read_idx_rows(path: Path, kind: int, header_bytes: int, row_bytes: int) -> int:
     try:
         with path.open("rb") as file:
             head = file.read(8)

@@ -54,7 +54,7 @@ def train_at_home(
 ) -> HomeResult:
     """Train on private rows; return the model with its accuracy on kept-back rows, and what it gives away."""
     chosen = HyperParameters(terms.learning_rate_millionths, 0, 0, terms.batch_size, terms.epochs)
-    weights, epsilon = _trained(specification, own.training, chosen, terms.noise, tools)
+    weights, epsilon = _train_weights(specification, own.training, chosen, terms.noise, tools)
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / "home.safetensors"
     save_weights(path, weights)
@@ -74,7 +74,7 @@ class HomeTools:
     secret: bytes
 
 
-def _trained(
+def _train_weights(
     specification: ModelSpecification, rows: DataSet, chosen: HyperParameters, noise: float, tools: HomeTools
 ) -> tuple[dict[str, Array], float | None]:
     if noise:

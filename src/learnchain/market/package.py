@@ -49,7 +49,7 @@ def seal_key(key: bytes, recipient: bytes, purpose: bytes, ephemeral: bytes) -> 
     except ValueError as error:
         raise Rejected(RejectionReason.ARGUMENT_INVALID, "the recipient's public key is no point") from error
     point = own.public_key.format()
-    return point + _box(shared, point, purpose).encrypt(_NONCE, key, purpose)
+    return point + _derive_box_cipher(shared, point, purpose).encrypt(_NONCE, key, purpose)
 
 
 def open_key(sealed: bytes, private_key: bytes, purpose: bytes) -> bytes:
@@ -59,7 +59,7 @@ def open_key(sealed: bytes, private_key: bytes, purpose: bytes) -> bytes:
     point = sealed[:_POINT_BYTES]
     try:
         shared = PublicKey(point).multiply(PrivateKey(private_key).secret)
-        return _box(shared, point, purpose).decrypt(_NONCE, sealed[_POINT_BYTES:], purpose)
+        return _derive_box_cipher(shared, point, purpose).decrypt(_NONCE, sealed[_POINT_BYTES:], purpose)
     except (ValueError, InvalidTag) as error:
         raise Rejected(RejectionReason.KEY_MISMATCH, "the box was sealed for somebody or something else") from error
 
@@ -69,7 +69,7 @@ def purpose_of(task_id: bytes, place: int) -> bytes:
     return task_id + place.to_bytes(1, "big")
 
 
-def _box(shared: PublicKey, point: bytes, purpose: bytes) -> AESGCM:
+def _derive_box_cipher(shared: PublicKey, point: bytes, purpose: bytes) -> AESGCM:
     return AESGCM(tagged_hash("market/sealed-key", shared.format(), point, purpose))
 
 

@@ -67,7 +67,7 @@ class TaskSet:
         if self._closed:
             coroutine.close()
             return
-        task = asyncio.create_task(_supervised(what, coroutine), name=what)
+        task = asyncio.create_task(_run_supervised(what, coroutine), name=what)
         self._tasks[task] = None
         task.add_done_callback(lambda done: self._tasks.pop(done, None))
 
@@ -80,7 +80,7 @@ class TaskSet:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _supervised(what: str, coroutine: Coroutine[Any, Any, object]) -> None:
+async def _run_supervised(what: str, coroutine: Coroutine[Any, Any, object]) -> None:
     try:
         await coroutine
     except (Rejected, Unavailable) as outcome:
@@ -101,7 +101,7 @@ class Tasks:
 
     def start(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Run a coroutine under supervision."""
-        task = asyncio.create_task(self._supervised(coroutine, name), name=name)
+        task = asyncio.create_task(self._run_supervised(coroutine, name), name=name)
         self.running[task] = None
         task.add_done_callback(lambda done: self.running.pop(done, None))
         # A task that is cancelled before its first step never awaits its coroutine.
@@ -114,7 +114,7 @@ class Tasks:
             task.cancel()
         await asyncio.gather(*self.running, return_exceptions=True)
 
-    async def _supervised(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
+    async def _run_supervised(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
         try:
             await coroutine
         except asyncio.CancelledError:

@@ -193,21 +193,21 @@ class Gossip:
 
         async def validated() -> None:
             try:
-                await self._judge(identifier, full, peer.peer_id)
+                await self._process_message(identifier, full, peer.peer_id)
             finally:
                 peer.validations.release()
 
         self._context.tasks.start(f"validation of {full.topic}", validated())
 
-    async def _judge(self, identifier: Hash32, full: Full, source: bytes) -> None:
-        verdict = await self._verdict(full, source)
+    async def _process_message(self, identifier: Hash32, full: Full, source: bytes) -> None:
+        verdict = await self._validate_message(full, source)
         if verdict is Verdict.ACCEPT:
             self._remember(identifier, full)
             self._spread(identifier, message_bytes(MessageKind.FULL, full))
         elif verdict is Verdict.DEFER:
             self._defer(identifier, full, source)
 
-    async def _verdict(self, full: Full, source: bytes) -> Verdict:
+    async def _validate_message(self, full: Full, source: bytes) -> Verdict:
         validate = self._topics.get(full.topic)
         if validate is None:
             return Verdict.DEFER
@@ -306,10 +306,10 @@ class Gossip:
             return
         # Out of the way until this attempt has ended; `_defer` or the deletion decides what follows.
         deferred.next_seconds = deferred.until_seconds
-        self._context.tasks.start(f"another look at {deferred.full.topic}", self._judge_again(identifier, deferred))
+        self._context.tasks.start(f"another look at {deferred.full.topic}", self._process_deferred(identifier, deferred))
 
-    async def _judge_again(self, identifier: Hash32, deferred: _Deferred) -> None:
-        verdict = await self._verdict(deferred.full, deferred.source)
+    async def _process_deferred(self, identifier: Hash32, deferred: _Deferred) -> None:
+        verdict = await self._validate_message(deferred.full, deferred.source)
         if verdict is Verdict.DEFER:
             if identifier in self._deferred:
                 self._defer(identifier, deferred.full, deferred.source)

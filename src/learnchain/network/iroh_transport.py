@@ -227,7 +227,7 @@ class IrohTransport:
                 raw.set_max_concurrent_uni_streams(0)
                 pipe = _IrohPipe(raw, await raw.accept_bi())
         except (iroh.IrohError, TimeoutError) as error:
-            _log.debug("no handshake: %s", _told(error) if isinstance(error, iroh.IrohError) else "timed out")
+            _log.debug("no handshake: %s", _describe_error(error) if isinstance(error, iroh.IrohError) else "timed out")
             return
         finally:
             self._handshakes.release()
@@ -321,7 +321,7 @@ class _IrohPipe:
             self._drained.set()
 
 
-def _told(error: iroh.IrohError) -> str:
+def _describe_error(error: iroh.IrohError) -> str:
     """Return what happened in one line: `str` of these errors is empty, and the message has a line for each cause."""
     return error.message().strip().rpartition("\n")[2].strip()[:200]
 

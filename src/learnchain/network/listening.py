@@ -67,7 +67,7 @@ class LocalDiscovery:
         record = self._network.own_record
         if record is not None and len(encode(record)) <= _MAXIMUM_RECORD_BYTES:
             await self._zeroconf.async_register_service(_service(record))
-        self._browser = AsyncServiceBrowser(self._zeroconf.zeroconf, SERVICE, handlers=[self._changed])
+        self._browser = AsyncServiceBrowser(self._zeroconf.zeroconf, SERVICE, handlers=[self._handle_service_change])
 
     async def close(self) -> None:
         """Withdraw the announcement and stop looking."""
@@ -78,7 +78,7 @@ class LocalDiscovery:
             await self._zeroconf.async_unregister_all_services()
             await self._zeroconf.async_close()
 
-    def _changed(self, zeroconf: Zeroconf, service_type: str, name: str, state_change: ServiceStateChange) -> None:
+    def _handle_service_change(self, zeroconf: Zeroconf, service_type: str, name: str, state_change: ServiceStateChange) -> None:
         if state_change is ServiceStateChange.Removed or name in self._under_way:
             return
         if len(self._under_way) < 4 * MAXIMUM_LOOKUPS:

@@ -403,7 +403,7 @@ class Network:
         self._tasks.start("outbox", self._send(peer, outgoing))
         self._gossip.greet(peer)
         for callback in self._callbacks:
-            self._tasks.start("comparing with a new peer", _awaited(callback, peer.peer_id))
+            self._tasks.start("comparing with a new peer", _await_callback(callback, peer.peer_id))
 
     def _prefers(self, new: Peer, old: Peer) -> bool:
         """Decide which of two connections to one peer stays, so that both sides decide alike.
@@ -479,5 +479,5 @@ class Network:
         await stream.reset()
 
 
-async def _awaited(callback: OnPeerConnected, peer_id: bytes) -> None:
+async def _await_callback(callback: OnPeerConnected, peer_id: bytes) -> None:
     await callback(peer_id)

@@ -189,7 +189,7 @@ async def ask(
             if kind is MessageKind.DONE:
                 return
             if kind is MessageKind.REFUSAL:
-                raise _refused(decode(Refusal, body))
+                raise _build_refusal_error(decode(Refusal, body))
             left -= len(body)
             yield body
     finally:
@@ -251,7 +251,7 @@ async def _until(deadline: float) -> AsyncGenerator[None, None]:
         raise Unavailable("no answer in time") from error
 
 
-def _refused(refusal: Refusal) -> Exception:
+def _build_refusal_error(refusal: Refusal) -> Exception:
     if refusal.reason == UNAVAILABLE:
         return Unavailable(f"the peer says: {refusal.detail}")
     try:

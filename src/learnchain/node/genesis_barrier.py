@@ -22,7 +22,7 @@ FLAG = "--await-genesis"
 LIMIT_SECONDS = 180.0
 
 
-_WARM_NAME = "warm"
+_READY_NAME = "warm"
 
 
 _LOOK_SECONDS = 0.05
@@ -32,7 +32,7 @@ async def founded(
     settings: NodeSettings, trainings: Iterable[Training | None], stopping: asyncio.Event, clock: Clock
 ) -> bool:
     """Return true once the genesis lies there, having warmed up and said so; false if the node is stopped before."""
-    genesis, mark = Path(settings.genesis), Path(settings.data_directory) / _WARM_NAME
+    genesis, mark = Path(settings.genesis), Path(settings.data_directory) / _READY_NAME
     if genesis.is_file():
         return True
     limit, used = clock.monotonic_seconds() + LIMIT_SECONDS, [each for each in trainings if each is not None]
@@ -53,6 +53,6 @@ async def founded(
 def is_warm(directory: Path, process_id: int | None) -> bool:
     """Return whether this very process has said that it only waits for the genesis."""
     try:
-        return (directory / _WARM_NAME).read_text() == str(process_id)
+        return (directory / _READY_NAME).read_text() == str(process_id)
     except OSError:
         return False

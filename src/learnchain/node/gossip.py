@@ -104,7 +104,7 @@ class RoundGossip:
 
     def _validator(self, topic: str):  # noqa: ANN202 - the type is gossip's Validate
         async def validate(peer_id: bytes, payload: bytes) -> Verdict:
-            return self._judged(decode(TOPICS[topic], payload))
+            return self._validate_message(decode(TOPICS[topic], payload))
 
         return validate
 
@@ -112,7 +112,7 @@ class RoundGossip:
         block = decode_block(payload)
         if isinstance(block, EmptyBlock) and self._loses(block):
             return Verdict.IGNORE
-        return self._judged(block)
+        return self._validate_message(block)
 
     def _loses(self, block: EmptyBlock) -> bool:
         """Return whether a better empty block of the same height is known: only the lowest lot can win."""
@@ -121,7 +121,7 @@ class RoundGossip:
         listing = bool(block.commitments)
         return empty_block_lot(block.parent, block.missed, block.proposer, listing=listing) >= known
 
-    def _judged(self, message: WireMessage) -> Verdict:
+    def _validate_message(self, message: WireMessage) -> Verdict:
         try:
             self._chain.receive(message)
         except Unavailable as error:

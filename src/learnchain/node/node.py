@@ -90,12 +90,12 @@ class Dispatcher:
     def __init__(self, ports: Ports, roles: Roles) -> None:
         self._ports = ports
         full, publisher, miner = roles.full_node, roles.publisher, roles.miner
-        self._immediate: dict[type, Immediate] = {
+        self._synchronous_handlers: dict[type, Immediate] = {
             StoreBlock: full.store_block,
             RefuseBlock: full.refuse_block,
             RefuseTask: full.refuse_task,
         }
-        self._duties: dict[type, list[Duty]] = {
+        self._handlers: dict[type, list[Duty]] = {
             OpenHeight: [full.open_height],
             MeasureCandidate: [full.measure_candidate],
             MeasureEvidence: [roles.reporter.measure_evidence],
@@ -109,29 +109,29 @@ class Dispatcher:
             RevealModel: [full.close_reveals],
             ProposeBlock: [],
         }
-        self._duties[OpenHeight].append(roles.reporter.open_height)
+        self._handlers[OpenHeight].append(roles.reporter.open_height)
         if roles.accused is not None:
-            self._duties[OpenHeight].append(roles.accused.open_height)
+            self._handlers[OpenHeight].append(roles.accused.open_height)
         if roles.auditor is not None:
-            self._duties[OpenHeight].append(roles.auditor.open_height)
-        self._duties[TrainModel].append(roles.reporter.train_model)
-        self._duties[RevealModel].append(roles.reporter.reveal_model)
+            self._handlers[OpenHeight].append(roles.auditor.open_height)
+        self._handlers[TrainModel].append(roles.reporter.train_model)
+        self._handlers[RevealModel].append(roles.reporter.reveal_model)
         if publisher is not None:
-            self._duties[OpenHeight].append(publisher.open_height)
-            self._duties[ReleaseTestSet].append(publisher.release_test_set)
+            self._handlers[OpenHeight].append(publisher.open_height)
+            self._handlers[ReleaseTestSet].append(publisher.release_test_set)
         if miner is not None:
-            self._duties[TrainModel].append(miner.train_model)
-            self._duties[SendCommitment].append(miner.send_commitment)
-            self._duties[RevealModel].append(miner.reveal_model)
-            self._duties[ProposeBlock].append(miner.propose_block)
+            self._handlers[TrainModel].append(miner.train_model)
+            self._handlers[SendCommitment].append(miner.send_commitment)
+            self._handlers[RevealModel].append(miner.reveal_model)
+            self._handlers[ProposeBlock].append(miner.propose_block)
 
     def perform(self, action: Action) -> None:
         """Carry out one action: what must be on disk at once, the rest as supervised tasks."""
-        immediate = self._immediate.get(type(action))
+        immediate = self._synchronous_handlers.get(type(action))
         if immediate is not None:
             immediate(action)
             return
-        for duty in self._duties[type(action)]:
+        for duty in self._handlers[type(action)]:
             self._ports.tasks.start(_carried_out(duty, action), type(action).__name__)
 
 
@@ -196,7 +196,7 @@ class Node:
         archive = self.ports.archive
         final = archive.state(archive.head().finalized)
         later = tuple((each.block, each.state) for each in archive.records_above(final) if each.block is not None)
-        self.ports.tasks.start(self._warm_up(), "start of the training processes")
+        self.ports.tasks.start(self._start_training_processes(), "start of the training processes")
         self.ports.chain.start(final, later, archive.head(), self._dispatcher.perform)
         self._remember(archive)
         await self.network.start(parse_address(each) for each in self._settings.peers)
@@ -218,7 +218,7 @@ class Node:
         waiting = (chain.event(each) for each in archive.waiting())
         chain.remember((*archive.round_messages(chain.round.head.block), *waiting), keep)
 
-    async def _warm_up(self) -> None:
+    async def _start_training_processes(self) -> None:
         """Start trainer and judge side by side, as both may be due at once; measure whose bits they share.
 
         The judge measures: it has nothing to do before the first model is revealed. Training need not wait for it, and
@@ -248,12 +248,12 @@ class Node:
 
     def _roles(self, directory: Path) -> Roles:
         strategy = replace(Strategy(), learning_rate_thousandths=self._settings.learning_rate_thousandths)
-        answers = StepAnswers(self._replay_judge())
+        answers = StepAnswers(self._build_trace_replayer())
         miner, auditing = None, self._auditing(answers)
         if self._settings.is_miner and self._parts.trainer is not None:
             miner = Miner(self.ports, self._parts.trainer, directory / "training", strategy)
         return Roles(
-            full_node=FullNode(self.ports, self._moved, self._policy()),
+            full_node=FullNode(self.ports, self._handle_head_move, self._policy()),
             publisher=Publisher(self.ports) if self._settings.is_publisher else None,
             miner=miner,
             reporter=self._reporter(auditing.measuring, answers),
@@ -262,7 +262,7 @@ class Node:
             auditor=Auditor(self.ports, auditing) if self._settings.is_auditor else None,
         )
 
-    def _replay_judge(self) -> ReplayJudge:
+    def _build_trace_replayer(self) -> ReplayJudge:
         chain, ports = self.ports.chain, self.ports
         return ReplayJudge(ports.blobs, ports.data, self._parts.judge, chain.rules, chain.parameters, ports.archive)
 
@@ -282,7 +282,7 @@ class Node:
         trust = Trust(Demand(self._settings.sync_level), self._settings.judge, started)
         return Policy(trust, self._settings.retain_blocks)
 
-    def _moved(self, action: MoveHead) -> None:
+    def _handle_head_move(self, action: MoveHead) -> None:
         self.head_moved(action)
 
     async def _validate_transaction(self, peer_id: bytes, raw: bytes) -> Verdict:

@@ -205,12 +205,12 @@ class Synchroniser:
         coming: asyncio.Task[tuple[AnyBlock, ...]] | None = None
         try:
             while status.head not in self._chain.round.tree and above < status.height:
-                batch = await (coming or self._prepared(peer_id, status, above, ahead))
+                batch = await (coming or self._prepare_batch(peer_id, status, above, ahead))
                 if not batch or batch[-1].height <= above:
                     return
                 above, coming = batch[-1].height, None
                 if above < status.height:
-                    coming = asyncio.create_task(self._prepared(peer_id, status, above, ahead))
+                    coming = asyncio.create_task(self._prepare_batch(peer_id, status, above, ahead))
                 for block in batch:
                     await self._feed(block)
         finally:
@@ -219,13 +219,13 @@ class Synchroniser:
                 each.cancel()
             await asyncio.gather(*left, return_exceptions=True)
 
-    async def _prepared(
+    async def _prepare_batch(
         self, peer_id: bytes, status: Status, above_height: int, ahead: list[asyncio.Task[None]]
     ) -> tuple[AnyBlock, ...]:
         """Return the next batch; its payloads are executed from now on, after those of the one before."""
         batch = await self._batch(peer_id, status, above_height)
         ahead[:] = [each for each in ahead if not each.done()]
-        ahead.append(asyncio.create_task(self._executed_ahead(batch, peer_id, ahead[-1] if ahead else None)))
+        ahead.append(asyncio.create_task(self._execute_payloads(batch, peer_id, ahead[-1] if ahead else None)))
         return batch
 
     async def _batch(self, peer_id: bytes, status: Status, above_height: int) -> tuple[AnyBlock, ...]:
@@ -234,7 +234,7 @@ class Synchroniser:
         answer = await self._network.request_bytes(peer_id, BLOCKS, body, timeout_seconds=30.0, limit_bytes=limit)
         return tuple(decode_block(each) for each in decode(Blocks, answer).encoded)
 
-    async def _executed_ahead(
+    async def _execute_payloads(
         self, blocks: tuple[AnyBlock, ...], peer_id: bytes, before: asyncio.Task[None] | None
     ) -> None:
         """Fetch and execute the payloads of a batch while blocks before it are judged; that changes no head."""
@@ -273,9 +273,9 @@ class Synchroniser:
             except Rejected as error:
                 if error.reason not in (RejectionReason.BLOCK_DUPLICATE, RejectionReason.BELOW_FINAL):
                     raise
-            await self._admitted(key)
+            await self._wait_until_admitted(key)
 
-    async def _admitted(self, key: Hash32) -> None:
+    async def _wait_until_admitted(self, key: Hash32) -> None:
         """Wait until a block is judged: everything that comes after it rests on it."""
         try:
             async with asyncio.timeout(ADMITTED_SECONDS):

@@ -233,22 +233,22 @@ def from_table(table: Mapping[str, Any]) -> ModelSpecification:
     """Return the specification that a TOML table describes: a preset with its numbers, or explicit layers."""
     remaining = dict(table)
     try:
-        input_shape = tuple(_whole(size) for size in remaining.pop("input_shape"))
+        input_shape = tuple(_read_integer(size) for size in remaining.pop("input_shape"))
         preset = remaining.pop("preset", None)
         if preset is None:
             rows = remaining.pop("layers")
             if remaining:
                 raise _argument(f"unknown entries {sorted(remaining)}")
             return ModelSpecification(input_shape, tuple(_layer(row) for row in rows))
-        classes = _whole(remaining.pop("classes"))
+        classes = _read_integer(remaining.pop("classes"))
         if preset not in PRESETS:
             raise _argument(f"{preset!r} is none of the presets {', '.join(sorted(PRESETS))}")
-        return PRESETS[preset](input_shape, classes, **_chosen(preset, remaining))
+        return PRESETS[preset](input_shape, classes, **_read_preset_settings(preset, remaining))
     except (KeyError, TypeError, AttributeError) as error:
         raise _argument(f"the model table is wrong or incomplete: {error}") from error
 
 
-def _chosen(preset: str, entries: Mapping[str, Any]) -> dict[str, int | tuple[int, ...]]:
+def _read_preset_settings(preset: str, entries: Mapping[str, Any]) -> dict[str, int | tuple[int, ...]]:
     """Return what a table says of a preset's own numbers; refuse others, and one where several are due."""
     _, _, *own = signature(PRESETS[preset]).parameters.values()
     several = {each.name: isinstance(each.default, tuple) for each in own}
@@ -258,7 +258,7 @@ def _chosen(preset: str, entries: Mapping[str, Any]) -> dict[str, int | tuple[in
         if several[name] != isinstance(value, Sequence):
             due = "a list of whole numbers" if several[name] else "one whole number"
             raise _argument(f"{name} of {preset} is {due}, not {value!r}")
-    return {name: _number(value) for name, value in entries.items()}
+    return {name: _read_number(value) for name, value in entries.items()}
 
 
 def _layer(row: Mapping[str, Any]) -> Layer:
@@ -266,17 +266,17 @@ def _layer(row: Mapping[str, Any]) -> Layer:
     name, kind, inputs = remaining.pop("name"), remaining.pop("kind"), tuple(remaining.pop("inputs", ()))
     if not all(isinstance(text, str) for text in (name, kind, *inputs)):
         raise _argument("name, kind and inputs of a layer are texts")
-    settings = tuple(Setting(key, _whole(value)) for key, value in sorted(remaining.items()))
+    settings = tuple(Setting(key, _read_integer(value)) for key, value in sorted(remaining.items()))
     return Layer(name, kind, inputs, settings)
 
 
-def _number(value: Any) -> int | tuple[int, ...]:
+def _read_number(value: Any) -> int | tuple[int, ...]:
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return tuple(_whole(item) for item in value)
-    return _whole(value)
+        return tuple(_read_integer(item) for item in value)
+    return _read_integer(value)
 
 
-def _whole(value: Any) -> int:
+def _read_integer(value: Any) -> int:
     if not isinstance(value, int) or not 0 <= int(value) < 1 << 63:
         raise Rejected(RejectionReason.TASK_NUMBER_OUT_OF_RANGE, f"{value!r} is no whole number of a model")
     return int(value)

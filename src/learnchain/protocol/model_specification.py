@@ -96,16 +96,16 @@ def mismatch(detail: str) -> Rejected:
 # --- shapes ---------------------------------------------------------------------------------------------------
 
 
-def _same(_settings: Mapping[str, int], shapes: tuple[Shape, ...]) -> Shape:
+def _same_shape(_settings: Mapping[str, int], shapes: tuple[Shape, ...]) -> Shape:
     return shapes[0]
 
 
-def _linear(settings: Mapping[str, int], shapes: tuple[Shape, ...]) -> Shape:
+def _linear_shape(settings: Mapping[str, int], shapes: tuple[Shape, ...]) -> Shape:
     _match(settings, "in_features", shapes[0][0])
     return (settings["out_features"],)
 
 
-def _convolution(settings: Mapping[str, int], shapes: tuple[Shape, ...]) -> Shape:
+def _convolution_shape(settings: Mapping[str, int], shapes: tuple[Shape, ...]) -> Shape:
     channels, *sizes = shapes[0]
     _match(settings, "in_channels", channels)
     groups = settings["groups"]
@@ -115,7 +115,7 @@ def _convolution(settings: Mapping[str, int], shapes: tuple[Shape, ...]) -> Shap
     return (settings["out_channels"], *(_windows(size, kernel, stride, padding) for size in sizes))
 
 
-def _transposed(settings: Mapping[str, int], shapes: tuple[Shape, ...]) -> Shape:
+def _transposed_convolution_shape(settings: Mapping[str, int], shapes: tuple[Shape, ...]) -> Shape:
     channels, *sizes = shapes[0]
     _match(settings, "in_channels", channels)
     kernel, stride, padding = settings["kernel_size"], settings["stride"], settings["padding"]
@@ -127,7 +127,7 @@ def _transposed(settings: Mapping[str, int], shapes: tuple[Shape, ...]) -> Shape
     return (settings["out_channels"], *grown)
 
 
-def _pooling(settings: Mapping[str, int], shapes: tuple[Shape, ...]) -> Shape:
+def _pooling_shape(settings: Mapping[str, int], shapes: tuple[Shape, ...]) -> Shape:
     channels, *sizes = shapes[0]
     kernel, padding = settings["kernel_size"], settings.get("padding", 0)
     if 2 * padding > kernel:
@@ -136,7 +136,7 @@ def _pooling(settings: Mapping[str, int], shapes: tuple[Shape, ...]) -> Shape:
     return (channels, *(_windows(size, kernel, stride, padding) for size in sizes))
 
 
-def _adaptive_pooling(settings: Mapping[str, int], shapes: tuple[Shape, ...]) -> Shape:
+def _adaptive_pooling_shape(settings: Mapping[str, int], shapes: tuple[Shape, ...]) -> Shape:
     channels, *sizes = shapes[0]
     target = settings["output_size"]
     # Windows of unequal size would make the exact evaluation depend on each window's divisor.
@@ -145,32 +145,32 @@ def _adaptive_pooling(settings: Mapping[str, int], shapes: tuple[Shape, ...]) ->
     return (channels, *(target for _ in sizes))
 
 
-def _batch_normalisation(settings: Mapping[str, int], shapes: tuple[Shape, ...]) -> Shape:
+def _batch_normalisation_shape(settings: Mapping[str, int], shapes: tuple[Shape, ...]) -> Shape:
     _match(settings, "num_features", shapes[0][0])
     return shapes[0]
 
 
-def _upsampling(settings: Mapping[str, int], shapes: tuple[Shape, ...]) -> Shape:
+def _upsampling_shape(settings: Mapping[str, int], shapes: tuple[Shape, ...]) -> Shape:
     channels, *sizes = shapes[0]
     return (channels, *(size * settings["scale_factor"] for size in sizes))
 
 
-def _flattening(_settings: Mapping[str, int], shapes: tuple[Shape, ...]) -> Shape:
+def _flattening_shape(_settings: Mapping[str, int], shapes: tuple[Shape, ...]) -> Shape:
     return (math.prod(shapes[0]),)
 
 
-def _zero_padding(settings: Mapping[str, int], shapes: tuple[Shape, ...]) -> Shape:
+def _zero_padding_shape(settings: Mapping[str, int], shapes: tuple[Shape, ...]) -> Shape:
     channels, *sizes = shapes[0]
     return (channels, *(size + settings["before"] + settings["after"] for size in sizes))
 
 
-def _addition(_settings: Mapping[str, int], shapes: tuple[Shape, ...]) -> Shape:
+def _addition_shape(_settings: Mapping[str, int], shapes: tuple[Shape, ...]) -> Shape:
     if len(shapes) < 2 or any(shape != shapes[0] for shape in shapes):
         raise mismatch(f"Add needs two or more equal shapes, not {shapes}")
     return shapes[0]
 
 
-def _concatenation(_settings: Mapping[str, int], shapes: tuple[Shape, ...]) -> Shape:
+def _concatenation_shape(_settings: Mapping[str, int], shapes: tuple[Shape, ...]) -> Shape:
     if len(shapes) < 2 or any(shape[1:] != shapes[0][1:] for shape in shapes):
         raise mismatch(f"Concat needs two or more shapes that differ in channels only, not {shapes}")
     return (sum(shape[0] for shape in shapes), *shapes[0][1:])
@@ -223,27 +223,27 @@ _ANY_RANK = (1, 2, 3, 4)
 
 
 KINDS: Mapping[str, LayerKind] = {
-    "Linear": LayerKind({"out_features": _WIDTH, "in_features": _DECLARED, "bias": _FLAG}, (1,), _linear),
-    "Conv2d": LayerKind(_CONVOLUTION, (3,), _convolution),
-    "Conv3d": LayerKind(_CONVOLUTION, (4,), _convolution),
-    "ConvTranspose2d": LayerKind(_TRANSPOSED, (3,), _transposed),
-    "ConvTranspose3d": LayerKind(_TRANSPOSED, (4,), _transposed),
-    "BatchNorm1d": LayerKind(_NORMALISED, (1,), _batch_normalisation),
-    "BatchNorm2d": LayerKind(_NORMALISED, (3,), _batch_normalisation),
-    "BatchNorm3d": LayerKind(_NORMALISED, (4,), _batch_normalisation),
-    "ReLU": LayerKind({}, _ANY_RANK, _same),
-    "Sigmoid": LayerKind({}, _ANY_RANK, _same),
-    "Tanh": LayerKind({}, _ANY_RANK, _same),
-    "MaxPool2d": LayerKind(_PADDED_POOL, (3,), _pooling),
-    "MaxPool3d": LayerKind(_PADDED_POOL, (4,), _pooling),
-    "AvgPool2d": LayerKind(_POOL, (3,), _pooling),
-    "AdaptiveAvgPool2d": LayerKind({"output_size": SettingRule(1, 64)}, (3,), _adaptive_pooling),
-    "Upsample": LayerKind({"scale_factor": SettingRule(2, 16)}, (3, 4), _upsampling),
-    "ZeroPad2d": LayerKind({"before": SettingRule(0, 64, 0), "after": SettingRule(0, 64, 0)}, (3,), _zero_padding),
-    "Flatten": LayerKind({}, _ANY_RANK, _flattening),
-    "Dropout": LayerKind({"percent": SettingRule(0, 99)}, _ANY_RANK, _same),
-    "Add": LayerKind({}, _ANY_RANK, _addition, maximum_inputs=16),
-    "Concat": LayerKind({}, _ANY_RANK, _concatenation, maximum_inputs=16),
+    "Linear": LayerKind({"out_features": _WIDTH, "in_features": _DECLARED, "bias": _FLAG}, (1,), _linear_shape),
+    "Conv2d": LayerKind(_CONVOLUTION, (3,), _convolution_shape),
+    "Conv3d": LayerKind(_CONVOLUTION, (4,), _convolution_shape),
+    "ConvTranspose2d": LayerKind(_TRANSPOSED, (3,), _transposed_convolution_shape),
+    "ConvTranspose3d": LayerKind(_TRANSPOSED, (4,), _transposed_convolution_shape),
+    "BatchNorm1d": LayerKind(_NORMALISED, (1,), _batch_normalisation_shape),
+    "BatchNorm2d": LayerKind(_NORMALISED, (3,), _batch_normalisation_shape),
+    "BatchNorm3d": LayerKind(_NORMALISED, (4,), _batch_normalisation_shape),
+    "ReLU": LayerKind({}, _ANY_RANK, _same_shape),
+    "Sigmoid": LayerKind({}, _ANY_RANK, _same_shape),
+    "Tanh": LayerKind({}, _ANY_RANK, _same_shape),
+    "MaxPool2d": LayerKind(_PADDED_POOL, (3,), _pooling_shape),
+    "MaxPool3d": LayerKind(_PADDED_POOL, (4,), _pooling_shape),
+    "AvgPool2d": LayerKind(_POOL, (3,), _pooling_shape),
+    "AdaptiveAvgPool2d": LayerKind({"output_size": SettingRule(1, 64)}, (3,), _adaptive_pooling_shape),
+    "Upsample": LayerKind({"scale_factor": SettingRule(2, 16)}, (3, 4), _upsampling_shape),
+    "ZeroPad2d": LayerKind({"before": SettingRule(0, 64, 0), "after": SettingRule(0, 64, 0)}, (3,), _zero_padding_shape),
+    "Flatten": LayerKind({}, _ANY_RANK, _flattening_shape),
+    "Dropout": LayerKind({"percent": SettingRule(0, 99)}, _ANY_RANK, _same_shape),
+    "Add": LayerKind({}, _ANY_RANK, _addition_shape, maximum_inputs=16),
+    "Concat": LayerKind({}, _ANY_RANK, _concatenation_shape, maximum_inputs=16),
 }
 """Every layer kind a task may use; the exact evaluation and the float model carry out each of them."""
 
@@ -292,7 +292,7 @@ def inputs_of(specification: ModelSpecification) -> tuple[tuple[str, ...], ...]:
 
 def layer_shapes(specification: ModelSpecification) -> dict[str, Shape]:
     """Return the output shape of the sample and of every layer, without the batch; refuse what does not fit."""
-    shapes: dict[str, Shape] = {INPUT: _checked_input(specification)}
+    shapes: dict[str, Shape] = {INPUT: _check_input(specification)}
     for layer, names in zip(specification.layers, inputs_of(specification), strict=True):
         kind = kind_of(layer)
         if not _NAME.fullmatch(layer.name) or layer.name in shapes:
@@ -328,7 +328,7 @@ def check_graph(specification: ModelSpecification, limits: ModelLimits) -> dict[
     return shapes
 
 
-def _checked_input(specification: ModelSpecification) -> Shape:
+def _check_input(specification: ModelSpecification) -> Shape:
     shape = tuple(specification.input_shape)
     if not 1 <= len(shape) <= 4:
         raise mismatch(f"a sample has one to four dimensions, not {len(shape)}")

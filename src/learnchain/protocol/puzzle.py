@@ -25,7 +25,7 @@ class Puzzle:
 
     def search(self, first: int, attempts: int) -> tuple[bytes, int]:
         """Return the first of `attempts` salts from `first` on that solves the puzzle, or nothing, and the tries."""
-        begun, target = self._begun(), self.target
+        begun, target = self._hash_prefix(), self.target
         for number in range(first, first + attempts):
             salt = number.to_bytes(_SALT_BYTES, "big")
             digest = begun.copy()
@@ -34,7 +34,7 @@ class Puzzle:
                 return salt, number - first + 1
         return b"", attempts
 
-    def _begun(self) -> "hashlib._Hash":
+    def _hash_prefix(self) -> "hashlib._Hash":
         """Return `tagged_hash("commitment", ...)` as far as it does not depend on the salt."""
         begun = hashlib.sha256(DOMAIN + b"commitment\0")
         parts = (self.work_id, self.model.model_cid, trace_root(self.model.training))

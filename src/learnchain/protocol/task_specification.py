@@ -179,7 +179,7 @@ class TaskSpecification:
                 detail = f"{name} is {value}; it must lie between {minimum} and {maximum}"
                 raise Rejected(RejectionReason.TASK_NUMBER_OUT_OF_RANGE, detail)
         self._check_ranges()
-        self._check_fresh()
+        self._check_test_sets_fresh()
 
     def check_claim(self, claim: Accuracy, turn: int = 0) -> None:
         """Refuse a claim that no model can reach: an accuracy counts all rows, Dice at most twice all places.
@@ -219,7 +219,7 @@ class TaskSpecification:
             detail = f"this consensus trains on plain rows; {self.encryption.value} needs a mapping layer"
             raise Rejected(RejectionReason.ENCRYPTION_UNSUITABLE, detail)
 
-    def _check_fresh(self) -> None:
+    def _check_test_sets_fresh(self) -> None:
         """Refuse test sets that share key or rows with each other or with what miners get to train on."""
         tests, training = self.data.tests, self.data.training
         keys, roots = {each.key_hash for each in tests}, {each.plaintext_root for each in tests}

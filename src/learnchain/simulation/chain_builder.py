@@ -193,7 +193,7 @@ class ChainBuilder:
         """Return the publisher's release of the training-data key."""
         selection = self.selection(parent)
         key = training_key(selection.posted.specification.name)
-        return sign(KeyRelease(*self._place(selection), key, b"", UNSIGNED), private_key_of(selection.task.publisher))
+        return sign(KeyRelease(*self._message_header(selection), key, b"", UNSIGNED), private_key_of(selection.task.publisher))
 
     def candidate(
         self, parent: ChainState, miner: str, correct: int, *, variant: str = "", posted: tuple[PostedTask, ...] = ()
@@ -218,7 +218,7 @@ class ChainBuilder:
         digest = commitment_digest(work, model, payload_hash, b"\x01\x55" + payload_hash, salt)
         bond = self.parameters.minimum_commitment_bond_wei
         shown = (model,) if selection.discloses else ()
-        commitment = Commitment(*self._place(selection), address(miner), digest, bond, shown, UNSIGNED)
+        commitment = Commitment(*self._message_header(selection), address(miner), digest, bond, shown, UNSIGNED)
         self.counts[model.model_cid] = correct
         signed = sign(commitment, private_key_of(address(miner)))
         return Candidate(miner, model, payload_hash, salt, correct, signed)
@@ -230,7 +230,7 @@ class ChainBuilder:
         selection = self.selection(parent)
         listed = tuple(each.commitment for each in sorted(candidates, key=lambda each: each.key))
         release = Release(
-            *self._place(selection),
+            *self._message_header(selection),
             root=release_root(listed),
             count=len(listed),
             key=release_key(selection.posted.specification.name, selection.course.turn),
@@ -246,7 +246,7 @@ class ChainBuilder:
         digest = attestation_digest(candidate.model.model_cid, data.training.plaintext_root, selection.task.task_id)
         key = private_key_of(address(candidate.miner))
         reveal = Reveal(
-            *self._place(selection),
+            *self._message_header(selection),
             miner=address(candidate.miner),
             model_cid=candidate.model.model_cid,
             training=candidate.model.training,
@@ -293,7 +293,7 @@ class ChainBuilder:
             settlement_root=b"\0" * 32,
             signature=UNSIGNED,
         )
-        return self._closed(parent, unsigned)
+        return self._seal(parent, unsigned)
 
     def from_verdict(self, proposal: ProposeBlock, winner: Candidate) -> Block:
         """Return the block that the spine asked the winner to publish."""
@@ -317,7 +317,7 @@ class ChainBuilder:
             settlement_root=b"\0" * 32,
             signature=UNSIGNED,
         )
-        return self._closed(proposal.parent, block)
+        return self._seal(proposal.parent, block)
 
     def verdict(
         self, parent: ChainState, candidates: tuple[Candidate, ...], won: Candidate, hidden: tuple[Candidate, ...] = ()
@@ -372,7 +372,7 @@ class ChainBuilder:
             signature=UNSIGNED,
         )
         listed = self.unselected(parent, returned=returns_task(selection, unsigned))
-        return self._closed(parent, replace(unsigned, unselected=listed))
+        return self._seal(parent, replace(unsigned, unselected=listed))
 
     def payload(
         self,
@@ -405,13 +405,13 @@ class ChainBuilder:
 
     def resealed(self, parent: ChainState, block: AnyBlock, **changes: Any) -> Any:
         """Return a block with other fields, its settlement root recomputed, signed again by its proposer."""
-        return self._closed(parent, replace(block, **changes))
+        return self._seal(parent, replace(block, **changes))
 
-    def _closed(self, parent: ChainState, block: AnyBlock) -> Any:
+    def _seal(self, parent: ChainState, block: AnyBlock) -> Any:
         """Return a block with its settlement root and its proposer's signature."""
         reward = self.rules.payouts(self.selection(parent), block, self.parameters)
         root = settlement_root(parent, self.selection(parent), block, reward, self.parameters)
         return sign(replace(block, settlement_root=root), private_key_of(block.proposer))
 
-    def _place(self, selection: Selection) -> tuple[int, int, Hash32, Hash32]:
+    def _message_header(self, selection: Selection) -> tuple[int, int, Hash32, Hash32]:
         return self.parameters.chain_id, selection.height, selection.parent, selection.task.task_id

@@ -150,7 +150,7 @@ def run_engine(experiment: Experiment, name: str, note: Note) -> Report:
         reports: list[Report] = []
 
         async def main() -> None:
-            reports.append(await _measured(experiment, name, Path(directory), note))
+            reports.append(await _measure_engine(experiment, name, Path(directory), note))
 
         before = logging.root.manager.disable
         logging.disable(logging.WARNING)
@@ -183,7 +183,7 @@ def stretched(phases: Phases, slack_milliseconds: int) -> Phases:
     )
 
 
-async def _measured(experiment: Experiment, name: str, directory: Path, note: Note) -> Report:
+async def _measure_engine(experiment: Experiment, name: str, directory: Path, note: Note) -> Report:
     phases = stretched(LOCAL_PHASES, 2 * SLACK_ROUND_TRIPS * experiment.latency_milliseconds)
     rules = rules_for(name, experiment.miners, phases)
     plan = LocalPlan(directory, name, experiment.miners, experiment.standing, phases=phases, rules=rules)
@@ -211,7 +211,7 @@ async def _measured(experiment: Experiment, name: str, directory: Path, note: No
         await nodes.close()
 
 
-def _until_release(states: Sequence[ChainState], blocks: Sequence[AnyBlock]) -> list[int]:
+def _release_delays(states: Sequence[ChainState], blocks: Sequence[AnyBlock]) -> list[int]:
     """Return how long after its start each height's test set was released, without the first and the empty ones."""
     pairs = zip(states, blocks[1:], strict=False)
     return [each.release.released_milliseconds - one.end_milliseconds for one, each in pairs if isinstance(each, Block)]
@@ -256,7 +256,7 @@ class Observed:
             blocks=len(blocks),
             empty_blocks=len(blocks) - len(won),
             intervals=intervals([later.end_milliseconds - one.end_milliseconds for one, later in pairwise(states)]),
-            until_release=intervals(_until_release(states, blocks) or [0]),
+            until_release=intervals(_release_delays(states, blocks) or [0]),
             forks=len(known - chained),
             reorganisations=self._reorganisations,
             late_solutions_per_block=round(len(late) / len(blocks), 4),

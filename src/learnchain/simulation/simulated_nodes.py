@@ -106,13 +106,13 @@ class InProcessTraining:
         planned = min(job.hyper_parameters.epochs, self._maximum_epochs)
         if job.required_denominator:
             # How long the run takes is known only from the run itself: it is repeated if it is stopped before.
-            planned = self._trained(job, rows, planned, None).epochs
+            planned = self._train_until_done(job, rows, planned, None).epochs
         epochs = 0
         while epochs < planned and not self._finished:
             await asyncio.sleep(self._epoch_seconds)
             epochs += 1
         directory = Path(job.directory)
-        result = self._trained(job, rows, epochs, directory / TRACE_NAME, on_progress)
+        result = self._train_until_done(job, rows, epochs, directory / TRACE_NAME, on_progress)
         save_weights(directory / WEIGHTS_NAME, result.weights, job.weight_bits)
         counted = required.count(result.weights) if job.required_denominator else None
         seconds = self._epoch_seconds * epochs
@@ -131,7 +131,7 @@ class InProcessTraining:
             training_total=counted.total if counted else 0,
         )
 
-    def _trained(
+    def _train_until_done(
         self,
         job: TrainingJob,
         rows: DataSet,
@@ -169,11 +169,11 @@ class InProcessTraining:
 
     async def audit(self, job: AuditJob) -> tuple[AuditLine, ...]:
         """Audit for real, in no virtual time."""
-        return audited(job, self._rows(job.run), asyncio.get_running_loop().time)
+        return audited(job, self._load_rows(job.run), asyncio.get_running_loop().time)
 
     async def answer(self, job: SegmentJob) -> None:
         """Train the segment for real, in no virtual time."""
-        join_answer(Path(job.directory), write_answer(job, self._rows(job.run)))
+        join_answer(Path(job.directory), write_answer(job, self._load_rows(job.run)))
 
     async def check_states(self, job: SegmentJob) -> None:
         """Check for real, in no virtual time."""
@@ -181,14 +181,14 @@ class InProcessTraining:
 
     async def outlying(self, job: SegmentJob) -> int:
         """Settle step after step for real, in no virtual time."""
-        return outlying_step(job, self._rows(job.run), split_answer(Path(job.directory)))
+        return outlying_step(job, self._load_rows(job.run), split_answer(Path(job.directory)))
 
     async def dispute(self, job: DisputeJob) -> bool:
         """Settle for real, in no virtual time."""
-        return proves(job, self._rows(job.run))[0]
+        return proves(job, self._load_rows(job.run))[0]
 
     @staticmethod
-    def _rows(run: TrainingJob) -> DataSet:
+    def _load_rows(run: TrainingJob) -> DataSet:
         return job_rows(run.training_path, run.training_path, run.mapping_path)
 
     async def close(self) -> None:

@@ -39,7 +39,7 @@ class LmdbStore:
         self._map_bytes = map_size_bytes
         self._maximum_map_bytes = maximum_map_bytes
         self._lock = RLock()
-        self._owner = _own(path)
+        self._owner = _lock_owner_file(path)
         try:
             self._environment = lmdb.open(str(path), map_size=map_size_bytes, readahead=False)
         except lmdb.Error as error:
@@ -117,7 +117,7 @@ def _under(transaction: lmdb.Transaction, prefix: bytes) -> Iterator[tuple[bytes
         found = cursor.next()
 
 
-def _own(path: Path) -> int:
+def _lock_owner_file(path: Path) -> int:
     """Return the handle of the locked owner file; raise `Unavailable` when another process holds it."""
     try:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)

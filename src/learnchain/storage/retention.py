@@ -60,13 +60,13 @@ class Retention:
         async with self._lock:
             freed = 0
             for height, cids in sorted(self._archive.blobs.below(limit).items()):
-                freed += 0 if self._is_needed(height) else await self._pruned(head, height, cids, needed)
+                freed += 0 if self._is_needed(height) else await self._prune_height(head, height, cids, needed)
         if freed:
             logger.info("storage relief: %d bytes of heights below %d are freed", freed, limit)
         return freed
 
-    async def _pruned(self, head: Head, height: int, cids: tuple[Cid, ...], needed: frozenset[Cid]) -> int:
-        kept, passed = self._ranked(head, height)
+    async def _prune_height(self, head: Head, height: int, cids: tuple[Cid, ...], needed: frozenset[Cid]) -> int:
+        kept, passed = self._rank_models(head, height)
         freed = 0
         for cid in (*cids, *passed):
             if cid in needed - kept:
@@ -77,7 +77,7 @@ class Retention:
         self._archive.blobs.forget(height)
         return freed
 
-    def _ranked(self, head: Head, height: int) -> tuple[frozenset[Cid], tuple[Cid, ...]]:
+    def _rank_models(self, head: Head, height: int) -> tuple[frozenset[Cid], tuple[Cid, ...]]:
         """Return the model to keep of a height, and the one that it outdoes."""
         found = [each for each in self._archive.branch(head.finalized, height - 1)[:1] if each.height == height]
         block = self._archive.block(found[0].block_hash) if found else None

@@ -106,11 +106,11 @@ class OwnWords:
 
     def keep_answer(self, answer: DisputeAnswer) -> None:
         """Write the steps that this node shows of a segment, before they leave the node."""
-        self._store.put_many({_answer_key(answer.height, answer.parent, answer.answer.segment): encode(answer)})
+        self._store.put_many({_response_key(answer.height, answer.parent, answer.answer.segment): encode(answer)})
 
     def answer(self, height: int, parent: Hash32, segment: int) -> DisputeAnswer | None:
         """Return what this node showed when it was asked for a segment."""
-        data = self._store.get(_answer_key(height, parent, segment))
+        data = self._store.get(_response_key(height, parent, segment))
         return None if data is None else decode(DisputeAnswer, data)
 
     def forget_answers(self, below_height: int) -> None:
@@ -136,5 +136,5 @@ class OwnWords:
             self._store.put_many(dict.fromkeys(over))
 
 
-def _answer_key(height: int, parent: Hash32, segment: int) -> bytes:
+def _response_key(height: int, parent: Hash32, segment: int) -> bytes:
     return ANSWER + height.to_bytes(8, "big") + parent + segment.to_bytes(8, "big")

@@ -65,14 +65,14 @@ _LONGEST_NUMBER = 64
 def checked_tables(table: Any) -> Mapping[str, Any]:
     """Return the table of a task file; refuse what is none, and entries that no task file has."""
     if not isinstance(table, Mapping):
-        raise _wrong("the task", table, "is no table")
+        raise _wrong_entry_error("the task", table, "is no table")
     for name, known in ENTRIES.items():
         part = table if not name else table.get(name, {})
         if not isinstance(part, Mapping):
-            raise _wrong(name, part, "is no table")
+            raise _wrong_entry_error(name, part, "is no table")
         for key in part:
             if key not in known:
-                raise _wrong(_path(name, key), None, f"is no entry of a task file; known here: {', '.join(known)}")
+                raise _wrong_entry_error(_path(name, key), None, f"is no entry of a task file; known here: {', '.join(known)}")
     return table
 
 
@@ -80,14 +80,14 @@ def part(table: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """Return a table inside a task's table."""
     found = entry(table, "", name)
     if not isinstance(found, Mapping):
-        raise _wrong(name, found, "is no table")
+        raise _wrong_entry_error(name, found, "is no table")
     return found
 
 
 def entry(table: Mapping[str, Any], place: str, name: str) -> Any:
     """Return an entry that must be there."""
     if name not in table:
-        raise _wrong(_path(place, name), None, "is missing")
+        raise _wrong_entry_error(_path(place, name), None, "is missing")
     return table[name]
 
 
@@ -95,7 +95,7 @@ def text(table: Mapping[str, Any], place: str, name: str) -> str:
     """Return a text that must be there: printable, since it is shown on everybody's terminal."""
     found = entry(table, place, name)
     if not isinstance(found, str) or not found.strip() or not found.isprintable():
-        raise _wrong(_path(place, name), found, "is no text that can be printed")
+        raise _wrong_entry_error(_path(place, name), found, "is no text that can be printed")
     return found
 
 
@@ -103,7 +103,7 @@ def whole(table: Mapping[str, Any], place: str, name: str, default: int) -> int:
     """Return a whole number, or the default of an entry that is not there."""
     found = table.get(name, default)
     if type(found) is not int:
-        raise _wrong(_path(place, name), found, "is no whole number")
+        raise _wrong_entry_error(_path(place, name), found, "is no whole number")
     return found
 
 
@@ -113,19 +113,19 @@ def choice(table: Mapping[str, Any], place: str, name: str, default: Choice) -> 
     kind: type[Choice] = type(default)
     known = [str(each) for each in kind]
     if not isinstance(found, str) or found not in known:
-        raise _wrong(_path(place, name), found, f"is none of {', '.join(known)}")
+        raise _wrong_entry_error(_path(place, name), found, f"is none of {', '.join(known)}")
     return kind(found)
 
 
 def scaled(table: Mapping[str, Any], place: str, name: str, factor: int) -> int:
     """Return a decimal number that must be there as an integer of the factor's parts; nothing is rounded."""
-    return _scaled(entry(table, place, name), _path(place, name), factor)
+    return _scale_decimal(entry(table, place, name), _path(place, name), factor)
 
 
 def decimal_range(table: Mapping[str, Any], place: str, name: str, factor: int, default: Any = None) -> Range:
     """Return a range of two decimals, written as `[low, high]`; without a default it must be there."""
     low, high = _pair(table, place, name, default)
-    return _ordered(Range(_scaled(low, _path(place, name), factor), _scaled(high, _path(place, name), factor)), name)
+    return _check_order(Range(_scale_decimal(low, _path(place, name), factor), _scale_decimal(high, _path(place, name), factor)), name)
 
 
 def whole_range(table: Mapping[str, Any], place: str, name: str) -> Range:
@@ -133,31 +133,31 @@ def whole_range(table: Mapping[str, Any], place: str, name: str) -> Range:
     low, high = _pair(table, place, name, None)
     for each in (low, high):
         if type(each) is not int:
-            raise _wrong(_path(place, name), each, "is no whole number")
-    return _ordered(Range(low, high), name)
+            raise _wrong_entry_error(_path(place, name), each, "is no whole number")
+    return _check_order(Range(low, high), name)
 
 
 def _pair(table: Mapping[str, Any], place: str, name: str, default: Any) -> tuple[Any, Any]:
     found = table.get(name, default) if default is not None else entry(table, place, name)
     if not isinstance(found, Sequence) or isinstance(found, str) or len(found) != 2:
-        raise _wrong(_path(place, name), found, "is no range: write [low, high]")
+        raise _wrong_entry_error(_path(place, name), found, "is no range: write [low, high]")
     return found[0], found[1]
 
 
-def _ordered(found: Range, name: str) -> Range:
+def _check_order(found: Range, name: str) -> Range:
     if found.minimum > found.maximum:
         raise Rejected(RejectionReason.TASK_NUMBER_OUT_OF_RANGE, f"{name}: the range is empty, its ends are swapped")
     return found
 
 
-def _scaled(value: Any, path: str, factor: int) -> int:
+def _scale_decimal(value: Any, path: str, factor: int) -> int:
     written = str(value)
     if isinstance(value, bool) or not isinstance(value, int | float | str) or len(written) > _LONGEST_NUMBER:
-        raise _wrong(path, value, "is no decimal number")
+        raise _wrong_entry_error(path, value, "is no decimal number")
     try:
         number = Decimal(written)
     except InvalidOperation as error:
-        raise _wrong(path, value, "is no decimal number") from error
+        raise _wrong_entry_error(path, value, "is no decimal number") from error
     # Bounded before it is multiplied out: an exponent of nine digits would fill the memory.
     if not number.is_finite() or number < 0 or number.adjusted() > _LONGEST_NUMBER:
         raise Rejected(RejectionReason.TASK_NUMBER_OUT_OF_RANGE, f"{path}: {written} is no amount")
@@ -173,7 +173,7 @@ def _path(place: str, name: str) -> str:
     return f"{place}.{name}" if place else str(name)
 
 
-def _wrong(path: str, value: Any, what: str) -> Rejected:
+def _wrong_entry_error(path: str, value: Any, what: str) -> Rejected:
     shown = "" if value is None else f"{value!r} "[:200]
     return Rejected(RejectionReason.ARGUMENT_INVALID, f"{path}: {shown}{what}")
 
@@ -334,7 +334,7 @@ def _parts(table: Mapping[str, Any], source: _Source) -> tuple[DataSet, DataSet]
     return _cut(training, whole(table, "data", "training_rows", len(training)), seed), test
 
 
-def _dealt(test: DataSet, sets: int) -> tuple[DataSet, ...]:
+def _deal_test_sets(test: DataSet, sets: int) -> tuple[DataSet, ...]:
     """Deal the test rows, in their drawn order, into fresh sets of nearly equal size: one for each block of a task."""
     if not 1 <= sets <= min(MAXIMUM_TEST_SETS, len(test)):
         detail = f"{sets} test sets of {len(test)} rows; a task has 1 to {MAXIMUM_TEST_SETS}"
@@ -354,7 +354,7 @@ def _cut(data: DataSet, rows: int, seed: bytes) -> DataSet:
 def _draft(table: Mapping[str, Any], source: _Source) -> TaskDraft:
     data, chosen = part(table, "data"), part(table, "model")
     training_data, test_rows = _parts(data, source)
-    test_data, *later_tests = _dealt(test_rows, whole(data, "data", "test_sets", 1))
+    test_data, *later_tests = _deal_test_sets(test_rows, whole(data, "data", "test_sets", 1))
     segments = training_data.labels.ndim > 1
     model = {"input_shape": list(training_data.sample_shape), **chosen}
     if "preset" in model:

@@ -128,50 +128,50 @@ class NoTraining:
 
     async def probe(self, job: TrainingJob) -> float:
         """Refuse: this node has no training process."""
-        raise _absent()
+        raise _no_training_error()
 
     async def train(self, job: TrainingJob, on_progress: Callable[[Progress], None] | None = None) -> TrainedFiles:
         """Refuse: this node has no training process."""
-        raise _absent()
+        raise _no_training_error()
 
     async def finish_early(self) -> None:
         """Nothing runs."""
 
     async def evaluate(self, job: EvaluationJob) -> Evaluation:
         """Refuse: this node has no training process."""
-        raise _absent()
+        raise _no_training_error()
 
     async def search(self, job: SearchJob) -> Search:
         """Refuse: this node has no training process."""
-        raise _absent()
+        raise _no_training_error()
 
     async def check_watermark(self, job: WatermarkJob) -> WatermarkCheck:
         """Refuse: this node has no training process."""
-        raise _absent()
+        raise _no_training_error()
 
     async def audit(self, job: AuditJob) -> tuple[AuditLine, ...]:
         """Refuse: this node has no training process."""
-        raise _absent()
+        raise _no_training_error()
 
     async def answer(self, job: SegmentJob) -> None:
         """Refuse: this node has no training process."""
-        raise _absent()
+        raise _no_training_error()
 
     async def check_states(self, job: SegmentJob) -> None:
         """Refuse: this node has no training process."""
-        raise _absent()
+        raise _no_training_error()
 
     async def outlying(self, job: SegmentJob) -> int:
         """Refuse: this node has no training process."""
-        raise _absent()
+        raise _no_training_error()
 
     async def dispute(self, job: DisputeJob) -> bool:
         """Refuse: this node has no training process."""
-        raise _absent()
+        raise _no_training_error()
 
     async def close(self) -> None:
         """Nothing runs."""
 
 
-def _absent() -> Unavailable:
+def _no_training_error() -> Unavailable:
     return Unavailable("a training process: this node does not judge (settings: judge)")

@@ -198,7 +198,7 @@ class Verifier:
             block = archive.block(stored.block_hash)
             reason, won_by = "", "training" if isinstance(block, Block) else None
             try:
-                state = await self._admitted(state, stored, archive, measuring)
+                state = await self._admit_stored_block(state, stored, archive, measuring)
                 if isinstance(block, Block) and not self._is_trained(block, archive):
                     won_by = "hashing"
                 elif isinstance(block, Block) and not self._believed:
@@ -221,7 +221,7 @@ class Verifier:
                 total=verdict[1],
                 seconds=seconds,
                 reason=reason,
-                level=self._reached(block),
+                level=self._find_reached_level(block),
                 replayed=self._replayed.replayed if self._replayed else 0,
                 segments=self._replayed.segments if self._replayed else 0,
                 detection=float(self._replayed.detection) if self._replayed else 0.0,
@@ -229,7 +229,7 @@ class Verifier:
             if reason:
                 return
 
-    async def _admitted(self, state: Round, stored: ChainState, archive: Archive, measuring: Measuring) -> Round:
+    async def _admit_stored_block(self, state: Round, stored: ChainState, archive: Archive, measuring: Measuring) -> Round:
         """Feed one block to the spine and measure all it asks for, until the block is admitted with equal state."""
         block = archive.block(stored.block_hash)
         at = max(block.end_milliseconds, self.clock.now_milliseconds())
@@ -242,7 +242,7 @@ class Verifier:
             if isinstance(action, StoreBlock) and action.state.block_hash != stored.block_hash:
                 raise Rejected(RejectionReason.WRONG_HASH, "another block was admitted")
             if isinstance(action, MeasureCandidate):
-                found = await self._found(action, measuring)
+                found = await self._measure_or_trust(action, measuring)
                 self._measurements.append(f"measured {found.kind.value}")
                 if found.finding is Finding.REJECTED:
                     raise Rejected(_reason(found.reason), f"{found.kind.value} fails")
@@ -253,7 +253,7 @@ class Verifier:
         await measuring.engine.set_head(stored.payload_hash, stored.payload_hash, stored.payload_hash)
         return state
 
-    async def _found(self, action: MeasureCandidate, measuring: Measuring) -> Measurement:
+    async def _measure_or_trust(self, action: MeasureCandidate, measuring: Measuring) -> Measurement:
         """Measure, or take the claim at header level and where storage relief deleted the model (DLBC IV-H)."""
         reveal = action.reveal
         if self.level.judges or action.measure.kind is MeasureKind.PAYLOAD or reveal is None:
@@ -265,7 +265,7 @@ class Verifier:
                 self._believed = True
         return claimed(action, reveal)
 
-    def _reached(self, block: AnyBlock) -> str:
+    def _find_reached_level(self, block: AnyBlock) -> str:
         """Return the level that a block was really checked at: what is gone or of another class lowers it."""
         if self._believed and isinstance(block, Block):
             return Level.HEADERS.value

@@ -76,10 +76,10 @@ class EvidenceMeasuring:
         if evidence.fault is Fault.TRACE_FORGED:
             return await self.judge.holds(fraud_proof(evidence, fact), block, self.selection(fact))
         report, proof = audit_proof(evidence, fact, book)
-        reported = self._reported(report, proof.segments[0].index, fact, book)
+        reported = self._build_reported_segment(report, proof.segments[0].index, fact, book)
         return await self.judge.holds(proof, block, self.selection(fact), (reported,))
 
-    def _reported(self, report: AuditReport, segment: int, fact: RoundFact, book: BondBook) -> ReportedSegment:
+    def _build_reported_segment(self, report: AuditReport, segment: int, fact: RoundFact, book: BondBook) -> ReportedSegment:
         """Return what a report says of a segment, and which seed corrupted where its auditor had to begin."""
         given = assignment(book, fact, report.auditor, self.parameters)
         forced = given is not None and segment in given.forced

@@ -48,7 +48,7 @@ async def executed(
         change = decode_bond_change(log)
         if change is not None:
             bonds.append(change)
-        task = _posted(log, height)
+        task = _read_posted_task(log, height)
         if task is not None:
             posted.append(task)
     return PayloadFacts(
@@ -65,7 +65,7 @@ async def executed(
     )
 
 
-def _posted(log: Log, height: int) -> PostedTask | None:
+def _read_posted_task(log: Log, height: int) -> PostedTask | None:
     """Return the task that a log of the escrow contract announces; a specification nobody can read is no task."""
     event = decode_task_posted(log)
     if event is None:

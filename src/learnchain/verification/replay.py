@@ -99,7 +99,7 @@ class ReplayJudge:
             return _faulty(AuditFinding.FAULT_FIRST_STATE, error.detail)
         place = Path(tempfile.mkdtemp(prefix="learnchain-audit-"))
         try:
-            faults = await self._lay_out(block, selection, scope, place)
+            faults = await self._provision(block, selection, scope, place)
             return faults or await self.trainer.audit(await self._job(block, selection, scope, origin, place))
         finally:
             shutil.rmtree(place, ignore_errors=True)
@@ -117,7 +117,7 @@ class ReplayJudge:
         """
         if proof.answers:
             try:
-                return await self._disputed(proof, block, selection, reported)
+                return await self._settle_dispute(proof, block, selection, reported)
             except Rejected as error:
                 # Files that are not what the proof names prove nothing, and they are the same for everybody.
                 logger.info("a proof rests on files that are not its own: %s", error)
@@ -128,7 +128,7 @@ class ReplayJudge:
         lines = await self.audited(block, selection, AuditScope(indices, whole=not indices, replay=False))
         return lines[-1].finding in HARDWARE_FREE
 
-    async def _disputed(
+    async def _settle_dispute(
         self, proof: FraudProof, block: Block, selection: Selection, reported: tuple[ReportedSegment, ...]
     ) -> bool:
         """Return whether an answer is no chain of honest steps: by its ends, or by the opened step."""
@@ -215,7 +215,7 @@ class ReplayJudge:
         keys = OpenedKeys(block.key_release.key, block.key_release.functional_key)
         return str(await self.data.training(keys, selection.posted.specification, terms))
 
-    async def _lay_out(
+    async def _provision(
         self, block: Block, selection: Selection, scope: AuditScope, place: Path
     ) -> tuple[AuditLine, ...]:
         """Put the index and the states that are needed where the audit looks for them; return what is faulty there.
@@ -309,14 +309,14 @@ class ReplayLevel:
                     found.append(await self._run(each.block, each.selection))
             except Unavailable as error:
                 found.append(Replayed(0, 0, False, f"an earlier run is not replayed: {error.what} is not here"))
-        return _together(found)
+        return _combine_summaries(found)
 
     async def _run(self, block: Block, selection: Selection) -> Replayed:
         training = block.reveal.training
         segments = training.states - 1
         if segments < 1:
             raise Rejected(RejectionReason.TRACE_MISMATCH, f"a trace of {training.states} states")
-        drawn = self._drawn(segments)
+        drawn = self._sample_size(segments)
         indices = range(segments) if self.level is Level.FULL else ()
         if self.level is Level.REPLAY:
             indices = draw_challenge(self.secret, trace_root(training), segments, drawn).indices
@@ -326,13 +326,13 @@ class ReplayLevel:
             return Replayed(0, segments, False, f"not replayed: {error.what} is not here")
         return _summary(lines, drawn, segments)
 
-    def _drawn(self, segments: int) -> int:
+    def _sample_size(self, segments: int) -> int:
         if self.level is Level.FULL:
             return segments
         return min(self.wanted, segments) if self.wanted else challenged_count(segments, DEFAULT_THOUSANDTHS)
 
 
-def _together(found: list[Replayed]) -> Replayed:
+def _combine_summaries(found: list[Replayed]) -> Replayed:
     """Return what the winner's run and the earlier ones came to; the first that did not follow is what is told."""
     own, *earlier = found
     if not earlier:

@@ -58,16 +58,16 @@ class StepAnswers:
         """
         blobs = self.judge.blobs
         opening = open_segment(await self.judge.leaves(run.block), segment)
-        async with self._place() as place:
-            job = await self._job(run, opening, place)
-            states = await self._published(run.block)
-            await self._copy(states[segment], state_path(place, 0), self._state_bytes(run))
+        async with self._temporary_directory() as place:
+            job = await self._build_segment_job(run, opening, place)
+            states = await self._read_published_states(run.block)
+            await self._fetch_to(states[segment], state_path(place, 0), self._maximum_state_bytes(run))
             await self.judge.trainer.answer(job)
             digests = answer_digests((place / DIGESTS_NAME).read_bytes())
             if not run.forced_seed and digests[-1] != opening.following.digest:
-                committed = await blobs.fetch(states[segment + 1], max_bytes=self._state_bytes(run))
+                committed = await blobs.fetch(states[segment + 1], max_bytes=self._maximum_state_bytes(run))
                 digests = (*digests[:-1], opening.following.digest)
-                _end_with(place / STATES_NAME, len(digests), committed.read_bytes())
+                _replace_last_state(place / STATES_NAME, len(digests), committed.read_bytes())
             digests_cid = await blobs.add_bytes(b"".join(digests))
             states_cid = await blobs.add(place / STATES_NAME)
         named = (self.judge.parameters.chain_id, commitment, segment, len(digests), list_root(digests))
@@ -75,49 +75,49 @@ class StepAnswers:
 
     async def check(self, run: DisputedRun, answer: StepAnswer, opening: SegmentOpening) -> None:
         """Refuse an answer whose files are not what it names; raise `Unavailable` while they are not here (AUDIT-6)."""
-        async with self._place() as place:
-            await self._fetched(run, answer, place)
-            await self.judge.trainer.check_states(await self._job(run, opening, place))
+        async with self._temporary_directory() as place:
+            await self._fetch_files(run, answer, place)
+            await self.judge.trainer.check_states(await self._build_segment_job(run, opening, place))
 
     async def outlier(self, run: DisputedRun, answer: StepAnswer, opening: SegmentOpening) -> Outlier | None:
         """Return the first step of an answer that no honest machine takes, or None if all may be honest."""
-        async with self._place() as place:
-            digests = await self._fetched(run, answer, place)
-            offset = await self.judge.trainer.outlying(await self._job(run, opening, place))
+        async with self._temporary_directory() as place:
+            digests = await self._fetch_files(run, answer, place)
+            offset = await self.judge.trainer.outlying(await self._build_segment_job(run, opening, place))
             if offset < 0:
                 return None
             before = await self.judge.blobs.add(state_path(place, offset))
             after = await self.judge.blobs.add(state_path(place, offset + 1))
             return Outlier(offset, digests, before, after)
 
-    async def _fetched(self, run: DisputedRun, answer: StepAnswer, place: Path) -> tuple[Hash32, ...]:
+    async def _fetch_files(self, run: DisputedRun, answer: StepAnswer, place: Path) -> tuple[Hash32, ...]:
         """Bring the files of an answer; their sizes are bounded by the task before anything is fetched."""
         limit = run.selection.posted.specification.training.checkpoint_interval_steps + 1
         if answer.states > limit:
             raise Rejected(RejectionReason.ANSWER_WRONG, f"{answer.states} states; a segment has {limit} at most")
-        await self._copy(answer.digests_cid, place / DIGESTS_NAME, 32 * answer.states)
+        await self._fetch_to(answer.digests_cid, place / DIGESTS_NAME, 32 * answer.states)
         digests = answer_digests((place / DIGESTS_NAME).read_bytes())
         if len(digests) != answer.states or list_root(digests) != answer.root:
             raise Rejected(RejectionReason.ANSWER_WRONG, "the digests are not those under the signed root")
-        await self._copy(answer.states_cid, place / STATES_NAME, answer.states * self._state_bytes(run))
+        await self._fetch_to(answer.states_cid, place / STATES_NAME, answer.states * self._maximum_state_bytes(run))
         return digests
 
-    async def _job(self, run: DisputedRun, opening: SegmentOpening, place: Path) -> SegmentJob:
+    async def _build_segment_job(self, run: DisputedRun, opening: SegmentOpening, place: Path) -> SegmentJob:
         training = await self.judge.run(run.block, run.selection, place)
         return SegmentJob(training, opening.first, opening.following, str(place), opening.index, run.forced_seed)
 
-    async def _published(self, block: Block) -> tuple[Cid, ...]:
+    async def _read_published_states(self, block: Block) -> tuple[Cid, ...]:
         return published_states(await self.judge.blobs.read(block.reveal.training.trace_cid, MAXIMUM_INDEX_BYTES))
 
-    async def _copy(self, cid: Cid, target: Path, maximum_bytes: int) -> None:
+    async def _fetch_to(self, cid: Cid, target: Path, maximum_bytes: int) -> None:
         shutil.copyfile(await self.judge.blobs.fetch(cid, max_bytes=maximum_bytes), target)
 
     @staticmethod
-    def _state_bytes(run: DisputedRun) -> int:
+    def _maximum_state_bytes(run: DisputedRun) -> int:
         return STATE_COPIES * model_bytes(run.selection.posted.specification.model) + HEADER_BYTES
 
     @asynccontextmanager
-    async def _place(self) -> AsyncGenerator[Path, None]:
+    async def _temporary_directory(self) -> AsyncGenerator[Path, None]:
         place = Path(tempfile.mkdtemp(prefix="learnchain-steps-"))
         try:
             yield place
@@ -125,7 +125,7 @@ class StepAnswers:
             shutil.rmtree(place, ignore_errors=True)
 
 
-def _end_with(joined: Path, states: int, last: bytes) -> None:
+def _replace_last_state(joined: Path, states: int, last: bytes) -> None:
     """Replace the last of equally long states; one of another length shows as such."""
     keep = joined.stat().st_size // states * (states - 1)
     with joined.open("r+b") as file:

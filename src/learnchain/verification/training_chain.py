@@ -140,7 +140,7 @@ async def continued_from(blobs: BlobStore, parent: AnyBlock, block: Block, chain
 
 async def continued(blobs: BlobStore, parent: AnyBlock, block: Block, chain_id: int) -> OwnCandidate | None:
     """Return the opened commitment of the run that a winner's goes on from, checked against the parent block."""
-    index = await _parsed(blobs, block.reveal.training.trace_cid)
+    index = await _read_index_object(blobs, block.reveal.training.trace_cid)
     text = index.get(CONTINUES)
     if text is None:
         return None
@@ -190,7 +190,7 @@ async def earlier_runs(
 
 async def read_index(blobs: BlobStore, opening: OwnCandidate) -> dict[str, list[str]]:
     """Return the index of a committed trace; refuse one whose leaves are not under the committed root."""
-    index = await _parsed(blobs, opening.training.trace_cid)
+    index = await _read_index_object(blobs, opening.training.trace_cid)
     try:
         named, states = index["leaves"], index["states"]
         if not isinstance(named, list) or not isinstance(states, list) or not named:
@@ -203,7 +203,7 @@ async def read_index(blobs: BlobStore, opening: OwnCandidate) -> dict[str, list[
     return index
 
 
-async def _parsed(blobs: BlobStore, cid: bytes) -> dict[str, Any]:
+async def _read_index_object(blobs: BlobStore, cid: bytes) -> dict[str, Any]:
     try:
         index = parse_json(await blobs.read(cid, MAXIMUM_INDEX_BYTES))
     except (ValueError, RecursionError) as error:

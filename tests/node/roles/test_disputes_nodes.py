@@ -41,7 +41,7 @@ class OtherRows(InProcessTraining):
     async def train(self, job: TrainingJob, on_progress: Callable[[Progress], None] | None = None) -> TrainedFiles:
         honest = await super().train(job, on_progress)
         named = read_trace(Path(honest.trace_directory), honest.trace_root).leaves
-        rows = self._rows(job)
+        rows = self._load_rows(job)
         inputs = rows.inputs.copy()
         inputs[:100] = inputs[:100, ..., ::-1]
         self._rows_shown = DataSet(inputs, rows.labels)
@@ -63,10 +63,10 @@ class Showing(InProcessTraining):
 
     def __init__(self, rows: DataSet) -> None:
         super().__init__(epoch_seconds=0.0)
-        self._shown = rows
+        self._format_value = rows
 
     def _trained(self, job: TrainingJob, rows: DataSet, *others: Any) -> Any:
-        return super()._trained(job, self._shown, *others)
+        return super()._trained(job, self._format_value, *others)
 
 
 def run(

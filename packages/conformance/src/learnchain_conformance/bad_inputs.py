@@ -75,7 +75,7 @@ def prepare(node: Observer, stage: str) -> Found:
 # --- messages ----------------------------------------------------------------------------------------------------
 
 
-def _key(signer: str = "steward", **changes: object) -> Make:
+def _make_key(signer: str = "steward", **changes: object) -> Make:
     def make(node: Observer, _found: Found) -> Event:
         message = altered(node.builder.key_release(node.parent), signer, **changes)
         return KeyReleased(message, node.round.selection.schedule.start_milliseconds)
@@ -88,7 +88,7 @@ def _late_key(node: Observer, _found: Found) -> Event:
     return KeyReleased(node.builder.key_release(node.parent), late)
 
 
-def _commitment(signer: str | None = None, after_milliseconds: int = 0, **changes: object) -> Make:
+def _make_commitment(signer: str | None = None, after_milliseconds: int = 0, **changes: object) -> Make:
     def make(node: Observer, found: Found) -> Event:
         at = node.round.selection.schedule.commitment_milliseconds + after_milliseconds
         return Committed(altered(found[1].commitment, signer, **changes), at)
@@ -101,7 +101,7 @@ def _double_commitment(node: Observer, found: Found) -> Event:
     return Committed(other.commitment, node.round.selection.schedule.start_milliseconds + 2)
 
 
-def _release(signer: str = "steward", moved_milliseconds: int = 0, **changes: object) -> Make:
+def _make_release(signer: str = "steward", moved_milliseconds: int = 0, **changes: object) -> Make:
     def make(node: Observer, found: Found) -> Event:
         announcement = node.builder.announcement(node.parent, found, moved_milliseconds)
         release = altered(announcement.release, signer, **changes)
@@ -140,7 +140,7 @@ def _release_ahead(node: Observer, found: Found) -> Event:
     return Released(announcement, early)
 
 
-def _reveal(index: int = 1, signer: str | None = None, **changes: object) -> Make:
+def _make_reveal(index: int = 1, signer: str | None = None, **changes: object) -> Make:
     def make(node: Observer, found: Found) -> Event:
         reveal = altered(node.builder.reveal(node.parent, found[index]), signer, **changes)
         return Revealed(reveal, node.round.selection.schedule.release_opens_milliseconds + 2)
@@ -169,7 +169,7 @@ def _wild_training(node: Observer, found: Found) -> Event:
 # --- blocks ------------------------------------------------------------------------------------------------------
 
 
-def _block(signer: str | None = None, at_milliseconds: int | None = None, **changes: object) -> Make:
+def _make_block(signer: str | None = None, at_milliseconds: int | None = None, **changes: object) -> Make:
     def make(node: Observer, found: Found) -> Event:
         block = node.builder.block(node.parent, found)
         at = block.end_milliseconds if at_milliseconds is None else at_milliseconds
@@ -178,7 +178,7 @@ def _block(signer: str | None = None, at_milliseconds: int | None = None, **chan
     return make
 
 
-def _verdict(change: Callable[[Block], dict[str, object]]) -> Make:
+def _make_verdict(change: Callable[[Block], dict[str, object]]) -> Make:
     def make(node: Observer, found: Found) -> Event:
         block = node.builder.block(node.parent, found)
         verdict = replace(block.verdict, **change(block))  # type: ignore[arg-type]
@@ -187,17 +187,17 @@ def _verdict(change: Callable[[Block], dict[str, object]]) -> Make:
     return make
 
 
-def _raised(block: Block) -> dict[str, object]:
+def _raise_losing_claim(block: Block) -> dict[str, object]:
     lower = next(each for each in block.verdict.entries if each.commitment != block.verdict.winner)
     wrong = replace(lower, claim_correct=block.verdict.correct + 1)
     return {"entries": tuple(wrong if each == lower else each for each in block.verdict.entries)}
 
 
-def _reasoned(block: Block) -> dict[str, object]:
+def _add_unknown_reason(block: Block) -> dict[str, object]:
     return {"entries": tuple(replace(each, reason="no such reason") for each in block.verdict.entries)}
 
 
-def _empty(signer: str | None = None, early: bool = False, **changes: object) -> Make:
+def _make_empty_block(signer: str | None = None, early: bool = False, **changes: object) -> Make:
     def make(node: Observer, _found: Found) -> Event:
         block = node.builder.empty_block(node.parent, Deadline.KEY)
         skew = node.builder.parameters.clock_skew_milliseconds
@@ -219,7 +219,7 @@ def _second_arrival(node: Observer, _found: Found) -> Event:
     return BlockReceived(block, block.end_milliseconds)
 
 
-def _impatient(node: Observer, _found: Found) -> Event:
+def _deadline_before_window(node: Observer, _found: Found) -> Event:
     schedule = node.round.selection.schedule
     return DeadlineMissed(node.parent.block_hash, Deadline.KEY, schedule.key_milliseconds)
 
@@ -227,7 +227,7 @@ def _impatient(node: Observer, _found: Found) -> Event:
 # --- evidence ----------------------------------------------------------------------------------------------------
 
 
-def _evidence(make: Callable[[Observer], Evidence], **changes: object) -> Make:
+def _make_evidence(make: Callable[[Observer], Evidence], **changes: object) -> Make:
     def happened(node: Observer, _found: Found) -> Event:
         won = node.builder.candidate(node.parent, "miner-1", 95)
         node.receive(node.builder.block(node.parent, (won,)))
@@ -237,8 +237,8 @@ def _evidence(make: Callable[[Observer], Evidence], **changes: object) -> Make:
     return happened
 
 
-def _twice_punished(node: Observer, found: Found) -> Event:
-    first = _evidence(double_commitment)(node, found)
+def _penalise_twice(node: Observer, found: Found) -> Event:
+    first = _make_evidence(double_commitment)(node, found)
     node.feed(first)
     return EvidenceReported(double_commitment(node, reporter="miner-3"), node.parent.end_milliseconds)
 
@@ -246,7 +246,7 @@ def _twice_punished(node: Observer, found: Found) -> Event:
 # --- audits ------------------------------------------------------------------------------------------------------
 
 
-def _audit(make: Callable[[Observer], AuditCommitment | AuditReport]) -> Make:
+def _make_audit(make: Callable[[Observer], AuditCommitment | AuditReport]) -> Make:
     return lambda node, _found: AuditMade(make(until_audited(node)), node.parent.end_milliseconds)
 
 
@@ -260,7 +260,7 @@ def _own_audit(node: Observer) -> AuditCommitment:
     return altered(commitment_to(report_of(node)), "miner-1", auditor=address("miner-1"))
 
 
-def _audit_again(node: Observer, _found: Found) -> Event:
+def _repeat_audit(node: Observer, _found: Found) -> Event:
     report = report_of(until_audited(node))
     node.feed(AuditMade(commitment_to(report), node.parent.end_milliseconds))
     play_height(node)
@@ -270,28 +270,28 @@ def _audit_again(node: Observer, _found: Found) -> Event:
 # --- tasks -------------------------------------------------------------------------------------------------------
 
 
-def _task(posted: PostedTask) -> Make:
+def _make_task(posted: PostedTask) -> Make:
     return lambda node, _found: TaskPosted(node.parent.block_hash, posted)
 
 
-def _specified(**changes: object) -> PostedTask:
+def _build_wrong_task(**changes: object) -> PostedTask:
     specification: TaskSpecification = replace(sample_specification("wrong"), **changes)  # type: ignore[arg-type]
     return sample_task("wrong", specification=specification)
 
 
-def _rows(rows: int) -> PostedTask:
+def _build_task_with_rows(rows: int) -> PostedTask:
     data = sample_specification("wrong").data
-    return _specified(data=replace(data, training=replace(data.training, rows=rows)))
+    return _build_wrong_task(data=replace(data, training=replace(data.training, rows=rows)))
 
 
 def _unknown_layer() -> PostedTask:
-    return _specified(model=replace(mlp((16,), 4), layers=(Layer("a0", "Lambda", (), ()),)))
+    return _build_wrong_task(model=replace(mlp((16,), 4), layers=(Layer("a0", "Lambda", (), ()),)))
 
 
-def _torn_graph() -> PostedTask:
+def _mismatched_layers() -> PostedTask:
     model = mlp((16,), 4)
     settings = (Setting("kernel_size", 3), Setting("out_channels", 4))
-    return _specified(model=replace(model, layers=(*model.layers, Layer("last", "Conv2d", (), settings))))
+    return _build_wrong_task(model=replace(model, layers=(*model.layers, Layer("last", "Conv2d", (), settings))))
 
 
 def _unmatched_escrow(node: Observer, _found: Found) -> Event:
@@ -319,94 +319,94 @@ _R = RejectionReason
 
 
 BAD_INPUTS: tuple[BadInput, ...] = (
-    BadInput("task_rows_zero", "begun", _R.TASK_NUMBER_OUT_OF_RANGE, _task(_rows(0))),
-    BadInput("task_rows_huge", "begun", _R.TASK_NUMBER_OUT_OF_RANGE, _task(_rows(2**255))),
-    BadInput("task_accuracy_above_one", "begun", _R.TASK_NUMBER_OUT_OF_RANGE, _task(_specified(required_numerator=11))),
-    BadInput("task_layer_unknown", "begun", _R.MODEL_LAYER_UNKNOWN, _task(_unknown_layer())),
-    BadInput("task_shape_mismatch", "begun", _R.MODEL_SHAPE_MISMATCH, _task(_torn_graph())),
+    BadInput("task_rows_zero", "begun", _R.TASK_NUMBER_OUT_OF_RANGE, _make_task(_build_task_with_rows(0))),
+    BadInput("task_rows_huge", "begun", _R.TASK_NUMBER_OUT_OF_RANGE, _make_task(_build_task_with_rows(2**255))),
+    BadInput("task_accuracy_above_one", "begun", _R.TASK_NUMBER_OUT_OF_RANGE, _make_task(_build_wrong_task(required_numerator=11))),
+    BadInput("task_layer_unknown", "begun", _R.MODEL_LAYER_UNKNOWN, _make_task(_unknown_layer())),
+    BadInput("task_shape_mismatch", "begun", _R.MODEL_SHAPE_MISMATCH, _make_task(_mismatched_layers())),
     BadInput(
-        "task_model_too_large", "begun", _R.MODEL_TOO_LARGE, _task(_specified(model=mlp((16,), 4, (30_000,) * 2)))
+        "task_model_too_large", "begun", _R.MODEL_TOO_LARGE, _make_task(_build_wrong_task(model=mlp((16,), 4, (30_000,) * 2)))
     ),
-    BadInput("task_reward_zero", "begun", _R.REWARD_TOO_LOW, _task(sample_task("free work", 0))),
-    BadInput("task_bond_zero", "begun", _R.BOND_TOO_LOW, _task(sample_task("no bond", bond_wei=0))),
+    BadInput("task_reward_zero", "begun", _R.REWARD_TOO_LOW, _make_task(sample_task("free work", 0))),
+    BadInput("task_bond_zero", "begun", _R.BOND_TOO_LOW, _make_task(sample_task("no bond", bond_wei=0))),
     BadInput("task_twice", "begun", _R.TASK_DUPLICATE, _same_task_again),
     BadInput("escrow_short", "begun", _R.ESCROW_MISMATCH, _unmatched_escrow),
     BadInput("escrow_unknown", "begun", _R.TASK_UNKNOWN, _orphan_escrow),
-    BadInput("evidence_of_nothing", "begun", _R.EVIDENCE_INVALID, _evidence(same_twice)),
-    BadInput("evidence_alone", "begun", _R.EVIDENCE_INVALID, _evidence(double_commitment, statements=())),
+    BadInput("evidence_of_nothing", "begun", _R.EVIDENCE_INVALID, _make_evidence(same_twice)),
+    BadInput("evidence_alone", "begun", _R.EVIDENCE_INVALID, _make_evidence(double_commitment, statements=())),
     BadInput(
-        "evidence_of_another", "begun", _R.EVIDENCE_INVALID, _evidence(double_commitment, offender=address("miner-2"))
+        "evidence_of_another", "begun", _R.EVIDENCE_INVALID, _make_evidence(double_commitment, offender=address("miner-2"))
     ),
-    BadInput("evidence_garbled", "begun", _R.MALFORMED, _evidence(double_commitment, statements=(b"x", b"y"))),
-    BadInput("evidence_of_another_branch", "begun", _R.EVIDENCE_STALE, _evidence(double_commitment, parent=_WRONG)),
-    BadInput("evidence_of_another_chain", "begun", _R.WRONG_CHAIN, _evidence(double_commitment, chain_id=1)),
-    BadInput("evidence_twice", "begun", _R.EVIDENCE_DOUBLE, _twice_punished),
+    BadInput("evidence_garbled", "begun", _R.MALFORMED, _make_evidence(double_commitment, statements=(b"x", b"y"))),
+    BadInput("evidence_of_another_branch", "begun", _R.EVIDENCE_STALE, _make_evidence(double_commitment, parent=_WRONG)),
+    BadInput("evidence_of_another_chain", "begun", _R.WRONG_CHAIN, _make_evidence(double_commitment, chain_id=1)),
+    BadInput("evidence_twice", "begun", _R.EVIDENCE_DOUBLE, _penalise_twice),
     BadInput("audit_too_early", "begun", _R.AUDIT_CLOSED, _audit_too_early),
     BadInput(
-        "audit_forged", "begun", _R.WRONG_SIGNATURE, _audit(lambda node: commitment_to(report_of(node), "stranger"))
+        "audit_forged", "begun", _R.WRONG_SIGNATURE, _make_audit(lambda node: commitment_to(report_of(node), "stranger"))
     ),
-    BadInput("audit_by_the_winner", "begun", _R.AUDIT_WRONG, _audit(_own_audit)),
-    BadInput("audit_twice", "begun", _R.AUDIT_DOUBLE, _audit_again),
-    BadInput("audit_report_without_commitment", "begun", _R.AUDIT_CLOSED, _audit(report_of)),
+    BadInput("audit_by_the_winner", "begun", _R.AUDIT_WRONG, _make_audit(_own_audit)),
+    BadInput("audit_twice", "begun", _R.AUDIT_DOUBLE, _repeat_audit),
+    BadInput("audit_report_without_commitment", "begun", _R.AUDIT_CLOSED, _make_audit(report_of)),
     *(BadInput(name, "begun", reason, make) for name, reason, make in BAD_DISPUTES),
-    BadInput("key_mismatch", "begun", _R.KEY_MISMATCH, _key(key=_WRONG)),
-    BadInput("key_for_encrypted_rows", "begun", _R.FUNCTIONAL_KEY_WRONG, _key(functional_key=b"\1" * 36)),
-    BadInput("key_signed_by_stranger", "begun", _R.WRONG_SIGNATURE, _key(signer="stranger")),
-    BadInput("key_of_another_chain", "begun", _R.WRONG_CHAIN, _key(chain_id=1)),
-    BadInput("key_of_another_height", "begun", _R.WRONG_HEIGHT, _key(height=2)),
-    BadInput("key_of_another_task", "begun", _R.WRONG_TASK, _key(task_id=_WRONG)),
-    BadInput("key_of_the_past", "begun", _R.WRONG_HEIGHT, _key(parent=_WRONG, height=0)),
+    BadInput("key_mismatch", "begun", _R.KEY_MISMATCH, _make_key(key=_WRONG)),
+    BadInput("key_for_encrypted_rows", "begun", _R.FUNCTIONAL_KEY_WRONG, _make_key(functional_key=b"\1" * 36)),
+    BadInput("key_signed_by_stranger", "begun", _R.WRONG_SIGNATURE, _make_key(signer="stranger")),
+    BadInput("key_of_another_chain", "begun", _R.WRONG_CHAIN, _make_key(chain_id=1)),
+    BadInput("key_of_another_height", "begun", _R.WRONG_HEIGHT, _make_key(height=2)),
+    BadInput("key_of_another_task", "begun", _R.WRONG_TASK, _make_key(task_id=_WRONG)),
+    BadInput("key_of_the_past", "begun", _R.WRONG_HEIGHT, _make_key(parent=_WRONG, height=0)),
     BadInput("key_late", "begun", _R.WRONG_PHASE, _late_key),
     BadInput("training_out_of_range", "opened", _R.HYPERPARAMETER_OUT_OF_RANGE, _wild_training),
-    BadInput("commitment_late", "opened", _R.COMMITMENT_LATE, _commitment(after_milliseconds=1)),
-    BadInput("commitment_forged", "opened", _R.WRONG_SIGNATURE, _commitment(signer="stranger")),
-    BadInput("commitment_without_bond", "opened", _R.BOND_TOO_LOW, _commitment(bond_wei=0)),
+    BadInput("commitment_late", "opened", _R.COMMITMENT_LATE, _make_commitment(after_milliseconds=1)),
+    BadInput("commitment_forged", "opened", _R.WRONG_SIGNATURE, _make_commitment(signer="stranger")),
+    BadInput("commitment_without_bond", "opened", _R.BOND_TOO_LOW, _make_commitment(bond_wei=0)),
     BadInput("commitment_double", "committed", _R.COMMITMENT_DOUBLE, _double_commitment),
-    BadInput("release_key_mismatch", "committed", _R.KEY_MISMATCH, _release(key=_WRONG)),
-    BadInput("release_forged", "committed", _R.WRONG_SIGNATURE, _release(signer="miner-1")),
-    BadInput("release_root_wrong", "committed", _R.RELEASE_ROOT_WRONG, _release(root=_WRONG)),
+    BadInput("release_key_mismatch", "committed", _R.KEY_MISMATCH, _make_release(key=_WRONG)),
+    BadInput("release_forged", "committed", _R.WRONG_SIGNATURE, _make_release(signer="miner-1")),
+    BadInput("release_root_wrong", "committed", _R.RELEASE_ROOT_WRONG, _make_release(root=_WRONG)),
     BadInput("release_list_incomplete", "committed", _R.RELEASE_ROOT_WRONG, _release_without_one),
     BadInput("release_list_unsorted", "committed", _R.RELEASE_ROOT_WRONG, _release_unsorted),
     BadInput("release_dated_ahead", "committed", _R.RELEASE_EARLY, _release_ahead),
-    BadInput("release_early", "committed", _R.RELEASE_EARLY, _release(moved_milliseconds=-1)),
-    BadInput("release_dated_late", "committed", _R.WRONG_PHASE, _release(moved_milliseconds=15_001)),
+    BadInput("release_early", "committed", _R.RELEASE_EARLY, _make_release(moved_milliseconds=-1)),
+    BadInput("release_dated_late", "committed", _R.WRONG_PHASE, _make_release(moved_milliseconds=15_001)),
     BadInput("release_late", "committed", _R.WRONG_PHASE, _late_release),
     BadInput("release_of_twins", "committed", _R.COMMITMENT_DOUBLE, _release_of_twins),
-    BadInput("release_double", "released", _R.RELEASE_DOUBLE, _release(moved_milliseconds=1)),
+    BadInput("release_double", "released", _R.RELEASE_DOUBLE, _make_release(moved_milliseconds=1)),
     BadInput("commitment_after_release", "released", _R.COMMITMENT_LATE, _double_commitment),
     BadInput("reveal_without_commitment", "released", _R.COMMITMENT_NOT_RELEASED, _uncommitted_reveal),
-    BadInput("reveal_of_another_model", "released", _R.REVEAL_MISMATCH, _reveal(model_cid=b"\x01\x55" + _WRONG)),
-    BadInput("reveal_of_another_payload", "released", _R.REVEAL_MISMATCH, _reveal(payload_hash=_WRONG)),
-    BadInput("reveal_of_another_place", "released", _R.REVEAL_MISMATCH, _reveal(payload_cid=b"\x01\x55" + _WRONG)),
-    BadInput("reveal_forged", "released", _R.WRONG_SIGNATURE, _reveal(signer="stranger")),
-    BadInput("reveal_attestation_wrong", "released", _R.WRONG_SIGNATURE, _reveal(attestation=b"\x01" * 65)),
-    BadInput("reveal_claim_above_total", "released", _R.CLAIM_OUT_OF_RANGE, _reveal(claim_correct=101)),
-    BadInput("reveal_claim_of_other_total", "released", _R.CLAIM_OUT_OF_RANGE, _reveal(claim_total=1_000)),
-    BadInput("reveal_claim_of_nothing", "released", _R.CLAIM_OUT_OF_RANGE, _reveal(claim_correct=0, claim_total=0)),
+    BadInput("reveal_of_another_model", "released", _R.REVEAL_MISMATCH, _make_reveal(model_cid=b"\x01\x55" + _WRONG)),
+    BadInput("reveal_of_another_payload", "released", _R.REVEAL_MISMATCH, _make_reveal(payload_hash=_WRONG)),
+    BadInput("reveal_of_another_place", "released", _R.REVEAL_MISMATCH, _make_reveal(payload_cid=b"\x01\x55" + _WRONG)),
+    BadInput("reveal_forged", "released", _R.WRONG_SIGNATURE, _make_reveal(signer="stranger")),
+    BadInput("reveal_attestation_wrong", "released", _R.WRONG_SIGNATURE, _make_reveal(attestation=b"\x01" * 65)),
+    BadInput("reveal_claim_above_total", "released", _R.CLAIM_OUT_OF_RANGE, _make_reveal(claim_correct=101)),
+    BadInput("reveal_claim_of_other_total", "released", _R.CLAIM_OUT_OF_RANGE, _make_reveal(claim_total=1_000)),
+    BadInput("reveal_claim_of_nothing", "released", _R.CLAIM_OUT_OF_RANGE, _make_reveal(claim_correct=0, claim_total=0)),
     BadInput("reveal_late", "released", _R.WRONG_PHASE, _late_reveal),
-    BadInput("reveal_double", "revealed", _R.REVEAL_DOUBLE, _reveal(index=0, claim_correct=94)),
-    BadInput("block_forged", "revealed", _R.WRONG_SIGNATURE, _block(signer="stranger")),
-    BadInput("block_of_another_chain", "revealed", _R.WRONG_CHAIN, _block(chain_id=1)),
-    BadInput("block_of_another_height", "revealed", _R.WRONG_HEIGHT, _block(height=2)),
-    BadInput("block_below_final", "revealed", _R.BELOW_FINAL, _block(height=0)),
-    BadInput("block_list_wrong", "revealed", _R.UNSELECTED_LIST_WRONG, _block(unselected=(_WRONG,))),
-    BadInput("block_settlement_wrong", "revealed", _R.RESULT_ROOT_WRONG, _block(settlement_root=_WRONG)),
-    BadInput("block_end_wrong", "revealed", _R.TIMESTAMP_WRONG, _block(end_milliseconds=1)),
-    BadInput("block_from_future", "revealed", _R.RELEASE_EARLY, _block(at_milliseconds=1)),
+    BadInput("reveal_double", "revealed", _R.REVEAL_DOUBLE, _make_reveal(index=0, claim_correct=94)),
+    BadInput("block_forged", "revealed", _R.WRONG_SIGNATURE, _make_block(signer="stranger")),
+    BadInput("block_of_another_chain", "revealed", _R.WRONG_CHAIN, _make_block(chain_id=1)),
+    BadInput("block_of_another_height", "revealed", _R.WRONG_HEIGHT, _make_block(height=2)),
+    BadInput("block_below_final", "revealed", _R.BELOW_FINAL, _make_block(height=0)),
+    BadInput("block_list_wrong", "revealed", _R.UNSELECTED_LIST_WRONG, _make_block(unselected=(_WRONG,))),
+    BadInput("block_settlement_wrong", "revealed", _R.RESULT_ROOT_WRONG, _make_block(settlement_root=_WRONG)),
+    BadInput("block_end_wrong", "revealed", _R.TIMESTAMP_WRONG, _make_block(end_milliseconds=1)),
+    BadInput("block_from_future", "revealed", _R.RELEASE_EARLY, _make_block(at_milliseconds=1)),
     BadInput("block_twice", "begun", _R.BLOCK_DUPLICATE, _second_arrival),
     BadInput(
-        "verdict_winner_unreleased", "revealed", _R.COMMITMENT_NOT_RELEASED, _verdict(lambda _: {"winner": _WRONG})
+        "verdict_winner_unreleased", "revealed", _R.COMMITMENT_NOT_RELEASED, _make_verdict(lambda _: {"winner": _WRONG})
     ),
-    BadInput("verdict_count_wrong", "revealed", _R.VERDICT_WRONG, _verdict(lambda _: {"correct": 96})),
+    BadInput("verdict_count_wrong", "revealed", _R.VERDICT_WRONG, _make_verdict(lambda _: {"correct": 96})),
     BadInput(
-        "verdict_incomplete", "revealed", _R.VERDICT_WRONG, _verdict(lambda b: {"entries": b.verdict.entries[:1]})
+        "verdict_incomplete", "revealed", _R.VERDICT_WRONG, _make_verdict(lambda b: {"entries": b.verdict.entries[:1]})
     ),
-    BadInput("verdict_lower_is_higher", "revealed", _R.VERDICT_WRONG, _verdict(_raised)),
-    BadInput("verdict_reason_unknown", "revealed", _R.VERDICT_WRONG, _verdict(_reasoned)),
-    BadInput("empty_block_early", "begun", _R.EMPTY_BLOCK_EARLY, _empty(early=True)),
+    BadInput("verdict_lower_is_higher", "revealed", _R.VERDICT_WRONG, _make_verdict(_raise_losing_claim)),
+    BadInput("verdict_reason_unknown", "revealed", _R.VERDICT_WRONG, _make_verdict(_add_unknown_reason)),
+    BadInput("empty_block_early", "begun", _R.EMPTY_BLOCK_EARLY, _make_empty_block(early=True)),
     BadInput("empty_block_before_deadline", "begun", _R.TIMESTAMP_WRONG, _empty_too_soon),
-    BadInput("empty_block_between_windows", "begun", _R.TIMESTAMP_WRONG, _empty(end_milliseconds=1_800_000_061_500)),
-    BadInput("empty_block_forged", "begun", _R.WRONG_SIGNATURE, _empty(signer="stranger")),
-    BadInput("deadline_not_over", "begun", _R.EMPTY_BLOCK_EARLY, _impatient),
+    BadInput("empty_block_between_windows", "begun", _R.TIMESTAMP_WRONG, _make_empty_block(end_milliseconds=1_800_000_061_500)),
+    BadInput("empty_block_forged", "begun", _R.WRONG_SIGNATURE, _make_empty_block(signer="stranger")),
+    BadInput("deadline_not_over", "begun", _R.EMPTY_BLOCK_EARLY, _deadline_before_window),
 )
 """Every wrong event that the spine itself refuses; files and weights belong to `learning/`."""

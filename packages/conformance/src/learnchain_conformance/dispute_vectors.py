@@ -52,13 +52,13 @@ def audit_vectors(node: Observer) -> tuple[Vector, ...]:
 def dispute_vectors(begun: tuple[Observer, Observer, Observer, Observer]) -> tuple[Vector, ...]:
     """Return the nouns of a dispute, its three ends, and a winner of a class that the chain does not accept."""
     paid, silent, proven, foreign = begun
-    accusation, answer = _answered(paid)
+    accusation, answer = _run_response(paid)
     for _ in range(paid.builder.parameters.proof_blocks):
         play_height(paid)
-    _asked(silent)
+    _run_challenge(silent)
     for _ in range(silent.builder.parameters.answer_blocks + 1):
         play_height(silent)
-    _proven(proven)
+    _run_fraud_proof(proven)
     nouns = (accusation, answer.opening.first, answer.opening, answer.answer, answer)
     ends = (
         ("unproven", "Steps are asked for, shown and not disproved: the accuser pays.", paid),
@@ -66,34 +66,34 @@ def dispute_vectors(begun: tuple[Observer, Observer, Observer, Observer]) -> tup
         ("proven", "Steps are shown that nobody can have taken: the bond is lost.", proven),
     )
     return (
-        *(_canonical(each) for each in nouns),
-        *(Vector(f"dlbc/height/dispute_{name}.json", about, (_walked(node),)) for name, about, node in ends),
+        *(_message_vector(each) for each in nouns),
+        *(Vector(f"dlbc/height/dispute_{name}.json", about, (_walk_case(node),)) for name, about, node in ends),
         Vector("messages/machine_class.json", "A chain names the classes that it accepts.", _classes(foreign)),
     )
 
 
-def _canonical(value: object) -> Vector:
+def _message_vector(value: object) -> Vector:
     name = type(value).__name__
     return Vector(f"messages/{name}.json", f"Canonical bytes of {name}.", (noun(value),))
 
 
-def _asked(node: Observer) -> tuple[Accusation, Dispute]:
+def _run_challenge(node: Observer) -> tuple[Accusation, Dispute]:
     staked_accuser(node)
     play_height(node)
     accusation = accusation_of(first_fact(node))
     return accusation, accused(node, accusation)
 
 
-def _answered(node: Observer) -> tuple[Accusation, DisputeAnswer]:
-    accusation, dispute = _asked(node)
+def _run_response(node: Observer) -> tuple[Accusation, DisputeAnswer]:
+    accusation, dispute = _run_challenge(node)
     answer = answer_to(node, dispute)
     said(node, answer)
     play_height(node)
     return accusation, answer
 
 
-def _proven(node: Observer) -> None:
-    _, dispute = _asked(node)
+def _run_fraud_proof(node: Observer) -> None:
+    _, dispute = _run_challenge(node)
     answer = answer_to(node, dispute, forged_steps(node, dispute))
     said(node, answer)
     play_height(node)
@@ -102,7 +102,7 @@ def _proven(node: Observer) -> None:
     play_height(node)
 
 
-def _walked(node: Observer) -> Case:
+def _walk_case(node: Observer) -> Case:
     return walk(node.builder.rules, node.builder.parameters, node.builder.genesis(), tuple(node.events))
 
 

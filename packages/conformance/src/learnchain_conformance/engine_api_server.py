@@ -30,7 +30,7 @@ _INVALID_ATTRIBUTES = -38003
 _CODES = {RejectionReason.METHOD_UNKNOWN: -32601, RejectionReason.ARGUMENT_INVALID: -32602}
 
 
-_KEPT_PAYLOADS = 16
+_MAXIMUM_PAYLOADS = 16
 
 
 class EngineApiServer:
@@ -49,9 +49,9 @@ class EngineApiServer:
             if method == "engine_forkchoiceUpdatedV3":
                 return self._choose(*params)
             if method == "engine_getPayloadV4":
-                return self._payload(*params)
+                return self._find_payload(*params)
             if method == "engine_newPayloadV4":
-                return self._judge(*params)
+                return self._validate_payload(*params)
             return self.door.rpc(method, params)
         except Reverted as error:
             raise ClientError(3, error.detail, hexadecimal(error.data)) from error
@@ -83,11 +83,11 @@ class EngineApiServer:
         self._count += 1
         identity = f"0x{self._count:016x}"
         self._built[identity] = payload
-        if len(self._built) > _KEPT_PAYLOADS:
+        if len(self._built) > _MAXIMUM_PAYLOADS:
             del self._built[next(iter(self._built))]
         return identity
 
-    def _payload(self, identity: str) -> dict[str, Any]:
+    def _find_payload(self, identity: str) -> dict[str, Any]:
         payload = self._built.get(identity)
         if payload is None:
             raise ClientError(_UNKNOWN_PAYLOAD, "Unknown payload")
@@ -99,7 +99,7 @@ class EngineApiServer:
             "executionRequests": [hexadecimal(each) for each in payload.execution_requests],
         }
 
-    def _judge(
+    def _validate_payload(
         self, content: dict[str, Any], blobs: list[str], beacon_root: str, requests: list[str]
     ) -> dict[str, Any]:
         if blobs:

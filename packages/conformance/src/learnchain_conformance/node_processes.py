@@ -114,7 +114,7 @@ class LocalProcesses:
             except Unavailable:
                 pass
             time.sleep(0.1)
-        raise TimeoutError("\n".join(_end_of(each.parent) for each in self.network.settings))
+        raise TimeoutError("\n".join(_read_log_end(each.parent) for each in self.network.settings))
 
     def until_answers(self, index: int, within_seconds: float) -> None:
         """Wait until a node answers."""
@@ -129,6 +129,6 @@ class LocalProcesses:
         self.until(reached, within_seconds)
 
 
-def _end_of(directory: Path) -> str:
+def _read_log_end(directory: Path) -> str:
     logs = (directory / "test.log", directory / "logs" / "node.log")
     return "\n".join(f"--- {log}\n" + log.read_text(errors="replace")[-3_000:] for log in logs if log.exists())

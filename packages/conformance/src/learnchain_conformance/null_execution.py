@@ -64,13 +64,13 @@ class NullEngine:
         self, parent_hash: Hash32, attributes: PayloadAttributes, transactions: tuple[bytes, ...] = ()
     ) -> ExecutionPayload:
         """Build on any known payload; the ledger knows no transactions, so that all are left out."""
-        parent = self._known(parent_hash)
+        parent = self._find_payload(parent_hash)
         if not parent.timestamp_seconds < attributes.timestamp_seconds < _UINT64_LIMIT:
             raise Rejected(RejectionReason.TIMESTAMP_WRONG, "the time does not follow the parent's")
         for withdrawal in attributes.withdrawals:
             if max(withdrawal.index, withdrawal.validator_index, withdrawal.amount_gwei) >= _UINT64_LIMIT:
                 raise Rejected(RejectionReason.WITHDRAWALS_WRONG, "a number of a withdrawal exceeds 64 bits")
-        changed = self._credited(parent_hash, attributes.withdrawals)
+        changed = self._credit_withdrawals(parent_hash, attributes.withdrawals)
         return self._payload(parent_hash, parent.number + 1, attributes, _ledger_root(parent.state_root, changed))
 
     def new_payload(self, payload: ExecutionPayload, beacon_root: Hash32) -> PayloadStatus:
@@ -90,7 +90,7 @@ class NullEngine:
                 raise Rejected(RejectionReason.PAYLOAD_INVALID, "execution gives another payload")
         except Rejected as problem:
             return PayloadStatus(PayloadVerdict.INVALID, latest, problem.detail[:512])
-        self._keep(payload, self._credited(payload.parent_hash, payload.withdrawals))
+        self._keep(payload, self._credit_withdrawals(payload.parent_hash, payload.withdrawals))
         return PayloadStatus(PayloadVerdict.VALID, payload.block_hash)
 
     def set_head(self, head: Hash32, safe: Hash32, finalized: Hash32) -> PayloadStatus:
@@ -105,12 +105,12 @@ class NullEngine:
 
     def logs(self, block_hash: Hash32, address: Address) -> tuple[Log, ...]:
         """Return nothing: there are no contracts; raise `Unavailable` for an unknown payload."""
-        self._known(block_hash)
+        self._find_payload(block_hash)
         return ()
 
     def balance(self, block_hash: Hash32, address: Address) -> int:
         """Return a balance in wei after one known payload; raise `Unavailable` for an unknown one."""
-        payload = self._known(block_hash)
+        payload = self._find_payload(block_hash)
         while address not in self._balances[payload.block_hash]:
             if payload.number == 0:
                 return 0
@@ -130,7 +130,7 @@ class NullEngine:
             raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{method} takes no arguments")
         return answers[method]
 
-    def _known(self, block_hash: Hash32) -> ExecutionPayload:
+    def _find_payload(self, block_hash: Hash32) -> ExecutionPayload:
         payload = self._payloads.get(block_hash)
         if payload is None:
             raise Unavailable(f"execution payload 0x{block_hash.hex()}")
@@ -140,7 +140,7 @@ class NullEngine:
         self._payloads[payload.block_hash] = payload
         self._balances[payload.block_hash] = changed
 
-    def _credited(self, parent_hash: Hash32, withdrawals: tuple[Withdrawal, ...]) -> dict[Address, int]:
+    def _credit_withdrawals(self, parent_hash: Hash32, withdrawals: tuple[Withdrawal, ...]) -> dict[Address, int]:
         changed: dict[Address, int] = {}
         for withdrawal in withdrawals:
             before = changed.get(withdrawal.address)
@@ -150,7 +150,7 @@ class NullEngine:
         return changed
 
     def _is_ancestor(self, block_hash: Hash32, head: Hash32) -> bool:
-        ancestor, payload = self._known(block_hash), self._payloads[head]
+        ancestor, payload = self._find_payload(block_hash), self._payloads[head]
         while payload.number > ancestor.number:
             payload = self._payloads[payload.parent_hash]
         return payload.block_hash == block_hash

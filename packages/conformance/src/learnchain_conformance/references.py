@@ -24,7 +24,7 @@ def published_key(secret: tuple[int, ...]) -> tuple[bytes, ...]:
 def encrypted_sample(published: tuple[bytes, ...], nonce: int, sample: tuple[int, ...]) -> tuple[bytes, ...]:
     """Return ct_0 = g**r and ct_i = h_i**r * g**x_i of Step 2, made from the published key alone."""
     hidden = [PublicKey(each).multiply(_scalar(nonce)) for each in published]
-    shifted = [_shifted(point, value) for point, value in zip(hidden, sample, strict=True)]
+    shifted = [_shift_point(point, value) for point, value in zip(hidden, sample, strict=True)]
     return (_power(nonce).format(), *(each.format() for each in shifted))
 
 
@@ -57,7 +57,7 @@ def _power(exponent: int) -> PublicKey:
     return PrivateKey(_scalar(exponent)).public_key
 
 
-def _shifted(point: PublicKey, value: int) -> PublicKey:
+def _shift_point(point: PublicKey, value: int) -> PublicKey:
     return point if value == 0 else PublicKey.combine_keys([point, _power(value)])
 
 

@@ -34,14 +34,14 @@ def all_vectors() -> tuple[Vector, ...]:
     return tuple(sorted(found, key=lambda each: each.path))
 
 
-def _played(node: Observer, *last: Event) -> Case:
+def _walk_case(node: Observer, *last: Event) -> Case:
     return walk(DLBC, node.builder.parameters, node.builder.genesis(), (*node.events, *last))
 
 
 # --- messages and heights ----------------------------------------------------------------------------------------
 
 
-def _nouns(node: Observer) -> tuple[object, ...]:
+def _height_messages(node: Observer) -> tuple[object, ...]:
     """Return one of every noun of a height, in the order in which they appear."""
     parent, builder = node.parent, node.builder
     found = prepare(node, "begun")
@@ -88,9 +88,9 @@ def _evidence() -> tuple[Vector, ...]:
     ]
     return (
         Vector(
-            "dlbc/height/audit.json", "A height is audited: committed, opened, paid.", (_played(audited(started())),)
+            "dlbc/height/audit.json", "A height is audited: committed, opened, paid.", (_walk_case(audited(started())),)
         ),
-        Vector("dlbc/height/evidence.json", "A miner commits twice, is reported and pays.", (_played(node),)),
+        Vector("dlbc/height/evidence.json", "A miner commits twice, is reported and pays.", (_walk_case(node),)),
         Vector("messages/challenge_seed.json", "Three trained blocks fix what is audited; two do not.", tuple(seeds)),
     )
 
@@ -98,17 +98,17 @@ def _evidence() -> tuple[Vector, ...]:
 def _messages() -> tuple[Vector, ...]:
     return tuple(
         Vector(f"messages/{type(each).__name__}.json", f"Canonical bytes of {type(each).__name__}.", (noun(each),))
-        for each in _nouns(started())
+        for each in _height_messages(started())
     )
 
 
 def _heights() -> tuple[Vector, ...]:
     trained = started()
     play_height(trained, Plan({"miner-1": 95, "miner-2": 97}, claims={"miner-2": 99}))
-    every = tuple(noun(each) for each in _nouns(started()))
+    every = tuple(noun(each) for each in _height_messages(started()))
     return (
         Vector(
-            "dlbc/height/trained.json", "A height on paper: two miners, one of whom lies.", (*every, _played(trained))
+            "dlbc/height/trained.json", "A height on paper: two miners, one of whom lies.", (*every, _walk_case(trained))
         ),
         Vector(
             "pole/height/messages.json", "A PoLe height on paper: the same nouns, deadlines by event.", _pole_height()

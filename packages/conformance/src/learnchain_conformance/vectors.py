@@ -35,7 +35,7 @@ from learnchain_conformance.engine_scenarios import PLAYS
 
 def to_json(value: Any, annotation: Any) -> Any:
     """Return the JSON form of a value under its annotation."""
-    kind, arguments = _opened(annotation)
+    kind, arguments = _unwrap_annotation(annotation)
     if value is None or isinstance(value, bool | int) or kind is str:
         return value
     if isinstance(value, bytes):
@@ -44,9 +44,9 @@ def to_json(value: Any, annotation: Any) -> Any:
         return str(value)
     if kind is Union:
         chosen = type(value)
-        return {chosen.__name__: to_json(value, chosen)} if _is_named(arguments) else to_json(value, chosen)
+        return {chosen.__name__: to_json(value, chosen)} if _is_name_needed(arguments) else to_json(value, chosen)
     if kind is tuple:
-        return [to_json(each, inner) for each, inner in _items(value, arguments)]
+        return [to_json(each, inner) for each, inner in _pair_items(value, arguments)]
     if isinstance(value, Mapping):
         return [[to_json(key, arguments[0]), to_json(each, arguments[1])] for key, each in sorted(value.items())]
     if is_dataclass(value):
@@ -57,20 +57,20 @@ def to_json(value: Any, annotation: Any) -> Any:
 
 def from_json(value: Any, annotation: Any) -> Any:
     """Return the value that `to_json` wrote; anything else is `MALFORMED`."""
-    kind, arguments = _opened(annotation)
+    kind, arguments = _unwrap_annotation(annotation)
     try:
-        return _read(value, kind, arguments)
+        return _read_value(value, kind, arguments)
     except (ValueError, KeyError, AttributeError, IndexError) as error:
         raise Rejected(RejectionReason.MALFORMED, f"{value!r} is no {annotation}") from error
 
 
-def _read(value: Any, kind: Any, arguments: tuple[Any, ...]) -> Any:
+def _read_value(value: Any, kind: Any, arguments: tuple[Any, ...]) -> Any:
     if kind is Union:
         return _read_union(value, arguments)
     if kind is bytes:
         return bytes.fromhex(value.removeprefix("0x"))
     if kind is tuple:
-        return tuple(from_json(each, inner) for each, inner in _items(value, arguments))
+        return tuple(from_json(each, inner) for each, inner in _pair_items(value, arguments))
     if kind is dict:
         return {from_json(key, arguments[0]): from_json(each, arguments[1]) for key, each in value}
     if is_dataclass(kind) and isinstance(kind, type):
@@ -84,13 +84,13 @@ def _read(value: Any, kind: Any, arguments: tuple[Any, ...]) -> Any:
 def _read_union(value: Any, arguments: tuple[Any, ...]) -> Any:
     if value is None and NoneType in arguments:
         return None
-    if not _is_named(arguments):
+    if not _is_name_needed(arguments):
         return from_json(value, next(each for each in arguments if each is not NoneType))
     name, content = next(iter(value.items()))
     return from_json(content, {each.__name__: each for each in arguments if each is not NoneType}[name])
 
 
-def _opened(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
+def _unwrap_annotation(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
     """Return what an annotation is made of, without its bounds."""
     if get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
@@ -100,12 +100,12 @@ def _opened(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
     return (origin or annotation), arguments
 
 
-def _is_named(arguments: tuple[Any, ...]) -> bool:
+def _is_name_needed(arguments: tuple[Any, ...]) -> bool:
     """Return whether several nouns are possible, so that the chosen one must be named."""
     return len([each for each in arguments if each is not NoneType]) > 1
 
 
-def _items(values: Any, arguments: tuple[Any, ...]) -> list[tuple[Any, Any]]:
+def _pair_items(values: Any, arguments: tuple[Any, ...]) -> list[tuple[Any, Any]]:
     """Pair the items of a tuple with their annotations; `tuple[X, ...]` repeats one."""
     if len(arguments) == 2 and arguments[1] is Ellipsis:
         return [(each, arguments[0]) for each in values]
@@ -180,16 +180,16 @@ class Vector:
 
 def call(function: Callable[..., Any], **arguments: Any) -> Case:
     """Return a case that calls a function and keeps its result or the reason for which it refuses."""
-    hints = _hints(function)
+    hints = _resolve_hints(function)
     inputs = {name: to_json(value, hints[name]) for name, value in arguments.items()}
-    return {"call": _NAMES[function], "input": inputs, "expected": _called(function, inputs)}
+    return {"call": _NAMES[function], "input": inputs, "expected": _call_function(function, inputs)}
 
 
 def noun(value: Any) -> Case:
     """Return a case with the fields, the canonical bytes and the hash of a noun."""
     kind = type(value)
     fields = to_json(value, kind)
-    return {"noun": kind.__name__, "input": fields, "expected": _canonical(kind, fields)}
+    return {"noun": kind.__name__, "input": fields, "expected": _encode_canonical(kind, fields)}
 
 
 def walk(rules: Rules, parameters: ChainParameters, genesis: ChainState, happened: tuple[Event, ...]) -> Case:
@@ -200,7 +200,7 @@ def walk(rules: Rules, parameters: ChainParameters, genesis: ChainState, happene
         "genesis": to_json(genesis, ChainState),
         "events": [to_json(each, Event) for each in happened],
     }
-    return {"spine": "advance", "input": inputs, "expected": _walked(inputs)}
+    return {"spine": "advance", "input": inputs, "expected": _walk_events(inputs)}
 
 
 def fill(directory: Path) -> tuple[Path, ...]:
@@ -227,14 +227,14 @@ def run(path: Path) -> list[tuple[Any, Any]]:
 
 def _rerun(case: Case) -> Any:
     if "call" in case:
-        return _called(CALLS[case["call"]], case["input"])
+        return _call_function(CALLS[case["call"]], case["input"])
     if "noun" in case:
-        return _canonical(_noun_kinds()[case["noun"]], case["input"])
-    return _walked(case["input"])
+        return _encode_canonical(_list_message_kinds()[case["noun"]], case["input"])
+    return _walk_events(case["input"])
 
 
-def _called(function: Callable[..., Any], inputs: dict[str, Any]) -> Any:
-    hints = _hints(function)
+def _call_function(function: Callable[..., Any], inputs: dict[str, Any]) -> Any:
+    hints = _resolve_hints(function)
     arguments = {name: from_json(value, hints[name]) for name, value in inputs.items()}
     try:
         answer = function(**arguments)
@@ -243,7 +243,7 @@ def _called(function: Callable[..., Any], inputs: dict[str, Any]) -> Any:
     return {"result": to_json(answer, hints["return"])}
 
 
-def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+def _resolve_hints(function: Callable[..., Any]) -> dict[str, Any]:
     hints = get_type_hints(function, include_extras=True)
     owner, _, method = function.__qualname__.partition(".")
     if method:
@@ -251,7 +251,7 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     return hints
 
 
-def _canonical(kind: type, fields: dict[str, Any]) -> dict[str, str]:
+def _encode_canonical(kind: type, fields: dict[str, Any]) -> dict[str, str]:
     value = from_json(fields, kind)
     data = encode(value)
     if decode(kind, data) != value:
@@ -259,12 +259,12 @@ def _canonical(kind: type, fields: dict[str, Any]) -> dict[str, str]:
     return {"bytes": "0x" + data.hex(), "hash": "0x" + noun_hash(value).hex()}
 
 
-def _noun_kinds() -> dict[str, type]:
+def _list_message_kinds() -> dict[str, type]:
     named = {**vars(messages), **vars(audit_messages), **vars(dispute_messages), **vars(events)}
     return {name: each for name, each in named.items() if isinstance(each, type)}
 
 
-def _walked(inputs: dict[str, Any]) -> dict[str, Any]:
+def _walk_events(inputs: dict[str, Any]) -> dict[str, Any]:
     parameters = decode(ChainParameters, bytes.fromhex(inputs["parameters"][2:]))
     (name, fields), *_ = inputs["engine"].items()
     rules: Rules = from_json(fields, ENGINES[name])
@@ -276,7 +276,7 @@ def _walked(inputs: dict[str, Any]) -> dict[str, Any]:
         except Rejected as error:
             steps.append({"rejected": error.reason.value})
         else:
-            steps.append([_action(action) for action in actions])
+            steps.append([_describe_action(action) for action in actions])
     head = state.head
     return {
         "actions": steps,
@@ -287,7 +287,7 @@ def _walked(inputs: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _action(action: Any) -> str:
+def _describe_action(action: Any) -> str:
     """Return an action's name; of an opened height also which task was selected."""
     name = type(action).__name__
     if isinstance(action, OpenHeight):

@@ -68,7 +68,7 @@ class Decryptor:
         padded = [*batches, *([batches[-1]] * (LANES - count))]
         results = self._plan.carry_out(padded, self._offset)
         if results is None:
-            results = np.concatenate([self._slow(batch) for batch in padded[:count]])
+            results = np.concatenate([self._open_slowly(batch) for batch in padded[:count]])
             lanes = spread_over_lanes(results)
             values = self._logarithms.find(lanes).ravel()[: len(results)].reshape(count * slots, queries)
         else:
@@ -80,7 +80,7 @@ class Decryptor:
         """Return how many point additions and doublings one sample takes, with its share of what a batch shares."""
         return self._plan.additions() / self._header.slots
 
-    def _slow(self, batch: CipherBatch) -> Coordinates:
+    def _open_slowly(self, batch: CipherBatch) -> Coordinates:
         """Return the results of one batch by coincurve alone: for crafted points that meet themselves."""
         points = [public_key(point) for point in batch.points]
         offset = public_key(generator_multiple(self._offset))
@@ -88,18 +88,18 @@ class Decryptor:
         for slot in range(self._header.slots):
             own = points[1 + slot * self._header.dimension : 1 + (slot + 1) * self._header.dimension]
             for number, query in enumerate(self._queries):
-                terms = [_power(own[j], int(query[j])) for j in np.flatnonzero(query)]
+                terms = [_raise_point(own[j], int(query[j])) for j in np.flatnonzero(query)]
                 eta = self._key.etas[slot * len(self._queries) + number]
-                terms += [_power(points[0], -eta)] if eta else []
-                rows.append(_combined([offset, *terms]))
+                terms += [_raise_point(points[0], -eta)] if eta else []
+                rows.append(_combine_points([offset, *terms]))
         return np.stack(rows)
 
 
-def _power(point: PublicKey, exponent: int) -> PublicKey:
+def _raise_point(point: PublicKey, exponent: int) -> PublicKey:
     return point.multiply((exponent % ORDER).to_bytes(32, "big"))
 
 
-def _combined(points: list[PublicKey]) -> Coordinates:
+def _combine_points(points: list[PublicKey]) -> Coordinates:
     try:
         raw = PublicKey.combine_keys(points).format(compressed=False)
     except ValueError as error:
@@ -166,7 +166,7 @@ def _eta_powers(writer: ProgramWriter, base: Places, constant: Places, etas: tup
     return writer.sums(np.concatenate([np.repeat(constant[None, :], len(etas), axis=0), operands], axis=1))
 
 
-def _groups(batches: Iterable[CipherBatch]) -> Iterator[GroupOfBatches]:
+def _group_batches(batches: Iterable[CipherBatch]) -> Iterator[GroupOfBatches]:
     source = iter(batches)
     while group := list(islice(source, LANES)):
         yield group
@@ -188,7 +188,7 @@ def decrypt(
     decryptor = Decryptor(header, key, queries)
     results = np.empty((header.samples, len(queries)), dtype=np.int64)
     done = 0
-    for values in through(decryptor.open_group, _groups(batches)):
+    for values in through(decryptor.open_group, _group_batches(batches)):
         kept = min(len(values), header.samples - done)
         results[done : done + kept] = values[:kept]
         done += len(values)

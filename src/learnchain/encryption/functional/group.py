@@ -156,7 +156,7 @@ def generator_multiples(scalars: list[int]) -> Coordinates:
 
     Look-ups are not constant time: whoever calls this with secrets does so on a machine of their own.
     """
-    digits = _shifted_halves(scalars)
+    digits = _shift_halves(scalars)
     result = np.empty((len(scalars), 2, 32), dtype=np.uint8)
     block = lane_kernels.CHAIN * LANES
     for first in range(0, len(scalars), block):
@@ -166,7 +166,7 @@ def generator_multiples(scalars: list[int]) -> Coordinates:
     return result
 
 
-def _shifted_halves(scalars: list[int]) -> NDArray[np.uint8]:
+def _shift_halves(scalars: list[int]) -> NDArray[np.uint8]:
     """Return (odd >> 1) + 2**259 in 34 little-endian bytes, where odd is the scalar, or it plus the order if even."""
     raw = b"".join([scalar.to_bytes(32, "little") for scalar in scalars])
     limbs = np.zeros((len(scalars), 5), dtype=np.uint64)

@@ -173,7 +173,7 @@ def _has_zero_lane(scratch: np.ndarray, element: int) -> bool:
 
 
 @njit(cache=True, nogil=True)
-def _inverted(scratch: np.ndarray, memory: int, product: int) -> bool:
+def _invert_product(scratch: np.ndarray, memory: int, product: int) -> bool:
     """Write the inverse of the chain's product into the first register; False when a lane has none."""
     running = memory + _REGISTERS * ELEMENT_BYTES
     _reduce(running, product)
@@ -197,7 +197,7 @@ def add_indexed(points: np.ndarray, rows: np.ndarray, scratch: np.ndarray) -> bo
                 base + rows[first + i, 1] * POINT_BYTES,
                 base + rows[first + i, 2] * POINT_BYTES,
             )
-        if not _inverted(scratch, memory, memory + count * ELEMENT_BYTES):
+        if not _invert_product(scratch, memory, memory + count * ELEMENT_BYTES):
             return False
         for i in range(count - 1, -1, -1):
             _addition_step(
@@ -220,7 +220,7 @@ def double_indexed(points: np.ndarray, rows: np.ndarray, scratch: np.ndarray) ->
         for i in range(count):
             source = base + rows[first + i, 1] * POINT_BYTES
             _doubling_prefix(memory + (i + 1) * ELEMENT_BYTES, memory + i * ELEMENT_BYTES, source)
-        if not _inverted(scratch, memory, memory + count * ELEMENT_BYTES):
+        if not _invert_product(scratch, memory, memory + count * ELEMENT_BYTES):
             return False
         for i in range(count - 1, -1, -1):
             source = base + rows[first + i, 1] * POINT_BYTES

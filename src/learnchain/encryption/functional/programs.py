@@ -127,7 +127,7 @@ def run(steps: list[Step], arena: Lanes, scratch: Lanes) -> bool:
 # --- structure of a query matrix -----------------------------------------------------------------------------------
 
 
-def _grouped(labels: NDArray[np.int64], members: Places) -> Places:
+def _group_operands(labels: NDArray[np.int64], members: Places) -> Places:
     """Return one row of operands for each label."""
     order = np.argsort(labels, kind="stable")
     sorted_labels = labels[order]
@@ -147,10 +147,10 @@ def folded(writer: ProgramWriter, points: Places, weights: NDArray[np.int64]) ->
     distinct, labels = np.unique(weights.T, axis=0, return_inverse=True)
     if len(distinct) == len(points):
         return points, weights
-    return writer.sums(_grouped(labels.ravel().astype(np.int64), points)), distinct.T
+    return writer.sums(_group_operands(labels.ravel().astype(np.int64), points)), distinct.T
 
 
-def _powers(writer: ProgramWriter, points: Places, magnitudes: NDArray[np.int64]) -> list[Places]:
+def _double_points(writer: ProgramWriter, points: Places, magnitudes: NDArray[np.int64]) -> list[Places]:
     """Return the doubled points by power of two, each as far as the column's largest magnitude needs it."""
     powers, power = [points], 0
     while (magnitudes >> (power + 1)).any():
@@ -166,7 +166,7 @@ def _sparse_operands(writer: ProgramWriter, points: Places, weights: NDArray[np.
     magnitudes = np.abs(weights)
     rows: list[NDArray[np.int64]] = []
     members: list[Places] = []
-    for power, doubled in enumerate(_powers(writer, points, magnitudes.max(axis=0))):
+    for power, doubled in enumerate(_double_points(writer, points, magnitudes.max(axis=0))):
         used = (magnitudes >> power) & 1 == 1
         minus = np.flatnonzero((used & (weights < 0)).any(axis=0))
         negative = np.full(len(points), NONE, dtype=np.int64)
@@ -177,14 +177,14 @@ def _sparse_operands(writer: ProgramWriter, points: Places, weights: NDArray[np.
     row_of, place_of = np.concatenate(rows), np.concatenate(members)
     # A label for every row, also for those without an operand.
     labels = np.concatenate([row_of, np.arange(len(weights))])
-    return _grouped(labels, np.concatenate([place_of, np.full(len(weights), NONE, dtype=np.int64)]))
+    return _group_operands(labels, np.concatenate([place_of, np.full(len(weights), NONE, dtype=np.int64)]))
 
 
 def _dense_operands(writer: ProgramWriter, points: Places, weights: NDArray[np.int64]) -> Places:
     """Write z = m + w with m the negative minimum of each column: w >= 0 goes bit by bit, m into one shared point."""
     minimum = np.minimum(weights.min(axis=0), 0)
     rest = weights - minimum
-    powers = _powers(writer, points, np.maximum(rest.max(axis=0), -minimum))
+    powers = _double_points(writer, points, np.maximum(rest.max(axis=0), -minimum))
     columns: list[Places] = []
     bits: list[NDArray[np.int64]] = []
     shared: list[Places] = []

@@ -18,19 +18,19 @@ from learnchain.simulation.scenario import Observer, Plan, play_empty, play_heig
 from learnchain_conformance.bad_inputs import BAD_INPUTS, BadInput, prepare
 from learnchain_conformance.vectors import Case, Vector, call, walk
 
-_READING_OF = {each.vector: each.identifier for each in READINGS}
+_INTERPRETATION_OF = {each.vector: each.identifier for each in READINGS}
 
 
 def dlbc_vectors() -> tuple[Vector, ...]:
     """Return the vectors of DLBC."""
-    return (*_equations(), *_readings(), *_heights(), *(_bad_input(each) for each in BAD_INPUTS))
+    return (*_equations(), *_interpretation_vectors(), *_heights(), *(_bad_input(each) for each in BAD_INPUTS))
 
 
 def _vector(path: str, about: str, *cases: Case) -> Vector:
-    return Vector(path, about, cases, _READING_OF.get(path, ""))
+    return Vector(path, about, cases, _INTERPRETATION_OF.get(path, ""))
 
 
-def _played(node: Observer, *last: Event) -> Case:
+def _walk_case(node: Observer, *last: Event) -> Case:
     return walk(DLBC, node.builder.parameters, node.builder.genesis(), (*node.events, *last))
 
 
@@ -94,11 +94,11 @@ def _equations() -> tuple[Vector, ...]:
 # --- readings ----------------------------------------------------------------------------------------------------
 
 
-def _readings() -> tuple[Vector, ...]:
-    return (*_selection_readings(), *_round_readings(), *_payout_readings())
+def _interpretation_vectors() -> tuple[Vector, ...]:
+    return (*_selection_vectors(), *_round_vectors(), *_payout_vectors())
 
 
-def _selection_readings() -> tuple[Vector, ...]:
+def _selection_vectors() -> tuple[Vector, ...]:
     rules, parameters = DLBC, started().builder.parameters
     pool = with_pool(three_tasks())
     twins = with_pool((sample_task("one"), sample_task("two")))
@@ -121,7 +121,7 @@ def _selection_readings() -> tuple[Vector, ...]:
     return (
         _vector("dlbc/selection/smallest_score.json", "The smallest score is selected; ties by task id.", *choose),
         _vector(
-            "dlbc/selection/posted_one_block_late.json", "Posted in 1, recorded by 2, selected for 3.", _played(lagging)
+            "dlbc/selection/posted_one_block_late.json", "Posted in 1, recorded by 2, selected for 3.", _walk_case(lagging)
         ),
         _vector("dlbc/selection/difficulties.json", "Sizes and FLOPs follow from the specification.", *difficulties),
         _vector(
@@ -138,10 +138,10 @@ def _key_cases() -> tuple[Case, ...]:
     prepare(in_time, "opened")
     release, selected = node.builder.key_release(node.parent), node.round.selection
     checked = call(check_key_release, message=release, selection=selected, parameters=node.builder.parameters)
-    return checked, _played(in_time), _played(node, late.make(node, ()))
+    return checked, _walk_case(in_time), _walk_case(node, late.make(node, ()))
 
 
-def _round_readings() -> tuple[Vector, ...]:
+def _round_vectors() -> tuple[Vector, ...]:
     node, rules = started(), DLBC
     chosen, parameters = node.round.selection, node.builder.parameters
     found = prepare(node, "begun")
@@ -183,7 +183,7 @@ def _round_readings() -> tuple[Vector, ...]:
     )
 
 
-def _payout_readings() -> tuple[Vector, ...]:
+def _payout_vectors() -> tuple[Vector, ...]:
     standing = started()
     wanted = started()
     play_height(wanted, Plan(posted=(sample_task("wanted", 50 * WEI_PER_ETHER),)))
@@ -223,10 +223,10 @@ def _heights() -> tuple[Vector, ...]:
     ended = started()
     prepare(ended, "committed")
     play_empty(ended, Deadline.RELEASE)
-    return (Vector("dlbc/height/empty.json", "A publisher falls silent after commitments.", (_played(ended),)),)
+    return (Vector("dlbc/height/empty.json", "A publisher falls silent after commitments.", (_walk_case(ended),)),)
 
 
 def _bad_input(wrong: BadInput) -> Vector:
     node = started()
     event = wrong.make(node, prepare(node, wrong.stage))
-    return Vector(f"dlbc/bad_input/{wrong.name}.json", f"Refused: {wrong.reason.value}.", (_played(node, event),))
+    return Vector(f"dlbc/bad_input/{wrong.name}.json", f"Refused: {wrong.reason.value}.", (_walk_case(node, event),))

@@ -75,7 +75,7 @@ class Ranking:
 
     def score(self, posted: PostedTask, queue_length: int) -> Decimal:
         """Return the ranking score of a publisher's task in a list of `queue_length` tasks."""
-        network, computation = _difficulties(posted.specification, self)
+        network, computation = _compute_difficulties(posted.specification, self)
         index = queue_index(max(1, queue_length), self.estimated_maximum, self.scale_millionths)
         return ranking_score(network, computation, index, posted.task.reward_wei)
 
@@ -98,7 +98,7 @@ class Ranking:
 
 
 @lru_cache(maxsize=4_096)
-def _difficulties(specification: TaskSpecification, ranking: Ranking) -> tuple[Decimal, Decimal]:
+def _compute_difficulties(specification: TaskSpecification, ranking: Ranking) -> tuple[Decimal, Decimal]:
     """Return d_n and d_c; they depend on the task alone, so only the power is computed anew at every block."""
     data = specification.data
     moved = data.training.ciphertext_bytes + data.test.ciphertext_bytes

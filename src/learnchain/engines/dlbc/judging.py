@@ -22,12 +22,12 @@ def judge(case: Case) -> Measure | Verdict | None:
         if isinstance(finding, Measure):
             return finding
         if finding is None:
-            return _verdict(case, key, refused, missing)
+            return _build_verdict(case, key, refused, missing)
         if finding == Finding.UNAVAILABLE:
             missing.add(key)
         else:
             refused[key] = finding
-    return _verdict(case, NOBODY, refused, missing)
+    return _build_verdict(case, NOBODY, refused, missing)
 
 
 def in_claim_order(case: Case) -> list[Hash32]:
@@ -44,13 +44,13 @@ def _examine(case: Case, key: Hash32) -> Measure | str | None:
         if measured.finding is Finding.UNAVAILABLE:
             return Finding.UNAVAILABLE.value
         if kind is MeasureKind.COUNT:
-            return _compared(case, key, measured)
+            return _compare_count(case, key, measured)
         if measured.finding is Finding.REJECTED:
             return measured.reason
     return None
 
 
-def _compared(case: Case, key: Hash32, measured: Measurement) -> str | None:
+def _compare_count(case: Case, key: Hash32, measured: Measurement) -> str | None:
     """Compare the count with the claim at hand: a miner may have shown others an opening with another claim."""
     inexact = RejectionReason.CLAIM_NOT_EXACT.value
     if measured.finding is Finding.REJECTED and measured.reason != inexact:
@@ -60,9 +60,9 @@ def _compared(case: Case, key: Hash32, measured: Measurement) -> str | None:
     return None if exact else inexact
 
 
-def _verdict(case: Case, winner: Hash32, refused: dict[Hash32, str], missing: set[Hash32]) -> Verdict:
+def _build_verdict(case: Case, winner: Hash32, refused: dict[Hash32, str], missing: set[Hash32]) -> Verdict:
     entries = tuple(
-        _entry(case, key, miner, winner=winner, refused=refused, missing=missing)
+        _build_entry(case, key, miner, winner=winner, refused=refused, missing=missing)
         for key, miner in ((key, commitment.miner) for key, commitment in case.commitments)
     )
     won = case.reveals.get(winner)
@@ -70,7 +70,7 @@ def _verdict(case: Case, winner: Hash32, refused: dict[Hash32, str], missing: se
     return Verdict(winner, correct, total, entries)
 
 
-def _entry(
+def _build_entry(
     case: Case, key: Hash32, miner: bytes, *, winner: Hash32, refused: dict[Hash32, str], missing: set[Hash32]
 ) -> VerdictEntry:
     reveal = case.reveals.get(key)

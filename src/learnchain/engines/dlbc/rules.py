@@ -173,13 +173,13 @@ class Dlbc:
     def payouts(self, selection: Selection, block: AnyBlock, parameters: ChainParameters) -> Reward:
         """Split the block reward by Eq. 5 and 6; settle the escrow by accuracy or by whoever failed (DLBC-R7, R13)."""
         if not isinstance(block, Block):
-            return Reward((), self._settlements(selection, block))
+            return Reward((), self._compute_settlements(selection, block))
         minted = parameters.block_reward_gwei
         publisher = self._publisher_gwei(selection, minted)
         payouts = [Payout(block.proposer, minted - publisher, "block reward")]
         if publisher:
             payouts.append(Payout(selection.task.publisher, publisher, "publisher share"))
-        return Reward(tuple(payouts), self._settlements(selection, block))
+        return Reward(tuple(payouts), self._compute_settlements(selection, block))
 
     def _publisher_gwei(self, selection: Selection, minted_gwei: int) -> int:
         """Return the publisher's minted share, capped by what it escrowed (ROUND-12)."""
@@ -189,7 +189,7 @@ class Dlbc:
         miner_gwei = -(-miner_share(share) * minted_gwei // 1)
         return min(minted_gwei - int(miner_gwei), selection.task.reward_wei // WEI_PER_GWEI)
 
-    def _settlements(self, selection: Selection, block: AnyBlock) -> tuple[Settlement, ...]:
+    def _compute_settlements(self, selection: Selection, block: AnyBlock) -> tuple[Settlement, ...]:
         task = selection.task
         if task.standing:
             return ()

@@ -13,23 +13,23 @@ from learnchain.simulation.scenario import Observer, Plan, play_empty, play_heig
 from learnchain_conformance.bad_inputs import BadInput, prepare
 from learnchain_conformance.vectors import Case, Vector, call, walk
 
-_READING_OF = {each.vector: each.identifier for each in READINGS}
+_INTERPRETATION_OF = {each.vector: each.identifier for each in READINGS}
 
 
 def podl_vectors() -> tuple[Vector, ...]:
     """Return the vectors of PoDL."""
-    return (*_readings(), *_payouts(), *_heights(), *(_bad_input(each) for each in PODL_BAD_INPUTS))
+    return (*_interpretation_vectors(), *_payouts(), *_heights(), *(_bad_input(each) for each in PODL_BAD_INPUTS))
 
 
 def _vector(path: str, about: str, *cases: Case) -> Vector:
-    return Vector(path, about, cases, _READING_OF.get(path, ""))
+    return Vector(path, about, cases, _INTERPRETATION_OF.get(path, ""))
 
 
-def _played(node: Observer, *last: Event) -> Case:
+def _walk_case(node: Observer, *last: Event) -> Case:
     return walk(node.builder.rules, node.builder.parameters, node.builder.genesis(), (*node.events, *last))
 
 
-def _readings() -> tuple[Vector, ...]:
+def _interpretation_vectors() -> tuple[Vector, ...]:
     node, later = begun(), begun()
     play_height(later)
     parameters, chosen = node.builder.parameters, node.round.selection
@@ -67,10 +67,10 @@ def _readings() -> tuple[Vector, ...]:
         _vector(
             "podl/fork_choice/better_sibling.json", "A better candidate of the release takes the weight.", *weights
         ),
-        _vector("podl/selection/waits.json", "A task posted in block 1 is trained at height 3.", *_waits()),
-        _vector("podl/training/earlier_run.json", "A run that lost, as its commitment binds it.", *_earlier()),
+        _vector("podl/selection/waits.json", "A task posted in block 1 is trained at height 3.", *_queue_cases()),
+        _vector("podl/training/earlier_run.json", "A run that lost, as its commitment binds it.", *_previous_run_cases()),
         _vector("podl/training/quantised.json", "Models of 32 and of 8 bits a weight.", *_terms(node)),
-        _vector("podl/verification/champion.json", "The winner meets the champion on its test set.", *_champions()),
+        _vector("podl/verification/champion.json", "The winner meets the champion on its test set.", *_best_model_cases()),
     )
 
 
@@ -81,7 +81,7 @@ def _works(node: Observer) -> tuple[Case, ...]:
     return tuple(call(work_id, parent=each, **shared) for each in (chosen.course.origin, chosen.course.order))
 
 
-def _waits() -> tuple[Case, ...]:
+def _queue_cases() -> tuple[Case, ...]:
     """Return what is selected after a task is posted in block 1: the standing one to its end, then the posted one."""
     node, found = begun(), list[Case]()
     for plan in (Plan(posted=(in_blocks("wanted"),)), Plan()):
@@ -90,7 +90,7 @@ def _waits() -> tuple[Case, ...]:
     return tuple(found)
 
 
-def _earlier() -> tuple[Case, ...]:
+def _previous_run_cases() -> tuple[Case, ...]:
     """Return what ties a run that lost to the block before: its seed and the digest that the block lists."""
     node = begun()
     winner, loser = prepare(node, "begun")
@@ -107,7 +107,7 @@ def _terms(node: Observer) -> tuple[Case, ...]:
     return tuple(call(Podl.training_terms, self=each, selection=node.round.selection, work=work) for each in engines)
 
 
-def _champions() -> tuple[Case, ...]:
+def _best_model_cases() -> tuple[Case, ...]:
     """Return how a task stands after a gain, after none, and after a worse winner: the champion stays."""
     cases: list[Case] = []
     for correct in (96, 95, 80):
@@ -126,7 +126,7 @@ def _payout(node: Observer, correct: int) -> Case:
     return call(Podl.payouts, self=PODL, block=block, **shared)
 
 
-def _missed(node: Observer, missed: Deadline) -> Case:
+def _missed_height_case(node: Observer, missed: Deadline) -> Case:
     block = node.builder.empty_block(node.parent, missed)
     shared = {"selection": node.round.selection, "parameters": node.builder.parameters}
     return call(Podl.payouts, self=PODL, block=block, **shared)
@@ -141,10 +141,10 @@ def _payouts() -> tuple[Vector, ...]:
         _payout(played((95, 60)), 70),
     )
     interrupted = (
-        _missed(played((95,)), Deadline.RELEASE),
-        _missed(played((80,)), Deadline.RELEASE),
-        _missed(played((80,)), Deadline.REVEAL),
-        _missed(played(()), Deadline.KEY),
+        _missed_height_case(played((95,)), Deadline.RELEASE),
+        _missed_height_case(played((80,)), Deadline.RELEASE),
+        _missed_height_case(played((80,)), Deadline.REVEAL),
+        _missed_height_case(played(()), Deadline.KEY),
     )
     about = "Goes on; no gain twice; last test set; requirement missed; the champion of an earlier block is paid."
     return (
@@ -169,14 +169,14 @@ def _heights() -> tuple[Vector, ...]:
     tied = begun()
     play_height(tied, Plan({"miner-1": 95, "miner-2": 95}))
     return (
-        _vector("podl/height/tie.json", "Of two equal true claims the lower commitment wins.", _played(tied)),
-        _vector("podl/height/spanned.json", "Three blocks of one task; a miner lies in the last.", _played(spanned)),
-        _vector("podl/height/empty.json", "The requester falls silent in its second block.", _played(ended)),
-        _vector("podl/height/quantised.json", "A height with models of eight-bit weights.", _played(quantised)),
+        _vector("podl/height/tie.json", "Of two equal true claims the lower commitment wins.", _walk_case(tied)),
+        _vector("podl/height/spanned.json", "Three blocks of one task; a miner lies in the last.", _walk_case(spanned)),
+        _vector("podl/height/empty.json", "The requester falls silent in its second block.", _walk_case(ended)),
+        _vector("podl/height/quantised.json", "A height with models of eight-bit weights.", _walk_case(quantised)),
     )
 
 
 def _bad_input(wrong: BadInput) -> Vector:
     node = begun()
     event = wrong.make(node, prepare(node, wrong.stage))
-    return _vector(f"podl/bad_input/{wrong.name}.json", f"Refused: {wrong.reason.value}.", _played(node, event))
+    return _vector(f"podl/bad_input/{wrong.name}.json", f"Refused: {wrong.reason.value}.", _walk_case(node, event))

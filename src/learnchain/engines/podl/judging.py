@@ -17,13 +17,13 @@ def judge(case: Case) -> Measure | Verdict | None:
         return None
     out: dict[Hash32, str] = {}
     for key in in_claim_order(case):
-        found = _examined(case, key)
+        found = _examine(case, key)
         if isinstance(found, Measure):
             return found
         if found == "":
-            return _accepted(case, key, out)
+            return _accept_winner(case, key, out)
         out[key] = found
-    return _verdict(case, NOBODY, out, (0, 0))
+    return _build_verdict(case, NOBODY, out, (0, 0))
 
 
 def in_claim_order(case: Case) -> list[Hash32]:
@@ -31,7 +31,7 @@ def in_claim_order(case: Case) -> list[Hash32]:
     return sorted(case.reveals, key=lambda key: (-case.reveals[key].claim().share, key))
 
 
-def _examined(case: Case, key: Hash32) -> Measure | str:
+def _examine(case: Case, key: Hash32) -> Measure | str:
     """Return what to measure next, why the candidate is out, or nothing when its claim is true."""
     for kind in KINDS:
         measured = case.measurements.get((key, kind))
@@ -50,27 +50,27 @@ def _examined(case: Case, key: Hash32) -> Measure | str:
     return ""
 
 
-def _accepted(case: Case, key: Hash32, out: dict[Hash32, str]) -> Measure | Verdict | None:
+def _accept_winner(case: Case, key: Hash32, out: dict[Hash32, str]) -> Measure | Verdict | None:
     """Count the champion on the winner's test set, where there is one, and close the verdict (PODL-R1)."""
     if not case.selection.baseline:
-        return _verdict(case, key, out, (0, 0))
+        return _build_verdict(case, key, out, (0, 0))
     measured = case.measurements.get((key, MeasureKind.BASELINE))
     if measured is None:
         return Measure(key, MeasureKind.BASELINE)
     if measured.finding is Finding.UNAVAILABLE:
         # Without the champion nobody can say what was gained; whoever has it proposes the block.
         return None
-    return _verdict(case, key, out, (measured.correct, measured.total))
+    return _build_verdict(case, key, out, (measured.correct, measured.total))
 
 
-def _verdict(case: Case, winner: Hash32, out: dict[Hash32, str], baseline: tuple[int, int]) -> Verdict:
-    entries = tuple(_entry(case, key, commitment, winner, out) for key, commitment in case.commitments)
+def _build_verdict(case: Case, winner: Hash32, out: dict[Hash32, str], baseline: tuple[int, int]) -> Verdict:
+    entries = tuple(_build_entry(case, key, commitment, winner, out) for key, commitment in case.commitments)
     won = case.reveals.get(winner)
     correct, total = (won.claim_correct, won.claim_total) if won else (0, 0)
     return Verdict(winner, correct, total, entries, baseline_correct=baseline[0], baseline_total=baseline[1])
 
 
-def _entry(case: Case, key: Hash32, commitment: Commitment, winner: Hash32, out: dict[Hash32, str]) -> VerdictEntry:
+def _build_entry(case: Case, key: Hash32, commitment: Commitment, winner: Hash32, out: dict[Hash32, str]) -> VerdictEntry:
     reveal, reason = case.reveals.get(key), out.get(key, "")
     if reveal is None or reason == Finding.UNAVAILABLE:
         return VerdictEntry(key, commitment.miner, Outcome.UNREVEALED, 0, "")

@@ -122,13 +122,13 @@ class Podl:
     def select_task(self, parent: ChainState, parameters: ChainParameters) -> Selection:
         """Go on with the task of the last block until its requester collects; then take the earliest posted (III-B)."""
         waiting = [each for each in parent.pool if not self._is_late(each.task, parent.end_milliseconds, parameters)]
-        before = self._before(parent, waiting)
+        before = self._find_ongoing_progress(parent, waiting)
         turn = before.turn + 1 if before else 0
-        chosen = self._going_on(before, parent, parameters) if before else self._next(waiting, parent, parameters)
+        chosen = self._find_ongoing_task(before, parent, parameters) if before else self._select_next(waiting, parent, parameters)
         origin = before.origin if before else parent.block_hash
         schedule = self.phases.schedule(parent, turn)
         closing = schedule.commitment_milliseconds + self.phases.one_milliseconds
-        ends = chosen.task.standing and self._makes_room(parent, schedule.deadline(Deadline.BLOCK), parameters)
+        ends = chosen.task.standing and self._is_standing_task_ending(parent, schedule.deadline(Deadline.BLOCK), parameters)
         goes_on = turn + 1 < len(chosen.specification.data.tests) and not ends
         return Selection(
             height=parent.height + 1,
@@ -192,7 +192,7 @@ class Podl:
     def payouts(self, selection: Selection, block: AnyBlock, parameters: ChainParameters) -> Reward:
         """Mint for the block's miner; pay the champion's miner when the requester collects (II-A, III-B; PODL-R4)."""
         if not isinstance(block, Block):
-            return Reward((), self._interrupted(selection, block))
+            return Reward((), self._settle_interrupted(selection, block))
         minted = (Payout(block.proposer, parameters.block_reward_gwei, "block reward"),)
         progress = self.stopping.progress(selection, block)
         task, specification = selection.task, selection.posted.specification
@@ -200,23 +200,23 @@ class Podl:
         if not over and (task.standing or not self._is_late(task, block.end_milliseconds, parameters)):
             return Reward(minted, (), memory_of(progress))
         winner = progress.champion_miner if progress.reaches(specification) else b""
-        return Reward(minted, _settled(selection, block, winner))
+        return Reward(minted, _settle_task(selection, block, winner))
 
-    def _before(self, parent: ChainState, waiting: list[PostedTask]) -> Progress | None:
+    def _find_ongoing_progress(self, parent: ChainState, waiting: list[PostedTask]) -> Progress | None:
         """Return how the task of the parent stands if it goes on; a standing one makes room for whoever pays."""
         before = remembered(parent.reward.memory)
         return before if parent.going_on or not waiting else None
 
-    def _going_on(self, before: Progress, parent: ChainState, parameters: ChainParameters) -> PostedTask:
+    def _find_ongoing_task(self, before: Progress, parent: ChainState, parameters: ChainParameters) -> PostedTask:
         """Return the task that the last block trained and did not settle."""
         standing = (PostedTask(*each) for each in parameters.standing_tasks())
         return next(each for each in (*parent.going_on, *standing) if each.task.task_id == before.task_id)
 
-    def _makes_room(self, parent: ChainState, end_milliseconds: int, parameters: ChainParameters) -> bool:
+    def _is_standing_task_ending(self, parent: ChainState, end_milliseconds: int, parameters: ChainParameters) -> bool:
         """Return whether a standing task ends with the next block: somebody paid, so nobody trains it on (PODL-R12)."""
         return any(not self._is_late(each.task, end_milliseconds, parameters) for each in parent.incoming)
 
-    def _next(self, waiting: list[PostedTask], parent: ChainState, parameters: ChainParameters) -> PostedTask:
+    def _select_next(self, waiting: list[PostedTask], parent: ChainState, parameters: ChainParameters) -> PostedTask:
         """Return the earliest posted task, or a standing one in turn; the paper knows one requester only (PODL-R4)."""
         if waiting:
             return min(waiting, key=lambda each: (each.task.posted_height, each.task.task_id))
@@ -228,16 +228,16 @@ class Podl:
         longest = self.phases.one_milliseconds + self.phases.two_milliseconds + parameters.empty_window_milliseconds
         return task.deadline_seconds <= (end_milliseconds + longest) // 1000 + parameters.claim_window_seconds
 
-    def _interrupted(self, selection: Selection, block: AnyBlock) -> tuple[Settlement, ...]:
+    def _settle_interrupted(self, selection: Selection, block: AnyBlock) -> tuple[Settlement, ...]:
         """Settle a task whose height was missed: its champion is paid, else whoever failed bears it (PODL-R6)."""
         before = remembered(selection.memory)
         if before is not None and before.reaches(selection.posted.specification):
-            return _settled(selection, block, before.champion_miner)
+            return _settle_task(selection, block, before.champion_miner)
         silent = not isinstance(block, Block) and block.missed in (Deadline.KEY, Deadline.RELEASE)
-        return _settled(selection, block, b"", Outcome.STRUCK if silent else Outcome.REFUNDED)
+        return _settle_task(selection, block, b"", Outcome.STRUCK if silent else Outcome.REFUNDED)
 
 
-def _settled(
+def _settle_task(
     selection: Selection, block: AnyBlock, winner: Address, otherwise: Outcome = Outcome.REFUNDED
 ) -> tuple[Settlement, ...]:
     """Return the one settlement of a commissioned task: its reward to the winner, or what happens without one."""

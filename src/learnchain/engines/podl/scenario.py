@@ -65,19 +65,19 @@ def played(corrects: tuple[int, ...], node: Observer | None = None) -> Observer:
 # --- what must be refused ----------------------------------------------------------------------------------------
 
 
-def _goes_on(node: Observer) -> None:
+def _continue_task(node: Observer) -> None:
     """Play one block more, so that the task is in its second one and has a champion."""
     play_height(node, PLAN)
 
 
-def _repeated_set(node: Observer, _found: Found) -> Event:
+def _post_repeated_test_set(node: Observer, _found: Found) -> Event:
     posted = in_blocks("stale")
     data = posted.specification.data
     stale = replace(posted.specification, data=replace(data, later_tests=(*data.later_tests[:-1], data.test)))
     return TaskPosted(node.parent.block_hash, replace(posted, specification=stale))
 
 
-def _trained_test(changed: str) -> Make:
+def _make_trained_test_set(changed: str) -> Make:
     """Post a task whose last test set has the training data's own key, or their rows."""
 
     def make(node: Observer, _found: Found) -> Event:
@@ -91,7 +91,7 @@ def _trained_test(changed: str) -> Make:
     return make
 
 
-def _next_key(node: Observer, found: Found) -> Event:
+def _release_next_key(node: Observer, found: Found) -> Event:
     """Release the second block's test set at the first: its miners would know it while they train."""
     announcement = node.builder.announcement(node.parent, found)
     release = altered(announcement.release, "steward", key=release_key("standing", 1))
@@ -100,7 +100,7 @@ def _next_key(node: Observer, found: Found) -> Event:
 
 def _stale_commitment(node: Observer, found: Found) -> Event:
     """Commit at the second block of a task to what was trained on the first one's parent."""
-    _goes_on(node)
+    _continue_task(node)
     return Committed(found[1].commitment, node.round.selection.schedule.start_milliseconds + 1)
 
 
@@ -110,48 +110,48 @@ def _commitment_ahead(node: Observer, found: Found) -> Event:
     return Committed(ahead, node.round.selection.schedule.start_milliseconds + 1)
 
 
-def _huge_claim(node: Observer, found: Found) -> Event:
+def _claim_too_much(node: Observer, found: Found) -> Event:
     reveal = altered(node.builder.reveal(node.parent, found[1]), claim_correct=2**64 - 1, claim_total=2**64 - 1)
     return Revealed(reveal, node.round.selection.schedule.release_opens_milliseconds + 2)
 
 
-def _old_key(node: Observer, _found: Found) -> Event:
+def _release_old_key(node: Observer, _found: Found) -> Event:
     """Release the first block's test set again at the second: nothing about it is fresh."""
-    _goes_on(node)
+    _continue_task(node)
     builder, parent = node.builder, node.parent
     announcement = builder.announcement(parent, (builder.candidate(parent, "miner-1", 96),))
     release = altered(announcement.release, "steward", key=release_key("standing"))
     return Released(replace(announcement, release=release), release.released_milliseconds)
 
 
-def _early_champion(node: Observer, found: Found) -> Event:
+def _early_baseline(node: Observer, found: Found) -> Event:
     block = node.builder.block(node.parent, found)
     verdict = replace(block.verdict, baseline_correct=90, baseline_total=100)
     return BlockReceived(altered(block, verdict=verdict), block.end_milliseconds)
 
 
-def _second_block(node: Observer, correct: int, total: int) -> BlockReceived:
+def _build_second_block(node: Observer, correct: int, total: int) -> BlockReceived:
     """Return a block of the task's second height whose verdict says something else of the champion."""
-    _goes_on(node)
+    _continue_task(node)
     builder, parent = node.builder, node.parent
     block = builder.block(parent, (builder.candidate(parent, "miner-1", 96),))
     verdict = replace(block.verdict, baseline_correct=correct, baseline_total=total)
     return BlockReceived(altered(block, verdict=verdict), block.end_milliseconds)
 
 
-def _no_champion(node: Observer, _found: Found) -> Event:
-    return _second_block(node, 0, 0)
+def _missing_baseline(node: Observer, _found: Found) -> Event:
+    return _build_second_block(node, 0, 0)
 
 
-def _champion_above_total(node: Observer, _found: Found) -> Event:
-    return _second_block(node, 101, 100)
+def _baseline_above_total(node: Observer, _found: Found) -> Event:
+    return _build_second_block(node, 101, 100)
 
 
 def _reveal_before_release(node: Observer, _found: Found) -> Event:
     """Open at the second block what was committed to at the first."""
     first = node.parent
     stale = node.builder.candidate(first, "miner-3", 99)
-    _goes_on(node)
+    _continue_task(node)
     parent, builder = node.parent, node.builder
     own = builder.candidate(parent, "miner-3", 97)
     opens = node.round.selection.schedule.release_opens_milliseconds
@@ -165,18 +165,18 @@ _R = RejectionReason
 
 PODL_BAD_INPUTS: tuple[BadInput, ...] = (
     *(each for each in BAD_INPUTS if each.name not in DISPUTE_NAMES),
-    BadInput("task_test_set_repeated", "begun", _R.TEST_SET_REPEATED, _repeated_set),
-    BadInput("task_test_set_trained", "begun", _R.TEST_SET_TRAINED, _trained_test("plaintext_root")),
-    BadInput("task_test_set_of_the_training_key", "begun", _R.TEST_SET_TRAINED, _trained_test("key_hash")),
+    BadInput("task_test_set_repeated", "begun", _R.TEST_SET_REPEATED, _post_repeated_test_set),
+    BadInput("task_test_set_trained", "begun", _R.TEST_SET_TRAINED, _make_trained_test_set("plaintext_root")),
+    BadInput("task_test_set_of_the_training_key", "begun", _R.TEST_SET_TRAINED, _make_trained_test_set("key_hash")),
     BadInput("commitment_on_a_stale_parent", "begun", _R.WRONG_HEIGHT, _stale_commitment),
     BadInput("commitment_to_the_next_block", "opened", _R.WRONG_HEIGHT, _commitment_ahead),
-    BadInput("release_of_the_next_test_set", "committed", _R.KEY_MISMATCH, _next_key),
-    BadInput("reveal_claim_huge", "released", _R.CLAIM_OUT_OF_RANGE, _huge_claim),
-    BadInput("release_of_an_old_test_set", "begun", _R.KEY_MISMATCH, _old_key),
+    BadInput("release_of_the_next_test_set", "committed", _R.KEY_MISMATCH, _release_next_key),
+    BadInput("reveal_claim_huge", "released", _R.CLAIM_OUT_OF_RANGE, _claim_too_much),
+    BadInput("release_of_an_old_test_set", "begun", _R.KEY_MISMATCH, _release_old_key),
     BadInput("reveal_of_the_last_model", "begun", _R.REVEAL_MISMATCH, _reveal_before_release),
-    BadInput("verdict_with_an_early_champion", "revealed", _R.VERDICT_WRONG, _early_champion),
-    BadInput("verdict_without_its_champion", "begun", _R.VERDICT_WRONG, _no_champion),
-    BadInput("verdict_of_an_impossible_champion", "begun", _R.CLAIM_OUT_OF_RANGE, _champion_above_total),
+    BadInput("verdict_with_an_early_champion", "revealed", _R.VERDICT_WRONG, _early_baseline),
+    BadInput("verdict_without_its_champion", "begun", _R.VERDICT_WRONG, _missing_baseline),
+    BadInput("verdict_of_an_impossible_champion", "begun", _R.CLAIM_OUT_OF_RANGE, _baseline_above_total),
 )
 """Every wrong event under PoDL: what all engines refuse, and what only a task over several blocks can break."""
 

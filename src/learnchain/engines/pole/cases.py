@@ -22,11 +22,11 @@ from learnchain.simulation.scenario import Observer, Plan, candidates, play_empt
 from learnchain_conformance.bad_inputs import BadInput, Found, prepare
 from learnchain_conformance.vectors import Case, Vector, call, walk
 
-_READINGS: dict[str, tuple[str, ...]] = {}
+_INTERPRETATIONS: dict[str, tuple[str, ...]] = {}
 
 
 for _each in READINGS:
-    _READINGS[_each.vector] = (*_READINGS.get(_each.vector, ()), _each.identifier)
+    _INTERPRETATIONS[_each.vector] = (*_INTERPRETATIONS.get(_each.vector, ()), _each.identifier)
 
 
 _HASH = bytes.fromhex("00f3" + "9c5a" * 15)
@@ -42,7 +42,7 @@ def pole_vectors() -> tuple[Vector, ...]:
 
 
 def _vector(path: str, about: str, *cases: Case) -> Vector:
-    return Vector(path, about, cases, ", ".join(_READINGS.get(path, ())))
+    return Vector(path, about, cases, ", ".join(_INTERPRETATIONS.get(path, ())))
 
 
 # --- equations and algorithms ------------------------------------------------------------------------------------
@@ -89,7 +89,7 @@ def _mathematics() -> tuple[Vector, ...]:
 def _selections() -> tuple[Vector, ...]:
     node = learning()
     parent, parameters, selection = node.parent, node.builder.parameters, node.round.selection
-    valued = [_with_limit("slow", 6, 600), _with_limit("fast", 2, 100), _with_limit("twin", 2, 100)]
+    valued = [_build_task_with_limit("slow", 6, 600), _build_task_with_limit("fast", 2, 100), _build_task_with_limit("twin", 2, 100)]
     waiting = replace(parent, pool=tuple(sorted(valued, key=lambda each: each.task.task_id)))
     later = replace(parent, block_hash=b"\x11" * 32)
     works = [
@@ -117,7 +117,7 @@ def _selections() -> tuple[Vector, ...]:
             "Deadlines bound the height of a task; its own time limit counts within the chain's.",
             *(
                 call(Times.schedule, self=POLE.times, parent=parent, specification=each.specification)
-                for each in (valued[0], valued[1], _with_limit("endless", 1, 7_000))
+                for each in (valued[0], valued[1], _build_task_with_limit("endless", 1, 7_000))
             ),
         ),
         _vector(
@@ -152,7 +152,7 @@ def _selections() -> tuple[Vector, ...]:
     )
 
 
-def _with_limit(name: str, coins: int, seconds: int) -> PostedTask:
+def _build_task_with_limit(name: str, coins: int, seconds: int) -> PostedTask:
     specification = replace(sample_specification(name), time_limit_seconds=seconds)
     return sample_task(name, coins * WEI_PER_ETHER, specification=specification)
 
@@ -171,7 +171,7 @@ def _shapes() -> list[Case]:
 # --- commitment, reveal, verification ----------------------------------------------------------------------------
 
 
-def _judged(node: Observer, found: Found, closed: bool, **world: tuple[int, int]) -> Case:
+def _judgement_case(node: Observer, found: Found, closed: bool, **world: tuple[int, int]) -> Case:
     """Return a judgement of these candidates; `world` holds the counts that were measured, by miner."""
     claims = {each.miner: each.correct for each in found}
     reveals = {each.key: node.builder.reveal(node.parent, each) for each in found}
@@ -205,24 +205,24 @@ def _judgements() -> tuple[Vector, ...]:
         _vector(
             "pole/verification/algorithm_2.json",
             "Asked for, verified, below its count, near chance behind this block's layer, below the requirement.",
-            _judged(node, found, False),
-            _judged(node, found, False, **honest),
-            _judged(node, found, False, **{**honest, "miner_1": (95, 380)}),
-            _judged(node, found, False, **{**honest, "miner_1": (25, 104)}),
-            _judged(node, found, False, **{**honest, "miner_1": (95, 104)}),
-            _judged(weak, unable, False, **both),
+            _judgement_case(node, found, False),
+            _judgement_case(node, found, False, **honest),
+            _judgement_case(node, found, False, **{**honest, "miner_1": (95, 380)}),
+            _judgement_case(node, found, False, **{**honest, "miner_1": (25, 104)}),
+            _judgement_case(node, found, False, **{**honest, "miner_1": (95, 104)}),
+            _judgement_case(weak, unable, False, **both),
         ),
         _vector(
             "pole/verification/best_wins.json",
             "The highest test accuracy wins, whoever came first; a false claim leaves the next one.",
-            _judged(node, found, False, **honest),
-            _judged(node, found, False, **{**honest, "miner_1": (94, 400)}),
+            _judgement_case(node, found, False, **honest),
+            _judgement_case(node, found, False, **{**honest, "miner_1": (94, 400)}),
         ),
         _vector(
             "pole/verification/waived.json",
             "At the time limit the requirement is waived only if nobody who claims to reach it stands.",
-            _judged(weak, unable, True, **both),
-            _judged(weak, unable, True, **{**both, "miner_3": (60, 110)}),
+            _judgement_case(weak, unable, True, **both),
+            _judgement_case(weak, unable, True, **{**both, "miner_3": (60, 110)}),
         ),
         *_commitments(),
         _siblings(),
@@ -267,7 +267,7 @@ def _headers() -> list[Case]:
         node = learning()
         node.builder.training_claims["miner-1"] = right
         won = node.builder.candidate(node.parent, "miner-1", 95)
-        cases.append(_judged(node, (won,), False, miner_1=(95, right)))
+        cases.append(_judgement_case(node, (won,), False, miner_1=(95, right)))
     return cases
 
 
@@ -310,12 +310,12 @@ def _payouts() -> tuple[Vector, ...]:
         _vector(
             "pole/payout/ommer_too_old.json",
             "What nobody cited in six heights is forgotten and never minted.",
-            *_expired(),
+            *_expired_cases(),
         ),
         _vector(
             "pole/payout/escrow.json",
             "Reached: paid. Not reached at the time limit: refunded. A silent data node: struck.",
-            *_settled(),
+            *_settlement_cases(),
         ),
     )
 
@@ -339,7 +339,7 @@ def _two_names() -> list[Case]:
     return [*cases, *(_payout(node, node.builder.block(node.parent, won, ommers=each)) for each in ((), (ommer,)))]
 
 
-def _expired() -> list[Case]:
+def _expired_cases() -> list[Case]:
     node, cases = learning(), list[Case]()
     play_height(node, Plan({"miner-1": 95, "miner-2": 94}))
     for _ in range(6):
@@ -348,7 +348,7 @@ def _expired() -> list[Case]:
     return cases
 
 
-def _settled() -> list[Case]:
+def _settlement_cases() -> list[Case]:
     node = learning()
     play_height(node, Plan(posted=(sample_task("wanted", 50 * WEI_PER_ETHER),)))
     play_height(node)
@@ -366,7 +366,7 @@ def _settled() -> list[Case]:
 # --- heights -----------------------------------------------------------------------------------------------------
 
 
-def _played(node: Observer, *last: Event) -> Case:
+def _walk_case(node: Observer, *last: Event) -> Case:
     return walk(POLE, node.builder.parameters, node.builder.genesis(), (*node.events, *last))
 
 
@@ -378,9 +378,9 @@ def _heights() -> tuple[Vector, ...]:
     prepare(ended, "opened")
     play_empty(ended, Deadline.COMMITMENT)
     return (
-        _vector("pole/height/ommer.json", "Three solutions; the next block cites the best loser.", _played(cited)),
-        _vector("pole/height/time_limit.json", "Nobody reaches the requirement in time.", _played(limited)),
-        _vector("pole/height/empty.json", "Nobody commits at all.", _played(ended)),
+        _vector("pole/height/ommer.json", "Three solutions; the next block cites the best loser.", _walk_case(cited)),
+        _vector("pole/height/time_limit.json", "Nobody reaches the requirement in time.", _walk_case(limited)),
+        _vector("pole/height/empty.json", "Nobody commits at all.", _walk_case(ended)),
         _vector(
             "pole/header/header.json",
             "The header of 3.3, without and with an ommer.",
@@ -392,4 +392,4 @@ def _heights() -> tuple[Vector, ...]:
 def _bad_input(wrong: BadInput) -> Vector:
     node = learning()
     event = wrong.make(node, prepare(node, wrong.stage))
-    return Vector(f"pole/bad_input/{wrong.name}.json", f"Refused: {wrong.reason.value}.", (_played(node, event),))
+    return Vector(f"pole/bad_input/{wrong.name}.json", f"Refused: {wrong.reason.value}.", (_walk_case(node, event),))

@@ -42,14 +42,14 @@ def judge(case: Case) -> Measure | Verdict | None:
     ordered = in_accuracy_order(case)
     able = [key for key in ordered if reaches_requirement(case.reveals[key], specification)]
     unable = [key for key in ordered if key not in able]
-    found, waived = _first_verified(case, able, tally), False
+    found, waived = _find_first_verified(case, able, tally), False
     if found == NOBODY and case.released_milliseconds >= case.selection.schedule.time_limit_milliseconds:
-        found, waived = _first_verified(case, unable, tally), True
+        found, waived = _find_first_verified(case, unable, tally), True
     else:
         tally.refused.update(dict.fromkeys(unable, RejectionReason.TRAINING_ACCURACY_LOW.value))
     if isinstance(found, Measure):
         return found
-    return replace(_verdict(case, found, tally), waived=waived and found != NOBODY)
+    return replace(_build_verdict(case, found, tally), waived=waived and found != NOBODY)
 
 
 @algorithm("pole", 2, r"acc_{train} \geq required \wedge blk.mapping = PHS \wedge blk.timestamp < test.timestamp")
@@ -65,7 +65,7 @@ def verify_block(case: Case, key: Hash32) -> Measure | str | None:
             return Measure(key, kind)
         if measured.finding is Finding.UNAVAILABLE:
             return Finding.UNAVAILABLE.value
-        reason = _failure(case, key, measured)
+        reason = _compare_count(case, key, measured)
         if reason:
             return reason
     return None
@@ -82,7 +82,7 @@ def reaches_requirement(reveal: Reveal, specification: TaskSpecification) -> boo
     return reached.reaches(specification.required_numerator, specification.required_denominator)
 
 
-def _first_verified(case: Case, keys: list[Hash32], tally: _Tally) -> Measure | Hash32:
+def _find_first_verified(case: Case, keys: list[Hash32], tally: _Tally) -> Measure | Hash32:
     for key in keys:
         finding = verify_block(case, key)
         if isinstance(finding, Measure):
@@ -96,7 +96,7 @@ def _first_verified(case: Case, keys: list[Hash32], tally: _Tally) -> Measure | 
     return NOBODY
 
 
-def _failure(case: Case, key: Hash32, measured: Measurement) -> str:
+def _compare_count(case: Case, key: Hash32, measured: Measurement) -> str:
     """Compare a count with the claim at hand: a miner may have shown others an opening with another claim."""
     inexact, reveal = RejectionReason.CLAIM_NOT_EXACT.value, case.reveals[key]
     if measured.kind is MeasureKind.PAYLOAD or (measured.finding is Finding.REJECTED and measured.reason != inexact):
@@ -116,14 +116,14 @@ def _is_guessing(measured: Fraction, claimed: Fraction, classes: int) -> bool:
     return 2 * measured < claimed + Fraction(1, classes)
 
 
-def _verdict(case: Case, winner: Hash32, tally: _Tally) -> Verdict:
-    entries = tuple(_entry(case, key, commitment.miner, winner, tally) for key, commitment in case.commitments)
+def _build_verdict(case: Case, winner: Hash32, tally: _Tally) -> Verdict:
+    entries = tuple(_build_entry(case, key, commitment.miner, winner, tally) for key, commitment in case.commitments)
     won = case.reveals.get(winner)
     correct, total = (won.claim_correct, won.claim_total) if won else (0, 0)
     return Verdict(winner, correct, total, entries)
 
 
-def _entry(case: Case, key: Hash32, miner: bytes, winner: Hash32, tally: _Tally) -> VerdictEntry:
+def _build_entry(case: Case, key: Hash32, miner: bytes, winner: Hash32, tally: _Tally) -> VerdictEntry:
     reveal = case.reveals.get(key)
     claim, total = (reveal.claim_correct, reveal.claim_total) if reveal else (0, 0)
     if key == winner:

@@ -97,7 +97,7 @@ def sparse_vectors(seed: Hash32, dimension: int, count: int, entries: int = 4) -
 
 def mapping_layer(vectors: tuple[Vector, ...]) -> SecureMapping:
     """Return the terms that fix a network's first layer to the vectors (3.4, Figure 3)."""
-    return SecureMapping(_packed(vectors))
+    return SecureMapping(_pack_vectors(vectors))
 
 
 def convolutional_layer(vectors: tuple[Vector, ...]) -> SecureMapping:
@@ -105,10 +105,10 @@ def convolutional_layer(vectors: tuple[Vector, ...]) -> SecureMapping:
     kernel = isqrt(len(vectors[0]))
     if kernel * kernel != len(vectors[0]) or kernel % 2 == 0:
         raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{len(vectors[0])} weights are no odd square filter")
-    return SecureMapping(_packed(vectors), kernel)
+    return SecureMapping(_pack_vectors(vectors), kernel)
 
 
-def _packed(vectors: tuple[Vector, ...]) -> tuple[bytes, ...]:
+def _pack_vectors(vectors: tuple[Vector, ...]) -> tuple[bytes, ...]:
     return tuple(b"".join((weight + _OFFSET).to_bytes(2, "big") for weight in vector) for vector in vectors)
 
 
@@ -185,7 +185,7 @@ class MappingLayer:
 
     def terms(self, selection: Selection, work: Hash32) -> SecureMapping:
         """Return the layer of a height (Algorithm 1, line 3; Algorithm 2, line 1)."""
-        return _terms(self, self.identity(selection, work), layer_shape(selection.posted.specification, self))
+        return _build_terms(self, self.identity(selection, work), layer_shape(selection.posted.specification, self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,22 +239,22 @@ def check_encryption(task: Task, specification: TaskSpecification, layer: Mappin
 
 
 @lru_cache(maxsize=8)
-def _terms(layer: MappingLayer, identity: Hash32, shape: LayerShape) -> SecureMapping:
-    vectors = _vectors(layer, identity, shape)
+def _build_terms(layer: MappingLayer, identity: Hash32, shape: LayerShape) -> SecureMapping:
+    vectors = _build_vectors(layer, identity, shape)
     plain = convolutional_layer(vectors) if shape.convolutional else mapping_layer(vectors)
     return replace(plain, identity=identity)
 
 
-def _vectors(layer: MappingLayer, identity: Hash32, shape: LayerShape) -> tuple[Vector, ...]:
+def _build_vectors(layer: MappingLayer, identity: Hash32, shape: LayerShape) -> tuple[Vector, ...]:
     if shape.convolutional or layer.parts == 1:
-        return _drawn(layer, identity, shape)
+        return _draw_vectors(layer, identity, shape)
     width = shape.dimension // layer.parts
-    drawn = _drawn(layer, identity, replace(shape, vectors=shape.vectors // layer.parts, dimension=width))
+    drawn = _draw_vectors(layer, identity, replace(shape, vectors=shape.vectors // layer.parts, dimension=width))
     places = range(0, shape.dimension, width)
     return tuple((0,) * place + each + (0,) * (shape.dimension - place - width) for place in places for each in drawn)
 
 
-def _drawn(layer: MappingLayer, identity: Hash32, shape: LayerShape) -> tuple[Vector, ...]:
+def _draw_vectors(layer: MappingLayer, identity: Hash32, shape: LayerShape) -> tuple[Vector, ...]:
     if layer.mode is MappingMode.PAPER:
         return query_vectors(identity, shape.dimension, shape.vectors, layer.bits_per_weight, layer.shift)
     if layer.mode is MappingMode.DENSE:

@@ -284,16 +284,16 @@ class Pole:
         trained = block if isinstance(block, Block) else None
         paid, kept = settled(self.ommers, reward, memory, block.height, trained)
         if trained is None:
-            return Reward(paid, self._settlements(selection, block), memory_of(kept))
+            return Reward(paid, self._compute_settlements(selection, block), memory_of(kept))
         reached = _has_reached(selection, trained)
         # How many committed is the data node's word, not the winner's: nothing is gained by hiding who lost.
         withheld = self.ommers.withheld_gwei(reward) if reached and trained.release.count > 1 else 0
         loser = best_loser(trained) if reached else None
         kept = (*kept, loser) if loser else kept
         won = Payout(trained.proposer, reward - withheld, "block reward")
-        return Reward((won, *paid), self._settlements(selection, block), memory_of(kept))
+        return Reward((won, *paid), self._compute_settlements(selection, block), memory_of(kept))
 
-    def _settlements(self, selection: Selection, block: AnyBlock) -> tuple[Settlement, ...]:
+    def _compute_settlements(self, selection: Selection, block: AnyBlock) -> tuple[Settlement, ...]:
         """Pay the winner that reached the required accuracy; refund what nobody earned, strike who failed (R4)."""
         task = selection.task
         if task.standing:

@@ -60,16 +60,16 @@ def play_to_limit(node: Observer, plan: Plan) -> Block:
 def remapped(node: Observer, candidate: Candidate, mapping: bytes) -> Candidate:
     """Return a candidate that was trained behind another mapping layer and says so."""
     record = replace(candidate.model.training, mapping=mapping)
-    return _rebound(node, candidate, replace(candidate.model, training=record))
+    return _rebind_candidate(node, candidate, replace(candidate.model, training=record))
 
 
 def stolen(node: Observer, shown: Candidate, thief: str, salt: bytes = b"") -> Candidate:
     """Return a thief's candidate: the model that somebody else has shown, bound to the thief's own name."""
     own = node.builder.candidate(node.parent, thief, shown.correct)
-    return _rebound(node, replace(own, salt=salt or own.salt), shown.model)
+    return _rebind_candidate(node, replace(own, salt=salt or own.salt), shown.model)
 
 
-def _rebound(node: Observer, candidate: Candidate, model: TrainedModel) -> Candidate:
+def _rebind_candidate(node: Observer, candidate: Candidate, model: TrainedModel) -> Candidate:
     commitment, builder = candidate.commitment, node.builder
     work = work_id(commitment.chain_id, commitment.parent, commitment.task_id, commitment.miner)
     payload = (candidate.payload_hash, b"\x01\x55" + candidate.payload_hash)
@@ -82,14 +82,14 @@ def _rebound(node: Observer, candidate: Candidate, model: TrainedModel) -> Candi
 # --- what must be refused ----------------------------------------------------------------------------------------
 
 
-def _dated_late(node: Observer, found: Found) -> Event:
+def _date_release_late(node: Observer, found: Found) -> Event:
     schedule = node.round.selection.schedule
     late = schedule.release_milliseconds - schedule.release_opens_milliseconds + 1
     announcement = node.builder.announcement(node.parent, found, late)
     return Released(announcement, announcement.release.released_milliseconds)
 
 
-def _dated_back(node: Observer, found: Found) -> Event:
+def _date_release_back(node: Observer, found: Found) -> Event:
     """Return a release that leaves a millisecond less than half the time for reveals, clocks aside."""
     schedule, announcement = node.round.selection.schedule, node.builder.announcement(node.parent, found)
     skew, released = node.builder.parameters.clock_skew_milliseconds, announcement.release.released_milliseconds
@@ -97,12 +97,12 @@ def _dated_back(node: Observer, found: Found) -> Event:
     return Released(announcement, schedule.deadline(Deadline.REVEAL, released) - left + skew + 1)
 
 
-def _disclosed(node: Observer, found: Found) -> Event:
+def _commit_with_shown_model(node: Observer, found: Found) -> Event:
     shown = altered(found[1].commitment, disclosed=(found[1].model,))
     return Committed(shown, node.round.selection.schedule.start_milliseconds + 1)
 
 
-def _opened_with(node: Observer, candidate: Candidate) -> Event:
+def _release_and_open(node: Observer, candidate: Candidate) -> Event:
     """Release a list with a changed candidate and open it."""
     parent, opens = node.parent, node.round.selection.schedule.release_opens_milliseconds
     node.feed(Released(node.builder.announcement(parent, (candidate,)), opens))
@@ -110,21 +110,21 @@ def _opened_with(node: Observer, candidate: Candidate) -> Event:
 
 
 def _foreign_mapping(node: Observer, found: Found) -> Event:
-    return _opened_with(node, remapped(node, found[1], node.round.selection.parent))
+    return _release_and_open(node, remapped(node, found[1], node.round.selection.parent))
 
 
 def _wrong_rows(node: Observer, found: Found) -> Event:
     record = replace(found[1].model.training, correct=100, total=100)
-    return _opened_with(node, _rebound(node, found[1], replace(found[1].model, training=record)))
+    return _release_and_open(node, _rebind_candidate(node, found[1], replace(found[1].model, training=record)))
 
 
-def _waiving(node: Observer, found: Found) -> Event:
+def _waive_verdict(node: Observer, found: Found) -> Event:
     block = node.builder.block(node.parent, found)
     waived = replace(block.verdict, waived=True)
     return BlockReceived(altered(block, verdict=waived), block.end_milliseconds)
 
 
-def _citing(choose: str) -> Make:
+def _make_citation(choose: str) -> Make:
     """Return a block at height 2 or later that cites a loser it may not cite."""
 
     def make(node: Observer, _found: Found) -> Event:
@@ -154,17 +154,17 @@ _OF_THE_CLOCK = DISPUTE_NAMES | {"release_dated_late"}
 
 POLE_BAD_INPUTS: tuple[BadInput, ...] = (
     *(each for each in BAD_INPUTS if each.name not in _OF_THE_CLOCK),
-    BadInput("release_dated_late", "committed", _R.WRONG_PHASE, _dated_late),
-    BadInput("release_dated_back", "committed", _R.WRONG_PHASE, _dated_back),
-    BadInput("commitment_shows_model", "opened", _R.DISCLOSURE_WRONG, _disclosed),
+    BadInput("release_dated_late", "committed", _R.WRONG_PHASE, _date_release_late),
+    BadInput("release_dated_back", "committed", _R.WRONG_PHASE, _date_release_back),
+    BadInput("commitment_shows_model", "opened", _R.DISCLOSURE_WRONG, _commit_with_shown_model),
     BadInput("reveal_of_foreign_mapping", "opened", _R.MAPPING_FOREIGN, _foreign_mapping),
     BadInput("reveal_of_other_rows", "opened", _R.CLAIM_OUT_OF_RANGE, _wrong_rows),
-    BadInput("block_waives_without_need", "revealed", _R.VERDICT_WRONG, _waiving),
-    BadInput("ommer_second_best", "begun", _R.OMMER_NOT_CITABLE, _citing("second best")),
-    BadInput("ommer_twice", "begun", _R.OMMER_NOT_CITABLE, _citing("again")),
-    BadInput("ommer_too_old", "begun", _R.OMMER_NOT_CITABLE, _citing("too old")),
-    BadInput("ommer_of_winner", "begun", _R.OMMER_NOT_CITABLE, _citing("winner")),
-    BadInput("ommer_of_another_claim", "begun", _R.OMMER_NOT_CITABLE, _citing("another claim")),
+    BadInput("block_waives_without_need", "revealed", _R.VERDICT_WRONG, _waive_verdict),
+    BadInput("ommer_second_best", "begun", _R.OMMER_NOT_CITABLE, _make_citation("second best")),
+    BadInput("ommer_twice", "begun", _R.OMMER_NOT_CITABLE, _make_citation("again")),
+    BadInput("ommer_too_old", "begun", _R.OMMER_NOT_CITABLE, _make_citation("too old")),
+    BadInput("ommer_of_winner", "begun", _R.OMMER_NOT_CITABLE, _make_citation("winner")),
+    BadInput("ommer_of_another_claim", "begun", _R.OMMER_NOT_CITABLE, _make_citation("another claim")),
 )
 """Every wrong event under PoLe: what all engines refuse, and what only mapping layers and ommers can break."""
 

@@ -11,23 +11,23 @@ from learnchain.simulation.scenario import Observer, play_empty, play_height
 from learnchain_conformance.bad_inputs import PLAN, BadInput, prepare
 from learnchain_conformance.vectors import Case, Vector, call, walk
 
-_READINGS: dict[str, tuple[str, ...]] = {}
+_INTERPRETATIONS: dict[str, tuple[str, ...]] = {}
 
 
 for _each in READINGS:
-    _READINGS[_each.vector] = (*_READINGS.get(_each.vector, ()), _each.identifier)
+    _INTERPRETATIONS[_each.vector] = (*_INTERPRETATIONS.get(_each.vector, ()), _each.identifier)
 
 
 def proof_of_work_vectors() -> tuple[Vector, ...]:
     """Return the vectors of proof of work."""
-    return (*_readings(), *_heights(), *(_bad_input(each) for each in PROOF_OF_WORK_BAD_INPUTS))
+    return (*_interpretation_vectors(), *_heights(), *(_bad_input(each) for each in PROOF_OF_WORK_BAD_INPUTS))
 
 
 def _vector(path: str, about: str, *cases: Case) -> Vector:
-    return Vector(path, about, cases, ", ".join(_READINGS.get(path, ())))
+    return Vector(path, about, cases, ", ".join(_INTERPRETATIONS.get(path, ())))
 
 
-def _readings() -> tuple[Vector, ...]:
+def _interpretation_vectors() -> tuple[Vector, ...]:
     node, engine = solving(), PROOF_OF_WORK
     parameters, selection = node.builder.parameters, node.round.selection
     found = prepare(node, "begun")
@@ -62,7 +62,7 @@ def _readings() -> tuple[Vector, ...]:
     )
 
 
-def _played(node: Observer, *last: Event) -> Case:
+def _walk_case(node: Observer, *last: Event) -> Case:
     return walk(PROOF_OF_WORK, node.builder.parameters, node.builder.genesis(), (*node.events, *last))
 
 
@@ -73,8 +73,8 @@ def _heights() -> tuple[Vector, ...]:
     prepare(ended, "opened")
     play_empty(ended, Deadline.COMMITMENT)
     return (
-        _vector("proof_of_work/height/solved.json", "Two heights end with a solution.", _played(solved)),
-        _vector("proof_of_work/height/empty.json", "Nobody finds a solution in time.", _played(ended)),
+        _vector("proof_of_work/height/solved.json", "Two heights end with a solution.", _walk_case(solved)),
+        _vector("proof_of_work/height/empty.json", "Nobody finds a solution in time.", _walk_case(ended)),
     )
 
 
@@ -82,4 +82,4 @@ def _bad_input(wrong: BadInput) -> Vector:
     node = solving()
     event = wrong.make(node, prepare(node, wrong.stage))
     path = f"proof_of_work/bad_input/{wrong.name}.json"
-    return Vector(path, f"Refused: {wrong.reason.value}.", (_played(node, event),))
+    return Vector(path, f"Refused: {wrong.reason.value}.", (_walk_case(node, event),))

@@ -72,17 +72,17 @@ def judge(case: Case) -> Measure | Verdict | None:
         if paid is None:
             return Measure(key, MeasureKind.PAYLOAD)
         if paid.finding is Finding.ACCEPTED:
-            return _verdict(case, key)
-    return _verdict(case, NOBODY)
+            return _build_verdict(case, key)
+    return _build_verdict(case, NOBODY)
 
 
-def _verdict(case: Case, winner: Hash32) -> Verdict:
-    entries = tuple(_entry(case, key, commitment, winner) for key, commitment in case.commitments)
+def _build_verdict(case: Case, winner: Hash32) -> Verdict:
+    entries = tuple(_build_entry(case, key, commitment, winner) for key, commitment in case.commitments)
     won = case.reveals.get(winner)
     return Verdict(winner, 0, won.claim_total if won else 0, entries)
 
 
-def _entry(case: Case, key: Hash32, commitment: Commitment, winner: Hash32) -> VerdictEntry:
+def _build_entry(case: Case, key: Hash32, commitment: Commitment, winner: Hash32) -> VerdictEntry:
     reveal, paid = case.reveals.get(key), case.measurements.get((key, MeasureKind.PAYLOAD))
     total = reveal.claim_total if reveal else 0
     if key == winner:
@@ -143,7 +143,7 @@ class ProofOfWork:
         height, memory = parent.height + 1, parent.reward.memory
         chosen = PostedTask(*standing[height % len(standing)])
         score = str(expected_attempts(self.difficulty.target(memory)))
-        return Selection(height, parent.block_hash, chosen, score, 0, self._schedule(parent), (), memory)
+        return Selection(height, parent.block_hash, chosen, score, 0, self._schedule_height(parent), (), memory)
 
     def training_terms(self, selection: Selection, work: Hash32) -> TrainingTerms:
         """Train nothing; search a digest below the target (PoLe 1, 2.1; POW-R2)."""
@@ -190,7 +190,7 @@ class ProofOfWork:
         memory = self.difficulty.memory(selection.memory, block.release.released_milliseconds - start)
         return Reward((Payout(block.proposer, parameters.block_reward_gwei, "block reward"),), (), memory)
 
-    def _schedule(self, parent: ChainState) -> Schedule:
+    def _schedule_height(self, parent: ChainState) -> Schedule:
         """Return deadlines that only bound the search: the first solution ends it."""
         start = parent.end_milliseconds
         closing = start + self.limit_milliseconds

@@ -51,24 +51,24 @@ def unsolved_digest(node: Observer, commitment: Commitment) -> bytes:
     return target.to_bytes(32, "big")
 
 
-def _unsolved(node: Observer, found: Found) -> Event:
+def _commit_unsolved(node: Observer, found: Found) -> Event:
     digest = unsolved_digest(node, found[1].commitment)
     return Committed(altered(found[1].commitment, digest=digest), node.round.selection.schedule.start_milliseconds + 1)
 
 
-def _proud(node: Observer, found: Found) -> Event:
+def _claim_a_model(node: Observer, found: Found) -> Event:
     reveal = altered(node.builder.reveal(node.parent, found[1]), claim_correct=1)
     return Revealed(reveal, node.round.selection.schedule.release_opens_milliseconds + 2)
 
 
-def _dated_late(node: Observer, found: Found) -> Event:
+def _date_release_late(node: Observer, found: Found) -> Event:
     schedule = node.round.selection.schedule
     late = schedule.release_milliseconds - schedule.release_opens_milliseconds + 1
     announcement = node.builder.announcement(node.parent, found, late)
     return Released(announcement, announcement.release.released_milliseconds)
 
 
-def _tasked(node: Observer, _found: Found) -> Event:
+def _post_task(node: Observer, _found: Found) -> Event:
     return TaskPosted(node.parent.block_hash, sample_task("wanted"))
 
 
@@ -77,10 +77,10 @@ _R = RejectionReason
 
 PROOF_OF_WORK_BAD_INPUTS: tuple[BadInput, ...] = (
     *(each for each in BAD_INPUTS if each.name not in _OF_TRAINING),
-    BadInput("task_posted", "begun", _R.TASK_NOT_TRAINED, _tasked),
-    BadInput("commitment_unsolved", "opened", _R.PUZZLE_UNSOLVED, _unsolved),
-    BadInput("release_dated_late", "committed", _R.WRONG_PHASE, _dated_late),
-    BadInput("reveal_claims_a_model", "released", _R.CLAIM_OUT_OF_RANGE, _proud),
+    BadInput("task_posted", "begun", _R.TASK_NOT_TRAINED, _post_task),
+    BadInput("commitment_unsolved", "opened", _R.PUZZLE_UNSOLVED, _commit_unsolved),
+    BadInput("release_dated_late", "committed", _R.WRONG_PHASE, _date_release_late),
+    BadInput("reveal_claims_a_model", "released", _R.CLAIM_OUT_OF_RANGE, _claim_a_model),
 )
 """Every wrong event under proof of work: what all engines refuse, and what only a puzzle can break."""
 

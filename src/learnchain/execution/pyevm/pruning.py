@@ -144,16 +144,16 @@ class Collector:
             return
         if self._is_complete(key):
             return
-        value = self._found(key)
+        value = self._read_node(key)
         children, codes = references(value)
         for code in codes:
             # A contract's code may be the bytes of a node: it is copied as a node that was not walked yet.
             if code not in self._done and not nodes.is_copied(code):
-                batch |= nodes.entries({code: self._found(code)})
+                batch |= nodes.entries({code: self._read_node(code)})
         self._stack.append((key, value))
         self._stack.extend((child, None) for child in children)
 
-    def _found(self, key: Hash32) -> bytes:
+    def _read_node(self, key: Hash32) -> bytes:
         value = self._records.nodes.node(key)
         if value is None:
             # A damaged store: whatever is left of it is kept.

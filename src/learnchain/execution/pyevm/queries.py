@@ -66,7 +66,7 @@ MAXIMUM_LOGS = 10_000
 _HASH_LENGTH = 66
 
 
-_NOBODY: Address = b"\0" * 20
+_ZERO_ADDRESS: Address = b"\0" * 20
 
 
 class Queries:
@@ -160,7 +160,7 @@ class Queries:
     def fee_history(self, count: Any, newest: Any, percentiles: Any = None) -> Any:
         """Return base fees, fullness and tips of recent blocks."""
         number = count if isinstance(count, int) and count >= 0 else read_quantity(count, "block count")
-        return fee_history(self._records, self._tagged(newest), number, percentiles)
+        return fee_history(self._records, self._payload_of_tag(newest), number, percentiles)
 
     # --- accounts ----------------------------------------------------------------------------------------------
 
@@ -184,7 +184,7 @@ class Queries:
 
     def proof(self, address: Any, keys: Any, tag: Any = "latest") -> Any:
         """Return an account, storage words and the trie nodes that prove them."""
-        payload = self._tagged(tag)
+        payload = self._payload_of_tag(tag)
         self._records.check_state(payload)
         return account_proof(self._records, payload.state_root, read_address(address), keys)
 
@@ -257,9 +257,9 @@ class Queries:
         return self._records.known_payload(self._head.head)
 
     def _view(self, tag: Any) -> HeadView:
-        return HeadView(self._records, self._chain_id, self._tagged(tag))
+        return HeadView(self._records, self._chain_id, self._payload_of_tag(tag))
 
-    def _tagged(self, tag: Any) -> ExecutionPayload:
+    def _payload_of_tag(self, tag: Any) -> ExecutionPayload:
         payload = self._find_tag(tag)
         if payload is None:
             raise wrong_argument("the block is not known")
@@ -293,7 +293,7 @@ class Queries:
         recipient = fields.get("to")
         data = fields.get("input", fields.get("data")) or "0x"
         return Call(
-            sender=read_address(fields.get("from") or write_bytes(_NOBODY)),
+            sender=read_address(fields.get("from") or write_bytes(_ZERO_ADDRESS)),
             recipient=read_address(recipient) if recipient else None,
             gas=min(gas, gas_limit),
             value_wei=read_quantity(fields.get("value") or "0x0", "value"),
@@ -313,16 +313,16 @@ class Queries:
 
     def _range(self, wanted: Any) -> Iterator[ExecutionPayload]:
         if wanted.get("blockHash") is not None:
-            yield self._tagged({"blockHash": wanted["blockHash"]})
+            yield self._payload_of_tag({"blockHash": wanted["blockHash"]})
             return
-        first = self._tagged(wanted.get("fromBlock") or "latest").number
+        first = self._payload_of_tag(wanted.get("fromBlock") or "latest").number
         last_tag = wanted.get("toBlock") or "latest"
         last_payload = self._find_tag(last_tag)
         last = self._latest().number if last_payload is None else last_payload.number
         if last - first >= MAXIMUM_LOG_RANGE:
             raise wrong_argument(f"the range holds more than {MAXIMUM_LOG_RANGE} blocks")
         for number in range(first, last + 1):
-            yield self._tagged(hex(number))
+            yield self._payload_of_tag(hex(number))
 
 
 def _constant(value: Any) -> Callable[..., Any]:

@@ -79,9 +79,9 @@ class NodeStore:
     def node(self, key: Hash32) -> bytes | None:
         """Return a trie node or a contract's code by its hash."""
         state = self.state
-        found = self._in_generation(key, state.generation)
+        found = self._read_from_generation(key, state.generation)
         if found is None and state.phase == Phase.COPYING:
-            found = self._in_generation(key, state.generation - 1)
+            found = self._read_from_generation(key, state.generation - 1)
         return found
 
     def is_complete(self, key: Hash32) -> bool:
@@ -92,7 +92,7 @@ class NodeStore:
 
     def is_copied(self, key: Hash32) -> bool:
         """Say whether an entry itself lies in the newest generation."""
-        return self._in_generation(key, self.state.generation) is not None
+        return self._read_from_generation(key, self.state.generation) is not None
 
     def written(self, nodes: dict[bytes, bytes]) -> Batch:
         """Return the batch that keeps what a block wrote, and count its bytes."""
@@ -118,7 +118,7 @@ class NodeStore:
         """Return the batch that says where collecting stands; `refresh` follows once it is on disk."""
         return {_COLLECTION: encode(state)}
 
-    def _in_generation(self, key: Hash32, generation: int) -> bytes | None:
+    def _read_from_generation(self, key: Hash32, generation: int) -> bytes | None:
         data = self._store.get(_prefix(generation) + key)
         return data[1:] if data is not None and generation else data
 
@@ -233,8 +233,8 @@ class Records:
     def executed(self, payload: ExecutionPayload, receipts: tuple[Receipt, ...], nodes: dict[bytes, bytes]) -> Batch:
         """Return the batch that keeps an executed payload with its receipts, its state root and new trie nodes."""
         batch = self.nodes.written(nodes)
-        batch[_PAYLOAD + payload.block_hash] = _packed(encode_payload(payload))
-        batch[_RECEIPTS + payload.block_hash] = _packed(encode(_Receipts(receipts)))
+        batch[_PAYLOAD + payload.block_hash] = _compress(encode_payload(payload))
+        batch[_RECEIPTS + payload.block_hash] = _compress(encode(_Receipts(receipts)))
         batch[_ROOT + payload.number.to_bytes(8, "big") + payload.block_hash] = payload.state_root
         return batch
 
@@ -260,7 +260,7 @@ class Records:
         data = self._store.get(_PAYLOAD + block_hash)
         if data is None:
             return None
-        payload = decode_payload(_unpacked(data))
+        payload = decode_payload(_decompress(data))
         self._payloads[block_hash] = payload
         if len(self._payloads) > _CACHED_PAYLOADS:
             self._payloads.popitem(last=False)
@@ -278,7 +278,7 @@ class Records:
         data = self._store.get(_RECEIPTS + block_hash)
         if data is None:
             raise Unavailable(f"receipts of payload 0x{block_hash.hex()}")
-        return decode(_Receipts, _unpacked(data)).receipts
+        return decode(_Receipts, _decompress(data)).receipts
 
     def canonical(self, number: int) -> Hash32 | None:
         """Return the hash of the chosen chain's payload of a number."""
@@ -307,12 +307,12 @@ class Records:
             block_hash = payload.parent_hash
 
 
-def _packed(data: bytes) -> bytes:
+def _compress(data: bytes) -> bytes:
     """Return bytes for the disk: call data and logs are mostly zeros."""
     return zlib.compress(data, _PACKING_LEVEL)
 
 
-def _unpacked(data: bytes) -> bytes:
+def _decompress(data: bytes) -> bytes:
     """Return what was packed; a damaged value cannot fill the memory."""
     if data[:1] != bytes([_PACKED]):
         return data

@@ -76,14 +76,14 @@ class HeadView:
 
     def call(self, call: Call) -> bytes:
         """Return what a call gives; raise `Reverted` when the contract refuses."""
-        return bytes(_checked(self._run(call)).output)
+        return bytes(_check_computation(self._run(call)).output)
 
     def estimate(self, call: Call) -> int:
         """Return gas that suffices for a call, at most a few per cent above the least that does."""
         if call.recipient is not None and not call.data and not self.code(call.recipient):
-            _checked(self._run(replace(call, gas=_PLAIN_TRANSFER_GAS)))
+            _check_computation(self._run(replace(call, gas=_PLAIN_TRANSFER_GAS)))
             return _PLAIN_TRANSFER_GAS
-        computation = _checked(self._run(call))
+        computation = _check_computation(self._run(call))
         used = gas_used_by(call, computation)
         low, high = used - 1, call.gas
         likely = (used + int(computation.get_gas_refund()) + _STIPEND_GAS) * 64 // 63
@@ -132,7 +132,7 @@ class HeadView:
             raise invalid(f"the call cannot run: {error}") from error
 
 
-def _checked(computation: Computation) -> Computation:
+def _check_computation(computation: Computation) -> Computation:
     if not computation.is_error:
         return computation
     if isinstance(computation.error, Revert):

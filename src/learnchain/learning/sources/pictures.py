@@ -227,7 +227,7 @@ def import_glas(path: Path, options: ImportOptions) -> ImportedData:
 
 def _mask(mask: SourceFile, image: SourceFile, shape: tuple[int, ...]) -> Array:
     """Return 1 wherever the annotation names any object; the objects' numbers are not classes."""
-    with _opened(mask) as annotation, _opened(image) as original:
+    with _open_picture(mask) as annotation, _open_picture(image) as original:
         if annotation.size != original.size:
             raise malformed(f"{mask.name} has size {annotation.size}, its image {original.size}")
         plain = annotation if annotation.mode in ("L", "P", "I;16", "I", "1") else annotation.convert("L")
@@ -240,7 +240,7 @@ def picture(file: SourceFile, shape: tuple[int, ...]) -> Array:
     if len(shape) != 3 or shape[0] not in (1, 3) or not all(1 <= side <= MAXIMUM_SIDE for side in shape[1:]):
         raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{shape} is no shape of pictures: 1 or 3, height, width")
     channels, height, width = shape
-    with _opened(file) as opened:
+    with _open_picture(file) as opened:
         image = opened.convert("L" if channels == 1 else "RGB")
         if image.size != (width, height):
             # Pillow resamples bytes with fixed-point sums: the same bytes on any machine.
@@ -257,7 +257,7 @@ def resized(values: Array, shape: tuple[int, ...]) -> Array:
     return values
 
 
-def _opened(file: SourceFile) -> "Image":
+def _open_picture(file: SourceFile) -> "Image":
     """Return a picture whose format and size were checked before a pixel is decoded."""
     try:
         from PIL import Image, UnidentifiedImageError

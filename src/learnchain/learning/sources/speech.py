@@ -166,7 +166,7 @@ def import_speech_commands(path: Path, options: ImportOptions) -> ImportedData:
     recordings: list[tuple[str, str, SourceFile]] = []
     for file in files:
         if file.stem == _TEST_LIST:
-            tested = _listed(file)
+            tested = _read_test_list(file)
         word, _, _ = file.name.rpartition("/")
         word = word.rpartition("/")[2]
         if file.stem.endswith(".wav") and word and not word.startswith("_"):
@@ -180,7 +180,7 @@ def import_speech_commands(path: Path, options: ImportOptions) -> ImportedData:
     return ImportedData(stacked(rows[False]), stacked_or_none(rows[True]), names, digests(path, files))
 
 
-def _listed(file: SourceFile) -> set[str]:
+def _read_test_list(file: SourceFile) -> set[str]:
     if len(file.data) > _MAXIMUM_LIST_BYTES:
         raise Rejected(RejectionReason.TOO_LARGE, f"{file.name} has {len(file.data)} bytes")
     try:

@@ -161,7 +161,7 @@ class DataStore:
         if path.stat().st_size > MAXIMUM_MANIFEST_BYTES:
             raise Rejected(RejectionReason.TOO_LARGE, f"{path} is larger than {MAXIMUM_MANIFEST_BYTES} bytes")
         try:
-            return _parsed(json.loads(path.read_text()))
+            return _parse_manifest(json.loads(path.read_text()))
         except (ValueError, KeyError, TypeError) as error:
             raise Rejected(RejectionReason.MALFORMED, f"{path} is no manifest: {error}") from error
 
@@ -230,7 +230,7 @@ def _manifest(name: str, kind: str, found: ImportedData, *, public: bool, synthe
     )
 
 
-def _parsed(content: dict[str, Any]) -> Manifest:
+def _parse_manifest(content: dict[str, Any]) -> Manifest:
     if content.pop("format") != FORMAT:
         raise ValueError(f"this program reads format {FORMAT}")
     for name in ("sample_shape", "label_shape", "classes"):

@@ -76,10 +76,10 @@ def read_nifti(file: SourceFile) -> Array:
     if len(data) - int(offset) != expected:
         raise malformed(f"{file.name} has {len(data) - int(offset)} bytes of voxels, its header says {expected}")
     voxels = np.frombuffer(data, kind, offset=int(offset)).reshape(shape, order="F")
-    return _scaled(voxels, slope, intercept, file.name)
+    return _scale_voxels(voxels, slope, intercept, file.name)
 
 
-def _scaled(voxels: Array, slope: float, intercept: float, name: str) -> Array:
+def _scale_voxels(voxels: Array, slope: float, intercept: float, name: str) -> Array:
     if not (math.isfinite(slope) and math.isfinite(intercept)):
         raise malformed(f"{name} is scaled by {slope} and {intercept}")
     if slope in (0.0, 1.0) and intercept == 0.0:

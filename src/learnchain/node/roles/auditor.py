@@ -113,7 +113,7 @@ class Auditor:
             logger.info("the audit of height %d waits: %s", fact.height, error)
             return
         found = reported_lines(lines)
-        for segment in _differing(lines, given):
+        for segment in _find_differing_segments(lines, given):
             # Of our class and other bits: the winner shows its steps, or pays for its silence.
             await self._accuser.suspect(fact, fact.winner, segment)
         if tuple(each.segment for each in found) != given.challenge.indices:
@@ -229,7 +229,7 @@ class Auditor:
         self._ports.decisions.note(now, fact.height, what, "0x" + fact.winner.hex(), **facts)
 
 
-def _differing(lines: tuple[AuditLine, ...], given: Assignment) -> tuple[int, ...]:
+def _find_differing_segments(lines: tuple[AuditLine, ...], given: Assignment) -> tuple[int, ...]:
     """Return the first segment whose bits differ although nothing was corrupted; one proof punishes the whole run."""
     found = (each.segment for each in lines if each.finding is AuditFinding.NUMERIC_MISMATCH)
     return tuple(each for each in found if each not in given.forced)[:1]

@@ -58,27 +58,27 @@ async def settling_transactions(ports: Ports, parent: ChainState, timestamp_seco
             break
     if not claims:
         return ()
-    return await _signed(ports, claims)
+    return await _sign_claims(ports, claims)
 
 
 async def _place(ports: Ports, settlement: Settlement, index: int) -> Place:
     """Ask the contract where a settlement stands; shares of a pot wait until the pot is filled."""
     if settlement.outcome is not Outcome.SLASHED:
-        status = decode_task(await _called(ports, task_calldata(settlement.task_id))).status
+        status = decode_task(await _call_contract(ports, task_calldata(settlement.task_id))).status
         return Place.OPEN if status == STATUS_OPEN else Place.DONE
-    if any(await _called(ports, collected_calldata(index))):
+    if any(await _call_contract(ports, collected_calldata(index))):
         return Place.DONE
-    pot = decode_stake(await _called(ports, bond_calldata(settlement.task_id)))
+    pot = decode_stake(await _call_contract(ports, bond_calldata(settlement.task_id)))
     return Place.OPEN if pot.active_wei + pot.leaving_wei >= settlement.amount_wei else Place.WAITING
 
 
-async def _called(ports: Ports, data: bytes) -> bytes:
+async def _call_contract(ports: Ports, data: bytes) -> bytes:
     call = {"to": _hex(ports.chain.parameters.escrow), "data": _hex(data)}
     answer: str = await ports.engine.rpc("eth_call", [call, "latest"])
     return bytes.fromhex(answer[2:])
 
 
-async def _signed(ports: Ports, claims: list[Claim]) -> tuple[bytes, ...]:
+async def _sign_claims(ports: Ports, claims: list[Claim]) -> tuple[bytes, ...]:
     """Sign the claims; an account without coins claims nothing, another producer will."""
     address = _hex(ports.wallet.address)
     nonce = int(await ports.engine.rpc("eth_getTransactionCount", [address, "latest"]), 16)

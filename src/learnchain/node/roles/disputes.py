@@ -47,24 +47,24 @@ class Accuser:
         place = (fact.height, fact.parent, trainer, segment)
         if place not in self._suspects:
             self._suspects[place] = None
-            self._note(fact, "bits differ", trainer, segment=segment)
+            self._note_decision(fact, "bits differ", trainer, segment=segment)
 
     async def open_height(self) -> None:
         """Ask what is to be asked; prove what the answers show."""
-        book = self._book()
+        book = self._bond_registry()
         remembered = {(each.height, each.parent) for each in book.facts}
         asked = {(each.height, each.parent, each.accused, each.segment) for each in book.disputes}
         for place in tuple(self._suspects):
             if place in asked or place[:2] not in remembered:
                 del self._suspects[place]
                 continue
-            await self._accuse(place)
+            await self._send_challenge(place)
         # A segment is disputed once: where a forger's friend asked, the proof has to come from somebody else.
         for dispute in book.disputes:
             if dispute.accused != self._ports.wallet.address and dispute.outcome is DisputeOutcome.ANSWERED:
                 await self._prove(dispute)
 
-    async def _accuse(self, place: Suspect) -> None:
+    async def _send_challenge(self, place: Suspect) -> None:
         height, parent, trainer, segment = place
         state = self._ports.chain.round
         chain_id, accuser = state.parameters.chain_id, self._ports.wallet.address
@@ -81,29 +81,29 @@ class Accuser:
         """Read an answer once; bring the fault that it shows."""
         if dispute.answer in self._read:
             return
-        found = self._shown(dispute)
-        fact = self._book().fact(dispute.height, dispute.parent)
+        found = self._find_response(dispute)
+        fact = self._bond_registry().fact(dispute.height, dispute.parent)
         block = None if fact is None else self._ports.archive.block(fact.block)
         if found is None or fact is None or not isinstance(block, Block):
             return
         try:
-            proof = await self._fault(fact, block, found)
+            proof = await self._find_fault(fact, block, found)
         except Unavailable as error:
             logger.info("reading the steps of 0x%s waits: %s", dispute.accused.hex(), error)
             return
         self._read.add(dispute.answer)
         if proof is None:
-            self._note(fact, "steps may be honest", dispute.accused, segment=dispute.segment)
+            self._note_decision(fact, "steps may be honest", dispute.accused, segment=dispute.segment)
             return
-        self._note(fact, "found forged", dispute.accused, finding=proof.finding.value, segment=dispute.segment)
-        await self._bring(fact, dispute, proof)
+        self._note_decision(fact, "found forged", dispute.accused, finding=proof.finding.value, segment=dispute.segment)
+        await self._announce_proof(fact, dispute, proof)
 
-    async def _fault(self, fact: RoundFact, block: Block, shown: DisputeAnswer) -> FraudProof | None:
+    async def _find_fault(self, fact: RoundFact, block: Block, shown: DisputeAnswer) -> FraudProof | None:
         """Return the proof of what is wrong with an answer: its ends, or a step that no honest machine takes."""
         selection = self._measuring.selection(fact)
-        chain = self._proof(shown, AuditFinding.FAULT_STEP_CHAIN, ())
-        draft = self._evidence(fact, shown.accused, chain)
-        if await self._measuring.holds(draft, fact, self._book()):
+        chain = self._build_proof(shown, AuditFinding.FAULT_STEP_CHAIN, ())
+        draft = self._build_evidence(fact, shown.accused, chain)
+        if await self._measuring.holds(draft, fact, self._bond_registry()):
             return chain
         run = DisputedRun(block, selection)
         outlier = await self._answers.outlier(run, shown.answer, shown.opening)
@@ -114,47 +114,47 @@ class Accuser:
         for cid in states:
             await self._ports.blobs.pin(cid)
         step = open_step(outlier.digests, outlier.offset, outlier.before, outlier.after)
-        return self._proof(shown, AuditFinding.FAULT_OUT_OF_BOUNDS, (step,))
+        return self._build_proof(shown, AuditFinding.FAULT_OUT_OF_BOUNDS, (step,))
 
-    def _proof(self, shown: DisputeAnswer, finding: AuditFinding, steps: tuple[StepOpening, ...]) -> FraudProof:
+    def _build_proof(self, shown: DisputeAnswer, finding: AuditFinding, steps: tuple[StepOpening, ...]) -> FraudProof:
         answer, reporter = shown.answer, self._ports.wallet.address
         parts = ((shown.opening,), (answer,), steps)
         draft = FraudProof(answer.chain_id, answer.commitment, finding, *parts, reporter, UNSIGNED)
         return sign(draft, self._ports.wallet.private_key)
 
-    def _evidence(self, fact: RoundFact, accused: Address, proof: FraudProof) -> Evidence:
+    def _build_evidence(self, fact: RoundFact, accused: Address, proof: FraudProof) -> Evidence:
         if accused == fact.winner:
             draft = forged_trace(proof, fact)
         else:
-            draft = false_audit(self._reported(fact, accused), proof)
+            draft = false_audit(self._find_report(fact, accused), proof)
         return sign(draft, self._ports.wallet.private_key)
 
-    async def _bring(self, fact: RoundFact, dispute: Dispute, proof: FraudProof) -> None:
+    async def _announce_proof(self, fact: RoundFact, dispute: Dispute, proof: FraudProof) -> None:
         try:
-            await self._ports.announce(self._evidence(fact, dispute.accused, proof))
+            await self._ports.announce(self._build_evidence(fact, dispute.accused, proof))
         except (Rejected, Unavailable) as error:
             logger.info("the proof is of no use now: %s", error)
 
-    def _shown(self, dispute: Dispute) -> DisputeAnswer | None:
+    def _find_response(self, dispute: Dispute) -> DisputeAnswer | None:
         """Return the answer that a block of our branch carried."""
         head = self._ports.chain.round.head
         state = self._ports.archive.on_branch(head, dispute.answered_height)
         block = self._ports.archive.block(state.block_hash)
         return next((each for each in block.answers if noun_hash(each.answer) == dispute.answer), None)
 
-    def _reported(self, fact: RoundFact, auditor: Address) -> AuditReport:
+    def _find_report(self, fact: RoundFact, auditor: Address) -> AuditReport:
         """Return the report that a block of our branch opened."""
         place = (fact.height, fact.parent, auditor)
-        entries = (each for each in self._book().audits if (each.height, each.parent, each.auditor) == place)
+        entries = (each for each in self._bond_registry().audits if (each.height, each.parent, each.auditor) == place)
         state = self._ports.archive.on_branch(self._ports.chain.round.head, next(entries).opened_height)
         block = self._ports.archive.block(state.block_hash)
         listed = block.audit_reports if isinstance(block, Block) else ()
         return next(each for each in listed if (each.height, each.parent, each.auditor) == place)
 
-    def _book(self) -> BondBook:
+    def _bond_registry(self) -> BondBook:
         return self._ports.chain.round.parent.bonds
 
-    def _note(self, fact: RoundFact, what: str, about: Address, **facts: float | int | str) -> None:
+    def _note_decision(self, fact: RoundFact, what: str, about: Address, **facts: float | int | str) -> None:
         now = self._ports.clock.now_milliseconds()
         self._ports.decisions.note(now, fact.height, what, "0x" + about.hex(), **facts)
 
@@ -172,19 +172,19 @@ class Accused:
             return
         self._busy = True
         try:
-            self._ports.archive.own.forget_answers(_oldest(self._book()))
-            for dispute in self._book().disputes:
+            self._ports.archive.own.forget_answers(_oldest_open_height(self._bond_registry()))
+            for dispute in self._bond_registry().disputes:
                 if dispute.accused == self._ports.wallet.address and dispute.outcome is DisputeOutcome.ASKED:
-                    await self._answer(dispute)
+                    await self._respond(dispute)
         finally:
             self._busy = False
 
-    async def _answer(self, dispute: Dispute) -> None:
+    async def _respond(self, dispute: Dispute) -> None:
         place = (dispute.height, dispute.parent, dispute.segment)
         answer = self._ports.archive.own.answer(*place)
         try:
             if answer is None:
-                answer = await self._written(dispute)
+                answer = await self._build_response(dispute)
                 if answer is None:
                     return
                 # On disk before on the wire: after a kill the same steps are shown, and no others.
@@ -194,22 +194,22 @@ class Accused:
             # Said at every height until the deadline has passed: nobody wants to lose its bond in silence.
             logger.warning("the steps of segment %d of height %d wait: %s", dispute.segment, dispute.height, error)
 
-    async def _written(self, dispute: Dispute) -> DisputeAnswer | None:
-        book = self._book()
+    async def _build_response(self, dispute: Dispute) -> DisputeAnswer | None:
+        book = self._bond_registry()
         fact = book.fact(dispute.height, dispute.parent)
         block = None if fact is None else self._ports.archive.block(fact.block)
         commitment = None if fact is None else bound_by(book, fact, dispute.accused)
         if fact is None or commitment is None or not isinstance(block, Block):
             return None
         run = DisputedRun(block, self._measuring.selection(fact), self.forced_seed(fact, dispute))
-        self._note(dispute, "asked for steps", segment=dispute.segment)
+        self._note_decision(dispute, "asked for steps", segment=dispute.segment)
         unsigned, opening = await self._answers.written(run, dispute.segment, commitment)
         # Under the height that is asked about: they go when its states go, not before.
         files = (unsigned.digests_cid, unsigned.states_cid)
         self._ports.archive.blobs.note(dispute.height, files)
         for cid in files:
             await self._ports.blobs.pin(cid)
-        self._note(dispute, "shows steps", segment=dispute.segment, states=unsigned.states)
+        self._note_decision(dispute, "shows steps", segment=dispute.segment, states=unsigned.states)
         signed = sign(unsigned, self._ports.wallet.private_key)
         return DisputeAnswer(dispute.height, dispute.parent, dispute.accused, signed, opening)
 
@@ -217,16 +217,16 @@ class Accused:
         """Return the seed that corrupted where an accused auditor began; nothing for a winner."""
         if dispute.accused == fact.winner:
             return b""
-        given = assignment(self._book(), fact, dispute.accused, self._ports.chain.parameters)
+        given = assignment(self._bond_registry(), fact, dispute.accused, self._ports.chain.parameters)
         return given.seed if given is not None and dispute.segment in given.forced else b""
 
-    def _book(self) -> BondBook:
+    def _bond_registry(self) -> BondBook:
         return self._ports.chain.round.parent.bonds
 
-    def _note(self, dispute: Dispute, what: str, **facts: int) -> None:
+    def _note_decision(self, dispute: Dispute, what: str, **facts: int) -> None:
         now = self._ports.clock.now_milliseconds()
         self._ports.decisions.note(now, dispute.height, what, "0x" + dispute.accuser.hex(), **facts)
 
 
-def _oldest(book: BondBook) -> int:
+def _oldest_open_height(book: BondBook) -> int:
     return min((each.height for each in book.facts), default=0)

@@ -100,8 +100,8 @@ class FullNode:
             ports.trainer,
             policy.trust,
         )
-        self._trust, self._judges = policy.trust, policy.trust.judges
-        self._retention = Retention(ports.archive, ports.blobs, policy.retain_blocks, self._may_be_asked)
+        self._trust, self._verifies_models = policy.trust, policy.trust.judges
+        self._retention = Retention(ports.archive, ports.blobs, policy.retain_blocks, self._can_be_challenged)
         self._head_moved = head_moved
         self._timers: list[asyncio.Task[None]] = []
         self._heads: asyncio.Lock = asyncio.Lock()
@@ -122,17 +122,17 @@ class FullNode:
             for at in sorted({schedule.release_opens_milliseconds, schedule.commitment_milliseconds})
         ]
         over = {missed: schedule.deadline(missed) + window for missed in ENDING}
-        waits = [self._at(when, event) for when, event in due] + [self._missed(parent, each, over) for each in ENDING]
+        waits = [self._at(when, event) for when, event in due] + [self._end_height_after_deadline(parent, each, over) for each in ENDING]
         self._timers = [self._ports.tasks.start(each, "timer") for each in waits]
         await self._retention.prune(self._ports.chain.round.head, frozenset({selection.baseline}))
-        if self._judges:
+        if self._verifies_models:
             data = selection.posted.specification.data
             if selection.task.publisher != self._ports.wallet.address:
                 self._ports.archive.blobs.note(selection.height, (data.training.cid, selection.test.cid))
             last = schedule.deadline(Deadline.BLOCK)
-            await asyncio.gather(self._prefetched(data.training, last), self._prefetched(selection.test, last))
+            await asyncio.gather(self._prefetch(data.training, last), self._prefetch(selection.test, last))
 
-    def _may_be_asked(self, height: int) -> bool:
+    def _can_be_challenged(self, height: int) -> bool:
         """Return whether this node won or audited a height whose steps it may have to show (AUDIT-5)."""
         parent, address = self._ports.chain.round.parent, self._ports.wallet.address
         book, parameters = parent.bonds, self._ports.chain.parameters
@@ -147,7 +147,7 @@ class FullNode:
         final = self._ports.chain.round.tree.root
         for record in self._ports.archive.records_above(self._ports.archive.state(final)):
             if record.block is not None:
-                await self._kept(record.block)
+                await self._pin_block_content(record.block)
 
     async def close_reveals(self, action: RevealModel) -> None:
         """Set the timer after which no reveal counts: it follows the release in event-driven rounds (step 7)."""
@@ -164,7 +164,7 @@ class FullNode:
         """
         deadline = self._block_deadline(action.selection)
         started, delay = self._ports.clock.monotonic_seconds(), RETRY_SECONDS
-        while (found := await self._measured(action)) is None:
+        while (found := await self._try_measure(action)) is None:
             measure, state = action.measure, self._ports.chain.round
             if (measure.candidate, measure.kind) not in state.asked:
                 return
@@ -177,20 +177,20 @@ class FullNode:
             delay = min(2 * delay, MAXIMUM_RETRY_SECONDS)
         await self._report(action, found)
 
-    async def _measured(self, action: MeasureCandidate) -> Measurement | None:
+    async def _try_measure(self, action: MeasureCandidate) -> Measurement | None:
         try:
-            if action.reveal is not None and self._judges:
+            if action.reveal is not None and self._verifies_models:
                 # Losing models are let go too: whatever is fetched is noted under its height.
                 self._ports.archive.blobs.note(action.selection.height, (action.reveal.model_cid,))
             began = self._ports.clock.monotonic_seconds()
-            found = await self._judged_or_believed(action)
+            found = await self._measure_or_trust(action)
             self._ports.decisions.note_measured(found.kind.value, self._ports.clock.monotonic_seconds() - began)
             return found
         except Unavailable as error:
             logger.info("measuring %s waits: %s", action.measure.candidate.hex()[:16], error)
             return None
 
-    async def _judged_or_believed(self, action: MeasureCandidate) -> Measurement:
+    async def _measure_or_trust(self, action: MeasureCandidate) -> Measurement:
         """Measure, or take the claim where that was chosen; whoever asks later is told which it was (ROUND-10)."""
         is_model = action.measure.kind is not MeasureKind.PAYLOAD
         believed = is_model and self._trust.believes(action)
@@ -234,7 +234,7 @@ class FullNode:
         """Write the block and its state durably before anything builds on them (step 8)."""
         self._ports.archive.blobs.name(named_by(action.block, action.state), action.state.block_hash)
         self._ports.archive.store_block(action.block, action.state, at_once=self._ports.chain.is_current)
-        self._ports.tasks.start(self._kept(action.block), "keeping what a block rests on")
+        self._ports.tasks.start(self._pin_block_content(action.block), "keeping what a block rests on")
         now = self._ports.clock.now_milliseconds()
         about = f"missed {action.block.missed.value}" if isinstance(action.block, EmptyBlock) else "trained"
         self._ports.decisions.note(now, action.block.height, "block", about, hash=action.state.block_hash.hex())
@@ -300,7 +300,7 @@ class FullNode:
         # Our own need not wait behind strangers' blocks whose payloads may never come.
         bound = (None, b"", b"", b"", block.payload_hash, block.payload_cid)
         measure = MeasureCandidate(Measure(noun_hash(block), MeasureKind.PAYLOAD), parent, selection, *bound)
-        found = await self._measured(measure)
+        found = await self._try_measure(measure)
         if found is not None and self._ports.chain.round.selection.parent == selection.parent:
             await self._report(measure, found)
         await self._ports.announce(block)
@@ -329,14 +329,14 @@ class FullNode:
         height = self._ports.chain.round.selection.height
         self._ports.decisions.note(now, height, "task refused", action.task_id.hex(), reason=action.reason.value)
 
-    async def _kept(self, block: AnyBlock) -> None:
+    async def _pin_block_content(self, block: AnyBlock) -> None:
         """Pin payload, model, checkpoints and data of a block: full nodes serve them to late nodes (ROUND-10)."""
         blobs = self._ports.blobs
         await blobs.pin(block.payload_cid)
         await blobs.fetch(block.payload_cid, max_bytes=MAXIMUM_PAYLOAD_BYTES)
-        if not isinstance(block, Block) or not self._judges or self._retention.is_over(block.height):
+        if not isinstance(block, Block) or not self._verifies_models or self._retention.is_over(block.height):
             return
-        await self._noted(block.height, tuple(each.model_cid for each in block.ommers))
+        await self._pin_under_height(block.height, tuple(each.model_cid for each in block.ommers))
         await self._kept_run(block.height, block.reveal)
         # A winner's run may rest on runs that lost: nobody could repeat it once its miner is gone (PODL-R10).
         chain = self._ports.chain
@@ -346,18 +346,18 @@ class FullNode:
     async def _kept_run(self, height: int, reveal: Reveal) -> None:
         """Keep what repeats one run: its model, the index of its trace, every state."""
         blobs, training = self._ports.blobs, reveal.training
-        await self._noted(height, (reveal.model_cid, training.trace_cid))
+        await self._pin_under_height(height, (reveal.model_cid, training.trace_cid))
         states = published_states(await blobs.read(training.trace_cid, MAXIMUM_TRACE_INDEX_BYTES))
-        await self._noted(height, states)
+        await self._pin_under_height(height, states)
         for cid in (*states, reveal.model_cid):
             await blobs.fetch(cid, max_bytes=MAXIMUM_STATE_BYTES)
 
-    async def _noted(self, height: int, cids: tuple[Cid, ...]) -> None:
+    async def _pin_under_height(self, height: int, cids: tuple[Cid, ...]) -> None:
         self._ports.archive.blobs.note(height, cids)
         for cid in cids:
             await self._ports.blobs.pin(cid)
 
-    async def _missed(self, parent: Hash32, missed: Deadline, over: Mapping[Deadline, int]) -> None:
+    async def _end_height_after_deadline(self, parent: Hash32, missed: Deadline, over: Mapping[Deadline, int]) -> None:
         """End a height whose deadline passed: now, not back then, or the height after it would be half over too.
 
         Who just started waits until its head was compared with the network's and its training processes run. Of
@@ -380,7 +380,7 @@ class FullNode:
         await self._ports.clock.sleep_until(milliseconds)
         self._ports.chain.feed(event(self._ports.clock.now_milliseconds()))
 
-    async def _prefetched(self, part: DataPart, over_milliseconds: int) -> None:
+    async def _prefetch(self, part: DataPart, over_milliseconds: int) -> None:
         """Fetch encrypted data until they are here or the height is over."""
         delay = RETRY_SECONDS
         while self._ports.clock.now_milliseconds() < over_milliseconds:

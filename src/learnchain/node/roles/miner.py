@@ -139,31 +139,31 @@ class Miner:
         if own is not None:
             # An earlier life committed, and may have been killed before anybody heard of it.
             await self._ports.announce(own.commitment)
-            self._begin_ahead(selection, own)
+            self._start_lookahead(selection, own)
             return
         self._training = asyncio.current_task()
         if isinstance(self._terms(selection), HashPuzzle):
-            self._ports.chain.feed(Trained(await self._untrained(selection), self._ports.clock.now_milliseconds()))
+            self._ports.chain.feed(Trained(await self._build_empty_model(selection), self._ports.clock.now_milliseconds()))
             return
-        data = await self._opened(selection, action.key_release)
+        data = await self._open_training_data(selection, action.key_release)
         finished = None if ahead is None else await ahead.taken()
         if finished is None:
-            finished = await self._trained_anew(selection, data)
+            finished = await self._train_new_run(selection, data)
         run = finished.run
         self._epoch_seconds = run.training_seconds / max(run.epochs, 1)
         self._record_share(selection, finished)
-        model = await self._published(selection, finished)
+        model = await self._publish_model(selection, finished)
         self._note(selection, "trained", epochs=run.epochs, training_seconds=run.training_seconds)
         self._ports.chain.feed(Trained(model, self._ports.clock.now_milliseconds()))
 
-    async def _trained_anew(self, selection: Selection, data: Path) -> Finished:
+    async def _train_new_run(self, selection: Selection, data: Path) -> Finished:
         """Train from the derived initialisation, or from our own last committed state (ROUND-9)."""
         start = await own_end_state(self._ports.archive, self._ports.blobs, selection)
-        train = self._until_reached if selection.schedule.time_limit_milliseconds else self._until_closing
+        train = self._train_until_reached if selection.schedule.time_limit_milliseconds else self._train_until_closing
         run = await train(selection, data, start)
         return Finished(run, start, self._ports.clock.now_milliseconds())
 
-    async def _until_closing(self, selection: Selection, data: Path, start: EndState | None) -> TrainedFiles:
+    async def _train_until_closing(self, selection: Selection, data: Path, start: EndState | None) -> TrainedFiles:
         """Train for as many epochs as end before commitments close; a probe of one before tells what it takes."""
         # The first epoch of a process pays for what torch sets up once; the second tells what an epoch takes.
         await self._trainer.probe(await self._job(selection, data, 1))
@@ -173,41 +173,41 @@ class Miner:
         epochs, stopping = self._strategy.planned(selection.schedule.commitment_milliseconds, now, epoch_seconds)
         self._note(selection, "probe", epoch_seconds=epoch_seconds, epochs=epochs)
         self._note(selection, "training begins", goes_on=int(start is not None))
-        return await self._trained(selection, await self._job(selection, data, epochs, None, start), stopping)
+        return await self._train_until(selection, await self._job(selection, data, epochs, None, start), stopping)
 
-    async def _until_reached(self, selection: Selection, data: Path, start: EndState | None) -> TrainedFiles:
+    async def _train_until_reached(self, selection: Selection, data: Path, start: EndState | None) -> TrainedFiles:
         """Train until the required accuracy is reached on the training rows, or the time limit (PoLe Algorithm 1)."""
         limit = selection.schedule.time_limit_milliseconds
         job = await self._job(selection, data, MAXIMUM_EPOCHS, None, start)
         wanted = selection.posted.specification
         numerator, denominator = wanted.required_numerator, wanted.required_denominator
         job = replace(job, required_numerator=numerator, required_denominator=denominator, metric=wanted.metric)
-        run = await self._trained(selection, job, limit - self._strategy.margin_milliseconds)
+        run = await self._train_until(selection, job, limit - self._strategy.margin_milliseconds)
         if not Accuracy(run.training_correct, run.training_total).reaches(numerator, denominator):
             # Only now is the requirement waived: whoever commits earlier without reaching it cannot win.
             await self._ports.clock.sleep_until(limit)
         return run
 
-    def _begin_ahead(self, selection: Selection, own: OwnCandidate) -> None:
+    def _start_lookahead(self, selection: Selection, own: OwnCandidate) -> None:
         """Train on for the next block while this one is judged, where the engine's selection allows it (PoDL III-B)."""
         for ahead in selection.ahead:
             result: asyncio.Future[Finished | None] = asyncio.get_running_loop().create_future()
-            task = self._ports.tasks.start(self._train_ahead(selection, ahead, own, result), "training ahead")
+            task = self._ports.tasks.start(self._train_lookahead(selection, ahead, own, result), "training ahead")
             task.add_done_callback(lambda _task, result=result: result.done() or result.set_result(None))
             self._ahead = AheadRun(selection.task.task_id, ahead.course, own.commitment, task, result)
 
-    async def _train_ahead(
+    async def _train_lookahead(
         self, selection: Selection, ahead: Ahead, own: OwnCandidate, result: asyncio.Future[Finished | None]
     ) -> None:
         opened = self._ports.chain.round.key_release
         if opened is None:
             raise Unavailable("the training data key")
-        data = await self._opened(selection, opened)
+        data = await self._open_training_data(selection, opened)
         start = await end_state(self._ports.blobs, own)
         now, about = self._ports.clock.now_milliseconds(), selection.task.task_id.hex()
         epochs, stopping = self._strategy.planned(ahead.commitment_milliseconds, now, self._epoch_seconds)
         self._ports.decisions.note(now, selection.height + 1, "training begins", about, goes_on=1, ahead=1)
-        run = await self._trained(selection, await self._job(selection, data, epochs, ahead.course, start), stopping)
+        run = await self._train_until(selection, await self._job(selection, data, epochs, ahead.course, start), stopping)
         if not result.done():
             result.set_result(Finished(run, start, self._ports.clock.now_milliseconds()))
 
@@ -222,7 +222,7 @@ class Miner:
         work, terms = self._work(selection), self._terms(selection)
         salt: bytes | None = self._ports.random_source.randbytes(32)
         if isinstance(terms, HashPuzzle):
-            salt = await self._solved(selection, Puzzle(work, trained, payload.block_hash, payload_cid, terms.target))
+            salt = await self._search_puzzle(selection, Puzzle(work, trained, payload.block_hash, payload_cid, terms.target))
         if salt is None:
             return
         commitment = Commitment(
@@ -243,7 +243,7 @@ class Miner:
         await self._ports.announce(commitment)
         self._note(selection, "committed", model=cid_text(trained.model_cid))
         if self._is_selected(selection):
-            self._begin_ahead(selection, own)
+            self._start_lookahead(selection, own)
 
     async def reveal_model(self, action: RevealModel) -> None:
         """Count exactly on the released test set and open the commitment with that claim (step 6)."""
@@ -256,7 +256,7 @@ class Miner:
             self._note(selection, "not under the release", commitment=noun_hash(own.commitment).hex())
             return
         specification = selection.posted.specification
-        count = await self._counted(selection, own, release.key)
+        count = await self._count_on_test_set(selection, own, release.key)
         digest = attestation_digest(own.model_cid, specification.data.training.plaintext_root, selection.task.task_id)
         reveal = Reveal(
             chain_id=release.chain_id,
@@ -283,7 +283,7 @@ class Miner:
             self._training.cancel()
             self._note(selection, "overtaken")
 
-    async def _counted(self, selection: Selection, own: OwnCandidate, test_key: bytes) -> tuple[int, int]:
+    async def _count_on_test_set(self, selection: Selection, own: OwnCandidate, test_key: bytes) -> tuple[int, int]:
         """Return the exact count of our model on the test set; nothing where nothing is trained."""
         specification = selection.posted.specification
         if isinstance(self._terms(selection), HashPuzzle):
@@ -291,7 +291,7 @@ class Miner:
         opened = self._ports.chain.round.key_release
         if opened is None:
             raise Unavailable("the training data key")
-        training = await self._opened(selection, opened)
+        training = await self._open_training_data(selection, opened)
         test = await self._ports.data.opened(selection.test, test_key, specification)
         model = await self._ports.blobs.fetch(own.model_cid, max_bytes=MAXIMUM_OWN_BYTES)
         mapping = await self._ports.data.mapping_path(self._terms(selection))
@@ -299,7 +299,7 @@ class Miner:
         count = await self._ports.trainer.evaluate(job)
         return count.correct, count.total
 
-    async def _opened(self, selection: Selection, release: KeyRelease) -> Path:
+    async def _open_training_data(self, selection: Selection, release: KeyRelease) -> Path:
         """Return the training rows, or where they stay encrypted their products with this block's vectors alone."""
         keys, specification = OpenedKeys(release.key, release.functional_key), selection.posted.specification
         return await self._ports.data.training(keys, specification, self._terms(selection))
@@ -341,12 +341,12 @@ class Miner:
     def _terms(self, selection: Selection) -> TrainingTerms:
         return self._ports.chain.rules.training_terms(selection, self._work(selection))
 
-    async def _untrained(self, selection: Selection) -> TrainedModel:
+    async def _build_empty_model(self, selection: Selection) -> TrainedModel:
         """Return what stands for a model where nothing is trained: an empty file."""
         nothing = await self._ports.blobs.add_bytes(b"{}")
         return TrainedModel(nothing, TrainingRecord(NOBODY, 0, nothing, self._strategy.chosen(selection, 1)))
 
-    async def _solved(self, selection: Selection, puzzle: Puzzle) -> bytes | None:
+    async def _search_puzzle(self, selection: Selection, puzzle: Puzzle) -> bytes | None:
         """Search slice by slice until a salt is found or somebody else's solution ended the height."""
         first, tried = self._ports.random_source.randrange(1 << 200), 0
         begun_seconds = self._ports.clock.monotonic_seconds()
@@ -406,7 +406,7 @@ class Miner:
             mapping_path=await self._ports.data.mapping_path(terms),
         )
 
-    async def _trained(self, selection: Selection, job: TrainingJob, stopping_milliseconds: int) -> TrainedFiles:
+    async def _train_until(self, selection: Selection, job: TrainingJob, stopping_milliseconds: int) -> TrainedFiles:
         """Train; when the time is up the finished epochs are the run (DLBC, Assumption 2)."""
         begun_seconds = self._ports.clock.monotonic_seconds()
 
@@ -438,7 +438,7 @@ class Miner:
         }
         self._ports.decisions.note_training(selection.height, facts)
 
-    async def _published(self, selection: Selection, finished: Finished) -> TrainedModel:
+    async def _publish_model(self, selection: Selection, finished: Finished) -> TrainedModel:
         """Put the model, every checkpoint and their index where peers can fetch them (IV-B: checkpoints published)."""
         run = finished.run
         directory = Path(run.trace_directory)

@@ -49,7 +49,7 @@ class Reporter:
     def __init__(self, ports: Ports, measuring: EvidenceMeasuring, answers: StepAnswers) -> None:
         self._ports = ports
         self._measuring, self._answers = measuring, answers
-        self._accusations = OrderedDict((each.fault_id, each) for each in ports.archive.own.evidence())
+        self._pending_evidence = OrderedDict((each.fault_id, each) for each in ports.archive.own.evidence())
 
     # --- what signed words prove ---------------------------------------------------------------------------------
 
@@ -58,19 +58,19 @@ class Reporter:
         state = self._ports.chain.round
         if isinstance(message, Commitment):
             rivals = (each for each in state.commitments.values() if each.miner == message.miner)
-            self._contradicted(Fault.DOUBLE_COMMITMENT, message.miner, message, next(rivals, None))
+            self._report_contradiction(Fault.DOUBLE_COMMITMENT, message.miner, message, next(rivals, None))
         elif isinstance(message, Reveal):
             opened = (each for each in state.reveals.values() if each.miner == message.miner)
-            self._contradicted(Fault.DOUBLE_REVEAL, message.miner, message, next(opened, None))
+            self._report_contradiction(Fault.DOUBLE_REVEAL, message.miner, message, next(opened, None))
         elif isinstance(message, ReleaseAnnouncement | Block):
             known = state.announcement
             if known is not None:
-                self._contradicted(Fault.DOUBLE_RELEASE, self._publisher(), message.release, known.release)
+                self._report_contradiction(Fault.DOUBLE_RELEASE, self._publisher(), message.release, known.release)
             if isinstance(message, Block):
                 self._compare_siblings(message)
         if refused is RejectionReason.KEY_MISMATCH and isinstance(message, KeyRelease | ReleaseAnnouncement):
             signed = message if isinstance(message, KeyRelease) else message.release
-            self._accuse(Fault.DATA_CHANGED, self._publisher(), (signed,))
+            self._build_evidence(Fault.DATA_CHANGED, self._publisher(), (signed,))
 
     def _compare_siblings(self, block: Block) -> None:
         """Compare the release of a block with those of known blocks on the same parent."""
@@ -80,23 +80,23 @@ class Reporter:
                 selection = self._selection(block)
                 if selection is not None:
                     pair = (block.release, other.release)
-                    self._contradicted(Fault.DOUBLE_RELEASE, selection.task.publisher, *pair)
+                    self._report_contradiction(Fault.DOUBLE_RELEASE, selection.task.publisher, *pair)
 
     def _selection(self, block: Block) -> Selection | None:
         tree, chain = self._ports.chain.round.tree, self._ports.chain
         return chain.rules.select_task(tree.state(block.parent), chain.parameters) if block.parent in tree else None
 
-    def _contradicted(
+    def _report_contradiction(
         self, fault: Fault, offender: Address, first: Commitment | Reveal | Release, other: Statement | None
     ) -> None:
         if other is None or first == other or (first.parent, first.height) != (other.parent, other.height):
             return
-        self._accuse(fault, offender, (first, other))
+        self._build_evidence(fault, offender, (first, other))
 
     def _publisher(self) -> Address:
         return self._ports.chain.round.selection.task.publisher
 
-    def _accuse(self, fault: Fault, offender: Address, signed: tuple[Statement, ...]) -> None:
+    def _build_evidence(self, fault: Fault, offender: Address, signed: tuple[Statement, ...]) -> None:
         """Sign an accusation, unless its statements are forged by a third party; it is sent once its height is over."""
         try:
             for each in signed:
@@ -105,13 +105,13 @@ class Reporter:
             logger.debug("no accusation from a forged statement: %s", error)
             return
         draft = accusation(fault, offender, self._ports.wallet.address, signed)
-        if draft.fault_id in self._accusations or offender == self._ports.wallet.address:
+        if draft.fault_id in self._pending_evidence or offender == self._ports.wallet.address:
             return
         evidence = sign(draft, self._ports.wallet.private_key)
         self._ports.archive.own.keep_evidence(evidence)
-        self._accusations[draft.fault_id] = evidence
-        while len(self._accusations) > MAXIMUM_ACCUSATIONS:
-            self._forget(next(iter(self._accusations)))
+        self._pending_evidence[draft.fault_id] = evidence
+        while len(self._pending_evidence) > MAXIMUM_ACCUSATIONS:
+            self._forget(next(iter(self._pending_evidence)))
         now = self._ports.clock.now_milliseconds()
         self._ports.decisions.note(now, draft.height, "accused", "0x" + offender.hex(), fault=fault.value)
 
@@ -139,7 +139,7 @@ class Reporter:
             # Our own disk may lie too: the accusation rests on a second opening of the file itself.
             logger.warning("the data of task %s are not as promised: %s", selection.task.task_id.hex()[:16], error)
             if await self._measuring.is_changed(selection, signed):
-                self._accuse(Fault.DATA_CHANGED, selection.task.publisher, (signed,))
+                self._build_evidence(Fault.DATA_CHANGED, selection.task.publisher, (signed,))
 
     # --- sending and measuring -----------------------------------------------------------------------------------
 
@@ -148,7 +148,7 @@ class Reporter:
         for message in self._ports.chain.waiting().values():
             if signer_of(message) == self._ports.wallet.address:
                 await self._ports.network.publish(message)
-        for key, evidence in tuple(self._accusations.items()):
+        for key, evidence in tuple(self._pending_evidence.items()):
             try:
                 await self._ports.announce(evidence)
             except Unavailable:
@@ -158,7 +158,7 @@ class Reporter:
             self._forget(key)
 
     def _forget(self, fault_id: Hash32) -> None:
-        self._accusations.pop(fault_id, None)
+        self._pending_evidence.pop(fault_id, None)
         self._ports.archive.own.forget_evidence(fault_id)
 
     async def measure_answer(self, action: MeasureAnswer) -> None:
@@ -166,7 +166,7 @@ class Reporter:
         head = self._ports.chain.round.parent.height + 1
         files = (action.answer.answer.digests_cid, action.answer.answer.states_cid)
         self._ports.archive.blobs.note(head, files)
-        found = await self._retried(action.measure, lambda: self._measuring.answered(action, self._answers))
+        found = await self._retry_measuring(action.measure, lambda: self._measuring.answered(action, self._answers))
         if found is not None:
             now = self._ports.clock.now_milliseconds()
             facts = {"finding": found.finding.value, "segment": action.answer.answer.segment}
@@ -175,14 +175,14 @@ class Reporter:
 
     async def measure_evidence(self, action: MeasureEvidence) -> None:
         """Measure evidence until what it rests on is here or it does not count any more."""
-        found = await self._retried(action.measure, lambda: self._measuring.measured(action))
+        found = await self._retry_measuring(action.measure, lambda: self._measuring.measured(action))
         if found is not None:
             now = self._ports.clock.now_milliseconds()
             facts = {"finding": found.finding.value, "fault": action.evidence.fault.value}
             self._ports.decisions.note(now, action.evidence.height, "measured evidence", found.candidate.hex(), **facts)
             self._ports.chain.feed(Measured(found, now))
 
-    async def _retried(self, measure: Measure, measuring: Callable[[], Awaitable[Measurement]]) -> Measurement | None:
+    async def _retry_measuring(self, measure: Measure, measuring: Callable[[], Awaitable[Measurement]]) -> Measurement | None:
         """Return what measuring comes to once everything is here; None when nobody asks any more."""
         delay = RETRY_SECONDS
         while (measure.candidate, measure.kind) in self._ports.chain.round.asked:

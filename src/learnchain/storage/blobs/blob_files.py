@@ -263,7 +263,7 @@ class BlobFiles:
 
     def pins(self) -> tuple[Cid, ...]:
         """Return every pinned blob."""
-        return tuple(cid for cid, _ in self._listed("pins"))
+        return tuple(cid for cid, _ in self._list_blobs("pins"))
 
     def owe(self, cid: Cid) -> None:
         """Note that the store elsewhere has to get a blob."""
@@ -276,11 +276,11 @@ class BlobFiles:
 
     def owed(self) -> tuple[Cid, ...]:
         """Return every blob that the store elsewhere has to get still."""
-        return tuple(cid for cid, _ in self._listed("owed"))
+        return tuple(cid for cid, _ in self._list_blobs("owed"))
 
     def used_bytes(self) -> int:
         """Return the bytes of files that blobs take, whole and partial."""
-        return sum(path.stat().st_size for folder in ("files", "partial") for _, path in self._listed(folder))
+        return sum(path.stat().st_size for folder in ("files", "partial") for _, path in self._list_blobs(folder))
 
     def collect(self, quota_bytes: int, keep: frozenset[Cid] = frozenset()) -> int:
         """Delete unpinned blobs, least recently used first, until the rest fits; return the bytes freed."""
@@ -288,7 +288,7 @@ class BlobFiles:
         found = [
             (path.stat().st_mtime_ns, cid, path)
             for folder in ("partial", "files")
-            for cid, path in self._listed(folder)
+            for cid, path in self._list_blobs(folder)
         ]
         freed = 0
         for _, cid, path in sorted(found):
@@ -311,7 +311,7 @@ class BlobFiles:
         except OSError as error:
             raise disk_refused(self._directory, error) from error
 
-    def _listed(self, folder: str) -> Iterator[tuple[Cid, Path]]:
+    def _list_blobs(self, folder: str) -> Iterator[tuple[Cid, Path]]:
         for path in sorted((self._directory / folder).iterdir()):
             with contextlib.suppress(Rejected):
                 yield cid_from_text(path.name), path

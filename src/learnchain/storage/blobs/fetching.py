@@ -98,7 +98,7 @@ class BlobFetcher:
         leaf = Leaf(cid, 0, -1)
         data = await _first(sources, lambda source: self._ask_leaf(source, cid, 0, leaf))
         if data is None:
-            raise _nobody(cid, sources)
+            raise _not_found_error(cid, sources)
         if len(data) > max_bytes:
             raise too_large(len(data), max_bytes)
         self._files.write_leaf(cid, leaf, data)
@@ -113,7 +113,7 @@ class BlobFetcher:
         asked = list(sources)
         found = await _first(asked, lambda source: self._ask_tree(source, cid, max_bytes, sources))
         if found is None:
-            raise _nobody(cid, asked)
+            raise _not_found_error(cid, asked)
         tree, written = found
         await asyncio.to_thread(self._files.put_tree, cid, written)
         return tree
@@ -140,7 +140,7 @@ class BlobFetcher:
         asked_at_first = len(job.sources)
         while job.missing:
             if not job.sources:
-                raise _nobody(job.tree.root, range(asked_at_first))
+                raise _not_found_error(job.tree.root, range(asked_at_first))
             job.todo.clear()
             job.todo.extend(sorted(job.missing))
             # In the order of their start, here and below: sets of futures are ordered by their place in memory.
@@ -156,7 +156,7 @@ class BlobFetcher:
                     running = [each for each in running if each not in done]
             finally:
                 # Whoever still waits for a source that does not answer waits for what is here already.
-                await _cancelled(running)
+                await _cancel_tasks(running)
 
     async def _work(self, job: _Job, source: bytes, asked: set[int]) -> None:
         while source in job.sources and job.missing:
@@ -222,7 +222,7 @@ class BlobFetcher:
             self._network.report(source, rejected)
 
 
-def _nobody(cid: Cid, asked: Sized) -> Nowhere:
+def _not_found_error(cid: Cid, asked: Sized) -> Nowhere:
     return Nowhere(f"no connected peer has all of the blob {cid_text(cid)}", len(asked))
 
 
@@ -247,11 +247,11 @@ async def _first(sources: list[bytes], ask: Callable[[bytes], Coroutine[None, No
                 if answer is not None:
                     return answer
     finally:
-        await _cancelled(running)
+        await _cancel_tasks(running)
     return None
 
 
-async def _cancelled(tasks: Iterable[asyncio.Future[Any]]) -> None:
+async def _cancel_tasks(tasks: Iterable[asyncio.Future[Any]]) -> None:
     """Cancel and await tasks, so that none outlives its fetch."""
     left = list(tasks)
     for task in left:

@@ -60,7 +60,7 @@ class Kubo:
         """Unpin the tree; one that was not pinned stays so."""
         status, raw = await self._ask("pin/rm", {"arg": cid_text(cid), "recursive": "true"})
         if status != 200 and b"not pinned" not in raw:
-            raise _refused("pin/rm", status, raw)
+            raise _refusal_error("pin/rm", status, raw)
 
     async def close(self) -> None:
         """End all connections."""
@@ -92,7 +92,7 @@ class Kubo:
         except (ValueError, RecursionError) as error:
             raise Unavailable(f"kubo: {name} did not answer JSON") from error
         if status != 200 or not isinstance(answer, dict):
-            raise _refused(name, status, raw)
+            raise _refusal_error(name, status, raw)
         return answer
 
     async def _ask(
@@ -186,5 +186,5 @@ def _part(path: Path, leaf: Leaf) -> bytes:
         return file.read(leaf.size)
 
 
-def _refused(name: str, status: int, raw: bytes) -> Unavailable:
+def _refusal_error(name: str, status: int, raw: bytes) -> Unavailable:
     return Unavailable(f"kubo: {name} answered {status}: {raw[:200].decode(errors='replace')}")

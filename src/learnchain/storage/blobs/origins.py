@@ -122,48 +122,48 @@ class Bucket:
 
     async def tree(self, cid: Cid, max_bytes: int) -> bytes | None:
         """Return the written tree."""
-        return await self._bounded(f"trees/{cid_text(cid)}", maximum_tree_bytes(max_bytes))
+        return await self._read_bounded(f"trees/{cid_text(cid)}", maximum_tree_bytes(max_bytes))
 
     async def leaf(self, root: Cid, leaf: Leaf, limit_bytes: int) -> bytes | None:
         """Return one leaf: a range of the file, or all of a file that is one leaf."""
         name = f"files/{cid_text(root)}"
         if leaf.size < 0:
-            return await self._bounded(name, limit_bytes)
+            return await self._read_bounded(name, limit_bytes)
         if leaf.size == 0:
             return b""
         import obstore
 
-        found = await _asked(obstore.get_range_async(self._store, name, start=leaf.offset, length=leaf.size))
+        found = await _request(obstore.get_range_async(self._store, name, start=leaf.offset, length=leaf.size))
         return None if found is None else bytes(found)
 
     async def put(self, tree: Tree, written: bytes, path: Path) -> None:
         """Store the file, then its tree: whoever finds the tree finds the leaves."""
         import obstore
 
-        await _asked(obstore.put_async(self._store, f"files/{cid_text(tree.root)}", path))
+        await _request(obstore.put_async(self._store, f"files/{cid_text(tree.root)}", path))
         if written:
-            await _asked(obstore.put_async(self._store, f"trees/{cid_text(tree.root)}", written))
+            await _request(obstore.put_async(self._store, f"trees/{cid_text(tree.root)}", written))
 
     async def pin(self, cid: Cid) -> None:
         """Mark a blob as to be kept."""
         import obstore
 
-        await _asked(obstore.put_async(self._store, f"pins/{cid_text(cid)}", b""))
+        await _request(obstore.put_async(self._store, f"pins/{cid_text(cid)}", b""))
 
     async def unpin(self, cid: Cid) -> None:
         """Take the mark away."""
         import obstore
 
-        await _asked(obstore.delete_async(self._store, f"pins/{cid_text(cid)}"))
+        await _request(obstore.delete_async(self._store, f"pins/{cid_text(cid)}"))
 
     async def close(self) -> None:
         """Do nothing: connections end by themselves."""
 
-    async def _bounded(self, name: str, limit_bytes: int) -> bytes | None:
+    async def _read_bounded(self, name: str, limit_bytes: int) -> bytes | None:
         """Return a whole object; its size is known, and judged, before its bytes are read."""
         import obstore
 
-        found = await _asked(obstore.get_async(self._store, name))
+        found = await _request(obstore.get_async(self._store, name))
         if found is None:
             return None
         size = int(found.meta["size"])
@@ -172,7 +172,7 @@ class Bucket:
         return bytes(await found.bytes_async())
 
 
-async def _asked(request: Awaitable[_Answer]) -> _Answer | None:
+async def _request(request: Awaitable[_Answer]) -> _Answer | None:
     """Return what the bucket answers, None for an object that is not there."""
     from obstore.exceptions import BaseError, NotFoundError
 

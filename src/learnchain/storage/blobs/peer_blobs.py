@@ -61,7 +61,7 @@ class Delivery:
 
     async def _deliver(self) -> None:
         tried = set[tuple[Cid, bool]]()
-        while waiting := [each for each in self._owed() if each not in tried]:
+        while waiting := [each for each in self._list_undelivered() if each not in tried]:
             for cid, pinned in waiting:
                 tried.add((cid, pinned))
                 try:
@@ -80,7 +80,7 @@ class Delivery:
         if pinned == self._files.is_pinned(cid):
             self._files.settle(cid)
 
-    def _owed(self) -> list[tuple[Cid, bool]]:
+    def _list_undelivered(self) -> list[tuple[Cid, bool]]:
         return [(cid, self._files.is_pinned(cid)) for cid in self._files.owed()]
 
 
