@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 
 from learnchain.cli.display import LiveDisplay
-from learnchain.cli.local_run import LocalRun, Wanted
+from learnchain.cli.local_run import LocalRun, LocalRunPlan
 from learnchain.cli.observation import Snapshot
 from learnchain.tasks.built_in_tasks import BUILT_IN
 
@@ -46,8 +46,8 @@ class Kept:
         height = max((curve[-1]["height"] for curve in curves), default=0)
         points = [point for curve in curves for point in curve if point["height"] == height]
         busy = len(points) >= TRAINED_POINTS and height > len(snapshot.blocks)
-        if busy and len(snapshot.won) >= BLOCKS - 1:
-            self._display.console.print(self._display.drawn())
+        if busy and len(snapshot.won_blocks) >= BLOCKS - 1:
+            self._display.console.print(self._display.draw())
             picture = self._display.console.export_svg(title="learnchain up --task digits")
             # A picture in a repository loads nothing from elsewhere: the reader's own fixed-width font will do.
             self.picture = FONT.sub("", picture)
@@ -56,9 +56,9 @@ class Kept:
 def main() -> None:
     """Run the network and write the picture."""
     with TemporaryDirectory(prefix="learnchain-") as directory:
-        wanted = Wanted(Path(directory) / "network", "dlbc", 3, ("digits",), BLOCKS + 1, rpc_port=0)
+        wanted = LocalRunPlan(Path(directory) / "network", "dlbc", 3, ("digits",), BLOCKS + 1, rpc_port=0)
         run = LocalRun(wanted, time.monotonic())
-        network = run.network()
+        network = run.provision_network()
         kept = Kept(f"RPC http://127.0.0.1:8545   consensus {network.consensus}   data .learnchain/local")
         run.run(network, kept, [BUILT_IN["digits"]])
     if not kept.picture:

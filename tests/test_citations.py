@@ -60,11 +60,11 @@ def source_texts() -> tuple[str, ...]:
 
 @cache
 def readings() -> frozenset[str]:
-    """Return the identifiers of all readings: the first argument of every `Reading(...)` of an engine or market."""
+    """Return the identifiers of all interpretations: the first argument of every `Interpretation(...)` in the code."""
     found: set[str] = set()
     for text in source_texts():
-        for node in ast.walk(ast.parse(text)) if "Reading(" in text else ():
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Reading":
+        for node in ast.walk(ast.parse(text)) if "Interpretation(" in text else ():
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Interpretation":
                 first = node.args[0] if node.args else None
                 if isinstance(first, ast.Constant) and isinstance(first.value, str):
                     found.add(first.value)

@@ -11,13 +11,13 @@ import pytest
 
 from learnchain_conformance.bad_inputs import BadInput
 from learnchain_conformance.documents import ENGINES
-from learnchain_conformance.engine_scenarios import PLAYS
+from learnchain_conformance.engine_scenarios import SCENARIOS
 from learnchain_conformance.vector_cases import all_vectors
-from learnchain_conformance.vectors import Vector, run
+from learnchain_conformance.vectors import Vector, run_vector_file
 from tests.test_house import PAPERS
 
 VECTORS = Path(__file__).parent.parent / "vectors"
-FOLDERS = ("messages", *(play.rules.name for play in PLAYS))
+FOLDERS = ("messages", *(play.rules.name for play in SCENARIOS))
 """What `fill` writes; other folders hold vectors of other rooms, checked there."""
 FILES = sorted(str(path.relative_to(VECTORS)) for each in FOLDERS for path in (VECTORS / each).rglob("*.json"))
 _REFILL = "import sys, pathlib; from learnchain_conformance.vectors import fill; fill(pathlib.Path(sys.argv[1]))"
@@ -25,7 +25,7 @@ _REFILL = "import sys, pathlib; from learnchain_conformance.vectors import fill;
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_vector_gives_what_it_says(name: str) -> None:
-    outcomes = run(VECTORS / name)
+    outcomes = run_vector_file(VECTORS / name)
     assert outcomes
     for expected, found in outcomes:
         assert found == expected
@@ -36,7 +36,7 @@ def test_a_wrong_expectation_is_noticed(tmp_path: Path) -> None:
     changed = tmp_path / "5.json"
     changed.write_text(text.replace('"15/16"', '"16/15"'))
     assert changed.read_text() != text
-    assert any(expected != found for expected, found in run(changed))
+    assert any(expected != found for expected, found in run_vector_file(changed))
 
 
 @pytest.mark.parametrize("seed", ["1", "2"])
@@ -60,14 +60,14 @@ def _prefix(identifier: str) -> str:
     return identifier.rpartition("-R")[0]
 
 
-PREFIXES = {play.rules.name: _prefix(play.readings[0].identifier) for play in PLAYS}
+PREFIXES = {play.rules.name: _prefix(play.interpretations[0].identifier) for play in SCENARIOS}
 READINGS = [each for _, readings in ENGINES for each in readings]
 
 
-@pytest.mark.parametrize("reading", READINGS, ids=lambda each: each.identifier)
+@pytest.mark.parametrize("interpretation", READINGS, ids=lambda each: each.identifier)
 def test_a_reading_has_the_vector_it_names(reading: object) -> None:
     vector = _written()[reading.vector]  # type: ignore[attr-defined]
-    named = vector.reading.split(", ")
+    named = vector.interpretation.split(", ")
     # A copied engine leaves what it shares with its model where it is, in that engine's folder.
     shared = PREFIXES[vector.path.partition("/")[0]] != _prefix(reading.identifier)  # type: ignore[attr-defined]
     assert named if shared else reading.identifier in named  # type: ignore[attr-defined]
@@ -105,12 +105,12 @@ def test_every_equation_and_algorithm_has_a_vector(paper: str, kind: str, number
     assert json.loads((VECTORS / path).read_text())["cases"]
 
 
-WRONG = [(play.rules.name, each) for play in PLAYS for each in play.bad_inputs]
+WRONG = [(play.rules.name, each) for play in SCENARIOS for each in play.bad_inputs]
 
 
 @pytest.mark.parametrize(("engine", "wrong"), WRONG, ids=lambda each: getattr(each, "name", each))
 def test_a_bad_input_vector_ends_in_its_reason(engine: str, wrong: BadInput) -> None:
-    (expected, _), *_ = run(VECTORS / engine / f"bad_input/{wrong.name}.json")
+    (expected, _), *_ = run_vector_file(VECTORS / engine / f"bad_input/{wrong.name}.json")
     assert expected["actions"][-1] == {"rejected": wrong.reason.value}
 
 

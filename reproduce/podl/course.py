@@ -17,7 +17,7 @@ from learnchain.learning.train import Start, TrainingPlan, Watcher, train
 from learnchain.protocol.model_presets import mlp
 from learnchain.protocol.model_specification import ModelSpecification
 from learnchain.protocol.task_specification import Optimiser
-from learnchain.protocol.training_terms import Free, HyperParameters
+from learnchain.protocol.training_terms import FreeTraining, HyperParameters
 from learnchain.rejection import Unavailable
 
 HIDDEN = 128
@@ -75,7 +75,7 @@ def run(known: Task, miner: int | str, blocks: int, epochs: int) -> Iterator[tup
         for block in range(blocks):
             chosen = HyperParameters(known.learning_rate_millionths, 0, 0, BATCH, epochs)
             order, initial = seed_of(miner, "order", block), seed_of(miner, "initial")
-            plan = TrainingPlan(known.model, Optimiser.SGD, chosen, Free(), order, 1 << 30, initial)
+            plan = TrainingPlan(known.model, Optimiser.SGD, chosen, FreeTraining(), order, 1 << 30, initial)
             place = Path(directory) / str(block)
             done = train(plan, known.training, Watcher(perf_counter), place, start)
             start = Start(state_path(place, len(done.trace.leaves) - 1), done.trace.leaves[-1].digest)

@@ -15,7 +15,7 @@ from typing import Any
 from course import Task, run, task
 
 from learnchain.encoding.numbers import Accuracy
-from learnchain.engines.podl.multi_block_progress import TEN_THOUSAND, Progress, Stopping
+from learnchain.engines.podl.multi_block_progress import TEN_THOUSAND, MultiBlockProgress, StoppingRule
 from learnchain.learning.fixed_point import evaluate
 from learnchain.learning.train import configure_torch
 from learnchain.protocol.task_specification import Metric
@@ -26,7 +26,7 @@ BLOCKS = 8
 def grown(known: Task, epochs: int) -> list[dict[str, Any]]:
     """Return each block: count on its fresh set, the champion's on the same set, and whether the engine stops."""
     lines: list[dict[str, Any]] = []
-    champion, progress, stopping = None, None, Stopping()
+    champion, progress, stopping = None, None, StoppingRule()
     for block, (weights, seconds) in enumerate(run(known, "miner", BLOCKS, epochs)):
         fresh = known.tests[block]
         own = evaluate(known.model, weights, known.training, fresh, Metric.ACCURACY)
@@ -40,17 +40,19 @@ def grown(known: Task, epochs: int) -> list[dict[str, Any]]:
         progress = _next(stopping, progress, (own.correct, own.total), before)
         if champion is None or own.correct > before[0]:
             champion = weights
-        line["engine_stops"] = progress.dull >= stopping.blocks or block + 1 == BLOCKS
+        line["engine_stops"] = progress.stalled_blocks >= stopping.stalled_blocks or block + 1 == BLOCKS
         lines.append(line)
     return lines
 
 
-def _next(stopping: Stopping, before: Progress | None, own: tuple[int, int], met: tuple[int, int]) -> Progress:
+def _next(
+    stopping: StoppingRule, before: MultiBlockProgress | None, own: tuple[int, int], met: tuple[int, int]
+) -> MultiBlockProgress:
     """Return how the task stands, by the engine's own numbers (PODL-R1, R4)."""
     if before is None:
-        return Progress(b"\0" * 32, 0, b"\0" * 32, b"", b"\0" * 20, *own, 0)
+        return MultiBlockProgress(b"\0" * 32, 0, b"\0" * 32, b"", b"\0" * 20, *own, 0)
     gain = TEN_THOUSAND * (Accuracy(*own).share - Accuracy(*met).share)
-    return replace(before, dull=0 if gain >= stopping.gain_ten_thousandths else before.dull + 1)
+    return replace(before, dull=0 if gain >= stopping.gain_ten_thousandths else before.stalled_blocks + 1)
 
 
 def main() -> None:

@@ -26,13 +26,13 @@ from learnchain.engines.pole import mapping as maps
 from learnchain.engines.pole.mapping import Shift, Vector
 from learnchain.learning.data import DataSet, digits, permutation, select_rows
 from learnchain.learning.fixed_point import evaluate
-from learnchain.learning.job_data import fitted
+from learnchain.learning.job_data import fit_mapping
 from learnchain.learning.sources.store import DataStore
 from learnchain.learning.train import TrainingPlan, TrainingRun, configure_torch
 from learnchain.protocol.model_presets import mlp
 from learnchain.protocol.puzzle import LARGEST_TARGET
 from learnchain.protocol.task_specification import Metric, Optimiser
-from learnchain.protocol.training_terms import Free, HyperParameters
+from learnchain.protocol.training_terms import FreeTraining, HyperParameters
 
 PRINTED = {
     "PoLe": {"average": 222.64, "maximum": 247.65, "minimum": 203.50, "variance": 140.28, "variation": 0.0532},
@@ -87,14 +87,16 @@ def steps_needed(known: Problem, block: int) -> list[int]:
     """Return the steps after which each node is right on the required part of the watched rows, at this block."""
     pixels = known.training.inputs[0].size
     layer = maps.mapping_layer(vectors(known.mode, seed_of("block", block), pixels))
-    mapped = fitted(layer, known.training).of(known.training)
+    mapped = fit_mapping(layer, known.training).of(known.training)
     watched = select_rows(mapped, permutation("watched", seed_of("watched"), len(mapped))[:WATCHED_ROWS])
     return [_steps(known, mapped, watched, seed_of("node", block, node)) for node in range(NODES)]
 
 
 def _steps(known: Problem, mapped: DataSet, watched: DataSet, seed: bytes) -> int:
     specification = mlp(mapped.sample_shape, 10, (256, 128))
-    plan = TrainingPlan(specification, Optimiser.SGD, HyperParameters(10_000, 0, 0, BATCH, 1), Free(), seed, 1 << 30)
+    plan = TrainingPlan(
+        specification, Optimiser.SGD, HyperParameters(10_000, 0, 0, BATCH, 1), FreeTraining(), seed, 1 << 30
+    )
     run, epoch = TrainingRun(plan, mapped), 0
     while True:
         for rows in run.batches(epoch):

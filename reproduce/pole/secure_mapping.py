@@ -22,14 +22,14 @@ from learnchain.engines.pole import mapping as maps
 from learnchain.engines.pole.mapping import Shift, Vector
 from learnchain.learning.data import DataSet, permutation, select_rows
 from learnchain.learning.fixed_point import evaluate
-from learnchain.learning.job_data import fitted
+from learnchain.learning.job_data import fit_mapping
 from learnchain.learning.safe_tensors import Array
 from learnchain.learning.sources.store import DataStore
 from learnchain.learning.train import TrainingPlan, TrainingRun, Watcher, configure_torch, train
 from learnchain.protocol.model_presets import mlp, strided_cnn
 from learnchain.protocol.model_specification import ModelSpecification
 from learnchain.protocol.task_specification import Metric, Optimiser
-from learnchain.protocol.training_terms import Free, HyperParameters, SecureMapping
+from learnchain.protocol.training_terms import FreeTraining, HyperParameters, SecureMapping
 from learnchain.rejection import Unavailable
 
 PRINTED = {
@@ -185,11 +185,11 @@ def run(variant: Variant, store: DataStore) -> dict[str, Any]:
         raise Unavailable("the test set of MNIST")
     training, test = cut(stored.training, variant.rows[0]), cut(stored.test, variant.rows[1])
     layer, started = layer_of(variant.name, SEED), time.perf_counter()
-    features = fitted(layer, training) if layer else None
+    features = fit_mapping(layer, training) if layer else None
     seen = [features.of(each) if features else each for each in (training, test)]
     mapped_seconds = time.perf_counter() - started
     chosen = HyperParameters(1_000, 0, 0, 256 if variant.rows[0] == 60_000 else 64, variant.epochs)
-    plan = TrainingPlan(variant.model, Optimiser.ADAM, chosen, Free(), SEED, 1_000_000)
+    plan = TrainingPlan(variant.model, Optimiser.ADAM, chosen, FreeTraining(), SEED, 1_000_000)
     result = train(plan, seen[0], Watcher(time.perf_counter))
     right = [evaluate(variant.model, result.weights, seen[0], each, Metric.ACCURACY) for each in seen]
     answer: dict[str, Any] = {
@@ -203,7 +203,7 @@ def run(variant: Variant, store: DataStore) -> dict[str, Any]:
     }
     other = layer_of(variant.name, OTHER)
     if features and other:
-        raw, fit = replace(features, mapping=other), fitted(other, training)
+        raw, fit = replace(features, mapping=other), fit_mapping(other, training)
         for name, swapped in (("swapped", raw), ("swapped_and_fitted", fit)):
             behind = Attack(plan, result.weights, swapped.of(training), swapped.of(test))
             answer[name] = behind.accuracy(result.weights)

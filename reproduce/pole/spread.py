@@ -16,11 +16,11 @@ from learnchain.encoding.hashing import tagged_hash
 from learnchain.engines.pole import mapping as maps
 from learnchain.learning.data import DataSet
 from learnchain.learning.fixed_point import evaluate
-from learnchain.learning.job_data import fitted
+from learnchain.learning.job_data import fit_mapping
 from learnchain.learning.train import TrainingPlan, TrainingRun, configure_torch
-from learnchain.node.roles.miner import Strategy
+from learnchain.node.roles.miner import HyperParameterStrategy
 from learnchain.protocol.task_specification import Metric
-from learnchain.protocol.training_terms import Free, HyperParameters
+from learnchain.protocol.training_terms import FreeTraining, HyperParameters
 from learnchain.tasks.built_in_tasks import BUILT_IN
 from learnchain.tasks.task_file import TaskDraft, task_draft
 
@@ -31,7 +31,7 @@ EPOCH_SECONDS, MINIMUM_SECONDS, AFTER_SECONDS = 0.4, 1.0, 2.0
 
 def plan_of(draft: TaskDraft, seed: bytes) -> TrainingPlan:
     """Return the run of a miner with the strategy that nodes have by default."""
-    rules, chosen = draft.training, Strategy()
+    rules, chosen = draft.training, HyperParameterStrategy()
 
     def within(low: int, high: int, thousandths: int) -> int:
         return low + (high - low) * thousandths // 1_000
@@ -44,7 +44,7 @@ def plan_of(draft: TaskDraft, seed: bytes) -> TrainingPlan:
         within(size.minimum, size.maximum, chosen.batch_size_thousandths),
         MOST_EPOCHS,
     )
-    return TrainingPlan(draft.model, rules.optimiser, parameters, Free(), seed, 1 << 30)
+    return TrainingPlan(draft.model, rules.optimiser, parameters, FreeTraining(), seed, 1 << 30)
 
 
 def needed(draft: TaskDraft, rows: DataSet, seed: bytes) -> tuple[float, int]:
@@ -68,7 +68,7 @@ def layer_of(draft: TaskDraft, height: int) -> DataSet:
     sample, wanted = draft.training_data.sample_shape, draft.model.input_shape
     seed = tagged_hash("reproduce/pole/spread", b"height", height.to_bytes(4, "big"))
     layer = maps.convolutional_layer(maps.dense_vectors(seed, 9, wanted[0] // sample[0]))
-    return fitted(layer, draft.training_data).of(draft.training_data)
+    return fit_mapping(layer, draft.training_data).of(draft.training_data)
 
 
 def line(name: str, heights: list[list[float]], minimum_seconds: float) -> dict[str, Any]:

@@ -63,7 +63,7 @@ class RejectionReason(StrEnum):
     # 3 selection
     SELECTION_WRONG = "selection_wrong"
     """Another task has the better rank."""
-    UNSELECTED_LIST_WRONG = "unselected_list_wrong"
+    QUEUED_TASKS_WRONG = "queued_tasks_wrong"
     """The block's list of unselected tasks is not the recomputed one."""
     KEY_MISMATCH = "key_mismatch"
     """The released key does not match the hash committed at posting."""
@@ -100,7 +100,7 @@ class RejectionReason(StrEnum):
 
     PUZZLE_UNSOLVED = "puzzle_unsolved"
     """The commitment's digest does not lie below the target."""
-    DISCLOSURE_WRONG = "disclosure_wrong"
+    SHOWN_MODEL_WRONG = "shown_model_wrong"
     """The commitment shows a model where none may be shown, none where one must be, or another than it binds."""
 
     # 6 reveal
@@ -138,7 +138,7 @@ class RejectionReason(StrEnum):
     """No commitment of the release holds a valid model."""
     TRACE_MISMATCH = "trace_mismatch"
     """The published training trace does not match its committed root."""
-    CHALLENGE_WRONG = "challenge_wrong"
+    SEGMENT_SAMPLE_WRONG = "segment_sample_wrong"
     """The challenged segments are not those that the seed draws."""
     FRAUD_PROOF_INVALID = "fraud_proof_invalid"
     """A proof of a fault has not the form that its finding needs, or does not prove it."""
@@ -180,17 +180,17 @@ class RejectionReason(StrEnum):
     MACHINE_CLASS_REFUSED = "machine_class_refused"
     """The winner trained in a reproducibility class that this chain does not accept."""
 
-    ACCUSATION_CLOSED = "accusation_closed"
+    CHALLENGE_CLOSED = "challenge_closed"
     """The segment cannot be disputed here: height not remembered, too old, nothing traced or reported."""
-    ACCUSATION_DOUBLE = "accusation_double"
+    CHALLENGE_DOUBLE = "challenge_double"
     """The segment was disputed before, its trainer is punished already, or the block says it twice."""
-    ACCUSATION_WRONG = "accusation_wrong"
+    CHALLENGE_INVALID = "challenge_invalid"
     """The accused is not who trained the segment, or accuses itself, or the segment is none of its own."""
-    ACCUSATION_UNCOVERED = "accusation_uncovered"
+    CHALLENGE_UNCOVERED = "challenge_uncovered"
     """The accuser has not staked what the accusation costs if it fails."""
-    ANSWER_CLOSED = "answer_closed"
+    RESPONSE_CLOSED = "response_closed"
     """Nobody asks for these steps on this branch, or no longer, or they are shown already."""
-    ANSWER_WRONG = "answer_wrong"
+    RESPONSE_INVALID = "response_invalid"
     """The answer opens another segment or commitment, miscounts its steps, or its files are not what it names."""
 
     # 9 fork choice

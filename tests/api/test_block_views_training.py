@@ -48,7 +48,7 @@ def repeated(model: Any, facts: dict[str, Any], rows: dict[str, torch.Tensor], f
     inputs, labels, size = rows["inputs"], rows["labels"].long(), facts["hyper_parameters"]["batch_size"]
     inputs = inputs if inputs.dtype == torch.float32 else inputs.float() / 256
     for epoch in range(facts["hyper_parameters"]["epochs"]):
-        seed = bytes.fromhex(facts["seeds"]["order"]) + epoch.to_bytes(8, "big")
+        seed = bytes.fromhex(facts["seeds"]["batch_order"]) + epoch.to_bytes(8, "big")
         keys = np.frombuffer(stream("batch-order", seed, 8 * len(labels)), dtype="<u8")
         order = torch.from_numpy(np.argsort(keys, kind="stable"))
         for batch in order.split(size):
@@ -72,7 +72,7 @@ def test_anybody_repeats_a_winners_run_from_what_its_block_publishes(tmp_path: P
         nodes = SimulatedNodes(tmp_path, LocalPlan(tmp_path, "podl", miners=1, rules=engine), seed=5)
         nodes.make_training = lambda _index: InProcessTraining(maximum_epochs=2)
         await nodes.start()
-        await nodes.until_height(2, 60)
+        await nodes.wait_for_height(2, 60)
         ports = nodes.node(0).ports
         inspection = Inspection(ports)
 
@@ -81,7 +81,7 @@ def test_anybody_repeats_a_winners_run_from_what_its_block_publishes(tmp_path: P
 
         for turn, height in enumerate((1, 2)):
             facts = await inspection.training(height)
-            assert (facts["turn"], facts["optimiser"], facts["mode"]) == (turn, "sgd", "declared")
+            assert (facts["block_index"], facts["optimiser"], facts["mode"]) == (turn, "sgd", "declared")
             encrypted, plain = await blob(facts["data"]["cid"]), tmp_path / f"rows-{height}"
             decrypt_file(encrypted, plain, bytes.fromhex(facts["data"]["key"]), 1 << 28)
             states = json.loads((await blob(facts["trace"])).read_text())["states"]
@@ -94,7 +94,8 @@ def test_anybody_repeats_a_winners_run_from_what_its_block_publishes(tmp_path: P
                 name = "a0.weight" if "a0.weight" in first else next(each for each in first if each.endswith("weight"))
                 shape = first[name].shape
                 drawn = np.frombuffer(
-                    stream(f"initialise/{name}", bytes.fromhex(facts["seeds"]["initial"]), 4 * shape.numel()), "<u4"
+                    stream(f"initialise/{name}", bytes.fromhex(facts["seeds"]["initialisation"]), 4 * shape.numel()),
+                    "<u4",
                 )
                 bound = np.sqrt(6.0 / shape[1:].numel())
                 weights = ((2 * drawn.astype(np.float64) + (1 - 2.0**32)) * (bound / 2.0**32)).astype(np.float32)
@@ -115,7 +116,7 @@ def test_an_empty_block_has_no_training_to_repeat(tmp_path: Path) -> None:
         nodes.make_training = lambda _index: InProcessTraining(maximum_epochs=1)
         nodes.publishers = set()
         await nodes.start()
-        await nodes.until_height(1, 120)
+        await nodes.wait_for_height(1, 120)
         with pytest.raises(Rejected) as refusal:
             await Inspection(nodes.node(0).ports).training(1)
         assert refusal.value.reason is RejectionReason.ARGUMENT_INVALID

@@ -12,9 +12,9 @@ from learnchain.api.block_views import block_view, solved_puzzle
 from learnchain.api.explorer import HEADERS, Explorer
 from learnchain.api.inspection import Inspection
 from learnchain.api.views import LearnInterface
-from learnchain.engines.proof_of_work.scenario import PROOF_OF_WORK, solving
+from learnchain.engines.proof_of_work.scenario import PROOF_OF_WORK, start_proof_of_work_node
 from learnchain.node.local_network import LocalPlan
-from learnchain.simulation.scenario import play_height
+from learnchain.simulation.scenario import run_height
 from learnchain.simulation.simulated_network import run_simulated
 from learnchain.simulation.simulated_nodes import SimulatedNodes
 from tests.api.test_explorer_html import HOSTILE
@@ -71,7 +71,7 @@ def test_pages_show_the_chain_escape_everything_and_follow_a_reorganisation(tmp_
     async def scenario() -> None:
         nodes = SimulatedNodes(tmp_path, LocalPlan(tmp_path, miners=2), seed=6)
         await nodes.start()
-        await nodes.until_height(2, 300)
+        await nodes.wait_for_height(2, 300)
         node = nodes.node(0)
         learn = LearnInterface(node.ports, node.network, node.genesis, tmp_path)
         inspection = Inspection(node.ports)
@@ -133,13 +133,13 @@ async def reorganise(nodes: SimulatedNodes, directory: Path) -> None:
     identities = [place.transport.peer_id for place in nodes.places]
     fork = nodes.node(0).ports.chain.round.head.height
     nodes.network.partition({identities[0], identities[1]}, {identities[2]})
-    await nodes.until(lambda: min(nodes.node(each).ports.chain.round.head.height for each in (0, 2)) > fork, 300)
+    await nodes.wait_until(lambda: min(nodes.node(each).ports.chain.round.head.height for each in (0, 2)) > fork, 300)
     own = {
         each: nodes.node(each).ports.archive.on_branch(nodes.node(each).ports.chain.round.head, fork + 1).block_hash
         for each in (0, 2)
     }
     nodes.network.heal()
-    await nodes.until_height(fork + 3, 300)
+    await nodes.wait_for_height(fork + 3, 300)
     final = nodes.node(0).ports.archive.on_branch(nodes.node(0).ports.chain.round.head, fork + 1).block_hash
     (gave_way,) = [each for each, block in own.items() if block != final]
     node = nodes.node(gave_way)
@@ -179,9 +179,9 @@ class Hashed:
     """Answer as a node does whose one block was won by hashing; everything else is empty."""
 
     def __init__(self) -> None:
-        node = solving()
+        node = start_proof_of_work_node()
         parent, selection = node.parent, node.round.selection
-        block = play_height(node)
+        block = run_height(node)
         self.view = block_view(block, parent, node.parent, selection, solved_puzzle(PROOF_OF_WORK, selection, block))
 
     async def status(self) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from learnchain.api.explorer import POLICY, code, escaped, link, mark, page, pairs, section, table
+from learnchain.api.explorer import POLICY, code, escape, link, mark, page, pairs, section, table
 
 HOSTILE = """"'><script>alert(1)</script><img src=x onerror=alert(1)>"""
 
@@ -10,7 +10,7 @@ HOSTILE = """"'><script>alert(1)</script><img src=x onerror=alert(1)>"""
 @pytest.mark.parametrize(
     "text",
     [
-        escaped(HOSTILE),
+        escape(HOSTILE),
         link("block/1", HOSTILE).text,
         link(HOSTILE, 1).text,
         code(HOSTILE).text,

@@ -11,7 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from learnchain.node import settings
-from learnchain.node.local_network import LocalPlan, lay_out
+from learnchain.node.local_network import LocalPlan, provision_network
 from learnchain.node.settings import KEPT_LOGS, load_settings, open_logs
 from learnchain_conformance.node_processes import LocalProcesses
 
@@ -34,14 +34,14 @@ def scraped(port: int) -> dict[str, float]:
 @pytest.mark.timeout(120)
 def test_a_node_that_does_not_judge_is_small_and_tells_its_metrics(tmp_path: Path) -> None:
     plan = LocalPlan(tmp_path, miners=1, rpc_port=0, first_block_milliseconds=3_000)
-    laid_out = asyncio.run(lay_out(plan, time.time_ns() // 1_000_000))
+    laid_out = asyncio.run(provision_network(plan, time.time_ns() // 1_000_000))
     path = laid_out.settings[0]
     port = laid_out.rpc_ports[1]
-    replace(load_settings(path), judge=False, metrics_port=port).save(path)
+    replace(load_settings(path), verifies_models=False, metrics_port=port).save(path)
     nodes = LocalProcesses(replace(laid_out, settings=laid_out.settings[:1]))
     try:
         nodes.start()
-        nodes.until(lambda: nodes.height(0) >= 1, 60)
+        nodes.wait_until(lambda: nodes.height(0) >= 1, 60)
         found = scraped(port)
     finally:
         nodes.stop()

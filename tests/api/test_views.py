@@ -46,7 +46,7 @@ def on_a_network(directory: Path, story: Callable[[SimulatedNodes, Ask], Awaitab
             assert answer.get("error", {}).get("code") in CODES | {None}, answer
             return answer
 
-        await nodes.until_height(2, 300)
+        await nodes.wait_for_height(2, 300)
         await story(nodes, ask)
         await server.close()
         await nodes.close()

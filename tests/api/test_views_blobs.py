@@ -39,7 +39,7 @@ def on_a_network(directory: Path, story: Callable[[SimulatedNodes, Ask, Block], 
             answer: dict[str, Any] = json.loads(await server.answer(json.dumps(body).encode(), origin) or "")
             return answer
 
-        await nodes.until_height(3, 120)
+        await nodes.wait_for_height(3, 120)
         first = node.ports.archive.branch(node.ports.chain.round.head.block, 0)[0]
         block = node.ports.archive.block(first.block_hash)
         assert isinstance(block, Block)
@@ -111,7 +111,7 @@ def test_everything_named_fits_the_size_that_the_chain_gives_it(tmp_path: Path) 
         states = ports.archive.branch(ports.chain.round.head.block, 0)[:-1]
         found = {cid for state in states for cid in named_by(ports.archive.block(state.block_hash), state)}
         standing = {each.cid for _, each in _standing_parts(nodes)}
-        posted = sum(len(state.incoming) for state in states)
+        posted = sum(len(state.posted_tasks) for state in states)
         # Payload, model and trace of each block, and two files of each posted task; models may repeat.
         assert posted == 1
         assert len(found - standing) >= 2 * len(states) + 2
@@ -125,4 +125,4 @@ def test_everything_named_fits_the_size_that_the_chain_gives_it(tmp_path: Path) 
 
 def _standing_parts(nodes: SimulatedNodes) -> list[tuple[str, Any]]:
     manifests = [each.data for _, each in nodes.genesis.parameters.standing_tasks()]
-    return [(data.name, part) for data in manifests for part in (data.training, *data.tests)]
+    return [(data.name, part) for data in manifests for part in (data.training, *data.test_sets)]

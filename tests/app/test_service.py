@@ -10,9 +10,9 @@ import pytest
 
 from learnchain.cli.rpc import token_of
 from learnchain.execution.escrow import decode_task, task_calldata
-from learnchain.node.local_network import LocalPlan, lay_out
+from learnchain.node.local_network import LocalPlan, provision_network
 from learnchain.node.settings import load_settings
-from learnchain.protocol.payload import Outcome
+from learnchain.protocol.payload import SettlementOutcome
 from learnchain.storage.genesis import load_genesis
 from learnchain.tasks.built_in_tasks import BUILT_IN
 from learnchain_conformance.node_processes import LocalProcesses
@@ -25,7 +25,7 @@ DIGITS: dict[str, Any] = {**BUILT_IN["digits"], "required_accuracy": "0.5", "mod
 @pytest.fixture
 def nodes(tmp_path: Path) -> Iterator[LocalProcesses]:
     plan = LocalPlan(tmp_path, miners=3, rpc_port=0, first_block_milliseconds=12_000)
-    network = LocalProcesses(asyncio.run(lay_out(plan, time.time_ns() // 1_000_000)))
+    network = LocalProcesses(asyncio.run(provision_network(plan, time.time_ns() // 1_000_000)))
     try:
         network.start()
         yield network
@@ -34,7 +34,7 @@ def nodes(tmp_path: Path) -> Iterator[LocalProcesses]:
 
 
 def publish(nodes: LocalProcesses, table: dict[str, Any], index: int = 0) -> None:
-    nodes.until_answers(index, 60)
+    nodes.wait_until_ready(index, 60)
     nodes.call(index, "learn_publishTask", token_of(nodes.network.directory, index), table)
 
 
@@ -53,20 +53,20 @@ def test_a_publisher_killed_in_phase_two_ends_in_an_empty_block_and_a_refund(nod
         here = nodes.call(0, "learn_round")
         return here["deciding"]["name"] == "abandoned" and here["key_released"]
 
-    nodes.until(training_it, 90)
+    nodes.wait_until(training_it, 90)
     deciding = nodes.call(0, "learn_round")["deciding"]
     nodes.kill(1)
-    nodes.until_height(deciding["height"] + 3, 90)
+    nodes.wait_for_height(deciding["height"] + 3, 90)
     ended, *later = nodes.call(0, "learn_blocks", deciding["height"], deciding["height"] + 3)
     assert (ended["trained"], ended["missed"]) == (False, "release")
     struck, *shares = [each["outcome"] for each in ended["settlements"]]
     # The reward goes back; the bond of who kept the test set goes to the miners that had committed.
-    assert struck == Outcome.STRUCK.value
-    assert set(shares) <= {Outcome.SLASHED.value}
+    assert struck == SettlementOutcome.STRUCK.value
+    assert set(shares) <= {SettlementOutcome.SLASHED.value}
     assert any(each["trained"] for each in later)
     ledger = nodes.call(0, "learn_ledger")
     assert (ledger["refunded_wei"], ledger["paid_wei"], ledger["locked_wei"]) == (2 * 10**18, 0, 0)
-    nodes.until(lambda: escrow_status(nodes, deciding["id"]) == Outcome.STRUCK.code, 60)
+    nodes.wait_until(lambda: escrow_status(nodes, deciding["id"]) == SettlementOutcome.STRUCK.code, 60)
 
 
 def test_three_tasks_are_trained_in_the_order_of_equation_four(nodes: LocalProcesses) -> None:
@@ -81,13 +81,13 @@ def test_three_tasks_are_trained_in_the_order_of_equation_four(nodes: LocalProce
 
     def all_wait() -> bool:
         tasks = nodes.call(0, "learn_tasks")
-        scored = [each for each in tasks["waiting"] if each["score"]]
+        scored = [each for each in tasks["queued_tasks"] if each["score"]]
         ranked[:] = [each["name"] for each in sorted(scored, key=lambda each: float(each["score"]))]
         return len(ranked) == len(tables)
 
-    nodes.until(all_wait, 90)
+    nodes.wait_until(all_wait, 90)
     assert ranked == ["rich", "small", "heavy"]
     first = nodes.call(0, "learn_round")["deciding"]["height"]
-    nodes.until_height(first + 3, 120)
+    nodes.wait_for_height(first + 3, 120)
     blocks = nodes.call(0, "learn_blocks", first, first + 3)
     assert [each["task"]["name"] for each in blocks if each["task"]["name"] in tables] == ranked

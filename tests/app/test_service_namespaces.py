@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from learnchain.node.local_network import LocalPlan, lay_out
+from learnchain.node.local_network import LocalPlan, provision_network
 from learnchain.node.settings import LOG_FOLDER, LOG_NAME, load_settings
 
 HOSTS = ("10.77.0.1", "10.77.0.2")
@@ -152,7 +152,7 @@ def site() -> Iterator[Site]:
 def test_groups_that_were_cut_for_two_blocks_agree_again(site: Site, tmp_path: Path) -> None:
     # Four processes load torch before the first height begins: a busy machine needs a while for that.
     plan = LocalPlan(tmp_path / "net", miners=3, standing=("iris",), first_block_milliseconds=45_000)
-    network = asyncio.run(lay_out(plan, time.time_ns() // 10**6))
+    network = asyncio.run(provision_network(plan, time.time_ns() // 10**6))
     spread(network.settings)
     nodes = Nodes(site, network.settings)
     try:

@@ -7,7 +7,7 @@ from typing import Any
 from coincurve import PrivateKey
 
 from learnchain.encoding.cryptography import signing_hash
-from learnchain.encoding.hashing import noun_hash
+from learnchain.encoding.hashing import message_hash
 
 GROUP_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 
@@ -35,6 +35,6 @@ def sign_until_lower(message: Any, private_key: bytes, attempts: int = 10_000) -
     for attempt in range(attempts):
         nonce = int.from_bytes(hashlib.sha256(attempt.to_bytes(8, "big")).digest(), "big")
         other = sign_again(message, private_key, nonce)
-        if noun_hash(other) < noun_hash(message):
+        if message_hash(other) < message_hash(message):
             return other
     raise AssertionError(f"none of {attempts} signatures lowers the hash")

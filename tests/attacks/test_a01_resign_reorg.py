@@ -14,12 +14,12 @@ from dataclasses import dataclass
 import pytest
 
 from learnchain.encoding.cryptography import recover, signing_hash
-from learnchain.encoding.hashing import noun_hash
-from learnchain.protocol.events import BlockReceived, Committed, KeyReleased
+from learnchain.encoding.hashing import message_hash
+from learnchain.protocol.events import BlockReceived, CommitmentReceived, KeyReleaseReceived
 from learnchain.simulation.sample_tasks import private_key_of
-from learnchain.simulation.scenario import Plan, candidates, play_height
-from learnchain_conformance.engine_scenario import EnginePlay
-from learnchain_conformance.engine_scenarios import PLAYS
+from learnchain.simulation.scenario import HeightPlan, build_candidates, run_height
+from learnchain_conformance.engine_scenario import EngineScenario
+from learnchain_conformance.engine_scenarios import SCENARIOS
 from tests.attacks.signing import sign_until_lower
 
 
@@ -33,29 +33,29 @@ class Reorganisation:
     commitments_after: int
 
 
-def attack(play: EnginePlay) -> Reorganisation:
+def attack(play: EngineScenario) -> Reorganisation:
     """Let the winner of height 1 sign it again while a miner has committed to height 2 already."""
-    node = play.begun()
-    block = play_height(node, Plan(correct={"miner-1": 95, "miner-2": 90}))
+    node = play.start_node()
+    block = run_height(node, HeightPlan(correct={"miner-1": 95, "miner-2": 90}))
     schedule = node.round.selection.schedule
-    node.feed(KeyReleased(node.builder.key_release(node.parent), schedule.start_milliseconds))
-    (honest,) = candidates(node, Plan(correct={"miner-2": 80}))
+    node.feed(KeyReleaseReceived(node.builder.build_key_release(node.parent), schedule.start_milliseconds))
+    (honest,) = build_candidates(node, HeightPlan(correct={"miner-2": 80}))
     last = schedule.time_limit_milliseconds or schedule.commitment_milliseconds
-    node.feed(Committed(honest.commitment, last - 2))
+    node.feed(CommitmentReceived(honest.commitment, last - 2))
     before = len(node.round.commitments)
     other = sign_until_lower(block, private_key_of(block.proposer))
     node.feed(BlockReceived(other, schedule.commitment_milliseconds - 1))
     return Reorganisation(
         same_statement=other.verdict == block.verdict
         and recover(signing_hash(other), other.signature) == block.proposer,
-        reorganised=noun_hash(other) != noun_hash(block) and node.round.head.block == noun_hash(other),
+        reorganised=message_hash(other) != message_hash(block) and node.round.head.block == message_hash(other),
         commitments_before=before,
         commitments_after=len(node.round.commitments),
     )
 
 
-@pytest.mark.parametrize("play", PLAYS, ids=lambda play: play.rules.name)
-def test_the_winner_voids_the_next_height_by_signing_again(play: EnginePlay) -> None:
+@pytest.mark.parametrize("play", SCENARIOS, ids=lambda play: play.rules.name)
+def test_the_winner_voids_the_next_height_by_signing_again(play: EngineScenario) -> None:
     result = attack(play)
     assert result.same_statement
     assert result.reorganised

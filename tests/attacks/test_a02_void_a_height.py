@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from learnchain.encoding.hashing import noun_hash
+from learnchain.encoding.hashing import message_hash
 from learnchain.node.local_network import LocalPlan
 from learnchain.protocol.messages import Block, Deadline, EmptyBlock
-from learnchain.protocol.payload import Outcome
+from learnchain.protocol.payload import SettlementOutcome
 from learnchain.simulation.simulated_network import run_simulated
 from learnchain.simulation.simulated_nodes import SimulatedNodes
 from learnchain.tasks.built_in_tasks import BUILT_IN
@@ -36,7 +36,7 @@ class VoidedHeight:
     commitments_before: int
     commitments_after: int
     missed: Deadline | None
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[SettlementOutcome, ...]
     burned_wei: int
     bond_left_wei: int
     evidence: int
@@ -45,7 +45,7 @@ class VoidedHeight:
 def is_training_a_commission(nodes: SimulatedNodes) -> bool:
     """Return whether a published task is being trained and somebody has committed."""
     state = nodes.node(0).ports.chain.round
-    return not state.selection.task.standing and state.key_release is not None and bool(state.commitments)
+    return not state.selection.task.is_standing and state.key_release is not None and bool(state.commitments)
 
 
 async def play(directory: Path) -> VoidedHeight:
@@ -55,7 +55,7 @@ async def play(directory: Path) -> VoidedHeight:
     nodes.publishers = {0, PUBLISHER}
     await nodes.start()
     await nodes.publish(TASK, index=PUBLISHER)
-    await nodes.until(lambda: is_training_a_commission(nodes), 300)
+    await nodes.wait_until(lambda: is_training_a_commission(nodes), 300)
     ports = nodes.node(0).ports
     selection, before = ports.chain.round.selection, len(ports.chain.round.commitments)
     parent = ports.archive.block(selection.parent)
@@ -66,11 +66,11 @@ async def play(directory: Path) -> VoidedHeight:
 
     def is_followed() -> bool:
         branch = ports.chain.round.tree.branch(ports.chain.round.head.block)
-        return noun_hash(again) in {entry.state.block_hash for entry in branch}
+        return message_hash(again) in {entry.state.block_hash for entry in branch}
 
-    await nodes.until(is_followed, 60)
+    await nodes.wait_until(is_followed, 60)
     after = len(ports.chain.round.commitments)
-    await nodes.until_height(selection.height + 1, 300)
+    await nodes.wait_for_height(selection.height + 1, 300)
     state, block = next((state, block) for state, block in chain_of(nodes) if state.height == selection.height)
     result = VoidedHeight(
         commitments_before=before,
@@ -95,6 +95,6 @@ def test_a_winner_burns_the_bond_of_the_next_publisher(tmp_path: Path) -> None:
     assert result.commitments_before > 0
     assert result.commitments_after == 0
     assert result.missed is Deadline.KEY
-    assert Outcome.STRUCK in result.outcomes
+    assert SettlementOutcome.STRUCK in result.outcomes
     assert result.burned_wei == 10**17
     assert result.evidence == 0

@@ -11,11 +11,11 @@ Wins today; to be turned around by the rule that stops it.
 from dataclasses import dataclass, replace
 
 from learnchain.encoding.numbers import WEI_PER_ETHER
-from learnchain.engines.dlbc.scenario import started
-from learnchain.protocol.payload import Outcome
+from learnchain.engines.dlbc.scenario import start_dlbc_node
+from learnchain.protocol.payload import SettlementOutcome
 from learnchain.protocol.selection import PostedTask
-from learnchain.simulation.sample_tasks import address, sample_specification, sample_task
-from learnchain.simulation.scenario import Plan, play_height
+from learnchain.simulation.sample_tasks import address, build_sample_specification, build_sample_task
+from learnchain.simulation.scenario import HeightPlan, run_height
 
 BLOCKS = 5
 REWARD_WEI = 2 * WEI_PER_ETHER
@@ -27,25 +27,25 @@ class PublisherShare:
 
     minted_to_publisher_gwei: int
     minted_to_miners_gwei: int
-    outcomes: frozenset[Outcome]
+    outcomes: frozenset[SettlementOutcome]
     rewards_paid_wei: int
 
 
 def unreachable(name: str) -> PostedTask:
     """Return a task that asks for every one of its random labels."""
-    specification = replace(sample_specification(name), required_numerator=1, required_denominator=1)
-    return sample_task(name, REWARD_WEI, specification=specification)
+    specification = replace(build_sample_specification(name), required_numerator=1, required_denominator=1)
+    return build_sample_task(name, REWARD_WEI, specification=specification)
 
 
 def attack(blocks: int = BLOCKS) -> PublisherShare:
     """Publish one unreachable task a block, and let two honest miners do what they can."""
-    node = started()
-    play_height(node, Plan(posted=tuple(unreachable(f"random labels {index}") for index in range(blocks))))
-    play_height(node)
+    node = start_dlbc_node()
+    run_height(node, HeightPlan(posted_tasks=tuple(unreachable(f"random labels {index}") for index in range(blocks))))
+    run_height(node)
     publisher, publisher_gwei, miners_gwei = address("publisher-1"), 0, 0
-    outcomes: set[Outcome] = set()
+    outcomes: set[SettlementOutcome] = set()
     for _ in range(blocks):
-        play_height(node, Plan(correct={"miner-1": 60, "miner-2": 55}))
+        run_height(node, HeightPlan(correct={"miner-1": 60, "miner-2": 55}))
         reward = node.parent.reward
         publisher_gwei += sum(payout.amount_gwei for payout in reward.payouts if payout.recipient == publisher)
         miners_gwei += sum(payout.amount_gwei for payout in reward.payouts if payout.recipient != publisher)
@@ -55,7 +55,7 @@ def attack(blocks: int = BLOCKS) -> PublisherShare:
 
 def test_a_refunded_reward_earns_nearly_the_whole_block_reward() -> None:
     result = attack()
-    assert result.outcomes == {Outcome.REFUNDED}
+    assert result.outcomes == {SettlementOutcome.REFUNDED}
     assert result.rewards_paid_wei == 0
     assert result.minted_to_publisher_gwei > 9.8e9
     assert result.minted_to_miners_gwei < 0.2e9

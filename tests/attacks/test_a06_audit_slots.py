@@ -10,10 +10,10 @@ Wins today; to be turned around by the rule that stops it.
 
 from dataclasses import dataclass
 
-from learnchain.consensus.audits import assignment
+from learnchain.consensus.audits import assign_segments
 from learnchain.encoding.cryptography import UNSIGNED, address_of, sign
 from learnchain.encoding.hashing import tagged_hash
-from learnchain.engines.dlbc.scenario import started
+from learnchain.engines.dlbc.scenario import start_dlbc_node
 from learnchain.protocol.audit_messages import (
     MAXIMUM_AUDITS,
     AuditCommitment,
@@ -21,12 +21,17 @@ from learnchain.protocol.audit_messages import (
     AuditReport,
     report_digest,
 )
-from learnchain.protocol.events import AuditMade
-from learnchain.protocol.state import RoundFact
+from learnchain.protocol.events import AuditMessageReceived
+from learnchain.protocol.state import HeightRecord
 from learnchain.rejection import Rejected, RejectionReason
-from learnchain.simulation.chain_builder import CLASS
-from learnchain.simulation.dispute_cases import commitment_to, first_fact, report_of, until_audited
-from learnchain.simulation.scenario import Observer, play_height, true_witness
+from learnchain.simulation.chain_builder import MACHINE_CLASS
+from learnchain.simulation.dispute_cases import (
+    build_audit_commitment,
+    build_audit_report,
+    first_height_record,
+    run_until_seeded,
+)
+from learnchain.simulation.scenario import ScenarioNode, run_height, true_middle_state_hash
 
 FORGED_SEGMENT = 1
 
@@ -43,28 +48,28 @@ class FilledAudits:
     fees_gwei: int
 
 
-def grind_keys(node: Observer, fact: RoundFact) -> tuple[list[bytes], int]:
+def grind_keys(node: ScenarioNode, fact: HeightRecord) -> tuple[list[bytes], int]:
     """Return as many keys as there are places, none of which is given the forged segment, and how many were tried."""
     keys: list[bytes] = []
     tried = 0
     while len(keys) < MAXIMUM_AUDITS:
         tried += 1
         key = tagged_hash("free-name", tried.to_bytes(8, "big"))
-        given = assignment(node.parent.bonds, fact, address_of(key), node.builder.parameters)
+        given = assign_segments(node.parent.bonds, fact, address_of(key), node.builder.parameters)
         assert given is not None
-        if FORGED_SEGMENT not in given.challenge.indices:
+        if FORGED_SEGMENT not in given.sample.indices:
             keys.append(key)
     return keys, tried
 
 
-def report(node: Observer, fact: RoundFact, key: bytes) -> AuditReport:
+def report(node: ScenarioNode, fact: HeightRecord, key: bytes) -> AuditReport:
     """Return a true report of the segments that a name was given."""
     name, builder = address_of(key), node.builder
-    given = assignment(node.parent.bonds, fact, name, builder.parameters)
+    given = assign_segments(node.parent.bonds, fact, name, builder.parameters)
     assert given is not None
     lines = tuple(
-        AuditedSegment(segment, segment not in given.forced, true_witness(builder, fact, given, segment))
-        for segment in given.challenge.indices
+        AuditedSegment(segment, segment not in given.forced, true_middle_state_hash(builder, fact, given, segment))
+        for segment in given.sample.indices
     )
     chain_id = builder.parameters.chain_id
     return sign(AuditReport(chain_id, fact.height, fact.parent, name, lines, b"\7" * 32, UNSIGNED), key)
@@ -72,33 +77,35 @@ def report(node: Observer, fact: RoundFact, key: bytes) -> AuditReport:
 
 def attack() -> FilledAudits:
     """Fill the audit places of a height, then let an honest auditor ask for one."""
-    node = until_audited(started())
-    fact = first_fact(node)
+    node = run_until_seeded(start_dlbc_node())
+    fact = first_height_record(node)
     keys, tried = grind_keys(node, fact)
     reports = [report(node, fact, key) for key in keys]
     for said, key in zip(reports, keys, strict=True):
         digest = report_digest(said)
-        unsigned = AuditCommitment(said.chain_id, said.height, said.parent, said.auditor, digest, CLASS, UNSIGNED)
-        node.feed(AuditMade(sign(unsigned, key), node.parent.end_milliseconds))
-    audits = play_height(node).audits
+        unsigned = AuditCommitment(
+            said.chain_id, said.height, said.parent, said.auditor, digest, MACHINE_CLASS, UNSIGNED
+        )
+        node.feed(AuditMessageReceived(sign(unsigned, key), node.parent.end_milliseconds))
+    audits = run_height(node).audits
     honest = None
     try:
-        own = commitment_to(report_of(node, "node-1"), "node-1")
-        node.feed(AuditMade(own, node.parent.end_milliseconds))
+        own = build_audit_commitment(build_audit_report(node, "node-1"), "node-1")
+        node.feed(AuditMessageReceived(own, node.parent.end_milliseconds))
     except Rejected as refusal:
         honest = refusal.reason
-    play_height(node)
-    play_height(node)
+    run_height(node)
+    run_height(node)
     for said in reports:
-        node.feed(AuditMade(said, node.parent.end_milliseconds))
-    admitted = play_height(node).audit_reports
+        node.feed(AuditMessageReceived(said, node.parent.end_milliseconds))
+    admitted = run_height(node).audit_reports
     names = {address_of(key) for key in keys}
     return FilledAudits(
         keys_tried=tried,
         audits_in_block=len(audits),
         honest_auditor=honest,
         reports_in_block=len(admitted),
-        segments_reported=frozenset(line.segment for said in admitted for line in said.lines),
+        segments_reported=frozenset(line.segment for said in admitted for line in said.segments),
         fees_gwei=sum(fee.amount_gwei for fee in node.parent.bonds.withheld if fee.miner in names),
     )
 

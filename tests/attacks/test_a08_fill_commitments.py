@@ -16,7 +16,7 @@ from pathlib import Path
 
 from learnchain.encoding.cryptography import UNSIGNED, address_of, sign
 from learnchain.encoding.hashing import tagged_hash
-from learnchain.learning.jobs import Progress, TrainedFiles, TrainingJob
+from learnchain.learning.jobs import TrainedFiles, TrainingJob, TrainingProgress
 from learnchain.node.local_network import LocalPlan
 from learnchain.protocol.messages import Commitment
 from learnchain.rejection import Rejected, Unavailable
@@ -47,7 +47,9 @@ class FilledPlaces:
 class OneEpoch(InProcessTraining):
     """Train a single epoch, so that the model is ready before anybody's."""
 
-    async def train(self, job: TrainingJob, on_progress: Callable[[Progress], None] | None = None) -> TrainedFiles:
+    async def train(
+        self, job: TrainingJob, on_progress: Callable[[TrainingProgress], None] | None = None
+    ) -> TrainedFiles:
         short = replace(job, hyper_parameters=replace(job.hyper_parameters, epochs=1))
         return await super().train(short, on_progress)
 
@@ -87,7 +89,7 @@ async def play(directory: Path) -> FilledPlaces:
     nodes.make_training = lambda index: OneEpoch(epoch_seconds=0.01) if index == CHEAT else InProcessTraining(0.3, 2)
     await nodes.start()
     filling = asyncio.create_task(fill_places(nodes))
-    await nodes.until(lambda: nodes.node(0).ports.chain.round.head.height >= BLOCKS, 300)
+    await nodes.wait_until(lambda: nodes.node(0).ports.chain.round.head.height >= BLOCKS, 300)
     filling.cancel()
     won = trained_blocks(nodes)
     honest = {address_of_node(nodes, index) for index in (2, 3)}

@@ -14,11 +14,11 @@ import pytest
 
 from learnchain.protocol.actions import ProposeBlock
 from learnchain.protocol.events import BlockReceived
-from learnchain.simulation.scenario import Plan, open_height, play_height, proposed, reveal_models
-from learnchain_conformance.engine_scenario import EnginePlay
-from learnchain_conformance.engine_scenarios import PLAYS
+from learnchain.simulation.scenario import HeightPlan, build_proposed_block, open_height, reveal_models, run_height
+from learnchain_conformance.engine_scenario import EngineScenario
+from learnchain_conformance.engine_scenarios import SCENARIOS
 
-COUNTING = tuple(play for play in PLAYS if play.rules.name != "proof_of_work")
+COUNTING = tuple(play for play in SCENARIOS if play.rules.name != "proof_of_work")
 
 
 @dataclass(frozen=True)
@@ -29,21 +29,21 @@ class LateOpening:
     voided_blocks: int
 
 
-def attack(play: EnginePlay, blocks_on_top: int) -> LateOpening:
+def attack(play: EngineScenario, blocks_on_top: int) -> LateOpening:
     """Withhold the best model of height 2 until so many blocks stand on its rival's."""
-    node = play.begun()
-    play_height(node)
+    node = play.start_node()
+    run_height(node)
     parent = node.parent
-    plan = Plan(correct={"miner-1": 99, "miner-2": 90}, silent=frozenset({"miner-1"}))
+    plan = HeightPlan(correct={"miner-1": 99, "miner-2": 90}, silent_miners=frozenset({"miner-1"}))
     candidates = open_height(node, plan)
     actions = reveal_models(node, plan, candidates)
     proposal = next(action for action in actions if isinstance(action, ProposeBlock))
-    node.receive(proposed(node.builder, proposal, candidates))
+    node.receive(build_proposed_block(node.builder, proposal, candidates))
     for _ in range(blocks_on_top):
-        play_height(node, Plan(correct={"miner-2": 91}))
+        run_height(node, HeightPlan(correct={"miner-2": 91}))
     head = node.round.head
     best = next(candidate for candidate in candidates if candidate.miner == "miner-1")
-    late = node.builder.block(parent, candidates, winner=best)
+    late = node.builder.build_block(parent, candidates, winner=best)
     node.feed(BlockReceived(late, node.round.selection.schedule.commitment_milliseconds - 1))
     reorganised = node.round.head.block != head.block
     return LateOpening(reorganised, head.height - parent.height if reorganised else 0)
@@ -51,12 +51,12 @@ def attack(play: EnginePlay, blocks_on_top: int) -> LateOpening:
 
 @pytest.mark.parametrize("blocks_on_top", [0, 1])
 @pytest.mark.parametrize("play", COUNTING, ids=lambda play: play.rules.name)
-def test_a_late_opening_voids_its_rival_and_the_next_block(play: EnginePlay, blocks_on_top: int) -> None:
+def test_a_late_opening_voids_its_rival_and_the_next_block(play: EngineScenario, blocks_on_top: int) -> None:
     result = attack(play, blocks_on_top)
     assert result.reorganised
     assert result.voided_blocks == blocks_on_top + 1
 
 
 @pytest.mark.parametrize("play", COUNTING, ids=lambda play: play.rules.name)
-def test_a_third_block_is_out_of_its_reach(play: EnginePlay) -> None:
+def test_a_third_block_is_out_of_its_reach(play: EngineScenario) -> None:
     assert not attack(play, blocks_on_top=2).reorganised

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from learnchain.learning.jobs import Progress, TrainedFiles, TrainingJob
+from learnchain.learning.jobs import TrainedFiles, TrainingJob, TrainingProgress
 from learnchain.node.local_network import LocalPlan
 from learnchain.simulation.simulated_network import run_simulated
 from learnchain.simulation.simulated_nodes import SimulatedNodes
@@ -38,7 +38,9 @@ class FilledDisks:
 class JunkStates(InstantTraining):
     """Put files that nobody trained beside the states of a run."""
 
-    async def train(self, job: TrainingJob, on_progress: Callable[[Progress], None] | None = None) -> TrainedFiles:
+    async def train(
+        self, job: TrainingJob, on_progress: Callable[[TrainingProgress], None] | None = None
+    ) -> TrainedFiles:
         files = await super().train(job, on_progress)
         for index in range(FILES):
             junk = os.urandom(32) + bytes(FILE_BYTES - 32)
@@ -58,7 +60,7 @@ async def play(directory: Path) -> FilledDisks:
     nodes.make_judge = lambda _index: InstantTraining(TEST_ROWS)
     nodes.change = lambda settings: replace(settings, is_miner=settings.name == f"node-{CHEAT}")
     await nodes.start()
-    await nodes.until_height(1, 300)
+    await nodes.wait_for_height(1, 300)
     await asyncio.sleep(5)
     stores = [Path(nodes.places[index].settings.data_directory) / "blobs" for index in (0, BYSTANDER)]
     result = FilledDisks(

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from learnchain.protocol.dispute_messages import MAXIMUM_ACCUSATIONS
+from learnchain.protocol.dispute_messages import MAXIMUM_CHALLENGES
 from learnchain.protocol.model_presets import mlp
 from learnchain.protocol.model_specification import ModelLimits, model_bytes
 from learnchain.protocol.parameters import ChainParameters
@@ -39,7 +39,7 @@ def size_of(parameter_bytes: int, copies: int, interval_steps: int) -> AnswerSiz
     """Return the size of an answer: one state more than the segment has steps."""
     answer = parameter_bytes * copies * (interval_steps + 1)
     cost = ChainParameters.__dataclass_fields__["accusation_cost_gwei"].default
-    return AnswerSize(parameter_bytes, answer, MAXIMUM_ACCUSATIONS * answer, cost)
+    return AnswerSize(parameter_bytes, answer, MAXIMUM_CHALLENGES * answer, cost)
 
 
 def attack(task: str) -> AnswerSize:

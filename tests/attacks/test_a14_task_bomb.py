@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from learnchain.cli.rpc import token_of
-from learnchain.node.local_network import LocalPlan, lay_out
+from learnchain.node.local_network import LocalPlan, provision_network
 from learnchain.protocol.model_specification import (
     Layer,
     ModelLimits,
@@ -90,15 +90,15 @@ def attack(specification: ModelSpecification) -> TaskBomb:
 
 def attack_network(nodes: LocalProcesses, heights: int, within_seconds: float) -> StoppedChain:
     """Post the killer to a network of real processes and count how its heights end."""
-    nodes.until_answers(0, 60)
+    nodes.wait_until_ready(0, 60)
     nodes.call(0, "learn_publishTask", token_of(nodes.network.directory, 0), KILLER)
 
     def is_decided() -> bool:
         return nodes.call(0, "learn_round")["deciding"]["name"] == "killer"
 
-    nodes.until(is_decided, 120)
+    nodes.wait_until(is_decided, 120)
     first = int(nodes.call(0, "learn_round")["deciding"]["height"])
-    nodes.until_height(first + heights - 1, within_seconds)
+    nodes.wait_for_height(first + heights - 1, within_seconds)
     blocks = nodes.call(0, "learn_blocks", first, first + heights - 1)
     trained = sum(bool(block["trained"]) for block in blocks)
     return StoppedChain(trained, len(blocks) - trained)
@@ -120,7 +120,7 @@ def test_the_largest_bomb_is_admitted_and_needs_gigabytes_for_one_sample() -> No
 @pytest.fixture
 def nodes(tmp_path: Path) -> Iterator[LocalProcesses]:
     plan = LocalPlan(tmp_path, miners=2, rpc_port=0, first_block_milliseconds=12_000)
-    network = LocalProcesses(asyncio.run(lay_out(plan, time.time_ns() // 1_000_000)))
+    network = LocalProcesses(asyncio.run(provision_network(plan, time.time_ns() // 1_000_000)))
     try:
         network.start()
         yield network

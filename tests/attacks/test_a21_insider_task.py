@@ -19,7 +19,7 @@ from learnchain.encoding.hashing import tagged_hash
 from learnchain.learning.data import DataSet
 from learnchain.learning.fixed_point import evaluate
 from learnchain.learning.train import TrainingPlan, Watcher, configure_torch, train
-from learnchain.protocol.training_terms import Free, HyperParameters
+from learnchain.protocol.training_terms import FreeTraining, HyperParameters
 from learnchain.tasks.built_in_tasks import BUILT_IN
 from learnchain.tasks.task_file import task_draft
 
@@ -48,7 +48,7 @@ def attack(miners: int, honest_epochs: int, insider_epochs: int = 3, hidden: int
     def correct(miner: str, epochs: int) -> int:
         choice = HyperParameters(100_000, 900_000, 0, 40, epochs)
         work_id = tagged_hash("work", miner.encode())
-        plan = TrainingPlan(draft.model, draft.training.optimiser, choice, Free(32), work_id, 200)
+        plan = TrainingPlan(draft.model, draft.training.optimiser, choice, FreeTraining(32), work_id, 200)
         weights = train(plan, rows, Watcher(time.perf_counter)).weights
         return evaluate(draft.model, weights, rows, draft.test_data, draft.metric).correct
 

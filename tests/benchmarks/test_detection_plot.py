@@ -1,6 +1,6 @@
 from xml.etree import ElementTree
 
-from learnchain.benchmarks.detection_plot import curves, svg
+from learnchain.benchmarks.detection_plot import read_curves, svg
 
 RESULT = {
     "challenges": 10,
@@ -15,7 +15,7 @@ RESULT = {
 
 
 def test_the_drawing_shows_what_was_measured_beside_what_is_expected():
-    segments, found = curves(RESULT)
+    segments, found = read_curves(RESULT)
     assert segments == 20
     assert found == {"found": [(2, 0.25), (19, 1.0)], "exact": [(2, 0.1947), (19, 1.0)], "cost": [(2, 0.13), (19, 1.4)]}
     drawn = ElementTree.fromstring(svg(RESULT))

@@ -27,11 +27,11 @@ def trained_block(height: int) -> dict[str, Any]:
         "parent": f"{height - 1:064x}",
         "proposer": WINNER,
         "task": {"id": TASK_ID, "name": "digits"},
-        "standing": False,
+        "is_standing": False,
         "score": "1.5E-19",
         "interval_seconds": 7.5,
         "payload": "00" * 32,
-        "unselected": [WAITING_ID],
+        "queued_tasks": [WAITING_ID],
         "payouts": [{"recipient": WINNER, "amount_gwei": 2_000_000_000, "kind": "block reward"}],
         "settlements": [{"outcome": "paid"}],
         "empty": False,
@@ -53,13 +53,13 @@ def hashed_block(height: int) -> dict[str, Any]:
     of_training = ("accuracy", "label", "model", "mapping", "epochs")
     view = {key: value for key, value in trained_block(height).items() if key not in of_training}
     puzzle = {"digest": "00" * 32, "target": "0f" * 32, "expected_attempts": 17}
-    return {**view, "trained": False, "won_by": "hashing", "standing": True, "puzzle": puzzle}
+    return {**view, "trained": False, "won_by": "hashing", "is_standing": True, "puzzle": puzzle}
 
 
 def empty_block(height: int) -> dict[str, Any]:
-    kept = ("height", "hash", "parent", "proposer", "task", "standing", "score", "interval_seconds", "payload")
+    kept = ("height", "hash", "parent", "proposer", "task", "is_standing", "score", "interval_seconds", "payload")
     view = {key: value for key, value in trained_block(height).items() if key in kept}
-    return {**view, "unselected": [], "payouts": [], "settlements": [], **_NOBODY}
+    return {**view, "queued_tasks": [], "payouts": [], "settlements": [], **_NOBODY}
 
 
 def task_view(identifier: str, standing: bool) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def task_view(identifier: str, standing: bool) -> dict[str, Any]:
         "id": identifier,
         "name": "digits",
         "publisher": PUBLISHER,
-        "standing": standing,
+        "is_standing": standing,
         "reward_wei": 2 * 10**18,
         "bond_wei": 10**17,
         "score": "1.5E-19",
@@ -84,7 +84,7 @@ def status(height: int = 2, address: str = WINNER) -> dict[str, Any]:
             "name": "digits",
             "start_milliseconds": 0,
             "commitment_milliseconds": 5_500,
-            "standing": True,
+            "is_standing": True,
         },
         "phase": {"name": "training", "ends_in_milliseconds": 2_000},
         "training": {},
@@ -120,8 +120,8 @@ def node_answers() -> Answers:
         "learn_blocks": lambda first=1, last=2: [views[each] for each in range(max(1, first), min(2, last) + 1)],
         "learn_tasks": lambda: {
             "selected": task_view("ef" * 32, True),
-            "waiting": [task_view(WAITING_ID, False)],
-            "incoming": [],
+            "queued_tasks": [task_view(WAITING_ID, False)],
+            "posted_tasks": [],
             "settled": [{"task": TASK_ID, "height": 2, "outcome": "paid", "recipient": WINNER}],
         },
         "learn_round": lambda: {"key_released": True, "commitments": [WINNER]},
@@ -134,8 +134,8 @@ def node_answers() -> Answers:
         },
         "learn_disputes": lambda height=None: {
             "head": 2,
-            "disputes": [{"height": height or 2, "accused": WINNER, "outcome": "asked", "open": True}],
-            "waiting": [],
+            "disputes": [{"height": height or 2, "respondent": WINNER, "outcome": "challenged", "open": True}],
+            "pending": [],
             "audits": [],
         },
         "learn_ledger": lambda: (

@@ -81,7 +81,7 @@ def test_task_show_of_an_unknown_task(rpc, capsys):
 
 def test_why_names_the_waiting_tasks_and_the_candidates(rpc, capsys):
     _, envelope = spoken(capsys, "why", "block", "2", "--rpc", rpc)
-    assert envelope["data"]["unselected"] == [WAITING_ID]
+    assert envelope["data"]["queued_tasks"] == [WAITING_ID]
     assert envelope["data"]["candidates"][0]["outcome"] == "winner"
 
 
@@ -324,14 +324,14 @@ def test_a_file_where_a_directory_should_be_is_the_machines_fault_not_ours(tmp_p
 
 def test_a_task_whose_name_steers_terminals_is_shown_without_effect(capsys):
     hostile = {**node_answers()["learn_tasks"]()}
-    hostile["waiting"] = [{**each, "name": "\x1b]0;owned\x07\nfake row"} for each in hostile["waiting"]]
+    hostile["queued_tasks"] = [{**each, "name": "\x1b]0;owned\x07\nfake row"} for each in hostile["queued_tasks"]]
     with fake_node({**node_answers(), "learn_tasks": lambda: hostile}) as url:
         assert exit_code("task", "list", "--rpc", url) == 0
         shown = capsys.readouterr().out
         _, envelope = spoken(capsys, "task", "list", "--rpc", url)
     assert "fake row" in shown
     assert not {"\x1b", "\x07"} & set(shown)
-    assert envelope["data"]["waiting"][0]["name"].isprintable()
+    assert envelope["data"]["queued_tasks"][0]["name"].isprintable()
 
 
 @pytest.mark.parametrize("raw", [b"", b"nonsense", b"[]", b"7", b'{"error": 5}', b"[" * 100_000, b"\xff\xfe"])

@@ -3,7 +3,7 @@ import io
 from rich.console import Console
 
 from learnchain.cli.display import LiveDisplay, PlainDisplay, block_line, sparkline
-from learnchain.cli.observation import NodeView, Observer
+from learnchain.cli.observation import NetworkObserver, NodeView
 from learnchain.cli.rpc import NodeClient
 from tests.cli.fake_node import fake_node
 from tests.cli.samples import PUBLISHER, WINNER, empty_block, hashed_block, node_answers, status, trained_block
@@ -12,13 +12,13 @@ from tests.cli.samples import PUBLISHER, WINNER, empty_block, hashed_block, node
 def _look(answers=None):
     with fake_node(answers or node_answers()) as url:
         clients = (NodeClient(url), NodeClient("http://127.0.0.1:1", 1.0))
-        return Observer(clients, ("node-0", "node-1"), (WINNER, PUBLISHER)).look()
+        return NetworkObserver(clients, ("node-0", "node-1"), (WINNER, PUBLISHER)).look()
 
 
 def test_a_snapshot_joins_blocks_with_the_winners_training():
     snapshot = _look()
     assert [each["height"] for each in snapshot.blocks] == [1, 2]
-    assert [each["training"]["training_share"] for each in snapshot.won] == [0.97]
+    assert [each["training"]["training_share"] for each in snapshot.won_blocks] == [0.97]
     assert snapshot.nodes[0].balance_wei == 5 * 10**18
     assert snapshot.nodes[1].status is None
     assert not snapshot.agree
@@ -27,7 +27,7 @@ def test_a_snapshot_joins_blocks_with_the_winners_training():
 def test_a_lost_branch_leaves_nothing_behind():
     answers = node_answers()
     with fake_node(answers) as url:
-        observer = Observer((NodeClient(url),), ("node-0",), (WINNER,))
+        observer = NetworkObserver((NodeClient(url),), ("node-0",), (WINNER,))
         assert len(observer.look().blocks) == 2
         other = {**trained_block(1), "hash": "ff" * 32}
         answers["learn_status"] = lambda: {**status(1), "head": {**status(1)["head"], "hash": "ff" * 32}}
@@ -40,7 +40,7 @@ def test_the_live_table_shows_what_a_person_asks_for():
     with LiveDisplay(console, "RPC http://127.0.0.1:8545") as display:
         display.note("node-1 ended with code 1")
         display.update(_look())
-        console.print(display.drawn())
+        console.print(display.draw())
     text = console.file.getvalue()
     wanted = (
         "RPC http",
@@ -88,8 +88,8 @@ def test_a_line_says_what_won_the_block():
 
 
 def test_a_line_says_that_nobody_commissioned_the_task():
-    assert "digits (standing)" in block_line({**trained_block(2), "standing": True})
-    assert "digits (standing)" in block_line({**empty_block(2), "standing": True})
+    assert "digits (is_standing)" in block_line({**trained_block(2), "is_standing": True})
+    assert "digits (is_standing)" in block_line({**empty_block(2), "is_standing": True})
     assert "(standing)" not in block_line(trained_block(2))
 
 
@@ -109,11 +109,11 @@ def test_the_live_table_says_that_a_standing_task_is_trained_and_that_a_puzzle_i
     hashing = {**status(), "phase": {"name": "hashing", "ends_in_milliseconds": 2_000}}
     with LiveDisplay(console, "") as display:
         display.update(_look(answers))
-        console.print(display.drawn())
+        console.print(display.draw())
         answers["learn_status"] = lambda: hashing
         answers["learn_blocks"] = lambda *_: [hashed_block(2)]
         display.update(_look(answers))
-        console.print(display.drawn())
+        console.print(display.draw())
     text = console.file.getvalue()
     assert "digits (standing: nobody commissioned one)" in text
     assert "hash puzzle  phase hashing" in text

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from learnchain.cli import bench
-from learnchain.node.local_network import LocalPlan, lay_out
+from learnchain.node.local_network import LocalPlan, provision_network
 from learnchain.protocol.citations import citations
 from tests.cli.samples import spoken
 
@@ -14,7 +14,7 @@ from tests.cli.samples import spoken
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):
     directory = tmp_path_factory.mktemp("network")
-    return asyncio.run(lay_out(LocalPlan(directory, miners=1, rpc_port=0), time.time_ns() // 1_000_000))
+    return asyncio.run(provision_network(LocalPlan(directory, miners=1, rpc_port=0), time.time_ns() // 1_000_000))
 
 
 def test_explain_shows_formula_line_and_vector(capsys):

@@ -1,7 +1,7 @@
 import pytest
 
 from learnchain.cli import local_run
-from learnchain.cli.local_run import LocalRun, Wanted
+from learnchain.cli.local_run import LocalRun, LocalRunPlan
 from learnchain.rejection import Unavailable
 
 
@@ -51,7 +51,7 @@ def end(tmp_path, monkeypatch):
 
     def between(*clients):
         screen = Screen()
-        LocalRun(Wanted(tmp_path), 0.0)._between_rounds(Observer(*clients), NoDeaths(), screen)
+        LocalRun(LocalRunPlan(tmp_path), 0.0)._between_rounds(Observer(*clients), NoDeaths(), screen)
         return screen.notes
 
     return between

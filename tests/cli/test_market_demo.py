@@ -55,4 +55,4 @@ def test_private_rows_have_to_be_there(capsys, wallet, tmp_path):
 def test_troubles_of_the_demo_have_names(capsys):
     code, envelope = spoken(capsys, "market", "demo", "--trouble", "boredom")
     assert (code, envelope["error"]["reason"]) == (1, "argument_invalid")
-    assert "liar" in envelope["error"]["detail"]
+    assert "lying_verifier" in envelope["error"]["detail"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from learnchain.cli.new import MARK, Names, fitted, planned_engine, renamed, start_engine
+from learnchain.cli.new import MARK, EngineNames, plan_engine, rename_text, restore_long_prose, start_engine
 from learnchain.rejection import Rejected, RejectionReason
 
 HOSTILE = (
@@ -105,7 +105,7 @@ def test_a_checkout_whose_lists_cannot_be_changed_stays_as_it_is(checkout: Path,
 
 def test_what_was_written_can_be_taken_back(checkout: Path) -> None:
     before = {path: path.read_bytes() for path in checkout.rglob("*") if path.is_file()}
-    copy = planned_engine(checkout, "fifth", "pole")
+    copy = plan_engine(checkout, "fifth", "pole")
     copy.write()
     (checkout / "vectors/fifth").mkdir(parents=True)
     copy.undo()
@@ -130,15 +130,18 @@ def test_a_full_disk_leaves_nothing_behind(checkout: Path, monkeypatch: pytest.M
 
 
 def test_a_longer_name_leaves_prose_that_would_not_fit() -> None:
-    old, new = Names("podl"), Names("proof_of_much_patience")
+    old, new = EngineNames("podl"), EngineNames("proof_of_much_patience")
     before = f'def podl() -> None:\n    """{"Do as told " * 9}(PODL-R1)."""\n    # {"x" * 109} podl\n    podl()\n'
-    lines = fitted(before, renamed(before, old, new)).splitlines()
+    lines = restore_long_prose(before, rename_text(before, old, new)).splitlines()
     assert [len(each) <= 120 for each in lines] == [True] * 4
     assert [("podl" in each.lower()) for each in lines] == [False, True, True, False]
 
 
 def test_a_name_that_contains_the_old_one_is_put_in_once() -> None:
-    assert renamed("podl PODL-R1 Podl", Names("podl"), Names("podl_again")) == "podl_again PODL-AGAIN-R1 PodlAgain"
+    assert (
+        rename_text("podl PODL-R1 Podl", EngineNames("podl"), EngineNames("podl_again"))
+        == "podl_again PODL-AGAIN-R1 PodlAgain"
+    )
 
 
 def test_only_an_engine_with_folders_of_its_own_can_be_copied(tmp_path: Path) -> None:
@@ -148,7 +151,7 @@ def test_only_an_engine_with_folders_of_its_own_can_be_copied(tmp_path: Path) ->
 
 
 def test_prose_keeps_the_paper_that_it_cites() -> None:
-    old, new = Names("podl"), Names("slow_proof")
+    old, new = EngineNames("podl"), EngineNames("slow_proof")
     text = 'PoDL III-B, PODL-R1, PODL_CALLS, class Podl, rules.podl, "podl/height", podl_play'
     expected = 'PoDL III-B, SLOW-PROOF-R1, SLOW_PROOF_CALLS, class SlowProof, rules.slow_proof, "slow_proof/height", '
-    assert renamed(text, old, new) == expected + "slow_proof_play"
+    assert rename_text(text, old, new) == expected + "slow_proof_play"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from learnchain.node.local_network import LocalPlan, lay_out
+from learnchain.node.local_network import LocalPlan, provision_network
 from learnchain.node.settings import load_settings
 from tests.cli.fake_node import fake_node
 from tests.cli.samples import spoken
@@ -17,7 +17,7 @@ from tests.cli.samples import spoken
 @pytest.fixture(scope="module")
 def network(tmp_path_factory) -> Path:
     directory = tmp_path_factory.mktemp("network")
-    asyncio.run(lay_out(LocalPlan(directory, miners=1, rpc_port=0), time.time_ns() // 1_000_000))
+    asyncio.run(provision_network(LocalPlan(directory, miners=1, rpc_port=0), time.time_ns() // 1_000_000))
     return directory
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from learnchain.node.local_network import LocalPlan, lay_out
+from learnchain.node.local_network import LocalPlan, provision_network
 from learnchain.node.settings import load_settings
 from learnchain.rejection import RejectionReason, Unavailable
 from learnchain_conformance.node_processes import LocalProcesses
@@ -47,17 +47,17 @@ def initialised(nodes: LocalProcesses, directory: Path, rpc_port: int) -> Path:
 @pytest.mark.timeout(180)
 def test_a_node_that_only_follows_joins_agrees_and_refuses_tasks(tmp_path: Path) -> None:
     plan = LocalPlan(tmp_path / "network", miners=1, rpc_port=0, first_block_milliseconds=8_000)
-    nodes = LocalProcesses(asyncio.run(lay_out(plan, time.time_ns() // 1_000_000)))
+    nodes = LocalProcesses(asyncio.run(provision_network(plan, time.time_ns() // 1_000_000)))
     try:
         nodes.start()
-        nodes.until_height(1, 60)
+        nodes.wait_for_height(1, 60)
         port = free_port()
         settings = initialised(nodes, tmp_path / "late", port)
         joined = (*nodes.network.settings, settings)
         nodes.network = replace(nodes.network, settings=joined, rpc_ports=(*nodes.network.rpc_ports, port))
         nodes.start_one(len(joined) - 1)
-        nodes.until_answers(len(joined) - 1, 60)
-        nodes.until_height(2, 60)
+        nodes.wait_until_ready(len(joined) - 1, 60)
+        nodes.wait_for_height(2, 60)
         with pytest.raises(Unavailable, match=RejectionReason.ARGUMENT_INVALID.value):
             nodes.call(len(joined) - 1, "learn_publishTask", "token", {})
     finally:

@@ -4,7 +4,7 @@ import sys
 import pytest
 import typer
 
-from learnchain.cli.output import ExitCode, answer, what_to_do
+from learnchain.cli.output import ExitCode, run_verb, what_to_do
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 
@@ -26,14 +26,14 @@ def _failing(error):
 )
 def test_each_family_has_its_code(error, code, reason, capsys):
     with pytest.raises(typer.Exit) as leaving:
-        answer(True, _failing(error), print)
+        run_verb(True, _failing(error), print)
     envelope = json.loads(capsys.readouterr().out)
     assert (leaving.value.exit_code, envelope["error"]["reason"], envelope["success"]) == (code, reason, False)
 
 
 def test_a_person_reads_reason_and_advice_on_standard_error(capsys):
     with pytest.raises(typer.Exit):
-        answer(False, _failing(Rejected(RejectionReason.REWARD_TOO_LOW, "[1 ether]")), print)
+        run_verb(False, _failing(Rejected(RejectionReason.REWARD_TOO_LOW, "[1 ether]")), print)
     shown = capsys.readouterr()
     assert shown.out == ""
     assert "reward_too_low" in shown.err
@@ -46,7 +46,7 @@ def test_what_a_library_prints_does_not_spoil_the_envelope(capsys):
         sys.stdout.write("chatter")
         return {"x": 1}
 
-    answer(True, work, print)
+    run_verb(True, work, print)
     shown = capsys.readouterr()
     assert json.loads(shown.out) == {"success": True, "data": {"x": 1}, "error": None}
     assert "chatter" in shown.err

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from learnchain.engines.contract import STEPS
 from learnchain.rejection import RejectionReason
-from learnchain_conformance.documents import NOUNS, engines_page, messages_page, reasons_page, write_documents
+from learnchain_conformance.documents import MESSAGES, engines_page, messages_page, reasons_page, write_documents
 
 DOCUMENTS = Path(__file__).parent.parent.parent / "docs"
 
@@ -22,5 +22,5 @@ def test_every_reason_is_listed_once_in_a_group() -> None:
 
 
 def test_every_noun_and_step_has_its_place() -> None:
-    assert [line[3:] for line in messages_page().splitlines() if line.startswith("## ")] == NOUNS
+    assert [line[3:] for line in messages_page().splitlines() if line.startswith("## ")] == MESSAGES
     assert all(f"`{step}`" in engines_page() for step in STEPS)

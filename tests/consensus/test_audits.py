@@ -10,24 +10,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from learnchain.consensus.audits import (
-    HARDWARE_FREE,
-    MAXIMUM_CHALLENGED,
+    HARDWARE_INDEPENDENT_FINDINGS,
     MAXIMUM_FRAUD_PROOF_BYTES,
-    SLASHABLE,
+    MAXIMUM_SAMPLED_SEGMENTS,
+    SLASHABLE_FINDINGS,
     AuditFinding,
     FraudProof,
-    answer_digests,
-    challenged_count,
     decode_fraud_proof,
     detection_probability,
-    draw_challenge,
+    draw_segments,
     open_segment,
     open_step,
+    parse_step_digests,
+    sample_size,
 )
 from learnchain.encoding.codec import encode
 from learnchain.encoding.cryptography import UNSIGNED
 from learnchain.encoding.hashing import list_root
-from learnchain.protocol.dispute_messages import StateLeaf, StepAnswer
+from learnchain.protocol.dispute_messages import StateDisclosure, StateLeaf
 from learnchain.protocol.messages import TrainingRecord
 from learnchain.protocol.training_terms import HyperParameters
 from learnchain.rejection import Rejected, RejectionReason
@@ -36,7 +36,7 @@ LEAVES = tuple(StateLeaf(10 * place, b"\1" * 32, b"\2" * 32, b"\3" * 32, bytes([
 ROOT = list_root(tuple(encode(leaf) for leaf in LEAVES))
 RECORD = TrainingRecord(ROOT, len(LEAVES), b"cid", HyperParameters(1, 0, 0, 1, 1))
 DIGESTS = tuple(bytes([40 + place]) * 32 for place in range(11))
-ANSWER = StepAnswer(7, b"\4" * 32, 2, len(DIGESTS), list_root(DIGESTS), b"digests", b"states", UNSIGNED)
+ANSWER = StateDisclosure(7, b"\4" * 32, 2, len(DIGESTS), list_root(DIGESTS), b"digests", b"states", UNSIGNED)
 STEP = open_step(DIGESTS, 4, b"before", b"after")
 PROOF = FraudProof(
     7, b"\4" * 32, AuditFinding.FAULT_OUT_OF_BOUNDS, (open_segment(LEAVES, 2),), (ANSWER,), (STEP,), bytes(20), UNSIGNED
@@ -51,11 +51,11 @@ def refusal(action, *arguments):
 
 @given(st.binary(min_size=32, max_size=32), st.integers(1, 200), st.integers(1, 60))
 def test_a_challenge_draws_without_replacement_and_always_holds_the_last(seed, segments, wanted):
-    challenge = draw_challenge(seed, ROOT, segments, wanted)
+    challenge = draw_segments(seed, ROOT, segments, wanted)
     assert list(challenge.indices) == sorted(set(challenge.indices))
     assert challenge.indices[-1] == segments - 1 >= challenge.indices[0] >= 0
-    assert challenge.drawn == min(wanted, segments)
-    assert len(challenge.indices) - challenge.drawn in (0, 1)
+    assert challenge.count == min(wanted, segments)
+    assert len(challenge.indices) - challenge.count in (0, 1)
     challenge.check()
 
 
@@ -63,7 +63,7 @@ def test_every_segment_is_drawn_equally_often():
     trials, segments, drawn = 3_000, 10, 3
     counts = [0] * segments
     for number in range(trials):
-        for index in draw_challenge(number.to_bytes(32, "big"), ROOT, segments, drawn).indices[:-1]:
+        for index in draw_segments(number.to_bytes(32, "big"), ROOT, segments, drawn).indices[:-1]:
             counts[index] += 1
     # The last one is always there, so its own draws are not seen; the others keep the share of the draw.
     for count in counts[:-1]:
@@ -71,26 +71,26 @@ def test_every_segment_is_drawn_equally_often():
 
 
 def test_the_challenge_belongs_to_seed_trace_and_length():
-    one = draw_challenge(b"\1" * 32, ROOT, 200, 20)
+    one = draw_segments(b"\1" * 32, ROOT, 200, 20)
     others = [
-        draw_challenge(b"\2" * 32, ROOT, 200, 20),
-        draw_challenge(b"\1" * 32, b"\5" * 32, 200, 20),
-        draw_challenge(b"\1" * 32, ROOT, 199, 20),
+        draw_segments(b"\2" * 32, ROOT, 200, 20),
+        draw_segments(b"\1" * 32, b"\5" * 32, 200, 20),
+        draw_segments(b"\1" * 32, ROOT, 199, 20),
     ]
     assert len({one.indices, *(each.indices for each in others)}) == 4
     wrong = replace(one, indices=others[0].indices)
-    assert refusal(wrong.check) is RejectionReason.CHALLENGE_WRONG
-    assert refusal(replace(one, drawn=19).check) is RejectionReason.CHALLENGE_WRONG
+    assert refusal(wrong.check) is RejectionReason.SEGMENT_SAMPLE_WRONG
+    assert refusal(replace(one, count=19).check) is RejectionReason.SEGMENT_SAMPLE_WRONG
 
 
-@pytest.mark.parametrize(("segments", "wanted"), [(0, 1), (1 << 24, 1), (5, 0), (5_000, MAXIMUM_CHALLENGED + 1)])
+@pytest.mark.parametrize(("segments", "wanted"), [(0, 1), (1 << 24, 1), (5, 0), (5_000, MAXIMUM_SAMPLED_SEGMENTS + 1)])
 def test_a_challenge_of_no_trace_or_beyond_the_bound_is_refused(segments, wanted):
-    assert refusal(draw_challenge, b"\1" * 32, ROOT, segments, wanted) is RejectionReason.ARGUMENT_INVALID
+    assert refusal(draw_segments, b"\1" * 32, ROOT, segments, wanted) is RejectionReason.ARGUMENT_INVALID
 
 
 @pytest.mark.parametrize(("segments", "count"), [(1, 1), (19, 1), (20, 1), (21, 2), (400, 20), (10**6, 1_024)])
 def test_a_share_is_rounded_up_and_bounded(segments, count):
-    assert challenged_count(segments, 50) == count
+    assert sample_size(segments, 50) == count
 
 
 @settings(max_examples=30)
@@ -144,26 +144,31 @@ def test_each_finding_needs_its_own_parts():
         {"finding": AuditFinding.FAULT_BATCH_ORDER},
         {"finding": AuditFinding.FAULT_STEP_CHAIN},
         {"steps": ()},
-        {"answers": ()},
+        {"disclosures": ()},
         {"segments": ()},
         {"commitment": b"\5" * 32},
-        {"answers": (replace(ANSWER, segment=1),)},
+        {"disclosures": (replace(ANSWER, segment=1),)},
         {"chain_id": 8},
     ):
         assert refusal(replace(PROOF, **changes).check_form, RECORD) is invalid
-    bare = replace(PROOF, segments=(), answers=(), steps=())
-    for finding in SLASHABLE:
-        well = {"segments": PROOF.segments, "answers": (ANSWER,), "steps": (STEP,)}
+    bare = replace(PROOF, segments=(), disclosures=(), steps=())
+    for finding in SLASHABLE_FINDINGS:
+        well = {"segments": PROOF.segments, "disclosures": (ANSWER,), "steps": (STEP,)}
         of_the_run = ("merkle", "seed", "range", "end_points", "first_state")
         if any(part in finding.value for part in of_the_run):
             replace(bare, finding=finding).check_form(RECORD)
         else:
             assert refusal(replace(bare, finding=finding).check_form, RECORD) is invalid
-        assert finding in HARDWARE_FREE or replace(bare, finding=finding, **well).check_form(RECORD) is None
-    assert not {AuditFinding.NUMERIC_MISMATCH, AuditFinding.WITHIN_BOUNDS, AuditFinding.NOT_AUDITED} & SLASHABLE
+        assert (
+            finding in HARDWARE_INDEPENDENT_FINDINGS
+            or replace(bare, finding=finding, **well).check_form(RECORD) is None
+        )
+    assert (
+        not {AuditFinding.NUMERIC_MISMATCH, AuditFinding.WITHIN_BOUNDS, AuditFinding.NOT_AUDITED} & SLASHABLE_FINDINGS
+    )
 
 
 @pytest.mark.parametrize("data", [b"", b"\1" * 32, b"\1" * 63, b"\1" * 65])
 def test_a_list_of_digests_has_two_or_more_whole_ones(data):
-    assert refusal(answer_digests, data) is RejectionReason.MALFORMED
-    assert len(answer_digests(b"\1" * 96)) == 3
+    assert refusal(parse_step_digests, data) is RejectionReason.MALFORMED
+    assert len(parse_step_digests(b"\1" * 96)) == 3

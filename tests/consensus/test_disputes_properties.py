@@ -7,28 +7,42 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from learnchain.consensus.audits import STEP_FAULTS, AuditFinding
-from learnchain.consensus.disputes import bound_by
+from learnchain.consensus.disputes import bound_commitment
 from learnchain.encoding.cryptography import UNSIGNED
 from learnchain.engines.dlbc import Dlbc
 from learnchain.protocol.audit_messages import AuditedSegment, AuditReport, report_digest
-from learnchain.protocol.dispute_messages import DisputeAnswer
-from learnchain.protocol.events import AuditMade, BlockReceived, Disputed, Event, EvidenceReported
+from learnchain.protocol.dispute_messages import ChallengeResponse
+from learnchain.protocol.events import (
+    AuditMessageReceived,
+    BlockReceived,
+    DisputeMessageReceived,
+    Event,
+    EvidenceReported,
+)
 from learnchain.protocol.messages import AnyBlock, Deadline, Fault, fault_id
-from learnchain.protocol.state import BondChange, BondMove, Dispute, DisputeOutcome, RoundFact
+from learnchain.protocol.state import BondChange, BondMove, Dispute, DisputeOutcome, HeightRecord
 from learnchain.rejection import Rejected, Unavailable
-from learnchain.simulation.chain_builder import ChainBuilder, altered, sample_parameters
+from learnchain.simulation.chain_builder import ChainBuilder, alter, build_sample_parameters
 from learnchain.simulation.dispute_cases import (
-    accusation_of,
-    answer_to,
-    commitment_to,
-    falsehood,
-    forged_steps,
-    forgery,
-    staked_accuser,
+    build_audit_commitment,
+    build_challenge,
+    build_false_report_evidence,
+    build_forgery_evidence,
+    build_response,
+    forge_steps,
+    stake_challenger,
 )
 from learnchain.simulation.sample_tasks import address
-from learnchain.simulation.scenario import Observer, Plan, assigned, observe, play_empty, play_height, true_witness
-from learnchain_conformance.evidence_cases import trace_forged
+from learnchain.simulation.scenario import (
+    HeightPlan,
+    ScenarioNode,
+    find_assignment,
+    run_empty_height,
+    run_height,
+    start_from_genesis,
+    true_middle_state_hash,
+)
+from learnchain_conformance.evidence_cases import build_forged_trace
 
 MINERS = ("miner-1", "miner-2", "miner-3")
 AUDITORS = ("node-1", "node-2")
@@ -40,14 +54,14 @@ HAPPENS = (
     "stake",
     *["audit"] * 3,
     *["ask"] * 3,
-    *["answer"] * 4,
+    *["response"] * 4,
     *["prove"] * 2,
     "report",
     "again",
 )
 HOW = ("honest", "honest", "honest", "forged", "elsewhere", "withheld")
 TRAINING_FAULTS = (Fault.TRACE_FORGED, Fault.AUDIT_FALSE)
-LIMITS = {"answer_blocks": 5, "proof_blocks": 3, "audit_window_blocks": 24, "finality_depth": 64}
+LIMITS = {"response_blocks": 5, "proof_blocks": 3, "audit_window_blocks": 24, "finality_depth": 64}
 
 
 class Disputes(RuleBasedStateMachine):
@@ -55,12 +69,12 @@ class Disputes(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.node = observe(ChainBuilder(Dlbc(), sample_parameters(**LIMITS)))
-        staked_accuser(self.node, "node-3", "node-4")
+        self.node = start_from_genesis(ChainBuilder(Dlbc(), build_sample_parameters(**LIMITS)))
+        stake_challenger(self.node, "node-3", "node-4")
         self.blocks: list[AnyBlock] = []
         self.said: list[Event] = []
         self.reports: list[AuditReport] = []
-        self.answers: list[DisputeAnswer] = []
+        self.answers: list[ChallengeResponse] = []
         self.liars: set[tuple[int, bytes, bytes]] = set()
         self.heights(4, "miner-1")
 
@@ -87,7 +101,7 @@ class Disputes(RuleBasedStateMachine):
             self.audit(which, AUDITORS[other % 2], which % 5 != 0)
         elif what == "ask":
             self.ask(which, other % 4, accuser, which % 3 != 0)
-        elif what == "answer":
+        elif what == "response":
             self.answer(which, HOW[other % len(HOW)])
         elif what == "prove":
             self.prove(which, sorted(STEP_FAULTS)[which % 2], accuser)
@@ -99,67 +113,67 @@ class Disputes(RuleBasedStateMachine):
     def heights(self, count: int, miner: str) -> None:
         for _ in range(count):
             for report in self.reports:
-                self.offer(AuditMade(report, self.node.parent.end_milliseconds))
+                self.offer(AuditMessageReceived(report, self.node.parent.end_milliseconds))
             rival = MINERS[MINERS.index(miner) - 1]
-            self.blocks.append(play_height(self.node, Plan({miner: 95, rival: 90})))
+            self.blocks.append(run_height(self.node, HeightPlan({miner: 95, rival: 90})))
 
     def empty(self, missed: Deadline) -> None:
-        self.blocks.append(play_empty(self.node, missed))
+        self.blocks.append(run_empty_height(self.node, missed))
 
     def stake(self, accuser: str, move: BondMove, amount: int) -> None:
-        staked, height = self.node.builder.staked, self.node.parent.height + 1
+        staked, height = self.node.builder.bond_moves_by_height, self.node.parent.height + 1
         staked[height] = (*staked.get(height, ()), BondChange(address(accuser), move, amount))
 
     def audit(self, which: int, name: str, honest: bool) -> None:
         """Commit to a report on a recent height."""
-        traced = [each for each in self.node.parent.bonds.facts if each.training]
+        traced = [each for each in self.node.parent.bonds.height_records if each.training_records]
         fact = traced[-min(len(traced), 4 + which % 3)]
-        given = assigned(self.node, fact, name)
+        given = find_assignment(self.node, fact, name)
         if given is None or any((each.height, each.auditor) == (fact.height, address(name)) for each in self.reports):
             return
         lines = tuple(
             AuditedSegment(
                 each,
                 each not in given.forced,
-                true_witness(self.node.builder, fact, given, each) if honest else b"\1" * 32,
+                true_middle_state_hash(self.node.builder, fact, given, each) if honest else b"\1" * 32,
             )
-            for each in given.challenge.indices
+            for each in given.sample.indices
         )
         place = (self.node.builder.parameters.chain_id, fact.height, fact.parent, address(name))
-        report = altered(AuditReport(*place, lines, b"\2" * 32, UNSIGNED), name)
+        report = alter(AuditReport(*place, lines, b"\2" * 32, UNSIGNED), name)
         if not honest:
             self.liars.add((fact.height, fact.parent, address(name)))
         self.reports.append(report)
-        self.offer(AuditMade(commitment_to(report, name), self.node.parent.end_milliseconds))
+        self.offer(AuditMessageReceived(build_audit_commitment(report, name), self.node.parent.end_milliseconds))
 
     def ask(self, which: int, segment: int, accuser: str, auditor: bool) -> None:
         """Ask whoever trained something at a recent height for its steps, rightly or not; a block asks on."""
         book = self.node.parent.bonds
-        trained = [(each, each.winner) for each in book.facts if each.training]
+        trained = [(each, each.winner) for each in book.height_records if each.training_records]
         opened = [each for each in book.audits if each.opened_height]
-        audited = [(fact, each.auditor) for each in opened if (fact := book.fact(each.height, each.parent))]
+        audited = [(fact, each.auditor) for each in opened if (fact := book.height_record(each.height, each.parent))]
         found = audited if auditor and audited else trained
         fact, accused = found[-1 - which % len(found)]
-        accusation = accusation_of(fact, segment, accuser, accused=accused)
-        self.offer(Disputed(accusation, self.node.parent.end_milliseconds))
+        accusation = build_challenge(fact, segment, accuser, respondent=accused)
+        self.offer(DisputeMessageReceived(accusation, self.node.parent.end_milliseconds))
         self.heights(1, MINERS[which % 3])
 
     def answer(self, which: int, how: str) -> None:
         """Show the steps that somebody is asked for: true ones, made up ones, or ones that nobody can fetch."""
         book = self.node.parent.bonds
-        asked = [each for each in book.disputes if bound_by(book, self.fact_of(each), each.accused)]
-        asked = [each for each in asked if each.outcome is DisputeOutcome.ASKED] or asked
+        asked = [each for each in book.disputes if bound_commitment(book, self.fact_of(each), each.respondent)]
+        asked = [each for each in asked if each.outcome is DisputeOutcome.CHALLENGED] or asked
         if not asked:
             return
         dispute, steps = asked[which % len(asked)], ()
         if how in ("forged", "elsewhere"):
-            self.liars.add((dispute.height, dispute.parent, dispute.accused))
-            steps = forged_steps(self.node, dispute) if how == "forged" else (b"\x09" * 32,) * 7
-        message = answer_to(self.node, dispute, steps)
+            self.liars.add((dispute.height, dispute.parent, dispute.respondent))
+            steps = forge_steps(self.node, dispute) if how == "forged" else (b"\x09" * 32,) * 7
+        message = build_response(self.node, dispute, steps)
         withheld = self.node.builder.withheld
-        (withheld.add if how == "withheld" else withheld.discard)(message.answer.root)
+        (withheld.add if how == "withheld" else withheld.discard)(message.disclosure.root)
         self.answers.append(message)
-        self.offer(Disputed(message, self.node.parent.end_milliseconds))
+        self.offer(DisputeMessageReceived(message, self.node.parent.end_milliseconds))
         self.empty(Deadline.KEY)
 
     def prove(self, which: int, finding: AuditFinding, reporter: str) -> None:
@@ -167,28 +181,28 @@ class Disputes(RuleBasedStateMachine):
         if not self.answers:
             return
         message = self.answers[-1 - which % min(4, len(self.answers))]
-        fact = self.node.parent.bonds.fact(message.height, message.parent)
+        fact = self.node.parent.bonds.height_record(message.height, message.parent)
         if fact is None:
             return
-        if message.accused == fact.winner:
-            found = [forgery(self.node, message, finding, reporter)]
+        if message.respondent == fact.winner:
+            found = [build_forgery_evidence(self.node, message, finding, reporter)]
         else:
-            own = [each for each in self.reports if report_digest(each) == message.answer.commitment]
-            found = [falsehood(self.node, each, message, finding, reporter) for each in own]
+            own = [each for each in self.reports if report_digest(each) == message.disclosure.commitment]
+            found = [build_false_report_evidence(self.node, each, message, finding, reporter) for each in own]
         for evidence in found:
             self.offer(EvidenceReported(evidence, self.node.parent.end_milliseconds))
 
     def report(self, holds: bool) -> None:
         """Bring evidence that needs no answer against the last winner."""
-        if not self.node.parent.bonds.facts[-1].training:
+        if not self.node.parent.bonds.height_records[-1].training_records:
             return
-        evidence = trace_forged(self.node)
+        evidence = build_forged_trace(self.node)
         if holds:
             self.node.builder.forged.add(evidence.fault_id)
         self.offer(EvidenceReported(evidence, self.node.parent.end_milliseconds))
 
-    def fact_of(self, dispute: Dispute) -> RoundFact:
-        fact = self.node.parent.bonds.fact(dispute.height, dispute.parent)
+    def fact_of(self, dispute: Dispute) -> HeightRecord:
+        fact = self.node.parent.bonds.height_record(dispute.height, dispute.parent)
         assert fact is not None, "a dispute outlives the height that it is about"
         return fact
 
@@ -200,7 +214,7 @@ class Disputes(RuleBasedStateMachine):
         held = sum(each.total_wei for each in book.deposits)
         assert held == ledger.bonded_wei - ledger.unbonded_wei - ledger.slashed_wei
         assert all(min(each.active_wei, each.leaving_wei) >= 0 for each in book.deposits)
-        assert len({each.fault for each in book.punished}) == len(book.punished)
+        assert len({each.fault_id for each in book.penalties}) == len(book.penalties)
         trained = sum(each.height <= self.node.parent.height and not _is_empty(each) for each in self.blocks)
         earned = trained * self.node.builder.parameters.block_reward_gwei + ledger.audited_gwei
         kept = sum(each.amount_gwei for each in book.withheld)
@@ -210,27 +224,27 @@ class Disputes(RuleBasedStateMachine):
     def no_dispute_hangs(self) -> None:
         """Every dispute is answered or decided by the clock of heights, and no segment is disputed twice."""
         height, disputes = self.node.parent.height, self.node.parent.bonds.disputes
-        assert len({(each.height, each.parent, each.accused, each.segment) for each in disputes}) == len(disputes)
+        assert len({(each.height, each.parent, each.respondent, each.segment) for each in disputes}) == len(disputes)
         for each in disputes:
-            if each.outcome is DisputeOutcome.ASKED:
-                assert height <= each.asked_height + LIMITS["answer_blocks"]
-            if each.outcome is DisputeOutcome.ANSWERED:
-                assert height <= each.answered_height + LIMITS["proof_blocks"]
+            if each.outcome is DisputeOutcome.CHALLENGED:
+                assert height <= each.challenged_height + LIMITS["response_blocks"]
+            if each.outcome is DisputeOutcome.RESPONDED:
+                assert height <= each.responded_height + LIMITS["proof_blocks"]
             assert each.is_open or each.decided_height
 
     @invariant()
     def whoever_shows_true_steps_is_not_punished(self) -> None:
         """Training is punished for silence, for forged words, or for what the world says was forged, and only then."""
         book = self.node.parent.bonds
-        places = {(each.height, each.parent, each.accused) for each in book.disputes}
+        places = {(each.height, each.parent, each.respondent) for each in book.disputes}
         ended = {
-            (each.height, each.parent, each.accused)
+            (each.height, each.parent, each.respondent)
             for each in book.disputes
-            if each.outcome is DisputeOutcome.UNANSWERED
+            if each.outcome is DisputeOutcome.TIMED_OUT
         }
         for height, parent, accused in places - ended - self.liars:
             faults = {fault_id(each, accused, height, parent) for each in TRAINING_FAULTS}
-            punished = {each.fault for each in book.punished} - self.node.builder.forged
+            punished = {each.fault_id for each in book.penalties} - self.node.builder.forged
             assert not faults & punished
 
     def teardown(self) -> None:
@@ -238,7 +252,7 @@ class Disputes(RuleBasedStateMachine):
         for seed in range(2):
             order = list(self.blocks)
             Random(seed).shuffle(order)
-            heads.add(_head_after(observe(self.node.builder), order))
+            heads.add(_head_after(start_from_genesis(self.node.builder), order))
         assert heads == {self.node.round.head.block}
 
 
@@ -246,7 +260,7 @@ def _is_empty(block: AnyBlock) -> bool:
     return not hasattr(block, "reveal")
 
 
-def _head_after(newcomer: Observer, blocks: list[AnyBlock]) -> bytes:
+def _head_after(newcomer: ScenarioNode, blocks: list[AnyBlock]) -> bytes:
     """Deliver blocks in this order, those without a parent again later; nothing else is ever seen."""
     newcomer.builder.withheld.clear()
     waiting = blocks

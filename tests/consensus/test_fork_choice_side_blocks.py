@@ -6,53 +6,58 @@ import pytest
 
 from learnchain.consensus import advance
 from learnchain.consensus.blocks import MAXIMUM_PENDING_EMPTY_SIBLINGS
-from learnchain.consensus.fork_choice import EMPTY_DEPTH_FACTOR, MAXIMUM_SIDE_SIBLINGS, maximum_side_blocks, side_blocks
-from learnchain.encoding.hashing import noun_hash
+from learnchain.consensus.fork_choice import (
+    EMPTY_DEPTH_FACTOR,
+    MAXIMUM_SIDE_SIBLINGS,
+    find_side_branches,
+    maximum_side_branches,
+)
+from learnchain.encoding.hashing import message_hash
 from learnchain.engines.dlbc import Dlbc
 from learnchain.protocol.actions import ForgetBlocks, StoreBlock
-from learnchain.protocol.events import BlockReceived, Measured
-from learnchain.protocol.measurement import Finding, MeasureKind, Measurement
-from learnchain.protocol.messages import Block, Deadline, EmptyBlock, empty_block_ticket
+from learnchain.protocol.events import BlockReceived, MeasurementFinished
+from learnchain.protocol.measurement import Finding, Measurement, MeasurementKind
+from learnchain.protocol.messages import Block, Deadline, EmptyBlock, empty_block_tie_breaker
 from learnchain.protocol.state import ChainState
 from learnchain.rejection import Unavailable
-from learnchain.simulation.chain_builder import ChainBuilder, sample_parameters
+from learnchain.simulation.chain_builder import ChainBuilder, build_sample_parameters
 from learnchain.simulation.sample_tasks import PEOPLE, address
-from learnchain.simulation.scenario import Observer, observe, play_height
+from learnchain.simulation.scenario import ScenarioNode, run_height, start_from_genesis
 
 LATER = 1 << 60
 
 
-def chain_of(**changes: int) -> Observer:
-    return observe(ChainBuilder(Dlbc(), sample_parameters(**changes)))
+def chain_of(**changes: int) -> ScenarioNode:
+    return start_from_genesis(ChainBuilder(Dlbc(), build_sample_parameters(**changes)))
 
 
-def copy_of(node: Observer) -> Observer:
-    return Observer(node.builder, node.round)
+def copy_of(node: ScenarioNode) -> ScenarioNode:
+    return ScenarioNode(node.builder, node.round)
 
 
-def rivals(node: Observer, parent: ChainState, missed: Deadline = Deadline.KEY) -> list[EmptyBlock]:
+def rivals(node: ScenarioNode, parent: ChainState, missed: Deadline = Deadline.KEY) -> list[EmptyBlock]:
     """Empty blocks of everybody on one parent, the lowest ticket first."""
-    found = [node.builder.empty_block(parent, missed, name) for name in PEOPLE]
-    return sorted(found, key=lambda each: empty_block_ticket(each.parent, each.proposer))
+    found = [node.builder.build_empty_block(parent, missed, name) for name in PEOPLE]
+    return sorted(found, key=lambda each: empty_block_tie_breaker(each.parent, each.proposer))
 
 
-def receive_all(node: Observer, blocks: Iterable[EmptyBlock]) -> None:
+def receive_all(node: ScenarioNode, blocks: Iterable[EmptyBlock]) -> None:
     for block in blocks:
         node.receive(block)
 
 
-def empties(node: Observer) -> int:
+def empties(node: ScenarioNode) -> int:
     return sum(isinstance(record.block, EmptyBlock) for record in node.round.tree.records.values())
 
 
-def on_disk(node: Observer) -> set[bytes]:
+def on_disk(node: ScenarioNode) -> set[bytes]:
     """What the actions, carried out in their order, leave on disk."""
     kept: set[bytes] = set()
     for each in node.actions:
         if isinstance(each, StoreBlock):
             kept.add(each.state.block_hash)
         elif isinstance(each, ForgetBlocks):
-            kept -= {noun_hash(block) for block in each.blocks}
+            kept -= {message_hash(block) for block in each.blocks}
     return kept
 
 
@@ -62,7 +67,7 @@ def test_of_many_rivals_the_head_and_the_lowest_tickets_stay_whatever_the_order(
     blocks = rivals(first, first.parent)
     receive_all(first, reversed(blocks))
     receive_all(second, blocks)
-    hashes = [noun_hash(each) for each in blocks]
+    hashes = [message_hash(each) for each in blocks]
     lowest = set(hashes[: MAXIMUM_SIDE_SIBLINGS + 1])
     assert len(blocks) > len(lowest) + 1
     assert first.round.head.block == second.round.head.block == hashes[0]
@@ -79,7 +84,7 @@ def test_one_signer_takes_one_place() -> None:
     receive_all(node, blocks[:3])
     loser = next(name for name in PEOPLE if address(name) == blocks[2].proposer)
     parent = node.round.tree.state(blocks[0].parent)
-    more = [node.builder.empty_block(parent, Deadline.KEY, loser, windows=number) for number in range(1, 6)]
+    more = [node.builder.build_empty_block(parent, Deadline.KEY, loser, windows=number) for number in range(1, 6)]
     receive_all(node, more)
     of_loser = [
         record.block.end_milliseconds
@@ -96,40 +101,43 @@ def test_a_forgotten_block_comes_again_with_the_trained_block_on_it_and_leads() 
     there = copy_of(node)
     blocks = rivals(node, node.parent)
     there.receive(blocks[-2])
-    play_height(there)
+    run_height(there)
     trained = there.round.tree.records[there.round.head.block].block
     receive_all(node, [blocks[-2], blocks[-1], *blocks[:-2]])
-    assert noun_hash(blocks[-2]) not in node.round.tree
+    assert message_hash(blocks[-2]) not in node.round.tree
     node.receive(blocks[-2])
     assert isinstance(trained, Block)
     node.receive(trained)
     assert node.round.head.block == there.round.head.block
     # What it rests on is not forgotten any more, however many come.
-    later = [node.builder.empty_block(node.builder.genesis(), Deadline.KEY, "stranger", number) for number in (1, 2, 3)]
+    later = [
+        node.builder.build_empty_block(node.builder.build_genesis(), Deadline.KEY, "stranger", number)
+        for number in (1, 2, 3)
+    ]
     receive_all(node, later)
-    assert noun_hash(blocks[-2]) in node.round.tree
+    assert message_hash(blocks[-2]) in node.round.tree
 
 
 def test_a_tree_of_losers_on_losers_is_bounded_and_the_branch_that_is_being_fetched_is_not_cut() -> None:
     node = chain_of(finality_depth=2)
-    limit = maximum_side_blocks(2)
+    limit = maximum_side_branches(2)
     start = node.parent
     best, other = rivals(node, start)[:2]
     node.receive(best)
     other_side = [other]
     node.receive(other)
-    parents = [node.round.tree.state(noun_hash(other))]
+    parents = [node.round.tree.state(message_hash(other))]
     while empties(node) < limit + 1:
         wide = rivals(node, parents[-1])
         receive_all(node, wide[:MAXIMUM_SIDE_SIBLINGS])
         other_side.append(wide[0])
-        parents.append(node.round.tree.state(noun_hash(wide[0])))
+        parents.append(node.round.tree.state(message_hash(wide[0])))
     deepest = parents[-1]
     for name in PEOPLE:
-        node.receive(node.builder.empty_block(deepest, Deadline.RELEASE, name))
+        node.receive(node.builder.build_empty_block(deepest, Deadline.RELEASE, name))
         assert empties(node) <= limit + 1
-    assert all(noun_hash(each) in node.round.tree for each in other_side)
-    assert len(side_blocks(node.round.tree, (node.round.head.block,))) <= limit
+    assert all(message_hash(each) in node.round.tree for each in other_side)
+    assert len(find_side_branches(node.round.tree, (node.round.head.block,))) <= limit
 
 
 def test_losers_below_the_final_block_leave_the_disk() -> None:
@@ -137,19 +145,19 @@ def test_losers_below_the_final_block_leave_the_disk() -> None:
     blocks = rivals(node, node.parent)[:4]
     receive_all(node, blocks)
     for _ in range(4):
-        play_height(node)
-    assert node.round.tree.root not in {noun_hash(each) for each in blocks[1:]}
-    assert not on_disk(node) & {noun_hash(each) for each in blocks[1:]}
-    assert noun_hash(blocks[0]) in on_disk(node)
+        run_height(node)
+    assert node.round.tree.root not in {message_hash(each) for each in blocks[1:]}
+    assert not on_disk(node) & {message_hash(each) for each in blocks[1:]}
+    assert message_hash(blocks[0]) in on_disk(node)
 
 
 def test_a_run_of_empty_heights_leaves_nothing_but_itself() -> None:
     node = chain_of(finality_depth=2)
     for _ in range(EMPTY_DEPTH_FACTOR * 2 + 3):
         parent = node.parent
-        receive_all(node, [node.builder.empty_block(parent, Deadline.KEY, name) for name in PEOPLE[:4]])
+        receive_all(node, [node.builder.build_empty_block(parent, Deadline.KEY, name) for name in PEOPLE[:4]])
     assert node.round.head.height == EMPTY_DEPTH_FACTOR * 2 + 3
-    assert len(side_blocks(node.round.tree, (node.round.head.block,))) <= maximum_side_blocks(2)
+    assert len(find_side_branches(node.round.tree, (node.round.head.block,))) <= maximum_side_branches(2)
     assert on_disk(node) >= set(node.round.tree.records) - {node.round.tree.root}
 
 
@@ -162,8 +170,10 @@ def test_what_is_measured_already_does_not_wait_behind_blocks_whose_payloads_nev
     own = blocks[-1]
     with pytest.raises(Unavailable):
         advance(state, BlockReceived(own, LATER))
-    key, facts = noun_hash(own), node.builder.payloads[own.payload_hash]
-    state, _ = advance(state, Measured(Measurement(key, MeasureKind.PAYLOAD, Finding.ACCEPTED, facts=facts), LATER))
+    key, facts = message_hash(own), node.builder.payloads[own.payload_hash]
+    state, _ = advance(
+        state, MeasurementFinished(Measurement(key, MeasurementKind.PAYLOAD, Finding.ACCEPTED, facts=facts), LATER)
+    )
     state, _ = advance(state, BlockReceived(own, LATER))
     assert state.head.block == key
     assert len(state.tree.records) == 2

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from learnchain.consensus import Round, advance
-from learnchain.consensus.audits import assignment
+from learnchain.consensus.audits import assign_segments
 from learnchain.encoding.cryptography import UNSIGNED
-from learnchain.encoding.hashing import noun_hash
+from learnchain.encoding.hashing import message_hash
 from learnchain.encoding.numbers import WEI_PER_ETHER
 from learnchain.engines.contract import Rules
 from learnchain.engines.dlbc import Dlbc
@@ -27,24 +27,24 @@ from learnchain.protocol.audit_messages import (
     report_digest,
 )
 from learnchain.protocol.events import (
-    AuditMade,
+    AuditMessageReceived,
     BlockReceived,
-    Committed,
+    CommitmentReceived,
     DeadlineMissed,
     Event,
     EvidenceReported,
-    KeyReleased,
-    Measured,
-    Released,
-    Revealed,
+    KeyReleaseReceived,
+    MeasurementFinished,
+    ReleaseReceived,
+    RevealReceived,
     RevealsClosed,
 )
 from learnchain.protocol.messages import (
     MAXIMUM_EVIDENCE,
     AnyBlock,
     Block,
+    CandidateOutcome,
     Deadline,
-    Outcome,
     TrainedModel,
     commitment_digest,
     release_root,
@@ -52,16 +52,16 @@ from learnchain.protocol.messages import (
 )
 from learnchain.protocol.state import BondChange, BondMove, ChainState
 from learnchain.rejection import Rejected, Unavailable
-from learnchain.simulation.chain_builder import CLASS, Candidate, ChainBuilder, altered, sample_parameters
-from learnchain.simulation.sample_tasks import address, sample_specification, sample_task
-from learnchain.simulation.scenario import Observer, measure, observe, true_witness
+from learnchain.simulation.chain_builder import MACHINE_CLASS, Candidate, ChainBuilder, alter, build_sample_parameters
+from learnchain.simulation.sample_tasks import address, build_sample_specification, build_sample_task
+from learnchain.simulation.scenario import ScenarioNode, measure, start_from_genesis, true_middle_state_hash
 from learnchain_conformance.bad_inputs import BAD_INPUTS
 from learnchain_conformance.evidence_cases import (
-    data_changed,
-    double_commitment,
-    double_release,
-    double_reveal,
-    trace_forged,
+    build_changed_data,
+    build_double_commitment,
+    build_double_release,
+    build_double_reveal,
+    build_forged_trace,
 )
 
 MINERS = ("miner-1", "miner-2", "miner-3")
@@ -83,7 +83,7 @@ class Spine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.node = observe(ChainBuilder(self.engine, sample_parameters(**self.parameters)))
+        self.node = start_from_genesis(ChainBuilder(self.engine, build_sample_parameters(**self.parameters)))
         self.offered: list[Event] = []
         self.proposals: list[ProposeBlock] = []
         self.tasks = 0
@@ -103,7 +103,7 @@ class Spine(RuleBasedStateMachine):
             if isinstance(action, ProposeBlock):
                 self.proposals.append(action)
             if isinstance(action, MeasureCandidate | MeasureEvidence):
-                self.offer(Measured(measure(self.node.builder, action), self.now))
+                self.offer(MeasurementFinished(measure(self.node.builder, action), self.now))
 
     @property
     def now(self) -> int:
@@ -111,7 +111,7 @@ class Spine(RuleBasedStateMachine):
 
     def candidate(self, miner: str, correct: int, parent: ChainState | None = None) -> Candidate:
         exact = correct % 101
-        return self.node.builder.candidate(parent or self.node.parent, miner, exact, variant=str(exact))
+        return self.node.builder.build_candidate(parent or self.node.parent, miner, exact, variant=str(exact))
 
     @initialize(seed=NUMBERS)
     def first_task(self, seed: int) -> None:
@@ -119,23 +119,23 @@ class Spine(RuleBasedStateMachine):
 
     @rule()
     def key(self) -> None:
-        self.offer(KeyReleased(self.node.builder.key_release(self.node.parent), self.now - 600_000))
+        self.offer(KeyReleaseReceived(self.node.builder.build_key_release(self.node.parent), self.now - 600_000))
 
     @rule(miner=st.sampled_from(MINERS), correct=NUMBERS)
     def commit(self, miner: str, correct: int) -> None:
-        self.offer(Committed(self.candidate(miner, correct).commitment, self.now))
+        self.offer(CommitmentReceived(self.candidate(miner, correct).commitment, self.now))
 
     @rule(corrects=st.lists(NUMBERS, min_size=0, max_size=3))
     def release(self, corrects: list[int]) -> None:
         found = tuple(self.candidate(miner, each) for miner, each in zip(MINERS, corrects, strict=False))
-        announcement = self.node.builder.announcement(self.node.parent, found)
-        self.offer(Released(announcement, announcement.release.released_milliseconds))
+        announcement = self.node.builder.build_announcement(self.node.parent, found)
+        self.offer(ReleaseReceived(announcement, announcement.release.released_milliseconds))
 
     @rule(miner=st.sampled_from(MINERS), correct=NUMBERS, lie=st.integers(-3, 3))
     def reveal(self, miner: str, correct: int, lie: int) -> None:
         candidate = self.candidate(miner, correct)
         claim = max(0, min(100, candidate.correct + lie))
-        self.offer(Revealed(self.node.builder.reveal(self.node.parent, candidate, claim), self.now + 1))
+        self.offer(RevealReceived(self.node.builder.build_reveal(self.node.parent, candidate, claim), self.now + 1))
 
     @rule()
     def close(self) -> None:
@@ -151,7 +151,7 @@ class Spine(RuleBasedStateMachine):
         for miner in MINERS:
             candidate = self.candidate(miner, proposal.reveal.claim_correct, proposal.parent)
             if candidate.key == proposal.verdict.winner:
-                self.arrive(self.node.builder.from_verdict(proposal, candidate))
+                self.arrive(self.node.builder.build_proposed_block(proposal, candidate))
 
     @rule(which=NUMBERS, miner=st.integers(0, 2), correct=NUMBERS, tasks=st.integers(0, 2))
     def rival(self, which: int, miner: int, correct: int, tasks: int) -> None:
@@ -160,24 +160,30 @@ class Spine(RuleBasedStateMachine):
         posted = tuple(self.new_task() for _ in range(tasks))
         builder = self.node.builder
         found = tuple(
-            builder.candidate(parent, each, (correct + index) % 101, variant=f"{correct + index}", posted=posted)
+            builder.build_candidate(parent, each, (correct + index) % 101, variant=f"{correct + index}", posted=posted)
             for index, each in enumerate((MINERS[miner], MINERS[miner - 1]))
         )
         hidden = found[1:] if correct % 3 == 0 else ()
-        self.arrive(builder.block(parent, found, hidden=hidden))
+        self.arrive(builder.build_block(parent, found, hidden=hidden))
 
     @rule(miner=st.sampled_from(MINERS), move=st.sampled_from(BondMove), amount=st.integers(1, 3 * 10**15))
     def stake(self, miner: str, move: BondMove, amount: int) -> None:
         """Every payload on top of the head logs this too."""
-        staked, height = self.node.builder.staked, self.node.parent.height + 1
+        staked, height = self.node.builder.bond_moves_by_height, self.node.parent.height + 1
         staked[height] = (*staked.get(height, ()), BondChange(address(miner), move, amount))
 
     @rule(which=st.integers(0, 4), miner=st.sampled_from(MINERS), holds=st.booleans())
     def accuse(self, which: int, miner: str, holds: bool) -> None:
         """Report a fault of the head's height, true or not."""
-        if not self.node.parent.bonds.facts or self.node.parent.parent not in self.node.round.tree:
+        if not self.node.parent.bonds.height_records or self.node.parent.parent not in self.node.round.tree:
             return
-        makers = (double_commitment, double_reveal, double_release, data_changed, trace_forged)
+        makers = (
+            build_double_commitment,
+            build_double_reveal,
+            build_double_release,
+            build_changed_data,
+            build_forged_trace,
+        )
         make = makers[which]
         evidence = make(self.node, miner) if which < 2 else make(self.node)  # type: ignore[operator]
         if holds:
@@ -188,45 +194,47 @@ class Spine(RuleBasedStateMachine):
     def audit(self, which: int, name: str, honest: bool) -> None:
         """Commit to a report on a recent height, or open it; `test_dispute_properties` goes on from there."""
         book, builder = self.node.parent.bonds, self.node.builder
-        facts = [each for each in book.facts if each.training]
+        facts = [each for each in book.height_records if each.training_records]
         if not facts:
             return
         fact = facts[which % len(facts)]
-        given = assignment(book, fact, address(name), builder.parameters)
+        given = assign_segments(book, fact, address(name), builder.parameters)
         if given is None:
             return
         lines = tuple(
             AuditedSegment(
                 each,
                 each not in given.forced,
-                true_witness(self.node.builder, fact, given, each) if honest else b"\1" * 32,
+                true_middle_state_hash(self.node.builder, fact, given, each) if honest else b"\1" * 32,
             )
-            for each in given.challenge.indices
+            for each in given.sample.indices
         )
         place = (builder.parameters.chain_id, fact.height, fact.parent, address(name))
-        report = altered(AuditReport(*place, lines, b"\2" * 32, UNSIGNED), name)
-        commitment = altered(AuditCommitment(*place, report_digest(report), CLASS, UNSIGNED), name)
+        report = alter(AuditReport(*place, lines, b"\2" * 32, UNSIGNED), name)
+        commitment = alter(AuditCommitment(*place, report_digest(report), MACHINE_CLASS, UNSIGNED), name)
         for message in (commitment, report):
-            self.offer(AuditMade(message, self.now))
+            self.offer(AuditMessageReceived(message, self.now))
 
     @rule(which=NUMBERS, missed=st.sampled_from(Deadline), miner=st.integers(0, 2))
     def punish(self, which: int, missed: Deadline, miner: int) -> None:
         """A block that carries what was reported and lists commitments, on any known parent."""
         parent, builder = self.any_parent(which), self.node.builder
-        found = tuple(builder.candidate(parent, each, 90, variant="90") for each in (MINERS[miner], MINERS[miner - 1]))
+        found = tuple(
+            builder.build_candidate(parent, each, 90, variant="90") for each in (MINERS[miner], MINERS[miner - 1])
+        )
         evidence = tuple(self.node.round.evidence.values())[:MAXIMUM_EVIDENCE]
         try:
             if which % 2:
                 said = tuple(self.node.round.audits.values())
                 commitments = tuple(each for each in said if isinstance(each, AuditCommitment))
                 reports = tuple(each for each in said if isinstance(each, AuditReport))
-                draft = builder.block(parent, found)
+                draft = builder.build_block(parent, found)
                 listed = {"audits": commitments[:MAXIMUM_AUDITS], "audit_reports": reports[:MAXIMUM_AUDITS]}
-                block = builder.resealed(parent, draft, evidence=evidence, **listed)
+                block = builder.reseal(parent, draft, evidence=evidence, **listed)
             else:
-                listed = tuple(sorted((each.commitment for each in found), key=noun_hash))
-                empty = builder.empty_block(parent, missed)
-                block = builder.resealed(parent, empty, evidence=evidence, commitments=listed)
+                listed = tuple(sorted((each.commitment for each in found), key=message_hash))
+                empty = builder.build_empty_block(parent, missed)
+                block = builder.reseal(parent, empty, evidence=evidence, commitments=listed)
         except AssertionError:
             # Nobody can compute the root of a block whose evidence its parent does not remember.
             return
@@ -236,7 +244,7 @@ class Spine(RuleBasedStateMachine):
     def empty(self, which: int, missed: Deadline, proposer: int, windows: int) -> None:
         parent = self.any_parent(which)
         posted = (self.new_task(),) if windows == 1 else ()
-        self.arrive(self.node.builder.empty_block(parent, missed, f"node-{proposer}", windows, posted))
+        self.arrive(self.node.builder.build_empty_block(parent, missed, f"node-{proposer}", windows, posted))
 
     @rule(missed=st.sampled_from(Deadline))
     def miss(self, missed: Deadline) -> None:
@@ -262,7 +270,7 @@ class Spine(RuleBasedStateMachine):
         self.tasks += 1
         reward = 1 if self.tasks % 5 == 0 else WEI_PER_ETHER * self.tasks
         deadline = 1_800_000_000 + (2_000 if self.tasks % 4 == 0 else 10_000_000)
-        return sample_task(f"task {self.tasks}", reward, deadline_seconds=deadline)
+        return build_sample_task(f"task {self.tasks}", reward, deadline_seconds=deadline)
 
     def arrive(self, block: AnyBlock) -> None:
         self.offer(BlockReceived(block, block.end_milliseconds))
@@ -278,7 +286,7 @@ class Spine(RuleBasedStateMachine):
                 state, ledger = record.state, record.state.ledger
                 minted += sum(each.amount_gwei for each in state.reward.payouts)
                 assert ledger.minted_gwei == minted
-                waiting = (each.task for each in (*state.pool, *state.incoming, *state.going_on))
+                waiting = (each.task for each in (*state.queued_tasks, *state.posted_tasks, *state.ongoing_task))
                 assert ledger.locked_wei == sum(each.reward_wei + each.bond_wei for each in waiting)
                 spent = ledger.paid_wei + ledger.refunded_wei + ledger.burned_wei + ledger.compensated_wei
                 assert ledger.escrowed_wei == spent + ledger.locked_wei
@@ -291,7 +299,7 @@ class Spine(RuleBasedStateMachine):
         held = sum(each.total_wei for each in book.deposits)
         assert held == ledger.bonded_wei - ledger.unbonded_wei - ledger.slashed_wei
         assert all(min(each.active_wei, each.leaving_wei) >= 0 for each in book.deposits)
-        assert len({each.fault for each in book.punished}) == len(book.punished)
+        assert len({each.fault_id for each in book.penalties}) == len(book.penalties)
         assert all(each.amount_gwei > 0 for each in book.withheld)
 
     @invariant()
@@ -301,8 +309,8 @@ class Spine(RuleBasedStateMachine):
             paid = 0
             for record in tree.branch(tip):
                 if record.block is not None:
-                    selection = builder.selection(tree.state(record.block.parent))
-                    answer = builder.rules.payouts(selection, record.block, builder.parameters)
+                    selection = builder.select_task(tree.state(record.block.parent))
+                    answer = builder.rules.compute_reward(selection, record.block, builder.parameters)
                     paid += sum(each.amount_gwei for each in answer.payouts)
                 ledger = record.state.ledger
                 kept = sum(each.amount_gwei for each in record.state.bonds.withheld)
@@ -315,14 +323,14 @@ class Spine(RuleBasedStateMachine):
             if not isinstance(block, Block):
                 continue
             assert release_root(block.commitments) == block.release.root
-            won = next(each for each in block.commitments if noun_hash(each) == block.verdict.winner)
+            won = next(each for each in block.commitments if message_hash(each) == block.verdict.winner)
             work = work_id(block.chain_id, block.parent, block.release.task_id, won.miner)
             opened = block.reveal
             model = TrainedModel(opened.model_cid, opened.training)
             digest = commitment_digest(work, model, opened.payload_hash, opened.payload_cid, opened.salt)
             assert digest == won.digest
             assert self.node.builder.counts[opened.model_cid] == block.verdict.correct
-            assert [each.outcome for each in block.verdict.entries].count(Outcome.WINNER) == 1
+            assert [each.outcome for each in block.verdict.entries].count(CandidateOutcome.WINNER) == 1
 
     @invariant()
     def the_head_is_the_tip_of_its_branch(self) -> None:
@@ -349,11 +357,11 @@ class Spine(RuleBasedStateMachine):
             order = list(blocks)
             if seed:
                 Random(seed).shuffle(order)
-            heads.add(head_after(observe(self.node.builder), order))
+            heads.add(head_after(start_from_genesis(self.node.builder), order))
         assert len(heads) == 1
 
 
-def head_after(newcomer: Observer, blocks: list[AnyBlock]) -> tuple[bytes, int]:
+def head_after(newcomer: ScenarioNode, blocks: list[AnyBlock]) -> tuple[bytes, int]:
     """Deliver blocks in this order, those without a parent again later; nothing else is ever seen."""
     waiting = blocks
     while waiting:
@@ -407,9 +415,9 @@ class SpineUnderPole(SpineUnderProofOfWork):
         """A block that cites whatever loser this node knows, on any parent."""
         losers = sorted(self.node.round.losers.items())
         parent = self.any_parent(which)
-        won = self.node.builder.candidate(parent, MINERS[0], correct % 101, variant=str(correct % 101))
+        won = self.node.builder.build_candidate(parent, MINERS[0], correct % 101, variant=str(correct % 101))
         cited = (losers[which % len(losers)][1],) if losers else ()
-        self.arrive(self.node.builder.block(parent, (won,), ommers=cited))
+        self.arrive(self.node.builder.build_block(parent, (won,), ommers=cited))
 
     @invariant()
     def a_height_mints_no_more_than_its_block_reward(self) -> None:
@@ -429,14 +437,14 @@ class SpineUnderPodl(Spine):
     engine = PODL
     parameters: ClassVar[dict[str, Any]] = {
         "finality_depth": 64,
-        "standing": (sample_specification("standing", tests=3),),
+        "standing": (build_sample_specification("standing", tests=3),),
     }
 
     def new_task(self) -> object:
         posted = super().new_task()
         name = posted.specification.name  # type: ignore[attr-defined]
-        several = sample_specification(name, tests=1 + self.tasks % 3)
-        return sample_task(
+        several = build_sample_specification(name, tests=1 + self.tasks % 3)
+        return build_sample_task(
             name,
             posted.task.reward_wei,  # type: ignore[attr-defined]
             specification=several,
@@ -450,7 +458,7 @@ class SpineUnderPodl(Spine):
             if block is None:
                 continue
             settled = {each.task_id for each in state.reward.settlements}
-            for each in state.going_on:
+            for each in state.ongoing_task:
                 assert each.task.task_id not in settled
                 assert isinstance(block, Block)
                 assert block.release.task_id == each.task.task_id

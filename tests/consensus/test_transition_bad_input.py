@@ -9,7 +9,7 @@ from learnchain.engines.proof_of_work.scenario import PROOF_OF_WORK, PROOF_OF_WO
 from learnchain.protocol.messages import Block
 from learnchain.rejection import Rejected
 from learnchain.simulation.chain_builder import ChainBuilder
-from learnchain.simulation.scenario import observe
+from learnchain.simulation.scenario import start_from_genesis
 from learnchain_conformance.bad_inputs import BAD_INPUTS, BadInput, prepare
 
 EVERY = [
@@ -21,7 +21,7 @@ EVERY = [
 
 @pytest.mark.parametrize(("rules", "wrong"), EVERY)
 def test_bad_input_is_refused_and_the_height_goes_on(rules: Rules, wrong: BadInput) -> None:
-    node = observe(ChainBuilder(rules))
+    node = start_from_genesis(ChainBuilder(rules))
     found = prepare(node, wrong.stage)
     event = wrong.make(node, found)
     before = repr(node.round)
@@ -30,7 +30,7 @@ def test_bad_input_is_refused_and_the_height_goes_on(rules: Rules, wrong: BadInp
     assert refusal.value.reason is wrong.reason
     assert repr(node.round) == before
     if node.round.head.height == 0:
-        node.receive(node.builder.block(node.parent, found))
+        node.receive(node.builder.build_block(node.parent, found))
     assert isinstance(node.round.tree.records[node.round.head.block].block, Block)
     assert node.round.head.weight == node.round.head.height
 

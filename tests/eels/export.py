@@ -80,7 +80,7 @@ def simulated_network() -> tuple[dict[str, Any], list[ExecutionPayload]]:
     async def main(directory: Path) -> tuple[dict[str, Any], list[ExecutionPayload]]:
         nodes = SimulatedNodes(directory, LocalPlan(directory, miners=3), seed=3)
         await nodes.start()
-        await nodes.until_height(HEIGHTS, 300)
+        await nodes.wait_for_height(HEIGHTS, 300)
         records = Records(nodes.places[0].execution)
         head = records.head()
         assert head is not None

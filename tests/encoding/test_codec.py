@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from learnchain.encoding.codec import Bound, Hash32, decode, encode
-from learnchain.encoding.hashing import noun_hash
+from learnchain.encoding.hashing import message_hash
 from learnchain.engines.dlbc import Dlbc
 from learnchain.protocol.messages import Block, EmptyBlock, ReleaseAnnouncement, Reveal
 from learnchain.protocol.task_specification import TaskSpecification, decode_specification
 from learnchain.rejection import Rejected, RejectionReason
 from learnchain.simulation.chain_builder import ChainBuilder
-from learnchain.simulation.sample_tasks import sample_specification
-from learnchain.simulation.scenario import observe
+from learnchain.simulation.sample_tasks import build_sample_specification
+from learnchain.simulation.scenario import start_from_genesis
 from learnchain_conformance.bad_inputs import prepare
 
 
@@ -207,18 +207,21 @@ def test_bytes_by_hand() -> None:
 
 
 def test_messages_come_back_and_have_different_hashes() -> None:
-    node = observe(ChainBuilder(Dlbc()))
+    node = start_from_genesis(ChainBuilder(Dlbc()))
     found = prepare(node, "begun")
-    block, announcement = node.builder.block(node.parent, found), node.builder.announcement(node.parent, found)
+    block, announcement = (
+        node.builder.build_block(node.parent, found),
+        node.builder.build_announcement(node.parent, found),
+    )
     nouns = (block, announcement, found[0].commitment, block.reveal, block.verdict, block.release)
     for noun in nouns:
         assert decode(type(noun), encode(noun)) == noun
-    assert len({noun_hash(noun) for noun in nouns}) == len(nouns)
+    assert len({message_hash(noun) for noun in nouns}) == len(nouns)
 
 
 def test_a_specification_is_bounded_before_it_is_read() -> None:
     with pytest.raises(Rejected) as refusal:
         decode_specification(b"\0" * 16_385)
     assert refusal.value.reason is TOO_LARGE
-    specification = sample_specification("round trip")
+    specification = build_sample_specification("round trip")
     assert decode_specification(encode(specification)) == specification

@@ -8,7 +8,7 @@ from learnchain.encoding.content_id import (
     MAXIMUM_BLOCK_BYTES,
     Codec,
     HashKind,
-    check_block,
+    check_cid,
     cid_from_text,
     cid_of_block,
     cid_text,
@@ -56,14 +56,14 @@ def test_foreign_cids_are_malformed(cid: bytes) -> None:
 @pytest.mark.parametrize("hash_kind", HashKind)
 def test_changed_block_has_the_wrong_hash(hash_kind: HashKind) -> None:
     cid = cid_of_block(b"block", Codec.RAW, hash_kind)
-    check_block(cid, b"block")
+    check_cid(cid, b"block")
     with pytest.raises(Rejected) as caught:
-        check_block(cid, b"blocK")
+        check_cid(cid, b"blocK")
     assert caught.value.reason is RejectionReason.WRONG_HASH
 
 
 def test_oversize_block_is_too_large() -> None:
     block = bytes(MAXIMUM_BLOCK_BYTES + 1)
     with pytest.raises(Rejected) as caught:
-        check_block(cid_of_block(block), block)
+        check_cid(cid_of_block(block), block)
     assert caught.value.reason is RejectionReason.TOO_LARGE

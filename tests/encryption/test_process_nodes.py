@@ -9,8 +9,8 @@ import pytest
 from learnchain.encryption.functional import decode_key, encode_key
 from learnchain.node.local_network import LocalPlan
 from learnchain.node.roles import publisher
-from learnchain.protocol.messages import Block, Deadline, EmptyBlock, Fault, Outcome
-from learnchain.protocol.payload import Outcome as Settled
+from learnchain.protocol.messages import Block, CandidateOutcome, Deadline, EmptyBlock, Fault
+from learnchain.protocol.payload import SettlementOutcome as Settled
 from learnchain.protocol.task_specification import Encryption
 from learnchain.rejection import Rejected, RejectionReason
 from learnchain.simulation.simulated_network import run_simulated
@@ -42,7 +42,7 @@ def heights_of(nodes: SimulatedNodes, index: int) -> list[tuple[Block | EmptyBlo
     for state in ports.archive.branch(ports.chain.round.head.block, 0):
         selection = ports.chain.rules.select_task(ports.archive.state(state.parent), ports.chain.parameters)
         settled = tuple(each.outcome for each in state.reward.settlements)
-        found.append((ports.archive.block(state.block_hash), selection.posted.specification.encryption, settled))
+        found.append((ports.archive.block(state.block_hash), selection.posted_task.specification.encryption, settled))
     return found
 
 
@@ -65,14 +65,17 @@ def stored(nodes: SimulatedNodes, index: int) -> list[bytes]:
 
 def test_a_model_is_trained_and_paid_and_no_row_leaves_the_data_node(tmp_path: Path) -> None:
     async def scenario(nodes: SimulatedNodes) -> None:
-        await nodes.until(lambda: all(encrypted_height(nodes, each) for each in range(3)), 200)
+        await nodes.wait_until(lambda: all(encrypted_height(nodes, each) for each in range(3)), 200)
         found = encrypted_height(nodes)
         assert found is not None
         block, settled = found
         assert isinstance(block, Block) and settled == (Settled.PAID,)
         assert block.key_release.functional_key
         assert 2 * block.reveal.training.correct >= block.reveal.training.total == 1_437
-        assert {each.outcome for each in block.verdict.entries} <= {Outcome.WINNER, Outcome.LOWER_CLAIM}
+        assert {each.outcome for each in block.verdict.entries} <= {
+            CandidateOutcome.WINNER,
+            CandidateOutcome.LOWER_CLAIM,
+        }
         secret, open_rows = (
             traces_of(task_draft(ENCRYPTED).training_data, 40),
             traces_of(task_draft(BUILT_IN["iris"]).training_data, 40),
@@ -99,7 +102,7 @@ def test_a_wrong_functional_key_ends_the_height_without_a_model(
     monkeypatch.setattr(publisher, "issued_key", tampered)
 
     async def scenario(nodes: SimulatedNodes) -> None:
-        await nodes.until(lambda: encrypted_height(nodes) is not None, 200)
+        await nodes.wait_until(lambda: encrypted_height(nodes) is not None, 200)
         found = encrypted_height(nodes)
         assert found is not None
         block, settled = found
@@ -108,7 +111,7 @@ def test_a_wrong_functional_key_ends_the_height_without_a_model(
         assert Settled.PAID not in settled
         assert len(settled) == 1
         # Everybody can verify the key, so everybody can prove that it was wrong.
-        await nodes.until(lambda: bool(faults(nodes)), 200)
+        await nodes.wait_until(lambda: bool(faults(nodes)), 200)
         assert faults(nodes) == [(Fault.DATA_CHANGED, nodes.node(0).ports.wallet.address)]
 
     run(tmp_path, scenario)
@@ -116,17 +119,17 @@ def test_a_wrong_functional_key_ends_the_height_without_a_model(
 
 def test_the_data_node_stays_within_its_budget_across_restarts(tmp_path: Path) -> None:
     async def scenario(nodes: SimulatedNodes) -> None:
-        await nodes.until(lambda: encrypted_height(nodes) is not None, 200)
+        await nodes.wait_until(lambda: encrypted_height(nodes) is not None, 200)
         ports = nodes.node(0).ports
         part = next(
             posted.specification.data.training
             for state in ports.archive.branch(ports.chain.round.head.block, 0)
             for posted in (
-                ports.chain.rules.select_task(ports.archive.state(state.parent), ports.chain.parameters).posted,
+                ports.chain.rules.select_task(ports.archive.state(state.parent), ports.chain.parameters).posted_task,
             )
             if posted.specification.encryption is Encryption.INNER_PRODUCT
         )
-        (released,) = ports.vault.released(part.plaintext_root)
+        (released,) = ports.vault.list_released(part.plaintext_root)
         again = await issued_key(ports.vault, ports.encryption, part, released)
         assert again == await issued_key(ports.vault, ports.encryption, part, released)
         other = type(released)(tuple(row[::-1] for row in released.rows), 0)

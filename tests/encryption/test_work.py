@@ -14,7 +14,7 @@ from learnchain.encryption.jobs import CheckRows, EncryptRows, IssueKey, OpenRow
 from learnchain.encryption.process import in_own_process
 from learnchain.encryption.work import carry_out, read_rows
 from learnchain.learning.data import DataSet, save_data
-from learnchain.learning.job_data import fitted, holds_products, load_products
+from learnchain.learning.job_data import fit_mapping, holds_products, load_products
 from learnchain.learning.safe_tensors import read_header, read_tensor, write_tensors
 from learnchain.protocol.task_specification import Metric
 from learnchain.protocol.training_terms import SecureMapping
@@ -73,7 +73,7 @@ def test_opened_rows_are_the_plain_projection(asked: OpenRows) -> None:
     assert holds_products(Path(asked.target_path)) and not holds_products(Path(asked.encrypted_path))
     assert np.array_equal(found.products, DATA.inputs.reshape(37, -1).astype(np.int64) @ WEIGHTS.T)
     assert np.array_equal(found.labels, DATA.labels)
-    plain, opened = fitted(MAPPING, DATA), fitted(MAPPING, found)
+    plain, opened = fit_mapping(MAPPING, DATA), fit_mapping(MAPPING, found)
     assert np.array_equal(plain.of(DATA).inputs, opened.of(found).inputs)
     assert plain.shift == opened.shift and np.array_equal(plain.centre, opened.centre)
 
@@ -177,7 +177,7 @@ def test_real_samples_are_encrypted_in_steps(tmp_path: Path) -> None:
     carry_out(OpenRows(*paths, weights, promised))
     plain = DataSet(samples, np.zeros(5, dtype=np.uint8))
     opened = load_products(tmp_path / "products")
-    assert np.array_equal(fitted(weights, plain).of(plain).inputs, fitted(weights, opened).of(opened).inputs)
+    assert np.array_equal(fit_mapping(weights, plain).of(plain).inputs, fit_mapping(weights, opened).of(opened).inputs)
     save_data(tmp_path / "plain", DataSet(-samples, np.zeros(5, dtype=np.uint8)))
     job = EncryptRows(SEED, KEY, str(tmp_path / "plain"), str(tmp_path / "encrypted"))
     assert reason_of(lambda: carry_out(job)) is RejectionReason.ARGUMENT_INVALID

@@ -37,11 +37,11 @@ async def both_kinds_agree(directory: Path, remote: tuple[int, ...], make_client
 
     for height in range(1, 6):
         await spend(height % 4)
-        await nodes.until_height(height, 200)
+        await nodes.wait_for_height(height, 200)
     await split_and_heal(nodes)
     for height in range(nodes.node(0).ports.chain.round.head.height + 1, HEIGHTS + 1):
         await spend(height % 4)
-        await nodes.until_height(height, 200)
+        await nodes.wait_for_height(height, 200)
     engines = [nodes.node(index).engine for index in range(MINERS + 1)]
     infos = [await engine.capabilities() for engine in engines]
     assert len({info.head for info in infos}) == 1
@@ -60,9 +60,9 @@ async def split_and_heal(nodes: SimulatedNodes) -> None:
     identities = [place.transport.peer_id for place in nodes.places]
     fork = nodes.node(0).ports.chain.round.head.height
     nodes.network.partition({identities[0], identities[1]}, {identities[2], identities[3]})
-    await nodes.until(
+    await nodes.wait_until(
         lambda: min(nodes.node(index).ports.chain.round.head.height for index in (0, 2)) > fork, within_seconds=300
     )
     assert len(nodes.heads()) == 2
     nodes.network.heal()
-    await nodes.until_height(fork + 2, 300)
+    await nodes.wait_for_height(fork + 2, 300)

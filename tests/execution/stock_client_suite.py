@@ -16,7 +16,7 @@ from learnchain.execution.engine_http import HttpCaller, load_secret
 from learnchain.execution.escrow import decode_task_posted, post_calldata, posting_value_wei
 from learnchain.execution.genesis import ESCROW_ADDRESS
 from learnchain.execution.pyevm.engine import PyEvmEngine
-from learnchain.protocol.payload import ExecutionPayload, PayloadVerdict
+from learnchain.protocol.payload import ExecutionPayload, PayloadStatusCode
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 from tests.execution.doors import SynchronousDoor
 from tests.execution.pyevm.chain import ADDRESSES, CHAIN_ID, ETHER, KEYS, NONE, Chain, genesis, reward, signed
@@ -131,27 +131,27 @@ def test_a_rival_branch_is_built_without_leaving_the_head(chains: tuple[Chain, C
 
 
 def test_tampered_payloads_are_invalid_for_both(chains: tuple[Chain, Chain]):
-    from learnchain.execution.pyevm.headers import sealed
+    from learnchain.execution.pyevm.headers import seal_payload
 
     payload = chains[1].build((), withdrawals=(reward(b"\x55" * 20, 3, 99),))
     changes = ({"state_root": b"\1" * 32}, {"gas_used": 1}, {"receipts_root": b"\1" * 32}, {"gas_limit": 6_000_001})
     for change in (*changes, {"base_fee_wei": 7}, {"withdrawals": ()}, {"number": 2**70}, {"blob_gas_used": 131_072}):
-        tampered = sealed(replace(payload, **change))
+        tampered = seal_payload(replace(payload, **change))
         for chain in chains:
-            assert chain.door.new_payload(tampered, tampered.beacon_root).status is PayloadVerdict.INVALID, change
+            assert chain.door.new_payload(tampered, tampered.beacon_root).status is PayloadStatusCode.INVALID, change
     renamed = replace(payload, block_hash=b"\1" * 32)
     for chain in chains:
-        assert chain.door.new_payload(renamed, renamed.beacon_root).status is PayloadVerdict.INVALID
-        assert chain.door.new_payload(payload, b"\x0c" * 32).status is PayloadVerdict.INVALID
+        assert chain.door.new_payload(renamed, renamed.beacon_root).status is PayloadStatusCode.INVALID
+        assert chain.door.new_payload(payload, b"\x0c" * 32).status is PayloadStatusCode.INVALID
 
 
 def test_unknown_payloads_wait(chains: tuple[Chain, Chain]):
-    from learnchain.execution.pyevm.headers import sealed
+    from learnchain.execution.pyevm.headers import seal_payload
 
-    orphan = sealed(replace(chains[1].build(()), parent_hash=b"\7" * 32))
+    orphan = seal_payload(replace(chains[1].build(()), parent_hash=b"\7" * 32))
     for chain in chains:
-        assert chain.door.new_payload(orphan, orphan.beacon_root).status is not PayloadVerdict.VALID
-        assert chain.door.set_head(b"\1" * 32, NONE, NONE).status is PayloadVerdict.SYNCING
+        assert chain.door.new_payload(orphan, orphan.beacon_root).status is not PayloadStatusCode.VALID
+        assert chain.door.set_head(b"\1" * 32, NONE, NONE).status is PayloadStatusCode.SYNCING
         with pytest.raises(Unavailable):
             chain.door.build(b"\1" * 32, None)
 

@@ -11,7 +11,7 @@ from learnchain.execution.call_process import MAXIMUM_WAITING, CallProcess
 from learnchain.execution.engine import Reverted, WorkerEngine
 from learnchain.execution.genesis import ESCROW_ADDRESS
 from learnchain.execution.pyevm.engine import PyEvmEngine
-from learnchain.execution.pyevm.pruning import Keeping
+from learnchain.execution.pyevm.pruning import PruningPolicy
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.storage.lmdb_store import LmdbStore
 from tests.execution.pyevm.chain import ADDRESSES, CHAIN_ID, ETHER, KEYS, Chain, genesis, signed
@@ -123,7 +123,7 @@ def test_a_closed_process_answers_nothing(tmp_path: Path):
 def test_calls_are_answered_while_old_states_are_let_go(tmp_path: Path):
     async def main() -> None:
         store = LmdbStore(tmp_path / "execution", map_size_bytes=1 << 20)
-        door = PyEvmEngine(store, genesis(), Keeping(blocks=1, least_bytes=1, step_nodes=40))
+        door = PyEvmEngine(store, genesis(), PruningPolicy(blocks=1, least_bytes=1, step_nodes=40))
         chain = Chain(door)
         path = [chain.head]
         async with WorkerEngine(door) as engine, CallProcess(engine, tmp_path / "execution", CHAIN_ID) as calls:

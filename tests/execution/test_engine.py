@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 import pytest
 
 from learnchain.execution.engine import MAXIMUM_WAITING_CALLS, ExecutionEngine, WorkerEngine
-from learnchain.protocol.payload import PayloadAttributes, PayloadVerdict, Withdrawal
+from learnchain.protocol.payload import PayloadAttributes, PayloadStatusCode, Withdrawal
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 from learnchain_conformance.null_execution import NullEngine
 from tests.execution.pyevm.chain import ADDRESSES, ETHER, NONE, genesis
@@ -21,8 +21,8 @@ def test_every_question_is_passed_through():
             engine: ExecutionEngine = worker
             info = await engine.capabilities()
             payload = await engine.build(info.head, ATTRIBUTES, (b"ignored",))
-            assert (await engine.new_payload(payload, payload.beacon_root)).status == PayloadVerdict.VALID
-            assert (await engine.set_head(payload.block_hash, NONE, info.head)).status == PayloadVerdict.VALID
+            assert (await engine.new_payload(payload, payload.beacon_root)).status == PayloadStatusCode.VALID
+            assert (await engine.set_head(payload.block_hash, NONE, info.head)).status == PayloadStatusCode.VALID
             assert await engine.balance(payload.block_hash, b"\x55" * 20) == 3 * 10**9
             assert await engine.balance(info.head, ADDRESSES[0]) == 100 * ETHER
             assert await engine.logs(payload.block_hash, ADDRESSES[0]) == ()

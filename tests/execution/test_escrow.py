@@ -30,7 +30,7 @@ from learnchain.execution.escrow import (
 )
 from learnchain.execution.genesis import ESCROW_ADDRESS
 from learnchain.execution.pyevm.engine import PyEvmEngine
-from learnchain.protocol.payload import Log, Outcome, Settlement, bond_pot, consensus_root
+from learnchain.protocol.payload import Log, Settlement, SettlementOutcome, bond_pot, compute_consensus_root
 from learnchain.protocol.state import BondChange, BondMove
 from learnchain.rejection import Rejected, RejectionReason
 from tests.execution.pyevm.chain import ADDRESSES, CHAIN_ID, ETHER, KEYS, Chain, signed
@@ -76,7 +76,7 @@ class Escrow:
         return history
 
     def root(self) -> bytes:
-        return consensus_root(self.history().root(), BLOCK_HASH)
+        return compute_consensus_root(self.history().root(), BLOCK_HASH)
 
     def decide(self, settlement: Settlement) -> int:
         self.leaves.append(settlement.leaf(CHAIN_ID, ESCROW_ADDRESS))
@@ -145,7 +145,7 @@ def test_sizes_of_specifications(escrow: Escrow):
 
 def test_a_winner_is_paid_exactly_once(escrow: Escrow):
     task_id = escrow.post()
-    settlement = Settlement(task_id, 7, MINER, Outcome.PAID)
+    settlement = Settlement(task_id, 7, MINER, SettlementOutcome.PAID)
     claim = escrow.claim(settlement, escrow.decide(settlement))
     before = escrow.balance(PUBLISHER)
     assert escrow.settle(claim)
@@ -153,7 +153,7 @@ def test_a_winner_is_paid_exactly_once(escrow: Escrow):
     assert settled is not None
     assert (settled.task_id, settled.outcome, settled.recipient, settled.amount_wei) == (
         task_id,
-        Outcome.PAID,
+        SettlementOutcome.PAID,
         MINER,
         REWARD,
     )
@@ -161,14 +161,14 @@ def test_a_winner_is_paid_exactly_once(escrow: Escrow):
     assert escrow.balance(PUBLISHER) == before
     assert escrow.balance(ESCROW_ADDRESS) == BOND
     assert escrow.stake(bond_pot(PUBLISHER))[:2] == (0, BOND)
-    assert escrow.status(task_id) == Outcome.PAID.code
+    assert escrow.status(task_id) == SettlementOutcome.PAID.code
     assert not escrow.settle(claim)
     assert escrow.balance(MINER) == REWARD
 
 
 def test_the_claimer_earns_the_tip(escrow: Escrow):
     task_id = escrow.post()
-    settlement = Settlement(task_id, 7, MINER, Outcome.PAID)
+    settlement = Settlement(task_id, 7, MINER, SettlementOutcome.PAID)
     claim = escrow.claim(settlement, escrow.decide(settlement))
     before = escrow.balance(CLAIMER)
     assert escrow.settle(claim)
@@ -178,20 +178,20 @@ def test_the_claimer_earns_the_tip(escrow: Escrow):
     assert escrow.balance(CLAIMER) == before + TIP_WEI - fee
 
 
-@pytest.mark.parametrize("outcome", [Outcome.REFUNDED, Outcome.STRUCK])
-def test_the_other_outcomes_conserve_value(escrow: Escrow, outcome: Outcome):
+@pytest.mark.parametrize("outcome", [SettlementOutcome.REFUNDED, SettlementOutcome.STRUCK])
+def test_the_other_outcomes_conserve_value(escrow: Escrow, outcome: SettlementOutcome):
     task_id = escrow.post()
     settlement = Settlement(task_id, 7, MINER, outcome)
     claim = escrow.claim(settlement, escrow.decide(settlement))
     before = escrow.balance(PUBLISHER)
     assert escrow.settle(claim)
     assert escrow.balance(PUBLISHER) == before + REWARD
-    assert escrow.balance(MINER) == (BOND if outcome is Outcome.STRUCK else 0)
-    assert escrow.balance(ESCROW_ADDRESS) == (0 if outcome is Outcome.STRUCK else BOND)
+    assert escrow.balance(MINER) == (BOND if outcome is SettlementOutcome.STRUCK else 0)
+    assert escrow.balance(ESCROW_ADDRESS) == (0 if outcome is SettlementOutcome.STRUCK else BOND)
 
 
 def test_a_struck_bond_without_recipient_burns(escrow: Escrow):
-    settlement = Settlement(escrow.post(), 7, b"\0" * 20, Outcome.STRUCK)
+    settlement = Settlement(escrow.post(), 7, b"\0" * 20, SettlementOutcome.STRUCK)
     assert escrow.settle(escrow.claim(settlement, escrow.decide(settlement)))
     assert escrow.balance(BURN) == BOND
 
@@ -200,11 +200,11 @@ def test_a_struck_bond_without_recipient_burns(escrow: Escrow):
     "forgery", ["recipient", "outcome", "height", "amount", "index", "branch", "block", "time", "high_index"]
 )
 def test_a_forged_claim_reverts(escrow: Escrow, forgery: str):
-    settlement = Settlement(escrow.post(), 7, MINER, Outcome.PAID)
+    settlement = Settlement(escrow.post(), 7, MINER, SettlementOutcome.PAID)
     claim = escrow.claim(settlement, escrow.decide(settlement))
     forged = {
         "recipient": replace(claim, settlement=replace(settlement, recipient=CLAIMER)),
-        "outcome": replace(claim, settlement=replace(settlement, outcome=Outcome.STRUCK)),
+        "outcome": replace(claim, settlement=replace(settlement, outcome=SettlementOutcome.STRUCK)),
         "height": replace(claim, settlement=replace(settlement, height=8)),
         "amount": replace(claim, settlement=replace(settlement, amount_wei=1)),
         "index": replace(claim, index=1),
@@ -220,19 +220,21 @@ def test_a_forged_claim_reverts(escrow: Escrow, forgery: str):
 
 def test_an_old_settlement_is_claimed_against_a_newer_root(escrow: Escrow):
     first, second = escrow.post(), escrow.post()
-    old = Settlement(first, 7, MINER, Outcome.PAID)
+    old = Settlement(first, 7, MINER, SettlementOutcome.PAID)
     index = escrow.decide(old)
     for height in range(8, 13):
-        escrow.decide(Settlement(second if height == 9 else bytes([height]) * 32, height, MINER, Outcome.REFUNDED))
+        escrow.decide(
+            Settlement(second if height == 9 else bytes([height]) * 32, height, MINER, SettlementOutcome.REFUNDED)
+        )
     assert escrow.settle(escrow.claim(old, index))
     assert escrow.balance(MINER) == REWARD
-    newer = Settlement(second, 9, MINER, Outcome.REFUNDED)
+    newer = Settlement(second, 9, MINER, SettlementOutcome.REFUNDED)
     assert escrow.settle(escrow.claim(newer, 2))
     assert escrow.balance(ESCROW_ADDRESS) == 2 * BOND
 
 
 def slashed(escrow: Escrow, source: bytes, recipient: bytes, amount: int) -> Claim:
-    settlement = Settlement(source, 9, recipient, Outcome.SLASHED, amount)
+    settlement = Settlement(source, 9, recipient, SettlementOutcome.SLASHED, amount)
     return escrow.claim(settlement, escrow.decide(settlement))
 
 
@@ -275,7 +277,7 @@ def test_consensus_slashes_what_is_active_and_what_is_leaving_each_decision_once
 
 def test_a_struck_bond_is_shared_out_after_its_task_is_closed(escrow: Escrow):
     task_id = escrow.post()
-    struck = Settlement(task_id, 9, b"\0" * 20, Outcome.STRUCK, BOND // 2)
+    struck = Settlement(task_id, 9, b"\0" * 20, SettlementOutcome.STRUCK, BOND // 2)
     index = escrow.decide(struck)
     share = slashed(escrow, task_id, MINER, BOND // 2)
     assert not escrow.settle(share)
@@ -287,7 +289,7 @@ def test_a_struck_bond_is_shared_out_after_its_task_is_closed(escrow: Escrow):
 
 
 def test_nobody_strikes_more_than_the_bond(escrow: Escrow):
-    settlement = Settlement(escrow.post(), 9, b"\0" * 20, Outcome.STRUCK, BOND + 1)
+    settlement = Settlement(escrow.post(), 9, b"\0" * 20, SettlementOutcome.STRUCK, BOND + 1)
     assert not escrow.settle(escrow.claim(settlement, escrow.decide(settlement)))
 
 
@@ -301,12 +303,12 @@ def test_a_refund_waits_for_the_deadline(escrow: Escrow):
     assert escrow.balance(PUBLISHER) == before + REWARD + BOND + TIP_WEI
     assert escrow.balance(ESCROW_ADDRESS) == 0
     assert not escrow.send(KEYS[2], refund_calldata(task_id))
-    settlement = Settlement(task_id, 7, MINER, Outcome.PAID)
+    settlement = Settlement(task_id, 7, MINER, SettlementOutcome.PAID)
     assert not escrow.settle(escrow.claim(settlement, escrow.decide(settlement)))
 
 
 def test_an_unknown_task_is_neither_settled_nor_refunded(escrow: Escrow):
-    settlement = Settlement(b"\x05" * 32, 7, MINER, Outcome.PAID)
+    settlement = Settlement(b"\x05" * 32, 7, MINER, SettlementOutcome.PAID)
     assert not escrow.settle(escrow.claim(settlement, escrow.decide(settlement)))
     escrow.chain.extend(step_seconds=100_000)
     assert not escrow.send(KEYS[2], refund_calldata(b"\x05" * 32))
@@ -314,7 +316,7 @@ def test_an_unknown_task_is_neither_settled_nor_refunded(escrow: Escrow):
 
 def test_a_payee_that_refuses_is_credited_and_withdraws(escrow: Escrow):
     payee = _deploy(escrow, _picky_payee())
-    settlement = Settlement(escrow.post(), 7, payee, Outcome.PAID)
+    settlement = Settlement(escrow.post(), 7, payee, SettlementOutcome.PAID)
     assert escrow.settle(escrow.claim(settlement, escrow.decide(settlement)))
     assert escrow.balance(payee) == 0
     call = {"to": "0x" + ESCROW_ADDRESS.hex(), "data": "0x" + withdrawable_calldata(payee).hex()}
@@ -351,13 +353,13 @@ def _deploy(escrow: Escrow, runtime: bytes) -> bytes:
 
 
 def test_the_leaf_is_the_one_of_the_abi_library():
-    for outcome in Outcome:
+    for outcome in SettlementOutcome:
         settlement = Settlement(b"\x05" * 32, 2**64 - 1, MINER, outcome)
         assert settlement.leaf(CHAIN_ID, ESCROW_ADDRESS) == settlement_leaf(CHAIN_ID, ESCROW_ADDRESS, settlement)
 
 
 def test_claims_are_bound_to_chain_and_contract():
-    settlement = Settlement(b"\x05" * 32, 7, MINER, Outcome.PAID)
+    settlement = Settlement(b"\x05" * 32, 7, MINER, SettlementOutcome.PAID)
     leaves = {settlement.leaf(chain, address) for chain in (1, 2) for address in (ESCROW_ADDRESS, MINER)}
     assert len(leaves) == 4
 
@@ -381,7 +383,7 @@ def test_numbers_out_of_range_are_refused():
 
 
 def test_the_gas_of_the_cycle_stays_small(escrow: Escrow, engine: PyEvmEngine):
-    settlement = Settlement(escrow.post(), 7, MINER, Outcome.PAID)
+    settlement = Settlement(escrow.post(), 7, MINER, SettlementOutcome.PAID)
     assert escrow.settle(escrow.claim(settlement, escrow.decide(settlement)))
     used = int(engine.rpc("eth_getBlockByNumber", ["latest"])["gasUsed"], 16)
     assert used < 160_000

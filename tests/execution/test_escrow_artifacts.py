@@ -11,7 +11,7 @@ import pytest
 from learnchain.encoding.hashing import keccak256
 from learnchain.execution import escrow
 from learnchain.execution.genesis import ESCROW_ADDRESS, escrow_artifact, execution_genesis
-from learnchain.protocol.payload import Outcome, Settlement
+from learnchain.protocol.payload import Settlement, SettlementOutcome
 
 CONTRACTS = Path(__file__).parents[2] / "contracts"
 
@@ -45,7 +45,9 @@ def test_the_genesis_carries_the_runtime_code():
 def test_the_binding_speaks_the_interface_of_the_artifact():
     entries = escrow.escrow_abi()
     selectors = {keccak256(_signature(entry).encode())[:4] for entry in entries if entry["type"] == "function"}
-    claim = escrow.Claim(Settlement(b"\x01" * 32, 1, b"\x02" * 20, Outcome.PAID), 0, (b"\0" * 32,) * 32, b"\3" * 32, 5)
+    claim = escrow.Claim(
+        Settlement(b"\x01" * 32, 1, b"\x02" * 20, SettlementOutcome.PAID), 0, (b"\0" * 32,) * 32, b"\3" * 32, 5
+    )
     for data in (
         escrow.post_calldata(b"x", 1, 1, 1),
         escrow.settle_calldata(claim),

@@ -23,7 +23,7 @@ from learnchain.learning.data import (
 from learnchain.learning.safe_tensors import write_tensors
 from learnchain.protocol.task_specification import DataManifest, Metric
 from learnchain.rejection import Rejected, RejectionReason
-from learnchain.simulation.sample_tasks import sample_specification
+from learnchain.simulation.sample_tasks import build_sample_specification
 
 KEYS = (b"\1" * 32, b"\2" * 32)
 
@@ -123,7 +123,7 @@ def test_labels_must_fit_the_metric(tmp_path):
 
     def opened(metric):
         manifest = DataManifest("small", part, part, (1, 2, 2), 2, False, True)
-        promised = replace(sample_specification("small"), data=manifest, metric=metric)
+        promised = replace(build_sample_specification("small"), data=manifest, metric=metric)
         return open_part(tmp_path / "enc", part, KEYS[0], tmp_path / "plain", promised)
 
     assert len(opened(Metric.DICE)) == 6
@@ -174,7 +174,7 @@ def test_samples_and_labels_other_than_promised_are_the_publishers_fault(prepare
 
     def opened(sample_shape, classes, metric=Metric.ACCURACY):
         manifest = DataManifest("small", *parts, sample_shape, classes, False, True)
-        promised = replace(sample_specification("small"), data=manifest, metric=metric)
+        promised = replace(build_sample_specification("small"), data=manifest, metric=metric)
         return open_part(second.path, parts[1], KEYS[1], tmp_path / "plain", promised)
 
     assert len(opened((4,), 3)) == 6

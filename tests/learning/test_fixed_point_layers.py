@@ -35,7 +35,9 @@ def test_no_sum_of_any_layer_can_leave_the_exact_range(seed, terms, magnitude, b
     if bias_magnitude - exponents[0] > 43:
         # Such a bias has no place beside the activations even at the coarsest scale: refused, never wrapped.
         assume(np.abs(bias).max() * 2.0 ** -exponents[0] > 2.0**44)
-        assert refusal(_quantise_weights, LINEAR, Folded(weight, bias), *exponents) is RejectionReason.WEIGHTS_NOT_FINITE
+        assert (
+            refusal(_quantise_weights, LINEAR, Folded(weight, bias), *exponents) is RejectionReason.WEIGHTS_NOT_FINITE
+        )
         return
     pieces, scaled_bias, _ = _quantise_weights(LINEAR, Folded(weight, bias), *exponents)
     assert sum(piece.shape[1] for piece in pieces) == terms

@@ -149,9 +149,9 @@ def test_other_numbers_of_threads_start_on_their_own(fork_server):
 def test_a_fork_server_ends_when_the_last_who_could_ask_is_gone(tmp_path):
     fork_server = ForkServer.open(tmp_path)
     assert fork_server is not None
-    heir = ForkServer.inherited({VARIABLE: str(os.dup(fork_server.line.fileno()))})
+    heir = ForkServer.inherit({VARIABLE: str(os.dup(fork_server.connection.fileno()))})
     assert heir is not None
-    fork_server.line.close()
+    fork_server.connection.close()
     heir.fork(0).close()
     time.sleep(0.05)
     assert fork_server.process.poll() is None
@@ -161,13 +161,13 @@ def test_a_fork_server_ends_when_the_last_who_could_ask_is_gone(tmp_path):
 
 @pytest.mark.parametrize("value", ["", "x", "-1", "1000000"])
 def test_whoever_inherits_no_line_has_no_fork_server(value):
-    assert ForkServer.inherited({VARIABLE: value}) is None
-    assert ForkServer.inherited({}) is None
+    assert ForkServer.inherit({VARIABLE: value}) is None
+    assert ForkServer.inherit({}) is None
 
 
 def test_a_descriptor_that_is_no_socket_is_no_fork_server(tmp_path):
     with (tmp_path / "file").open("w") as file:
-        assert ForkServer.inherited({VARIABLE: str(file.fileno())}) is None
+        assert ForkServer.inherit({VARIABLE: str(file.fileno())}) is None
         assert file.fileno() > 0
 
 

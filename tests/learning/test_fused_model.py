@@ -9,7 +9,7 @@ from learnchain.encoding.codec import decode
 from learnchain.learning.data import DataSet, digits
 from learnchain.learning.fused_model import (
     Examined,
-    FusionJudge,
+    FusionEvaluator,
     SharedModel,
     VerifierData,
     answers_of,
@@ -22,7 +22,7 @@ from learnchain.learning.fused_model import (
     specification_of,
     upper_part,
 )
-from learnchain.learning.fusion import FusionTerms, Outputs, Strategy
+from learnchain.learning.fusion import FusionStrategy, FusionTerms, Outputs
 from learnchain.learning.model import initial_weights, load_weights, save_weights
 from learnchain.market.demo_cast import SMALL, TABLE_2_LABELS, deal
 from learnchain.protocol.model_presets import baas_cnn, lenet, mlp, unet2d
@@ -84,9 +84,9 @@ def test_features_that_overflow_are_refused(sample: VerifierData):
     assert caught.value.reason is RejectionReason.WEIGHTS_NOT_FINITE
 
 
-@pytest.mark.parametrize("strategy", list(Strategy))
+@pytest.mark.parametrize("strategy", list(FusionStrategy))
 def test_the_exported_model_answers_as_the_fusion(
-    strategy: Strategy, members: list[Examined], sample: VerifierData, tmp_path: Path
+    strategy: FusionStrategy, members: list[Examined], sample: VerifierData, tmp_path: Path
 ):
     terms = FusionTerms(10, strategy, Outputs.BY_LABEL, 8, 3, 0.003)
     fused = fuse_models(members, sample, terms, b"seed")
@@ -120,16 +120,16 @@ def test_too_many_models_are_refused(members: list[Examined], sample: VerifierDa
 def test_judges_agree_exactly_and_models_are_added_one_at_a_time(
     members: list[Examined], sample: VerifierData, tmp_path: Path
 ):
-    judges = [FusionJudge(b"task", sample, TERMS) for _ in range(2)]
+    judges = [FusionEvaluator(b"task", sample, TERMS) for _ in range(2)]
     for judge in judges:
         for place, member in enumerate(members):
             path = tmp_path / f"{place}"
             save_weights(path, member.model.weights)
-            assert not judge.known(place)
+            assert not judge.is_known(place)
             judge.add(place, member.model.specification, member.model.labels, path)
-            assert judge.known(place)
-    assert judges[0].measure((0,), 2) == judges[1].measure((0,), 2) == judges[0].fused((0, 2)).accuracy.correct
-    assert judges[0].fused((0, 2)) is judges[0].fused((0, 2))
+            assert judge.is_known(place)
+    assert judges[0].measure((0,), 2) == judges[1].measure((0,), 2) == judges[0].fuse((0, 2)).accuracy.correct
+    assert judges[0].fuse((0, 2)) is judges[0].fuse((0, 2))
 
 
 def test_the_curve_has_one_figure_for_each_number_of_models(members: list[Examined], sample: VerifierData):

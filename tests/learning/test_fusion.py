@@ -12,14 +12,14 @@ from learnchain.learning.fusion import (
     MAXIMUM_FEATURES,
     FusionLabels,
     FusionModel,
+    FusionStrategy,
     FusionTerms,
     Outputs,
-    Strategy,
-    equalising,
+    compute_equalisation,
+    draw_initial_hidden,
     fuse,
     hidden_labels,
     hidden_layer,
-    initial_hidden,
     initial_output,
     log_probabilities,
     predict,
@@ -37,7 +37,7 @@ def carried_out(number: int, given: dict[str, Any]) -> np.ndarray:
     """Return what the function of an equation gives for the input of its vector."""
     if number == 3:
         # Drawn weights stand where blocks are: what the vector fixes is where.
-        return (initial_hidden(given["widths"], given["label_counts"], SEED) != 0).astype(float)
+        return (draw_initial_hidden(given["widths"], given["label_counts"], SEED) != 0).astype(float)
     if number == 4:
         return initial_output(given["labels"], given["classes"])
     tensors = {name: torch.tensor(value, dtype=torch.float64) for name, value in given.items() if name != "gamma"}
@@ -59,19 +59,19 @@ def test_equalised_features_have_equal_moments():
     """Features as rectified layers give them, far from zero: with few rows too, and with units that are always dead."""
     features = np.abs(np.random.Generator(np.random.PCG64(3)).normal(3, 1, (400, 20))).astype(np.float32)
     features[:, 7] = 0
-    equal = features @ equalising(features)
+    equal = features @ compute_equalisation(features)
     moments = np.linalg.eigvalsh(equal.T @ equal / len(equal))
     assert moments[0] == pytest.approx(0, abs=1e-6)
     assert moments[-1] <= 1
     assert moments[-1] / moments[1] < 3
     before = np.linalg.eigvalsh(features.T @ features / len(features))
     assert before[-1] / before[1] > 100
-    assert np.isfinite(equalising(np.zeros((5, 3), dtype=np.float32))).all()
+    assert np.isfinite(compute_equalisation(np.zeros((5, 3), dtype=np.float32))).all()
 
 
 def test_features_wider_than_the_bound_are_refused():
     with pytest.raises(Rejected) as caught:
-        equalising(np.zeros((2, MAXIMUM_FEATURES + 1), dtype=np.float32))
+        compute_equalisation(np.zeros((2, MAXIMUM_FEATURES + 1), dtype=np.float32))
     assert caught.value.reason is RejectionReason.MODEL_TOO_LARGE
 
 
@@ -93,12 +93,12 @@ def test_equation_2_is_a_softmax():
 
 
 def test_equation_3_is_block_diagonal():
-    found = initial_hidden((2, 3), (1, 2), SEED)
+    found = draw_initial_hidden((2, 3), (1, 2), SEED)
     inside = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 1], [0, 1, 1], [0, 1, 1]], dtype=bool)
     assert (found[~inside] == 0).all()
     assert (found[inside] != 0).all()
-    assert (found == initial_hidden((2, 3), (1, 2), SEED)).all()
-    assert (found != initial_hidden((2, 3), (1, 2), b"other"))[inside].all()
+    assert (found == draw_initial_hidden((2, 3), (1, 2), SEED)).all()
+    assert (found != draw_initial_hidden((2, 3), (1, 2), b"other"))[inside].all()
 
 
 def test_equation_4_stacks_identities():
@@ -126,7 +126,7 @@ def test_equation_6_opens_across_labels_with_gamma(gamma: int, logits: list[floa
 def test_with_gamma_one_both_strategies_compute_the_same():
     generator = torch.Generator().manual_seed(1)
     features, hidden, output = (torch.rand(shape, generator=generator) for shape in ((4, 6), (6, 4), (4, 2)))
-    inside, own = torch.tensor(initial_hidden((3, 3), (2, 2), SEED) != 0).float(), torch.eye(2).repeat(2, 1)
+    inside, own = torch.tensor(draw_initial_hidden((3, 3), (2, 2), SEED) != 0).float(), torch.eye(2).repeat(2, 1)
     staged = staged_log_probabilities(staged_hidden_layer(features, hidden, inside, 1), output, own, 1)
     assert torch.allclose(staged, log_probabilities(hidden_layer(features, hidden), output), atol=1e-6)
 
@@ -146,12 +146,14 @@ def _models() -> tuple[list[FusionModel], FusionLabels]:
     return models, FusionLabels(truth[:300], truth[300:])
 
 
-def _terms(strategy: Strategy, outputs: Outputs = Outputs.LITERAL, epochs: int = 40, first: int = 10) -> FusionTerms:
+def _terms(
+    strategy: FusionStrategy, outputs: Outputs = Outputs.LITERAL, epochs: int = 40, first: int = 10
+) -> FusionTerms:
     return FusionTerms(4, strategy, outputs, epochs, first, 0.02, 32)
 
 
-@pytest.mark.parametrize("strategy", list(Strategy))
-def test_two_halves_make_a_whole(strategy: Strategy):
+@pytest.mark.parametrize("strategy", list(FusionStrategy))
+def test_two_halves_make_a_whole(strategy: FusionStrategy):
     models, truth = _models()
     alone = fuse(models[:1], truth, _terms(strategy), SEED)
     together = fuse(models, truth, _terms(strategy), SEED)
@@ -161,8 +163,8 @@ def test_two_halves_make_a_whole(strategy: Strategy):
     assert int((answers == truth.test).sum()) == together.test_correct
 
 
-@pytest.mark.parametrize("strategy", list(Strategy))
-def test_the_seed_fixes_every_bit(strategy: Strategy):
+@pytest.mark.parametrize("strategy", list(FusionStrategy))
+def test_the_seed_fixes_every_bit(strategy: FusionStrategy):
     models, truth = _models()
     first, second = (fuse(models, truth, _terms(strategy, epochs=3, first=1), SEED) for _ in range(2))
     other = fuse(models, truth, _terms(strategy, epochs=3, first=1), b"other")
@@ -173,8 +175,8 @@ def test_the_seed_fixes_every_bit(strategy: Strategy):
 
 def test_the_first_stage_changes_the_blocks_alone():
     models, truth = _models()
-    found = fuse(models, truth, _terms(Strategy.GRADUAL, epochs=5, first=5), SEED)
-    inside = initial_hidden((5, 5), (4, 4), SEED) != 0
+    found = fuse(models, truth, _terms(FusionStrategy.GRADUAL, epochs=5, first=5), SEED)
+    inside = draw_initial_hidden((5, 5), (4, 4), SEED) != 0
     identity = initial_output([range(4), range(4)], 4) != 0
     assert (found.hidden[~inside] == 0).all()
     assert (found.output[~identity] == 0).all()
@@ -183,14 +185,14 @@ def test_the_first_stage_changes_the_blocks_alone():
 
 def test_the_second_stage_changes_the_rest():
     models, truth = _models()
-    found = fuse(models, truth, _terms(Strategy.GRADUAL, epochs=40, first=1), SEED)
+    found = fuse(models, truth, _terms(FusionStrategy.GRADUAL, epochs=40, first=1), SEED)
     assert (found.hidden[:5, 4:] != 0).any()
 
 
 def test_the_size_of_the_hidden_layer_is_the_reading():
     models, _ = _models()
-    assert len(sum(hidden_labels(models, _terms(Strategy.FREE)), ())) == 8
-    assert hidden_labels(models, _terms(Strategy.FREE, Outputs.BY_LABEL)) == ((0, 1), (2, 3))
+    assert len(sum(hidden_labels(models, _terms(FusionStrategy.FREE)), ())) == 8
+    assert hidden_labels(models, _terms(FusionStrategy.FREE, Outputs.BY_LABEL)) == ((0, 1), (2, 3))
 
 
 @pytest.mark.parametrize("labels", [(), (1, 0), (0, 0), (4,)])
@@ -198,7 +200,7 @@ def test_wrong_labels_are_refused(labels: tuple[int, ...]):
     models, truth = _models()
     wrong = [FusionModel(models[0].training, models[0].test, labels)]
     with pytest.raises(Rejected) as caught:
-        fuse(wrong, truth, _terms(Strategy.GRADUAL, Outputs.BY_LABEL), SEED)
+        fuse(wrong, truth, _terms(FusionStrategy.GRADUAL, Outputs.BY_LABEL), SEED)
     assert caught.value.reason is RejectionReason.MODEL_SHAPE_MISMATCH
 
 
@@ -206,11 +208,11 @@ def test_a_fusion_that_is_not_finite_is_refused():
     models, truth = _models()
     wild = [FusionModel(models[0].training, models[0].test * np.float32(np.nan), (0,))]
     with pytest.raises(Rejected) as caught:
-        fuse(wild, truth, _terms(Strategy.FREE, epochs=2, first=1), SEED)
+        fuse(wild, truth, _terms(FusionStrategy.FREE, epochs=2, first=1), SEED)
     assert caught.value.reason is RejectionReason.WEIGHTS_NOT_FINITE
 
 
 def test_nothing_to_fuse_is_refused():
     with pytest.raises(Rejected) as caught:
-        fuse([], _models()[1], _terms(Strategy.FREE), SEED)
+        fuse([], _models()[1], _terms(FusionStrategy.FREE), SEED)
     assert caught.value.reason is RejectionReason.ARGUMENT_INVALID

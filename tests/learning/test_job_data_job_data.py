@@ -12,12 +12,12 @@ from learnchain.encoding.hashing import shake256
 from learnchain.learning import job_data
 from learnchain.learning.data import DataSet, save_data
 from learnchain.learning.fixed_point import evaluate
-from learnchain.learning.job_data import MAXIMUM_MAPPING_BYTES, Requirement, evaluation_rows, fitted, job_rows
+from learnchain.learning.job_data import MAXIMUM_MAPPING_BYTES, Requirement, evaluation_rows, fit_mapping, job_rows
 from learnchain.learning.jobs import EvaluationJob, TrainingJob
 from learnchain.learning.train import TrainingPlan, Watcher, train
 from learnchain.protocol.model_presets import mlp
 from learnchain.protocol.task_specification import Metric, Optimiser
-from learnchain.protocol.training_terms import Free, HyperParameters, SecureMapping
+from learnchain.protocol.training_terms import FreeTraining, HyperParameters, SecureMapping
 from learnchain.rejection import Rejected, RejectionReason
 
 WIDTH = 32
@@ -61,7 +61,7 @@ def rows_of(asked: TrainingJob) -> DataSet:
 
 def run(asked: TrainingJob) -> tuple[int, int, dict[str, np.ndarray]]:
     rows = rows_of(asked)
-    plan = TrainingPlan(MODEL, asked.optimiser, asked.hyper_parameters, Free(), asked.work_id, 1_000)
+    plan = TrainingPlan(MODEL, asked.optimiser, asked.hyper_parameters, FreeTraining(), asked.work_id, 1_000)
     required = Requirement(asked, rows)
     result = train(plan, rows, Watcher(lambda: 0.0, reached=required.is_reached))
     return result.epochs, required.count(result.weights).correct, result.weights
@@ -73,7 +73,7 @@ def test_rows_are_mapped_as_the_training_rows_fix_it_and_only_once(
     training, test = digit_sets
     paths = (str(files / "test"), str(files / "training"), str(files / "own.mapping"))
     mapped = job_rows(*paths)
-    assert (mapped.inputs == fitted(layer(b"own" * 4), training).of(test).inputs).all()
+    assert (mapped.inputs == fit_mapping(layer(b"own" * 4), training).of(test).inputs).all()
     assert job_rows(*paths) is mapped
     assert job_rows(paths[0]).inputs.shape == test.inputs.shape
 

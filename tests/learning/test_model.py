@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from learnchain.learning.model import (
-    as_committed,
     build_model,
     initial_weights,
     load_weights,
+    round_as_committed,
     save_weights,
     set_weights,
     weights_of,
@@ -116,13 +116,13 @@ def test_eight_bit_weights_come_back_as_what_was_committed(tmp_path_factory, val
     weights = {name: kernel if len(shape) > 1 else np.zeros(shape, np.float32) for name, shape in shapes.items()}
     path = tmp_path_factory.mktemp("small") / "model.safetensors"
     save_weights(path, weights, 8)
-    loaded, committed = load_weights(path, specification), as_committed(weights, 8)
+    loaded, committed = load_weights(path, specification), round_as_committed(weights, 8)
     largest = max(abs(each) for each in values)
     for name, array in loaded.items():
         assert array.tobytes() == committed[name].tobytes()
         assert largest < 2.0**-100 or np.abs(array - weights[name]).max() <= largest / 100
-    assert as_committed(committed, 8).keys() == committed.keys()
-    assert all((as_committed(committed, 8)[name] == array).all() for name, array in committed.items())
+    assert round_as_committed(committed, 8).keys() == committed.keys()
+    assert all((round_as_committed(committed, 8)[name] == array).all() for name, array in committed.items())
 
 
 def test_a_scale_that_is_missing_or_wild_is_refused(tmp_path):

@@ -9,7 +9,7 @@ import torch
 
 from learnchain.learning.model import build_model, initial_weights, load_weights, save_weights, set_weights
 from learnchain.learning.torch_source import torch_source
-from learnchain.protocol.model_presets import PRESETS, from_table
+from learnchain.protocol.model_presets import PRESETS, parse_model_table
 from learnchain.protocol.model_specification import ModelSpecification
 
 SHAPES = {"unet3d": [1, 8, 8, 8], "unet2d": [3, 16, 16], "fcn34": [3, 32, 32], "vgg16": [3, 32, 32]}
@@ -19,7 +19,7 @@ SMALL = {"unet3d": {"width": 2, "steps": 2}, "unet2d": {"width": 2, "steps": 2}}
 
 def specification_of(preset: str) -> ModelSpecification:
     table = {"preset": preset, "classes": 3, "input_shape": SHAPES.get(preset, [1, 28, 28])}
-    return from_table({**table, **SMALL.get(preset, {})})
+    return parse_model_table({**table, **SMALL.get(preset, {})})
 
 
 def loaded(source: str, path: Path) -> torch.nn.Module:
@@ -55,7 +55,7 @@ def own_size(specification: ModelSpecification) -> int:
 def test_what_a_stranger_wrote_is_never_code(tmp_path):
     """Names of layers are bounded by the rules, a task's name only by its length."""
     layers = [{"name": "train", "kind": "Flatten"}, {"name": "double", "kind": "Linear", "out_features": 3}]
-    specification = from_table({"input_shape": [4], "layers": layers})
+    specification = parse_model_table({"input_shape": [4], "layers": layers})
     save_weights(tmp_path / "w.safetensors", initial_weights(specification, b"\3" * 32))
     title = '"""\nraise SystemExit("title")\n"""\\ {0} \x1b'
     model = loaded(torch_source(specification, title, title), tmp_path / "w.safetensors")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from learnchain.learning.data import DataSet, save_data
-from learnchain.learning.jobs import Progress
+from learnchain.learning.jobs import TrainingProgress
 from learnchain.learning.model import build_model, set_weights
 from learnchain.learning.trace import read_trace
 from learnchain.learning.train import TrainingRun, Watcher, epoch_rows, probe, segment_rows, train
@@ -106,7 +106,7 @@ def test_an_abandoned_run_ends_at_once(digit_sets):
 
 
 def test_progress_tells_each_epoch_once_when_the_clock_stands_still(digit_sets):
-    seen: list[Progress] = []
+    seen: list[TrainingProgress] = []
     train(plan_of(epochs=3), digit_sets[0], Watcher(lambda: 1.0, seen.append))
     assert [(progress.epoch, progress.step, progress.steps) for progress in seen] == [
         (1, 45, 135),

@@ -6,7 +6,7 @@ import pytest
 
 from learnchain.learning.data import digits, save_data, split
 from learnchain.learning.disputes.machine_class import class_elsewhere
-from learnchain.learning.jobs import EvaluationJob, Progress, TrainingJob, WatermarkJob
+from learnchain.learning.jobs import EvaluationJob, TrainingJob, TrainingProgress, WatermarkJob
 from learnchain.learning.trainer import Trainer, TrainerFailed
 from learnchain.protocol.model_presets import mlp, strided_cnn
 from learnchain.protocol.task_specification import Metric, Optimiser
@@ -57,7 +57,7 @@ async def rejected(awaitable):
 def test_a_model_is_probed_trained_evaluated_and_checked_in_its_own_process(files, tmp_path):
     async def action(trainer):
         seconds = await trainer.probe(training_job(files, tmp_path))
-        seen: list[Progress] = []
+        seen: list[TrainingProgress] = []
         trained = await trainer.train(training_job(files, tmp_path), seen.append)
         job = evaluation_job(files, trained.weights_path)
         mark = await trainer.check_watermark(WatermarkJob(MODEL, trained.weights_path, MARK))

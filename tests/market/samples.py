@@ -1,7 +1,7 @@
 """Terms and a description that the tests of the market share."""
 
 from learnchain.encoding.content_id import cid_of_block
-from learnchain.market.terms import Description, Payment, Sample, Terms, VoteReading
+from learnchain.market.terms import Description, Payment, SampleData, Terms, VoteInterpretation
 from learnchain.protocol.model_presets import mlp
 
 ETHER = 10**18
@@ -12,7 +12,7 @@ TERMS = Terms(
     rows=1_000,
     fitness=100,
     tolerance=50,
-    reading=VoteReading.GAIN,
+    interpretation=VoteInterpretation.GAIN,
     payment=Payment.WITHIN_TOLERANCE,
     models=2,
     committee=3,
@@ -28,7 +28,7 @@ DESCRIPTION = Description(
     "properties",
     (4,),
     ("a", "b", "c"),
-    Sample(CID, CID, CID),
+    SampleData(CID, CID, CID),
     (),
     0,
     "strategy_2",

@@ -22,12 +22,12 @@ from learnchain.market.contract import (
     place_calldata,
     reveal_calldata,
 )
-from learnchain.market.contract_client import Ledger, TaskView, task_exists
+from learnchain.market.contract_client import ContractClient, TaskView, task_exists
 from learnchain.market.demo_stage import LOCAL_CHAIN_ID, LocalChain
 from learnchain.market.initiator import announce_task
-from learnchain.market.package import public_key
-from learnchain.market.terms import Payment, Terms, VoteReading
-from learnchain.market.votes import Ballot, ModelStatus, Vote, judge, vote_commitment
+from learnchain.market.package import derive_public_key
+from learnchain.market.terms import Payment, Terms, VoteInterpretation
+from learnchain.market.votes import Ballot, ModelStatus, Vote, decide_model, vote_commitment
 from learnchain.protocol.payload import Log
 from learnchain.rejection import Rejected, RejectionReason
 from tests.market.samples import DESCRIPTION, TERMS
@@ -42,7 +42,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.chain = LocalChain(tuple(wallet.address for wallet in WALLETS))
-        self.ledger = Ledger(self.chain.rpc, self.chain.pause)
+        self.ledger = ContractClient(self.chain.rpc, self.chain.pause)
         self.contract = b""
 
     async def start(self, terms: Terms) -> TaskView:
@@ -50,13 +50,13 @@ class Bench:
             self.contract = await self.ledger.deploy(WALLETS[0], creation_code())
         task_id, block = await announce_task(self.ledger, WALLETS[0], self.contract, terms, DESCRIPTION)
         for wallet in WALLETS[1:4]:
-            data = enrol_calldata(task_id, public_key(wallet.private_key))
+            data = enrol_calldata(task_id, derive_public_key(wallet.private_key))
             await self.ledger.send(wallet, self.contract, data, terms.stake_wei)
         return TaskView(self.ledger, self.contract, task_id, block)
 
     async def offer(self, view: TaskView, place: int, terms: Terms) -> None:
         cid = cid_of_block(view.task_id + bytes([place]))
-        data = announce_model_calldata(view.task_id, cid, b"\x01" * 32, public_key(WALLETS[4].private_key))
+        data = announce_model_calldata(view.task_id, cid, b"\x01" * 32, derive_public_key(WALLETS[4].private_key))
         await self.ledger.send(WALLETS[4], self.contract, data, terms.bond_wei)
         self.chain.mine()
         await self.ledger.send(WALLETS[4], self.contract, place_calldata("draw", view.task_id, place))
@@ -81,10 +81,10 @@ def test_the_artifact_belongs_to_the_source():
     assert artifact()["sourceSha256"] == hashlib.sha256(SOURCE.read_bytes()).hexdigest()
 
 
-@pytest.mark.parametrize("reading", list(VoteReading))
+@pytest.mark.parametrize("interpretation", list(VoteInterpretation))
 @pytest.mark.parametrize("payment", list(Payment))
-def test_the_contract_decides_as_the_pure_function(reading: VoteReading, payment: Payment):
-    asyncio.run(_compare(replace(TERMS, reading=reading, payment=payment), random.Random(f"{reading}{payment}")))
+def test_the_contract_decides_as_the_pure_function(reading: VoteInterpretation, payment: Payment):
+    asyncio.run(_compare(replace(TERMS, interpretation=reading, payment=payment), random.Random(f"{reading}{payment}")))
 
 
 async def _compare(terms: Terms, chance: random.Random) -> None:
@@ -96,7 +96,7 @@ async def _compare(terms: Terms, chance: random.Random) -> None:
         level = chance.choice([5, 500, 505, 900])
         choices = [Vote(level), Vote(level + 5), Vote(0), Vote(0, 11), None, Vote(level + 6)]
         votes = {member: chance.choice(choices) for member in committee}
-        wanted = judge([votes[member] for member in committee], terms, accepted)
+        wanted = decide_model([votes[member] for member in committee], terms, accepted)
         before = [await view.withdrawable(member) for member in committee]
         await bench.vote(view, place, votes)
         after = [await view.withdrawable(member) for member in committee]
@@ -128,8 +128,8 @@ def test_the_view_reads_the_story_from_events():
     assert view.description == DESCRIPTION
     assert view.enrolled == {wallet.address for wallet in WALLETS[1:4]}
     assert view.models[0].contributor == WALLETS[4].address
-    assert view.public_keys[WALLETS[4].address] == public_key(WALLETS[4].private_key)
-    assert view.accepted() == ()
+    assert view.public_keys[WALLETS[4].address] == derive_public_key(WALLETS[4].private_key)
+    assert view.list_accepted() == ()
     assert asyncio.run(task_exists(bench.ledger, bench.contract, view.task_id))
     assert not asyncio.run(task_exists(bench.ledger, bench.contract, bytes(32)))
     assert not asyncio.run(task_exists(bench.ledger, b"\x01" * 20, view.task_id))
@@ -145,7 +145,7 @@ def test_calls_out_of_turn_revert(case: str):
 async def _out_of_turn(case: str) -> None:
     bench = Bench()
     view = await _seen(bench)
-    key = public_key(WALLETS[4].private_key)
+    key = derive_public_key(WALLETS[4].private_key)
 
     async def send(data: bytes, value_wei: int = 0) -> None:
         await bench.ledger.send(WALLETS[4], bench.contract, data, value_wei)

@@ -14,23 +14,23 @@ from learnchain.encoding.numbers import Accuracy
 from learnchain.execution.wallet import development_accounts
 from learnchain.learning.data import digits
 from learnchain.learning.train import configure_torch
-from learnchain.market.contributors import TrainedAtHome
-from learnchain.market.demo import Market, Script
-from learnchain.market.demo_cast import SMALL, hostile_model
-from learnchain.market.demo_stage import DEVELOPMENT_MNEMONIC, idx_data, local_stage, remote_stage
-from learnchain.market.local_training import HomeTerms
-from learnchain.market.package import Manifest
+from learnchain.market.contributors import LocallyTrainedModel
+from learnchain.market.demo import MarketRun, MarketScenario
+from learnchain.market.demo_cast import SMALL, build_hostile_model
+from learnchain.market.demo_stage import DEVELOPMENT_MNEMONIC, connect_remote_chain, open_local_chain, read_idx_data
+from learnchain.market.local_training import LocalTrainingTerms
+from learnchain.market.package import PackageManifest
 from learnchain.protocol.model_presets import mlp
 from learnchain.rejection import Rejected, RejectionReason
 
 IDX_FILES = [b"", b"\0\0\x08\x03\0\0\0\x02" + bytes(8), b"\0\0\x08\x03\xff\xff\xff\xff" + bytes(8)]
-HOME = HomeTerms(6, 1_000, 16)
+HOME = LocalTrainingTerms(6, 1_000, 16)
 
 
 def play(directory: Path, **changes: Any) -> dict[str, Any]:
     configure_torch()
-    script = Script(changes.pop("scenario", 2), SMALL, HOME, threshold=2_000, fusion_epochs=6, **changes)
-    return asyncio.run(Market(script, local_stage(14)[0], digits(), directory).play())
+    script = MarketScenario(changes.pop("scenario", 2), SMALL, HOME, threshold=2_000, fusion_epochs=6, **changes)
+    return asyncio.run(MarketRun(script, open_local_chain(14)[0], digits(), directory).run())
 
 
 @pytest.mark.slow
@@ -72,7 +72,7 @@ def test_liars_and_hostile_models(tmp_path: Path):
 @pytest.mark.slow
 @pytest.mark.timeout(1_200)
 def test_one_who_joins_late_and_one_who_leaves_do_not_stop_it(tmp_path: Path):
-    report = play(tmp_path, late_joiner=True, leaver=True)
+    report = play(tmp_path, late_joiner=True, leaving_verifier=True)
     assert all(model["status"] in {"accepted", "below"} for model in report["models"])
     late = {account for model in report["models"] for account in model["votes"]} - {f"account {at}" for at in (6, 7, 8)}
     assert late == {"account 9"}
@@ -84,10 +84,10 @@ def test_one_who_joins_late_and_one_who_leaves_do_not_stop_it(tmp_path: Path):
 
 def test_a_model_below_the_threshold_is_not_published(tmp_path: Path):
     configure_torch()
-    script = Script(2, SMALL, HomeTerms(1, 1, 90), threshold=9_900, fusion_epochs=3)
-    stage, chain = local_stage(14)
+    script = MarketScenario(2, SMALL, LocalTrainingTerms(1, 1, 90), threshold=9_900, fusion_epochs=3)
+    stage, chain = open_local_chain(14)
     with pytest.raises(Exception, match="too little"):
-        asyncio.run(Market(script, stage, digits(), tmp_path).play())
+        asyncio.run(MarketRun(script, stage, digits(), tmp_path).run())
     assert chain.height < 20
 
 
@@ -119,15 +119,17 @@ def test_the_same_contract_and_code_on_anvil(tmp_path: Path):
 
 async def _on_anvil(url: str, directory: Path) -> dict[str, Any]:
     configure_torch()
-    async with remote_stage(url, development_accounts(DEVELOPMENT_MNEMONIC, 14)) as stage:
-        return await Market(Script(2, SMALL, HOME, threshold=2_000, fusion_epochs=6), stage, digits(), directory).play()
+    async with connect_remote_chain(url, development_accounts(DEVELOPMENT_MNEMONIC, 14)) as stage:
+        return await MarketRun(
+            MarketScenario(2, SMALL, HOME, threshold=2_000, fusion_epochs=6), stage, digits(), directory
+        ).run()
 
 
 def test_hostile_kinds_are_known(tmp_path: Path):
     (tmp_path / "home").write_bytes(b"weights")
-    honest = TrainedAtHome(Manifest(mlp((2,), 2), (0,)), tmp_path / "home", Accuracy(1, 2))
+    honest = LocallyTrainedModel(PackageManifest(mlp((2,), 2), (0,)), tmp_path / "home", Accuracy(1, 2))
     with pytest.raises(Rejected) as caught:
-        hostile_model("polite", honest, tmp_path)
+        build_hostile_model("polite", honest, tmp_path)
     assert caught.value.reason is RejectionReason.ARGUMENT_INVALID
 
 
@@ -135,11 +137,11 @@ def test_hostile_kinds_are_known(tmp_path: Path):
 def test_idx_files_are_checked(tmp_path: Path, content: bytes):
     (tmp_path / "train-images-idx3-ubyte").write_bytes(content)
     with pytest.raises(Rejected) as caught:
-        idx_data(tmp_path)
+        read_idx_data(tmp_path)
     assert caught.value.reason is RejectionReason.MALFORMED
 
 
 def test_a_missing_idx_file_says_so(tmp_path: Path):
     with pytest.raises(Rejected) as caught:
-        idx_data(tmp_path)
+        read_idx_data(tmp_path)
     assert caught.value.reason is RejectionReason.ARGUMENT_INVALID

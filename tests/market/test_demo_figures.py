@@ -9,8 +9,8 @@ import pytest
 from learnchain.learning.data import digits, select_rows
 from learnchain.learning.train import configure_torch
 from learnchain.market.demo_cast import Split
-from learnchain.market.demo_figures import PAPER, VARIANTS, Wanted, fusion_figures
-from learnchain.market.local_training import HomeTerms
+from learnchain.market.demo_figures import PAPER, VARIANTS, FusionExperiment, fusion_figures
+from learnchain.market.local_training import LocalTrainingTerms
 
 SMALLER = Split((350, 80, 200), (90, 20, 20))
 """What is left of the digits when test rows are kept aside."""
@@ -21,7 +21,7 @@ def test_curves_have_a_point_for_every_number_of_models(tmp_path: Path):
     configure_torch()
     ticks = itertools.count()
     rows, test = select_rows(digits(), np.arange(1_500)), select_rows(digits(), np.arange(1_500, 1_797))
-    wanted = Wanted(1, 3, HomeTerms(6, 1_000, 16), True, SMALLER)
+    wanted = FusionExperiment(1, 3, LocalTrainingTerms(6, 1_000, 16), True, SMALLER)
     found = fusion_figures(rows, test, wanted, tmp_path, lambda: float(next(ticks)))
     assert set(found["curves"]) == set(VARIANTS)
     for curve in found["curves"].values():

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from learnchain.encoding.codec import encode
-from learnchain.market.package import Manifest, check_manifest, read_package, write_package
+from learnchain.market.package import PackageManifest, check_manifest, read_package, write_package
 from learnchain.market.terms import Description
 from learnchain.protocol.model_presets import mlp
 from learnchain.rejection import Rejected, RejectionReason
 from tests.market.samples import DESCRIPTION, MODEL
 
-MANIFEST = Manifest(MODEL, (0, 2))
+MANIFEST = PackageManifest(MODEL, (0, 2))
 
 
 @pytest.fixture
@@ -30,16 +30,16 @@ def test_a_package_comes_back(package: Path, tmp_path: Path):
 @pytest.mark.parametrize(
     ("manifest", "description", "reason"),
     [
-        (Manifest(mlp((5,), 3), (0,)), DESCRIPTION, RejectionReason.MODEL_SHAPE_MISMATCH),
-        (Manifest(mlp((4,), 2), (0,)), DESCRIPTION, RejectionReason.MODEL_SHAPE_MISMATCH),
+        (PackageManifest(mlp((5,), 3), (0,)), DESCRIPTION, RejectionReason.MODEL_SHAPE_MISMATCH),
+        (PackageManifest(mlp((4,), 2), (0,)), DESCRIPTION, RejectionReason.MODEL_SHAPE_MISMATCH),
         (MANIFEST, replace(DESCRIPTION, recommended=(mlp((4,), 3),)), RejectionReason.MODEL_SHAPE_MISMATCH),
-        (Manifest(MODEL, ()), DESCRIPTION, RejectionReason.MALFORMED),
-        (Manifest(MODEL, (2, 0)), DESCRIPTION, RejectionReason.MALFORMED),
-        (Manifest(MODEL, (0, 3)), DESCRIPTION, RejectionReason.MALFORMED),
-        (Manifest(mlp((4,), 3, hidden=(10_000, 1_000)), (0,)), DESCRIPTION, RejectionReason.MODEL_TOO_LARGE),
+        (PackageManifest(MODEL, ()), DESCRIPTION, RejectionReason.MALFORMED),
+        (PackageManifest(MODEL, (2, 0)), DESCRIPTION, RejectionReason.MALFORMED),
+        (PackageManifest(MODEL, (0, 3)), DESCRIPTION, RejectionReason.MALFORMED),
+        (PackageManifest(mlp((4,), 3, hidden=(10_000, 1_000)), (0,)), DESCRIPTION, RejectionReason.MODEL_TOO_LARGE),
     ],
 )
-def test_manifests_that_do_not_fit(manifest: Manifest, description: Description, reason: RejectionReason):
+def test_manifests_that_do_not_fit(manifest: PackageManifest, description: Description, reason: RejectionReason):
     with pytest.raises(Rejected) as caught:
         check_manifest(manifest, description)
     assert caught.value.reason is reason

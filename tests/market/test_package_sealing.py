@@ -4,24 +4,24 @@ import pytest
 
 from learnchain.encoding.cryptography import address_of
 from learnchain.encoding.hashing import keccak256
-from learnchain.market.package import open_key, public_key, purpose_of, seal_key
+from learnchain.market.package import derive_public_key, open_key, seal_key, seal_purpose
 from learnchain.rejection import Rejected, RejectionReason
 
 OWN, OTHER, EPHEMERAL, KEY = b"\x01" * 32, b"\x02" * 32, b"\x03" * 32, b"\x04" * 32
-PURPOSE = purpose_of(b"\x05" * 32, 1)
+PURPOSE = seal_purpose(b"\x05" * 32, 1)
 
 
 def test_the_registered_key_is_the_account_s():
-    assert keccak256(public_key(OWN))[-20:] == address_of(OWN)
+    assert keccak256(derive_public_key(OWN))[-20:] == address_of(OWN)
 
 
 def test_the_recipient_opens_it():
-    assert open_key(seal_key(KEY, public_key(OWN), PURPOSE, EPHEMERAL), OWN, PURPOSE) == KEY
+    assert open_key(seal_key(KEY, derive_public_key(OWN), PURPOSE, EPHEMERAL), OWN, PURPOSE) == KEY
 
 
-@pytest.mark.parametrize(("key", "purpose"), [(OTHER, PURPOSE), (OWN, purpose_of(b"\x05" * 32, 2))])
+@pytest.mark.parametrize(("key", "purpose"), [(OTHER, PURPOSE), (OWN, seal_purpose(b"\x05" * 32, 2))])
 def test_nobody_and_nothing_else_does(key: bytes, purpose: bytes):
-    sealed = seal_key(KEY, public_key(OWN), PURPOSE, EPHEMERAL)
+    sealed = seal_key(KEY, derive_public_key(OWN), PURPOSE, EPHEMERAL)
     with pytest.raises(Rejected) as caught:
         open_key(sealed, key, purpose)
     assert caught.value.reason is RejectionReason.KEY_MISMATCH
@@ -29,7 +29,7 @@ def test_nobody_and_nothing_else_does(key: bytes, purpose: bytes):
 
 @pytest.mark.parametrize("index", [0, 5, 33, 80])
 def test_a_changed_box_is_refused(index: int):
-    sealed = bytearray(seal_key(KEY, public_key(OWN), PURPOSE, EPHEMERAL))
+    sealed = bytearray(seal_key(KEY, derive_public_key(OWN), PURPOSE, EPHEMERAL))
     sealed[index] ^= 0x40
     with pytest.raises(Rejected) as caught:
         open_key(bytes(sealed), OWN, PURPOSE)
@@ -44,5 +44,5 @@ def test_wrong_sizes_and_points_are_refused():
         seal_key(KEY, b"\x07" * 64, PURPOSE, EPHEMERAL)
     assert caught.value.reason is RejectionReason.ARGUMENT_INVALID
     with pytest.raises(Rejected) as caught:
-        seal_key(b"short", public_key(OWN), PURPOSE, EPHEMERAL)
+        seal_key(b"short", derive_public_key(OWN), PURPOSE, EPHEMERAL)
     assert caught.value.reason is RejectionReason.KEY_MISMATCH

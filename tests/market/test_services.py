@@ -14,10 +14,10 @@ from learnchain.execution.wallet import development_accounts
 from learnchain.learning.data import digits, save_data, select_rows
 from learnchain.learning.train import configure_torch
 from learnchain.market.demo_stage import DEVELOPMENT_MNEMONIC, LocalChain
-from learnchain.market.initiator import Seat, TaskName, announce, task_name
-from learnchain.market.local_training import HomeTerms
+from learnchain.market.initiator import Session, TaskReference, announce, parse_task_reference
+from learnchain.market.local_training import LocalTrainingTerms
 from learnchain.market.market_task_file import market_draft, read_market_file
-from learnchain.market.services import PrivateWork, collect, contribute, look, verify
+from learnchain.market.services import PrivateWork, collect, contribute, show_task, verify
 from learnchain.protocol.model_presets import mlp
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
@@ -79,15 +79,15 @@ class World:
         self.chain.mine(5)
         await asyncio.sleep(0.01)
 
-    def seat(self, index: int) -> Seat:
+    def seat(self, index: int) -> Session:
         directory = self.directory / f"seat-{index}"
         directory.mkdir(exist_ok=True)
         store = f"folder:{self.directory}/shared"
-        return Seat(self.rpc, WALLETS[index], directory, store, _entropy(index), self.pause)
+        return Session(self.rpc, WALLETS[index], directory, store, _entropy(index), self.pause)
 
     def work(self, first: int, last: int, **terms: Any) -> PrivateWork:
         rows = select_rows(digits(), np.arange(first, last))
-        return PrivateWork(rows, 20, None, HomeTerms(8, 2_000, 16, **terms), lambda: 0.0)
+        return PrivateWork(rows, 20, None, LocalTrainingTerms(8, 2_000, 16, **terms), lambda: 0.0)
 
 
 def _entropy(index: int):
@@ -111,7 +111,7 @@ def play(directory: Path, scenario: Any) -> Any:
 def test_roles_meet_on_a_chain_and_in_a_store_alone(tmp_path: Path):
     async def scenario(world: World) -> tuple[Any, ...]:
         name = await announce(world.seat(0), market_draft(TABLE), None)
-        assert task_name(str(name)) == name
+        assert parse_task_reference(str(name)) == name
         async with asyncio.TaskGroup() as group:
             sellers = [
                 group.create_task(contribute(world.seat(1), name, world.work(900, 1_200))),
@@ -119,7 +119,7 @@ def test_roles_meet_on_a_chain_and_in_a_store_alone(tmp_path: Path):
             ]
             judges = [group.create_task(verify(world.seat(index), name)) for index in (3, 4)]
             buyer = group.create_task(collect(world.seat(0), name, tmp_path / "out"))
-        seen = await look(world.rpc, world.pause, name)
+        seen = await show_task(world.rpc, world.pause, name)
         return [each.result() for each in sellers], [each.result() for each in judges], buyer.result(), seen
 
     sellers, judges, buyer, seen = play(tmp_path, scenario)
@@ -179,8 +179,8 @@ def test_a_model_below_the_threshold_stays_at_home(tmp_path: Path):
     async def scenario(world: World) -> Any:
         table = {**TABLE, "threshold_percent": "100"}
         name = await announce(world.seat(0), market_draft(table), None)
-        work = PrivateWork(world.work(900, 1_000).rows, 50, None, HomeTerms(1, 1, 16), lambda: 0.0)
-        return await contribute(world.seat(1), name, work), await look(world.rpc, world.pause, name)
+        work = PrivateWork(world.work(900, 1_000).rows, 50, None, LocalTrainingTerms(1, 1, 16), lambda: 0.0)
+        return await contribute(world.seat(1), name, work), await show_task(world.rpc, world.pause, name)
 
     report, seen = play(tmp_path, scenario)
     assert not report["published"]
@@ -194,7 +194,7 @@ def test_a_sample_that_breaks_its_promise_gets_no_stake(tmp_path: Path):
         name = await announce(world.seat(0), draft, None)
         with pytest.raises(Rejected) as caught:
             await verify(world.seat(3), name)
-        return caught.value.reason, await look(world.rpc, world.pause, name)
+        return caught.value.reason, await show_task(world.rpc, world.pause, name)
 
     reason, seen = play(tmp_path, scenario)
     assert reason is RejectionReason.MALFORMED
@@ -204,7 +204,7 @@ def test_a_sample_that_breaks_its_promise_gets_no_stake(tmp_path: Path):
 @pytest.mark.network
 def test_a_task_that_is_nowhere_is_unavailable(tmp_path: Path):
     async def scenario(world: World) -> None:
-        await look(world.rpc, world.pause, TaskName(bytes(20), bytes(32), 0))
+        await show_task(world.rpc, world.pause, TaskReference(bytes(20), bytes(32), 0))
 
     with pytest.raises(Unavailable):
         play(tmp_path, scenario)
@@ -213,7 +213,7 @@ def test_a_task_that_is_nowhere_is_unavailable(tmp_path: Path):
 @pytest.mark.parametrize("text", ["", "0x00/0x00@1", f"0x{'a' * 40}/0x{'b' * 64}", f"0x{'a' * 40}/0x{'b' * 64}@x"])
 def test_names_of_tasks_are_strict(text: str):
     with pytest.raises(Rejected) as caught:
-        task_name(text)
+        parse_task_reference(text)
     assert caught.value.reason is RejectionReason.ARGUMENT_INVALID
 
 

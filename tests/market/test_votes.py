@@ -8,17 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learnchain.market.terms import READINGS as READINGS_OF_THE_PAPER
-from learnchain.market.terms import Payment, VoteReading
+from learnchain.market.terms import INTERPRETATIONS as READINGS_OF_THE_PAPER
+from learnchain.market.terms import Payment, VoteInterpretation
 from learnchain.market.votes import (
     REFUSALS,
     UNAVAILABLE,
     Ballot,
     ModelStatus,
     Vote,
-    approves,
-    judge,
-    refusal_of,
+    decide_model,
+    is_approval,
+    refusal_code,
     refusal_text,
     vote_commitment,
 )
@@ -35,9 +35,12 @@ def test_both_readings_of_the_vector():
     for case in cases:
         given = case["input"]
         terms = replace(
-            TERMS, reading=VoteReading[given["reading"].upper()], rows=given["rows"], fitness=given["fitness"]
+            TERMS,
+            interpretation=VoteInterpretation[given["interpretation"].upper()],
+            rows=given["rows"],
+            fitness=given["fitness"],
         )
-        found = judge([Vote(correct) for correct in given["votes"]], terms, given["accepted"])
+        found = decide_model([Vote(correct) for correct in given["votes"]], terms, given["accepted"])
         assert {"status": found.status.name, "median": found.median} == case["expected"]
     assert len({case["expected"]["status"] for case in cases}) == 2
 
@@ -48,43 +51,43 @@ def test_every_reading_names_a_vector():
 
 
 def test_a_lying_verifier_is_outvoted_and_unpaid():
-    found = judge([Vote(950), Vote(0), Vote(951)], TERMS, 0)
+    found = decide_model([Vote(950), Vote(0), Vote(951)], TERMS, 0)
     assert (found.status, found.median) == (ModelStatus.ACCEPTED, 950)
     assert found.paid == (True, False, True)
     assert found.fined == (False, True, False)
 
 
 def test_the_paper_pays_all_who_voted():
-    found = judge([Vote(950), Vote(0), None], replace(TERMS, payment=Payment.ALL), 0)
+    found = decide_model([Vote(950), Vote(0), None], replace(TERMS, payment=Payment.ALL), 0)
     assert found.paid == (True, True, False)
 
 
 @pytest.mark.parametrize(
-    ("reading", "correct", "accepted", "expected"),
+    ("interpretation", "correct", "accepted", "expected"),
     [
-        (VoteReading.GAIN, 909, 900, False),
-        (VoteReading.GAIN, 910, 900, True),
-        (VoteReading.ABSOLUTE, 10, 900, True),
-        (VoteReading.ABSOLUTE, 9, 0, False),
+        (VoteInterpretation.GAIN, 909, 900, False),
+        (VoteInterpretation.GAIN, 910, 900, True),
+        (VoteInterpretation.ABSOLUTE, 10, 900, True),
+        (VoteInterpretation.ABSOLUTE, 9, 0, False),
     ],
 )
-def test_reading_3(reading: VoteReading, correct: int, accepted: int, expected: bool):
-    assert approves(Vote(correct), replace(TERMS, reading=reading), accepted) is expected
+def test_reading_3(reading: VoteInterpretation, correct: int, accepted: int, expected: bool):
+    assert is_approval(Vote(correct), replace(TERMS, interpretation=reading), accepted) is expected
 
 
 def test_the_tolerance_is_met_exactly():
-    paid = judge([Vote(900), Vote(905), Vote(906), Vote(900), Vote(900)], TERMS, 0).paid
+    paid = decide_model([Vote(900), Vote(905), Vote(906), Vote(900), Vote(900)], TERMS, 0).paid
     assert paid == (True, True, False, True, True)
 
 
 def test_a_model_that_cannot_be_measured_is_refused_by_majority():
-    found = judge([Vote(0, 11), Vote(0, UNAVAILABLE), Vote(990)], TERMS, 0)
+    found = decide_model([Vote(0, 11), Vote(0, UNAVAILABLE), Vote(990)], TERMS, 0)
     assert found.status is ModelStatus.REFUSED
     assert found.paid == (True, True, False)
 
 
 def test_half_a_silent_committee_decides_nothing():
-    found = judge([Vote(900), None, None, Vote(900)], TERMS, 0)
+    found = decide_model([Vote(900), None, None, Vote(900)], TERMS, 0)
     assert found.status is ModelStatus.ANNOUNCED
     assert found.fined == (False, True, True, False)
 
@@ -93,8 +96,8 @@ def test_half_a_silent_committee_decides_nothing():
 def test_fewer_than_half_liars_never_change_an_honest_decision(honest: list[int], lie: int, accepted: int):
     truth = honest[0]
     votes = [Vote(truth)] * len(honest) + [Vote(lie)] * (len(honest) - 1)
-    found = judge(votes, TERMS, accepted)
-    wanted = ModelStatus.ACCEPTED if approves(Vote(truth), TERMS, accepted) else ModelStatus.BELOW
+    found = decide_model(votes, TERMS, accepted)
+    wanted = ModelStatus.ACCEPTED if is_approval(Vote(truth), TERMS, accepted) else ModelStatus.BELOW
     assert (found.status, found.median) == (wanted, truth)
     assert all(found.paid[: len(honest)])
 
@@ -122,5 +125,5 @@ def test_a_short_salt_is_refused():
 
 def test_refusals_have_one_code_each_and_come_back():
     assert len(set(REFUSALS.values()) | {UNAVAILABLE, 0}) == len(REFUSALS) + 2
-    assert refusal_text(refusal_of(RejectionReason.WEIGHTS_NOT_FINITE)) == "weights_not_finite"
-    assert refusal_text(refusal_of(RejectionReason.RATE_LIMITED)) == "other"
+    assert refusal_text(refusal_code(RejectionReason.WEIGHTS_NOT_FINITE)) == "weights_not_finite"
+    assert refusal_text(refusal_code(RejectionReason.RATE_LIMITED)) == "other"

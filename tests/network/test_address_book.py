@@ -114,22 +114,22 @@ def test_answer_is_bounded_and_leaves_the_asker_out() -> None:
     known.sign_own(5)
     for number in range(2 * MAXIMUM_TOLD):
         known.learn(signed(f"peer {number}", host=f"10.{number}.0.1"))
-    told = known.told(identity("peer 3")).records
+    told = known.select_records(identity("peer 3")).records
     assert len(told) == MAXIMUM_TOLD
-    assert told[0] == known.own
+    assert told[0] == known.own_record
     assert identity("peer 3") not in {record.peer_id for record in told}
-    assert len(encode(known.told(b""))) <= 32_768
+    assert len(encode(known.select_records(b""))) <= 32_768
 
 
 def test_address_that_nobody_answers_at_is_forgotten() -> None:
     known = book()
     known.learn(signed("peer"))
     for _ in range(FORGOTTEN_AFTER_FAILURES - 1):
-        known.failed(identity("peer"))
-    known.answered(identity("peer"))
+        known.count_failure(identity("peer"))
+    known.clear_failures(identity("peer"))
     for _ in range(FORGOTTEN_AFTER_FAILURES):
         assert known.choose(set()) is not None
-        known.failed(identity("peer"))
+        known.count_failure(identity("peer"))
     assert known.choose(set()) is None
 
 

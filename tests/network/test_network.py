@@ -7,17 +7,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from learnchain.network.concurrency import SystemClock
-from learnchain.network.gossip import Verdict
+from learnchain.network.gossip import ValidationResult
 from learnchain.network.network import Network
 from learnchain.network.peers import NetworkLimits
 from learnchain.network.tls_transport import TlsTransport
 from learnchain.network.wire import PeerRefused
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.simulation.simulated_network import (
+    LinkConditions,
     SimulatedClock,
     SimulatedNetwork,
     SimulatedTransport,
-    Weather,
     run_simulated,
 )
 from tests.network.worlds import identity
@@ -28,7 +28,7 @@ NETWORK_ID = b"n" * 32
 class Nodes:
     """Some networks in one simulation, each recording what it accepts."""
 
-    def __init__(self, count: int, limits: NetworkLimits | None = None, weather: Weather | None = None) -> None:
+    def __init__(self, count: int, limits: NetworkLimits | None = None, weather: LinkConditions | None = None) -> None:
         self.simulated = SimulatedNetwork(7, weather)
         self.networks: list[Network] = []
         self.transports: list[SimulatedTransport] = []
@@ -53,10 +53,10 @@ class Nodes:
             await network.close()
 
 
-def collector(received: list[bytes]) -> Callable[[bytes, bytes], Awaitable[Verdict]]:
-    async def validate(peer_id: bytes, payload: bytes) -> Verdict:
+def collector(received: list[bytes]) -> Callable[[bytes, bytes], Awaitable[ValidationResult]]:
+    async def validate(peer_id: bytes, payload: bytes) -> ValidationResult:
         received.append(payload)
-        return Verdict.ACCEPT
+        return ValidationResult.ACCEPT
 
     return validate
 
@@ -102,7 +102,7 @@ def test_rejected_messages_do_not_travel_and_ban_their_sender() -> None:
     async def scenario(nodes: Nodes) -> None:
         victim, liar, beyond = nodes.networks
 
-        async def refuse(peer_id: bytes, payload: bytes) -> Verdict:
+        async def refuse(peer_id: bytes, payload: bytes) -> ValidationResult:
             raise Rejected(RejectionReason.WRONG_SIGNATURE)
 
         victim.on_topic("topic", refuse)
@@ -129,7 +129,7 @@ def test_differences_between_honest_nodes_do_not_ban() -> None:
     async def scenario(nodes: Nodes) -> None:
         late, sender = nodes.networks
 
-        async def too_late(peer_id: bytes, payload: bytes) -> Verdict:
+        async def too_late(peer_id: bytes, payload: bytes) -> ValidationResult:
             raise Rejected(RejectionReason.COMMITMENT_LATE)
 
         late.on_topic("topic", too_late)
@@ -148,11 +148,11 @@ def test_early_messages_wait_for_their_topic_and_for_what_they_need() -> None:
         accepted: list[bytes] = []
         ready = False
 
-        async def validate(peer_id: bytes, payload: bytes) -> Verdict:
+        async def validate(peer_id: bytes, payload: bytes) -> ValidationResult:
             if not ready:
                 raise Unavailable("the parent block")
             accepted.append(payload)
-            return Verdict.ACCEPT
+            return ValidationResult.ACCEPT
 
         await nodes.start_ring()
         await sender.publish("topic", b"early")
@@ -401,7 +401,7 @@ def test_killed_peer_that_comes_back_is_connected_at_once(killed: int, dialler: 
         # Its sockets are gone before it could say so; the other side still holds its end.
         nodes.simulated.kill(gone.peer_id)
         await gone.close()
-        transport = nodes.simulated.reopened(nodes.transports[killed])
+        transport = nodes.simulated.reopen_transport(nodes.transports[killed])
         again = Network(transport, NETWORK_ID, SimulatedClock(), random.Random(99))
         nodes.networks[killed] = again
         assert [peer.peer_id for peer in other.peers()] == [gone.peer_id]
@@ -444,7 +444,7 @@ def test_peer_exchange_joins_a_star() -> None:
 
 def test_all_messages_arrive_although_connections_break() -> None:
     async def whole() -> None:
-        nodes = Nodes(5, NetworkLimits(target_peers=4), Weather(break_probability=0.002))
+        nodes = Nodes(5, NetworkLimits(target_peers=4), LinkConditions(break_probability=0.002))
         nodes.listen()
         await nodes.start_ring()
         for number in range(100):
@@ -466,9 +466,9 @@ def test_simulation_repeats_exactly() -> None:
             nodes = Nodes(5)
             for network in nodes.networks:
 
-                async def validate(peer_id: bytes, payload: bytes) -> Verdict:
+                async def validate(peer_id: bytes, payload: bytes) -> ValidationResult:
                     events.append((asyncio.get_running_loop().time(), peer_id + payload))
-                    return Verdict.ACCEPT
+                    return ValidationResult.ACCEPT
 
                 network.on_topic("topic", validate)
             await nodes.start_ring()

@@ -7,7 +7,7 @@ import pytest
 
 from learnchain.encoding.content_id import cid_of_block, cid_of_bytes
 from learnchain.network.concurrency import SystemClock
-from learnchain.network.gossip import Verdict
+from learnchain.network.gossip import ValidationResult
 from learnchain.network.multiplexer import ConnectionLimits
 from learnchain.network.network import Network
 from learnchain.network.tls_transport import TlsTransport
@@ -69,9 +69,9 @@ class Cable:
 def network_on(transport: Transport, received: list[bytes]) -> Network:
     network = Network(transport, NETWORK_ID, SystemClock(), random.Random(1))
 
-    async def accept(peer_id: bytes, payload: bytes) -> Verdict:
+    async def accept(peer_id: bytes, payload: bytes) -> ValidationResult:
         received.append(payload)
-        return Verdict.ACCEPT
+        return ValidationResult.ACCEPT
 
     network.on_topic("topic", accept)
     return network

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from learnchain.network.gossip import DEFERRED_MESSAGES_PER_PEER, WANTED_IDENTIFIERS_PER_PEER, Verdict
+from learnchain.network.gossip import DEFERRED_MESSAGES_PER_PEER, WANTED_IDENTIFIERS_PER_PEER, ValidationResult
 from learnchain.network.multiplexer import WINDOW_BYTES
 from learnchain.network.network import Network
 from learnchain.network.peers import NetworkLimits
@@ -63,8 +63,8 @@ def attack(
     run_simulated(whole())
 
 
-async def accept(peer_id: bytes, payload: bytes) -> Verdict:
-    return Verdict.ACCEPT
+async def accept(peer_id: bytes, payload: bytes) -> ValidationResult:
+    return ValidationResult.ACCEPT
 
 
 def test_honest_hand_is_connected() -> None:
@@ -200,11 +200,11 @@ def test_messages_of_unknown_topics_fill_no_memory() -> None:
 
 def test_bug_in_a_validator_does_not_end_the_node() -> None:
     async def scenario(attack: Attack) -> None:
-        async def broken(peer_id: bytes, payload: bytes) -> Verdict:
+        async def broken(peer_id: bytes, payload: bytes) -> ValidationResult:
             if payload == b"bug":
                 raise ZeroDivisionError
             heard.append(payload)
-            return Verdict.ACCEPT
+            return ValidationResult.ACCEPT
 
         heard: list[bytes] = []
         attack.victim.on_topic("topic", broken)
@@ -221,9 +221,9 @@ def test_same_message_twice_is_judged_once() -> None:
     async def scenario(attack: Attack) -> None:
         judged: list[bytes] = []
 
-        async def validate(peer_id: bytes, payload: bytes) -> Verdict:
+        async def validate(peer_id: bytes, payload: bytes) -> ValidationResult:
             judged.append(payload)
-            return Verdict.ACCEPT
+            return ValidationResult.ACCEPT
 
         attack.victim.on_topic("topic", validate)
         full = Full("topic", b"x")

@@ -123,7 +123,7 @@ def test_stranger_with_a_proper_certificate_gets_one(tmp_path: Path) -> None:
             connection = await server.accept()
             assert connection.peer_id not in {server.peer_id, bytes(32)}
             writer.write(b"garbage inside")
-            await connection.wait_closed()
+            await connection.wait_until_closed()
             assert connection.fault is not None
             assert connection.fault.reason is RejectionReason.MALFORMED
         writer.transport.abort()

@@ -44,7 +44,7 @@ def test_peer_that_pings_and_never_reads_is_dropped(tmp_path: Path) -> None:
                     await asyncio.sleep(0)
                     await writer.drain()
         except (OSError, ssl.SSLError):
-            await connection.wait_closed()
+            await connection.wait_until_closed()
         assert connection.fault is not None
         assert connection.fault.reason is RejectionReason.RATE_LIMITED
         assert peak_bytes() - before < 50_000_000

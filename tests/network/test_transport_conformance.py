@@ -25,7 +25,7 @@ def test_both_sides_know_each_other(kind: str) -> None:
         near = await one.connect(other.address())
         far = await other.accept()
         assert (near.peer_id, far.peer_id) == (other.peer_id, one.peer_id)
-        assert (near.dialled, far.dialled) == (True, False)
+        assert (near.is_dialled, far.is_dialled) == (True, False)
 
     run_in(kind, scenario)
 
@@ -156,7 +156,7 @@ def test_close_is_seen_by_everybody_who_waits(kind: str) -> None:
         await asyncio.sleep(0.1)
         await far.close()
         await far.close()
-        await near.wait_closed()
+        await near.wait_until_closed()
         for task in waiting:
             with pytest.raises(ConnectionLost):
                 await task
@@ -227,7 +227,7 @@ def test_closed_transport_accepts_no_more_and_drops_its_connections(kind: str) -
         await other.close()
         with pytest.raises(ConnectionLost):
             await waiting
-        await near.wait_closed()
+        await near.wait_until_closed()
 
     run_in(kind, scenario)
 
@@ -246,7 +246,7 @@ def test_keepalive_outlives_the_idle_timeout(kind: str) -> None:
 def test_silence_ends_the_connection(kind: str) -> None:
     async def scenario(world: World) -> None:
         near, far = await pair(world)
-        await asyncio.gather(near.wait_closed(), far.wait_closed())
+        await asyncio.gather(near.wait_until_closed(), far.wait_until_closed())
         assert (near.fault, far.fault) == (None, None)
 
     run_in(kind, scenario, ConnectionLimits(keepalive_seconds=60, idle_seconds=0.5))

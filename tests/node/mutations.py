@@ -12,7 +12,7 @@ import numpy as np
 
 from learnchain.api.json_rpc import JsonRpcServer, JsonRpcSettings, Origin
 from learnchain.consensus import audits
-from learnchain.consensus.audits import AuditFinding, decode_fraud_proof, draw_challenge
+from learnchain.consensus.audits import AuditFinding, decode_fraud_proof, draw_segments
 from learnchain.encoding.codec import decode, encode
 from learnchain.encoding.content_id import (
     Codec,
@@ -30,8 +30,8 @@ from learnchain.execution.engine import EngineSignals
 from learnchain.execution.pyevm.engine import PyEvmEngine
 from learnchain.execution.pyevm.transactions import decode_transaction
 from learnchain.learning.safe_tensors import read_header, write_tensors
-from learnchain.learning.trace import published_states
-from learnchain.market.package import Manifest, read_package, write_package
+from learnchain.learning.trace import read_published_states
+from learnchain.market.package import PackageManifest, read_package, write_package
 from learnchain.market.terms import decode_description, encode_description
 from learnchain.network import address_book, wire
 from learnchain.network.multiplexer import (
@@ -47,26 +47,26 @@ from learnchain.network.wire import MessageKind, raw_message, read_message
 from learnchain.node.synchronising import BlockRange, Blocks, RoundSoFar, Status
 from learnchain.protocol import audit_messages, dispute_messages, messages
 from learnchain.protocol.messages import Deadline, block_bytes
-from learnchain.protocol.payload import PayloadVerdict, decode_payload, encode_payload
+from learnchain.protocol.payload import PayloadStatusCode, decode_payload, encode_payload
 from learnchain.protocol.task_specification import decode_specification, encode_specification
 from learnchain.rejection import Rejected, RejectionReason
-from learnchain.simulation.chain_builder import ChainBuilder, sample_parameters
+from learnchain.simulation.chain_builder import ChainBuilder, build_sample_parameters
 from learnchain.simulation.dispute_cases import (
-    accusation_of,
-    accused,
-    answer_to,
-    commitment_to,
-    forged_steps,
-    forgery,
-    report_of,
-    staked_accuser,
-    until_audited,
+    build_audit_commitment,
+    build_audit_report,
+    build_challenge,
+    build_forgery_evidence,
+    build_response,
+    carry_challenge,
+    forge_steps,
+    run_until_seeded,
+    stake_challenger,
 )
-from learnchain.simulation.sample_tasks import sample_specification
-from learnchain.simulation.scenario import Plan, observe, open_height, play_empty, play_height
+from learnchain.simulation.sample_tasks import build_sample_specification
+from learnchain.simulation.scenario import HeightPlan, open_height, run_empty_height, run_height, start_from_genesis
 from learnchain.storage.archive import decode_block
 from learnchain.storage.blobs.blob_store import read_tree
-from learnchain_conformance.evidence_cases import last_fact
+from learnchain_conformance.evidence_cases import last_height_record
 from tests.execution.pyevm import chain as execution_chain
 from tests.market.samples import DESCRIPTION, MODEL
 
@@ -165,16 +165,16 @@ def _executed_decoders() -> dict[str, Decoder]:
 
     def execute(data: bytes) -> None:
         payload = decode_payload(data)
-        if engine.new_payload(payload, payload.beacon_root).status is PayloadVerdict.INVALID:
+        if engine.new_payload(payload, payload.beacon_root).status is PayloadStatusCode.INVALID:
             raise Rejected(RejectionReason.PAYLOAD_INVALID)
 
-    specification = encode_specification(sample_specification("spoiled"))
+    specification = encode_specification(build_sample_specification("spoiled"))
     states = json.dumps({"leaves": [], "states": [cid_text(cid_of_block(bytes([n]))) for n in range(4)]}).encode()
     return {
         "payload": Decoder(payloads, execute),
         "transaction": Decoder(transactions, lambda data: decode_transaction(data, execution_chain.CHAIN_ID)),
         "specification": Decoder((specification,), decode_specification),
-        "states of a trace": Decoder((states, json.dumps({"leaves": []}).encode()), published_states),
+        "states of a trace": Decoder((states, json.dumps({"leaves": []}).encode()), read_published_states),
     }
 
 
@@ -182,7 +182,7 @@ def _market_decoders(folder: Path) -> dict[str, Decoder]:
     """Return what reads the announcements and packages of the market."""
     weights, package, out = folder / "model", folder / "package", folder / "out"
     weights.write_bytes(bytes(64))
-    write_package(Manifest(MODEL, (0, 2)), weights, package)
+    write_package(PackageManifest(MODEL, (0, 2)), weights, package)
 
     def read(data: bytes) -> None:
         package.write_bytes(data)
@@ -227,12 +227,12 @@ def _noun(noun: type) -> Decoder:
 @functools.cache
 def _instances() -> tuple[object, ...]:
     """Return every noun that a trained and an empty height hold, and some of the wire."""
-    observer, opened = observe(ChainBuilder(Dlbc())), observe(ChainBuilder(Dlbc()))
-    found = open_height(opened, Plan())
-    revealed = [opened.builder.reveal(opened.parent, each) for each in found]
-    announced = opened.builder.announcement(opened.parent, found)
-    roots: list[object] = [*found, *revealed, announced, opened.builder.key_release(opened.parent)]
-    roots += [play_height(observer), play_empty(observer, Deadline.KEY), observer.round, observer.builder]
+    observer, opened = start_from_genesis(ChainBuilder(Dlbc())), start_from_genesis(ChainBuilder(Dlbc()))
+    found = open_height(opened, HeightPlan())
+    revealed = [opened.builder.build_reveal(opened.parent, each) for each in found]
+    announced = opened.builder.build_announcement(opened.parent, found)
+    roots: list[object] = [*found, *revealed, announced, opened.builder.build_key_release(opened.parent)]
+    roots += [run_height(observer), run_empty_height(observer, Deadline.KEY), observer.round, observer.builder]
     roots += _disputed()
     record = address_book.AddressRecord(bytes(32), "10.0.0.1", 9, 1 << 40, bytes(64))
     roots += [
@@ -247,7 +247,7 @@ def _instances() -> tuple[object, ...]:
         BlockRange(bytes(32), 7),
         Blocks((b"block", b"other")),
         RoundSoFar(
-            (opened.builder.key_release(opened.parent),),
+            (opened.builder.build_key_release(opened.parent),),
             tuple(each.commitment for each in found),
             (announced,),
             tuple(revealed),
@@ -258,17 +258,25 @@ def _instances() -> tuple[object, ...]:
 
 def _disputed() -> list[object]:
     """Return an audit and a dispute with all that is signed in them."""
-    builder = ChainBuilder(Dlbc(), sample_parameters(audit_reward_gwei=1_000))
-    node = observe(builder)
-    staked_accuser(node)
-    until_audited(node)
-    report = report_of(node)
-    dispute = accused(node, accusation_of(last_fact(node)))
-    answer = answer_to(node, dispute, forged_steps(node, dispute))
-    evidence = forgery(node, answer, AuditFinding.FAULT_OUT_OF_BOUNDS)
+    builder = ChainBuilder(Dlbc(), build_sample_parameters(audit_reward_gwei=1_000))
+    node = start_from_genesis(builder)
+    stake_challenger(node)
+    run_until_seeded(node)
+    report = build_audit_report(node)
+    dispute = carry_challenge(node, build_challenge(last_height_record(node)))
+    answer = build_response(node, dispute, forge_steps(node, dispute))
+    evidence = build_forgery_evidence(node, answer, AuditFinding.FAULT_OUT_OF_BOUNDS)
     proof = decode_fraud_proof(evidence.statements[0])
-    challenge = draw_challenge(bytes(32), bytes(32), 9, 3)
-    return [report, commitment_to(report), accusation_of(last_fact(node)), answer, evidence, proof, challenge]
+    challenge = draw_segments(bytes(32), bytes(32), 9, 3)
+    return [
+        report,
+        build_audit_commitment(report),
+        build_challenge(last_height_record(node)),
+        answer,
+        evidence,
+        proof,
+        challenge,
+    ]
 
 
 def _walk(values: Iterable[object], seen: set[int]) -> Iterable[object]:

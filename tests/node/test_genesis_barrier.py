@@ -8,8 +8,8 @@ import pytest
 
 from learnchain.network.concurrency import SystemClock
 from learnchain.node import genesis_barrier
-from learnchain.node.genesis_barrier import founded, is_warm
-from learnchain.node.local_network import GENESIS_NAME, LAYOUT_NAME, LocalPlan, existing_network, outline
+from learnchain.node.genesis_barrier import await_genesis, is_ready
+from learnchain.node.local_network import GENESIS_NAME, LAYOUT_NAME, LocalPlan, existing_network, prepare_network
 from learnchain.node.settings import load_settings
 from learnchain.rejection import Unavailable
 
@@ -40,16 +40,16 @@ class Hasty(SystemClock):
 
 @pytest.fixture
 def outlined(tmp_path):
-    return outline(LocalPlan(tmp_path, miners=1, standing=("iris",), rpc_port=0))
+    return prepare_network(LocalPlan(tmp_path, miners=1, standing=("iris",), rpc_port=0))
 
 
 def _waiting(outlined, training, stopping, clock=None):
     settings = load_settings(outlined.network.settings[1])
-    return founded(settings, (training, None), stopping, clock or SystemClock())
+    return await_genesis(settings, (training, None), stopping, clock or SystemClock())
 
 
 def _warm(outlined):
-    return is_warm(outlined.network.settings[1].parent, os.getpid())
+    return is_ready(outlined.network.settings[1].parent, os.getpid())
 
 
 async def _until(holds):
@@ -65,7 +65,7 @@ def test_a_node_is_warm_only_when_its_training_is_and_goes_on_when_the_network_i
         assert not _warm(outlined)
         training.loaded.set()
         await _until(lambda: _warm(outlined))
-        assert not is_warm(outlined.network.settings[1].parent, os.getpid() + 1), "another process said it"
+        assert not is_ready(outlined.network.settings[1].parent, os.getpid() + 1), "another process said it"
         assert not node.done()
         assert existing_network(outlined.plan.directory) is None
         outlined.found(await outlined.standing(), 1_000_123)
@@ -105,13 +105,13 @@ def test_a_network_that_nobody_founds_is_given_up(outlined):
         return training.closed
 
     assert asyncio.run(run())
-    assert genesis_barrier.LIMIT_SECONDS < 3_600
+    assert genesis_barrier.AWAIT_GENESIS_SECONDS < 3_600
 
 
 def test_an_outline_makes_no_network_and_removes_a_genesis_that_none_was_founded_on(tmp_path):
     plan = LocalPlan(tmp_path, miners=1, rpc_port=0)
     (tmp_path / GENESIS_NAME).write_text("left by a start that was cut short")
-    made = outline(plan)
+    made = prepare_network(plan)
     assert not (tmp_path / GENESIS_NAME).exists()
     assert not (tmp_path / LAYOUT_NAME).exists()
     assert all(Path(each).is_file() for each in made.network.settings)

@@ -10,8 +10,8 @@ import pytest
 from learnchain.execution.escrow import decode_task, task_calldata
 from learnchain.learning.jobs import Evaluation, EvaluationJob
 from learnchain.node.local_network import LocalPlan
-from learnchain.protocol.messages import Block, Deadline, EmptyBlock, Outcome
-from learnchain.protocol.payload import Outcome as Settled
+from learnchain.protocol.messages import Block, CandidateOutcome, Deadline, EmptyBlock
+from learnchain.protocol.payload import SettlementOutcome as Settled
 from learnchain.protocol.state import ChainState
 from learnchain.simulation.simulated_network import run_simulated
 from learnchain.simulation.simulated_nodes import InProcessTraining, SimulatedNodes
@@ -54,7 +54,7 @@ def test_the_winner_is_paid_by_the_contract_exactly_once(tmp_path: Path) -> None
     async def scenario(nodes: SimulatedNodes) -> None:
         await nodes.start()
         await nodes.publish(DIGITS)
-        await nodes.until_height(6, 120)
+        await nodes.wait_for_height(6, 120)
         settled = [(state, each) for state in branch(nodes) for each in state.reward.settlements]
         assert [each.outcome for _, each in settled] == [Settled.PAID]
         state, settlement = settled[0]
@@ -74,7 +74,7 @@ def test_the_winner_is_paid_by_the_contract_exactly_once(tmp_path: Path) -> None
 def test_rewards_come_one_block_late_as_withdrawals(tmp_path: Path) -> None:
     async def scenario(nodes: SimulatedNodes) -> None:
         await nodes.start()
-        await nodes.until_height(3, 60)
+        await nodes.wait_for_height(3, 60)
         states = branch(nodes)
         minted = sum(payout.amount_gwei for state in states[:-1] for payout in state.reward.payouts)
         total = 0
@@ -95,12 +95,12 @@ def test_a_publisher_that_dies_in_phase_two_ends_in_an_empty_block_and_a_refund(
             state = nodes.node(0).ports.chain.round
             now = nodes.clock.now_milliseconds()
             in_phase_two = state.selection.schedule.key_milliseconds < now
-            return not state.selection.task.standing and state.key_release is not None and in_phase_two
+            return not state.selection.task.is_standing and state.key_release is not None and in_phase_two
 
-        await nodes.until(training_its_task, 60)
+        await nodes.wait_until(training_its_task, 60)
         height = nodes.node(0).ports.chain.round.selection.height
         await nodes.kill(1)
-        await nodes.until_height(height + 3, 120)
+        await nodes.wait_for_height(height + 3, 120)
         ended = blocks(nodes)[height - 1]
         assert isinstance(ended, EmptyBlock)
         assert ended.missed is Deadline.RELEASE
@@ -122,15 +122,15 @@ def test_a_fork_heals_to_the_heavier_branch_and_the_escrow_pays_once(tmp_path: P
     async def scenario(nodes: SimulatedNodes) -> None:
         await nodes.start()
         await nodes.publish(DIGITS)
-        await nodes.until_height(1, 60)
+        await nodes.wait_for_height(1, 60)
         identities = [place.transport.peer_id for place in nodes.places]
         nodes.network.partition({identities[0], identities[1]}, {identities[2], identities[3]})
-        await nodes.until(lambda: nodes.node(0).ports.chain.round.head.height >= 4, 120)
+        await nodes.wait_until(lambda: nodes.node(0).ports.chain.round.head.height >= 4, 120)
         lonely = nodes.node(2).ports.chain.round.head
         assert len(nodes.heads()) > 1
         assert lonely.weight < nodes.node(0).ports.chain.round.head.weight
         nodes.network.heal()
-        await nodes.until_height(nodes.node(0).ports.chain.round.head.height + 2, 240)
+        await nodes.wait_for_height(nodes.node(0).ports.chain.round.head.height + 2, 240)
         assert lonely.block not in {state.block_hash for state in branch(nodes)}
         settled = [each for state in branch(nodes) for each in state.reward.settlements]
         assert [each.outcome for each in settled] == [Settled.PAID]
@@ -144,7 +144,7 @@ def test_a_fork_heals_to_the_heavier_branch_and_the_escrow_pays_once(tmp_path: P
 def test_killing_everything_at_once_loses_nothing_committed(tmp_path: Path, seconds: float) -> None:
     async def scenario(nodes: SimulatedNodes) -> None:
         await nodes.start()
-        await nodes.until_height(2, 60)
+        await nodes.wait_for_height(2, 60)
         begun = nodes.node(0).ports.chain.round.selection.schedule.start_milliseconds
         await nodes.clock.sleep_until(begun + int(1000 * seconds))
         before = [state.block_hash for state in branch(nodes)]
@@ -152,7 +152,7 @@ def test_killing_everything_at_once_loses_nothing_committed(tmp_path: Path, seco
             await nodes.kill(index)
         for index in range(4):
             await nodes.start_node(index)
-        await nodes.until_height(len(before) + 2, 240)
+        await nodes.wait_for_height(len(before) + 2, 240)
         assert [state.block_hash for state in branch(nodes)][: len(before)] == before
         assert any(isinstance(each, Block) for each in blocks(nodes)[len(before) :])
 
@@ -165,9 +165,9 @@ def test_a_late_node_syncs_and_agrees(tmp_path: Path) -> None:
         await nodes.kill(3)
         place = nodes.places[3]
         place.store, place.execution = type(place.store)(), type(place.execution)()
-        await nodes.until_height(4, 120)
+        await nodes.wait_for_height(4, 120)
         await nodes.start_node(3)
-        await nodes.until_height(6, 120)
+        await nodes.wait_for_height(6, 120)
         assert branch(nodes, 3) == branch(nodes, 0)
 
     run(tmp_path, scenario)
@@ -180,18 +180,18 @@ def test_three_tasks_are_trained_in_the_order_of_equation_four(tmp_path: Path) -
 
     async def scenario(nodes: SimulatedNodes) -> None:
         await nodes.start()
-        await nodes.until_height(1, 60)
+        await nodes.wait_for_height(1, 60)
         for table in (heavy, small, rich):
             await nodes.publish(table)
-        await nodes.until(lambda: len(nodes.node(0).ports.chain.round.selection.ranking) == 3, 60)
+        await nodes.wait_until(lambda: len(nodes.node(0).ports.chain.round.selection.ranking) == 3, 60)
         state = nodes.node(0).ports.chain.round
-        names = {each.task.task_id: each.specification.name for each in state.parent.pool}
+        names = {each.task.task_id: each.specification.name for each in state.parent.queued_tasks}
         promised = [names[task_id] for _, task_id in state.selection.ranking]
         scores = [float(score) for score, _ in state.selection.ranking]
         assert promised == ["rich", "small", "heavy"]
         assert scores == sorted(scores)
         first = state.selection.height
-        await nodes.until_height(first + 3, 120)
+        await nodes.wait_for_height(first + 3, 120)
         trained = [names.get(each.reveal.task_id) for each in blocks(nodes) if isinstance(each, Block)]
         assert [name for name in trained if name is not None] == promised
 
@@ -216,12 +216,12 @@ def test_a_false_claim_is_rejected_and_the_next_honest_one_wins(tmp_path: Path) 
             heads = [nodes.node(index).ports.chain.round.head for index in (0, 1, 2)]
             return heads[0].height >= 3 and len({head.block for head in heads}) == 1
 
-        await nodes.until(honest_agree, 120)
+        await nodes.wait_until(honest_agree, 120)
         for block in blocks(nodes):
             assert isinstance(block, Block)
             assert block.proposer != liar
         # From its second block on the liar sits on a branch of its own and competes no more.
         entries = [each for each in blocks(nodes)[0].verdict.entries if each.miner == liar]
-        assert [(each.outcome, each.reason) for each in entries] == [(Outcome.REJECTED, "claim_not_exact")]
+        assert [(each.outcome, each.reason) for each in entries] == [(CandidateOutcome.REJECTED, "claim_not_exact")]
 
     run(tmp_path, scenario)

@@ -14,7 +14,7 @@ import pytest
 
 from learnchain.engines.dlbc.rules import Phases
 from learnchain.execution.pyevm.engine import PyEvmEngine
-from learnchain.node.local_network import LocalPlan, lay_out
+from learnchain.node.local_network import LocalPlan, provision_network
 from learnchain.node.settings import load_settings
 from learnchain.protocol.messages import Block
 from learnchain.rejection import Unavailable
@@ -24,9 +24,9 @@ from learnchain.storage.lmdb_store import LmdbStore
 from learnchain_conformance.node_processes import LocalProcesses
 
 PHASES = Phases(
-    one_milliseconds=1_500,
-    two_milliseconds=2_500,
-    three_milliseconds=2_000,
+    key_milliseconds=1_500,
+    training_milliseconds=2_500,
+    judging_milliseconds=2_000,
     release_milliseconds=500,
     reveal_milliseconds=1_300,
 )
@@ -35,7 +35,7 @@ PHASES = Phases(
 @contextmanager
 def network(directory: Path, miners: int = 2, phases: Phases = PHASES) -> Iterator[LocalProcesses]:
     plan = LocalPlan(directory, miners=miners, rpc_port=0, first_block_milliseconds=12_000, phases=phases)
-    laid_out = asyncio.run(lay_out(plan, time.time_ns() // 1_000_000))
+    laid_out = asyncio.run(provision_network(plan, time.time_ns() // 1_000_000))
     nodes = LocalProcesses(laid_out)
     try:
         nodes.start()
@@ -103,7 +103,7 @@ def check_stores(nodes: LocalProcesses) -> None:
 def kill_at_random(directory: Path, kills: int, seed: int) -> None:
     source = random.Random(seed)
     with network(directory) as nodes:
-        nodes.until_height(1, 60)
+        nodes.wait_for_height(1, 60)
         releases: dict[bytes, bytes] = {}
         for _ in range(kills):
             time.sleep(source.uniform(0.1, 2.5))
@@ -116,14 +116,16 @@ def kill_at_random(directory: Path, kills: int, seed: int) -> None:
                 releases = held.releases
             time.sleep(source.uniform(0.0, 0.5))
             nodes.start_one(index)
-            nodes.until_answers(index, 30)
+            nodes.wait_until_ready(index, 30)
             # A heavier branch may have come meanwhile, but what was stored is here, and the head never gets lighter.
             assert [nodes.call(index, "learn_block", each)["hash"] for each in before] == before
             assert weight(nodes, index) >= heavy
         height = max(nodes.height(index) for index in range(3))
         # Together again they train: a branch of empty blocks alone would be a network that fell apart.
-        nodes.until(lambda: any(each["trained"] for each in nodes.call(0, "learn_blocks", height, height + 64)), 120)
-        nodes.until_height(height, 60)
+        nodes.wait_until(
+            lambda: any(each["trained"] for each in nodes.call(0, "learn_blocks", height, height + 64)), 120
+        )
+        nodes.wait_for_height(height, 60)
         nodes.stop()
         check_stores(nodes)
 
@@ -147,20 +149,20 @@ def test_all_killed_after_the_commitments_still_reveal_them(tmp_path: Path) -> N
     # A last phase that outlasts the restart: who is away longer than a deadline finds the height ended.
     slow = replace(
         PHASES,
-        two_milliseconds=8_000,
-        three_milliseconds=28_000,
+        training_milliseconds=8_000,
+        judging_milliseconds=28_000,
         release_milliseconds=12_000,
         reveal_milliseconds=22_000,
     )
     with network(tmp_path, phases=slow) as nodes:
-        nodes.until(lambda: len(nodes.call(0, "learn_round")["commitments"]) == 2, 60)
+        nodes.wait_until(lambda: len(nodes.call(0, "learn_round")["commitments"]) == 2, 60)
         for index in range(3):
             nodes.kill(index)
         committed = [signed(nodes, index).candidates for index in range(3)]
         assert [len(each) for each in committed] == [0, 1, 1]
         for index in range(3):
             nodes.start_one(index)
-        nodes.until_height(1, 90)
+        nodes.wait_for_height(1, 90)
         nodes.stop()
         block = archives(nodes, 0, lambda archive: archive.block(archive.branch(archive.head().block, 0)[0].block_hash))
         assert isinstance(block, Block)
@@ -174,7 +176,7 @@ def test_all_killed_after_the_commitments_still_reveal_them(tmp_path: Path) -> N
 @pytest.mark.timeout(120)
 def test_a_terminated_node_ends_within_five_seconds_while_it_trains(tmp_path: Path) -> None:
     with network(tmp_path) as nodes:
-        nodes.until_height(1, 60)
+        nodes.wait_for_height(1, 60)
         time.sleep(2.0)
         for index in range(3):
             nodes.signal(index, signal.SIGTERM)

@@ -36,7 +36,7 @@ async def built(directory: Path, blocks: int) -> SimulatedNodes:
     nodes.make_training = lambda _index: InstantTraining(rows)
     nodes.make_judge = lambda _index: InstantTraining(rows)
     await nodes.start()
-    await nodes.until_height(blocks, 60.0 * blocks)
+    await nodes.wait_for_height(blocks, 60.0 * blocks)
     await nodes.close()
     return nodes
 
@@ -55,7 +55,7 @@ async def real_node(nodes: SimulatedNodes, settings: NodeSettings, stores: tuple
         transport=transport,
         store=stores[0],
         execution=PyEvmEngine(stores[1], nodes.genesis.execution),
-        judge=NoTraining(),
+        evaluator=NoTraining(),
         trainer=None,
         random_source=random.Random(settings.name),
     )
@@ -77,7 +77,7 @@ class Sync:
 async def synced(nodes: SimulatedNodes, directory: Path) -> Sync:
     """Sync at header level over TLS on loopback to a fresh LMDB store."""
     place = nodes.places[0]
-    passive = {"is_miner": False, "is_publisher": False, "judge": False, "peers": ()}
+    passive = {"is_miner": False, "is_publisher": False, "verifies_models": False, "peers": ()}
     server = await real_node(nodes, replace(place.settings, **passive), (place.store, place.execution))
     wanted = server.ports.archive.head().block
     data = directory / "late"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from learnchain.encoding.codec import encode
-from learnchain.encoding.hashing import noun_hash
+from learnchain.encoding.hashing import message_hash
 from learnchain.network.network import Network
 from learnchain.node.local_network import LocalPlan
 from learnchain.node.node import Node
@@ -65,14 +65,14 @@ def played(directory: Path, answer: Answer, check: Callable[[SimulatedNodes, Net
         nodes = SimulatedNodes(directory, LocalPlan(directory, miners=1), seed=6)
         nodes.make_training = nodes.make_judge = lambda _index: InstantTraining(360)
         await nodes.start()
-        await nodes.until_height(3, 120)
+        await nodes.wait_for_height(3, 120)
         archive = nodes.node(0).ports.archive
         blocks = [archive.block(state.block_hash) for state in archive.branch(archive.head().block, 0)]
         transport = nodes.network.transport(ATTACKER)
         attacker = Network(transport, nodes.genesis.hash, nodes.clock, random.Random(5))
 
         async def status(_peer: bytes, _body: bytes) -> AsyncIterator[bytes]:
-            yield encode(Status(noun_hash(forged(blocks)), 1_000, HEAVY))
+            yield encode(Status(message_hash(forged(blocks)), 1_000, HEAVY))
 
         async def ranges(_peer: bytes, _body: bytes) -> AsyncIterator[bytes]:
             data = answer(blocks)
@@ -83,7 +83,7 @@ def played(directory: Path, answer: Answer, check: Callable[[SimulatedNodes, Net
         attacker.on_request(BLOCKS, ranges)
         await attacker.start([nodes.node(0).network.address()])
         height = nodes.node(0).ports.chain.round.head.height
-        await nodes.until_height(height + 6, 240)
+        await nodes.wait_for_height(height + 6, 240)
         check(nodes, attacker)
         await attacker.close()
         await nodes.close()
@@ -126,7 +126,7 @@ def test_whoever_sends_wrong_blocks_is_dropped_for_it_and_the_chain_goes_on(
 
 
 def assert_bounded(victim: Node) -> None:
-    assert len(victim.ports.chain.round.pending) <= 4
+    assert len(victim.ports.chain.round.pending_blocks) <= 4
     assert len(victim.ports.chain._early) <= 4
 
 

@@ -18,7 +18,7 @@ from learnchain.verification.assurance import Demand, Level
 from learnchain_conformance.instant_training import InstantTraining
 
 WINDOW = 4
-BRIEF = {"audit_window_blocks": 4, "answer_blocks": 1, "proof_blocks": 1}
+BRIEF = {"audit_window_blocks": 4, "response_blocks": 1, "proof_blocks": 1}
 """Nobody keeps states for longer than the window because it may be asked for their steps."""
 TEST_ROWS = 360
 PRUNED_HEIGHT = 14
@@ -48,7 +48,7 @@ async def pruned_network(directory: Path, judge: Callable[[], InstantTraining]) 
     await nodes.kill(LATE)
     place = nodes.places[LATE]
     place.store, place.execution = MemoryStore(), MemoryStore()
-    await nodes.until_height(PRUNED_HEIGHT, 600)
+    await nodes.wait_for_height(PRUNED_HEIGHT, 600)
     return nodes
 
 
@@ -96,7 +96,7 @@ def test_a_late_judge_agrees_and_says_which_level_each_block_got(tmp_path: Path,
         there = models_there(nodes)
         joined = nodes.node(1).ports.chain.round.selection.height
         await join(nodes, demand)
-        await nodes.until_height(PRUNED_HEIGHT + 6, 600)
+        await nodes.wait_for_height(PRUNED_HEIGHT + 6, 600)
         found = levels(nodes)
         old = {height for height in found if height <= PRUNED_HEIGHT - WINDOW - 1}
         headers = {height for height in old if demand is Demand.HEADERS or not there[height]}
@@ -116,7 +116,7 @@ def test_a_late_judge_that_demands_accuracy_waits_at_the_first_model_that_is_gon
         nodes = await pruned_network(tmp_path, lambda: InstantTraining(TEST_ROWS))
         gone = min(height for height, here in models_there(nodes).items() if not here)
         await join(nodes, Demand.ACCURACY)
-        await nodes.until(lambda: nodes.node(0).ports.chain.round.head.height >= PRUNED_HEIGHT + 6, 600)
+        await nodes.wait_until(lambda: nodes.node(0).ports.chain.round.head.height >= PRUNED_HEIGHT + 6, 600)
         late = nodes.node(LATE).ports
         assert late.chain.round.head.height == gone - 1
         assert set(levels(nodes).values()) <= {Level.ACCURACY.value}
@@ -139,7 +139,7 @@ def test_a_late_judge_refuses_a_false_claim_whose_model_is_there(tmp_path: Path)
         there = models_there(nodes)
         first = min(height for height, here in there.items() if here)
         await join(nodes, Demand.AVAILABLE)
-        await nodes.until(lambda: nodes.node(0).ports.chain.round.head.height >= PRUNED_HEIGHT + 3, 600)
+        await nodes.wait_until(lambda: nodes.node(0).ports.chain.round.head.height >= PRUNED_HEIGHT + 3, 600)
         late = nodes.node(LATE).ports
         assert judges[-1].judged >= 1
         theirs = nodes.node(0).ports

@@ -1,6 +1,6 @@
 import pytest
 
-from learnchain.protocol.model_presets import PRESETS, baas_cnn, fcn34, from_table, strided_cnn
+from learnchain.protocol.model_presets import PRESETS, baas_cnn, fcn34, parse_model_table, strided_cnn
 from learnchain.protocol.model_specification import (
     Layer,
     ModelLimits,
@@ -14,11 +14,11 @@ from learnchain.rejection import Rejected, RejectionReason
 
 
 def test_a_table_gives_the_preset_or_the_explicit_layers():
-    assert from_table({"preset": "strided_cnn", "input_shape": [1, 8, 8], "classes": 10, "channels": [16, 32]}) == (
-        strided_cnn((1, 8, 8), 10)
-    )
+    assert parse_model_table(
+        {"preset": "strided_cnn", "input_shape": [1, 8, 8], "classes": 10, "channels": [16, 32]}
+    ) == (strided_cnn((1, 8, 8), 10))
     rows = [{"name": "flat", "kind": "Flatten"}, {"name": "head", "kind": "Linear", "out_features": 3}]
-    assert from_table({"input_shape": [1, 8, 8], "layers": rows}) == ModelSpecification(
+    assert parse_model_table({"input_shape": [1, 8, 8], "layers": rows}) == ModelSpecification(
         (1, 8, 8), (Layer("flat", "Flatten", (), ()), Layer("head", "Linear", (), (Setting("out_features", 3),)))
     )
 
@@ -43,7 +43,7 @@ def test_a_table_gives_the_preset_or_the_explicit_layers():
 )
 def test_a_wrong_table_is_refused(table, reason):
     with pytest.raises(Rejected) as caught:
-        from_table(table)
+        parse_model_table(table)
     assert caught.value.reason is reason
 
 

@@ -10,7 +10,7 @@ from learnchain.protocol.payload import (
     Log,
     PayloadAttributes,
     PayloadStatus,
-    PayloadVerdict,
+    PayloadStatusCode,
     Withdrawal,
     decode_payload,
     encode_payload,
@@ -46,7 +46,7 @@ def payload(*transactions: bytes) -> ExecutionPayload:
 
 def test_nouns_survive_their_encoding():
     attributes = PayloadAttributes(4, HASH, b"\x02" * 20, (Withdrawal(1, 2, b"\x03" * 20, 4),), HASH)
-    status = PayloadStatus(PayloadVerdict.SYNCING, HASH, "words")
+    status = PayloadStatus(PayloadStatusCode.SYNCING, HASH, "words")
     log = Log(b"\x02" * 20, (HASH, HASH), b"data", HASH, 7)
     for noun in (attributes, status, log, payload(b"one", b"two")):
         assert decode(type(noun), encode(noun)) == noun

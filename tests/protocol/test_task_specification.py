@@ -5,11 +5,11 @@ import pytest
 from learnchain.encoding.numbers import Accuracy
 from learnchain.protocol.task_specification import Metric, TaskSpecification
 from learnchain.rejection import Rejected, RejectionReason
-from learnchain.simulation.sample_tasks import TEST_ROWS, sample_specification
+from learnchain.simulation.sample_tasks import TEST_ROWS, build_sample_specification
 
 
 def specification(metric: Metric) -> TaskSpecification:
-    plain = sample_specification("claims")
+    plain = build_sample_specification("claims")
     data = replace(plain.data, sample_shape=(1, 4, 5), classes=2)
     return replace(plain, metric=metric, data=data)
 

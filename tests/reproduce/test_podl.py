@@ -12,7 +12,7 @@ from learnchain.learning.data import select_rows
 from learnchain.learning.train import configure_torch
 from tests.reproduce.scripts import loaded
 
-course = loaded("podl", "course")
+course = loaded("podl", "position")
 growth = loaded("podl", "growth")
 double_spending = loaded("podl", "double_spending")
 validation = loaded("podl", "validation")
@@ -47,7 +47,7 @@ def test_a_task_grows_over_its_blocks_and_stops_with_its_last_set() -> None:
     configure_torch()
     lines = growth.grown(course.task(growth.BLOCKS), 4)
     assert len(lines) == growth.BLOCKS and lines[-1]["engine_stops"]
-    assert "champion_before" not in lines[0]
+    assert "best_before" not in lines[0]
     assert lines[-1]["correct"] > lines[0]["correct"]
 
 

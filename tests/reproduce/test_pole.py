@@ -7,11 +7,11 @@ import pytest
 
 from learnchain.engines.pole import mapping as maps
 from learnchain.learning.data import digits, select_rows
-from learnchain.learning.job_data import fitted
+from learnchain.learning.job_data import fit_mapping
 from learnchain.learning.train import TrainingPlan, TrainingRun, Watcher, configure_torch, train
 from learnchain.protocol.model_presets import mlp
 from learnchain.protocol.task_specification import Optimiser
-from learnchain.protocol.training_terms import Free, HyperParameters
+from learnchain.protocol.training_terms import FreeTraining, HyperParameters
 from tests.reproduce.scripts import loaded
 
 block_times = loaded("pole", "block_times")
@@ -43,9 +43,11 @@ def test_least_squares_carry_a_model_behind_another_blocks_layer_without_a_step(
     """`dense` layers make a swapped model guess, and yet bind no training to a block: one solve brings it back."""
     configure_torch()
     training, test = select_rows(digits(), list(range(1_300))), select_rows(digits(), list(range(1_300, 1_797)))
-    old, new = (fitted(maps.mapping_layer(maps.dense_vectors(bytes([each]) * 32, 64, 48)), training) for each in (1, 2))
+    old, new = (
+        fit_mapping(maps.mapping_layer(maps.dense_vectors(bytes([each]) * 32, 64, 48)), training) for each in (1, 2)
+    )
     plan = TrainingPlan(
-        mlp((48,), 10, (64,)), Optimiser.ADAM, HyperParameters(1_000, 0, 0, 32, 12), Free(), b"old", 999
+        mlp((48,), 10, (64,)), Optimiser.ADAM, HyperParameters(1_000, 0, 0, 32, 12), FreeTraining(), b"old", 999
     )
     before = old.of(training)
     weights = train(plan, before, Watcher(lambda: 0.0)).weights
@@ -63,7 +65,7 @@ def test_an_attack_counts_its_steps_and_ends_with_a_full_training() -> None:
     configure_torch()
     rows = select_rows(digits(), list(range(400)))
     plan = TrainingPlan(
-        mlp((1, 8, 8), 10, (16,)), Optimiser.ADAM, HyperParameters(1_000, 0, 0, 40, 2), Free(), b"x", 999
+        mlp((1, 8, 8), 10, (16,)), Optimiser.ADAM, HyperParameters(1_000, 0, 0, 40, 2), FreeTraining(), b"x", 999
     )
     start = {name: array.copy() for name, array in TrainingRun(plan, rows).weights().items()}
     attack = secure_mapping.Attack(plan, start, rows, rows)

@@ -32,7 +32,7 @@ def test_training_engines_train_and_hold_their_interval() -> None:
     assert report["intervals"]["variation"] == report["until_release"]["variation"] == 0
     assert (
         report["until_release"]["mean_seconds"]
-        == (LOCAL_PHASES.one_milliseconds + LOCAL_PHASES.two_milliseconds) / 1000
+        == (LOCAL_PHASES.key_milliseconds + LOCAL_PHASES.training_milliseconds) / 1000
     )
     assert 0 < report["training_share"] < 1
     assert report["stale_share"] == pytest.approx(0.5)
@@ -73,7 +73,7 @@ def test_a_latency_that_no_phase_can_wait_for_is_refused(latency: int) -> None:
 def test_what_follows_a_release_is_the_same_for_every_block_of_pole() -> None:
     report = compare(Experiment(7, 4, 2), ("pole",), quiet)["reports"][0]
     whole, until = report["intervals"], report["until_release"]
-    assert whole["mean_seconds"] - until["mean_seconds"] == pytest.approx(LOCAL_PHASES.three_milliseconds / 1000)
+    assert whole["mean_seconds"] - until["mean_seconds"] == pytest.approx(LOCAL_PHASES.judging_milliseconds / 1000)
     assert whole["variance_seconds_squared"] == pytest.approx(until["variance_seconds_squared"], abs=1e-6)
     assert until["variation"] > whole["variation"] > 0
 
@@ -86,15 +86,17 @@ def test_what_cannot_be_run_is_refused(blocks: int, engines: tuple[str, ...]) ->
 
 
 def test_only_hashing_needs_parameters_for_simulated_machines() -> None:
-    assert {name for name, each in ENGINES.items() if each.simulated is not None} == {"proof_of_work"}
+    assert {name for name, each in ENGINES.items() if each.build_simulated is not None} == {"proof_of_work"}
     assert all(
-        rules_for(name, 3) == each.local(LOCAL_PHASES, 3) for name, each in ENGINES.items() if not each.simulated
+        rules_for(name, 3) == each.build_local(LOCAL_PHASES, 3)
+        for name, each in ENGINES.items()
+        if not each.build_simulated
     )
 
 
 def test_a_task_in_blocks_shortens_the_interval_to_its_training_phase() -> None:
     report = compare(Experiment(7, 4, 2), ("podl",), quiet)["reports"][0]
-    first, then = LOCAL_PHASES.interval_milliseconds, LOCAL_PHASES.one_milliseconds + LOCAL_PHASES.two_milliseconds
+    first, then = LOCAL_PHASES.interval_milliseconds, LOCAL_PHASES.key_milliseconds + LOCAL_PHASES.training_milliseconds
     assert then / 1000 <= report["intervals"]["mean_seconds"] < first / 1000
 
 

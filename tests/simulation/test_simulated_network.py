@@ -6,7 +6,7 @@ import pytest
 from learnchain.network.multiplexer import MultiplexedConnection
 from learnchain.network.transport import ConnectionLost
 from learnchain.rejection import Unavailable
-from learnchain.simulation.simulated_network import SimulatedNetwork, SimulatedTransport, Weather, run_simulated
+from learnchain.simulation.simulated_network import LinkConditions, SimulatedNetwork, SimulatedTransport, run_simulated
 
 IDS = [hashlib.sha256(bytes([number])).digest() for number in range(2)]
 
@@ -21,7 +21,7 @@ async def joined(
 
 def test_delay_lies_in_its_range() -> None:
     async def scenario() -> float:
-        *_, near, far = await joined(SimulatedNetwork(1, Weather(0.1, 0.2)))
+        *_, near, far = await joined(SimulatedNetwork(1, LinkConditions(0.1, 0.2)))
         start = asyncio.get_running_loop().time()
         await (await near.open_stream()).write(b"x")
         await (await far.accept_stream()).read_exactly(1)
@@ -43,7 +43,7 @@ def test_short_partition_delays_and_long_one_breaks() -> None:
         network.partition({IDS[0]})
         with pytest.raises(Unavailable):
             await one.connect(other.address())
-        await asyncio.gather(near.wait_closed(), far.wait_closed())
+        await asyncio.gather(near.wait_until_closed(), far.wait_until_closed())
         network.heal()
         assert (await one.connect(other.address())).peer_id == IDS[1]
 
@@ -55,7 +55,7 @@ def test_broken_connection_ends_on_both_sides() -> None:
         network = SimulatedNetwork(3)
         *_, near, far = await joined(network)
         network.break_connections(IDS[0])
-        await asyncio.gather(near.wait_closed(), far.wait_closed())
+        await asyncio.gather(near.wait_until_closed(), far.wait_until_closed())
         with pytest.raises(ConnectionLost):
             await near.open_stream()
 
@@ -65,7 +65,7 @@ def test_broken_connection_ends_on_both_sides() -> None:
 @pytest.mark.parametrize(("probability", "survives"), [(0.0, True), (0.2, False)])
 def test_weather_breaks_connections(probability: float, survives: bool) -> None:
     async def scenario() -> bool:
-        *_, near, _ = await joined(SimulatedNetwork(4, Weather(break_probability=probability)))
+        *_, near, _ = await joined(SimulatedNetwork(4, LinkConditions(break_probability=probability)))
         try:
             stream = await near.open_stream()
             for _ in range(50):

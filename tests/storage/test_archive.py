@@ -6,19 +6,19 @@ from dataclasses import fields
 import pytest
 
 from learnchain.encoding.codec import Hash32
-from learnchain.encoding.hashing import noun_hash
+from learnchain.encoding.hashing import message_hash
 from learnchain.encoding.key_value import MemoryStore
 from learnchain.engines.dlbc import Dlbc
 from learnchain.node.local_network import LocalPlan
 from learnchain.protocol.state import ChainState
 from learnchain.rejection import Unavailable
 from learnchain.simulation.chain_builder import ChainBuilder
-from learnchain.simulation.dispute_cases import commitment_to, report_of, until_audited
-from learnchain.simulation.scenario import Observer, observe, play_height
+from learnchain.simulation.dispute_cases import build_audit_commitment, build_audit_report, run_until_seeded
+from learnchain.simulation.scenario import ScenarioNode, run_height, start_from_genesis
 from learnchain.simulation.simulated_network import run_simulated
 from learnchain.simulation.simulated_nodes import SimulatedNodes
-from learnchain.storage.archive import Archive, Standing
-from learnchain_conformance.evidence_cases import double_commitment
+from learnchain.storage.archive import Archive, BlockPosition
+from learnchain_conformance.evidence_cases import build_double_commitment
 from learnchain_conformance.instant_training import InstantTraining
 
 HEIGHT = 24
@@ -33,7 +33,7 @@ class Counting(Archive):
         Counting.read += 1
         return super().state(block_hash)
 
-    def standing(self, block_hash: Hash32) -> Standing:
+    def standing(self, block_hash: Hash32) -> BlockPosition:
         Counting.read += 1
         return super().standing(block_hash)
 
@@ -46,7 +46,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> tuple[MemoryStore, ChainS
         nodes = SimulatedNodes(directory, LocalPlan(directory, miners=1), seed=3)
         nodes.make_training = nodes.make_judge = lambda _index: InstantTraining(360)
         await nodes.start()
-        await nodes.until_height(HEIGHT, 60.0 * HEIGHT)
+        await nodes.wait_for_height(HEIGHT, 60.0 * HEIGHT)
         genesis = nodes.genesis.state()
         await nodes.close()
         return nodes.places[0].store, genesis
@@ -70,9 +70,9 @@ def test_where_a_block_stands_is_what_its_state_says(chain: tuple[MemoryStore, C
     archive = Archive(*chain)
     for state in archive.branch(archive.head().block, 0):
         here = archive.standing(state.block_hash)
-        assert all(getattr(here, each.name) == getattr(state, each.name) for each in fields(Standing))
+        assert all(getattr(here, each.name) == getattr(state, each.name) for each in fields(BlockPosition))
     names = [each.name for each in fields(ChainState)]
-    assert [each.name for each in fields(Standing)] == names[: len(fields(Standing))]
+    assert [each.name for each in fields(BlockPosition)] == names[: len(fields(BlockPosition))]
     with pytest.raises(Unavailable):
         archive.standing(bytes(32))
 
@@ -140,31 +140,31 @@ def test_a_blob_that_is_noted_already_costs_no_write(chain: tuple[MemoryStore, C
 
 
 def test_what_waits_for_a_block_waits_through_a_kill() -> None:
-    node = observe(ChainBuilder(Dlbc()))
-    evidence = double_commitment(played(node))
-    report = report_of(until_audited(node))
-    waiting = (evidence, commitment_to(report), report)
-    store, genesis = MemoryStore(), node.builder.genesis()
+    node = start_from_genesis(ChainBuilder(Dlbc()))
+    evidence = build_double_commitment(played(node))
+    report = build_audit_report(run_until_seeded(node))
+    waiting = (evidence, build_audit_commitment(report), report)
+    store, genesis = MemoryStore(), node.builder.build_genesis()
     archive = Archive(store, genesis)
     for each in waiting:
-        archive.keep_waiting(each)
-    assert set(Archive(store, genesis).waiting()) == set(waiting)
-    archive.forget_waiting({noun_hash(report)})
-    assert Archive(store, genesis).waiting() == (report,)
+        archive.store_pending_message(each)
+    assert set(Archive(store, genesis).load_pending_messages()) == set(waiting)
+    archive.forget_pending_messages({message_hash(report)})
+    assert Archive(store, genesis).load_pending_messages() == (report,)
 
 
 def test_reports_of_ones_own_are_kept_until_nobody_can_ask_about_them() -> None:
-    node = until_audited(observe(ChainBuilder(Dlbc())))
-    first, later = report_of(node), report_of(node, height=300)
-    store, genesis = MemoryStore(), node.builder.genesis()
+    node = run_until_seeded(start_from_genesis(ChainBuilder(Dlbc())))
+    first, later = build_audit_report(node), build_audit_report(node, height=300)
+    store, genesis = MemoryStore(), node.builder.build_genesis()
     archive = Archive(store, genesis)
     for each in (later, first):
-        archive.own.keep_report(each)
-    assert Archive(store, genesis).own.reports() == (first, later)
-    archive.own.forget_reports(300)
-    assert Archive(store, genesis).own.reports() == (later,)
+        archive.slashing_protection.store_report(each)
+    assert Archive(store, genesis).slashing_protection.load_reports() == (first, later)
+    archive.slashing_protection.forget_reports(300)
+    assert Archive(store, genesis).slashing_protection.load_reports() == (later,)
 
 
-def played(node: Observer) -> Observer:
-    play_height(node)
+def played(node: ScenarioNode) -> ScenarioNode:
+    run_height(node)
     return node

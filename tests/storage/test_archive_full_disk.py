@@ -17,7 +17,7 @@ import pytest
 from learnchain.encoding import files
 from learnchain.encoding.files import write_whole
 from learnchain.encoding.key_value import MemoryStore
-from learnchain.learning.jobs import Progress, TrainedFiles, TrainingJob
+from learnchain.learning.jobs import TrainedFiles, TrainingJob, TrainingProgress
 from learnchain.node.local_network import LocalPlan
 from learnchain.rejection import Unavailable
 from learnchain.simulation.simulated_network import run_simulated
@@ -107,19 +107,19 @@ def test_a_node_on_a_full_disk_goes_on_when_there_is_room(tmp_path: Path) -> Non
     async def scenario() -> None:
         nodes = SimulatedNodes(tmp_path, LocalPlan(tmp_path, miners=3), seed=11)
         await nodes.start()
-        await nodes.until_height(1, 60)
+        await nodes.wait_for_height(1, 60)
         await nodes.kill(3)
         place = nodes.places[3]
         place.store, place.execution = Disk(place.store), Disk(place.execution)
         await nodes.start_node(3)
         Disk.full = True
         others = nodes.node(0).ports.chain
-        await nodes.until(lambda: others.round.head.height >= 3, 60)
+        await nodes.wait_until(lambda: others.round.head.height >= 3, 60)
         stuck = nodes.node(3).ports
         assert stuck.chain.round.head.height < 3
         assert (await stuck.engine.capabilities()).chain_id == nodes.genesis.parameters.chain_id
         Disk.full = False
-        await nodes.until_height(5, 180)
+        await nodes.wait_for_height(5, 180)
         head = stuck.chain.round.head.block
         assert stuck.archive.branch(head, 0) == nodes.node(0).ports.archive.branch(head, 0)
         await nodes.close()
@@ -133,7 +133,9 @@ DISK_BYTES = 8 << 20
 class Writing(InstantTraining):
     """Answer a full disk as a training process does."""
 
-    async def train(self, job: TrainingJob, on_progress: Callable[[Progress], None] | None = None) -> TrainedFiles:
+    async def train(
+        self, job: TrainingJob, on_progress: Callable[[TrainingProgress], None] | None = None
+    ) -> TrainedFiles:
         try:
             return await super().train(job, on_progress)
         except OSError as error:
@@ -174,7 +176,7 @@ def test_a_node_on_a_disk_that_really_is_full_says_so_and_goes_on_when_there_is_
         nodes = SimulatedNodes(tmp_path / "network", LocalPlan(tmp_path / "network", miners=2), seed=12)
         nodes.make_training = nodes.make_judge = lambda _index: Writing(TEST_ROWS)
         await nodes.start()
-        await nodes.until_height(1, 60)
+        await nodes.wait_for_height(1, 60)
         await nodes.kill(2)
         place = nodes.places[2]
         memory = (place.store, place.execution)
@@ -183,17 +185,17 @@ def test_a_node_on_a_disk_that_really_is_full_says_so_and_goes_on_when_there_is_
         for before, after in zip(memory, (place.store, place.execution), strict=True):
             after.put_many(dict(before.scan(b"")))
         await nodes.start_node(2)
-        await nodes.until_height(3, 120)
+        await nodes.wait_for_height(3, 120)
         ballast = fill(small_disk)
         others, stuck = nodes.node(0).ports, nodes.node(2).ports
         reached = others.chain.round.head.height
         with caplog.at_level(logging.INFO):
-            await nodes.until(lambda: others.chain.round.head.height >= reached + 3, 120)
+            await nodes.wait_until(lambda: others.chain.round.head.height >= reached + 3, 120)
         assert stuck.chain.round.head.height <= reached + 1
         assert any("free disk space" in record.getMessage() for record in caplog.records)
         assert not any("bug" in record.getMessage() for record in caplog.records)
         ballast.unlink()
-        await nodes.until_height(reached + 5, 300)
+        await nodes.wait_for_height(reached + 5, 300)
         head = stuck.chain.round.head.block
         expected = others.archive.branch(head, 0)
         assert stuck.archive.branch(head, 0) == expected
@@ -208,7 +210,7 @@ def test_a_node_on_a_disk_that_really_is_full_says_so_and_goes_on_when_there_is_
             if blobs.path(cid) is not None:
                 await blobs.verify(cid)
         await nodes.start_node(2)
-        await nodes.until_height(reached + 7, 300)
+        await nodes.wait_for_height(reached + 7, 300)
         await nodes.close()
         for store in (place.store, place.execution):
             store.close()

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from learnchain.engines.podl import Podl, TwoPhases
-from learnchain.engines.podl.multi_block_progress import Stopping
+from learnchain.engines.podl.multi_block_progress import StoppingRule
 from learnchain.learning.jobs import Evaluation, EvaluationJob
 from learnchain.node.local_network import LocalPlan
 from learnchain.protocol.messages import Block
@@ -15,7 +15,7 @@ from learnchain_conformance.instant_training import InstantTraining
 
 WINDOW = 4
 TEST_ROWS = 360
-BRIEF = {"audit_window_blocks": 4, "answer_blocks": 1, "proof_blocks": 1}
+BRIEF = {"audit_window_blocks": 4, "response_blocks": 1, "proof_blocks": 1}
 """Nobody can be asked for steps for longer than the window."""
 
 
@@ -28,7 +28,7 @@ def test_models_outside_the_window_are_deleted_but_the_best(tmp_path: Path) -> N
         await nodes.start()
         sizes: list[int] = []
         for height in (8, 11, 14):
-            await nodes.until_height(height, 300)
+            await nodes.wait_for_height(height, 300)
             sizes.append(nodes.node(1).ports.blobs.used_bytes())
         ports = nodes.node(1).ports
         states = ports.archive.branch(ports.chain.round.head.block, 0)
@@ -52,12 +52,12 @@ def test_models_outside_the_window_are_deleted_but_the_best(tmp_path: Path) -> N
 
 def test_a_miner_keeps_its_own_states_as_long_as_it_may_be_asked_for_their_steps(tmp_path: Path) -> None:
     async def scenario() -> None:
-        asked = {"audit_window_blocks": 10, "answer_blocks": 1, "proof_blocks": 1}
+        asked = {"audit_window_blocks": 10, "response_blocks": 1, "proof_blocks": 1}
         nodes = SimulatedNodes(tmp_path, LocalPlan(tmp_path, miners=2, finality_depth=1, parameters=asked), seed=2)
         nodes.make_training = nodes.make_judge = lambda _index: InstantTraining(TEST_ROWS)
         nodes.change = lambda settings: replace(settings, retain_blocks=1)
         await nodes.start()
-        await nodes.until_height(14, 400)
+        await nodes.wait_for_height(14, 400)
         ports = nodes.node(1).ports
         head = ports.chain.round.head.height
         found = (ports.archive.block(each.block_hash) for each in ports.archive.branch(ports.chain.round.head.block, 0))
@@ -97,7 +97,7 @@ def test_a_task_over_several_blocks_keeps_its_champion_and_lets_the_others_go(tm
         nodes.make_judge = lambda _index: Improving(rows)
         nodes.change = lambda settings: replace(settings, retain_blocks=2)
         await nodes.start()
-        await nodes.until_height(sets, 200)
+        await nodes.wait_for_height(sets, 200)
         ports = nodes.node(1).ports
         states = ports.archive.branch(ports.chain.round.head.block, 0)
         blocks = [each for state in states if isinstance(each := ports.archive.block(state.block_hash), Block)]
@@ -131,13 +131,13 @@ def test_the_model_that_the_next_winner_is_compared_with_stays_though_it_is_old_
             return Evaluation(self.counts[name], rows, b"", 0.0)
 
     async def scenario() -> None:
-        rules = Podl(TwoPhases(6_500, 2_000, 1_500, 500, 1_300), Stopping(blocks=20))
+        rules = Podl(TwoPhases(6_500, 2_000, 1_500, 500, 1_300), StoppingRule(stalled_blocks=20))
         plan = LocalPlan(tmp_path, "podl", miners=1, finality_depth=1, rules=rules, parameters=BRIEF)
         nodes = SimulatedNodes(tmp_path, plan, seed=2)
         nodes.make_training = nodes.make_judge = lambda _index: Worsening(rows)
         nodes.change = lambda settings: replace(settings, retain_blocks=1)
         await nodes.start()
-        await nodes.until_height(2 * sets, 300)
+        await nodes.wait_for_height(2 * sets, 300)
         publisher = nodes.node(0).ports
         states = publisher.archive.branch(publisher.chain.round.head.block, 0)
         blocks = [publisher.archive.block(state.block_hash) for state in states]
@@ -147,7 +147,7 @@ def test_the_model_that_the_next_winner_is_compared_with_stays_though_it_is_old_
         assert {each.verdict.baseline_correct for each in trained[sets + 1 :]} == {trained[sets].verdict.correct}
         assert trained[sets].verdict.correct < trained[0].verdict.correct
         # Once its course is over the second champion goes as any other model does; the task's best stays.
-        await nodes.until_height(2 * sets + 5, 100)
+        await nodes.wait_for_height(2 * sets + 5, 100)
         assert publisher.blobs.path(first) is not None
         assert publisher.blobs.path(second) is None
         await nodes.close()

@@ -93,7 +93,7 @@ def test_phases_of_a_local_network_are_those_of_its_longest_task() -> None:
     assert local_needs([BUILT_IN["digits"]]).phases == LOCAL_PHASES
     assert local_needs([BUILT_IN["digits"]]).standing == ()
     needs = local_needs([BUILT_IN["digits"], BUILT_IN["mnist"], BUILT_IN["glas-synthetic"]])
-    assert needs.phases.two_milliseconds == 30_000
+    assert needs.phases.training_milliseconds == 30_000
     assert needs.standing == ("mnist", "glas-synthetic")
     assert needs.evaluation_milliseconds == 3_000
 
@@ -103,7 +103,7 @@ def test_every_built_in_task_names_phases_that_a_chain_can_run(name: str) -> Non
     needs = local_needs([BUILT_IN[name]])
     needs.phases.check()
     margins = 2 * (50 + 200 + 200 + needs.evaluation_milliseconds)
-    assert needs.phases.three_milliseconds >= margins
+    assert needs.phases.judging_milliseconds >= margins
     assert LocalPlan(Path("/nowhere")).phases == LOCAL_PHASES
 
 
@@ -193,7 +193,7 @@ def test_what_is_no_table_is_an_argument(table_: Any) -> None:
 def test_a_draft_expects_the_specification_that_is_posted(name: str) -> None:
     """Only CIDs, roots and key hashes differ: what is admitted before encryption is admitted after it."""
     draft = task_draft(BUILT_IN[name])
-    expected = draft.expected()
+    expected = draft.build_expected_specification()
     assert len(encode_specification(expected)) <= MAXIMUM_SPECIFICATION_BYTES
-    assert [each.rows for each in expected.data.tests] == [len(draft.test_data)]
+    assert [each.rows for each in expected.data.test_sets] == [len(draft.test_data)]
     assert (expected.model, expected.training) == (draft.model, draft.training)

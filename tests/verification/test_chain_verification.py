@@ -17,13 +17,13 @@ from learnchain.simulation.simulated_nodes import InProcessTraining, SimulatedNo
 from learnchain.storage.archive import Archive
 from learnchain.storage.genesis import load_genesis
 from learnchain.storage.lmdb_store import LmdbStore
-from learnchain.verification.assurance import BELIEVED, Level, NoTraining, checked_at
+from learnchain.verification.assurance import TRUSTED_CLAIM, Level, NoTraining, checked_at
 from learnchain.verification.chain_verification import BlockCheck, Quote, Verifier, quote
 from tests.cli.samples import spoken
 
 BLOCKS = 6
 WINDOW = 3
-BRIEF = {"audit_window_blocks": 4, "answer_blocks": 1, "proof_blocks": 1}
+BRIEF = {"audit_window_blocks": 4, "response_blocks": 1, "proof_blocks": 1}
 """Nobody keeps states for longer than the window because it may be asked for their steps."""
 LATER_MILLISECONDS = 1_900_000_000_000
 
@@ -58,7 +58,7 @@ def built(
         nodes.change = lambda settings: replace(settings, retain_blocks=retain_blocks)
         nodes.make_training = nodes.make_judge = lambda _index: judge()
         await nodes.start()
-        await nodes.until_height(blocks, 60.0 * blocks)
+        await nodes.wait_for_height(blocks, 60.0 * blocks)
         await nodes.close()
         place = Path(nodes.places[1].settings.data_directory)
         store = LmdbStore(place / "chain")
@@ -71,7 +71,7 @@ def built(
 
 def verifier(place: Path, level: Level) -> Verifier:
     clock = SimulatedClock(start_milliseconds=LATER_MILLISECONDS)
-    training = InProcessTraining if level.judges else NoTraining
+    training = InProcessTraining if level.verifies_models else NoTraining
     return Verifier(place, load_genesis(place.parent / "genesis.json"), clock, level, training)
 
 
@@ -102,26 +102,26 @@ def test_every_block_of_an_honest_chain_stands_at_every_level(honest: Path) -> N
     for level in Level:
         checks = checks_of(honest, level)
         assert len(checks) >= BLOCKS
-        assert all(each.passed and each.level == level.value for each in checks)
-        trained = [each for each in checks if each.trained]
+        assert all(each.is_valid and each.level == level.value for each in checks)
+        trained = [each for each in checks if each.is_trained]
         assert trained
         assert all({"measured payload", "measured count"} <= set(each.checks) for each in trained)
-        assert all(("trace root" in each.checks) == level.judges for each in trained)
+        assert all(("trace root" in each.checks) == level.verifies_models for each in trained)
 
 
 @pytest.mark.parametrize("level", [Level.HEADERS, Level.FULL])
 def test_a_hash_is_not_called_training(tmp_path: Path, level: Level) -> None:
     place = built(tmp_path, lambda: InProcessTraining(hashes_per_second=1 << 20), blocks=2, consensus="proof_of_work")
     checks = checks_of(place, level)
-    assert all(each.passed and not each.trained and not each.replayed for each in checks)
+    assert all(each.is_valid and not each.is_trained and not each.replayed for each in checks)
     assert "hashing" in {each.won_by for each in checks}
 
 
 def test_a_false_claim_passes_for_header_level_only(false: Path) -> None:
-    assert all(each.passed for each in checks_of(false, Level.HEADERS))
+    assert all(each.is_valid for each in checks_of(false, Level.HEADERS))
     checks = checks_of(false, Level.ACCURACY)
     assert checks[-1].reason == RejectionReason.CLAIM_NOT_EXACT.value
-    assert [each.trained for each in checks] == [False] * (len(checks) - 1) + [True]
+    assert [each.is_trained for each in checks] == [False] * (len(checks) - 1) + [True]
 
 
 def test_what_storage_relief_deleted_counts_at_header_level_and_the_rest_again(tmp_path: Path) -> None:
@@ -139,8 +139,8 @@ def test_what_storage_relief_deleted_counts_at_header_level_and_the_rest_again(t
 
     change(place, look)
     checks = checks_of(place, Level.ACCURACY)
-    assert all(each.passed for each in checks)
-    levels = {each.height: each.level for each in checks if each.trained}
+    assert all(each.is_valid for each in checks)
+    levels = {each.height: each.level for each in checks if each.is_trained}
     assert set(levels.values()) == {Level.HEADERS.value, Level.ACCURACY.value}
     assert levels == {at: (Level.ACCURACY if kept else Level.HEADERS).value for at, kept in here.items()}
 
@@ -193,7 +193,7 @@ def test_a_quote_says_cost_and_proof_without_walking_to_the_end(honest: Path, le
     given: Quote = asyncio.run(quote(checker))
     assert (given.level, given.blocks) == (level.value, checker.height())
     assert given.proven == checked_at(level)
-    assert given.believed == (() if level.judges else (BELIEVED,))
+    assert given.believed == (() if level.verifies_models else (TRUSTED_CLAIM,))
     # Seconds are looks here: a whole walk takes more of them than the walk of the quote did.
     assert given.seconds > checker.clock.monotonic_seconds() - 4
     both = [asyncio.run(quote(verifier(honest, each))).bytes_read for each in (Level.HEADERS, Level.ACCURACY)]
@@ -228,7 +228,7 @@ def test_the_command_line_verifies_quotes_and_refuses(
     assert (code, data["verified"], {each["level"] for each in data["blocks"]}) == (0, True, {"headers"})
     assert data["quote"]["blocks"] == data["height"]
     code, envelope = spoken_verify(capsys, false, "--level", "headers", "--quote")
-    assert (code, envelope["data"]["believed"]) == (0, [BELIEVED])
+    assert (code, envelope["data"]["believed"]) == (0, [TRUSTED_CLAIM])
     code, envelope = spoken_verify(capsys, false, "--level", "everything")
     assert (code, envelope["error"]["reason"]) == (1, "argument_invalid")
 
@@ -240,6 +240,6 @@ def test_the_command_line_says_what_people_need(honest: Path, capsys: pytest.Cap
     place = ("chain", "verify", "--data-dir", str(honest.parent), "--node", honest.name[-1], "--level", "headers")
     assert exit_code(*place, "--quote") == 0
     said = capsys.readouterr().out
-    assert all(each in said for each in (*checked_at(Level.HEADERS), BELIEVED))
+    assert all(each in said for each in (*checked_at(Level.HEADERS), TRUSTED_CLAIM))
     assert exit_code(*place) == 0
     assert "counted again" not in capsys.readouterr().out

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from learnchain.consensus.audits import challenged_count, detection_probability
+from learnchain.consensus.audits import detection_probability, sample_size
 from learnchain.encoding.codec import decode, encode
-from learnchain.learning.jobs import Progress, TrainedFiles, TrainingJob
+from learnchain.learning.jobs import TrainedFiles, TrainingJob, TrainingProgress
 from learnchain.learning.safe_tensors import read_header, read_tensor, write_tensors
 from learnchain.learning.trace import INDEX_NAME, Trace, state_digest, state_path
 from learnchain.protocol.dispute_messages import StateLeaf
@@ -30,7 +30,9 @@ class Cheat(Quick):
 
     change: Callable[[Path, list[StateLeaf]], None]
 
-    async def train(self, job: TrainingJob, on_progress: Callable[[Progress], None] | None = None) -> TrainedFiles:
+    async def train(
+        self, job: TrainingJob, on_progress: Callable[[TrainingProgress], None] | None = None
+    ) -> TrainedFiles:
         files = await super().train(job, on_progress)
         directory = Path(files.trace_directory)
         index = json.loads((directory / INDEX_NAME).read_text())
@@ -91,26 +93,26 @@ def invented(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_an_honest_chain_is_reproduced_in_part_and_whole(honest: Path) -> None:
     for wanted in (0, 2):
-        trained = [each for each in checks_of(honest, Level.REPLAY, segments=wanted) if each.trained]
+        trained = [each for each in checks_of(honest, Level.REPLAY, segments=wanted) if each.is_trained]
         assert trained
         for check in trained:
-            drawn = wanted or challenged_count(check.segments, 50)
-            assert (check.passed, check.level, check.replayed) == (True, "replay", drawn)
+            drawn = wanted or sample_size(check.segments, 50)
+            assert (check.is_valid, check.level, check.replayed) == (True, "replay", drawn)
             assert check.detection == float(detection_probability(drawn, check.segments, 1))
-    whole = [each for each in checks_of(honest, Level.FULL) if each.trained]
+    whole = [each for each in checks_of(honest, Level.FULL) if each.is_trained]
     assert whole
     for check in whole:
-        assert (check.passed, check.level, check.detection) == (True, "full", 1.0)
+        assert (check.is_valid, check.level, check.detection) == (True, "full", 1.0)
         assert check.replayed == check.segments > 3
 
 
 def test_an_invented_state_passes_for_accuracy_and_never_for_full_replay(invented: Path) -> None:
-    assert all(each.passed and each.level == "accuracy" for each in checks_of(invented, Level.ACCURACY))
-    trained = [each for each in checks_of(invented, Level.FULL) if each.trained]
+    assert all(each.is_valid and each.level == "accuracy" for each in checks_of(invented, Level.ACCURACY))
+    trained = [each for each in checks_of(invented, Level.FULL) if each.is_trained]
     assert trained
     for check in trained:
         # Bits that differ may be another class's: the block stands, but is not called replayed.
-        assert (check.passed, check.level, check.detection) == (True, "accuracy", 0.0)
+        assert (check.is_valid, check.level, check.detection) == (True, "accuracy", 0.0)
         assert any("not settled" in each for each in check.checks)
 
 
@@ -119,9 +121,9 @@ def test_a_block_is_called_replayed_only_where_no_forged_segment_was_drawn(inven
     found = set()
     for number in range(4):
         secret = number.to_bytes(32, "big")
-        trained = [each for each in checks_of(invented, Level.REPLAY, segments=2, secret=secret) if each.trained]
+        trained = [each for each in checks_of(invented, Level.REPLAY, segments=2, secret=secret) if each.is_trained]
         for check in trained:
-            assert check.passed
+            assert check.is_valid
             is_found = any("segment 0 differs" in each or "segment 1 differs" in each for each in check.checks)
             assert (check.level == "accuracy") is is_found
             found.add(is_found)
@@ -130,7 +132,7 @@ def test_a_block_is_called_replayed_only_where_no_forged_segment_was_drawn(inven
 
 def test_a_fault_that_needs_no_arithmetic_refuses_the_block(tmp_path: Path) -> None:
     place = made(tmp_path, Stranger)
-    assert all(each.passed for each in checks_of(place, Level.ACCURACY))
+    assert all(each.is_valid for each in checks_of(place, Level.ACCURACY))
     for level in (Level.REPLAY, Level.FULL):
         checks = checks_of(place, level)
         assert checks[-1].reason == RejectionReason.TRACE_MISMATCH.value

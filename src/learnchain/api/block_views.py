@@ -16,12 +16,12 @@ from typing import Any
 from learnchain.encoding.content_id import cid_text
 from learnchain.engines.contract import Rules
 from learnchain.node.ports import Ports
-from learnchain.protocol.dispute_messages import Accusation
+from learnchain.protocol.dispute_messages import Challenge
 from learnchain.protocol.messages import AnyBlock, Block, work_id
 from learnchain.protocol.parameters import ChainParameters
 from learnchain.protocol.puzzle import expected_attempts
 from learnchain.protocol.selection import Schedule, Selection
-from learnchain.protocol.state import NOBODY, AuditEntry, BondBook, ChainState, Dispute, DisputeOutcome
+from learnchain.protocol.state import ZERO_HASH, AuditEntry, BondRegistry, ChainState, Dispute, DisputeOutcome
 from learnchain.protocol.task_specification import Metric, TaskSpecification
 from learnchain.protocol.training_terms import HashPuzzle
 from learnchain.verification.training_chain import seeds_of
@@ -29,7 +29,7 @@ from learnchain.verification.training_chain import seeds_of
 
 def training_view(block: Block, selection: Selection) -> dict[str, Any]:
     """Return a trained block's parameters (PODL-R3, R8); states are named by the index that lies at `trace`."""
-    training, specification = block.reveal.training, selection.posted.specification
+    training, specification = block.reveal.training, selection.posted_task.specification
     seeds, part = seeds_of(block.chain_id, selection, block.reveal.miner), specification.data.training
     return {
         "height": block.height,
@@ -38,8 +38,8 @@ def training_view(block: Block, selection: Selection) -> dict[str, Any]:
         "mode": specification.training.mode.value,
         "optimiser": specification.training.optimiser.value,
         "hyper_parameters": asdict(training.hyperparameters),
-        "seeds": {"initial": seeds.initial.hex(), "order": seeds.order.hex()},
-        "turn": selection.course.turn,
+        "seeds": {"initialisation": seeds.initial.hex(), "batch_order": seeds.order.hex()},
+        "block_index": selection.position.block_index,
         "checkpoint_interval_steps": specification.training.checkpoint_interval_steps,
         "data": {"cid": cid_text(part.cid), "key": block.key_release.key.hex(), "rows": part.rows},
         "trace": cid_text(training.trace_cid),
@@ -54,10 +54,10 @@ def disputes_view(ports: Ports, height: int | None = None) -> dict[str, Any]:
     book, parameters = state.parent.bonds, state.parameters
     waiting = [
         {
-            "message": "accusation" if isinstance(each, Accusation) else "answer",
+            "message": "challenge" if isinstance(each, Challenge) else "response",
             "height": each.height,
-            "accused": _address(each.accused),
-            "segment": each.segment if isinstance(each, Accusation) else each.answer.segment,
+            "respondent": _address(each.respondent),
+            "segment": each.segment if isinstance(each, Challenge) else each.disclosure.segment,
         }
         for each in state.disputes.values()
         if height in (None, each.height)
@@ -66,30 +66,30 @@ def disputes_view(ports: Ports, height: int | None = None) -> dict[str, Any]:
         "head": state.parent.height,
         "disputes": [_dispute(each, book, parameters) for each in book.disputes if height in (None, each.height)],
         "audits": [_audit(each) for each in book.audits if height in (None, each.height)],
-        "waiting": waiting,
+        "pending": waiting,
     }
 
 
 def carried_view(block: AnyBlock) -> dict[str, Any]:
     """Return what a block carries of audits and disputes."""
     found: dict[str, Any] = {
-        "accusations": [
+        "challenges": [
             {
                 "height": each.height,
-                "accused": _address(each.accused),
+                "respondent": _address(each.respondent),
                 "segment": each.segment,
-                "accuser": _address(each.accuser),
+                "challenger": _address(each.challenger),
             }
-            for each in block.accusations
+            for each in block.challenges
         ],
-        "answers": [
+        "responses": [
             {
                 "height": each.height,
-                "accused": _address(each.accused),
-                "segment": each.answer.segment,
-                "states": each.answer.states,
+                "respondent": _address(each.respondent),
+                "segment": each.disclosure.segment,
+                "states": each.disclosure.states,
             }
-            for each in block.answers
+            for each in block.responses
         ],
     }
     if isinstance(block, Block):
@@ -99,33 +99,33 @@ def carried_view(block: AnyBlock) -> dict[str, Any]:
             {
                 "height": each.height,
                 "auditor": _address(each.auditor),
-                "segments": len(each.lines),
-                "reproduced": sum(line.reproduced for line in each.lines),
+                "segments": len(each.segments),
+                "reproduced": sum(line.reproduced for line in each.segments),
             }
             for each in block.audit_reports
         ]
     return found
 
 
-def _dispute(dispute: Dispute, book: BondBook, parameters: ChainParameters) -> dict[str, Any]:
-    fact = book.fact(dispute.height, dispute.parent)
+def _dispute(dispute: Dispute, book: BondRegistry, parameters: ChainParameters) -> dict[str, Any]:
+    fact = book.height_record(dispute.height, dispute.parent)
     until = {
-        DisputeOutcome.ASKED: dispute.asked_height + parameters.answer_blocks,
-        DisputeOutcome.ANSWERED: dispute.answered_height + parameters.proof_blocks,
+        DisputeOutcome.CHALLENGED: dispute.challenged_height + parameters.response_blocks,
+        DisputeOutcome.RESPONDED: dispute.responded_height + parameters.proof_blocks,
     }
     return {
         "height": dispute.height,
         "segment": dispute.segment,
-        "accused": _address(dispute.accused),
-        "role": "winner" if fact is not None and fact.winner == dispute.accused else "auditor",
-        "accuser": _address(dispute.accuser),
+        "respondent": _address(dispute.respondent),
+        "role": "winner" if fact is not None and fact.winner == dispute.respondent else "auditor",
+        "challenger": _address(dispute.challenger),
         "outcome": dispute.outcome.value,
         "open": dispute.is_open,
         "until_height": until.get(dispute.outcome, 0),
-        "asked_height": dispute.asked_height,
-        "answered_height": dispute.answered_height,
+        "challenged_height": dispute.challenged_height,
+        "responded_height": dispute.responded_height,
         "decided_height": dispute.decided_height,
-        "answer": dispute.answer.hex() if dispute.answered_height else "",
+        "response": dispute.disclosure_hash.hex() if dispute.responded_height else "",
     }
 
 
@@ -160,7 +160,14 @@ def block_view(
     if not isinstance(block, Block):
         return {**view, "empty": True, "won_by": None, "trained": False, "missed": block.missed.value}
     won = {**view, "empty": False, **_describe_winner(block, selection.schedule)}
-    return {**won, **(_describe_trained_block(block, selection) if puzzle is None else _describe_hashed_block(block, selection, puzzle))}
+    return {
+        **won,
+        **(
+            _describe_trained_block(block, selection)
+            if puzzle is None
+            else _describe_hashed_block(block, selection, puzzle)
+        ),
+    }
 
 
 def _describe_content(block: AnyBlock, parent: ChainState, state: ChainState, selection: Selection) -> dict[str, Any]:
@@ -170,12 +177,12 @@ def _describe_content(block: AnyBlock, parent: ChainState, state: ChainState, se
         "hash": state.block_hash.hex(),
         "parent": block.parent.hex(),
         "proposer": "0x" + block.proposer.hex(),
-        "task": {"id": selection.task.task_id.hex(), "name": selection.posted.specification.name},
-        "standing": selection.task.standing,
+        "task": {"id": selection.task.task_id.hex(), "name": selection.posted_task.specification.name},
+        "is_standing": selection.task.is_standing,
         "score": selection.score,
         "interval_seconds": (block.end_milliseconds - parent.end_milliseconds) / 1000,
         "payload": block.payload_hash.hex(),
-        "unselected": [each.hex() for each in block.unselected],
+        "queued_tasks": [each.hex() for each in block.queued_tasks],
         "payouts": [
             {"recipient": "0x" + each.recipient.hex(), "amount_gwei": each.amount_gwei, "kind": each.kind}
             for each in state.reward.payouts
@@ -231,14 +238,14 @@ def _describe_trained_block(block: Block, selection: Selection) -> dict[str, Any
         "won_by": "training",
         "trained": True,
         "accuracy": {"correct": block.verdict.correct, "total": block.verdict.total},
-        "label": count_label(selection.posted.specification),
-        "training_mode": selection.posted.specification.training.mode.value,
+        "label": count_label(selection.posted_task.specification),
+        "training_mode": selection.posted_task.specification.training.mode.value,
         "model": cid_text(block.reveal.model_cid),
         "trace": cid_text(training.trace_cid),
-        "mapping": None if training.mapping == NOBODY else training.mapping.hex(),
+        "mapping": None if training.mapping == ZERO_HASH else training.mapping.hex(),
         "epochs": training.hyperparameters.epochs,
-        "turn": selection.course.turn,
-        "champion_before": {"correct": block.verdict.baseline_correct, "total": block.verdict.baseline_total},
+        "block_index": selection.position.block_index,
+        "best_before": {"correct": block.verdict.baseline_correct, "total": block.verdict.baseline_total},
         "training_accuracy": {"correct": training.correct, "total": training.total} if training.total else None,
     }
 
@@ -275,9 +282,9 @@ def _phases(schedule: Schedule, block: Block) -> dict[str, Any]:
             "judging": (block.end_milliseconds - closed) / 1000,
         },
         "timeline": {
-            "phase_one_milliseconds": [schedule.start_milliseconds, closed],
+            "training_phase_milliseconds": [schedule.start_milliseconds, closed],
             "released_milliseconds": released,
-            "phase_two_milliseconds": [closed, block.end_milliseconds],
+            "judging_phase_milliseconds": [closed, block.end_milliseconds],
         },
     }
 

@@ -57,7 +57,7 @@ class Markup:
     text: str
 
 
-def escaped(value: Any) -> str:
+def escape(value: Any) -> str:
     """Return a value as HTML text; only `Markup` passes unchanged."""
     return value.text if isinstance(value, Markup) else html.escape(str(value), quote=True)
 
@@ -65,37 +65,37 @@ def escaped(value: Any) -> str:
 def link(path: str, label: Any) -> Markup:
     """Return a link to another page of the explorer; `path` is made of our own words, hex and numbers."""
     target = f"{ROOT}{path}" if path.startswith("?") else f"{ROOT}/{path}"
-    return Markup(f'<a href="{html.escape(target, quote=True)}">{escaped(label)}</a>')
+    return Markup(f'<a href="{html.escape(target, quote=True)}">{escape(label)}</a>')
 
 
 def code(value: Any) -> Markup:
     """Return a value in the type of hashes."""
-    return Markup(f"<code>{escaped(value)}</code>")
+    return Markup(f"<code>{escape(value)}</code>")
 
 
 def mark(good: bool, value: Any) -> Markup:
     """Return a value that is good or bad news."""
-    return Markup(f'<span class="{"good" if good else "bad"}">{escaped(value)}</span>')
+    return Markup(f'<span class="{"good" if good else "bad"}">{escape(value)}</span>')
 
 
 def pairs(rows: Iterable[tuple[str, Any]]) -> Markup:
     """Return a table of names and values."""
-    lines = "".join(f"<tr><th>{escaped(name)}</th><td>{escaped(value)}</td></tr>" for name, value in rows)
+    lines = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in rows)
     return Markup(f"<table>{lines}</table>")
 
 
 def table(titles: Sequence[str], rows: Iterable[Sequence[Any]]) -> Markup:
     """Return a table with a head; an empty one says so."""
-    lines = ["".join(f"<td>{escaped(cell)}</td>" for cell in row) for row in rows]
+    lines = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows]
     if not lines:
         return Markup("<p>none</p>")
-    head = "".join(f"<th>{escaped(title)}</th>" for title in titles)
+    head = "".join(f"<th>{escape(title)}</th>" for title in titles)
     return Markup(f"<table><tr>{head}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>")
 
 
 def section(title: str, content: Markup) -> Markup:
     """Return a part of a page under its title."""
-    return Markup(f"<h2>{escaped(title)}</h2>{content.text}")
+    return Markup(f"<h2>{escape(title)}</h2>{content.text}")
 
 
 def page(title: str, parts: Iterable[Markup]) -> str:
@@ -108,11 +108,11 @@ def page(title: str, parts: Iterable[Markup]) -> str:
         f'<a href="{ROOT}/disputes">Disputes</a></nav>'
     )
     body = "".join(part.text for part in parts)
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escaped(title)}</title>'
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
     style = f'<link rel="stylesheet" href="{ROOT}/style.css">'
     return (
         f'<!doctype html><html lang="en"><head>{head}{style}</head>'
-        f"<body>{navigation}{search}<h1>{escaped(title)}</h1>{body}</body></html>\n"
+        f"<body>{navigation}{search}<h1>{escape(title)}</h1>{body}</body></html>\n"
     )
 
 
@@ -205,7 +205,7 @@ class Explorer:
             "Tasks",
             [
                 section("Selected", table(titles, [_task_row(tasks["selected"])])),
-                section("Waiting", table(titles, map(_task_row, [*tasks["waiting"], *tasks["incoming"]]))),
+                section("Waiting", table(titles, map(_task_row, [*tasks["queued_tasks"], *tasks["posted_tasks"]]))),
                 section("Settled", table(("task", "outcome", "block"), settled)),
             ],
         )
@@ -234,19 +234,20 @@ class Explorer:
 
     async def _disputes(self, _request: web.Request) -> str:
         found = await self._inspection.disputes()
-        titles = ("height", "segment", "accused", "as", "accuser", "state", "until block", "decided in")
+        titles = ("height", "segment", "respondent", "as", "challenger", "state", "until block", "decided in")
         audits = [
             (each["height"], _account(each["auditor"]), each["committed_height"], each["opened_height"] or "not yet")
             for each in reversed(found["audits"])
         ]
         waiting = [
-            (each["message"], each["height"], each["segment"], _account(each["accused"])) for each in found["waiting"]
+            (each["message"], each["height"], each["segment"], _account(each["respondent"]))
+            for each in found["pending"]
         ]
         return page(
             "Disputes",
             [
                 section("Asked, answered, decided", table(titles, map(_dispute_row, reversed(found["disputes"])))),
-                section("Waiting for a block", table(("message", "height", "segment", "accused"), waiting)),
+                section("Waiting for a block", table(("message", "height", "segment", "respondent"), waiting)),
                 section("Audits", table(("height", "auditor", "committed in", "opened in"), audits)),
             ],
         )
@@ -385,21 +386,21 @@ def _decision_row(each: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _dispute_row(each: dict[str, Any]) -> tuple[Any, ...]:
-    people = _account(each["accused"]), each["role"], _account(each["accuser"])
+    people = _account(each["respondent"]), each["role"], _account(each["challenger"])
     ended = link(f"block/{each['decided_height']}", each["decided_height"]) if each["decided_height"] else ""
     place = link(f"block/{each['height']}", each["height"]), each["segment"]
-    return *place, *people, mark(each["outcome"] == "answered", each["outcome"]), each["until_height"] or "", ended
+    return *place, *people, mark(each["outcome"] == "responded", each["outcome"]), each["until_height"] or "", ended
 
 
 def _carried_rows(view: dict[str, Any]) -> list[tuple[Any, ...]]:
     """Return the accusations, answers and evidence that a block carries."""
     asked = [
-        ("asks for steps", each["height"], each["segment"], _account(each["accused"]), _account(each["accuser"]))
-        for each in view["accusations"]
+        ("asks for steps", each["height"], each["segment"], _account(each["respondent"]), _account(each["challenger"]))
+        for each in view["challenges"]
     ]
     shown = [
-        ("shows steps", each["height"], each["segment"], f"{each['states']} states", _account(each["accused"]))
-        for each in view["answers"]
+        ("shows steps", each["height"], each["segment"], f"{each['states']} states", _account(each["respondent"]))
+        for each in view["responses"]
     ]
     proven = [
         (each["fault"], each["height"], "", _account(each["offender"]), _account(each["reporter"]))

@@ -7,10 +7,10 @@ from learnchain.api.block_views import disputes_view, training_view
 from learnchain.api.json_rpc import JsonRpcServer, is_hash, read_hash, read_height
 from learnchain.encoding.codec import Address, Hash32, encode
 from learnchain.encoding.cryptography import recover, signing_hash
-from learnchain.encoding.hashing import noun_hash
+from learnchain.encoding.hashing import message_hash
 from learnchain.node.ports import Ports
 from learnchain.protocol.messages import AnyBlock, Block, Commitment, VerdictEntry
-from learnchain.protocol.payload import Outcome
+from learnchain.protocol.payload import SettlementOutcome
 from learnchain.protocol.selection import PostedTask, Selection
 from learnchain.protocol.state import ChainState
 from learnchain.rejection import Rejected, RejectionReason
@@ -60,7 +60,7 @@ class Inspection:
         entries = {each.commitment: each for each in block.verdict.entries}
         found: list[dict[str, Any]] = []
         for commitment in block.commitments:
-            entry = entries.get(noun_hash(commitment))
+            entry = entries.get(message_hash(commitment))
             found.append(_candidate(commitment) if entry is None else _candidate(commitment) | _fate(entry))
         return found
 
@@ -69,18 +69,18 @@ class Inspection:
         task_id = read_hash(params[0] if params else None, "task id")
         parent = self._ports.chain.round.parent
         places: tuple[tuple[str, Iterable[PostedTask]], ...] = (
-            ("selected", (self._ports.chain.round.selection.posted,)),
-            ("waiting", parent.pool),
-            ("incoming", parent.incoming),
+            ("selected", (self._ports.chain.round.selection.posted_task,)),
+            ("queued_tasks", parent.queued_tasks),
+            ("posted_tasks", parent.posted_tasks),
         )
         for name, tasks in places:
             for posted in tasks:
                 if posted.task.task_id == task_id:
                     return _task(posted, name)
         for settled in self._ports.archive.settlements(parent.block_hash):
-            if settled.task_id == task_id and settled.outcome is not Outcome.SLASHED:
+            if settled.task_id == task_id and settled.outcome is not SettlementOutcome.SLASHED:
                 before = self._canonical(settled.height - 1)
-                found = self._selection(before).posted if before.height == settled.height - 1 else None
+                found = self._selection(before).posted_task if before.height == settled.height - 1 else None
                 named = {"settled": settled.outcome.value, "height": settled.height}
                 if found is not None and found.task.task_id == task_id:
                     return _task(found, "settled") | named
@@ -144,10 +144,10 @@ def _list_signed_messages(block: AnyBlock, selection: Selection) -> Iterable[dic
             yield _message("commitment", commitment, commitment.miner)
     for evidence in block.evidence:
         yield _message("evidence", evidence, evidence.reporter)
-    for accusation in block.accusations:
-        yield _message("accusation", accusation, accusation.accuser)
-    for answer in block.answers:
-        yield _message("steps shown", answer.answer, answer.accused)
+    for accusation in block.challenges:
+        yield _message("challenge", accusation, accusation.challenger)
+    for answer in block.responses:
+        yield _message("steps shown", answer.disclosure, answer.respondent)
     if isinstance(block, Block):
         for audit in (*block.audits, *block.audit_reports):
             yield _message("audit", audit, audit.auditor)
@@ -163,7 +163,7 @@ def _message(step: str, message: Any, expected: Address) -> dict[str, Any]:
     return {
         "step": step,
         "message": type(message).__name__,
-        "hash": noun_hash(message).hex(),
+        "hash": message_hash(message).hex(),
         "signer": None if signer is None else "0x" + signer.hex(),
         "holds": signer == expected,
         "signing_hash": digest.hex(),
@@ -174,7 +174,7 @@ def _message(step: str, message: Any, expected: Address) -> dict[str, Any]:
 
 def _candidate(commitment: Commitment) -> dict[str, Any]:
     return {
-        "commitment": noun_hash(commitment).hex(),
+        "commitment": message_hash(commitment).hex(),
         "miner": "0x" + commitment.miner.hex(),
         "bond_wei": commitment.bond_wei,
     }
@@ -195,7 +195,7 @@ def _task(posted: PostedTask, state: str) -> dict[str, Any]:
         "reward_wei": task.reward_wei,
         "bond_wei": task.bond_wei,
         "deadline_seconds": task.deadline_seconds,
-        "standing": task.standing,
-        "specification_hash": noun_hash(posted.specification).hex(),
+        "standing": task.is_standing,
+        "specification_hash": message_hash(posted.specification).hex(),
         "specification": encode(posted.specification).hex(),
     }

@@ -36,7 +36,7 @@ DISK_SECONDS = 10.0
 _STATUS = Path("/proc/self/status")
 
 
-class Observed(Protocol):
+class MetricsSource(Protocol):
     """Name what metrics read of a node."""
 
     ports: Ports
@@ -46,7 +46,7 @@ class Observed(Protocol):
 class NodeCollector(Collector):
     """Turn the node's state into metric families."""
 
-    def __init__(self, node: Observed, lag: "LoopLag", directory: Path) -> None:
+    def __init__(self, node: MetricsSource, lag: "LoopLag", directory: Path) -> None:
         self._node, self._lag, self._directory = node, lag, directory
         self.disk_bytes = 0
 
@@ -66,7 +66,7 @@ class NodeCollector(Collector):
         yield rejected
         yield _gauge("disk_bytes", "Bytes of the data directory, at most ten seconds old.", self.disk_bytes)
         yield _gauge("event_loop_lag_seconds", "The latest lateness of a timer.", self._lag.last_seconds)
-        yield _gauge("event_loop_lag_maximum_seconds", "The worst since the scrape before.", self._lag.taken())
+        yield _gauge("event_loop_lag_maximum_seconds", "The worst since the scrape before.", self._lag.take_maximum())
         yield _gauge("resident_memory_bytes", "Memory of this process, without its training processes.", memory_bytes())
 
     def _collect_chain(self) -> Iterator[Family]:
@@ -75,7 +75,7 @@ class NodeCollector(Collector):
         yield _gauge("head_height", "Height of the head.", state.head.height)
         yield _gauge("head_weight", "Weight of the head's branch.", state.head.weight)
         yield _gauge("final_height", "Height that no fork replaces any more.", tree.state(tree.root).height)
-        yield _gauge("pending_blocks", "Blocks that wait for measurements.", len(state.pending))
+        yield _gauge("pending_blocks", "Blocks that wait for measurements.", len(state.pending_blocks))
         yield _gauge("commitments", "Commitments of the height that is decided.", len(state.commitments))
         phase = phase_of(state.selection, self._node.ports.clock.now_milliseconds())
         family = GaugeMetricFamily("learnchain_phase", "1 for the phase of the height.", labels=["phase"])
@@ -113,7 +113,7 @@ class LoopLag:
             self.last_seconds = max(0.0, self._clock.monotonic_seconds() - before - LAG_SECONDS)
             self._worst_seconds = max(self._worst_seconds, self.last_seconds)
 
-    def taken(self) -> float:
+    def take_maximum(self) -> float:
         """Return the worst since the last call."""
         worst, self._worst_seconds = self._worst_seconds, 0.0
         return worst
@@ -122,7 +122,7 @@ class LoopLag:
 class MetricsServer:
     """Answer `GET /metrics` on 127.0.0.1."""
 
-    def __init__(self, node: Observed, port: int, directory: Path) -> None:
+    def __init__(self, node: MetricsSource, port: int, directory: Path) -> None:
         self._port = port
         self._lag = LoopLag(node.ports.clock)
         self._collector = NodeCollector(node, self._lag, directory)

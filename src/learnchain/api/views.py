@@ -11,18 +11,18 @@ from learnchain.api.block_views import block_view, solved_puzzle
 from learnchain.api.json_rpc import JsonRpcServer, is_hash, read_hash, read_height
 from learnchain.encoding.content_id import Cid, cid_from_text, cid_text
 from learnchain.encoding.files import write_whole
-from learnchain.encoding.hashing import noun_hash
+from learnchain.encoding.hashing import message_hash
 from learnchain.network.network import Network
 from learnchain.node.ports import Ports
 from learnchain.protocol.messages import Block, Deadline, Task, work_id
 from learnchain.protocol.model_specification import model_bytes, parameter_count, training_flops_per_sample
-from learnchain.protocol.payload import Outcome
+from learnchain.protocol.payload import SettlementOutcome
 from learnchain.protocol.selection import PostedTask, Selection
-from learnchain.protocol.state import NOBODY, ChainState
+from learnchain.protocol.state import ZERO_HASH, ChainState
 from learnchain.protocol.training_terms import HashPuzzle
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.storage.genesis import Genesis
-from learnchain.tasks.publishing import Publishing, prepared
+from learnchain.tasks.publishing import TaskPublisher, prepare_task
 from learnchain.tasks.task_file import TaskDraft, task_draft
 from learnchain.verification.assurance import Level
 from learnchain.verification.measurer import NamedBlobs
@@ -130,7 +130,7 @@ class LearnInterface:
         parent = state.parent
         settled: list[dict[str, Any]] = []
         for each in self._ports.archive.settlements(parent.block_hash):
-            if each.outcome is Outcome.SLASHED:
+            if each.outcome is SettlementOutcome.SLASHED:
                 # A share of a bond settles no task; the block that took it shows it.
                 continue
             settled.append(
@@ -144,8 +144,8 @@ class LearnInterface:
         scores = {task_id: score for score, task_id in state.selection.ranking}
         return {
             "selected": _selection_view(state.selection),
-            "waiting": [_task_view(each, scores.get(each.task.task_id, "")) for each in parent.pool],
-            "incoming": [_task_view(each, "") for each in parent.incoming],
+            "queued_tasks": [_task_view(each, scores.get(each.task.task_id, "")) for each in parent.queued_tasks],
+            "posted_tasks": [_task_view(each, "") for each in parent.posted_tasks],
             "settled": settled,
         }
 
@@ -162,7 +162,9 @@ class LearnInterface:
             "commitments": ["0x" + each.miner.hex() for each in state.commitments.values()],
             "released": state.announcement is not None,
             "reveals": reveals,
-            "winner": None if state.verdict is None or state.verdict.winner == NOBODY else state.verdict.winner.hex(),
+            "winner": None
+            if state.verdict is None or state.verdict.winner == ZERO_HASH
+            else state.verdict.winner.hex(),
         }
 
     async def decisions(self, *params: Any) -> list[dict[str, Any]]:
@@ -222,13 +224,15 @@ class LearnInterface:
             raise Rejected(RejectionReason.WRONG_SIGNATURE, detail)
         draft = await asyncio.to_thread(task_draft, params[1])
         # By this network's own rules, before anything is paid: nobody would ever select what they do not admit.
-        self._genesis.rules.admit_task(self._trial(draft), draft.expected(), self._genesis.parameters)
+        self._genesis.rules.admit_task(
+            self._trial(draft), draft.build_expected_specification(), self._genesis.parameters
+        )
         async with self._posting:
             ports = self._ports
-            specification = await prepared(
+            specification = await prepare_task(
                 draft, ports.blobs, ports.vault, self._directory / "publishing", ports.random_source
             )
-            publishing = Publishing(
+            publishing = TaskPublisher(
                 self._ports.chain.parameters, self._ports.engine, self._ports.wallet, self._ports.clock
             )
             posting = await publishing.post(draft, specification)
@@ -257,7 +261,7 @@ class LearnInterface:
         block = self._ports.archive.block(state.block_hash)
         parent = self._ports.archive.state(state.parent)
         selection = self._ports.chain.rules.select_task(parent, self._ports.chain.parameters)
-        believed = isinstance(block, Block) and self._ports.archive.is_believed(block.verdict.winner)
+        believed = isinstance(block, Block) and self._ports.archive.is_trusted(block.verdict.winner)
         level = Level.HEADERS if believed else Level.ACCURACY
         puzzle = solved_puzzle(self._ports.chain.rules, selection, block)
         return {**block_view(block, parent, state, selection, puzzle), "level": level.value}
@@ -270,7 +274,7 @@ class LearnInterface:
         closing = schedule.commitment_milliseconds if released is None else min(schedule.commitment_milliseconds, now)
         opened = schedule.key_milliseconds if state.key_release is None else schedule.training_milliseconds
         bounds = (
-            ("waiting", schedule.start_milliseconds),
+            ("queued_tasks", schedule.start_milliseconds),
             ("key", opened),
             (self._searching(), closing),
             ("judging", schedule.deadline(Deadline.BLOCK, released)),
@@ -301,7 +305,7 @@ def _chunk(path: Path, offset: int) -> bytes:
 def _selection_view(selection: Selection) -> dict[str, Any]:
     return {
         "height": selection.height,
-        **_task_view(selection.posted, selection.score),
+        **_task_view(selection.posted_task, selection.score),
         "queue_length": selection.queue_length,
         "start_milliseconds": selection.schedule.start_milliseconds,
         "commitment_milliseconds": selection.schedule.commitment_milliseconds,
@@ -314,7 +318,7 @@ def _task_view(posted: PostedTask, score: str) -> dict[str, Any]:
         "id": posted.task.task_id.hex(),
         "name": posted.specification.name,
         "publisher": "0x" + posted.task.publisher.hex(),
-        "standing": posted.task.standing,
+        "is_standing": posted.task.is_standing,
         "reward_wei": posted.task.reward_wei,
         "bond_wei": posted.task.bond_wei,
         "deadline_seconds": posted.task.deadline_seconds,
@@ -324,12 +328,12 @@ def _task_view(posted: PostedTask, score: str) -> dict[str, Any]:
         "flops_per_epoch": training_flops_per_sample(model) * data.training.rows,
         "training_rows": data.training.rows,
         "test_rows": data.test.rows,
-        "test_sets": len(data.tests),
+        "test_sets": len(data.test_sets),
         "public_data": data.public,
         "synthetic_data": data.synthetic,
         "data": data.name,
         "metric": posted.specification.metric.value,
-        "specification": noun_hash(posted.specification).hex(),
+        "specification": message_hash(posted.specification).hex(),
     }
 
 

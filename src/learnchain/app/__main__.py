@@ -9,7 +9,7 @@ from pathlib import Path
 from learnchain.app.service import NodeService
 from learnchain.execution.engine import SWITCH_SECONDS
 from learnchain.learning.fork_server import ForkServer
-from learnchain.node.genesis_barrier import FLAG
+from learnchain.node.genesis_barrier import AWAIT_GENESIS_FLAG
 from learnchain.node.settings import load_settings, open_logs
 from learnchain.rejection import Rejected, Unavailable
 
@@ -17,7 +17,7 @@ from learnchain.rejection import Rejected, Unavailable
 async def _run(path: Path, awaits_genesis: bool) -> None:
     settings = load_settings(path)
     open_logs(Path(settings.data_directory), settings.name, settings.log_level)
-    fork_server = ForkServer.inherited(os.environ)
+    fork_server = ForkServer.inherit(os.environ)
     service = NodeService(settings, fork_server=fork_server, awaits_genesis=awaits_genesis)
     loop = asyncio.get_running_loop()
     for each in (signal.SIGINT, signal.SIGTERM):
@@ -28,8 +28,8 @@ async def _run(path: Path, awaits_genesis: bool) -> None:
 def main() -> int:
     """Run the node that a settings file describes; exit with 2 when it cannot start."""
     path, *flags = sys.argv[1:] or [""]
-    if not path or flags not in ([], [FLAG]):
-        sys.stderr.write(f"usage: python -m learnchain.node SETTINGS [{FLAG}]\n")
+    if not path or flags not in ([], [AWAIT_GENESIS_FLAG]):
+        sys.stderr.write(f"usage: python -m learnchain.node SETTINGS [{AWAIT_GENESIS_FLAG}]\n")
         return 2
     sys.setswitchinterval(SWITCH_SECONDS)
     try:

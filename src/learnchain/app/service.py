@@ -12,7 +12,7 @@ from learnchain.api.metrics import MetricsServer
 from learnchain.execution.engine_api import Endpoints, EngineApiClient
 from learnchain.execution.engine_http import HttpCaller, load_secret
 from learnchain.execution.pyevm.engine import PyEvmEngine
-from learnchain.execution.pyevm.pruning import Keeping
+from learnchain.execution.pyevm.pruning import PruningPolicy
 from learnchain.execution.wallet import Wallet, load_keystore
 from learnchain.learning.fork_server import ForkServer
 from learnchain.learning.jobs import Training
@@ -20,7 +20,7 @@ from learnchain.learning.trainer import Trainer
 from learnchain.network.concurrency import Clock, SystemClock
 from learnchain.network.listening import ListenPlan, check_peers, discover, listen
 from learnchain.network.transport import IDENTITY_NAME, load_identity
-from learnchain.node.genesis_barrier import founded
+from learnchain.node.genesis_barrier import await_genesis
 from learnchain.node.node import Node, Parts
 from learnchain.node.settings import NodeSettings
 from learnchain.protocol.actions import MoveHead
@@ -64,7 +64,7 @@ class NodeService:
         check_peers(settings.transport, settings.peers)
         directory.mkdir(parents=True, exist_ok=True)
         judge, trainer = self._trainings()
-        if self._awaits_genesis and not await founded(settings, (judge, trainer), self._stopping, self._clock):
+        if self._awaits_genesis and not await await_genesis(settings, (judge, trainer), self._stopping, self._clock):
             return
         genesis = load_genesis(Path(settings.genesis))
         wallet = load_wallet(Path(settings.wallet))
@@ -83,12 +83,12 @@ class NodeService:
             transport=transport,
             store=stores[0],
             execution=await _execution(settings, genesis, stores[1], self._clock),
-            judge=judge,
+            evaluator=judge,
             trainer=trainer,
             random_source=random.SystemRandom(),
         )
         node = Node(settings, genesis, wallet, parts)
-        node.head_moved = self._stop_at_height
+        node.on_head_moved = self._stop_at_height
         server = discovery = None
         metrics = MetricsServer(node, settings.metrics_port, directory) if settings.metrics_port else None
         try:
@@ -113,7 +113,7 @@ class NodeService:
 
     def _trainings(self) -> tuple[Training, Training | None]:
         """Return the judge and, for a miner, the trainer; neither runs yet."""
-        judge = Trainer(fork_server=self._fork_server) if self._settings.judge else NoTraining()
+        judge = Trainer(fork_server=self._fork_server) if self._settings.verifies_models else NoTraining()
         nice = self._settings.training_nice
         return judge, Trainer(nice=nice, fork_server=self._fork_server) if self._settings.is_miner else None
 
@@ -131,7 +131,7 @@ async def _execution(
 ) -> PyEvmEngine | EngineApiClient:
     """Return the embedded engine, or the stock client that the settings name once it runs this network's genesis."""
     if not settings.engine_url:
-        return PyEvmEngine(store, genesis.execution, Keeping(settings.state_blocks))
+        return PyEvmEngine(store, genesis.execution, PruningPolicy(settings.state_blocks))
     secret = load_secret(Path(settings.engine_secret))
 
     def now_seconds() -> int:

@@ -45,7 +45,7 @@ def initial_download() -> Figures:
             what, against = f"{level.value}: a trained block", "headers"
             figures.append(_figure(what, seconds, "s", seconds / base, against))
             if level.replays:
-                least = min((each for each in checks if each.trained), key=lambda each: each.detection)
+                least = min((each for each in checks if each.is_trained), key=lambda each: each.detection)
                 share = f"{least.replayed} of {least.segments} segments"
                 figures.append(_figure(f"{level.value}: detection, {share}", least.detection, "", least.detection, "1"))
         figures.append(_figure("making the chain, all nodes", made_seconds / _HEIGHT, "s a block", 1.0, "itself"))
@@ -66,7 +66,7 @@ def _chain(directory: Path) -> Path:
         nodes = SimulatedNodes(directory, LocalPlan(directory, miners=1, standing=("digits",)), seed=_SEED)
         nodes.make_training = lambda _index: InProcessTraining(epoch_seconds=0.1, maximum_epochs=_EPOCHS)
         await nodes.start()
-        await nodes.until_height(_HEIGHT, 120.0 * _HEIGHT)
+        await nodes.wait_for_height(_HEIGHT, 120.0 * _HEIGHT)
         await nodes.close()
         place = Path(nodes.places[1].settings.data_directory)
         store = LmdbStore(place / "chain")
@@ -85,7 +85,7 @@ def _walk_blocks(place: Path, level: Level) -> list[BlockCheck]:
         return [check async for check in verifier.run()]
 
     checks = asyncio.run(walked())
-    assert all(check.passed for check in checks)
+    assert all(check.is_valid for check in checks)
     return checks
 
 
@@ -100,7 +100,7 @@ class _ClockAfterChain(SystemClock):
 
 def _mean_seconds(checks: list[BlockCheck]) -> float:
     """Return the mean of the trained blocks after the first, in which processes start."""
-    trained = [check.seconds for check in checks if check.trained]
+    trained = [check.seconds for check in checks if check.is_trained]
     return sum(trained[1:]) / max(1, len(trained) - 1)
 
 

@@ -19,7 +19,7 @@ _COLOURS = {"found": "#3b6ea5", "exact": "#c2593f", "cost": "#5f9e6e"}
 _NAMES = {"found": "found, measured", "exact": "found, expected", "cost": "cost, share of training"}
 
 
-def curves(result: dict[str, Any]) -> tuple[int, dict[str, list[tuple[int, float]]]]:
+def read_curves(result: dict[str, Any]) -> tuple[int, dict[str, list[tuple[int, float]]]]:
     """Return N and, for each curve, its points over k."""
     found: dict[str, list[tuple[int, float]]] = {name: [] for name in _COLOURS}
     segments = 1
@@ -38,7 +38,7 @@ def curves(result: dict[str, Any]) -> tuple[int, dict[str, list[tuple[int, float
 
 def svg(result: dict[str, Any]) -> str:
     """Return the drawing: lines for what is expected and measured, every measured point with its number."""
-    segments, found = curves(result)
+    segments, found = read_curves(result)
     highest = max(1.0, *(value for points in found.values() for _, value in points))
 
     def place(drawn: int, value: float) -> tuple[float, float]:

@@ -25,13 +25,13 @@ from learnchain.encryption.functional import (
     CipherBatch,
     Decryptor,
     batch_leaf,
+    build_header,
     decode_batch,
     derive_key,
     encode_batch,
     encrypt,
     encrypt_batch,
-    header_for,
-    setup,
+    generate_master_keys,
     verify_key,
 )
 from learnchain.encryption.functional.group import WINDOWS, generator_multiples, scratch_space, spread_over_lanes
@@ -80,8 +80,8 @@ _IDX_HEADER_BYTES = 16
 def functional_encryption(peers: Peers) -> Figures:
     """Encrypt and open random images of MNIST's size: against CiFEr and pymife, additions and their cost, first use."""
     samples = _random_samples(SAMPLES)
-    secret, public = setup(_SEED, DIMENSION)
-    header = header_for(public, SAMPLES)
+    secret, public = generate_master_keys(_SEED, DIMENSION)
+    header = build_header(public, SAMPLES)
     rivals, limit = _time_peers(peers, samples[0]), addition_limit()
     batches = list(encrypt(secret, header, samples))
     encrypting = median(_seconds(lambda: list(encrypt(secret, header, samples))) for _ in range(_ROUNDS)) / SAMPLES
@@ -146,8 +146,8 @@ class _WholeSet:
 
     def __init__(self, samples: NDArray[np.uint8], place: Path, pool: ThreadPoolExecutor) -> None:
         self._samples, self._pool = samples, pool
-        self._secret, self._public = setup(_SEED, DIMENSION)
-        self._header = header_for(self._public, len(samples))
+        self._secret, self._public = generate_master_keys(_SEED, DIMENSION)
+        self._header = build_header(self._public, len(samples))
         self.wire, self._points = place / "wire", place / "points"
         self._leaves: list[bytes] = []
         self.wrong = 0

@@ -22,10 +22,10 @@ from learnchain.execution.engine import SWITCH_SECONDS, WorkerEngine
 from learnchain.execution.escrow import post_calldata, posting_value_wei
 from learnchain.execution.genesis import ESCROW_ADDRESS, execution_genesis
 from learnchain.execution.pyevm.engine import PyEvmEngine
-from learnchain.execution.pyevm.pruning import Keeping
+from learnchain.execution.pyevm.pruning import PruningPolicy
 from learnchain.execution.pyevm.records import Phase, Records
 from learnchain.execution.wallet import Wallet
-from learnchain.protocol.payload import ExecutionPayload, PayloadAttributes, PayloadVerdict
+from learnchain.protocol.payload import ExecutionPayload, PayloadAttributes, PayloadStatusCode
 from learnchain.storage.lmdb_store import LmdbStore
 
 Figures = dict[str, Any]
@@ -117,8 +117,8 @@ def state_growth() -> Figures:
     figures: list[dict[str, Any]] = []
     for what, make in (("transfer", _transfer), ("task posting", _posting)):
         payloads = _payloads(make, LONG_BLOCKS, LONG_TRANSACTIONS)
-        archive_bytes = _grown_bytes(payloads, Keeping())
-        kept_bytes = _grown_bytes(payloads, Keeping(LONG_BLOCKS // 8, 1, 1_000))
+        archive_bytes = _grown_bytes(payloads, PruningPolicy())
+        kept_bytes = _grown_bytes(payloads, PruningPolicy(LONG_BLOCKS // 8, 1, 1_000))
         against = f"{archive_bytes:.0f} bytes with all states"
         figures.append(_figure(f"disk of a {what}", kept_bytes, "bytes", kept_bytes / archive_bytes, against))
     return {"name": "execution-state", "figures": figures}
@@ -178,7 +178,7 @@ def _payloads(make: Callable[[int], bytes], blocks: int, size: int) -> list[Exec
 
 
 def _execute_payload(engine: PyEvmEngine, payload: ExecutionPayload) -> None:
-    if engine.new_payload(payload, payload.beacon_root).status is not PayloadVerdict.VALID:
+    if engine.new_payload(payload, payload.beacon_root).status is not PayloadStatusCode.VALID:
         raise RuntimeError("the engine refuses its own payload")
     engine.set_head(payload.block_hash, _NONE, _NONE)
 
@@ -201,7 +201,7 @@ def _measure_execution(make: Callable[[int], bytes]) -> tuple[float, float]:
     return count / seconds, grown_bytes / count
 
 
-def _grown_bytes(payloads: list[ExecutionPayload], keeping: Keeping) -> float:
+def _grown_bytes(payloads: list[ExecutionPayload], keeping: PruningPolicy) -> float:
     """Return the disk bytes of one transaction, once everything that may go is gone."""
     store = MemoryStore()
     engine = PyEvmEngine(store, _genesis(), keeping)

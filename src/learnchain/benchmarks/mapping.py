@@ -13,12 +13,12 @@ from learnchain.benchmarks import training
 from learnchain.benchmarks.training import Figures, alternate, figure, synthetic_images
 from learnchain.encoding.hashing import shake256
 from learnchain.learning.data import DataSet
-from learnchain.learning.job_data import fitted
+from learnchain.learning.job_data import fit_mapping
 from learnchain.learning.train import TrainingPlan, Watcher, configure_torch, train
 from learnchain.protocol.model_presets import mlp, vgg16
 from learnchain.protocol.model_specification import ModelSpecification
 from learnchain.protocol.task_specification import Optimiser
-from learnchain.protocol.training_terms import Free, HyperParameters, SecureMapping
+from learnchain.protocol.training_terms import FreeTraining, HyperParameters, SecureMapping
 
 _SEED = b"\2" * 32
 
@@ -50,9 +50,9 @@ def mapping_cost() -> Figures:
     real = DataSet((images.inputs / np.float32(256)).astype(np.float32), images.labels)
     narrow, wide = _signs(128, _PIXELS), _signs(_PIXELS, _PIXELS)
     epoch = _epoch(plain, images)
-    mapped, anchor = alternate(_epoch(mlp((128,), 10, _HIDDEN), fitted(narrow, images).of(images)), epoch)
+    mapped, anchor = alternate(_epoch(mlp((128,), 10, _HIDDEN), fit_mapping(narrow, images).of(images)), epoch)
     equal, as_real = alternate(
-        _epoch(mlp((_PIXELS,), 10, _HIDDEN), fitted(wide, images).of(images)), _epoch(plain, real)
+        _epoch(mlp((_PIXELS,), 10, _HIDDEN), fit_mapping(wide, images).of(images)), _epoch(plain, real)
     )
     once, one = alternate(lambda: _mapping(narrow, images), epoch)
     figures = [
@@ -70,7 +70,7 @@ def _convolutional() -> Figures:
     pixels = np.frombuffer(shake256("benchmark/rgb", _SEED, rows * 3 * _IMAGE**2), dtype=np.uint8)
     labels = synthetic_images(rows).labels
     images = DataSet(pixels.reshape(rows, 3, _IMAGE, _IMAGE).copy(), labels)
-    features = fitted(_signs(_FILTERS, 9, 3), images).of(images)
+    features = fit_mapping(_signs(_FILTERS, 9, 3), images).of(images)
     deep = DataSet(np.concatenate([images.inputs] * _FILTERS, axis=1), labels)
     model = vgg16((3 * _FILTERS, _IMAGE, _IMAGE), 10, _VGG_WIDTH, 64)
     mapped, anchor = alternate(_epoch(model, features), _epoch(model, deep))
@@ -85,13 +85,15 @@ def _signs(vectors: int, dimension: int, kernel: int = 0) -> SecureMapping:
 
 
 def _epoch(model: ModelSpecification, data: DataSet) -> Callable[[], float]:
-    plan = TrainingPlan(model, Optimiser.SGD, HyperParameters(50_000, 900_000, 0, 64, 1), Free(), _SEED, 1_000_000)
+    plan = TrainingPlan(
+        model, Optimiser.SGD, HyperParameters(50_000, 900_000, 0, 64, 1), FreeTraining(), _SEED, 1_000_000
+    )
     return lambda: train(plan, data, Watcher(time.perf_counter)).training_seconds
 
 
 def _mapping(layer: SecureMapping, data: DataSet) -> float:
     started = time.perf_counter()
-    fitted(layer, data).of(data)
+    fit_mapping(layer, data).of(data)
     return time.perf_counter() - started
 
 

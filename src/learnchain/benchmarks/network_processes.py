@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from learnchain.network.concurrency import SystemClock
-from learnchain.network.gossip import Verdict
+from learnchain.network.gossip import ValidationResult
 from learnchain.network.listening import ListenPlan, listen
 from learnchain.network.network import Network
 from learnchain.network.transport import (
@@ -123,13 +123,13 @@ async def gossip(pipe: ProcessPipe, rate_per_second: float, seconds: float) -> N
     network = await open_network()
     delays: list[float] = []
 
-    async def judge(peer_id: bytes, payload: bytes) -> Verdict:
+    async def judge(peer_id: bytes, payload: bytes) -> ValidationResult:
         signer, signature, body = payload[:32], payload[32 : 32 + _SIGNATURE_BYTES], payload[32 + _SIGNATURE_BYTES :]
         if not is_signed_by(signer, body, signature):
             raise Rejected(RejectionReason.WRONG_SIGNATURE)
         # One machine has one steady clock for all processes.
         delays.append((time.monotonic_ns() - int.from_bytes(body[:_STAMP_BYTES], "big")) / 1e9)
-        return Verdict.ACCEPT
+        return ValidationResult.ACCEPT
 
     network.on_topic("benchmark", judge)
     pipe.send(str(network.address()))
@@ -142,7 +142,7 @@ async def gossip(pipe: ProcessPipe, rate_per_second: float, seconds: float) -> N
     await _publish(network, rate_per_second, WARM_UP_SECONDS)
     await asyncio.sleep(SETTLE_SECONDS)
     delays.clear()
-    pipe.send("warm")
+    pipe.send("ready")
     await asyncio.to_thread(pipe.recv)
     await _publish(network, rate_per_second, seconds)
     await asyncio.sleep(SETTLE_SECONDS)

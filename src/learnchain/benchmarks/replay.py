@@ -15,20 +15,20 @@ from typing import Any
 import numpy as np
 
 from learnchain.benchmarks.training import synthetic_images
-from learnchain.consensus.audits import AuditFinding, challenged_count, detection_probability, draw_challenge
+from learnchain.consensus.audits import AuditFinding, detection_probability, draw_segments, sample_size
 from learnchain.encoding.hashing import tagged_hash
 from learnchain.learning.data import DataSet, iris
 from learnchain.learning.disputes.machine_class import FAMILIES, PORTABLE, class_elsewhere
 from learnchain.learning.disputes.reference import settled
 from learnchain.learning.model import save_weights
-from learnchain.learning.replay import AuditedRun, AuditScope, audit_run
+from learnchain.learning.replay import AuditedRun, SegmentAuditScope, audit_run
 from learnchain.learning.safe_tensors import Array, read_header, read_tensor, write_tensors
 from learnchain.learning.trace import ShownRows, Trace, state_digest, state_path
 from learnchain.learning.train import TrainingPlan, TrainingResult, TrainingRun, Watcher, configure_torch, train
 from learnchain.protocol.model_presets import mlp, strided_cnn
 from learnchain.protocol.model_specification import ModelSpecification
 from learnchain.protocol.task_specification import Optimiser, Range, TrainingMode, TrainingRules
-from learnchain.protocol.training_terms import Free, HyperParameters
+from learnchain.protocol.training_terms import FreeTraining, HyperParameters
 from learnchain.rejection import RejectionReason
 
 Figures = dict[str, Any]
@@ -90,9 +90,9 @@ def audit_cost() -> Figures:
         shown = _shown_seconds(run, data)
         training = result.training_seconds - shown
         trace = 100 * (result.trace_seconds + shown) / training
-        drawn = challenged_count(run.segments, 50)
-        challenge = draw_challenge(_SEED, run.trace.root(), run.segments, drawn)
-        audit = audit_run(run, data, AuditScope(challenge.indices), _CLOCK)
+        drawn = sample_size(run.segments, 50)
+        challenge = draw_segments(_SEED, run.trace.root(), run.segments, drawn)
+        audit = audit_run(run, data, SegmentAuditScope(challenge.indices), _CLOCK)
         assert audit.finding is AuditFinding.REPRODUCED
     share = 100 * audit.seconds / training
     what = f"audit of {drawn} of {run.segments} segments and the last"
@@ -226,7 +226,7 @@ def _figure(what: str, value: float, unit: str, ratio: float, against: str) -> F
 def _plan(specification: ModelSpecification, epochs: int, interval: int) -> TrainingPlan:
     batch = _BATCH_ROWS if specification is _CNN else 16
     chosen = HyperParameters(50_000, 900_000, 0, batch, epochs)
-    return TrainingPlan(specification, Optimiser.SGD, chosen, Free(), _SEED, interval)
+    return TrainingPlan(specification, Optimiser.SGD, chosen, FreeTraining(), _SEED, interval)
 
 
 def _publish_run(plan: TrainingPlan, data: DataSet, place: Path) -> tuple[AuditedRun, TrainingResult]:
@@ -267,19 +267,19 @@ def _state_after(run: AuditedRun, index: int) -> dict[str, Array]:
 
 def _audit_seconds(run: AuditedRun, data: DataSet, drawn: int) -> float:
     """Return the median of three audits; what a process pays once is paid before."""
-    rounds = [audit_run(run, data, AuditScope(_indices(run, drawn, number)), _CLOCK) for number in range(4)]
+    rounds = [audit_run(run, data, SegmentAuditScope(_indices(run, drawn, number)), _CLOCK) for number in range(4)]
     return median(each.seconds for each in rounds[1:])
 
 
 def _is_reproduced(run: AuditedRun, data: DataSet, index: int) -> bool:
-    audit = audit_run(run, data, AuditScope((index,), whole=False), _CLOCK)
+    audit = audit_run(run, data, SegmentAuditScope((index,), whole=False), _CLOCK)
     return audit.finding is AuditFinding.REPRODUCED
 
 
 def _indices(run: AuditedRun, drawn: int, number: int) -> tuple[int, ...]:
     """Return the segments of one of many challenges; the last one is always among them and never forged here."""
     seed = tagged_hash("benchmark-challenge", number.to_bytes(8, "big"))
-    return draw_challenge(seed, run.trace.root(), run.segments, drawn).indices
+    return draw_segments(seed, run.trace.root(), run.segments, drawn).indices
 
 
 def _copy_state(state: dict[str, Array]) -> dict[str, Array]:

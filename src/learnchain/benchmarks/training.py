@@ -24,7 +24,7 @@ from learnchain.learning.train import TrainingPlan, Watcher, configure_torch, tr
 from learnchain.protocol.model_presets import mlp, strided_cnn
 from learnchain.protocol.model_specification import ModelSpecification
 from learnchain.protocol.task_specification import Optimiser
-from learnchain.protocol.training_terms import Free, HyperParameters, Watermark
+from learnchain.protocol.training_terms import FreeTraining, HyperParameters, Watermark
 
 Figures = dict[str, Any]
 
@@ -61,7 +61,7 @@ def training_throughput() -> Figures:
     """Compare one epoch of our loop, trace left out, with a bare loop of the same model and optimiser."""
     configure_torch()
     data = synthetic_images(TRAINING_ROWS)
-    ours, bare = alternate(lambda: _train_seconds(data, Free()), lambda: _bare_epoch(data))
+    ours, bare = alternate(lambda: _train_seconds(data, FreeTraining()), lambda: _bare_epoch(data))
     measured = figure("training throughput", TRAINING_ROWS / ours, "samples/s", bare / ours, "bare PyTorch loop")
     return {"name": "training", "synthetic": True, "figures": [measured]}
 
@@ -76,10 +76,10 @@ def watermark_cost() -> Figures:
     terms = Watermark(shake256("benchmark/mark", _SEED, 32), 100_000, 999_900)
     for name, specification in (("MLP 784-500-10", _LINEAR), ("strided CNN", _SPECIFICATION)):
 
-        def epoch(terms: Free | Watermark, chosen: ModelSpecification = specification) -> float:
+        def epoch(terms: FreeTraining | Watermark, chosen: ModelSpecification = specification) -> float:
             return _train_seconds(data, terms, chosen, time.process_time)
 
-        marked, plain = alternate(partial(epoch, terms), partial(epoch, Free()), _TERM_ROUNDS)
+        marked, plain = alternate(partial(epoch, terms), partial(epoch, FreeTraining()), _TERM_ROUNDS)
         figures.append(figure(f"{name}: epoch with watermark", marked, "s", marked / plain, "epoch without"))
     return {"name": "watermark", "synthetic": True, "figures": figures}
 
@@ -90,7 +90,7 @@ def trace_cost() -> Figures:
     data, shares = synthetic_images(TRAINING_ROWS), list[float]()
     for _ in range(_ROUNDS):
         with TemporaryDirectory() as directory:
-            result = train(_plan(Free(), 3), data, Watcher(time.perf_counter), Path(directory))
+            result = train(_plan(FreeTraining(), 3), data, Watcher(time.perf_counter), Path(directory))
         shares.append(result.trace_seconds / result.training_seconds)
     share = median(shares)
     measured = figure("trace of full states", 100 * share, "% of training", 1 + share, "training without trace")
@@ -148,7 +148,7 @@ def alternate(first: Callable[[], float], second: Callable[[], float], times: in
 
 
 def _plan(
-    terms: Free | Watermark, epochs: int, interval: int = 50, specification: ModelSpecification = _SPECIFICATION
+    terms: FreeTraining | Watermark, epochs: int, interval: int = 50, specification: ModelSpecification = _SPECIFICATION
 ) -> TrainingPlan:
     chosen = HyperParameters(50_000, 900_000, 0, _BATCH_ROWS, epochs)
     return TrainingPlan(specification, Optimiser.SGD, chosen, terms, _SEED, interval)
@@ -156,7 +156,7 @@ def _plan(
 
 def _train_seconds(
     data: DataSet,
-    terms: Free | Watermark,
+    terms: FreeTraining | Watermark,
     specification: ModelSpecification = _SPECIFICATION,
     clock: Callable[[], float] = time.perf_counter,
 ) -> float:

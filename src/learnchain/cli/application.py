@@ -24,7 +24,7 @@ from learnchain.cli import (
     wallet,
     why,
 )
-from learnchain.cli.output import ExitCode, fail
+from learnchain.cli.output import ExitCode, exit_with_failure
 
 _UsageError = typer.BadParameter.__bases__[0]
 
@@ -128,7 +128,7 @@ def _exit_code(given: list[str]) -> int:
 
 def _report_failure(as_json: bool, code: ExitCode, reason: str, detail: str) -> int:
     try:
-        fail(as_json, code, reason, detail)
+        exit_with_failure(as_json, code, reason, detail)
     except typer.Exit as leaving:
         return leaving.exit_code
     return code

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from learnchain.cli.output import JsonOption, answer, page
+from learnchain.cli.output import JsonOption, page, run_verb
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 REGISTERS = (
@@ -41,9 +41,9 @@ def bench(
 ) -> None:
     """List the benchmarks, or run one (about a minute each): every figure stands beside its anchor."""
     if name == "list":
-        answer(as_json, _list_benchmarks, _show_list)
+        run_verb(as_json, _list_benchmarks, _show_list)
     else:
-        answer(as_json, lambda: _run_benchmark(name, _list_registers(peers or [])), _show)
+        run_verb(as_json, lambda: _run_benchmark(name, _list_registers(peers or [])), _show)
 
 
 def _load_registers(peers: dict[str, Path]) -> dict[str, Benchmark]:
@@ -69,7 +69,9 @@ def _list_registers(peers: list[str]) -> dict[str, Path]:
 
 
 def _list_benchmarks() -> dict[str, Any]:
-    described = [{"name": key, "what": (each.__doc__ or "").strip()} for key, each in sorted(_load_registers({}).items())]
+    described = [
+        {"name": key, "what": (each.__doc__ or "").strip()} for key, each in sorted(_load_registers({}).items())
+    ]
     return {"benchmarks": described}
 
 

@@ -4,9 +4,9 @@ from typing import Annotated, Any
 
 import typer
 
-from learnchain.cli.output import LOCAL_DIRECTORY, DataDirectoryOption, JsonOption, RpcOption, answer, ether, page
+from learnchain.cli.output import LOCAL_DIRECTORY, DataDirectoryOption, JsonOption, RpcOption, ether, page, run_verb
 from learnchain.cli.rpc import NodeClient, client_for
-from learnchain.cli.wallet import WalletArgument, address_of, called, wei_of
+from learnchain.cli.wallet import WalletArgument, address_of, send_contract_call, wei_of
 
 application = typer.Typer(help="Stake coins behind commitments and audits.", no_args_is_help=True)
 
@@ -27,9 +27,9 @@ def deposit(
     def work() -> dict[str, Any]:
         from learnchain.execution.escrow import deposit_calldata
 
-        return called(client_for(rpc, data_dir), wallet, deposit_calldata(), wei_of(amount))
+        return send_contract_call(client_for(rpc, data_dir), wallet, deposit_calldata(), wei_of(amount))
 
-    answer(as_json, work, _print_sent)
+    run_verb(as_json, work, _print_sent)
 
 
 @application.command("unbond")
@@ -45,9 +45,9 @@ def unbond(
     def work() -> dict[str, Any]:
         from learnchain.execution.escrow import unbond_calldata
 
-        return called(client_for(rpc, data_dir), wallet, unbond_calldata(wei_of(amount)), 0)
+        return send_contract_call(client_for(rpc, data_dir), wallet, unbond_calldata(wei_of(amount)), 0)
 
-    answer(as_json, work, _print_sent)
+    run_verb(as_json, work, _print_sent)
 
 
 @application.command("release")
@@ -63,9 +63,9 @@ def release(
         from learnchain.execution.escrow import release_calldata
 
         owner = bytes.fromhex(address_of(str(wallet))[2:])
-        return called(client_for(rpc, data_dir), wallet, release_calldata(owner), 0)
+        return send_contract_call(client_for(rpc, data_dir), wallet, release_calldata(owner), 0)
 
-    answer(as_json, work, _print_sent)
+    run_verb(as_json, work, _print_sent)
 
 
 @application.command("show")
@@ -76,7 +76,7 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Show what an account has staked and when the part that leaves may be taken."""
-    answer(as_json, lambda: _read_stake(client_for(rpc, data_dir), address_of(who)), _show_stake)
+    run_verb(as_json, lambda: _read_stake(client_for(rpc, data_dir), address_of(who)), _show_stake)
 
 
 def _read_stake(client: NodeClient, address: str) -> dict[str, Any]:

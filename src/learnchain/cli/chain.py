@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from learnchain.cli.output import LOCAL_DIRECTORY, DataDirectoryOption, JsonOption, RpcOption, answer, page
+from learnchain.cli.output import LOCAL_DIRECTORY, DataDirectoryOption, JsonOption, RpcOption, page, run_verb
 from learnchain.cli.rpc import NodeClient, client_for, layout_of
 from learnchain.rejection import Rejected, RejectionReason
 
@@ -25,7 +25,7 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Show the last blocks of the head's branch, or everything about one."""
-    answer(as_json, lambda: _blocks(client_for(rpc, data_dir), height), _show)
+    run_verb(as_json, lambda: _blocks(client_for(rpc, data_dir), height), _show)
 
 
 @application.command("verify")
@@ -50,9 +50,17 @@ def verify(
     Stop the node first: one process owns a store.
     """
     if only_quote:
-        answer(as_json, lambda: asyncio.run(_estimate_verification(_verifier(data_dir, node, level, segments))), _show_quote)
+        run_verb(
+            as_json,
+            lambda: asyncio.run(_estimate_verification(_verifier(data_dir, node, level, segments))),
+            _show_quote,
+        )
         return
-    answer(as_json, lambda: asyncio.run(_run_verification(_verifier(data_dir, node, level, segments), as_json)), _show_checks)
+    run_verb(
+        as_json,
+        lambda: asyncio.run(_run_verification(_verifier(data_dir, node, level, segments), as_json)),
+        _show_checks,
+    )
 
 
 def _blocks(client: NodeClient, height: int | None) -> dict[str, Any]:
@@ -109,9 +117,9 @@ def _show_quote(data: dict[str, Any]) -> None:
 
 
 async def _run_verification(verifier: Any, quiet: bool) -> dict[str, Any]:
-    from learnchain.verification.chain_verification import Sample
+    from learnchain.verification.chain_verification import VerificationSample
 
-    total, sample, quoted = verifier.height(), Sample(verifier), None
+    total, sample, quoted = verifier.height(), VerificationSample(verifier), None
     checks: list[dict[str, Any]] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from learnchain.cli.output import JsonOption, answer, page
+from learnchain.cli.output import JsonOption, page, run_verb
 from learnchain.rejection import Rejected, RejectionReason
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def import_data(
             options = _options(shape, sha256 or (), progress)
             return asdict(store.import_data(kind, path, name, options, public=not private))
 
-    answer(as_json, work, _show_one)
+    run_verb(as_json, work, _show_one)
 
 
 @application.command("generate")
@@ -90,7 +90,7 @@ def generate(
         with _show_progress(f"making {name} up") as progress:
             return asdict(store.generate(kind, name, seed, rows, _options(shape, (), progress)))
 
-    answer(as_json, work, _show_one)
+    run_verb(as_json, work, _show_one)
 
 
 @application.command("list")
@@ -104,7 +104,7 @@ def list_data(data_dir: StoreOption = None, as_json: JsonOption = False) -> None
         found = [asdict(store.manifest(each)) for each in store.names()]
         return {"directory": str(store.directory), "data": found, "installed": list(RESERVED)}
 
-    answer(as_json, work, _show_list)
+    run_verb(as_json, work, _show_list)
 
 
 @application.command("show")
@@ -121,7 +121,7 @@ def show(
         stored = _store(data_dir).load(name)
         return {**asdict(stored.manifest), "label_counts": label_counts(stored)}
 
-    answer(as_json, work, _show_one)
+    run_verb(as_json, work, _show_one)
 
 
 def _store(directory: Path | None) -> "DataStore":

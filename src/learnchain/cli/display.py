@@ -96,7 +96,7 @@ def work_text(view: View) -> str:
     """Name what a height was about: a commissioned task, one of the chain's own, or no task but a hash puzzle."""
     if view["won_by"] == "hashing":
         return "hash puzzle"
-    return view["task"]["name"] + (" (standing)" if view["standing"] else "")
+    return view["task"]["name"] + (" (is_standing)" if view["is_standing"] else "")
 
 
 def hashing_text(view: View) -> str:
@@ -140,7 +140,7 @@ class LiveDisplay:
     _live: Live | None = None
 
     def __enter__(self) -> Self:
-        self._live = Live(console=self.console, refresh_per_second=4, get_renderable=self.drawn)
+        self._live = Live(console=self.console, refresh_per_second=4, get_renderable=self.draw)
         self._live.start()
         return self
 
@@ -159,7 +159,7 @@ class LiveDisplay:
         """Take the new state; the next redraw shows it."""
         self._snapshot = snapshot
 
-    def drawn(self) -> RenderableType:
+    def draw(self) -> RenderableType:
         """Return the whole picture."""
         parts: list[RenderableType] = [Text(self.header, style="bold")]
         if self._snapshot is not None:
@@ -184,7 +184,7 @@ def _phase(snapshot: Snapshot) -> RenderableType:
 
 
 def _standing(deciding: View) -> str:
-    return " (standing: nobody commissioned one)" if deciding["standing"] else ""
+    return " (is_standing: nobody commissioned one)" if deciding["is_standing"] else ""
 
 
 def _nodes(snapshot: Snapshot) -> RenderableType:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from learnchain.cli.output import LOCAL_DIRECTORY, DataDirectoryOption, JsonOption, answer, page
+from learnchain.cli.output import LOCAL_DIRECTORY, DataDirectoryOption, JsonOption, page, run_verb
 
 WANTED_TORCH = "2.13.0"
 """The version that the rules name: reproducible training is part of consensus."""
@@ -32,7 +32,7 @@ _SPEEDUPS = {"coincurve": "coincurve", "pysha3": "sha3", "rusty-rlp": "rusty_rlp
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Diagnosis:
     """Report one check; `what_to_do` is empty when it is well."""
 
     check: str
@@ -54,7 +54,7 @@ def doctor(
 
     The probe's digest names this machine's reproducibility class: machines of one class audit each other bit by bit.
     """
-    answer(as_json, lambda: _examine_machine(data_dir, rpc_port, probe, portable), _show)
+    run_verb(as_json, lambda: _examine_machine(data_dir, rpc_port, probe, portable), _show)
 
 
 def _examine_machine(directory: Path, rpc_port: int, probe: bool, portable: bool) -> dict[str, Any]:
@@ -65,14 +65,14 @@ def _examine_machine(directory: Path, rpc_port: int, probe: bool, portable: bool
         share = measured["correct"] / measured["total"]
         text = f"{measured['samples_per_second']:,.0f} samples/s, {measured['correct']}/{measured['total']} exact"
         advice = "" if share > 0.9 else "The model did not learn: torch or the processor computes something else."
-        findings.append(Finding("training probe", share > 0.9, text, advice))
+        findings.append(Diagnosis("training probe", share > 0.9, text, advice))
         found = measured["reproducibility"]
         text = f"{found['class'][:16]} ({found['capability']}, {found['threads']} thread), {found['seconds']:.1f} s"
-        findings.append(Finding("class", True, text))
+        findings.append(Diagnosis("class", True, text))
     if portable:
         found = _portable_class()
         text = f"{found['class'][:16]} ({found['capability']}, {found['threads']} thread), {found['seconds']:.1f} s"
-        findings.append(Finding("portable class", True, text))
+        findings.append(Diagnosis("portable class", True, text))
     return {
         "well": all(each.well for each in findings),
         "findings": [asdict(each) for each in findings],
@@ -93,39 +93,39 @@ def _portable_class() -> dict[str, Any]:
     return class_elsewhere(PORTABLE)
 
 
-def _python() -> Finding:
+def _python() -> Diagnosis:
     version = platform.python_version()
-    return Finding(
+    return Diagnosis(
         "python", sys.version_info >= (3, 11), version, "" if sys.version_info >= (3, 11) else "Use >= 3.11."
     )
 
 
-def _torch() -> Finding:
+def _torch() -> Diagnosis:
     try:
         version = importlib.metadata.version("torch").partition("+")[0]
     except importlib.metadata.PackageNotFoundError:
         version = "missing"
     well = version == WANTED_TORCH
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return Finding("torch", well, f"{version}, {cores} cores", "" if well else f"Install torch=={WANTED_TORCH}.")
+    return Diagnosis("torch", well, f"{version}, {cores} cores", "" if well else f"Install torch=={WANTED_TORCH}.")
 
 
-def _disk(directory: Path) -> Finding:
+def _disk(directory: Path) -> Diagnosis:
     place = directory.resolve()
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free
     well = free >= _LOWEST_FREE_BYTES
-    return Finding(
+    return Diagnosis(
         "disk", well, f"{free / 2**30:.1f} GiB free", "" if well else "Free 2 GiB or choose another --data-dir."
     )
 
 
-def _memory() -> Finding:
+def _memory() -> Diagnosis:
     available = _available_bytes()
     well = available >= _LOWEST_MEMORY_BYTES
     advice = "" if well else "A network with three miners needs about 4 GiB: use fewer miners (--miners 1)."
-    return Finding("memory", well, f"{available / 2**30:.1f} GiB available", advice)
+    return Diagnosis("memory", well, f"{available / 2**30:.1f} GiB available", advice)
 
 
 def _available_bytes() -> int:
@@ -137,27 +137,27 @@ def _available_bytes() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _port(port: int) -> Finding:
+def _port(port: int) -> Diagnosis:
     from learnchain.cli.local_run import is_free
 
     well = is_free(port)
     advice = "" if well else "A network may run already; else choose another --rpc-port, or 0."
-    return Finding("port", well, f"{port} is {'free' if well else 'taken'}", advice)
+    return Diagnosis("port", well, f"{port} is {'free' if well else 'taken'}", advice)
 
 
-def _clock() -> Finding:
+def _clock() -> Diagnosis:
     now = time.gmtime()
     well = now.tm_year >= _SENSIBLE_YEAR
     advice = "" if well else "Set the clock: phases end by it, and peers refuse what is dated otherwise."
-    return Finding("clock", well, time.strftime("%Y-%m-%dT%H:%M:%SZ", now), advice)
+    return Diagnosis("clock", well, time.strftime("%Y-%m-%dT%H:%M:%SZ", now), advice)
 
 
-def _libraries() -> list[Finding]:
-    found: list[Finding] = []
+def _libraries() -> list[Diagnosis]:
+    found: list[Diagnosis] = []
     for package, module in _SPEEDUPS.items():
         well = importlib.util.find_spec(module) is not None
         advice = "" if well else f"Install {package}; without it every node falls behind its phases."
-        found.append(Finding(package, well, "present" if well else "missing", advice))
+        found.append(Diagnosis(package, well, "present" if well else "missing", advice))
     return found
 
 

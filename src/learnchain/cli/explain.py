@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from learnchain.cli.output import JsonOption, answer, page
+from learnchain.cli.output import JsonOption, page, run_verb
 from learnchain.protocol.citations import Citation, citations
 from learnchain.rejection import Rejected, RejectionReason
 
@@ -36,7 +36,7 @@ def explain(
     as_json: JsonOption = False,
 ) -> None:
     """Print an equation or algorithm, the function that carries it out, a vector, and the readings that concern it."""
-    answer(as_json, lambda: _find_explanations(engine, number), _show)
+    run_verb(as_json, lambda: _find_explanations(engine, number), _show)
 
 
 def _find_explanations(engine: str, number: int | None) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def _explanation(citation: Citation) -> dict[str, Any]:
         "formula": citation.formula,
         "function": f"{citation.module}.{citation.function}",
         "signature": f"{citation.function}{inspect.signature(function)}",
-        "source": f"{_shown(Path(file))}:{line}",
+        "source": f"{_format_path(Path(file))}:{line}",
         "docstring": docstring,
         "vector": _vector(citation),
         "readings": _readings(citation, docstring),
@@ -101,7 +101,12 @@ def _vector(citation: Citation) -> dict[str, Any] | None:
         return None
     content = json.loads(path.read_text())
     case = content["cases"][0]
-    return {"file": _format_path(path), "cases": len(content["cases"]), "input": case["input"], "expected": case["expected"]}
+    return {
+        "file": _format_path(path),
+        "cases": len(content["cases"]),
+        "input": case["input"],
+        "expected": case["expected"],
+    }
 
 
 def _readings(citation: Citation, docstring: str) -> list[dict[str, str]]:

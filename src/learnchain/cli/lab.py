@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from learnchain.cli.output import JsonOption, answer, page
+from learnchain.cli.output import JsonOption, page, run_verb
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 application = typer.Typer(help="Compare protocols on simulated networks.", no_args_is_help=True)
@@ -45,12 +45,12 @@ def compare(
     """Run every engine on the same seed, tasks and simulated machines; training and hashing are real."""
 
     def work() -> dict[str, Any]:
-        from learnchain.engines.registry import ENGINES, engine_named
+        from learnchain.engines.registry import ENGINES, find_engine
         from learnchain.simulation.plot import svg
 
-        engines = list(dict.fromkeys(engine or (name for name, each in ENGINES.items() if not each.variant)))
+        engines = list(dict.fromkeys(engine or (name for name, each in ENGINES.items() if not each.is_variant)))
         for name in engines:
-            engine_named(name)
+            find_engine(name)
         if real:
             if plot is not None or latency_seconds:
                 raise Rejected(RejectionReason.ARGUMENT_INVALID, "--plot and --latency-seconds are for simulated runs")
@@ -67,7 +67,7 @@ def compare(
             plot.write_text(svg(result))
         return result
 
-    answer(as_json, work, _show)
+    run_verb(as_json, work, _show)
 
 
 def _run_comparison(asked: dict[str, Any], quiet: bool) -> dict[str, Any]:

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from learnchain.cli import observation
 from learnchain.cli.display import Display
-from learnchain.cli.observation import Observer, Snapshot
+from learnchain.cli.observation import NetworkObserver, Snapshot
 from learnchain.cli.processes import NodeProcesses
 from learnchain.cli.rpc import NodeClient, layout_of, token_of
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 if TYPE_CHECKING:
     from learnchain.learning.fork_server import ForkServer
-    from learnchain.node.local_network import LocalNetwork, Outline
+    from learnchain.node.local_network import LocalNetwork, PreparedNetwork
 
 
 POLL_SECONDS = 0.5
@@ -30,7 +30,7 @@ POLL_SECONDS = 0.5
 START_SECONDS = 60.0
 
 
-WARM_SECONDS = 120.0
+READY_SECONDS = 120.0
 
 
 _READY_POLL_SECONDS = 0.05
@@ -54,7 +54,7 @@ _LOWEST_FREE_BYTES = 500 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class LocalRunPlan:
     """Say what network to run and when it has done enough; `blocks` 0 means until it is stopped."""
 
     directory: Path
@@ -71,21 +71,21 @@ class Wanted:
 class LocalRun:
     """Carry out one `learnchain up`."""
 
-    wanted: Wanted
+    wanted: LocalRunPlan
     started_seconds: float
     _first_won_seconds: float | None = None
     _progress_seconds: float = field(default_factory=time.monotonic)
     _won: int = 0
     _fork_server: "ForkServer | None" = None
-    _outline: "Outline | None" = None
-    inspect: Callable[[Observer, Snapshot], dict[str, Any]] | None = None
+    _outline: "PreparedNetwork | None" = None
+    inspect: Callable[[NetworkObserver, Snapshot], dict[str, Any]] | None = None
     """Adds to the report what only running nodes can tell."""
 
-    def network(self) -> "LocalNetwork":
+    def provision_network(self) -> "LocalNetwork":
         """Return the network of the data directory, laid out anew if there is none."""
         # Loaded when needed: laying out a network needs torch and the execution engine.
         from learnchain.learning.fork_server import ForkServer
-        from learnchain.node.local_network import LocalPlan, existing_network, local_needs, outline
+        from learnchain.node.local_network import LocalPlan, existing_network, local_needs, prepare_network
         from learnchain.tasks.task_file import read_task_file
 
         directory = self.wanted.directory.resolve()
@@ -114,14 +114,14 @@ class LocalRun:
             phases=needs.phases,
             evaluation_milliseconds=needs.evaluation_milliseconds,
         )
-        self._outline = outline(plan)
+        self._outline = prepare_network(plan)
         # Torch is loaded while everything else is, once for all miners and judges.
         self._fork_server = ForkServer.open(directory)
         return self._outline.network
 
     def run(self, network: "LocalNetwork", display: Display, tables: Iterable[dict[str, Any]]) -> dict[str, Any]:
         """Start the nodes, post the tasks, watch until done or stopped; return the report."""
-        observer = Observer.of(network.settings, network.rpc_ports, network.accounts)
+        observer = NetworkObserver.of(network.settings, network.rpc_ports, network.accounts)
         nodes = NodeProcesses(
             network.directory, network.settings, self.wanted.restart, self._fork_server, network.fresh
         )
@@ -134,7 +134,9 @@ class LocalRun:
                 processes.start()
                 if self._outline is not None:
                     self._write_genesis_when_ready(self._outline, processes, display)
-                snapshot = self._until(observer, processes, display, lambda seen: _are_nodes_ready(seen, observer.base_height))
+                snapshot = self._until(
+                    observer, processes, display, lambda seen: _are_nodes_ready(seen, observer.base_height)
+                )
                 self._post(observer, tables, display)
                 snapshot = self._watch(observer, processes, display)
                 self._between_rounds(observer, processes, display)
@@ -144,23 +146,25 @@ class LocalRun:
                 raise Unavailable("the network was stopped before a node answered")
             return self._report(observer, network.directory, stopped)
 
-    def _write_genesis_when_ready(self, outlined: "Outline", processes: NodeProcesses, display: Display) -> None:
+    def _write_genesis_when_ready(
+        self, outlined: "PreparedNetwork", processes: NodeProcesses, display: Display
+    ) -> None:
         """Date the genesis when every node is warm; what is left to open takes a small part of what loading took."""
         started = time.monotonic()
         display.note("the nodes load what they need; the network begins when all are ready")
-        standing = asyncio.run(outlined.standing())
-        while not all(processes.is_warm(index) for index in range(len(outlined.network.settings))):
+        standing = asyncio.run(outlined.prepare_standing_tasks())
+        while not all(processes.is_ready(index) for index in range(len(outlined.network.settings))):
             self._look_after(processes, display)
-            if time.monotonic() > started + WARM_SECONDS:
+            if time.monotonic() > started + READY_SECONDS:
                 raise Unavailable(
-                    f"the nodes did not start within {WARM_SECONDS:.0f} s; see the logs in {self._root()}"
+                    f"the nodes did not start within {READY_SECONDS:.0f} s; see the logs in {self._root()}"
                 )
             time.sleep(_READY_POLL_SECONDS)
         ahead_seconds = max(_SHORTEST_AHEAD_SECONDS, (time.monotonic() - started) / 8)
-        outlined.found(standing, time.time_ns() // 1_000_000 + round(1_000 * ahead_seconds))
+        outlined.write_genesis(standing, time.time_ns() // 1_000_000 + round(1_000 * ahead_seconds))
 
     def _until(
-        self, observer: Observer, processes: NodeProcesses, display: Display, done: Callable[[Snapshot], bool]
+        self, observer: NetworkObserver, processes: NodeProcesses, display: Display, done: Callable[[Snapshot], bool]
     ) -> Snapshot:
         """Look until the nodes answer; bounded by the time that a start may take."""
         limit = time.monotonic() + START_SECONDS
@@ -172,16 +176,18 @@ class LocalRun:
             time.sleep(POLL_SECONDS)
         raise Unavailable(f"no node answered within {START_SECONDS:.0f} s; see the logs in {self.wanted.directory}")
 
-    def _post(self, observer: Observer, tables: Iterable[dict[str, Any]], display: Display) -> None:
+    def _post(self, observer: NetworkObserver, tables: Iterable[dict[str, Any]], display: Display) -> None:
         poster = NodeClient(observer.clients[0].url, 60.0)
         for table in tables:
-            posted = _retry_while_busy(lambda table=table: poster.call("learn_publishTask", token_of(self._root()), table))
+            posted = _retry_while_busy(
+                lambda table=table: poster.call("learn_publishTask", token_of(self._root()), table)
+            )
             display.note(f"posted task {posted['name']}: {posted['value_wei'] / 10**18:g} ether in escrow")
 
     def _root(self) -> Path:
         return self.wanted.directory.resolve()
 
-    def _watch(self, observer: Observer, processes: NodeProcesses, display: Display) -> Snapshot:
+    def _watch(self, observer: NetworkObserver, processes: NodeProcesses, display: Display) -> Snapshot:
         snapshot = observer.look()
         self._progress_seconds = time.monotonic()
         try:
@@ -200,7 +206,7 @@ class LocalRun:
                 display.note("stopped before all blocks were mined")
             return snapshot
 
-    def _between_rounds(self, observer: Observer, processes: NodeProcesses, display: Display) -> None:
+    def _between_rounds(self, observer: NetworkObserver, processes: NodeProcesses, display: Display) -> None:
         """Let models that somebody paid for be judged before the nodes end; another Ctrl-C does not wait.
 
         Without commitments a height may be left at once: its task is selected again when the network comes back. What
@@ -224,16 +230,16 @@ class LocalRun:
 
     def _measure(self, snapshot: Snapshot) -> None:
         now = time.monotonic()
-        if len(snapshot.won) > self._won:
-            self._won, self._progress_seconds = len(snapshot.won), now
-        if snapshot.won and self._first_won_seconds is None:
+        if len(snapshot.won_blocks) > self._won:
+            self._won, self._progress_seconds = len(snapshot.won_blocks), now
+        if snapshot.won_blocks and self._first_won_seconds is None:
             self._first_won_seconds = now - self.started_seconds
 
-    def _is_finished(self, observer: Observer, snapshot: Snapshot) -> bool:
+    def _is_finished(self, observer: NetworkObserver, snapshot: Snapshot) -> bool:
         """Say whether the wanted blocks are on every node's head and what they settled was claimed if it can be."""
-        if len(snapshot.won) < self.wanted.blocks or not all(each.status for each in snapshot.nodes):
+        if len(snapshot.won_blocks) < self.wanted.blocks or not all(each.status for each in snapshot.nodes):
             return False
-        last = snapshot.won[self.wanted.blocks - 1]
+        last = snapshot.won_blocks[self.wanted.blocks - 1]
         try:
             hashes = {client.call("learn_block", last["height"])["hash"] for client in observer.clients}
             if hashes != {last["hash"]}:
@@ -250,12 +256,12 @@ class LocalRun:
     def _stalled_error(self, snapshot: Snapshot) -> Unavailable:
         missed = [each["missed"] for each in snapshot.blocks if each["empty"]][-3:]
         detail = f"a block that somebody won within {self.wanted.patience_seconds:.0f} s; "
-        detail += f"{len(snapshot.won)} of {self.wanted.blocks} were won"
+        detail += f"{len(snapshot.won_blocks)} of {self.wanted.blocks} were won"
         if missed:
             detail += f", the last empty blocks missed: {', '.join(missed)} (is the machine overloaded?)"
         return Unavailable(f"{detail}; logs: {self._root()}/node-*/node.log")
 
-    def _report(self, observer: Observer, directory: Path, stopped: str) -> dict[str, Any]:
+    def _report(self, observer: NetworkObserver, directory: Path, stopped: str) -> dict[str, Any]:
         limit = time.monotonic() + AGREE_SECONDS
         snapshot = observer.look()
         while not snapshot.agree and time.monotonic() < limit:

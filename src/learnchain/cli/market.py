@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from learnchain.cli.market_demo import application
-from learnchain.cli.output import JsonOption, answer, page
+from learnchain.cli.output import JsonOption, page, run_verb
 from learnchain.rejection import Rejected, RejectionReason
 
 TaskArgument = Annotated[str, typer.Argument(metavar="TASK", help="0xCONTRACT/0xTASK@BLOCK, as `announce` prints it.")]
@@ -65,7 +65,7 @@ def announce(
         name = asyncio.run(announce_at(_seat(rpc, wallet, directory, blob_store, 1.0), draft, address))
         return {"task": str(name), "value_wei": draft.terms.value_wei, "rows": draft.terms.rows}
 
-    answer(as_json, work, _show_facts)
+    run_verb(as_json, work, _show_facts)
 
 
 @application.command("contribute")
@@ -93,19 +93,19 @@ def contribute(
     def work() -> dict[str, Any]:
         import time
 
-        from learnchain.market.initiator import task_name
-        from learnchain.market.local_training import HomeTerms
+        from learnchain.market.initiator import parse_task_reference
+        from learnchain.market.local_training import LocalTrainingTerms
         from learnchain.market.market_task_file import rows_of
         from learnchain.market.services import PrivateWork
         from learnchain.market.services import contribute as contribute_to
 
         rows = rows_of(data)
-        terms = HomeTerms(epochs, round(learning_rate * 1_000_000), batch_size, noise)
+        terms = LocalTrainingTerms(epochs, round(learning_rate * 1_000_000), batch_size, noise)
         brought = PrivateWork(rows, kept_back, _model(model, rows.sample_shape), terms, time.monotonic)
         seat = _seat(rpc, wallet, directory, blob_store, poll_seconds)
-        return asyncio.run(contribute_to(seat, task_name(task), brought))
+        return asyncio.run(contribute_to(seat, parse_task_reference(task), brought))
 
-    answer(as_json, work, _show_facts)
+    run_verb(as_json, work, _show_facts)
 
 
 @application.command("verify")
@@ -122,12 +122,14 @@ def verify(
     """Stake, fuse and measure the models one is drawn for, vote, and take stake and pay when the task is closed."""
 
     def work() -> dict[str, Any]:
-        from learnchain.market.initiator import task_name
+        from learnchain.market.initiator import parse_task_reference
         from learnchain.market.services import verify as verify_for
 
-        return asyncio.run(verify_for(_seat(rpc, wallet, directory, blob_store, poll_seconds), task_name(task)))
+        return asyncio.run(
+            verify_for(_seat(rpc, wallet, directory, blob_store, poll_seconds), parse_task_reference(task))
+        )
 
-    answer(as_json, work, _show_facts)
+    run_verb(as_json, work, _show_facts)
 
 
 @application.command("collect")
@@ -145,12 +147,14 @@ def collect(
     """Wait for one's own task to end, close it, take the refund, and fuse the models that were paid for."""
 
     def work() -> dict[str, Any]:
-        from learnchain.market.initiator import task_name
+        from learnchain.market.initiator import parse_task_reference
         from learnchain.market.services import collect as collect_from
 
-        return asyncio.run(collect_from(_seat(rpc, wallet, directory, blob_store, poll_seconds), task_name(task), out))
+        return asyncio.run(
+            collect_from(_seat(rpc, wallet, directory, blob_store, poll_seconds), parse_task_reference(task), out)
+        )
 
-    answer(as_json, work, _show_facts)
+    run_verb(as_json, work, _show_facts)
 
 
 @application.command("show")
@@ -158,22 +162,22 @@ def show(task: TaskArgument, rpc: ChainOption = _RPC, as_json: JsonOption = Fals
     """Show a task: its terms, verifiers, models, votes and decisions."""
 
     def work() -> dict[str, Any]:
-        from learnchain.market.initiator import task_name
-        from learnchain.market.services import look
+        from learnchain.market.initiator import parse_task_reference
+        from learnchain.market.services import show_task
 
-        return asyncio.run(look(rpc, _pause(1.0), task_name(task)))
+        return asyncio.run(show_task(rpc, _pause(1.0), parse_task_reference(task)))
 
-    answer(as_json, work, _show_facts)
+    run_verb(as_json, work, _show_facts)
 
 
 def _seat(rpc: str, wallet: Path, directory: Path, blob_store: str, poll_seconds: float) -> Any:
     import secrets
 
     from learnchain.app.service import load_wallet
-    from learnchain.market.initiator import Seat
+    from learnchain.market.initiator import Session
 
     directory.mkdir(parents=True, exist_ok=True)
-    return Seat(rpc, load_wallet(wallet), directory, blob_store, secrets.token_bytes, _pause(poll_seconds))
+    return Session(rpc, load_wallet(wallet), directory, blob_store, secrets.token_bytes, _pause(poll_seconds))
 
 
 def _pause(seconds: float) -> Callable[[], Awaitable[None]]:
@@ -186,12 +190,12 @@ def _pause(seconds: float) -> Callable[[], Awaitable[None]]:
 def _model(path: Path | None, shape: tuple[int, ...]) -> Any:
     import tomllib
 
-    from learnchain.protocol.model_presets import from_table
+    from learnchain.protocol.model_presets import parse_model_table
 
     if path is None:
         return None
     try:
-        return from_table({"input_shape": list(shape), **tomllib.loads(path.read_text())})
+        return parse_model_table({"input_shape": list(shape), **tomllib.loads(path.read_text())})
     except (OSError, ValueError) as error:
         raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{path} is no TOML file: {error}") from error
 

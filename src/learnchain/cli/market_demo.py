@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from learnchain.cli.output import JsonOption, answer, ether, page
+from learnchain.cli.output import JsonOption, ether, page, run_verb
 from learnchain.rejection import Rejected, RejectionReason
 
 application = typer.Typer(help="Sell and buy models that private data taught (BaaS).", no_args_is_help=True)
@@ -15,7 +15,7 @@ application = typer.Typer(help="Sell and buy models that private data taught (Ba
 _ACCOUNTS = 14
 
 
-_ACTS = {"liar": "liar", "late": "late_joiner", "leaver": "leaver"}
+_ACTS = {"lying_verifier": "lying_verifier", "late": "late_joiner", "leaving_verifier": "leaving_verifier"}
 
 
 TROUBLES = (*_ACTS, "nan", "oversized", "garbage", "shape", "absent")
@@ -42,7 +42,7 @@ def demo(
     as_json: JsonOption = False,
 ) -> None:
     """Play a task with 5 computing and 3 verification contributors: train, publish, fuse, vote, pay."""
-    answer(as_json, lambda: _demo((scenario, strategy), mnist, rpc, tuple(trouble or ()), noise), _show)
+    run_verb(as_json, lambda: _demo((scenario, strategy), mnist, rpc, tuple(trouble or ()), noise), _show)
 
 
 @application.command("figures")
@@ -63,17 +63,17 @@ def figures(
         from tempfile import TemporaryDirectory
 
         from learnchain.learning.train import configure_torch
-        from learnchain.market.demo_figures import Wanted, fusion_figures
-        from learnchain.market.demo_stage import idx_data
-        from learnchain.market.local_training import HomeTerms
+        from learnchain.market.demo_figures import FusionExperiment, fusion_figures
+        from learnchain.market.demo_stage import read_idx_data
+        from learnchain.market.local_training import LocalTrainingTerms
 
         configure_torch()
-        wanted = Wanted(scenario, seed, HomeTerms(epochs, round(learning_rate * 1_000_000)), central)
+        wanted = FusionExperiment(scenario, seed, LocalTrainingTerms(epochs, round(learning_rate * 1_000_000)), central)
         with TemporaryDirectory() as folder:
-            rows, test = idx_data(mnist), idx_data(mnist, "t10k")
+            rows, test = read_idx_data(mnist), read_idx_data(mnist, "t10k")
             return fusion_figures(rows, test, wanted, Path(folder), time.monotonic)
 
-    answer(as_json, work, _show_figures)
+    run_verb(as_json, work, _show_figures)
 
 
 def _show_figures(data: dict[str, Any]) -> None:
@@ -94,12 +94,12 @@ def _demo(
 
     from learnchain.execution.wallet import development_accounts
     from learnchain.learning.data import digits
-    from learnchain.learning.fusion import Strategy
+    from learnchain.learning.fusion import FusionStrategy
     from learnchain.learning.train import configure_torch
-    from learnchain.market.demo import Market, Script
+    from learnchain.market.demo import MarketRun, MarketScenario
     from learnchain.market.demo_cast import SMALL, TABLE_2
-    from learnchain.market.demo_stage import DEVELOPMENT_MNEMONIC, idx_data, local_stage, remote_stage
-    from learnchain.market.local_training import HomeTerms
+    from learnchain.market.demo_stage import DEVELOPMENT_MNEMONIC, connect_remote_chain, open_local_chain, read_idx_data
+    from learnchain.market.local_training import LocalTrainingTerms
 
     unknown = [each for each in troubles if each not in TROUBLES]
     if unknown:
@@ -107,19 +107,21 @@ def _demo(
     acts: dict[str, Any] = {name: True for each, name in _ACTS.items() if each in troubles}
     hostile = tuple(each for each in troubles if each not in _ACTS)
     configure_torch()
-    chosen = (Strategy.FREE, Strategy.GRADUAL)[played[1] - 1]
+    chosen = (FusionStrategy.FREE, FusionStrategy.GRADUAL)[played[1] - 1]
     small = mnist is None
-    home = HomeTerms(10, 1_000, 16, noise) if small else HomeTerms(noise=noise)
+    home = LocalTrainingTerms(10, 1_000, 16, noise) if small else LocalTrainingTerms(noise=noise)
     split = SMALL if small else TABLE_2
-    script = Script(played[0], split, home, chosen, threshold=5_000 if small else 8_000, hostile=hostile, **acts)
-    data = digits() if mnist is None else idx_data(mnist)
+    script = MarketScenario(
+        played[0], split, home, chosen, threshold=5_000 if small else 8_000, hostile_models=hostile, **acts
+    )
+    data = digits() if mnist is None else read_idx_data(mnist)
 
     async def play(directory: Path) -> dict[str, Any]:
         if rpc is None:
-            return await Market(script, local_stage(_ACCOUNTS)[0], data, directory).play()
+            return await MarketRun(script, open_local_chain(_ACCOUNTS)[0], data, directory).run()
         wallets = development_accounts(DEVELOPMENT_MNEMONIC, _ACCOUNTS)
-        async with remote_stage(rpc, wallets) as stage:
-            return await Market(script, stage, data, directory).play()
+        async with connect_remote_chain(rpc, wallets) as stage:
+            return await MarketRun(script, stage, data, directory).run()
 
     with TemporaryDirectory() as folder:
         report = asyncio.run(play(Path(folder)))

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import Progress
 
-from learnchain.cli.output import LOCAL_DIRECTORY, DataDirectoryOption, JsonOption, RpcOption, answer, page
+from learnchain.cli.output import LOCAL_DIRECTORY, DataDirectoryOption, JsonOption, RpcOption, page, run_verb
 from learnchain.cli.rpc import NodeClient, client_for
 from learnchain.rejection import Rejected, RejectionReason
 
@@ -34,7 +34,7 @@ def download(
     as_json: JsonOption = False,
 ) -> None:
     """Download a model in chunks; the file appears only if its bytes hash to the CID that the block names."""
-    answer(as_json, lambda: _download(client_for(rpc, data_dir), which, out, as_json), _show)
+    run_verb(as_json, lambda: _download(client_for(rpc, data_dir), which, out, as_json), _show)
 
 
 @application.command("show")
@@ -48,7 +48,7 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Write a model's layers as a Python program that loads its weights with torch and safetensors alone."""
-    answer(as_json, lambda: _program(client_for(rpc, data_dir), height, out), _show_program)
+    run_verb(as_json, lambda: _program(client_for(rpc, data_dir), height, out), _show_program)
 
 
 def _program(client: NodeClient, height: int, out: Path | None) -> dict[str, Any]:

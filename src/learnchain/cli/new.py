@@ -24,7 +24,7 @@ from typing import Annotated, Any
 
 import typer
 
-from learnchain.cli.output import JsonOption, answer, page
+from learnchain.cli.output import JsonOption, page, run_verb
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 SOURCE = Path("src/learnchain")
@@ -55,25 +55,25 @@ _LINE_LENGTH = 120
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
+class EngineNames:
     """Spell an engine's name as its folder, its class and its constants do."""
 
     folder: str
 
     @property
-    def kind(self) -> str:
+    def class_name(self) -> str:
         """Return the class's name."""
         return "".join(each.capitalize() for each in self.folder.split("_"))
 
     @property
-    def constant(self) -> str:
+    def constant_prefix(self) -> str:
         """Return what constants begin with."""
         return self.folder.upper()
 
     @property
-    def reading(self) -> str:
+    def interpretation_prefix(self) -> str:
         """Return what the identifiers of readings begin with, unless the engine abbreviates it."""
-        return self.constant.replace("_", "-")
+        return self.constant_prefix.replace("_", "-")
 
 
 @dataclass(slots=True)
@@ -81,12 +81,12 @@ class EngineCopy:
     """Hold the files that a new engine adds and changes, and how to take them back."""
 
     root: Path
-    name: Names
+    name: EngineNames
     files: dict[Path, str]
     _before: dict[Path, str] = field(default_factory=dict)
 
     @property
-    def written(self) -> tuple[Path, ...]:
+    def changed_paths(self) -> tuple[Path, ...]:
         """Return what is written or changed, in order."""
         return tuple(sorted(self.files))
 
@@ -116,14 +116,14 @@ class EngineCopy:
 
 def start_engine(root: Path, name: str, like: str) -> tuple[Path, ...]:
     """Copy one engine's folders under another name and register the copy; return what was written or changed."""
-    copy = planned_engine(root, name, like)
+    copy = plan_engine(root, name, like)
     copy.write()
-    return copy.written
+    return copy.changed_paths
 
 
-def planned_engine(root: Path, name: str, like: str) -> EngineCopy:
+def plan_engine(root: Path, name: str, like: str) -> EngineCopy:
     """Return everything that a copy writes and changes; nothing is touched yet."""
-    old, new = Names(like), Names(name)
+    old, new = EngineNames(like), EngineNames(name)
     _check_name(new)
     _check_places(root, old, new)
     sources = {path: path.read_text() for place in _places(old) for path in _files_of(root / place)}
@@ -132,11 +132,11 @@ def planned_engine(root: Path, name: str, like: str) -> EngineCopy:
     prefix, shared = _find_interpretation_prefix(root, old), _shared_vectors(root, old)
     files: dict[Path, str] = {}
     for path, text in sources.items():
-        made = fitted(text, renamed(text, old, new, prefix))
+        made = restore_long_prose(text, rename_text(text, old, new, prefix))
         for each in shared:
             # What a vector of another room shows is no copy's own: its readings go on to name that vector.
             made = made.replace(f'"{new.folder}/{each}"', f'"{old.folder}/{each}"')
-        files[root / renamed(str(path.relative_to(root)), old, new)] = made
+        files[root / rename_text(str(path.relative_to(root)), old, new)] = made
     registry, plays, cases = (root / each for each in (_REGISTRY, _PLAYS, _CASES))
     play, case, entry = f"{name}_play", f"{name}_cases", _build_registry_entry(lists[registry], old, new)
     files[registry] = _add_to_list(_add_import(lists[registry], "learnchain.engines", name), entry)
@@ -146,7 +146,7 @@ def planned_engine(root: Path, name: str, like: str) -> EngineCopy:
     return EngineCopy(root, new, files)
 
 
-def _places(names: Names) -> tuple[Path, ...]:
+def _places(names: EngineNames) -> tuple[Path, ...]:
     """Return the folders and files that belong to one engine alone."""
     testing = SOURCE / "testing"
     return (
@@ -161,7 +161,7 @@ def _files_of(place: Path) -> list[Path]:
     return sorted(place.rglob("*.py")) if place.is_dir() else [place]
 
 
-def _check_name(new: Names) -> None:
+def _check_name(new: EngineNames) -> None:
     """Refuse what is no name of a folder, and words of the language itself."""
     taken = keyword.iskeyword(new.folder) or keyword.issoftkeyword(new.folder) or hasattr(builtins, new.folder)
     if taken or not _NAME.fullmatch(new.folder) or len(new.folder) > LONGEST_NAME:
@@ -169,7 +169,7 @@ def _check_name(new: Names) -> None:
         raise Rejected(RejectionReason.ARGUMENT_INVALID, detail + "single underscores, and no word of Python")
 
 
-def _check_places(root: Path, old: Names, new: Names) -> None:
+def _check_places(root: Path, old: EngineNames, new: EngineNames) -> None:
     """Refuse a model that is not there, and a name under which something is."""
     missing = [str(place) for place in _places(old) if not (root / place).exists()]
     missing = missing or [str(each) for each in (_REGISTRY, _PLAYS, _CASES) if not (root / each).is_file()]
@@ -183,24 +183,24 @@ def _check_places(root: Path, old: Names, new: Names) -> None:
         raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{taken[0]} exists already; nothing was changed")
 
 
-def _check_unused(new: Names, texts: dict[Path, str]) -> None:
+def _check_unused(new: EngineNames, texts: dict[Path, str]) -> None:
     """Refuse a name that the files use for something else: in the copy it would stand for two things."""
     for path, text in texts.items():
         words = {each.string for each in _tokens(text) if each.type == tokenize.NAME}
-        found = sorted(words & {new.folder, new.kind, new.constant})
+        found = sorted(words & {new.folder, new.class_name, new.constant_prefix})
         if found:
             detail = f"{path.name} uses the name {found[0]!r} for something else; choose another one"
             raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
 
 
-def _find_interpretation_prefix(root: Path, old: Names) -> str:
+def _find_interpretation_prefix(root: Path, old: EngineNames) -> str:
     """Return what the readings of an engine begin with: proof of work abbreviates its name."""
     text = (root / SOURCE / "rules" / old.folder / "readings.py").read_text()
     found = re.search(r'"([A-Z0-9]+(?:-[A-Z0-9]+)*)-R\d+"', text)
-    return old.reading if found is None else found.group(1)
+    return old.interpretation_prefix if found is None else found.group(1)
 
 
-def _shared_vectors(root: Path, old: Names) -> list[str]:
+def _shared_vectors(root: Path, old: EngineNames) -> list[str]:
     """Return the vectors that readings name and that the engine's own cases do not write."""
     readings = (root / SOURCE / "rules" / old.folder / "readings.py").read_text()
     cases = (root / SOURCE / "testing" / f"{old.folder}_cases.py").read_text()
@@ -210,22 +210,22 @@ def _shared_vectors(root: Path, old: Names) -> list[str]:
     return [each for each in named if each not in mine]
 
 
-def renamed(text: str, old: Names, new: Names, prefix: str = "") -> str:
+def rename_text(text: str, old: EngineNames, new: EngineNames, prefix: str = "") -> str:
     """Return a text in which the engine has its new name: folders, class, constants, readings; prose stays."""
-    readings = prefix or old.reading
+    readings = prefix or old.interpretation_prefix
     names = {
-        old.constant: new.constant,
-        old.kind: new.kind,
+        old.constant_prefix: new.constant_prefix,
+        old.class_name: new.class_name,
         old.folder: new.folder,
-        f"{readings}-R": f"{new.reading}-R",
+        f"{readings}-R": f"{new.interpretation_prefix}-R",
     }
-    words = "|".join((old.constant, old.kind, old.folder))
+    words = "|".join((old.constant_prefix, old.class_name, old.folder))
     # In one pass: the new name may contain the old one.
     pattern = rf"(?<![A-Za-z]){readings}-R(?=\d)|(?<![A-Za-z])(?:{words})(?![a-z])"
     return re.sub(pattern, lambda found: names[found.group(0)], text)
 
 
-def fitted(before: str, after: str) -> str:
+def restore_long_prose(before: str, after: str) -> str:
     """Return the renamed text with those lines of prose as they were that the new name has made too long."""
     prose: set[int] = set()
     for each in _tokens(before):
@@ -243,7 +243,7 @@ def _tokens(text: str) -> Iterator[tokenize.TokenInfo]:
     return tokenize.generate_tokens(io.StringIO(text).readline)
 
 
-def _build_registry_entry(text: str, old: Names, new: Names) -> str:
+def _build_registry_entry(text: str, old: EngineNames, new: EngineNames) -> str:
     """Return the copied engine's entry for the registry."""
     lines = text.splitlines()
     first = next((number for number, each in enumerate(lines) if each.strip().startswith(f'"{old.folder}":')), None)
@@ -253,7 +253,7 @@ def _build_registry_entry(text: str, old: Names, new: Names) -> str:
     while entry.count("(") > entry.count(")"):
         first += 1
         entry += "\n" + lines[first]
-    return renamed(entry.strip(), old, new)
+    return rename_text(entry.strip(), old, new)
 
 
 def _add_to_list(text: str, line: str) -> str:
@@ -276,7 +276,7 @@ def _add_import(text: str, package: str, name: str) -> str:
     return text.replace(found.group(0), line)
 
 
-def _add_independence_contract(path: Path, old: Names, new: Names) -> str:
+def _add_independence_contract(path: Path, old: EngineNames, new: EngineNames) -> str:
     """Have the import linter keep the new engine apart from the others."""
     text, entry = path.read_text(), f'"learnchain.engines.{old.folder}"'
     if entry not in text:
@@ -311,19 +311,19 @@ def engine(
     def work() -> dict[str, Any]:
 
         place = root.resolve()
-        copy = planned_engine(place, name, like)
+        copy = plan_engine(place, name, like)
         copy.write()
         try:
-            _format_files(place, [str(each) for each in copy.written if each.suffix == ".py"])
+            _format_files(place, [str(each) for each in copy.changed_paths if each.suffix == ".py"])
             _fill(place)
         except BaseException:
             # An interrupted or failed start leaves nothing behind.
             copy.undo()
             raise
-        files = [str(each.relative_to(place)) for each in copy.written]
+        files = [str(each.relative_to(place)) for each in copy.changed_paths]
         return {"engine": name, "like": like, "files": files, "vectors": f"vectors/{name}"}
 
-    answer(as_json, work, _show)
+    run_verb(as_json, work, _show)
 
 
 def _fill(root: Path) -> None:

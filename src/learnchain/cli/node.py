@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from learnchain.cli.output import LOCAL_DIRECTORY, DataDirectoryOption, JsonOption, RpcOption, answer, page
+from learnchain.cli.output import LOCAL_DIRECTORY, DataDirectoryOption, JsonOption, RpcOption, page, run_verb
 from learnchain.cli.rpc import client_for, layout_of
 from learnchain.cli.wallet import keystore_address
 from learnchain.rejection import Rejected, RejectionReason
@@ -31,17 +31,17 @@ SettingsArgument = Annotated[Path, typer.Argument(metavar="SETTINGS", help="A se
 @application.command("run")
 def run_node(settings: SettingsArgument, as_json: JsonOption = False) -> None:
     """Run a node in this process until SIGINT or SIGTERM; its log goes to standard error."""
-    answer(as_json, lambda: _serve(_load_settings(settings)), _show_end)
+    run_verb(as_json, lambda: _serve(_load_settings(settings)), _show_end)
 
 
 def miner(settings: SettingsArgument, as_json: JsonOption = False) -> None:
     """Run a node with mining on, whatever its settings file says."""
-    answer(as_json, lambda: _serve(dataclasses.replace(_load_settings(settings), is_miner=True)), _show_end)
+    run_verb(as_json, lambda: _serve(dataclasses.replace(_load_settings(settings), is_miner=True)), _show_end)
 
 
 def audit(settings: SettingsArgument, as_json: JsonOption = False) -> None:
     """Run a node that audits winners for pay: who has no coins earns the first ones by replaying segments."""
-    answer(as_json, lambda: _serve(dataclasses.replace(_load_settings(settings), is_auditor=True)), _show_end)
+    run_verb(as_json, lambda: _serve(dataclasses.replace(_load_settings(settings), is_auditor=True)), _show_end)
 
 
 @application.command("init")
@@ -80,7 +80,7 @@ def init(
         )
         return _initialise(made, genesis)
 
-    answer(as_json, work, _show_init)
+    run_verb(as_json, work, _show_init)
 
 
 def _initialise(made: "NodeSettings", genesis: Path) -> dict[str, Any]:
@@ -133,7 +133,7 @@ def address(
         network = client_for(rpc, data_dir).call("learn_network")
         return {each: network[each] for each in ("address", "genesis", "consensus", "chain_id")}
 
-    answer(as_json, work, _show_address)
+    run_verb(as_json, work, _show_address)
 
 
 def _show_address(data: dict[str, Any]) -> None:

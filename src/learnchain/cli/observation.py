@@ -58,7 +58,7 @@ class Snapshot:
         return next((each for each in self.nodes if each.status is not None), None)
 
     @property
-    def won(self) -> tuple[View, ...]:
+    def won_blocks(self) -> tuple[View, ...]:
         """Return the blocks that somebody won, by training or by hashing."""
         return tuple(each for each in self.blocks if not each["empty"])
 
@@ -69,7 +69,7 @@ class Snapshot:
 
 
 @dataclass(slots=True)
-class Observer:
+class NetworkObserver:
     """Ask all nodes, remember their blocks, and follow reorganisations of the first that answers."""
 
     clients: tuple[NodeClient, ...]
@@ -82,7 +82,7 @@ class Observer:
     _ledger: View = field(default_factory=dict)
 
     @classmethod
-    def of(cls, settings: tuple[Path, ...], ports: tuple[int, ...], accounts: tuple[str, ...]) -> "Observer":
+    def of(cls, settings: tuple[Path, ...], ports: tuple[int, ...], accounts: tuple[str, ...]) -> "NetworkObserver":
         """Return the observer of a local network."""
         clients = tuple(NodeClient(f"http://127.0.0.1:{port}", _LOOK_TIMEOUT_SECONDS) for port in ports)
         return cls(clients, tuple(path.parent.name for path in settings), accounts)
@@ -176,7 +176,7 @@ def block_report(view: View) -> View:
         "trained": view["trained"],
         "missed": view.get("missed"),
         "task": view["task"],
-        "standing": view["standing"],
+        "is_standing": view["is_standing"],
         "winner": view.get("winner"),
         "accuracy": view.get("accuracy"),
         "label": view.get("label"),
@@ -191,8 +191,8 @@ def block_report(view: View) -> View:
             **view.get("timeline", {}),
             "winner_trained_milliseconds": training.get("training_milliseconds"),
         },
-        "turn": view.get("turn"),
-        "champion_before": view.get("champion_before"),
+        "block_index": view.get("block_index"),
+        "best_before": view.get("best_before"),
         "training_share": training.get("training_share"),
         "training_seconds": training.get("training_seconds"),
         **_hashing(view, training),
@@ -229,12 +229,12 @@ def task_reports(client: NodeClient) -> list[View]:
     for each in tasks["settled"]:
         name = client.call("learn_block", each["height"])["task"]["name"]
         found.append(_task_report(client, escrow, each["task"], name, each))
-    undecided = [*tasks["waiting"], *tasks["incoming"]]
-    if not tasks["selected"]["standing"]:
+    undecided = [*tasks["queued_tasks"], *tasks["posted_tasks"]]
+    if not tasks["selected"]["is_standing"]:
         undecided.insert(0, tasks["selected"])
     seen = {each["id"] for each in found}
     for each in undecided:
-        if not each["standing"] and each["id"] not in seen:
+        if not each["is_standing"] and each["id"] not in seen:
             seen.add(each["id"])
             found.append(_task_report(client, escrow, each["id"], each["name"], {}))
     return found

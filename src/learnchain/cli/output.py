@@ -106,7 +106,7 @@ _SURROUNDINGS = frozenset(
 _SURROUNDINGS_ADVICE = "Check the path, its permissions and the free space of what the detail names, and try again."
 
 
-class NotHere(Unavailable):
+class MissingData(Unavailable):
     """Say what is not here together with the next step, where the family's advice would mislead."""
 
     def __init__(self, what: str, advice: str) -> None:
@@ -114,20 +114,20 @@ class NotHere(Unavailable):
         self.advice = advice
 
 
-def answer(as_json: bool, work: Callable[[], Data], show: Callable[[Data], None]) -> None:
+def run_verb(as_json: bool, work: Callable[[], Data], show: Callable[[Data], None]) -> None:
     """Carry out a verb: show its data to a person, or print the envelope, and exit with the family's code."""
     try:
         # Whatever a library prints meanwhile must not spoil the one envelope.
         with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
             data = work()
     except Rejected as error:
-        fail(as_json, ExitCode.REJECTED, error.reason.value, error.detail)
-    except NotHere as error:
-        fail(as_json, ExitCode.UNAVAILABLE, "unavailable", error.what, error.advice)
+        exit_with_failure(as_json, ExitCode.REJECTED, error.reason.value, error.detail)
+    except MissingData as error:
+        exit_with_failure(as_json, ExitCode.UNAVAILABLE, "unavailable", error.what, error.advice)
     except Unavailable as error:
-        fail(as_json, ExitCode.UNAVAILABLE, "unavailable", error.what)
+        exit_with_failure(as_json, ExitCode.UNAVAILABLE, "unavailable", error.what)
     except KeyboardInterrupt:
-        fail(as_json, ExitCode.INTERRUPTED, "interrupted", "stopped from the keyboard")
+        exit_with_failure(as_json, ExitCode.INTERRUPTED, "interrupted", "stopped from the keyboard")
     except (typer.Exit, typer.BadParameter, BrokenPipeError):
         raise
     except Exception as error:
@@ -135,7 +135,7 @@ def answer(as_json: bool, work: Callable[[], Data], show: Callable[[Data], None]
             _fail_by_surroundings(as_json, error)
         # The last place where a fault of our own can be told to a person and to a program alike.
         logger.exception("a fault of our own")
-        fail(as_json, ExitCode.BUG, "bug", f"{type(error).__name__}: {error}")
+        exit_with_failure(as_json, ExitCode.BUG, "bug", f"{type(error).__name__}: {error}")
     else:
         if as_json:
             write_envelope({"success": True, "data": data, "error": None})
@@ -146,10 +146,10 @@ def answer(as_json: bool, work: Callable[[], Data], show: Callable[[Data], None]
 def _fail_by_surroundings(as_json: bool, error: OSError) -> None:
     named = f": {error.filename}" if error.filename is not None else ""
     detail = f"{(error.strerror or 'the operating system refuses').lower()}{named}"
-    fail(as_json, ExitCode.UNAVAILABLE, "unavailable", detail, _SURROUNDINGS_ADVICE)
+    exit_with_failure(as_json, ExitCode.UNAVAILABLE, "unavailable", detail, _SURROUNDINGS_ADVICE)
 
 
-def fail(as_json: bool, code: ExitCode, reason: str, detail: str, advice: str = "") -> None:
+def exit_with_failure(as_json: bool, code: ExitCode, reason: str, detail: str, advice: str = "") -> None:
     """Report a failure with what to do about it, and exit."""
     advice = advice or what_to_do(code, reason)
     if as_json:

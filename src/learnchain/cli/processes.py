@@ -111,12 +111,12 @@ class NodeProcesses:
         process = self._children[index].process
         return process is not None and process.poll() is None
 
-    def is_warm(self, index: int) -> bool:
+    def is_ready(self, index: int) -> bool:
         """Return whether a node only waits for its genesis any more."""
-        from learnchain.node.genesis_barrier import is_warm
+        from learnchain.node.genesis_barrier import is_ready
 
         child = self._children[index]
-        return child.process is not None and is_warm(child.settings.parent, child.process.pid)
+        return child.process is not None and is_ready(child.settings.parent, child.process.pid)
 
     def deaths(self) -> tuple[Death, ...]:
         """Return the nodes that ended since the last look, started again unless they keep dying."""
@@ -167,7 +167,7 @@ class NodeProcesses:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                pass_fds=() if self.fork_server is None else (self.fork_server.line.fileno(),),
+                pass_fds=() if self.fork_server is None else (self.fork_server.connection.fileno(),),
                 env={**os.environ, **({} if self.fork_server is None else self.fork_server.environment())},
                 # A session of its own: Ctrl-C reaches this program only, which then ends the nodes in order.
                 start_new_session=True,

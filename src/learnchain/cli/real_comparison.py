@@ -12,8 +12,8 @@ from typing import Any
 from rich.console import Console
 
 from learnchain.cli.display import PlainDisplay
-from learnchain.cli.local_run import LocalRun, Wanted
-from learnchain.cli.observation import Observer, Snapshot, View, machine_report
+from learnchain.cli.local_run import LocalRun, LocalRunPlan
+from learnchain.cli.observation import NetworkObserver, Snapshot, View, machine_report
 from learnchain.rejection import Rejected, Unavailable
 from learnchain.simulation.comparison import WORK_STEPS, gini, intervals
 
@@ -31,14 +31,14 @@ def _run(name: str, blocks: int, miners: int) -> dict[str, Any]:
     """Run one network in a directory of its own until enough blocks were won; nobody commissions anything."""
     with TemporaryDirectory(prefix="learnchain-lab-") as directory:
         place = Path(directory) / "network"
-        wanted = Wanted(place, name, miners, (TASK,), blocks, rpc_port=0, patience_seconds=300.0)
+        wanted = LocalRunPlan(place, name, miners, (TASK,), blocks, rpc_port=0, patience_seconds=300.0)
         run = LocalRun(wanted, time.monotonic(), inspect=_list_decisions)
         console = Console(file=sys.stderr, highlight=False)
         console.print(f"{name}: {blocks} blocks of {miners} miners in real time", markup=False)
-        return run.run(run.network(), PlainDisplay(console), ())
+        return run.run(run.provision_network(), PlainDisplay(console), ())
 
 
-def _list_decisions(observer: Observer, snapshot: Snapshot) -> dict[str, Any]:
+def _list_decisions(observer: NetworkObserver, snapshot: Snapshot) -> dict[str, Any]:
     """Return what every node says that it decided and measured at each height, node by node."""
     found: list[list[View]] = []
     for client in observer.clients:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from learnchain.cli.output import LOCAL_DIRECTORY, NotHere
+from learnchain.cli.output import LOCAL_DIRECTORY, MissingData
 from learnchain.encoding.numbers import parse_json
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
@@ -50,10 +50,12 @@ class NodeClient:
             with urlopen(request, timeout=self.timeout_seconds) as response:
                 raw = response.read(MAXIMUM_ANSWER_BYTES + 1)
         except HTTPError as error:
-            raise NotHere(f"{self.url} answers {error.code}: no JSON-RPC server of learnchain", START_ADVICE) from error
+            raise MissingData(
+                f"{self.url} answers {error.code}: no JSON-RPC server of learnchain", START_ADVICE
+            ) from error
         except (URLError, OSError, HTTPException) as error:
             cause = error.reason if isinstance(error, URLError) else error
-            raise NotHere(f"no node answers at {self.url} ({cause})", START_ADVICE) from error
+            raise MissingData(f"no node answers at {self.url} ({cause})", START_ADVICE) from error
         if len(raw) > MAXIMUM_ANSWER_BYTES:
             raise Rejected(RejectionReason.TOO_LARGE, f"the answer of {self.url} is larger than allowed")
         return _result(self.url, raw)
@@ -64,11 +66,11 @@ def _result(url: str, raw: bytes) -> Any:
         message = parse_json(raw)
         error = message.get("error")
     except (ValueError, AttributeError, RecursionError) as problem:
-        raise NotHere(f"{url} does not speak JSON-RPC", START_ADVICE) from problem
+        raise MissingData(f"{url} does not speak JSON-RPC", START_ADVICE) from problem
     if error is None:
         return _printable(message.get("result"))
     if not isinstance(error, dict):
-        raise NotHere(f"{url} does not speak JSON-RPC", START_ADVICE)
+        raise MissingData(f"{url} does not speak JSON-RPC", START_ADVICE)
     data = error.get("data")
     reason = data.get("reason") if isinstance(data, dict) else None
     detail, code = _printable(str(error.get("message", ""))), error.get("code")
@@ -129,12 +131,12 @@ def client_for(rpc: str | None, directory: Path, node: int = 0) -> NodeClient:
     if not settings.is_file():
         if directory != LOCAL_DIRECTORY:
             # The default address might belong to another network than the one that was named.
-            raise NotHere(f"{directory} holds neither a network nor a node", START_ADVICE)
+            raise MissingData(f"{directory} holds neither a network nor a node", START_ADVICE)
         return NodeClient(DEFAULT_URL)
     port = _port(_json(settings).get("rpc_port", 0), settings)
     if not port:
         advice = "Set rpc_port there and start the node again, or name another node with --rpc."
-        raise NotHere(f"the node of {settings} has no JSON-RPC server: its rpc_port is 0", advice)
+        raise MissingData(f"the node of {settings} has no JSON-RPC server: its rpc_port is 0", advice)
     return NodeClient(f"http://127.0.0.1:{port}")
 
 

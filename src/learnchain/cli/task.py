@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from learnchain.cli.output import LOCAL_DIRECTORY, DataDirectoryOption, JsonOption, RpcOption, answer, ether, page
+from learnchain.cli.output import LOCAL_DIRECTORY, DataDirectoryOption, JsonOption, RpcOption, ether, page, run_verb
 from learnchain.cli.rpc import NodeClient, client_for, token_of
 from learnchain.rejection import Rejected, RejectionReason
 
@@ -28,7 +28,7 @@ def publish(
     as_json: JsonOption = False,
 ) -> None:
     """Put a task's reward into escrow and its encrypted data on the network, from the node's own account."""
-    answer(as_json, lambda: _publish(specification, rpc, data_dir, dry_run), _show_posting)
+    run_verb(as_json, lambda: _publish(specification, rpc, data_dir, dry_run), _show_posting)
 
 
 @application.command("list")
@@ -36,7 +36,7 @@ def list_tasks(
     rpc: RpcOption = None, data_dir: DataDirectoryOption = LOCAL_DIRECTORY, as_json: JsonOption = False
 ) -> None:
     """List the tasks: the selected one, those that wait in the order of their scores, and the settled ones."""
-    answer(as_json, lambda: client_for(rpc, data_dir).call("learn_tasks"), _show_list)
+    run_verb(as_json, lambda: client_for(rpc, data_dir).call("learn_tasks"), _show_list)
 
 
 @application.command("show")
@@ -47,7 +47,7 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Show one task: where it stands, its numbers, and what the escrow contract itself says of it."""
-    answer(as_json, lambda: _one(client_for(rpc, data_dir), identifier), _show_one)
+    run_verb(as_json, lambda: _one(client_for(rpc, data_dir), identifier), _show_one)
 
 
 def _publish(specification: str, rpc: str | None, directory: Path, dry_run: bool) -> dict[str, Any]:
@@ -81,8 +81,8 @@ def _one(client: NodeClient, identifier: str) -> dict[str, Any]:
 
     wanted = identifier.removeprefix("0x").lower()
     tasks = client.call("learn_tasks")
-    places = [("selected", tasks["selected"]), *(("waiting", each) for each in tasks["waiting"])]
-    places += [("incoming", each) for each in tasks["incoming"]]
+    places = [("selected", tasks["selected"]), *(("queued", each) for each in tasks["queued_tasks"])]
+    places += [("posted", each) for each in tasks["posted_tasks"]]
     places += [("settled", {**each, "id": each["task"]}) for each in tasks["settled"]]
     found = {view["id"]: (state, view) for state, view in places if wanted and view["id"].startswith(wanted)}
     if not found:
@@ -119,8 +119,11 @@ def _show_list(data: dict[str, Any]) -> None:
     for title in ("task", "name", "state", "reward (ether)", "score", "parameters", "recipient"):
         table.add_column(title, no_wrap=True)
     selected = data["selected"]["id"]
-    rows = [("selected", data["selected"]), *(("waiting", each) for each in data["waiting"] if each["id"] != selected)]
-    rows += [("incoming", each) for each in data["incoming"]]
+    rows = [
+        ("selected", data["selected"]),
+        *(("queued", each) for each in data["queued_tasks"] if each["id"] != selected),
+    ]
+    rows += [("posted", each) for each in data["posted_tasks"]]
     for state, each in rows:
         kind = f"{state}, standing" if each["standing"] else state
         numbers = (ether(each["reward_wei"]), each["score"], f"{each['parameters']:,}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from learnchain.cli.output import LOCAL_DIRECTORY, DataDirectoryOption, JsonOption, answer, ether, page
+from learnchain.cli.output import LOCAL_DIRECTORY, DataDirectoryOption, JsonOption, ether, page, run_verb
 
 if TYPE_CHECKING:
     from learnchain.node.local_network import LocalNetwork
@@ -46,15 +46,15 @@ def up(
     started_seconds = time.monotonic()
 
     def work() -> dict[str, Any]:
-        from learnchain.cli.local_run import LocalRun, Wanted
-        from learnchain.engines.registry import engine_named
+        from learnchain.cli.local_run import LocalRun, LocalRunPlan
+        from learnchain.engines.registry import find_engine
 
-        engine = engine_named(consensus)
-        tasks = (engine.tasks if engine.posted else ()) if task is None else tuple(task)
-        wanted = Wanted(data_dir, consensus, miners, tasks, blocks, rpc_port, restart, patience_seconds)
+        engine = find_engine(consensus)
+        tasks = (engine.tasks if engine.accepts_posted_tasks else ()) if task is None else tuple(task)
+        wanted = LocalRunPlan(data_dir, consensus, miners, tasks, blocks, rpc_port, restart, patience_seconds)
         return _run(LocalRun(wanted, started_seconds), as_json)
 
-    answer(as_json, work, _show)
+    run_verb(as_json, work, _show)
 
 
 def _run(run: Any, as_json: bool) -> dict[str, Any]:
@@ -83,13 +83,13 @@ def _run(run: Any, as_json: bool) -> dict[str, Any]:
 
 
 def _introduction(network: "LocalNetwork") -> list[str]:
-    from learnchain.engines.registry import engine_named
+    from learnchain.engines.registry import find_engine
 
     count = len(network.settings)
     lines = [
         f"{'a new network' if network.fresh else 'continuing the network'} in {network.directory}",
         f"RPC        http://127.0.0.1:{network.rpc_ports[0]}   consensus {network.consensus}",
-        f"consensus  {network.consensus}: {engine_named(network.consensus).about}",
+        f"consensus  {network.consensus}: {find_engine(network.consensus).about}",
         f"explorer   http://127.0.0.1:{network.rpc_ports[0]}/explorer",
         "pre-funded accounts (everybody knows these words: never send anything of value here)",
         f"mnemonic   {network.mnemonic}",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from learnchain.cli.output import LOCAL_DIRECTORY, DataDirectoryOption, JsonOption, RpcOption, answer, ether, page
+from learnchain.cli.output import LOCAL_DIRECTORY, DataDirectoryOption, JsonOption, RpcOption, ether, page, run_verb
 from learnchain.cli.rpc import NodeClient, client_for, layout_of
 from learnchain.encoding.numbers import parse_json
 from learnchain.rejection import Rejected, RejectionReason
@@ -58,7 +58,7 @@ def new(
     as_json: JsonOption = False,
 ) -> None:
     """Make a key, show its mnemonic once, and keep it in an encrypted keystore."""
-    answer(as_json, lambda: _new(out), _show_new)
+    run_verb(as_json, lambda: _new(out), _show_new)
 
 
 @application.command("list")
@@ -68,7 +68,7 @@ def list_wallets(
     as_json: JsonOption = False,
 ) -> None:
     """List the keystores of a directory and the accounts of the local network."""
-    answer(as_json, lambda: _list_keystores(directory, data_dir), _show_list)
+    run_verb(as_json, lambda: _list_keystores(directory, data_dir), _show_list)
 
 
 @application.command("balance")
@@ -85,7 +85,7 @@ def balance(
         wei = int(client_for(rpc, data_dir).call("eth_getBalance", address, "latest"), 16)
         return {"address": address, "balance_wei": wei}
 
-    answer(as_json, work, lambda data: page().print(f"{data['address']}  {ether(data['balance_wei'])} ether"))
+    run_verb(as_json, work, lambda data: page().print(f"{data['address']}  {ether(data['balance_wei'])} ether"))
 
 
 @application.command("send")
@@ -98,7 +98,7 @@ def send(
     as_json: JsonOption = False,
 ) -> None:
     """Sign a transfer here and hand it to a node; it is carried out by the next block."""
-    answer(as_json, lambda: _send_transfer(client_for(rpc, data_dir), wallet, to, amount), _show_sent)
+    run_verb(as_json, lambda: _send_transfer(client_for(rpc, data_dir), wallet, to, amount), _show_sent)
 
 
 @application.command("export")
@@ -109,7 +109,7 @@ def export(wallet: WalletArgument, as_json: JsonOption = False) -> None:
         opened = _open_wallet(wallet)
         return {"address": "0x" + opened.address.hex(), "private_key": "0x" + opened.private_key.hex()}
 
-    answer(as_json, work, lambda data: page().print(f"{data['address']}\n{data['private_key']}", soft_wrap=True))
+    run_verb(as_json, work, lambda data: page().print(f"{data['address']}\n{data['private_key']}", soft_wrap=True))
 
 
 def _new(out: Path) -> dict[str, Any]:
@@ -139,10 +139,12 @@ def _list_keystores(directory: Path, data_directory: Path) -> dict[str, Any]:
 
 
 def _send_transfer(client: NodeClient, path: Path, to: str, amount: str) -> dict[str, Any]:
-    return _send_transaction(client, _open_wallet(path), {"to": _checked_address(to), "value": wei_of(amount)}, TRANSFER_GAS)
+    return _send_transaction(
+        client, _open_wallet(path), {"to": _checked_address(to), "value": wei_of(amount)}, TRANSFER_GAS
+    )
 
 
-def called(client: NodeClient, path: Path, data: bytes, value_wei: int) -> dict[str, Any]:
+def send_contract_call(client: NodeClient, path: Path, data: bytes, value_wei: int) -> dict[str, Any]:
     """Sign a call of the escrow contract here and hand it to a node."""
     from learnchain.execution.genesis import ESCROW_ADDRESS
 

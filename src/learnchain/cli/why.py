@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from learnchain.cli.output import LOCAL_DIRECTORY, DataDirectoryOption, JsonOption, RpcOption, answer, page
+from learnchain.cli.output import LOCAL_DIRECTORY, DataDirectoryOption, JsonOption, RpcOption, page, run_verb
 from learnchain.cli.rpc import NodeClient, client_for
 
 application = typer.Typer(help="Ask a node why it decided as it did.", no_args_is_help=True)
@@ -13,7 +13,7 @@ application = typer.Typer(help="Ask a node why it decided as it did.", no_args_i
 NodeOption = Annotated[int, typer.Option("--node", min=0, help="Which node to ask, in a local network.")]
 
 
-_DISPUTED = ("disputes", "waiting", "audits")
+_DISPUTED = ("disputes", "pending", "audits")
 
 
 HeightArgument = Annotated[int, typer.Argument(metavar="HEIGHT", min=1, help="The block's height.")]
@@ -28,7 +28,7 @@ def why_block(
     as_json: JsonOption = False,
 ) -> None:
     """Say why a block is what it is: the task's score, each candidate's fate, the signed trace, the node's steps."""
-    answer(as_json, lambda: _block(client_for(rpc, data_dir, node), height), _show)
+    run_verb(as_json, lambda: _block(client_for(rpc, data_dir, node), height), _show)
 
 
 @application.command("reward")
@@ -40,7 +40,7 @@ def why_reward(
     as_json: JsonOption = False,
 ) -> None:
     """Say who was paid what for a block: block reward, publisher's share, and the settlement of its task."""
-    answer(as_json, lambda: _reward(client_for(rpc, data_dir, node), height), _show)
+    run_verb(as_json, lambda: _reward(client_for(rpc, data_dir, node), height), _show)
 
 
 @application.command("disputes")
@@ -51,7 +51,7 @@ def why_disputes(
     as_json: JsonOption = False,
 ) -> None:
     """Say who is asked for the steps of its training, by whom and until which block, and what became of it."""
-    answer(as_json, lambda: _disputes(client_for(rpc, data_dir, node)), _show)
+    run_verb(as_json, lambda: _disputes(client_for(rpc, data_dir, node)), _show)
 
 
 @application.command("idle")
@@ -62,7 +62,7 @@ def why_idle(
     as_json: JsonOption = False,
 ) -> None:
     """Say what a miner is doing or waiting for at this moment, and what it did last."""
-    answer(as_json, lambda: _idle(client_for(rpc, data_dir, node)), _show)
+    run_verb(as_json, lambda: _idle(client_for(rpc, data_dir, node)), _show)
 
 
 def _block(client: NodeClient, height: int) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def _block(client: NodeClient, height: int) -> dict[str, Any]:
         "task": view["task"],
         "commissioned": _describe_commission(view),
         "score": view["score"],
-        "unselected": view["unselected"],
+        "queued_tasks": view["queued_tasks"],
         "candidates": view.get("verdict", []),
         "signed": _list_signed_messages(client, view["hash"]),
         "disputes": client.call("learn_disputes", height)["disputes"],

@@ -6,7 +6,7 @@ An event that breaks a rule raises `Rejected` and changes nothing; one that come
 `Unavailable`. The engine (`rules/`) answers what the papers decide; what is the same for all is decided here.
 """
 
-from learnchain.consensus.round import Round, Step, Stored
+from learnchain.consensus.round import Round, StoredBlocks, Transition
 from learnchain.consensus.transition import advance, begin, resume
 
-__all__ = ["Round", "Step", "Stored", "advance", "begin", "resume"]
+__all__ = ["Round", "StoredBlocks", "Transition", "advance", "begin", "resume"]

@@ -37,17 +37,17 @@ from learnchain.protocol.dispute_messages import (
     MAXIMUM_STATES,
     Branch,
     SegmentOpening,
+    StateDisclosure,
     StateLeaf,
-    StepAnswer,
     check_branch,
 )
-from learnchain.protocol.messages import Block, TrainingRecord, trace_root
+from learnchain.protocol.messages import Block, TrainingRecord, training_record_hash
 from learnchain.protocol.parameters import ChainParameters
-from learnchain.protocol.state import AuditEntry, BondBook, RoundFact
+from learnchain.protocol.state import AuditEntry, BondRegistry, HeightRecord
 from learnchain.protocol.task_specification import Cid
 from learnchain.rejection import Rejected, RejectionReason
 
-MAXIMUM_CHALLENGED = 1_024
+MAXIMUM_SAMPLED_SEGMENTS = 1_024
 """Segments that one challenge may draw."""
 
 
@@ -90,7 +90,7 @@ class AuditFinding(StrEnum):
     """The task is `free`: accuracy is all that is known (ROUND-8)."""
 
 
-HARDWARE_FREE = frozenset(
+HARDWARE_INDEPENDENT_FINDINGS = frozenset(
     {
         AuditFinding.FAULT_MERKLE_PATH,
         AuditFinding.FAULT_SEED,
@@ -109,7 +109,7 @@ STEP_FAULTS = frozenset({AuditFinding.FAULT_STEP_CHAIN, AuditFinding.FAULT_OUT_O
 """Faults of the steps with which somebody answers an accusation: the only ones that an auditor can commit."""
 
 
-SLASHABLE = HARDWARE_FREE | {AuditFinding.FAULT_OUT_OF_BOUNDS}
+SLASHABLE_FINDINGS = HARDWARE_INDEPENDENT_FINDINGS | {AuditFinding.FAULT_OUT_OF_BOUNDS}
 """Findings that cost the miner its bond; `NUMERIC_MISMATCH` alone never does."""
 
 
@@ -117,7 +117,7 @@ SLASHABLE = HARDWARE_FREE | {AuditFinding.FAULT_OUT_OF_BOUNDS}
 
 
 @dataclass(frozen=True, slots=True)
-class SegmentChallenge:
+class SegmentSample:
     """Name the segments that are to be replayed; anybody recomputes them from the seed.
 
     `drawn` of them come from a draw that is uniform over all segments, so k of N finds a forged one with probability
@@ -126,18 +126,18 @@ class SegmentChallenge:
     """
 
     seed: Hash32
-    trace_root: Hash32
+    training_record_hash: Hash32
     segments: int
-    drawn: int
-    indices: Annotated[tuple[int, ...], Bound(MAXIMUM_CHALLENGED + 1)]
+    count: int
+    indices: Annotated[tuple[int, ...], Bound(MAXIMUM_SAMPLED_SEGMENTS + 1)]
 
     def check(self) -> None:
         """Refuse indices that the seed does not draw."""
-        if draw_challenge(self.seed, self.trace_root, self.segments, self.drawn) != self:
-            raise Rejected(RejectionReason.CHALLENGE_WRONG, "the segments are not those that the seed draws")
+        if draw_segments(self.seed, self.training_record_hash, self.segments, self.count) != self:
+            raise Rejected(RejectionReason.SEGMENT_SAMPLE_WRONG, "the segments are not those that the seed draws")
 
 
-def draw_challenge(seed: Hash32, trace_root: Hash32, segments: int, wanted: int) -> SegmentChallenge:
+def draw_segments(seed: Hash32, trace_root: Hash32, segments: int, wanted: int) -> SegmentSample:
     """Draw `wanted` of `segments` without replacement by Floyd's method from SHAKE-256, and add the last (AUDIT-2).
 
     `trace_root` is `messages.trace_root` of the run, so that two traces under one seed get challenges of their own.
@@ -145,19 +145,21 @@ def draw_challenge(seed: Hash32, trace_root: Hash32, segments: int, wanted: int)
     if not 1 <= segments < MAXIMUM_STATES:
         raise Rejected(RejectionReason.ARGUMENT_INVALID, f"a trace of {segments} segments cannot be challenged")
     count = min(wanted, segments)
-    if not 1 <= count <= MAXIMUM_CHALLENGED:
-        raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{wanted} segments; 1 to {MAXIMUM_CHALLENGED} can be named")
+    if not 1 <= count <= MAXIMUM_SAMPLED_SEGMENTS:
+        raise Rejected(
+            RejectionReason.ARGUMENT_INVALID, f"{wanted} segments; 1 to {MAXIMUM_SAMPLED_SEGMENTS} can be named"
+        )
     stream = shake256("audit-challenge", seed + trace_root + segments.to_bytes(8, "big"), _DRAW_BYTES * count)
     chosen: set[int] = set()
     for place, top in enumerate(range(segments - count, segments)):
         drawn = int.from_bytes(stream[_DRAW_BYTES * place : _DRAW_BYTES * (place + 1)], "big") % (top + 1)
         chosen.add(top if drawn in chosen else drawn)
-    return SegmentChallenge(seed, trace_root, segments, count, tuple(sorted(chosen | {segments - 1})))
+    return SegmentSample(seed, trace_root, segments, count, tuple(sorted(chosen | {segments - 1})))
 
 
-def challenged_count(segments: int, thousandths: int) -> int:
+def sample_size(segments: int, thousandths: int) -> int:
     """Return how many segments a share of the trace is, rounded up, at least one."""
-    return min(max(1, -(-segments * thousandths // 1_000)), segments, MAXIMUM_CHALLENGED)
+    return min(max(1, -(-segments * thousandths // 1_000)), segments, MAXIMUM_SAMPLED_SEGMENTS)
 
 
 def detection_probability(audited: int, segments: int, forged: int) -> Fraction:
@@ -193,7 +195,7 @@ class StepOpening:
     after_branch: Branch
     after_cid: Cid
 
-    def check(self, answer: StepAnswer) -> None:
+    def check(self, answer: StateDisclosure) -> None:
         """Refuse states that are not under the answer's root."""
         for place, digest, branch in (
             (self.offset, self.before, self.before_branch),
@@ -220,7 +222,7 @@ class FraudProof:
     commitment: Hash32
     finding: AuditFinding
     segments: Annotated[tuple[SegmentOpening, ...], Bound(1)]
-    answers: Annotated[tuple[StepAnswer, ...], Bound(1)]
+    disclosures: Annotated[tuple[StateDisclosure, ...], Bound(1)]
     steps: Annotated[tuple[StepOpening, ...], Bound(1)]
     reporter: Address
     signature: Signature
@@ -228,7 +230,7 @@ class FraudProof:
     def check_form(self, training: TrainingRecord) -> None:
         """Refuse a proof that is not of the form its finding needs, or whose parts do not fit the run."""
         finding = self.finding
-        if finding not in SLASHABLE:
+        if finding not in SLASHABLE_FINDINGS:
             raise Rejected(RejectionReason.FRAUD_PROOF_INVALID, f"{finding.value} is no fault")
         wanted = (
             int(finding not in _OF_THE_RUN),
@@ -236,12 +238,12 @@ class FraudProof:
             int(finding is AuditFinding.FAULT_OUT_OF_BOUNDS),
         )
         optional = finding is AuditFinding.FAULT_MERKLE_PATH
-        found = (len(self.segments), len(self.answers), len(self.steps))
+        found = (len(self.segments), len(self.disclosures), len(self.steps))
         if found != wanted and not (optional and found == (1, 0, 0)):
             raise Rejected(RejectionReason.FRAUD_PROOF_INVALID, f"{finding.value} with {found} openings, not {wanted}")
         for opening in self.segments:
             opening.check(training.state_root, training.states)
-        for answer in self.answers:
+        for answer in self.disclosures:
             named = (self.chain_id, self.commitment, self.segments[0].index)
             if (answer.chain_id, answer.commitment, answer.segment) != named:
                 raise Rejected(RejectionReason.FRAUD_PROOF_INVALID, "the answer belongs to another segment")
@@ -258,7 +260,9 @@ _OF_THE_RUN = (
 )
 
 
-def agrees(line: AuditedSegment, opening: SegmentOpening, start: Hash32, digests: tuple[Hash32, ...]) -> bool:
+def is_report_supported(
+    line: AuditedSegment, opening: SegmentOpening, start: Hash32, digests: tuple[Hash32, ...]
+) -> bool:
     """Return whether an auditor's steps bear out what it reported of a segment; no arithmetic of floating point.
 
     `start` is the digest of the state from which it had to begin: the committed one, or the one corrupted by the seed.
@@ -267,7 +271,7 @@ def agrees(line: AuditedSegment, opening: SegmentOpening, start: Hash32, digests
     middle = (first.step + following.step + 1) // 2 - first.step
     if len(digests) != following.step - first.step + 1 or digests[0] != start:
         return False
-    return digests[middle] == line.witness and (digests[-1] == following.digest) == line.reproduced
+    return digests[middle] == line.middle_state_hash and (digests[-1] == following.digest) == line.reproduced
 
 
 def decode_fraud_proof(data: bytes) -> FraudProof:
@@ -277,14 +281,14 @@ def decode_fraud_proof(data: bytes) -> FraudProof:
     return decode(FraudProof, data)
 
 
-def answer_digests(digests: bytes) -> tuple[bytes, ...]:
+def parse_step_digests(digests: bytes) -> tuple[bytes, ...]:
     """Return the digests of a list blob; refuse one that is no whole number of them."""
     if len(digests) % 32 or not 64 <= len(digests) <= 32 * MAXIMUM_STATES:
         raise Rejected(RejectionReason.MALFORMED, f"{len(digests)} bytes are no list of two or more digests")
     return tuple(digests[place : place + 32] for place in range(0, len(digests), 32))
 
 
-COMMIT_BLOCKS = 3
+AUDIT_COMMITMENT_BLOCKS = 3
 """Heights after the seed in which audits are committed; as many follow in which they are opened."""
 
 
@@ -293,42 +297,46 @@ FORCED_ERRORS_OF_256 = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Assignment:
+class AuditAssignment:
     """Hold what one auditor replays: segments, and which of them start from a corrupted state."""
 
     seed: Hash32
-    challenge: SegmentChallenge
+    sample: SegmentSample
     forced: tuple[int, ...]
 
 
-def assignment(book: BondBook, fact: RoundFact, auditor: Address, parameters: ChainParameters) -> Assignment | None:
+def assign_segments(
+    book: BondRegistry, fact: HeightRecord, auditor: Address, parameters: ChainParameters
+) -> AuditAssignment | None:
     """Return what an auditor is given of a height, or None while the seed is not there or nothing was traced."""
-    shared = challenge_seed(parameters.chain_id, fact, book.facts)
-    if shared is None or fact.training[0].states < 2:
+    shared = audit_seed(parameters.chain_id, fact, book.height_records)
+    if shared is None or fact.training_records[0].states < 2:
         return None
     own: Hash32 = tagged_hash("audit-own", shared, auditor)
-    training = fact.training[0]
-    challenge = draw_challenge(own, trace_root(training), training.states - 1, parameters.audit_segments)
+    training = fact.training_records[0]
+    challenge = draw_segments(own, training_record_hash(training), training.states - 1, parameters.audit_segments)
     stream = shake256("audit-forced", own, len(challenge.indices))
     forced = tuple(each for each, drawn in zip(challenge.indices, stream, strict=True) if drawn < FORCED_ERRORS_OF_256)
-    return Assignment(own, challenge, forced)
+    return AuditAssignment(own, challenge, forced)
 
 
-def seed_height(book: BondBook, fact: RoundFact) -> int:
+def seed_height(book: BondRegistry, fact: HeightRecord) -> int:
     """Return the height of the block that completed the seed of an audited height."""
-    trained = [each.height for each in book.facts if each.height > fact.height and each.training]
-    return trained[CHALLENGE_BLOCKS - 1]
+    trained = [each.height for each in book.height_records if each.height > fact.height and each.training_records]
+    return trained[AUDIT_SEED_BLOCKS - 1]
 
 
-def check_commitment(book: BondBook, message: AuditCommitment, height: int, parameters: ChainParameters) -> None:
+def check_audit_commitment(
+    book: BondRegistry, message: AuditCommitment, height: int, parameters: ChainParameters
+) -> None:
     """Refuse an audit of a height that is not open, by somebody who is judged by it, or beyond those that are paid."""
     fact = _find_open_height(book, message, parameters)
-    declared = fact.training[0].machine_class
+    declared = fact.training_records[0].machine_class
     if UNDECLARED_CLASS in (declared, message.machine_class) or message.machine_class != declared:
         raise Rejected(RejectionReason.AUDIT_CLASS_FOREIGN, "auditor and winner are not of one declared class")
-    if assignment(book, fact, message.auditor, parameters) is None:
+    if assign_segments(book, fact, message.auditor, parameters) is None:
         raise Rejected(RejectionReason.AUDIT_CLOSED, f"height {message.height} cannot be audited yet")
-    if height > seed_height(book, fact) + COMMIT_BLOCKS:
+    if height > seed_height(book, fact) + AUDIT_COMMITMENT_BLOCKS:
         raise Rejected(RejectionReason.AUDIT_CLOSED, f"audits of height {message.height} are committed")
     entries = [each for each in book.audits if (each.height, each.parent) == (message.height, message.parent)]
     if any(each.auditor == message.auditor for each in entries):
@@ -339,10 +347,10 @@ def check_commitment(book: BondBook, message: AuditCommitment, height: int, para
         raise Rejected(RejectionReason.AUDIT_CLOSED, f"height {message.height} has as many audits as are paid")
 
 
-def check_report(book: BondBook, message: AuditReport, height: int, parameters: ChainParameters) -> None:
+def check_audit_report(book: BondRegistry, message: AuditReport, height: int, parameters: ChainParameters) -> None:
     """Refuse a report that opens no commitment, comes out of turn, or answers another question than the seed's."""
     fact = _find_open_height(book, message, parameters)
-    entry = entry_of(book, message)
+    entry = find_audit_entry(book, message)
     if entry is None:
         # A peer on another branch, or ahead of us, may know it: nothing is held against it.
         raise Rejected(RejectionReason.AUDIT_CLOSED, "no commitment to this report stands in a block")
@@ -350,17 +358,17 @@ def check_report(book: BondBook, message: AuditReport, height: int, parameters: 
         raise Rejected(RejectionReason.AUDIT_WRONG, "the report opens no commitment")
     if entry.opened_height:
         raise Rejected(RejectionReason.AUDIT_DOUBLE, "the report was opened before")
-    opens = seed_height(book, fact) + COMMIT_BLOCKS
-    if not opens < height <= opens + COMMIT_BLOCKS:
+    opens = seed_height(book, fact) + AUDIT_COMMITMENT_BLOCKS
+    if not opens < height <= opens + AUDIT_COMMITMENT_BLOCKS:
         raise Rejected(RejectionReason.AUDIT_CLOSED, f"reports on height {fact.height} open after height {opens}")
-    given = assignment(book, fact, message.auditor, parameters)
-    if given is None or tuple(each.segment for each in message.lines) != given.challenge.indices:
+    given = assign_segments(book, fact, message.auditor, parameters)
+    if given is None or tuple(each.segment for each in message.segments) != given.sample.indices:
         raise Rejected(RejectionReason.AUDIT_WRONG, "the report is about other segments than were given")
-    if any(each.reproduced for each in message.lines if each.segment in given.forced):
+    if any(each.reproduced for each in message.segments if each.segment in given.forced):
         raise Rejected(RejectionReason.AUDIT_WRONG, "a forced error was called reproduced")
 
 
-def check_listed_audits(book: BondBook, block: Block, parameters: ChainParameters) -> None:
+def check_listed_audits(book: BondRegistry, block: Block, parameters: ChainParameters) -> None:
     """Refuse a block that carries an audit message twice, or one that does not count on top of its parent."""
     committed = [(each.height, each.parent, each.auditor) for each in block.audits]
     opened = [(each.height, each.parent, each.auditor) for each in block.audit_reports]
@@ -370,41 +378,41 @@ def check_listed_audits(book: BondBook, block: Block, parameters: ChainParameter
     if any(entries.count(each[:2]) > MAXIMUM_AUDITS for each in committed):
         raise Rejected(RejectionReason.AUDIT_CLOSED, "the block lists more audits than are paid")
     for each in block.audits:
-        check_commitment(book, each, block.height, parameters)
+        check_audit_commitment(book, each, block.height, parameters)
     for report in block.audit_reports:
-        check_report(book, report, block.height, parameters)
+        check_audit_report(book, report, block.height, parameters)
 
 
-def entry_of(book: BondBook, message: AuditMessage) -> AuditEntry | None:
+def find_audit_entry(book: BondRegistry, message: AuditMessage) -> AuditEntry | None:
     """Return the commitment of an auditor that the book remembers."""
     place = (message.height, message.parent, message.auditor)
     return next((each for each in book.audits if (each.height, each.parent, each.auditor) == place), None)
 
 
-def _find_open_height(book: BondBook, message: AuditMessage, parameters: ChainParameters) -> RoundFact:
+def _find_open_height(book: BondRegistry, message: AuditMessage, parameters: ChainParameters) -> HeightRecord:
     if message.chain_id != parameters.chain_id:
         raise Rejected(RejectionReason.WRONG_CHAIN, f"chain {message.chain_id} is not {parameters.chain_id}")
     check_signature(message, message.auditor)
-    fact = book.fact(message.height, message.parent)
-    if fact is None or not fact.training or not fact.is_declared or not parameters.audit_reward_gwei:
+    fact = book.height_record(message.height, message.parent)
+    if fact is None or not fact.training_records or not fact.is_declared or not parameters.audit_reward_gwei:
         raise Rejected(RejectionReason.AUDIT_CLOSED, f"height {message.height} is not open to audits")
     if message.auditor in (fact.winner, fact.publisher):
         raise Rejected(RejectionReason.AUDIT_WRONG, "nobody is paid for auditing itself")
     return fact
 
 
-CHALLENGE_BLOCKS = 3
+AUDIT_SEED_BLOCKS = 3
 """Trained blocks after block n whose release keys and winners fix what is audited of n (ROUND-11)."""
 
 
-def challenge_seed(chain_id: int, audited: RoundFact, later: tuple[RoundFact, ...]) -> Hash32 | None:
+def audit_seed(chain_id: int, audited: HeightRecord, later: tuple[HeightRecord, ...]) -> Hash32 | None:
     """Return H(release keys and winners of the next three trained blocks), or None while they are not all here.
 
     ROUND-11: an empty block adds nothing, more blocks are waited for. A winner enters by the hash of its
     signed commitment: that signature was given before the release key was known, so nobody can choose it afterwards.
     """
-    trained = [each for each in later if each.height > audited.height and each.training][:CHALLENGE_BLOCKS]
-    if len(trained) < CHALLENGE_BLOCKS or not audited.training:
+    trained = [each for each in later if each.height > audited.height and each.training_records][:AUDIT_SEED_BLOCKS]
+    if len(trained) < AUDIT_SEED_BLOCKS or not audited.training_records:
         return None
     parts = [part for each in trained for part in (each.release_key, each.commitment)]
     return tagged_hash("audit-seed", chain_id.to_bytes(32, "big"), audited.block, *parts)

@@ -9,20 +9,20 @@ from learnchain.consensus import ommers, pending_audits, pending_disputes
 from learnchain.consensus import pending_evidence as proofs
 from learnchain.consensus.fork_choice import (
     BlockTree,
-    final_block,
-    heaviest,
+    excess_blocks,
+    find_final_block,
+    find_heaviest,
+    find_safe_block,
+    find_side_branches,
     is_eligible,
-    maximum_side_blocks,
-    safe_block,
-    side_blocks,
-    surplus,
+    maximum_side_branches,
 )
-from learnchain.consensus.round import Round, Step, asked_for, candidate_of, data_keys_of
-from learnchain.consensus.state import state_after
-from learnchain.consensus.validity import check_block, check_facts, check_time
+from learnchain.consensus.round import Round, Transition, candidate_key, data_keys_of, request_candidate_measurement
+from learnchain.consensus.state import apply_block
+from learnchain.consensus.validity import check_block, check_payload_facts, check_time
 from learnchain.encoding.codec import Hash32
-from learnchain.encoding.hashing import noun_hash
-from learnchain.engines.contract import Case
+from learnchain.encoding.hashing import message_hash
+from learnchain.engines.contract import JudgementCase
 from learnchain.protocol.actions import (
     Action,
     ForgetBlocks,
@@ -43,8 +43,8 @@ from learnchain.protocol.events import (
     TaskPosted,
     TreeGrew,
 )
-from learnchain.protocol.measurement import Finding, Measure, MeasureKind, PayloadFacts
-from learnchain.protocol.messages import AnyBlock, Block, Deadline, EmptyBlock, Head, empty_block_ticket
+from learnchain.protocol.measurement import Finding, MeasurementKind, MeasurementRequest, PayloadFacts
+from learnchain.protocol.messages import AnyBlock, Block, Deadline, EmptyBlock, Head, empty_block_tie_breaker
 from learnchain.protocol.selection import Selection
 from learnchain.protocol.state import ChainState
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
@@ -60,7 +60,7 @@ MAXIMUM_PENDING_EMPTY_SIBLINGS = 4
 """Anybody may sign an empty block without ever serving its payload: they never take the place of trained blocks."""
 
 
-def with_room(pending: dict[Hash32, AnyBlock], block: AnyBlock) -> dict[Hash32, AnyBlock]:
+def make_room(pending: dict[Hash32, AnyBlock], block: AnyBlock) -> dict[Hash32, AnyBlock]:
     """Return who goes on waiting beside a block: of empty siblings the lowest lots stay, of all the highest."""
     if isinstance(block, EmptyBlock):
         empty = {key: each for key, each in pending.items() if isinstance(each, EmptyBlock)}
@@ -85,71 +85,77 @@ def _replace_last_rival(
 
 
 def _waiting_order(block: EmptyBlock) -> tuple[int, bytes]:
-    return -block.height, empty_block_ticket(block.parent, block.proposer)
+    return -block.height, empty_block_tie_breaker(block.parent, block.proposer)
 
 
 # --- 8 block -----------------------------------------------------------------------------------------------------
 
 
-def on_block(state: Round, event: BlockReceived | DeadlineMissed) -> Step:
+def on_block(state: Round, event: BlockReceived | DeadlineMissed) -> Transition:
     """Check a block against its parent and its own evidence, have it measured, admit it; or end a missed height."""
     if isinstance(event, DeadlineMissed):
         return _on_missed_deadline(state, event)
-    block, key = event.block, noun_hash(event.block)
-    if key in state.tree or key in state.pending:
+    block, key = event.block, message_hash(event.block)
+    if key in state.tree or key in state.pending_blocks:
         raise Rejected(RejectionReason.BLOCK_DUPLICATE, f"block {key.hex()[:16]} is known")
     if block.height <= state.tree.state(state.tree.root).height:
         raise Rejected(RejectionReason.BELOW_FINAL, f"height {block.height} is final")
     if block.parent not in state.tree:
         raise Unavailable(f"block {block.parent.hex()}")
-    if isinstance(block, Block) or (key, MeasureKind.PAYLOAD) not in state.measurements:
+    if isinstance(block, Block) or (key, MeasurementKind.PAYLOAD) not in state.measurements:
         # What is measured already, as the node's own is, is judged at once and needs no room to wait in.
-        kept = with_room(state.pending, block)
-        asked = frozenset(each for each in state.asked if each[0] in kept or each[0] not in state.pending)
-        state = replace(state, pending=kept, asked=asked)
+        kept = make_room(state.pending_blocks, block)
+        asked = frozenset(
+            each for each in state.requested_measurements if each[0] in kept or each[0] not in state.pending_blocks
+        )
+        state = replace(state, pending_blocks=kept, requested_measurements=asked)
     parent = state.tree.state(block.parent)
     selection = state.rules.select_task(parent, state.parameters)
-    check_block(parent, selection, block, state.rules.payouts(selection, block, state.parameters), state.parameters)
+    check_block(
+        parent, selection, block, state.rules.compute_reward(selection, block, state.parameters), state.parameters
+    )
     state.rules.check_header(parent, selection, block)
     check_time(block, event.at_milliseconds, state.parameters)
     if isinstance(block, Block):
-        winner = next(each for each in block.commitments if noun_hash(each) == block.verdict.winner)
+        winner = next(each for each in block.commitments if message_hash(each) == block.verdict.winner)
         closed = min(block.release.released_milliseconds, selection.schedule.commitment_milliseconds)
         state.rules.check_commitment(selection, winner, closed, state.parameters)
         state.rules.check_reveal(selection, winner, block.reveal)
         ommers.check_ommers(state, selection, block)
-    return admitted(replace(state, pending={**state.pending, key: block}), key, event.at_milliseconds)
+    return admit_block(replace(state, pending_blocks={**state.pending_blocks, key: block}), key, event.at_milliseconds)
 
 
-def admitted(state: Round, key: Hash32, at_milliseconds: int) -> Step:
+def admit_block(state: Round, key: Hash32, at_milliseconds: int) -> Transition:
     """Admit a pending block once everything it rests on is measured; drop it with the reason if it fails."""
-    block = state.pending[key]
+    block = state.pending_blocks[key]
     parent = state.tree.state(block.parent)
     selection = state.rules.select_task(parent, state.parameters)
     answer = _examine_block(state, selection, block)
-    if isinstance(answer, Measure):
+    if isinstance(answer, MeasurementRequest):
         known = state.measurements.get((answer.candidate, answer.kind))
         if known is not None and known.finding is Finding.UNAVAILABLE:
-            state = replace(state, asked=state.asked - {(answer.candidate, answer.kind)})
+            state = replace(
+                state, requested_measurements=state.requested_measurements - {(answer.candidate, answer.kind)}
+            )
         subject = block.reveal if isinstance(block, Block) else block
         keys = data_keys_of(block) if isinstance(block, Block) else (b"", b"", b"")
-        return asked_for(state, answer, selection, subject, keys)
+        return request_candidate_measurement(state, answer, selection, subject, keys)
     if not isinstance(answer, str):
         beside = _examine_attachments(state, parent, block)
         if isinstance(beside, tuple):
             return beside
         answer = beside or answer
     if not isinstance(answer, str) and isinstance(block, Block):
-        cited = ommers.examined(state, selection, block)
+        cited = ommers.examine_cited(state, selection, block)
         if isinstance(cited, tuple):
             return cited
         answer = cited or answer
-    left = {each: value for each, value in state.pending.items() if each != key}
-    state = replace(state, pending=left)
+    left = {each: value for each, value in state.pending_blocks.items() if each != key}
+    state = replace(state, pending_blocks=left)
     if isinstance(answer, str):
         return state, (RefuseBlock(key, answer),), ()
-    reward = state.rules.payouts(selection, block, state.parameters)
-    after = state_after(parent, selection, block, reward, state.parameters)
+    reward = state.rules.compute_reward(selection, block, state.parameters)
+    after = apply_block(parent, selection, block, reward, state.parameters)
     state = replace(state, tree=state.tree.with_block(block, after))
     posted = tuple(TaskPosted(key, each) for each in answer.posted)
     locked = tuple(EscrowLocked(key, each) for each in answer.escrows)
@@ -157,25 +163,25 @@ def admitted(state: Round, key: Hash32, at_milliseconds: int) -> Step:
     return state, (), (*posted, *locked, *bonds, PayoutDue(key), TreeGrew(at_milliseconds))
 
 
-def _examine_block(state: Round, selection: Selection, block: AnyBlock) -> Measure | str | PayloadFacts:
+def _examine_block(state: Round, selection: Selection, block: AnyBlock) -> MeasurementRequest | str | PayloadFacts:
     """Return what to measure next, the reason to refuse, or the facts of the payload of a good block."""
-    candidate = candidate_of(block)
-    paid = state.measurements.get((candidate, MeasureKind.PAYLOAD))
+    candidate = candidate_key(block)
+    paid = state.measurements.get((candidate, MeasurementKind.PAYLOAD))
     if paid is None or paid.finding is Finding.UNAVAILABLE:
-        return Measure(candidate, MeasureKind.PAYLOAD)
+        return MeasurementRequest(candidate, MeasurementKind.PAYLOAD)
     if paid.finding is not Finding.ACCEPTED or paid.facts is None:
         return paid.reason or RejectionReason.PAYLOAD_INVALID.value
     try:
-        check_facts(state.tree.state(block.parent), selection, block, paid.facts)
+        check_payload_facts(state.tree.state(block.parent), selection, block, paid.facts)
     except Rejected as error:
         return error.reason.value
     if isinstance(block, Block):
-        winner = next(each for each in block.commitments if noun_hash(each) == candidate)
+        winner = next(each for each in block.commitments if message_hash(each) == candidate)
         present = {key: value for key, value in state.measurements.items() if value.finding is not Finding.UNAVAILABLE}
         released = block.release.released_milliseconds
-        case = Case(selection, ((candidate, winner),), {candidate: block.reveal}, present, True, released)
+        case = JudgementCase(selection, ((candidate, winner),), {candidate: block.reveal}, present, True, released)
         answer = state.rules.judge(case)
-        if isinstance(answer, Measure):
+        if isinstance(answer, MeasurementRequest):
             return answer
         if answer is None or answer.winner != candidate:
             reason = answer.entries[0].reason if answer is not None else ""
@@ -189,18 +195,18 @@ def _examine_block(state: Round, selection: Selection, block: AnyBlock) -> Measu
     return paid.facts
 
 
-def _examine_attachments(state: Round, parent: ChainState, block: AnyBlock) -> Step | str | None:
+def _examine_attachments(state: Round, parent: ChainState, block: AnyBlock) -> Transition | str | None:
     """Return what a block's evidence and answers still need, why one of them does not stand, or None."""
-    evidence = proofs.unmeasured(state, parent, block.evidence)
+    evidence = proofs.first_unmeasured(state, parent, block.evidence)
     if evidence is not None:
-        return proofs.asked(state, parent, evidence)
-    answer = pending_disputes.unmeasured(state, block.answers)
+        return proofs.request_measurement(state, parent, evidence)
+    answer = pending_disputes.first_unmeasured(state, block.responses)
     if answer is not None:
-        return pending_disputes.asked(state, parent, answer)
-    return proofs.refused(state, block) or pending_disputes.refused(state, block)
+        return pending_disputes.request_measurement(state, parent, answer)
+    return proofs.rejection_reason(state, block) or pending_disputes.rejection_reason(state, block)
 
 
-def _on_missed_deadline(state: Round, event: DeadlineMissed) -> Step:
+def _on_missed_deadline(state: Round, event: DeadlineMissed) -> Transition:
     """Offer an empty block when what the deadline asked for has not come; a height never hangs (ROUND-3)."""
     schedule, window = state.selection.schedule, state.parameters.empty_window_milliseconds
     if event.parent != state.selection.parent:
@@ -222,60 +228,66 @@ def _on_missed_deadline(state: Round, event: DeadlineMissed) -> Step:
     end = event.at_milliseconds - (event.at_milliseconds - earliest) % window
     listed = tuple(state.commitments[key] for key in sorted(state.commitments))
     height = (state.selection, state.parent, event.missed, end)
-    proposal = ProposeEmptyBlock(*height, listed, proofs.offered(state), *pending_disputes.offered(state))
+    proposal = ProposeEmptyBlock(
+        *height, listed, proofs.select_for_block(state), *pending_disputes.select_for_block(state)
+    )
     return state, (proposal,), ()
 
 
 # --- 9 fork choice -----------------------------------------------------------------------------------------------
 
 
-def on_head(state: Round, event: TreeGrew | HeadOverridden) -> Step:
+def on_head(state: Round, event: TreeGrew | HeadOverridden) -> Transition:
     """Move to the heaviest eligible branch, and open the next height on it."""
     weigh, tree, here = state.rules.weigh, state.tree, state.head.block
     if isinstance(event, HeadOverridden):
-        state = replace(state, overridden=state.overridden | {tree.state(event.tip).block_hash})
-    best = heaviest(tree, weigh, (here, *(tip for tip in tree.leaves() if tip != here and _can_lead(state, tip))))
+        state = replace(state, accepted_branches=state.accepted_branches | {tree.state(event.tip).block_hash})
+    best = find_heaviest(tree, weigh, (here, *(tip for tip in tree.leaves() if tip != here and _can_lead(state, tip))))
     return _prune_empty_blocks(*((state, (), ()) if best == here else _open_height_on(state, best)), before=tree)
 
 
-def _prune_empty_blocks(state: Round, actions: tuple[Action, ...], later: tuple[Event, ...], before: BlockTree) -> Step:
+def _prune_empty_blocks(
+    state: Round, actions: tuple[Action, ...], later: tuple[Event, ...], before: BlockTree
+) -> Transition:
     """Forget the empty blocks that lost and are too many, or that lie below what is final now."""
-    kept = (state.head.block, *(each for each in state.overridden if each in state.tree))
-    gone = surplus(state.tree, kept, maximum_side_blocks(state.parameters.finality_depth))
+    kept = (state.head.block, *(each for each in state.accepted_branches if each in state.tree))
+    gone = excess_blocks(state.tree, kept, maximum_side_branches(state.parameters.finality_depth))
     over = ()
     if state.tree.root != before.root:
-        over = tuple(each for each in side_blocks(before, (state.head.block,)) if each not in state.tree)
+        over = tuple(each for each in find_side_branches(before, (state.head.block,)) if each not in state.tree)
     found = (before.records.get(each) or state.tree.records[each] for each in (*over, *gone))
     blocks = tuple(each.block for each in found if isinstance(each.block, EmptyBlock))
     if not blocks:
         return state, actions, later
-    tree = state.tree.without(frozenset(gone))
-    pending = {key: each for key, each in state.pending.items() if each.parent in tree}
-    unfunded = {key: each for key, each in state.unfunded.items() if key[0] in tree}
-    state = replace(state, tree=tree, pending=pending, unfunded=unfunded)
+    tree = state.tree.remove_blocks(frozenset(gone))
+    pending = {key: each for key, each in state.pending_blocks.items() if each.parent in tree}
+    unfunded = {key: each for key, each in state.unfunded_tasks.items() if key[0] in tree}
+    state = replace(state, tree=tree, pending_blocks=pending, unfunded_tasks=unfunded)
     return state, (*actions, ForgetBlocks(blocks)), later
 
 
 def _can_lead(state: Round, tip: Hash32) -> bool:
     """Return whether a branch contradicts nothing that was seen in time, or the operator accepted it anyway."""
-    if not state.overridden.isdisjoint(each.state.block_hash for each in state.tree.branch(tip)):
+    if not state.accepted_branches.isdisjoint(each.state.block_hash for each in state.tree.branch(tip)):
         return True
-    return is_eligible(state.tree, state.rules.weigh, state.head.block, tip, state.witnessed)
+    return is_eligible(state.tree, state.rules.weigh, state.head.block, tip, state.witnessed_deadlines)
 
 
-def _open_height_on(state: Round, tip: Hash32) -> Step:
+def _open_height_on(state: Round, tip: Hash32) -> Transition:
     branch = state.tree.branch(tip)
-    final = final_block(state.tree, tip, state.rules.weigh, state.parameters.finality_depth)
+    final = find_final_block(state.tree, tip, state.rules.weigh, state.parameters.finality_depth)
     weight = state.root_weight + state.tree.weight(tip, state.rules.weigh)
-    tree = state.tree.pruned(final)
-    head = Head(tip, branch[-1].state.height, weight, safe_block(branch, final), final)
+    tree = state.tree.prune_below(final)
+    head = Head(tip, branch[-1].state.height, weight, find_safe_block(branch, final), final)
     selection = state.rules.select_task(branch[-1].state, state.parameters)
-    alive = {key: block for key, block in state.pending.items() if block.parent in tree}
-    reported = proofs.kept(state, branch[-1].state)
-    disputed = pending_disputes.kept(state, branch[-1].state)
-    needed = {candidate_of(block) for block in alive.values()} | set(reported) | set(disputed)
-    needed |= {key for block in alive.values() for key in (*map(noun_hash, block.evidence), *ommers.keys_of(block))}
-    needed |= {key for block in alive.values() for key in pending_disputes.keys_of(block)}
+    alive = {key: block for key, block in state.pending_blocks.items() if block.parent in tree}
+    reported = proofs.retain_valid(state, branch[-1].state)
+    disputed = pending_disputes.retain_valid(state, branch[-1].state)
+    needed = {candidate_key(block) for block in alive.values()} | set(reported) | set(disputed)
+    needed |= {
+        key for block in alive.values() for key in (*map(message_hash, block.evidence), *ommers.measurement_keys(block))
+    }
+    needed |= {key for block in alive.values() for key in pending_disputes.measurement_keys(block)}
     needed |= set(state.losers)
     opened = Round(
         state.rules,
@@ -285,25 +297,25 @@ def _open_height_on(state: Round, tip: Hash32) -> Step:
         selection,
         root_weight=state.root_weight + state.tree.weight(final, state.rules.weigh),
         measurements={key: value for key, value in state.measurements.items() if key[0] in needed},
-        asked=frozenset(key for key in state.asked if key[0] in needed),
-        pending=alive,
-        unfunded={key: value for key, value in state.unfunded.items() if key[0] in tree},
-        witnessed=frozenset(each for each in state.witnessed if each[0] in tree),
-        overridden=frozenset(each for each in state.overridden if each in tree),
+        requested_measurements=frozenset(key for key in state.requested_measurements if key[0] in needed),
+        pending_blocks=alive,
+        unfunded_tasks={key: value for key, value in state.unfunded_tasks.items() if key[0] in tree},
+        witnessed_deadlines=frozenset(each for each in state.witnessed_deadlines if each[0] in tree),
+        accepted_branches=frozenset(each for each in state.accepted_branches if each in tree),
         evidence=reported,
-        audits=pending_audits.kept(state, branch[-1].state),
+        audits=pending_audits.retain_valid(state, branch[-1].state),
         disputes=disputed,
     )
-    losers = ommers.kept(opened, (*state.losers.values(), *state.reveals.values()))
-    opened, asked, _ = ommers.ask_all(replace(opened, losers=losers))
-    opened, fetched, _ = pending_disputes.ask_all(opened)
+    losers = ommers.retain_citable(opened, (*state.losers.values(), *state.reveals.values()))
+    opened, asked, _ = ommers.request_all(replace(opened, losers=losers))
+    opened, fetched, _ = pending_disputes.request_all(opened)
     return opened, (MoveHead(head, branch[-1].state), OpenHeight(selection), *asked, *fetched), ()
 
 
 # --- 10 reward ---------------------------------------------------------------------------------------------------
 
 
-def on_payout(state: Round, event: PayoutDue) -> Step:
+def on_payout(state: Round, event: PayoutDue) -> Transition:
     """Fix what the accepted block mints and settles; the next payload must carry exactly that (ROUND-4)."""
     record = state.tree.records[event.block]
     if record.block is None:

@@ -9,92 +9,100 @@ of a dispute when its deadline has passed.
 
 from dataclasses import replace
 
-from learnchain.consensus.audits import assignment
+from learnchain.consensus.audits import assign_segments
 from learnchain.encoding.codec import Address, Hash32
 from learnchain.encoding.cryptography import check_signature
-from learnchain.encoding.hashing import noun_hash
+from learnchain.encoding.hashing import message_hash
 from learnchain.encoding.numbers import WEI_PER_GWEI
-from learnchain.protocol.dispute_messages import Accusation, DisputeAnswer
+from learnchain.protocol.dispute_messages import Challenge, ChallengeResponse
 from learnchain.protocol.messages import AnyBlock, Fault, fault_id
 from learnchain.protocol.parameters import ChainParameters
-from learnchain.protocol.state import BondBook, Dispute, DisputeOutcome, RoundFact
+from learnchain.protocol.state import BondRegistry, Dispute, DisputeOutcome, HeightRecord
 from learnchain.rejection import Rejected, RejectionReason
 
 
-def check_accusation(book: BondBook, message: Accusation, height: int, parameters: ChainParameters) -> RoundFact:
+def check_challenge(book: BondRegistry, message: Challenge, height: int, parameters: ChainParameters) -> HeightRecord:
     """Refuse an accusation of a segment that nobody has to show, or that comes too late or uncovered (AUDIT-5)."""
     if message.chain_id != parameters.chain_id:
         raise Rejected(RejectionReason.WRONG_CHAIN, f"chain {message.chain_id} is not {parameters.chain_id}")
-    check_signature(message, message.accuser)
-    fact = book.fact(message.height, message.parent)
-    if fact is None or not fact.training or not fact.is_declared:
-        raise Rejected(RejectionReason.ACCUSATION_CLOSED, f"nothing at height {message.height} can be disputed")
-    if height > last_accusation_height(fact, parameters):
-        raise Rejected(RejectionReason.ACCUSATION_CLOSED, "answer and proof would come too late")
-    if message.accuser == message.accused:
-        raise Rejected(RejectionReason.ACCUSATION_WRONG, "nobody accuses itself")
+    check_signature(message, message.challenger)
+    fact = book.height_record(message.height, message.parent)
+    if fact is None or not fact.training_records or not fact.is_declared:
+        raise Rejected(RejectionReason.CHALLENGE_CLOSED, f"nothing at height {message.height} can be disputed")
+    if height > last_challenge_height(fact, parameters):
+        raise Rejected(RejectionReason.CHALLENGE_CLOSED, "answer and proof would come too late")
+    if message.challenger == message.respondent:
+        raise Rejected(RejectionReason.CHALLENGE_INVALID, "nobody accuses itself")
     _check_segment(book, message, fact, parameters)
-    if dispute_of(book, message.height, message.parent, message.accused, message.segment) is not None:
-        raise Rejected(RejectionReason.ACCUSATION_DOUBLE, f"segment {message.segment} was disputed before")
-    if is_punished(book, fact, message.accused) or is_punished(book, fact, fact.winner):
-        raise Rejected(RejectionReason.ACCUSATION_DOUBLE, f"training of height {message.height} is punished already")
+    if find_dispute(book, message.height, message.parent, message.respondent, message.segment) is not None:
+        raise Rejected(RejectionReason.CHALLENGE_DOUBLE, f"segment {message.segment} was disputed before")
+    if has_been_penalised(book, fact, message.respondent) or has_been_penalised(book, fact, fact.winner):
+        raise Rejected(RejectionReason.CHALLENGE_DOUBLE, f"training of height {message.height} is punished already")
     _check_challenger_cover(book, message, parameters)
     return fact
 
 
-def check_answer(book: BondBook, message: DisputeAnswer, height: int, parameters: ChainParameters) -> RoundFact:
+def check_response(
+    book: BondRegistry, message: ChallengeResponse, height: int, parameters: ChainParameters
+) -> HeightRecord:
     """Refuse an answer that nobody waits for, or that is not the accused's about the steps of that segment."""
-    answer, opening = message.answer, message.opening
+    answer, opening = message.disclosure, message.opening
     if answer.chain_id != parameters.chain_id:
         raise Rejected(RejectionReason.WRONG_CHAIN, f"chain {answer.chain_id} is not {parameters.chain_id}")
-    check_signature(answer, message.accused)
-    fact = book.fact(message.height, message.parent)
-    dispute = dispute_of(book, message.height, message.parent, message.accused, answer.segment)
-    if fact is None or dispute is None or dispute.outcome is not DisputeOutcome.ASKED:
+    check_signature(answer, message.respondent)
+    fact = book.height_record(message.height, message.parent)
+    dispute = find_dispute(book, message.height, message.parent, message.respondent, answer.segment)
+    if fact is None or dispute is None or dispute.outcome is not DisputeOutcome.CHALLENGED:
         # A peer on another branch, or ahead of us, may know it: nothing is held against it.
-        raise Rejected(RejectionReason.ANSWER_CLOSED, f"nobody waits for the steps of segment {answer.segment}")
-    if height > dispute.asked_height + parameters.answer_blocks:
-        raise Rejected(RejectionReason.ANSWER_CLOSED, "the answer comes too late")
-    if answer.commitment != bound_by(book, fact, message.accused) or opening.index != answer.segment:
-        raise Rejected(RejectionReason.ANSWER_WRONG, "the answer names another commitment, or opens another segment")
-    opening.check(fact.training[0].state_root, fact.training[0].states)
+        raise Rejected(RejectionReason.RESPONSE_CLOSED, f"nobody waits for the steps of segment {answer.segment}")
+    if height > dispute.challenged_height + parameters.response_blocks:
+        raise Rejected(RejectionReason.RESPONSE_CLOSED, "the answer comes too late")
+    if answer.commitment != bound_commitment(book, fact, message.respondent) or opening.index != answer.segment:
+        raise Rejected(
+            RejectionReason.RESPONSE_INVALID, "the answer names another commitment, or opens another segment"
+        )
+    opening.check(fact.training_records[0].state_root, fact.training_records[0].states)
     if answer.states != max(1, opening.following.step - opening.first.step) + 1:
-        raise Rejected(RejectionReason.ANSWER_WRONG, f"{answer.states} states are not those of all its steps")
+        raise Rejected(RejectionReason.RESPONSE_INVALID, f"{answer.states} states are not those of all its steps")
     return fact
 
 
-def check_listed_disputes(book: BondBook, block: AnyBlock, parameters: ChainParameters) -> None:
+def check_listed_disputes(book: BondRegistry, block: AnyBlock, parameters: ChainParameters) -> None:
     """Refuse a block whose accusations or answers do not count on top of its parent, each after those before it."""
-    for answer in block.answers:
-        check_answer(book, answer, block.height, parameters)
-        book = with_answer(book, answer, block.height)
-    for accusation in block.accusations:
-        check_accusation(book, accusation, block.height, parameters)
-        book = with_accusation(book, accusation, block.height)
+    for answer in block.responses:
+        check_response(book, answer, block.height, parameters)
+        book = add_response(book, answer, block.height)
+    for accusation in block.challenges:
+        check_challenge(book, accusation, block.height, parameters)
+        book = add_challenge(book, accusation, block.height)
 
 
-def with_accusation(book: BondBook, message: Accusation, height: int) -> BondBook:
+def add_challenge(book: BondRegistry, message: Challenge, height: int) -> BondRegistry:
     """Return the book with one more dispute."""
-    place = (message.height, message.parent, message.accused, message.segment)
-    return replace(book, disputes=(*book.disputes, Dispute(*place, message.accuser, height)))
+    place = (message.height, message.parent, message.respondent, message.segment)
+    return replace(book, disputes=(*book.disputes, Dispute(*place, message.challenger, height)))
 
 
-def with_answer(book: BondBook, message: DisputeAnswer, height: int) -> BondBook:
+def add_response(book: BondRegistry, message: ChallengeResponse, height: int) -> BondRegistry:
     """Return the book with a dispute answered."""
-    place = (message.height, message.parent, message.accused, message.answer.segment)
-    told = {"outcome": DisputeOutcome.ANSWERED, "answered_height": height, "answer": noun_hash(message.answer)}
+    place = (message.height, message.parent, message.respondent, message.disclosure.segment)
+    told = {
+        "outcome": DisputeOutcome.RESPONDED,
+        "responded_height": height,
+        "disclosure_hash": message_hash(message.disclosure),
+    }
     return replace(
         book, disputes=tuple(replace(each, **told) if _segment_key(each) == place else each for each in book.disputes)
     )
 
 
-def dispute_of(book: BondBook, height: int, parent: Hash32, accused: Address, segment: int) -> Dispute | None:
+def find_dispute(book: BondRegistry, height: int, parent: Hash32, accused: Address, segment: int) -> Dispute | None:
     """Return the dispute about a segment that the book remembers."""
     place = (height, parent, accused, segment)
     return next((each for each in book.disputes if _segment_key(each) == place), None)
 
 
-def bound_by(book: BondBook, fact: RoundFact, accused: Address) -> Hash32 | None:
+def bound_commitment(book: BondRegistry, fact: HeightRecord, accused: Address) -> Hash32 | None:
     """Return what an answer has to name: the winner's commitment, or the digest of an auditor's opened report."""
     if accused == fact.winner:
         return fact.commitment
@@ -103,7 +111,7 @@ def bound_by(book: BondBook, fact: RoundFact, accused: Address) -> Hash32 | None
     return next((each.digest for each in opened), None)
 
 
-def fault_of(fact: RoundFact, accused: Address) -> Fault:
+def determine_fault(fact: HeightRecord, accused: Address) -> Fault:
     """Return which fault it is that somebody cannot show the steps it claims to have trained.
 
     Silence is the same offence as a forged answer, so that nobody is punished for both, nor chooses the cheaper one.
@@ -111,37 +119,37 @@ def fault_of(fact: RoundFact, accused: Address) -> Fault:
     return Fault.TRACE_FORGED if accused == fact.winner else Fault.AUDIT_FALSE
 
 
-def is_punished(book: BondBook, fact: RoundFact, accused: Address) -> bool:
+def has_been_penalised(book: BondRegistry, fact: HeightRecord, accused: Address) -> bool:
     """Return whether somebody was punished already for what it trained at a height."""
-    fault = fault_id(fault_of(fact, accused), accused, fact.height, fact.parent)
-    return any(each.fault == fault for each in book.punished)
+    fault = fault_id(determine_fault(fact, accused), accused, fact.height, fact.parent)
+    return any(each.fault_id == fault for each in book.penalties)
 
 
-def last_accusation_height(fact: RoundFact, parameters: ChainParameters) -> int:
+def last_challenge_height(fact: HeightRecord, parameters: ChainParameters) -> int:
     """Return the last height whose block may carry an accusation: answer, proof and decision fit into the window."""
-    return fact.height + parameters.audit_window_blocks - parameters.answer_blocks - parameters.proof_blocks - 1
+    return fact.height + parameters.audit_window_blocks - parameters.response_blocks - parameters.proof_blocks - 1
 
 
 def _segment_key(dispute: Dispute) -> tuple[int, Hash32, Address, int]:
-    return dispute.height, dispute.parent, dispute.accused, dispute.segment
+    return dispute.height, dispute.parent, dispute.respondent, dispute.segment
 
 
-def _check_segment(book: BondBook, message: Accusation, fact: RoundFact, parameters: ChainParameters) -> None:
+def _check_segment(book: BondRegistry, message: Challenge, fact: HeightRecord, parameters: ChainParameters) -> None:
     """Refuse a segment that the accused did not claim to have trained."""
-    if bound_by(book, fact, message.accused) is None:
-        raise Rejected(RejectionReason.ACCUSATION_CLOSED, f"0x{message.accused.hex()} neither won nor reported there")
-    if message.accused == fact.winner:
-        claimed = message.segment < fact.training[0].states - 1
+    if bound_commitment(book, fact, message.respondent) is None:
+        raise Rejected(RejectionReason.CHALLENGE_CLOSED, f"0x{message.respondent.hex()} neither won nor reported there")
+    if message.respondent == fact.winner:
+        claimed = message.segment < fact.training_records[0].states - 1
     else:
-        given = assignment(book, fact, message.accused, parameters)
-        claimed = given is not None and message.segment in given.challenge.indices
+        given = assign_segments(book, fact, message.respondent, parameters)
+        claimed = given is not None and message.segment in given.sample.indices
     if not claimed:
-        raise Rejected(RejectionReason.ACCUSATION_WRONG, f"segment {message.segment} is none of the accused's")
+        raise Rejected(RejectionReason.CHALLENGE_INVALID, f"segment {message.segment} is none of the accused's")
 
 
-def _check_challenger_cover(book: BondBook, message: Accusation, parameters: ChainParameters) -> None:
+def _check_challenger_cover(book: BondRegistry, message: Challenge, parameters: ChainParameters) -> None:
     """Refuse an accuser that has not staked what all its open disputes may cost it."""
-    opened = sum(each.is_open and each.accuser == message.accuser for each in book.disputes)
-    needed_wei = parameters.accusation_cost_gwei * WEI_PER_GWEI * (opened + 1)
-    if book.deposit(message.accuser).active_wei < needed_wei:
-        raise Rejected(RejectionReason.ACCUSATION_UNCOVERED, f"the accuser must have staked {needed_wei} wei")
+    opened = sum(each.is_open and each.challenger == message.challenger for each in book.disputes)
+    needed_wei = parameters.challenge_cost_gwei * WEI_PER_GWEI * (opened + 1)
+    if book.deposit(message.challenger).active_wei < needed_wei:
+        raise Rejected(RejectionReason.CHALLENGE_UNCOVERED, f"the accuser must have staked {needed_wei} wei")

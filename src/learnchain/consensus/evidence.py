@@ -4,7 +4,7 @@ Two statements of one signer that contradict each other prove themselves. Change
 here as far as bytes go; each node measures the rest before it admits a block with such evidence.
 """
 
-from learnchain.consensus.audits import STEP_FAULTS, FraudProof, decode_fraud_proof, entry_of
+from learnchain.consensus.audits import STEP_FAULTS, FraudProof, decode_fraud_proof, find_audit_entry
 from learnchain.encoding.codec import Address, Hash32, decode, encode
 from learnchain.encoding.cryptography import UNSIGNED, check_signature
 from learnchain.protocol.audit_messages import AuditReport, report_digest
@@ -20,7 +20,7 @@ from learnchain.protocol.messages import (
     Reveal,
 )
 from learnchain.protocol.parameters import ChainParameters
-from learnchain.protocol.state import BondBook, RoundFact
+from learnchain.protocol.state import BondRegistry, HeightRecord
 from learnchain.rejection import Rejected, RejectionReason
 
 Statement = Commitment | Reveal | Release | KeyRelease
@@ -34,28 +34,28 @@ _KINDS: dict[Fault, tuple[type[Commitment] | type[Reveal] | type[Release], int]]
 }
 
 
-def accusation(fault: Fault, offender: Address, reporter: Address, signed: tuple[Statement, ...]) -> Evidence:
+def build_evidence(fault: Fault, offender: Address, reporter: Address, signed: tuple[Statement, ...]) -> Evidence:
     """Return unsigned evidence from what the offender signed; the reporter signs it."""
     first = signed[0]
     proofs = tuple(sorted(encode(each) for each in signed))
     return Evidence(first.chain_id, fault, first.height, first.parent, offender, reporter, proofs, UNSIGNED)
 
 
-def forged_trace(proof: FraudProof, fact: RoundFact) -> Evidence:
+def build_trace_evidence(proof: FraudProof, fact: HeightRecord) -> Evidence:
     """Return unsigned evidence that a winner's training does not follow from its trace."""
     place = (fact.height, fact.parent, fact.winner, proof.reporter)
     return Evidence(proof.chain_id, Fault.TRACE_FORGED, *place, (encode(proof),), UNSIGNED)
 
 
-def false_audit(report: AuditReport, proof: FraudProof) -> Evidence:
+def build_audit_evidence(report: AuditReport, proof: FraudProof) -> Evidence:
     """Return unsigned evidence that an auditor cannot have replayed what it reports, by its own answer."""
     place = (report.height, report.parent, report.auditor, proof.reporter)
     return Evidence(report.chain_id, Fault.AUDIT_FALSE, *place, (encode(report), encode(proof)), UNSIGNED)
 
 
-def check_listed_evidence(book: BondBook, block: AnyBlock, parameters: ChainParameters) -> None:
+def check_listed_evidence(book: BondRegistry, block: AnyBlock, parameters: ChainParameters) -> None:
     """Refuse a block whose evidence proves nothing, comes too late, or punishes a fault twice."""
-    seen = {each.fault for each in book.punished}
+    seen = {each.fault_id for each in book.penalties}
     for evidence in block.evidence:
         if evidence.fault_id in seen:
             raise Rejected(RejectionReason.EVIDENCE_DOUBLE, f"{evidence.fault.value} is punished twice")
@@ -63,73 +63,73 @@ def check_listed_evidence(book: BondBook, block: AnyBlock, parameters: ChainPara
         check_evidence(book, evidence, parameters)
 
 
-def check_evidence(book: BondBook, evidence: Evidence, parameters: ChainParameters) -> RoundFact:
+def check_evidence(book: BondRegistry, evidence: Evidence, parameters: ChainParameters) -> HeightRecord:
     """Return the height that evidence is about; refuse evidence that is not admissible on top of this book."""
     if evidence.chain_id != parameters.chain_id:
         raise Rejected(RejectionReason.WRONG_CHAIN, f"chain {evidence.chain_id} is not {parameters.chain_id}")
     check_signature(evidence, evidence.reporter)
-    fact = book.fact(evidence.height, evidence.parent)
+    fact = book.height_record(evidence.height, evidence.parent)
     if fact is None:
         raise Rejected(RejectionReason.EVIDENCE_STALE, f"height {evidence.height} is not remembered on this branch")
-    if any(each.fault == evidence.fault_id for each in book.punished):
+    if any(each.fault_id == evidence.fault_id for each in book.penalties):
         raise Rejected(RejectionReason.EVIDENCE_DOUBLE, f"{evidence.fault.value} was punished before")
     if evidence.reporter == evidence.offender:
         raise Rejected(RejectionReason.EVIDENCE_INVALID, "nobody earns by reporting itself")
     if evidence.fault in PUBLISHER_FAULTS and evidence.offender != fact.publisher:
         raise Rejected(RejectionReason.EVIDENCE_INVALID, "the offender did not publish the task of that height")
     if evidence.fault is Fault.TRACE_FORGED:
-        fraud_proof(evidence, fact)
+        read_fraud_proof(evidence, fact)
     elif evidence.fault is Fault.AUDIT_FALSE:
-        audit_proof(evidence, fact, book)
+        read_audit_proof(evidence, fact, book)
     else:
         _check_statements(evidence, fact)
     return fact
 
 
-def is_measured(evidence: Evidence) -> bool:
+def is_measurement_needed(evidence: Evidence) -> bool:
     """Return whether bytes alone do not prove the fault."""
     return evidence.fault in MEASURED_FAULTS
 
 
-def fraud_proof(evidence: Evidence, fact: RoundFact) -> FraudProof:
+def read_fraud_proof(evidence: Evidence, fact: HeightRecord) -> FraudProof:
     """Return the proof behind evidence of forged training; refuse one that does not fit the winner of the height."""
-    if len(evidence.statements) != 1 or not fact.training or evidence.offender != fact.winner:
+    if len(evidence.statements) != 1 or not fact.training_records or evidence.offender != fact.winner:
         raise Rejected(RejectionReason.EVIDENCE_INVALID, "forged training is proven by one proof, of a winner's trace")
     return _read_proof(evidence, evidence.statements[0], fact, fact.commitment)
 
 
-def audit_proof(evidence: Evidence, fact: RoundFact, book: BondBook) -> tuple[AuditReport, FraudProof]:
+def read_audit_proof(evidence: Evidence, fact: HeightRecord, book: BondRegistry) -> tuple[AuditReport, FraudProof]:
     """Return a report and the proof against it; refuse what is not an answer of its auditor about a line of it."""
-    report = false_report(evidence, book)
+    report = find_false_report(evidence, book)
     proof = _read_proof(evidence, evidence.statements[1], fact, report_digest(report))
     if proof.finding not in STEP_FAULTS:
         raise Rejected(RejectionReason.EVIDENCE_INVALID, f"{proof.finding.value} is no fault of an auditor")
-    if proof.segments[0].index not in {each.segment for each in report.lines}:
+    if proof.segments[0].index not in {each.segment for each in report.segments}:
         raise Rejected(RejectionReason.EVIDENCE_INVALID, "the report says nothing of that segment")
     return report, proof
 
 
-def _read_proof(evidence: Evidence, data: bytes, fact: RoundFact, commitment: Hash32) -> FraudProof:
+def _read_proof(evidence: Evidence, data: bytes, fact: HeightRecord, commitment: Hash32) -> FraudProof:
     """Return a proof by the reporter of answers that the offender signed about what it is bound by."""
     proof = decode_fraud_proof(data)
     same = (proof.chain_id, proof.commitment, proof.reporter)
     if same != (evidence.chain_id, commitment, evidence.reporter):
         raise Rejected(RejectionReason.EVIDENCE_INVALID, "the proof is another reporter's, or of another commitment")
-    if not fact.training or not fact.is_declared:
+    if not fact.training_records or not fact.is_declared:
         raise Rejected(RejectionReason.EVIDENCE_INVALID, "the training of that height is not checked")
     check_signature(proof, proof.reporter)
-    for answer in proof.answers:
+    for answer in proof.disclosures:
         check_signature(answer, evidence.offender)
-    proof.check_form(fact.training[0])
+    proof.check_form(fact.training_records[0])
     return proof
 
 
-def false_report(evidence: Evidence, book: BondBook) -> AuditReport:
+def find_false_report(evidence: Evidence, book: BondRegistry) -> AuditReport:
     """Return the report that evidence calls false; refuse one that its auditor never opened."""
     if len(evidence.statements) != 2:
         raise Rejected(RejectionReason.EVIDENCE_INVALID, "a false report is proven by the report and an answer's fault")
     report = decode(AuditReport, evidence.statements[0])
-    entry = entry_of(book, report)
+    entry = find_audit_entry(book, report)
     place = (report.height, report.parent, report.auditor)
     if entry is None or entry.digest != report_digest(report):
         raise Rejected(RejectionReason.EVIDENCE_INVALID, "the report opens no commitment of this branch")
@@ -139,7 +139,7 @@ def false_report(evidence: Evidence, book: BondBook) -> AuditReport:
     return report
 
 
-def statements(evidence: Evidence) -> tuple[Statement, ...]:
+def decode_statements(evidence: Evidence) -> tuple[Statement, ...]:
     """Return what the offender signed; of changed data either the key release or the release tells the key."""
     kind, count = _KINDS[evidence.fault]
     if len(evidence.statements) != count:
@@ -156,9 +156,9 @@ def _decode_key_statement(data: bytes) -> KeyRelease | Release:
         return decode(Release, data)
 
 
-def _check_statements(evidence: Evidence, fact: RoundFact) -> None:
+def _check_statements(evidence: Evidence, fact: HeightRecord) -> None:
     """Refuse statements that the offender did not sign on this height, or that do not contradict each other."""
-    found = statements(evidence)
+    found = decode_statements(evidence)
     for each in found:
         place = (each.chain_id, each.height, each.parent, each.task_id)
         if place != (evidence.chain_id, fact.height, fact.parent, fact.task_id):

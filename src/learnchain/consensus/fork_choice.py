@@ -13,11 +13,11 @@ from types import MappingProxyType
 
 from learnchain.encoding.codec import Address, Hash32
 from learnchain.encoding.numbers import Accuracy
-from learnchain.protocol.messages import AnyBlock, Block, Deadline, EmptyBlock, empty_block_ticket
+from learnchain.protocol.messages import AnyBlock, Block, Deadline, EmptyBlock, empty_block_tie_breaker
 from learnchain.protocol.state import ChainState
 from learnchain.rejection import Rejected, RejectionReason
 
-Witnessed = frozenset[tuple[Hash32, Deadline]]
+WitnessedDeadlines = frozenset[tuple[Hash32, Deadline]]
 """What this node saw in time, by the parent it belongs to."""
 
 
@@ -80,7 +80,7 @@ class BlockTree:
         records = {**self.records, state.block_hash: BlockRecord(state, record.block)}
         return BlockTree(self.root, MappingProxyType(records), self.children)
 
-    def pruned(self, root: Hash32) -> "BlockTree":
+    def prune_below(self, root: Hash32) -> "BlockTree":
         """Return the tree above a new final block; everything that does not descend from it is forgotten."""
         if root == self.root:
             return self
@@ -89,7 +89,7 @@ class BlockTree:
         children = {key: hashes for key, hashes in self.children.items() if key in kept}
         return BlockTree(root, MappingProxyType(records), MappingProxyType(children))
 
-    def without(self, gone: Collection[Hash32]) -> "BlockTree":
+    def remove_blocks(self, gone: Collection[Hash32]) -> "BlockTree":
         """Return the tree without some blocks that nothing else in it builds on."""
         records = {key: record for key, record in self.records.items() if key not in gone}
         left = ((key, tuple(each for each in below if each not in gone)) for key, below in self.children.items())
@@ -126,7 +126,7 @@ class BlockTree:
             waiting.extend(self.children.get(key, ()))
 
 
-def heaviest(tree: BlockTree, weigh: Weigh, tips: tuple[Hash32, ...]) -> Hash32:
+def find_heaviest(tree: BlockTree, weigh: Weigh, tips: tuple[Hash32, ...]) -> Hash32:
     """Return the tip that every node prefers, whatever the order in which the blocks arrived."""
     best = tips[0]
     for tip in tips[1:]:
@@ -135,7 +135,9 @@ def heaviest(tree: BlockTree, weigh: Weigh, tips: tuple[Hash32, ...]) -> Hash32:
     return best
 
 
-def divergence(tree: BlockTree, left: Hash32, right: Hash32) -> tuple[tuple[BlockRecord, ...], tuple[BlockRecord, ...]]:
+def find_divergence(
+    tree: BlockTree, left: Hash32, right: Hash32
+) -> tuple[tuple[BlockRecord, ...], tuple[BlockRecord, ...]]:
     """Return what two branches do not share, each from the first height at which they differ."""
     first, second = tree.branch(left), tree.branch(right)
     shared = 0
@@ -146,11 +148,11 @@ def divergence(tree: BlockTree, left: Hash32, right: Hash32) -> tuple[tuple[Bloc
     return first[shared:], second[shared:]
 
 
-def is_eligible(tree: BlockTree, weigh: Weigh, here: Hash32, tip: Hash32, witnessed: Witnessed) -> bool:
+def is_eligible(tree: BlockTree, weigh: Weigh, here: Hash32, tip: Hash32, witnessed: WitnessedDeadlines) -> bool:
     """Refuse a branch that leaves out what this node saw in time on the branch it is on (ROUND-17)."""
     if tip == here:
         return True
-    ours, theirs = divergence(tree, here, tip)
+    ours, theirs = find_divergence(tree, here, tip)
     if ours and theirs and isinstance(ours[0].block, Block) and isinstance(theirs[0].block, EmptyBlock):
         return (ours[0].block.parent, Deadline.RELEASE) not in witnessed
     empty = (each.block for each in theirs if isinstance(each.block, EmptyBlock))
@@ -159,7 +161,7 @@ def is_eligible(tree: BlockTree, weigh: Weigh, here: Hash32, tip: Hash32, witnes
     return True
 
 
-def _is_contradicted(tree: BlockTree, block: EmptyBlock, witnessed: Witnessed) -> bool:
+def _is_contradicted(tree: BlockTree, block: EmptyBlock, witnessed: WitnessedDeadlines) -> bool:
     """Return whether this node saw in time what the empty block says was missed, or that it leaves out.
 
     Later deadlines without a commitment say that none came. Were that believed, a publisher that keeps its test set
@@ -176,7 +178,7 @@ def _is_contradicted(tree: BlockTree, block: EmptyBlock, witnessed: Witnessed) -
     return (block.parent, block.missed) in witnessed
 
 
-def safe_block(branch: tuple[BlockRecord, ...], final: Hash32) -> Hash32:
+def find_safe_block(branch: tuple[BlockRecord, ...], final: Hash32) -> Hash32:
     """Return the newest block that enough high-accuracy models follow; the final one if there is none."""
     followers = 0
     for record in reversed(branch):
@@ -186,7 +188,7 @@ def safe_block(branch: tuple[BlockRecord, ...], final: Hash32) -> Hash32:
     return final
 
 
-def final_block(tree: BlockTree, tip: Hash32, weigh: Weigh, depth: int) -> Hash32:
+def find_final_block(tree: BlockTree, tip: Hash32, weigh: Weigh, depth: int) -> Hash32:
     """Return the newest block of a branch that D blocks of weight follow (ROUND-21); the root if none is.
 
     Empty blocks weigh nothing, so they make nothing final: who was alone for a while, and ended height after height
@@ -201,7 +203,7 @@ def final_block(tree: BlockTree, tip: Hash32, weigh: Weigh, depth: int) -> Hash3
     return tree.root
 
 
-def empty_block_lot(parent: Hash32, missed: Deadline, proposer: Address, *, listing: bool) -> bytes:
+def empty_block_priority(parent: Hash32, missed: Deadline, proposer: Address, *, listing: bool) -> bytes:
     """Order empty blocks on one parent, lowest first: who saw more of the height, then the lower ticket (ROUND-3).
 
     `listing` says whether it lists commitments. Who saw the key or a commitment in time never follows a block that says
@@ -209,10 +211,10 @@ def empty_block_lot(parent: Hash32, missed: Deadline, proposer: Address, *, list
     and a publisher without miners could each stay where they are for ever, at equal weight, and neither could train.
     """
     saw_models = listing and missed in _AFTER_COMMITMENTS
-    return bytes([not saw_models, _LATEST_FIRST.index(missed)]) + empty_block_ticket(parent, proposer)
+    return bytes([not saw_models, _LATEST_FIRST.index(missed)]) + empty_block_tie_breaker(parent, proposer)
 
 
-def lowest_lot(tree: BlockTree, parent: Hash32, witnessed: Witnessed) -> bytes:
+def lowest_priority(tree: BlockTree, parent: Hash32, witnessed: WitnessedDeadlines) -> bytes:
     """Return the lowest lot among the empty blocks on `parent` that may become head, or more than any lot."""
     known = (tree.records[key].block for key in tree.children.get(parent, ()))
     rivals = (each for each in known if isinstance(each, EmptyBlock) and not _is_contradicted(tree, each, witnessed))
@@ -224,7 +226,7 @@ def _is_preferred(tree: BlockTree, weigh: Weigh, left: Hash32, right: Hash32) ->
     weights = tree.weight(left, weigh), tree.weight(right, weigh)
     if weights[0] != weights[1]:
         return weights[0] > weights[1]
-    ours, theirs = divergence(tree, left, right)
+    ours, theirs = find_divergence(tree, left, right)
     if not ours or not theirs:
         # One extends the other by empty blocks alone: they end a height, so the longer one is the present.
         return len(ours) > len(theirs)
@@ -242,23 +244,23 @@ def _rival_order(record: BlockRecord) -> tuple[Fraction, bytes]:
 
 
 def _priority(block: EmptyBlock) -> bytes:
-    return empty_block_lot(block.parent, block.missed, block.proposer, listing=bool(block.commitments))
+    return empty_block_priority(block.parent, block.missed, block.proposer, listing=bool(block.commitments))
 
 
 MAXIMUM_SIDE_SIBLINGS = 8
 """Losers on one parent that nothing builds on: the lowest tickets stay, of one signer one for each deadline."""
 
 
-SPARE_SIDE_BLOCKS = 64
+SPARE_SIDE_BRANCHES = 64
 """Losers beyond the longest branch of empty blocks that may have to be fetched: its beginning must not go meanwhile."""
 
 
-def maximum_side_blocks(finality_depth: int) -> int:
+def maximum_side_branches(finality_depth: int) -> int:
     """Return how many losers a tree holds in all."""
-    return EMPTY_DEPTH_FACTOR * finality_depth + SPARE_SIDE_BLOCKS
+    return EMPTY_DEPTH_FACTOR * finality_depth + SPARE_SIDE_BRANCHES
 
 
-def side_blocks(tree: BlockTree, kept: Iterable[Hash32]) -> tuple[Hash32, ...]:
+def find_side_branches(tree: BlockTree, kept: Iterable[Hash32]) -> tuple[Hash32, ...]:
     """Return the empty blocks that lost: neither below a kept nor below a trained block, in the order of arrival."""
     needed = {tree.root}
     trained = (key for key, record in tree.records.items() if isinstance(record.block, Block))
@@ -270,9 +272,9 @@ def side_blocks(tree: BlockTree, kept: Iterable[Hash32]) -> tuple[Hash32, ...]:
     return tuple(key for key in tree.records if key not in needed)
 
 
-def surplus(tree: BlockTree, kept: Collection[Hash32], maximum: int) -> tuple[Hash32, ...]:
+def excess_blocks(tree: BlockTree, kept: Collection[Hash32], maximum: int) -> tuple[Hash32, ...]:
     """Return the losers to forget; whatever came last on a parent stays, as somebody may be about to build on it."""
-    sides = side_blocks(tree, kept)
+    sides = find_side_branches(tree, kept)
     siblings: dict[Hash32, list[Hash32]] = {}
     for key in sides:
         if not tree.children.get(key):
@@ -305,4 +307,4 @@ def _excess_siblings(tree: BlockTree, leaves: list[Hash32]) -> list[Hash32]:
 
 
 def _tie_breaker(block: AnyBlock | None) -> bytes:
-    return b"" if block is None else empty_block_ticket(block.parent, block.proposer)
+    return b"" if block is None else empty_block_tie_breaker(block.parent, block.proposer)

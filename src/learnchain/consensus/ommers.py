@@ -6,20 +6,20 @@ judged as it would have been at its own height, but its payload is never execute
 
 from dataclasses import dataclass
 
-from learnchain.consensus.round import Round, Step, asked_for, data_keys_of
+from learnchain.consensus.round import Round, Transition, data_keys_of, request_candidate_measurement
 from learnchain.consensus.validity import check_opening
 from learnchain.encoding.codec import Hash32
-from learnchain.encoding.hashing import noun_hash
-from learnchain.engines.contract import Case
+from learnchain.encoding.hashing import message_hash
+from learnchain.engines.contract import JudgementCase
 from learnchain.protocol.actions import Action
-from learnchain.protocol.measurement import Finding, Measure, MeasureKind, Measurement
-from learnchain.protocol.messages import MAXIMUM_OMMERS, Block, Commitment, Outcome, Reveal
+from learnchain.protocol.measurement import Finding, Measurement, MeasurementKind, MeasurementRequest
+from learnchain.protocol.messages import MAXIMUM_OMMERS, Block, CandidateOutcome, Commitment, Reveal
 from learnchain.protocol.selection import Selection
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
+class LosingCandidate:
     """Join a loser's opening with the height it lost: the selection, the block that won, its own commitment."""
 
     reveal: Reveal
@@ -30,47 +30,47 @@ class Lost:
     @property
     def key(self) -> Hash32:
         """Name the loser's measurements."""
-        return noun_hash(self.reveal)
+        return message_hash(self.reveal)
 
 
 def check_ommers(state: Round, selection: Selection, block: Block) -> None:
     """Refuse a block that cites a loser which its selection does not name, or an opening that is not that loser's."""
     for reveal in block.ommers:
-        lost_at(state, selection, reveal)
+        find_loser(state, selection, reveal)
 
 
-def lost_at(state: Round, selection: Selection, reveal: Reveal) -> Lost:
+def find_loser(state: Round, selection: Selection, reveal: Reveal) -> LosingCandidate:
     """Return the height that a loser lost, on the branch of the selection that would cite it."""
-    if not selection.citable or reveal.height >= selection.height:
+    if not selection.citable_commitments or reveal.height >= selection.height:
         raise Rejected(RejectionReason.OMMER_NOT_CITABLE, "no loser of that height may be cited here")
     block = _find_block(state, selection.parent, reveal)
     found = [each for each in block.commitments if each.miner == reveal.miner]
-    if not found or noun_hash(found[0]) not in selection.citable:
+    if not found or message_hash(found[0]) not in selection.citable_commitments:
         raise Rejected(RejectionReason.OMMER_NOT_CITABLE, f"0x{reveal.miner.hex()} lost, but may not be cited here")
     entry = next(each for each in block.verdict.entries if each.miner == reveal.miner)
     claim = (reveal.claim_correct, reveal.claim_total)
-    if entry.outcome is not Outcome.LOWER_CLAIM or claim != (entry.claim_correct, entry.claim_total):
+    if entry.outcome is not CandidateOutcome.LOWER_CLAIM or claim != (entry.claim_correct, entry.claim_total):
         raise Rejected(RejectionReason.OMMER_NOT_CITABLE, "the verdict of its height names another claim")
     earlier = state.rules.select_task(state.tree.state(block.parent), state.parameters)
     check_opening(found[0], reveal, earlier, state.parameters)
     state.rules.check_reveal(earlier, found[0], reveal)
-    return Lost(reveal, earlier, block, found[0])
+    return LosingCandidate(reveal, earlier, block, found[0])
 
 
-def judged(state: Round, lost: Lost) -> Measure | str | None:
+def judge_loser(state: Round, lost: LosingCandidate) -> MeasurementRequest | str | None:
     """Return what to measure next of a loser, why it does not stand, or None: it would have won alone."""
     here = {key: found for key, found in state.measurements.items() if found.finding is not Finding.UNAVAILABLE}
-    skipped = Measurement(lost.key, MeasureKind.PAYLOAD, Finding.ACCEPTED)
-    case = Case(
+    skipped = Measurement(lost.key, MeasurementKind.PAYLOAD, Finding.ACCEPTED)
+    case = JudgementCase(
         lost.selection,
         ((lost.key, lost.commitment),),
         {lost.key: lost.reveal},
-        {**here, (lost.key, MeasureKind.PAYLOAD): skipped},
+        {**here, (lost.key, MeasurementKind.PAYLOAD): skipped},
         True,
         lost.block.release.released_milliseconds,
     )
     answer = state.rules.judge(case)
-    if isinstance(answer, Measure):
+    if isinstance(answer, MeasurementRequest):
         return answer
     if answer is None or answer.winner != lost.key:
         reason = answer.entries[0].reason if answer is not None else ""
@@ -78,59 +78,59 @@ def judged(state: Round, lost: Lost) -> Measure | str | None:
     return None
 
 
-def asked(state: Round, lost: Lost, measure: Measure) -> Step:
+def request_measurement(state: Round, lost: LosingCandidate, measure: MeasurementRequest) -> Transition:
     """Have a loser measured, once, with the keys that its height released."""
-    return asked_for(state, measure, lost.selection, lost.reveal, data_keys_of(lost.block))
+    return request_candidate_measurement(state, measure, lost.selection, lost.reveal, data_keys_of(lost.block))
 
 
-def examined(state: Round, selection: Selection, block: Block) -> Step | str | None:
+def examine_cited(state: Round, selection: Selection, block: Block) -> Transition | str | None:
     """Return what the losers that a block cites still need, why one does not stand, or None."""
     for reveal in block.ommers:
-        lost = lost_at(state, selection, reveal)
-        answer = judged(state, lost)
-        if isinstance(answer, Measure):
-            return asked(state, lost, answer)
+        lost = find_loser(state, selection, reveal)
+        answer = judge_loser(state, lost)
+        if isinstance(answer, MeasurementRequest):
+            return request_measurement(state, lost, answer)
         if answer is not None:
             return answer
     return None
 
 
-def kept(state: Round, reveals: tuple[Reveal, ...]) -> dict[Hash32, Reveal]:
+def retain_citable(state: Round, reveals: tuple[Reveal, ...]) -> dict[Hash32, Reveal]:
     """Return the losers among these openings that the next block on the head may cite."""
     found: dict[Hash32, Reveal] = {}
-    for reveal in reveals if state.selection.citable else ():
+    for reveal in reveals if state.selection.citable_commitments else ():
         try:
-            found[lost_at(state, state.selection, reveal).key] = reveal
+            found[find_loser(state, state.selection, reveal).key] = reveal
         except (Rejected, Unavailable):
             continue
     return found
 
 
-def ask_all(state: Round) -> Step:
+def request_all(state: Round) -> Transition:
     """Have every loser that may be cited measured, so that whoever wins can cite one that is known to stand."""
     actions: tuple[Action, ...] = ()
     for reveal in state.losers.values():
-        lost = lost_at(state, state.selection, reveal)
-        answer = judged(state, lost)
-        if isinstance(answer, Measure):
-            state, more, _ = asked(state, lost, answer)
+        lost = find_loser(state, state.selection, reveal)
+        answer = judge_loser(state, lost)
+        if isinstance(answer, MeasurementRequest):
+            state, more, _ = request_measurement(state, lost, answer)
             actions = (*actions, *more)
     return state, actions, ()
 
 
-def citations(state: Round) -> tuple[Reveal, ...]:
+def select_for_block(state: Round) -> tuple[Reveal, ...]:
     """Return the losers that a block on the head should cite: only those that were measured and stand."""
     standing: dict[Hash32, Reveal] = {}
     for reveal in state.losers.values():
-        lost = lost_at(state, state.selection, reveal)
-        if judged(state, lost) is None:
-            standing[noun_hash(lost.commitment)] = reveal
-    return tuple(standing[key] for key in state.selection.citable if key in standing)[:MAXIMUM_OMMERS]
+        lost = find_loser(state, state.selection, reveal)
+        if judge_loser(state, lost) is None:
+            standing[message_hash(lost.commitment)] = reveal
+    return tuple(standing[key] for key in state.selection.citable_commitments if key in standing)[:MAXIMUM_OMMERS]
 
 
-def keys_of(block: object) -> frozenset[Hash32]:
+def measurement_keys(block: object) -> frozenset[Hash32]:
     """Return the keys under which the losers that a block cites are measured."""
-    return frozenset(noun_hash(each) for each in block.ommers) if isinstance(block, Block) else frozenset()
+    return frozenset(message_hash(each) for each in block.ommers) if isinstance(block, Block) else frozenset()
 
 
 def _find_block(state: Round, tip: Hash32, reveal: Reveal) -> Block:

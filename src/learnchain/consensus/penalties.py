@@ -13,7 +13,7 @@ so that nobody gains by harming and reporting itself.
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from learnchain.consensus.disputes import fault_of, is_punished, with_accusation, with_answer
+from learnchain.consensus.disputes import add_challenge, add_response, determine_fault, has_been_penalised
 from learnchain.encoding.codec import Address, decode
 from learnchain.encoding.numbers import WEI_PER_GWEI
 from learnchain.protocol.messages import (
@@ -29,32 +29,32 @@ from learnchain.protocol.messages import (
     fault_id,
 )
 from learnchain.protocol.parameters import ChainParameters
-from learnchain.protocol.payload import Outcome, Settlement, bond_pot
+from learnchain.protocol.payload import Settlement, SettlementOutcome, bond_pot
 from learnchain.protocol.selection import Selection
 from learnchain.protocol.state import (
     AuditEntry,
-    BondBook,
+    BondRegistry,
     Dispute,
     DisputeOutcome,
-    Punished,
-    RoundFact,
-    Withheld,
+    HeightRecord,
+    PenaltyRecord,
+    WithheldReward,
     winning_commitment,
 )
 from learnchain.rejection import Rejected, RejectionReason
 
 
-def check_cover(book: BondBook, commitment: Commitment, bond_from_reward: bool) -> None:
+def check_bond_cover(book: BondRegistry, commitment: Commitment, bond_from_reward: bool) -> None:
     """Refuse a commitment whose bond is neither deposited nor, where the chain allows it, kept back (BOND-1)."""
-    if not bond_from_reward and not book.covers(commitment):
+    if not bond_from_reward and not book.has_cover_for(commitment):
         detail = f"0x{commitment.miner.hex()} staked less than the {commitment.bond_wei} wei it commits"
         raise Rejected(RejectionReason.BOND_NOT_DEPOSITED, detail)
 
 
-def withheld_gwei(book: BondBook, block: Block, payout_gwei: int) -> int:
+def compute_withheld_gwei(book: BondRegistry, block: Block, payout_gwei: int) -> int:
     """Return what is kept back of the winner's payout: the bond it did not deposit, at most all of it."""
     commitment = winning_commitment(block)
-    missing_wei = 0 if commitment is None or book.covers(commitment) else commitment.bond_wei
+    missing_wei = 0 if commitment is None or book.has_cover_for(commitment) else commitment.bond_wei
     return min(payout_gwei, -(-missing_wei // WEI_PER_GWEI))
 
 
@@ -73,107 +73,111 @@ BURNED_PART = 4
 """One part in so many of what a failed accusation costs; the rest goes to the accused."""
 
 
-BURN: Address = b"\0" * 20
+BURN_ADDRESS: Address = b"\0" * 20
 
 
 @dataclass(frozen=True, slots=True)
-class Justice:
+class PenaltyResult:
     """Hold what a block pays, settles and leaves in the book; `burned_gwei` was kept back and is never minted."""
 
     payouts: tuple[Payout, ...]
     settlements: tuple[Settlement, ...]
-    book: BondBook
+    registry: BondRegistry
     burned_gwei: int = 0
     withheld_gwei: int = 0
     audited_gwei: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Conviction:
+class Penalty:
     """Name who pays for which fault, to whose credit, and how much if it can."""
 
     fault: Fault
     offender: Address
     reporter: Address
-    wanted_wei: int
+    amount_wei: int
 
 
-def justice(
-    book: BondBook,
+def apply_penalties(
+    book: BondRegistry,
     selection: Selection,
     block: AnyBlock,
     answer: tuple[tuple[Payout, ...], tuple[Settlement, ...]],
     parameters: ChainParameters,
-) -> Justice:
+) -> PenaltyResult:
     """Return what a checked block comes to, from the book of its parent and its engine's payouts and settlements."""
     payouts, settlements = answer
-    result = _withhold_bond(Justice(payouts, _compensate_miners(selection, block, settlements), book), block)
+    result = _withhold_bond(PenaltyResult(payouts, _compensate_miners(selection, block, settlements), book), block)
     result = _return_withheld(result, block.height - parameters.audit_window_blocks)
     if isinstance(block, Block):
         result = _pay_audits(result, block, parameters)
-    for shown in block.answers:
-        result = replace(result, book=with_answer(result.book, shown, block.height))
+    for shown in block.responses:
+        result = replace(result, registry=add_response(result.registry, shown, block.height))
     for evidence in block.evidence:
         result = _penalise_offenders(result, evidence, block.height, parameters)
     result = _close_overdue_disputes(result, block.height, parameters)
-    for accusation in block.accusations:
-        result = replace(result, book=with_accusation(result.book, accusation, block.height))
+    for accusation in block.challenges:
+        result = replace(result, registry=add_challenge(result.registry, accusation, block.height))
     return _release_publisher_bond(result, selection, settlements)
 
 
-def with_fact(book: BondBook, fact: RoundFact, parameters: ChainParameters) -> BondBook:
+def add_height_record(book: BondRegistry, fact: HeightRecord, parameters: ChainParameters) -> BondRegistry:
     """Return the book with one more height, without those that no evidence reaches any more."""
     oldest = fact.height + 1 - parameters.audit_window_blocks
-    facts = tuple(each for each in book.facts if each.height >= oldest)
-    punished = tuple(each for each in book.punished if each.height >= oldest)
+    facts = tuple(each for each in book.height_records if each.height >= oldest)
+    punished = tuple(each for each in book.penalties if each.height >= oldest)
     audits = tuple(each for each in book.audits if each.height >= oldest)
     disputes = tuple(each for each in book.disputes if each.height >= oldest)
-    return replace(book, facts=(*facts, fact), punished=punished, audits=audits, disputes=disputes)
+    return replace(book, height_records=(*facts, fact), penalties=punished, audits=audits, disputes=disputes)
 
 
-def demanded_wei(evidence: Evidence, fact: RoundFact, parameters: ChainParameters) -> int:
+def penalty_wei(evidence: Evidence, fact: HeightRecord, parameters: ChainParameters) -> int:
     """Return the bond that an offence costs: the task's, the one a miner promised, or audit fees (BOND-5)."""
     if evidence.fault in PUBLISHER_FAULTS:
         return fact.task_bond_wei
     if evidence.fault is Fault.DOUBLE_COMMITMENT:
         return max(decode(Commitment, each).bond_wei for each in evidence.statements)
-    return training_bond_wei(fact, evidence.offender, parameters)
+    return training_penalty_wei(fact, evidence.offender, parameters)
 
 
-def training_bond_wei(fact: RoundFact, trainer: Address, parameters: ChainParameters) -> int:
+def training_penalty_wei(fact: HeightRecord, trainer: Address, parameters: ChainParameters) -> int:
     """Return what it costs not to have trained as one said: the winner its bond, an auditor some fees."""
     if trainer == fact.winner:
         return fact.bond_wei
     return FALSE_AUDIT_FEES * parameters.audit_reward_gwei * WEI_PER_GWEI
 
 
-def _compensate_miners(selection: Selection, block: AnyBlock, settlements: tuple[Settlement, ...]) -> tuple[Settlement, ...]:
+def _compensate_miners(
+    selection: Selection, block: AnyBlock, settlements: tuple[Settlement, ...]
+) -> tuple[Settlement, ...]:
     """Compensate the miners whom a publisher left without a test set out of its struck bond (BOND-7)."""
     if not isinstance(block, EmptyBlock) or block.missed is not Deadline.RELEASE:
         return settlements
     result: list[Settlement] = []
     for each in settlements:
-        if each.outcome is not Outcome.STRUCK or each.task_id != selection.task.task_id:
+        if each.outcome is not SettlementOutcome.STRUCK or each.task_id != selection.task.task_id:
             result.append(each)
             continue
         harmed = [commitment.miner for commitment in block.commitments if commitment.miner != selection.task.publisher]
         share = selection.task.bond_wei // HARMED_PART // max(1, len(harmed))
-        shares = [Settlement(each.task_id, block.height, miner, Outcome.SLASHED, share) for miner in harmed if share]
+        shares = [
+            Settlement(each.task_id, block.height, miner, SettlementOutcome.SLASHED, share) for miner in harmed if share
+        ]
         result += [replace(each, amount_wei=share * len(shares)), *shares]
     return tuple(result)
 
 
-def _return_withheld(result: Justice, before_height: int) -> Justice:
+def _return_withheld(result: PenaltyResult, before_height: int) -> PenaltyResult:
     """Pay what was kept back of winners' rewards once no evidence reaches their blocks any more."""
-    due = [each for each in result.book.withheld if each.height < before_height]
+    due = [each for each in result.registry.withheld if each.height < before_height]
     if not due:
         return result
-    rest = tuple(each for each in result.book.withheld if each.height >= before_height)
+    rest = tuple(each for each in result.registry.withheld if each.height >= before_height)
     paid = tuple(Payout(each.miner, each.amount_gwei, "bond returned") for each in due)
-    return replace(result, payouts=(*result.payouts, *paid), book=replace(result.book, withheld=rest))
+    return replace(result, payouts=(*result.payouts, *paid), registry=replace(result.registry, withheld=rest))
 
 
-def _pay_audits(result: Justice, block: Block, parameters: ChainParameters) -> Justice:
+def _pay_audits(result: PenaltyResult, block: Block, parameters: ChainParameters) -> PenaltyResult:
     """Take down who audits what; pay for opened reports, but keep the pay back as long as evidence counts (AUDIT-4).
 
     So whoever has no coins earns its first ones here, and has something to lose.
@@ -182,107 +186,119 @@ def _pay_audits(result: Justice, block: Block, parameters: ChainParameters) -> J
     opened = {(each.height, each.parent, each.auditor) for each in block.audit_reports}
     known = [
         replace(each, opened_height=block.height) if (each.height, each.parent, each.auditor) in opened else each
-        for each in result.book.audits
+        for each in result.registry.audits
     ]
     fee = parameters.audit_reward_gwei
-    pay = tuple(Withheld(each.auditor, fee, block.height) for each in block.audit_reports)
-    book = replace(result.book, audits=(*known, *entries), withheld=(*result.book.withheld, *pay))
-    return replace(result, book=book, audited_gwei=fee * len(pay))
+    pay = tuple(WithheldReward(each.auditor, fee, block.height) for each in block.audit_reports)
+    book = replace(result.registry, audits=(*known, *entries), withheld=(*result.registry.withheld, *pay))
+    return replace(result, registry=book, audited_gwei=fee * len(pay))
 
 
-def _penalise_offenders(result: Justice, evidence: Evidence, height: int, parameters: ChainParameters) -> Justice:
+def _penalise_offenders(
+    result: PenaltyResult, evidence: Evidence, height: int, parameters: ChainParameters
+) -> PenaltyResult:
     """Take the bond of whoever evidence is about."""
-    fact = result.book.fact(evidence.height, evidence.parent)
+    fact = result.registry.height_record(evidence.height, evidence.parent)
     if fact is None:
         raise AssertionError("evidence was not checked before it was judged")
-    wanted_wei = demanded_wei(evidence, fact, parameters)
-    return _slash_offender(result, fact, Conviction(evidence.fault, evidence.offender, evidence.reporter, wanted_wei), height)
+    wanted_wei = penalty_wei(evidence, fact, parameters)
+    return _slash_offender(
+        result, fact, Penalty(evidence.fault, evidence.offender, evidence.reporter, wanted_wei), height
+    )
 
 
-def _slash_offender(result: Justice, fact: RoundFact, conviction: Conviction, height: int) -> Justice:
+def _slash_offender(result: PenaltyResult, fact: HeightRecord, conviction: Penalty, height: int) -> PenaltyResult:
     """Take an offender's bond, deposited or kept back, and share it out (BOND-6)."""
-    book, offender = result.book, conviction.offender
-    taken_wei = min(conviction.wanted_wei, book.deposit(offender).total_wei)
-    forfeited, withheld = _forfeit_withheld(book.withheld, offender, -(-(conviction.wanted_wei - taken_wei) // WEI_PER_GWEI))
+    book, offender = result.registry, conviction.offender
+    taken_wei = min(conviction.amount_wei, book.deposit(offender).total_wei)
+    forfeited, withheld = _forfeit_withheld(
+        book.withheld, offender, -(-(conviction.amount_wei - taken_wei) // WEI_PER_GWEI)
+    )
     # Other auditors are not paid for a false report: two that guess would share each other's fines.
-    competitors = () if conviction.fault is Fault.AUDIT_FALSE else fact.committed
+    competitors = () if conviction.fault is Fault.AUDIT_FALSE else fact.committed_miners
     harmed = [each for each in competitors if each != offender]
     slashed = [
-        Settlement(bond_pot(offender), height, recipient, Outcome.SLASHED, amount)
+        Settlement(bond_pot(offender), height, recipient, SettlementOutcome.SLASHED, amount)
         for recipient, amount in _split_shares(taken_wei, conviction.reporter, harmed)
     ]
-    shares = [(who, amount) for who, amount in _split_shares(forfeited, conviction.reporter, harmed) if who != BURN]
-    fault = Punished(fault_id(conviction.fault, offender, fact.height, fact.parent), fact.height)
+    shares = [
+        (who, amount) for who, amount in _split_shares(forfeited, conviction.reporter, harmed) if who != BURN_ADDRESS
+    ]
+    fault = PenaltyRecord(fault_id(conviction.fault, offender, fact.height, fact.parent), fact.height)
     return replace(
         result,
         payouts=(*result.payouts, *(Payout(recipient, amount, "slashed bond") for recipient, amount in shares)),
         settlements=(*result.settlements, *slashed),
-        book=replace(book.taken(offender, taken_wei), withheld=withheld, punished=(*book.punished, fault)),
+        registry=replace(book.slash(offender, taken_wei), withheld=withheld, penalties=(*book.penalties, fault)),
         burned_gwei=result.burned_gwei + forfeited - sum(amount for _, amount in shares),
     )
 
 
-def _close_overdue_disputes(result: Justice, height: int, parameters: ChainParameters) -> Justice:
+def _close_overdue_disputes(result: PenaltyResult, height: int, parameters: ChainParameters) -> PenaltyResult:
     """End the disputes whose time is over: silence costs the bond, a vain accusation its cost (AUDIT-7)."""
     disputes: list[Dispute] = []
-    for dispute in result.book.disputes:
+    for dispute in result.registry.disputes:
         outcome = dispute.outcome
         if dispute.is_open:
             result, outcome = _decide_dispute(result, dispute, height, parameters)
         ended = outcome is not dispute.outcome
         disputes.append(replace(dispute, outcome=outcome, decided_height=height) if ended else dispute)
-    return replace(result, book=replace(result.book, disputes=tuple(disputes)))
+    return replace(result, registry=replace(result.registry, disputes=tuple(disputes)))
 
 
 def _decide_dispute(
-    result: Justice, dispute: Dispute, height: int, parameters: ChainParameters
-) -> tuple[Justice, DisputeOutcome]:
+    result: PenaltyResult, dispute: Dispute, height: int, parameters: ChainParameters
+) -> tuple[PenaltyResult, DisputeOutcome]:
     """Return what a block of this height makes of an open dispute."""
-    fact = result.book.fact(dispute.height, dispute.parent)
+    fact = result.registry.height_record(dispute.height, dispute.parent)
     if fact is None:
         raise AssertionError("a dispute outlives the height that it is about")
-    if is_punished(result.book, fact, dispute.accused):
-        return result, DisputeOutcome.PROVEN
-    answered = dispute.outcome is DisputeOutcome.ANSWERED
-    if not answered and height > dispute.asked_height + parameters.answer_blocks:
-        wanted_wei = training_bond_wei(fact, dispute.accused, parameters)
-        fault = fault_of(fact, dispute.accused)
-        conviction = Conviction(fault, dispute.accused, dispute.accuser, wanted_wei)
-        return _slash_offender(result, fact, conviction, height), DisputeOutcome.UNANSWERED
-    if answered and height > dispute.answered_height + parameters.proof_blocks:
-        return _charge_challenger(result, dispute, height, parameters), DisputeOutcome.UNPROVEN
+    if has_been_penalised(result.registry, fact, dispute.respondent):
+        return result, DisputeOutcome.FRAUD_PROVEN
+    answered = dispute.outcome is DisputeOutcome.RESPONDED
+    if not answered and height > dispute.challenged_height + parameters.response_blocks:
+        wanted_wei = training_penalty_wei(fact, dispute.respondent, parameters)
+        fault = determine_fault(fact, dispute.respondent)
+        conviction = Penalty(fault, dispute.respondent, dispute.challenger, wanted_wei)
+        return _slash_offender(result, fact, conviction, height), DisputeOutcome.TIMED_OUT
+    if answered and height > dispute.responded_height + parameters.proof_blocks:
+        return _charge_challenger(result, dispute, height, parameters), DisputeOutcome.DEFENDED
     return result, dispute.outcome
 
 
-def _charge_challenger(result: Justice, dispute: Dispute, height: int, parameters: ChainParameters) -> Justice:
+def _charge_challenger(
+    result: PenaltyResult, dispute: Dispute, height: int, parameters: ChainParameters
+) -> PenaltyResult:
     """Let the accuser pay the accused for training a segment again; a part is burned, so that friends pay as well.
 
     Else a forger would have a friend dispute all that others could, and lose nothing by it.
     """
-    cost_wei = parameters.accusation_cost_gwei * WEI_PER_GWEI
-    taken_wei = min(cost_wei, result.book.deposit(dispute.accuser).total_wei)
+    cost_wei = parameters.challenge_cost_gwei * WEI_PER_GWEI
+    taken_wei = min(cost_wei, result.registry.deposit(dispute.challenger).total_wei)
     burned_wei = taken_wei // BURNED_PART
     slashed = [
-        Settlement(bond_pot(dispute.accuser), height, recipient, Outcome.SLASHED, amount_wei)
-        for recipient, amount_wei in ((dispute.accused, taken_wei - burned_wei), (BURN, burned_wei))
+        Settlement(bond_pot(dispute.challenger), height, recipient, SettlementOutcome.SLASHED, amount_wei)
+        for recipient, amount_wei in ((dispute.respondent, taken_wei - burned_wei), (BURN_ADDRESS, burned_wei))
         if amount_wei
     ]
-    book = result.book.taken(dispute.accuser, taken_wei)
-    return replace(result, settlements=(*result.settlements, *slashed), book=book)
+    book = result.registry.slash(dispute.challenger, taken_wei)
+    return replace(result, settlements=(*result.settlements, *slashed), registry=book)
 
 
 def _split_shares(amount: int, reporter: Address, harmed: list[Address]) -> Iterable[tuple[Address, int]]:
     """Yield who gets how much, the burned rest last; parts of nothing are left out."""
     parts = [(reporter, amount // REPORTER_PART)]
     parts += [(each, amount // HARMED_PART // len(harmed)) for each in harmed]
-    parts.append((BURN, amount - sum(part for _, part in parts)))
+    parts.append((BURN_ADDRESS, amount - sum(part for _, part in parts)))
     return ((recipient, part) for recipient, part in parts if part)
 
 
-def _forfeit_withheld(withheld: tuple[Withheld, ...], offender: Address, wanted_gwei: int) -> tuple[int, tuple[Withheld, ...]]:
+def _forfeit_withheld(
+    withheld: tuple[WithheldReward, ...], offender: Address, wanted_gwei: int
+) -> tuple[int, tuple[WithheldReward, ...]]:
     """Take from what is kept back of an offender's rewards, the oldest first."""
     taken = 0
-    left: list[Withheld] = []
+    left: list[WithheldReward] = []
     for each in withheld:
         part = min(each.amount_gwei, wanted_gwei - taken) if each.miner == offender else 0
         taken += part
@@ -291,20 +307,23 @@ def _forfeit_withheld(withheld: tuple[Withheld, ...], offender: Address, wanted_
     return taken, tuple(left)
 
 
-def _release_publisher_bond(result: Justice, selection: Selection, settlements: tuple[Settlement, ...]) -> Justice:
+def _release_publisher_bond(
+    result: PenaltyResult, selection: Selection, settlements: tuple[Settlement, ...]
+) -> PenaltyResult:
     """Let the publisher's bond leave when its task is over: it can be slashed until the contract pays it out."""
     task = selection.task
     over = any(
-        each.task_id == task.task_id and each.outcome in (Outcome.PAID, Outcome.REFUNDED) for each in settlements
+        each.task_id == task.task_id and each.outcome in (SettlementOutcome.PAID, SettlementOutcome.REFUNDED)
+        for each in settlements
     )
     if not over or not task.bond_wei:
         return result
-    held = result.book.deposit(task.publisher)
+    held = result.registry.deposit(task.publisher)
     changed = replace(held, leaving_wei=held.leaving_wei + task.bond_wei)
-    return replace(result, book=result.book.with_deposit(changed))
+    return replace(result, registry=result.registry.with_deposit(changed))
 
 
-def _withhold_bond(result: Justice, block: AnyBlock) -> Justice:
+def _withhold_bond(result: PenaltyResult, block: AnyBlock) -> PenaltyResult:
     """Keep back the bond that the winner promised and did not deposit, out of what the block pays it."""
     if not isinstance(block, Block):
         return result
@@ -312,10 +331,10 @@ def _withhold_bond(result: Justice, block: AnyBlock) -> Justice:
     if place is None:
         return result
     payout = result.payouts[place]
-    amount = withheld_gwei(result.book, block, payout.amount_gwei)
+    amount = compute_withheld_gwei(result.registry, block, payout.amount_gwei)
     if not amount:
         return result
     rest = replace(payout, amount_gwei=payout.amount_gwei - amount)
     paid = (*result.payouts[:place], *((rest,) if rest.amount_gwei else ()), *result.payouts[place + 1 :])
-    held = (*result.book.withheld, Withheld(block.proposer, amount, block.height))
-    return replace(result, payouts=paid, book=replace(result.book, withheld=held), withheld_gwei=amount)
+    held = (*result.registry.withheld, WithheldReward(block.proposer, amount, block.height))
+    return replace(result, payouts=paid, registry=replace(result.registry, withheld=held), withheld_gwei=amount)

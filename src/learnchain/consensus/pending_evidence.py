@@ -2,25 +2,25 @@
 
 from dataclasses import replace
 
-from learnchain.consensus.evidence import check_evidence, is_measured
-from learnchain.consensus.round import Round, Step, has_finding, is_unmeasured, still_carried
-from learnchain.consensus.state import with_bond_change
+from learnchain.consensus.evidence import check_evidence, is_measurement_needed
+from learnchain.consensus.round import Round, Transition, filter_valid, has_finding, is_unmeasured
+from learnchain.consensus.state import apply_bond_change
 from learnchain.encoding.codec import Hash32
-from learnchain.encoding.hashing import noun_hash
+from learnchain.encoding.hashing import message_hash
 from learnchain.protocol.actions import Action, MeasureEvidence
 from learnchain.protocol.events import BondMoved, EvidenceReported
-from learnchain.protocol.measurement import Finding, Measure, MeasureKind
+from learnchain.protocol.measurement import Finding, MeasurementKind, MeasurementRequest
 from learnchain.protocol.messages import MAXIMUM_EVIDENCE, AnyBlock, Evidence
 from learnchain.protocol.state import ChainState
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
-MAXIMUM_WAITING = 64
+MAXIMUM_PENDING = 64
 """Evidence that waits for a block; more is refused until some of it is in."""
 
 
-def on_evidence(state: Round, event: EvidenceReported) -> Step:
+def on_evidence(state: Round, event: EvidenceReported) -> Transition:
     """Keep admissible evidence for the next proposer; have measured what bytes alone do not prove (BOND-4)."""
-    evidence, key = event.evidence, noun_hash(event.evidence)
+    evidence, key = event.evidence, message_hash(event.evidence)
     if key in state.evidence:
         return state, (), ()
     if evidence.height > state.parent.height:
@@ -28,25 +28,25 @@ def on_evidence(state: Round, event: EvidenceReported) -> Step:
     check_evidence(state.parent.bonds, evidence, state.parameters)
     if any(each.fault_id == evidence.fault_id for each in state.evidence.values()):
         raise Rejected(RejectionReason.EVIDENCE_DOUBLE, f"{evidence.fault.value} is reported already")
-    if len(state.evidence) >= MAXIMUM_WAITING:
+    if len(state.evidence) >= MAXIMUM_PENDING:
         raise Rejected(RejectionReason.RATE_LIMITED, "enough evidence waits for a block")
     state = replace(state, evidence={**state.evidence, key: evidence})
-    wanted = unmeasured(state, state.parent, (evidence,))
-    return (state, (), ()) if wanted is None else asked(state, state.parent, wanted)
+    wanted = first_unmeasured(state, state.parent, (evidence,))
+    return (state, (), ()) if wanted is None else request_measurement(state, state.parent, wanted)
 
 
-def on_bond(state: Round, event: BondMoved) -> Step:
+def on_bond(state: Round, event: BondMoved) -> Transition:
     """Follow what an accepted payload did to bonds in the contract (BOND-2)."""
-    tree = state.tree.with_state(with_bond_change(state.tree.state(event.block), event.change))
+    tree = state.tree.with_state(apply_bond_change(state.tree.state(event.block), event.change))
     return replace(state, tree=tree), (), ()
 
 
-def offered(state: Round) -> tuple[Evidence, ...]:
+def select_for_block(state: Round) -> tuple[Evidence, ...]:
     """Return what the next block on the head should punish: the oldest offences first, none twice."""
     chosen: list[Evidence] = []
-    for evidence in sorted(state.evidence.values(), key=lambda each: (each.height, noun_hash(each))):
-        key = noun_hash(evidence)
-        if is_measured(evidence) and not has_finding(state, key, MeasureKind.EVIDENCE, Finding.ACCEPTED):
+    for evidence in sorted(state.evidence.values(), key=lambda each: (each.height, message_hash(each))):
+        key = message_hash(evidence)
+        if is_measurement_needed(evidence) and not has_finding(state, key, MeasurementKind.EVIDENCE, Finding.ACCEPTED):
             continue
         if is_admissible(state.parent, evidence, state):
             chosen.append(evidence)
@@ -62,31 +62,35 @@ def is_admissible(parent: ChainState, evidence: Evidence, state: Round) -> bool:
     return True
 
 
-def unmeasured(state: Round, parent: ChainState, listed: tuple[Evidence, ...]) -> Evidence | None:
+def first_unmeasured(state: Round, parent: ChainState, listed: tuple[Evidence, ...]) -> Evidence | None:
     """Return the first piece of evidence whose measurement is not here."""
-    waiting = (each for each in listed if is_measured(each))
-    return next((each for each in waiting if is_unmeasured(state, noun_hash(each), MeasureKind.EVIDENCE)), None)
+    waiting = (each for each in listed if is_measurement_needed(each))
+    return next((each for each in waiting if is_unmeasured(state, message_hash(each), MeasurementKind.EVIDENCE)), None)
 
 
-def refused(state: Round, block: AnyBlock) -> str | None:
+def rejection_reason(state: Round, block: AnyBlock) -> str | None:
     """Return why a block's measured evidence does not stand, or None."""
-    keys = (noun_hash(each) for each in block.evidence)
-    failed = any(has_finding(state, key, MeasureKind.EVIDENCE, Finding.REJECTED) for key in keys)
+    keys = (message_hash(each) for each in block.evidence)
+    failed = any(has_finding(state, key, MeasurementKind.EVIDENCE, Finding.REJECTED) for key in keys)
     return RejectionReason.EVIDENCE_INVALID.value if failed else None
 
 
-def asked(state: Round, parent: ChainState, evidence: Evidence) -> Step:
+def request_measurement(state: Round, parent: ChainState, evidence: Evidence) -> Transition:
     """Ask the node to measure evidence, once."""
-    key = noun_hash(evidence)
-    if (key, MeasureKind.EVIDENCE) in state.asked:
+    key = message_hash(evidence)
+    if (key, MeasurementKind.EVIDENCE) in state.requested_measurements:
         return state, (), ()
-    fact = parent.bonds.fact(evidence.height, evidence.parent)
+    fact = parent.bonds.height_record(evidence.height, evidence.parent)
     if fact is None:
         raise AssertionError("evidence was not checked before it was measured")
-    action: Action = MeasureEvidence(Measure(key, MeasureKind.EVIDENCE), evidence, fact, parent.bonds)
-    return replace(state, asked=state.asked | {(key, MeasureKind.EVIDENCE)}), (action,), ()
+    action: Action = MeasureEvidence(MeasurementRequest(key, MeasurementKind.EVIDENCE), evidence, fact, parent.bonds)
+    return (
+        replace(state, requested_measurements=state.requested_measurements | {(key, MeasurementKind.EVIDENCE)}),
+        (action,),
+        (),
+    )
 
 
-def kept(state: Round, parent: ChainState) -> dict[Hash32, Evidence]:
+def retain_valid(state: Round, parent: ChainState) -> dict[Hash32, Evidence]:
     """Return the evidence that still counts on a new head."""
-    return still_carried(state.evidence, lambda each: check_evidence(parent.bonds, each, state.parameters))
+    return filter_valid(state.evidence, lambda each: check_evidence(parent.bonds, each, state.parameters))

@@ -9,13 +9,13 @@ from typing import TypeVar
 
 from learnchain.consensus.fork_choice import BlockTree
 from learnchain.encoding.codec import Hash32
-from learnchain.encoding.hashing import noun_hash
+from learnchain.encoding.hashing import message_hash
 from learnchain.engines.contract import Rules
 from learnchain.protocol.actions import Action, MeasureCandidate
 from learnchain.protocol.audit_messages import AuditMessage
 from learnchain.protocol.dispute_messages import DisputeMessage
 from learnchain.protocol.events import Event
-from learnchain.protocol.measurement import Finding, Measure, MeasureKind, Measurement
+from learnchain.protocol.measurement import Finding, Measurement, MeasurementKind, MeasurementRequest
 from learnchain.protocol.messages import (
     AnyBlock,
     Block,
@@ -35,7 +35,7 @@ from learnchain.protocol.state import ChainState
 from learnchain.protocol.task_specification import Cid
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
-Stored = tuple[tuple[AnyBlock, ChainState], ...]
+StoredBlocks = tuple[tuple[AnyBlock, ChainState], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +60,12 @@ class Round:
     reveals: dict[Hash32, Reveal] = field(default_factory=dict)
     reveals_closed: bool = False
     verdict: Verdict | None = None
-    measurements: dict[tuple[Hash32, MeasureKind], Measurement] = field(default_factory=dict)
-    asked: frozenset[tuple[Hash32, MeasureKind]] = frozenset()
-    pending: dict[Hash32, AnyBlock] = field(default_factory=dict)
-    unfunded: dict[tuple[Hash32, Hash32], PostedTask] = field(default_factory=dict)
-    witnessed: frozenset[tuple[Hash32, Deadline]] = frozenset()
-    overridden: frozenset[Hash32] = frozenset()
+    measurements: dict[tuple[Hash32, MeasurementKind], Measurement] = field(default_factory=dict)
+    requested_measurements: frozenset[tuple[Hash32, MeasurementKind]] = frozenset()
+    pending_blocks: dict[Hash32, AnyBlock] = field(default_factory=dict)
+    unfunded_tasks: dict[tuple[Hash32, Hash32], PostedTask] = field(default_factory=dict)
+    witnessed_deadlines: frozenset[tuple[Hash32, Deadline]] = frozenset()
+    accepted_branches: frozenset[Hash32] = frozenset()
     evidence: dict[Hash32, Evidence] = field(default_factory=dict)
     audits: dict[Hash32, AuditMessage] = field(default_factory=dict)
     disputes: dict[Hash32, DisputeMessage] = field(default_factory=dict)
@@ -77,15 +77,19 @@ class Round:
         return self.tree.state(self.head.block)
 
 
-Step = tuple[Round, tuple[Action, ...], tuple[Event, ...]]
+Transition = tuple[Round, tuple[Action, ...], tuple[Event, ...]]
 """A handler's answer: the new round, what the node must do, and which later steps follow at once."""
 
 
-def asked_for(
-    state: Round, measure: Measure, selection: Selection, subject: Reveal | EmptyBlock, keys: tuple[bytes, Cid, bytes]
-) -> Step:
+def request_candidate_measurement(
+    state: Round,
+    measure: MeasurementRequest,
+    selection: Selection,
+    subject: Reveal | EmptyBlock,
+    keys: tuple[bytes, Cid, bytes],
+) -> Transition:
     """Ask the node for a measurement, once."""
-    if (measure.candidate, measure.kind) in state.asked:
+    if (measure.candidate, measure.kind) in state.requested_measurements:
         return state, (), ()
     action = MeasureCandidate(
         measure,
@@ -96,7 +100,11 @@ def asked_for(
         subject.payload_hash,
         subject.payload_cid,
     )
-    return replace(state, asked=state.asked | {(measure.candidate, measure.kind)}), (action,), ()
+    return (
+        replace(state, requested_measurements=state.requested_measurements | {(measure.candidate, measure.kind)}),
+        (action,),
+        (),
+    )
 
 
 def data_keys_of(block: Block) -> tuple[bytes, Cid, bytes]:
@@ -113,9 +121,9 @@ def require_current(state: Round, parent: Hash32, height: int) -> None:
     raise Rejected(RejectionReason.WRONG_HEIGHT, f"height {height} is over, {state.selection.height} is decided now")
 
 
-def with_witness(state: Round, which: Deadline) -> frozenset[tuple[Hash32, Deadline]]:
+def add_witness(state: Round, which: Deadline) -> frozenset[tuple[Hash32, Deadline]]:
     """Note that what this deadline asks for came in time on the head."""
-    return state.witnessed | {(state.selection.parent, which)}
+    return state.witnessed_deadlines | {(state.selection.parent, which)}
 
 
 def reveal_deadline(state: Round) -> int:
@@ -124,15 +132,15 @@ def reveal_deadline(state: Round) -> int:
     return state.selection.schedule.deadline(Deadline.REVEAL, released)
 
 
-def candidate_of(block: AnyBlock) -> Hash32:
+def candidate_key(block: AnyBlock) -> Hash32:
     """Return the key under which a block's measurements are kept."""
-    return block.verdict.winner if isinstance(block, Block) else noun_hash(block)
+    return block.verdict.winner if isinstance(block, Block) else message_hash(block)
 
 
 _Message = TypeVar("_Message")
 
 
-def still_carried(waiting: Mapping[Hash32, _Message], check: Callable[[_Message], object]) -> dict[Hash32, _Message]:
+def filter_valid(waiting: Mapping[Hash32, _Message], check: Callable[[_Message], object]) -> dict[Hash32, _Message]:
     """Return the messages that a block on this head may still carry: those that `check` does not refuse."""
     found: dict[Hash32, _Message] = {}
     for key, message in waiting.items():
@@ -144,13 +152,13 @@ def still_carried(waiting: Mapping[Hash32, _Message], check: Callable[[_Message]
     return found
 
 
-def is_unmeasured(state: Round, key: Hash32, kind: MeasureKind) -> bool:
+def is_unmeasured(state: Round, key: Hash32, kind: MeasurementKind) -> bool:
     """Return whether nobody measured it yet, or what that takes was not here."""
     found = state.measurements.get((key, kind))
     return found is None or found.finding is Finding.UNAVAILABLE
 
 
-def has_finding(state: Round, key: Hash32, kind: MeasureKind, finding: Finding) -> bool:
+def has_finding(state: Round, key: Hash32, kind: MeasurementKind, finding: Finding) -> bool:
     """Return whether measuring it came to this."""
     found = state.measurements.get((key, kind))
     return found is not None and found.finding is finding

@@ -2,15 +2,15 @@
 
 from dataclasses import replace
 
-from learnchain.consensus.penalties import Justice, justice, with_fact
+from learnchain.consensus.penalties import PenaltyResult, add_height_record, apply_penalties
 from learnchain.encoding.codec import Hash32
-from learnchain.encoding.hashing import History, noun_hash
+from learnchain.encoding.hashing import History, message_hash
 from learnchain.encoding.numbers import Accuracy
-from learnchain.protocol.messages import AnyBlock, Block, Deadline, EmptyBlock, Task, consensus_root
+from learnchain.protocol.messages import AnyBlock, Block, Deadline, EmptyBlock, Task, block_consensus_root
 from learnchain.protocol.parameters import ChainParameters
-from learnchain.protocol.payload import Outcome, Settlement
+from learnchain.protocol.payload import Settlement, SettlementOutcome
 from learnchain.protocol.selection import PostedTask, Selection
-from learnchain.protocol.state import BondChange, BondMove, ChainState, Ledger, Reward, round_fact
+from learnchain.protocol.state import BondChange, BondMove, ChainState, Ledger, Reward, build_height_record
 
 
 def outage_milliseconds(selection: Selection) -> int:
@@ -18,15 +18,15 @@ def outage_milliseconds(selection: Selection) -> int:
     return 2 * selection.schedule.deadline(Deadline.BLOCK) - selection.schedule.start_milliseconds
 
 
-def may_return(selection: Selection) -> bool:
+def can_requeue(selection: Selection) -> bool:
     """Return whether the task of a height can go back into the list: a commissioned one that has no model yet.
 
     A task in the middle of its blocks was interrupted and is settled by its engine (PODL-R6).
     """
-    return not selection.task.standing and not selection.course.turn
+    return not selection.task.is_standing and not selection.position.block_index
 
 
-def returns_task(selection: Selection, block: AnyBlock) -> bool:
+def is_task_requeued(selection: Selection, block: AnyBlock) -> bool:
     """Return whether an empty block puts its task back into the list: nobody was there, so nobody failed (ROUND-18).
 
     ROUND-3 strikes and refunds what was missed, so that a silent publisher or an impossible task costs the
@@ -35,10 +35,10 @@ def returns_task(selection: Selection, block: AnyBlock) -> bool:
     """
     if not isinstance(block, EmptyBlock) or block.commitments:
         return False
-    return may_return(selection) and block.end_milliseconds >= outage_milliseconds(selection)
+    return can_requeue(selection) and block.end_milliseconds >= outage_milliseconds(selection)
 
 
-def unselected_after(
+def compute_queued_tasks(
     parent: ChainState, selection: Selection, maximum: int, *, returned: bool = False
 ) -> tuple[PostedTask, ...]:
     """Return the pool that a block on `parent` records: what was posted before and is neither selected nor too late.
@@ -49,34 +49,38 @@ def unselected_after(
     horizon_seconds = selection.schedule.start_milliseconds // 1000
     waiting = [
         each
-        for each in (*parent.pool, *parent.incoming)
+        for each in (*parent.queued_tasks, *parent.posted_tasks)
         if (returned or each.task.task_id != selection.task.task_id) and each.task.deadline_seconds > horizon_seconds
     ]
     waiting.sort(key=lambda each: (each.task.posted_height, each.task.task_id))
     return tuple(sorted(waiting[:maximum], key=lambda each: each.task.task_id))
 
 
-def judged(
+def settle_block(
     parent: ChainState, selection: Selection, block: AnyBlock, reward: Reward, parameters: ChainParameters
-) -> Justice:
+) -> PenaltyResult:
     """Return what a block comes to: its engine's answer, and what bonds and evidence add and take."""
-    return justice(parent.bonds, selection, block, (reward.payouts, _due_settlements(selection, block, reward)), parameters)
+    return apply_penalties(
+        parent.bonds, selection, block, (reward.payouts, _due_settlements(selection, block, reward)), parameters
+    )
 
 
 def _due_settlements(selection: Selection, block: AnyBlock, reward: Reward) -> tuple[Settlement, ...]:
     """Return what an engine settles, less what nobody is to blame for: no publisher owes a release to no commitment."""
-    if returns_task(selection, block):
+    if is_task_requeued(selection, block):
         return ()
     if not isinstance(block, EmptyBlock) or block.missed is not Deadline.RELEASE or block.commitments:
         return reward.settlements
     owner = selection.task.publisher
     return tuple(
-        replace(each, recipient=owner, outcome=Outcome.REFUNDED) if each.outcome is Outcome.STRUCK else each
+        replace(each, recipient=owner, outcome=SettlementOutcome.REFUNDED)
+        if each.outcome is SettlementOutcome.STRUCK
+        else each
         for each in reward.settlements
     )
 
 
-def settled_history(parent: ChainState, settlements: tuple[Settlement, ...], parameters: ChainParameters) -> History:
+def append_settlements(parent: ChainState, settlements: tuple[Settlement, ...], parameters: ChainParameters) -> History:
     """Return the accumulated settlements after a block."""
     history = parent.history
     for settlement in settlements:
@@ -84,20 +88,22 @@ def settled_history(parent: ChainState, settlements: tuple[Settlement, ...], par
     return history
 
 
-def settlement_root(
+def compute_settlement_root(
     parent: ChainState, selection: Selection, block: AnyBlock, reward: Reward, parameters: ChainParameters
 ) -> Hash32:
     """Return the root that a block must name: the parent's history with what this block settles."""
-    return settled_history(parent, judged(parent, selection, block, reward, parameters).settlements, parameters).root()
+    return append_settlements(
+        parent, settle_block(parent, selection, block, reward, parameters).settlements, parameters
+    ).root()
 
 
-def state_after(
+def apply_block(
     parent: ChainState, selection: Selection, block: AnyBlock, reward: Reward, parameters: ChainParameters
 ) -> ChainState:
     """Return the state after a checked block, before its payload's tasks and bonds; `reward` is the engine's answer."""
-    result, block_hash = judged(parent, selection, block, reward, parameters), noun_hash(block)
-    returned = returns_task(selection, block)
-    pool = unselected_after(parent, selection, parameters.maximum_tasks, returned=returned)
+    result, block_hash = settle_block(parent, selection, block, reward, parameters), message_hash(block)
+    returned = is_task_requeued(selection, block)
+    pool = compute_queued_tasks(parent, selection, parameters.maximum_tasks, returned=returned)
     going_on = () if returned else _ongoing_task(selection, reward)
     stamp = payload_timestamp(parent, selection, block.end_milliseconds, isinstance(block, Block))
     return ChainState(
@@ -107,18 +113,18 @@ def state_after(
         end_milliseconds=block.end_milliseconds,
         payload_hash=block.payload_hash,
         payload_timestamp_seconds=stamp,
-        root=consensus_root(block),
+        root=block_consensus_root(block),
         withdrawal_count=parent.withdrawal_count + len(parent.reward.payouts),
-        history=settled_history(parent, result.settlements, parameters),
-        pool=pool,
-        incoming=(),
+        history=append_settlements(parent, result.settlements, parameters),
+        queued_tasks=pool,
+        posted_tasks=(),
         reward=Reward(result.payouts, result.settlements, reward.memory),
         ledger=_update_ledger(
             parent.ledger, selection, result, _expired_wei(parent, pool, () if returned else (selection.task,))
         ),
         high_accuracy=_is_high_accuracy(block, parameters),
-        bonds=with_fact(result.book, round_fact(selection, block, block_hash), parameters),
-        going_on=going_on,
+        bonds=add_height_record(result.registry, build_height_record(selection, block, block_hash), parameters),
+        ongoing_task=going_on,
     )
 
 
@@ -129,23 +135,23 @@ def payload_timestamp(parent: ChainState, selection: Selection, end_milliseconds
     return max(parent.payload_timestamp_seconds + 1, end_milliseconds // 1000)
 
 
-def with_escrowed(state: ChainState, posted: PostedTask) -> ChainState:
+def add_posted_task(state: ChainState, posted: PostedTask) -> ChainState:
     """Return the state with one more funded task posted in its own payload."""
     locked = posted.task.reward_wei + posted.task.bond_wei
     ledger = replace(state.ledger, escrowed_wei=state.ledger.escrowed_wei + locked)
-    incoming = tuple(sorted((*state.incoming, posted), key=lambda each: each.task.task_id))
-    return replace(state, incoming=incoming, ledger=ledger)
+    incoming = tuple(sorted((*state.posted_tasks, posted), key=lambda each: each.task.task_id))
+    return replace(state, posted_tasks=incoming, ledger=ledger)
 
 
 def _ongoing_task(selection: Selection, reward: Reward) -> tuple[PostedTask, ...]:
     """Return the trained task if its block did not settle it; a standing task never is settled and needs no place."""
     settled = {each.task_id for each in reward.settlements}
-    return () if selection.task.standing or selection.task.task_id in settled else (selection.posted,)
+    return () if selection.task.is_standing or selection.task.task_id in settled else (selection.posted_task,)
 
 
-def with_bond_change(state: ChainState, change: BondChange) -> ChainState:
+def apply_bond_change(state: ChainState, change: BondChange) -> ChainState:
     """Return the state after one move of a bond in its own payload; the ledger counts what really moved."""
-    bonds, ledger = state.bonds.moved(change), state.ledger
+    bonds, ledger = state.bonds.apply(change), state.ledger
     moved_wei = bonds.deposit(change.owner).total_wei - state.bonds.deposit(change.owner).total_wei
     if change.move is BondMove.DEPOSITED:
         ledger = replace(ledger, bonded_wei=ledger.bonded_wei + moved_wei)
@@ -157,19 +163,19 @@ def with_bond_change(state: ChainState, change: BondChange) -> ChainState:
 def _expired_wei(parent: ChainState, pool: tuple[PostedTask, ...], decided: tuple[Task, ...]) -> int:
     """Return what expired tasks had locked: from now on anybody may have the contract refund them."""
     kept = {each.task.task_id for each in pool} | {each.task_id for each in decided}
-    waiting = (each.task for each in (*parent.pool, *parent.incoming, *parent.going_on))
+    waiting = (each.task for each in (*parent.queued_tasks, *parent.posted_tasks, *parent.ongoing_task))
     return sum(task.reward_wei + task.bond_wei for task in waiting if task.task_id not in kept)
 
 
-def _update_ledger(ledger: Ledger, selection: Selection, result: Justice, dropped_wei: int) -> Ledger:
+def _update_ledger(ledger: Ledger, selection: Selection, result: PenaltyResult, dropped_wei: int) -> Ledger:
     task, book = selection.task, replace(ledger, refunded_wei=ledger.refunded_wei + dropped_wei)
     minted = book.minted_gwei + sum(payout.amount_gwei for payout in result.payouts)
     for each in result.settlements:
-        if each.outcome is Outcome.SLASHED:
+        if each.outcome is SettlementOutcome.SLASHED:
             # What is taken out of a struck task's bond was counted with its striking.
             taken = 0 if each.task_id == task.task_id else each.amount_wei
             book = replace(book, slashed_wei=book.slashed_wei + taken)
-        elif each.outcome is Outcome.STRUCK:
+        elif each.outcome is SettlementOutcome.STRUCK:
             book = replace(
                 book,
                 refunded_wei=book.refunded_wei + task.reward_wei,
@@ -177,7 +183,7 @@ def _update_ledger(ledger: Ledger, selection: Selection, result: Justice, droppe
                 compensated_wei=book.compensated_wei + each.amount_wei,
             )
         else:
-            paid = task.reward_wei if each.outcome is Outcome.PAID else 0
+            paid = task.reward_wei if each.outcome is SettlementOutcome.PAID else 0
             refunded = book.refunded_wei + task.reward_wei - paid + task.bond_wei
             bonded = book.bonded_wei + task.bond_wei
             book = replace(book, paid_wei=book.paid_wei + paid, refunded_wei=refunded, bonded_wei=bonded)
@@ -194,4 +200,4 @@ def _is_high_accuracy(block: AnyBlock, parameters: ChainParameters) -> bool:
     if not isinstance(block, Block):
         return False
     accuracy = Accuracy(block.verdict.correct, block.verdict.total)
-    return accuracy.reaches(parameters.high_accuracy_numerator, parameters.high_accuracy_denominator)
+    return accuracy.has_reached(parameters.high_accuracy_numerator, parameters.high_accuracy_denominator)

@@ -18,29 +18,29 @@ from learnchain.consensus.height import (
 from learnchain.consensus.pending_audits import on_audit
 from learnchain.consensus.pending_disputes import on_dispute
 from learnchain.consensus.pending_evidence import on_bond, on_evidence
-from learnchain.consensus.round import Round, Step, Stored
+from learnchain.consensus.round import Round, StoredBlocks, Transition
 from learnchain.engines.contract import Rules
 from learnchain.protocol.actions import Action, MoveHead, OpenHeight, RefuseTask
 from learnchain.protocol.events import (
-    AuditMade,
+    AuditMessageReceived,
     BlockReceived,
     BondMoved,
-    Committed,
+    CommitmentReceived,
     DeadlineMissed,
-    Disputed,
+    DisputeMessageReceived,
     EscrowLocked,
     Event,
     EvidenceReported,
     HeadOverridden,
-    KeyReleased,
-    Measured,
+    KeyReleaseReceived,
+    MeasurementFinished,
     PayoutDue,
-    Released,
     ReleaseDue,
-    Revealed,
+    ReleaseReceived,
+    RevealReceived,
     RevealsClosed,
     TaskPosted,
-    Trained,
+    TrainingFinished,
     TreeGrew,
 )
 from learnchain.protocol.messages import Head
@@ -59,7 +59,7 @@ def begin(rules: Rules, parameters: ChainParameters, final: ChainState) -> tuple
 
 
 def resume(
-    rules: Rules, parameters: ChainParameters, final: ChainState, later: Stored, head: Head
+    rules: Rules, parameters: ChainParameters, final: ChainState, later: StoredBlocks, head: Head
 ) -> tuple[Round, tuple[Action, ...]]:
     """Open a round on what this node itself stored: blocks above the final state were checked before they were kept.
 
@@ -99,23 +99,23 @@ def _build_refusal(event: Event, error: Rejected) -> Action:
     raise error
 
 
-_HANDLERS: dict[type, Callable[[Round, Any], Step]] = {
+_HANDLERS: dict[type, Callable[[Round, Any], Transition]] = {
     TaskPosted: on_task,
     EscrowLocked: on_escrow,
     BondMoved: on_bond,
-    KeyReleased: on_selection,
-    Trained: on_training,
-    Committed: on_commitment,
+    KeyReleaseReceived: on_selection,
+    TrainingFinished: on_training,
+    CommitmentReceived: on_commitment,
     ReleaseDue: on_reveal,
-    Released: on_reveal,
-    Revealed: on_reveal,
+    ReleaseReceived: on_reveal,
+    RevealReceived: on_reveal,
     RevealsClosed: on_verification,
-    Measured: on_verification,
+    MeasurementFinished: on_verification,
     BlockReceived: on_block,
     DeadlineMissed: on_block,
     EvidenceReported: on_evidence,
-    AuditMade: on_audit,
-    Disputed: on_dispute,
+    AuditMessageReceived: on_audit,
+    DisputeMessageReceived: on_dispute,
     TreeGrew: on_head,
     HeadOverridden: on_head,
     PayoutDue: on_payout,

@@ -3,21 +3,26 @@
 from learnchain.consensus.audits import check_listed_audits
 from learnchain.consensus.disputes import check_listed_disputes
 from learnchain.consensus.evidence import check_listed_evidence
-from learnchain.consensus.penalties import check_cover
-from learnchain.consensus.state import payload_timestamp, returns_task, settlement_root, unselected_after
+from learnchain.consensus.penalties import check_bond_cover
+from learnchain.consensus.state import (
+    compute_queued_tasks,
+    compute_settlement_root,
+    is_task_requeued,
+    payload_timestamp,
+)
 from learnchain.encoding.codec import Address, Hash32
 from learnchain.encoding.cryptography import check_signature, key_hash, recover
-from learnchain.encoding.hashing import noun_hash
+from learnchain.encoding.hashing import message_hash
 from learnchain.encoding.numbers import Accuracy
 from learnchain.protocol.measurement import PayloadFacts
 from learnchain.protocol.messages import (
     AnyBlock,
     Block,
+    CandidateOutcome,
     Commitment,
     Deadline,
     EmptyBlock,
     KeyRelease,
-    Outcome,
     Release,
     ReleaseAnnouncement,
     Reveal,
@@ -55,7 +60,7 @@ def check_message(message: RoundMessage, selection: Selection, signer: Address, 
 def check_key_release(message: KeyRelease, selection: Selection, parameters: ChainParameters) -> None:
     """Refuse a training-data key that is not the publisher's, or not the one committed at posting."""
     check_message(message, selection, selection.task.publisher, parameters)
-    specification = selection.posted.specification
+    specification = selection.posted_task.specification
     _check_key(message.key, specification.data.training.key_hash, "training data")
     if bool(message.functional_key) != (specification.encryption is Encryption.INNER_PRODUCT):
         raise Rejected(RejectionReason.FUNCTIONAL_KEY_WRONG, "a functional key belongs to encrypted rows only")
@@ -65,7 +70,7 @@ def check_release(announcement: ReleaseAnnouncement, selection: Selection, param
     """Refuse a release whose key, root, commitments or date are not what the publisher had to sign."""
     release = announcement.release
     check_message(release, selection, selection.task.publisher, parameters)
-    _check_key(release.key, selection.test.key_hash, "test set")
+    _check_key(release.key, selection.test_set.key_hash, "test set")
     if len(announcement.commitments) != release.count or release_root(announcement.commitments) != release.root:
         raise Rejected(RejectionReason.RELEASE_ROOT_WRONG, "the listed commitments are not those under the root")
     if release.count > parameters.maximum_commitments:
@@ -79,7 +84,7 @@ def check_release(announcement: ReleaseAnnouncement, selection: Selection, param
         raise Rejected(RejectionReason.COMMITMENT_DOUBLE, "the release lists two commitments of one miner")
     for commitment in announcement.commitments:
         check_message(commitment, selection, commitment.miner, parameters)
-        check_disclosure(commitment, selection)
+        check_shown_model(commitment, selection)
 
 
 def check_arrival(release: Release, selection: Selection, at_milliseconds: int, parameters: ChainParameters) -> None:
@@ -97,11 +102,11 @@ def check_arrival(release: Release, selection: Selection, at_milliseconds: int, 
         raise Rejected(RejectionReason.WRONG_PHASE, "the release came after its deadline, or long after its own date")
 
 
-def check_disclosure(commitment: Commitment, selection: Selection) -> None:
+def check_shown_model(commitment: Commitment, selection: Selection) -> None:
     """Refuse a commitment that shows its model where the engine keeps models closed, or hides it where it does not."""
-    if bool(commitment.disclosed) != selection.discloses:
-        wanted = "shows no model, it must" if selection.discloses else "shows a model, it must not"
-        raise Rejected(RejectionReason.DISCLOSURE_WRONG, f"the commitment {wanted}")
+    if bool(commitment.shown_model) != selection.shows_models:
+        wanted = "shows no model, it must" if selection.shows_models else "shows a model, it must not"
+        raise Rejected(RejectionReason.SHOWN_MODEL_WRONG, f"the commitment {wanted}")
 
 
 def check_opening(commitment: Commitment, reveal: Reveal, selection: Selection, parameters: ChainParameters) -> None:
@@ -112,12 +117,12 @@ def check_opening(commitment: Commitment, reveal: Reveal, selection: Selection, 
     digest = commitment_digest(work, trained, reveal.payload_hash, reveal.payload_cid, reveal.salt)
     if digest != commitment.digest:
         raise Rejected(RejectionReason.REVEAL_MISMATCH, "the opened values do not hash to the commitment")
-    rows = selection.posted.specification.data.training.plaintext_root
+    rows = selection.posted_task.specification.data.training.plaintext_root
     digest = attestation_digest(reveal.model_cid, rows, selection.task.task_id)
     if recover(digest, reveal.attestation) != reveal.miner:
         raise Rejected(RejectionReason.WRONG_SIGNATURE, "the attestation of model, data and task is not the miner's")
-    if selection.discloses and commitment.disclosed != (trained,):
-        raise Rejected(RejectionReason.DISCLOSURE_WRONG, "the commitment showed another model than it binds")
+    if selection.shows_models and commitment.shown_model != (trained,):
+        raise Rejected(RejectionReason.SHOWN_MODEL_WRONG, "the commitment showed another model than it binds")
     classes = parameters.accepted_classes
     if classes and reveal.training.states > 1 and reveal.training.machine_class not in classes:
         raise Rejected(RejectionReason.MACHINE_CLASS_REFUSED, "the chain does not accept the class of this training")
@@ -133,25 +138,25 @@ def check_block(
     if block.height != parent.height + 1:
         raise Rejected(RejectionReason.WRONG_HEIGHT, f"height {block.height} does not follow {parent.height}")
     check_signature(block, block.proposer)
-    returned = returns_task(selection, block)
-    listed = unselected_after(parent, selection, parameters.maximum_tasks, returned=returned)
-    if block.unselected != tuple(each.task.task_id for each in listed):
-        raise Rejected(RejectionReason.UNSELECTED_LIST_WRONG, "the list of unselected tasks is not the recomputed one")
+    returned = is_task_requeued(selection, block)
+    listed = compute_queued_tasks(parent, selection, parameters.maximum_tasks, returned=returned)
+    if block.queued_tasks != tuple(each.task.task_id for each in listed):
+        raise Rejected(RejectionReason.QUEUED_TASKS_WRONG, "the list of unselected tasks is not the recomputed one")
     check_listed_evidence(parent.bonds, block, parameters)
     check_listed_disputes(parent.bonds, block, parameters)
     if isinstance(block, Block):
         check_listed_audits(parent.bonds, block, parameters)
-    if block.settlement_root != settlement_root(parent, selection, block, reward, parameters):
+    if block.settlement_root != compute_settlement_root(parent, selection, block, reward, parameters):
         raise Rejected(RejectionReason.RESULT_ROOT_WRONG, "the settlement root does not follow from the parent's")
     for commitment in block.commitments:
-        check_cover(parent.bonds, commitment, parameters.bond_from_reward)
+        check_bond_cover(parent.bonds, commitment, parameters.bond_from_reward)
     if isinstance(block, Block):
         _check_candidate(selection, block, parameters)
     else:
         _check_empty(selection, block, parameters)
 
 
-def check_facts(parent: ChainState, selection: Selection, block: AnyBlock, facts: PayloadFacts) -> None:
+def check_payload_facts(parent: ChainState, selection: Selection, block: AnyBlock, facts: PayloadFacts) -> None:
     """Refuse a payload that is not the one this block must carry (ROUND-4)."""
     trained = isinstance(block, Block)
     timestamp = payload_timestamp(parent, selection, block.end_milliseconds, trained)
@@ -169,7 +174,7 @@ def check_payload_links(parent: ChainState, facts: PayloadFacts, timestamp_secon
         raise Rejected(RejectionReason.TIMESTAMP_WRONG, detail)
     if facts.previous_randao != previous_randao(parent.block_hash) or facts.beacon_root != parent.root:
         raise Rejected(RejectionReason.PAYLOAD_INVALID, "randomness or beacon root do not follow from the parent block")
-    if facts.withdrawals != parent.withdrawals():
+    if facts.withdrawals != parent.next_withdrawals():
         raise Rejected(RejectionReason.WITHDRAWALS_WRONG, "withdrawals are not exactly the parent's payouts")
 
 
@@ -191,7 +196,7 @@ def _check_candidate(selection: Selection, block: Block, parameters: ChainParame
     """Refuse a block whose candidate is not under the release, or whose verdict contradicts its entries (ROUND-20)."""
     check_key_release(block.key_release, selection, parameters)
     check_release(ReleaseAnnouncement(block.release, block.commitments), selection, parameters)
-    by_hash = {noun_hash(commitment): commitment for commitment in block.commitments}
+    by_hash = {message_hash(commitment): commitment for commitment in block.commitments}
     winner = by_hash.get(block.verdict.winner)
     if winner is None:
         raise Rejected(RejectionReason.COMMITMENT_NOT_RELEASED, "the winner's commitment is not under the release")
@@ -209,11 +214,11 @@ def _check_verdict(block: Block, by_hash: dict[Hash32, Commitment]) -> None:
     if (verdict.correct, verdict.total) != (reveal.claim_correct, reveal.claim_total):
         raise Rejected(RejectionReason.VERDICT_WRONG, "the verdict's count is not the winner's claim")
     for entry in verdict.entries:
-        if (entry.outcome is Outcome.WINNER) != (entry.commitment == verdict.winner):
+        if (entry.outcome is CandidateOutcome.WINNER) != (entry.commitment == verdict.winner):
             raise Rejected(RejectionReason.VERDICT_WRONG, "the entries name another winner")
-        if entry.outcome is Outcome.LOWER_CLAIM and _is_better(entry, verdict):
+        if entry.outcome is CandidateOutcome.LOWER_CLAIM and _is_better(entry, verdict):
             raise Rejected(RejectionReason.VERDICT_WRONG, "an entry called lower has the better claim")
-        if (entry.outcome is Outcome.REJECTED) != (entry.reason != ""):
+        if (entry.outcome is CandidateOutcome.REJECTED) != (entry.reason != ""):
             raise Rejected(RejectionReason.VERDICT_WRONG, "a reason stands where none belongs, or is missing")
         if entry.reason and entry.reason not in set(RejectionReason):
             raise Rejected(RejectionReason.VERDICT_WRONG, f"{entry.reason!r} is no reason")
@@ -228,7 +233,7 @@ def _is_better(entry: VerdictEntry, verdict: Verdict) -> bool:
 def _check_empty(selection: Selection, block: EmptyBlock, parameters: ChainParameters) -> None:
     """Refuse an empty block that ends its height before the missed deadline and one window have passed."""
     earliest = selection.schedule.deadline(block.missed) + parameters.empty_window_milliseconds
-    if list(block.commitments) != sorted(block.commitments, key=noun_hash):
+    if list(block.commitments) != sorted(block.commitments, key=message_hash):
         raise Rejected(RejectionReason.RELEASE_ROOT_WRONG, "the commitments are not in the order of their hashes")
     if len({each.miner for each in block.commitments}) != len(block.commitments):
         raise Rejected(RejectionReason.COMMITMENT_DOUBLE, "an empty block lists two commitments of one miner")

@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from learnchain.rejection import Rejected, RejectionReason
 
-Noun = TypeVar("Noun")
+Message = TypeVar("Message")
 
 
 MAXIMUM_INTEGER_BYTES = 32
@@ -63,7 +63,7 @@ def encode(noun: object) -> bytes:
     return _coder(type(noun))[0](noun)
 
 
-def decode(kind: type[Noun], data: bytes) -> Noun:
+def decode(kind: type[Message], data: bytes) -> Message:
     """Return the noun that `data` is the one canonical encoding of; anything else is `MALFORMED` or `TOO_LARGE`."""
     value, end = _coder(kind)[1](data, 0, len(data))
     if end != len(data):
@@ -71,7 +71,7 @@ def decode(kind: type[Noun], data: bytes) -> Noun:
     return value
 
 
-def decode_beginning(kind: type[Noun], data: bytes) -> Noun:
+def decode_prefix(kind: type[Message], data: bytes) -> Message:
     """Return a noun whose fields are the first of the longer one in `data`: for what this node wrote itself.
 
     Whoever only wants to know where a block stands need not decode all that is known after it.

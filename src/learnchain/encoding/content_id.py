@@ -100,7 +100,7 @@ def cid_from_text(text: str) -> Cid:
     return cid
 
 
-def check_block(cid: Cid, block: bytes) -> None:
+def check_cid(cid: Cid, block: bytes) -> None:
     """Refuse a block that does not hash to its CID."""
     parts = parse_cid(cid)
     if len(block) > MAXIMUM_BLOCK_BYTES:
@@ -151,7 +151,7 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class IpldBlock:
     """Pair a CID with the bytes that hash to it."""
 
     cid: Cid
@@ -169,20 +169,20 @@ class FileBuilder:
         self._short_leaf = False
         self._leaves = 0
 
-    def add(self, chunk: bytes) -> list[Block]:
+    def add(self, chunk: bytes) -> list[IpldBlock]:
         """Append one leaf; only the last may be shorter than the layout's leaf."""
         self._admit(len(chunk))
         return self._leaf(chunk)
 
-    def add_hashed(self, cid: Cid, size: int) -> list[Block]:
+    def add_hashed(self, cid: Cid, size: int) -> list[IpldBlock]:
         """Append one leaf that somebody hashed already, as `cid_of_block` does; return the nodes that it closed."""
         self._admit(size)
         self._leaves += 1
         return self._push(0, Link(cid, size, size))
 
-    def finish(self) -> list[Block]:
+    def finish(self) -> list[IpldBlock]:
         """Close what is open; the last block ever returned, here or by `add`, is the root."""
-        closed: list[Block] = [] if self._leaves else self._leaf(b"")
+        closed: list[IpldBlock] = [] if self._leaves else self._leaf(b"")
         level = 0
         while level < len(self._levels):
             top = level == len(self._levels) - 1
@@ -202,28 +202,28 @@ class FileBuilder:
             raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
         self._short_leaf = size < self._layout.leaf_bytes
 
-    def _leaf(self, chunk: bytes) -> list[Block]:
-        block = Block(cid_of_block(chunk, Codec.RAW, self._layout.hash_kind), chunk)
+    def _leaf(self, chunk: bytes) -> list[IpldBlock]:
+        block = IpldBlock(cid_of_block(chunk, Codec.RAW, self._layout.hash_kind), chunk)
         self._leaves += 1
         return [block, *self._push(0, Link(block.cid, len(chunk), len(chunk)))]
 
-    def _push(self, level: int, link: Link) -> list[Block]:
+    def _push(self, level: int, link: Link) -> list[IpldBlock]:
         if level == len(self._levels):
             self._levels.append([])
         self._levels[level].append(link)
         return self._close(level) if len(self._levels[level]) == self._layout.width else []
 
-    def _close(self, level: int) -> list[Block]:
+    def _close(self, level: int) -> list[IpldBlock]:
         links = tuple(self._levels[level])
         self._levels[level].clear()
         node = encode_node(links)
-        block = Block(cid_of_block(node, Codec.DAG_PB, self._layout.hash_kind), node)
+        block = IpldBlock(cid_of_block(node, Codec.DAG_PB, self._layout.hash_kind), node)
         file_bytes = sum(link.file_bytes for link in links)
         tree_bytes = len(node) + sum(link.tree_bytes for link in links)
         return [block, *self._push(level + 1, Link(block.cid, file_bytes, tree_bytes))]
 
 
-def blocks_of_chunks(chunks: Iterable[bytes], layout: Layout = UNIXFS_V1_2025) -> Iterator[Block]:
+def blocks_of_chunks(chunks: Iterable[bytes], layout: Layout = UNIXFS_V1_2025) -> Iterator[IpldBlock]:
     """Yield every block of a file as soon as it is complete: children before parents, the root last."""
     builder = FileBuilder(layout)
     for chunk in chunks:
@@ -258,7 +258,7 @@ def decode_node(cid: Cid, block: bytes) -> tuple[Link, ...]:
     """Return the children of a node after checking its hash; what `encode_node` would not write is `MALFORMED`."""
     if parse_cid(cid).codec is not Codec.DAG_PB:
         raise Rejected(RejectionReason.MALFORMED, "a raw leaf has no children")
-    check_block(cid, block)
+    check_cid(cid, block)
     targets, sizes = _read_links(block)
     if not targets or len(targets) != len(sizes):
         raise _malformed_error("links and block sizes do not match")

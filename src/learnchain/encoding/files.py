@@ -22,7 +22,7 @@ def write_whole(path: Path, data: bytes, mode: int = 0o600) -> None:
         sync_folder(path.parent)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise disk_refused(path, error) from error
+        raise storage_error(path, error) from error
 
 
 def sync_file(path: Path) -> None:
@@ -39,7 +39,7 @@ def sync_folder(folder: Path) -> None:
     sync_file(folder)
 
 
-def disk_refused(path: Path, error: OSError) -> Unavailable:
+def storage_error(path: Path, error: OSError) -> Unavailable:
     """Say what to do when the disk takes no more; nothing is lost, whoever asked tries again."""
     return Unavailable(
         f"{path} cannot be written ({error.strerror}); free disk space there, the node goes on by itself"

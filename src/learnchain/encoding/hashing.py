@@ -24,7 +24,7 @@ def tagged_hash(tag: str, *parts: bytes) -> bytes:
     return digest.digest()
 
 
-def noun_hash(noun: object) -> bytes:
+def message_hash(noun: object) -> bytes:
     """Return the identity of a noun: the tagged hash of its canonical bytes under its class name."""
     return tagged_hash(type(noun).__name__, encode(noun))
 

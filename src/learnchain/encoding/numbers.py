@@ -63,7 +63,7 @@ class Accuracy:
         """Return the exact share: Dice counts have totals of their own, so claims are ordered by it."""
         return Fraction(self.correct, self.total)
 
-    def reaches(self, numerator: int, denominator: int) -> bool:
+    def has_reached(self, numerator: int, denominator: int) -> bool:
         """Return whether the accuracy is at least the fraction, by cross-multiplication."""
         return self.correct * denominator >= numerator * self.total
 
@@ -80,7 +80,7 @@ def power(base: Decimal, exponent: Decimal) -> Decimal:
     return CONTEXT.exp(CONTEXT.multiply(exponent, CONTEXT.ln(base)))
 
 
-def quantised(value: Decimal) -> Decimal:
+def quantise(value: Decimal) -> Decimal:
     """Return the value at the digits that decide, rounded half to even."""
     return _COMPARISON.plus(value)
 

@@ -10,7 +10,7 @@ from learnchain.encoding.codec import encode
 from learnchain.encryption.jobs import JOBS, EncryptionJob
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
-Carrier = Callable[[EncryptionJob], Awaitable[dict[str, Any]]]
+EncryptionRunner = Callable[[EncryptionJob], Awaitable[dict[str, Any]]]
 """How a node has its encryption jobs carried out."""
 
 

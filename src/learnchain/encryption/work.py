@@ -25,6 +25,7 @@ from learnchain.encryption.functional import (
     Decryptor,
     MasterPublic,
     batch_leaf,
+    build_header,
     ciphertext_root,
     decode_batch,
     decode_header,
@@ -35,15 +36,14 @@ from learnchain.encryption.functional import (
     encode_key,
     encode_master,
     encrypt_batch,
-    header_for,
+    generate_master_keys,
     leak_budget,
-    setup,
     verify_key,
 )
 from learnchain.encryption.functional.lane_code import LANES
 from learnchain.encryption.jobs import CheckRows, EncryptionJob, EncryptRows, IssueKey, OpenRows, PromisedRows
 from learnchain.learning.data import load_data, salt_of
-from learnchain.learning.job_data import discretised, save_products, weights_of_rows
+from learnchain.learning.job_data import discretise, save_products, weights_of_rows
 from learnchain.learning.safe_tensors import Array, read_header, read_tensor, write_tensors
 from learnchain.protocol.task_specification import MAXIMUM_DATA_BYTES, Metric
 from learnchain.protocol.training_terms import SecureMapping
@@ -141,11 +141,11 @@ def _encrypt(job: EncryptRows) -> dict[str, Any]:
     """Encrypt batch by batch, so that memory holds the plain rows and a few batches (Step 2)."""
     data = load_data(Path(job.plain_path), mapped=True)
     maximum = _BYTE if data.inputs.dtype == np.uint8 else _largest(data.inputs)
-    secret, public = setup(job.seed, int(np.prod(data.sample_shape)))
-    header = header_for(public, len(data), maximum)
+    secret, public = generate_master_keys(job.seed, int(np.prod(data.sample_shape)))
+    header = build_header(public, len(data), maximum)
 
     def encrypted(index: int) -> bytes:
-        rows = discretised(data.inputs[index * header.slots : (index + 1) * header.slots])
+        rows = discretise(data.inputs[index * header.slots : (index + 1) * header.slots])
         plain = rows.reshape(len(rows), -1).astype(np.int64)
         return encode_batch(encrypt_batch(secret, header, index, plain))
 
@@ -162,7 +162,7 @@ def _encrypt(job: EncryptRows) -> dict[str, Any]:
 
 def _largest(inputs: Array) -> int:
     """Return the bound of real samples, rounded up to bits: it becomes public, so it should say little."""
-    whole = discretised(inputs)
+    whole = discretise(inputs)
     if int(whole.min()) < 0:
         raise Rejected(RejectionReason.ARGUMENT_INVALID, "inner products are for samples that are not negative")
     return (1 << max(1, int(whole.max()).bit_length())) - 1
@@ -173,7 +173,7 @@ def _issue(job: IssueKey) -> dict[str, Any]:
     queries = weights_of_rows(job.mapping)
     dimension = queries.shape[1]
     left = leak_budget(dimension, [weights_of_rows(each) for each in job.released], queries)
-    secret, public = setup(job.seed, dimension)
+    secret, public = generate_master_keys(job.seed, dimension)
     Path(job.target_path).write_bytes(encode_key(derive_key(secret, public, queries)))
     return {"left": left}
 

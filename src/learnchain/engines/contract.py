@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from learnchain.encoding.codec import Hash32
-from learnchain.protocol.measurement import Measure, MeasureKind, Measurement
+from learnchain.protocol.measurement import Measurement, MeasurementKind, MeasurementRequest
 from learnchain.protocol.messages import AnyBlock, Commitment, Escrow, Reveal, Task, Verdict
 from learnchain.protocol.parameters import ChainParameters
 from learnchain.protocol.selection import Selection
@@ -18,7 +18,7 @@ from learnchain.protocol.training_terms import TrainingTerms
 
 STEPS = (
     "admit_task",
-    "escrow",
+    "required_escrow",
     "select_task",
     "training_terms",
     "check_commitment",
@@ -26,12 +26,12 @@ STEPS = (
     "judge",
     "check_header",
     "weigh",
-    "payouts",
+    "compute_reward",
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class JudgementCase:
     """Step 7: everything a judgement rests on: the released commitments, what was opened, what was measured, and when.
 
     `released_milliseconds` is the publisher's signed date of the release.
@@ -40,26 +40,26 @@ class Case:
     selection: Selection
     commitments: tuple[tuple[Hash32, Commitment], ...]
     reveals: dict[Hash32, Reveal]
-    measurements: dict[tuple[Hash32, MeasureKind], Measurement]
+    measurements: dict[tuple[Hash32, MeasurementKind], Measurement]
     reveals_closed: bool
     released_milliseconds: int = 0
 
 
-class LocalTimes(Protocol):
+class LocalDurations(Protocol):
     """The phases that a task asks for on one machine: key, training, then release, reveals and judging."""
 
     @property
-    def one_milliseconds(self) -> int:
+    def key_milliseconds(self) -> int:
         """Return how long key, data and a probe of training take."""
         ...
 
     @property
-    def two_milliseconds(self) -> int:
+    def training_milliseconds(self) -> int:
         """Return how long training takes."""
         ...
 
     @property
-    def three_milliseconds(self) -> int:
+    def judging_milliseconds(self) -> int:
         """Return how long judging takes."""
         ...
 
@@ -86,7 +86,7 @@ class Rules(Protocol):
         """Refuse a genesis that the engine cannot run with."""
         ...
 
-    def canonical(self) -> bytes:
+    def encode_parameters(self) -> bytes:
         """Return the engine's own parameters for the genesis hash."""
         ...
 
@@ -94,7 +94,7 @@ class Rules(Protocol):
         """Refuse a task that may not join the list."""
         ...
 
-    def escrow(self, task: Task) -> Escrow:
+    def required_escrow(self, task: Task) -> Escrow:
         """Say what must be locked for a task, and until when."""
         ...
 
@@ -116,7 +116,7 @@ class Rules(Protocol):
         """Refuse an opening that does not fit its commitment or its task."""
         ...
 
-    def judge(self, case: Case) -> Measure | Verdict | None:
+    def judge(self, case: JudgementCase) -> MeasurementRequest | Verdict | None:
         """Ask for the next measurement, give the verdict, or wait for reveals."""
         ...
 
@@ -128,6 +128,6 @@ class Rules(Protocol):
         """Say what a block adds to its branch, given all known blocks on the same parent."""
         ...
 
-    def payouts(self, selection: Selection, block: AnyBlock, parameters: ChainParameters) -> Reward:
+    def compute_reward(self, selection: Selection, block: AnyBlock, parameters: ChainParameters) -> Reward:
         """Say what a block mints and how its task is settled."""
         ...

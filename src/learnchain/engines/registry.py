@@ -6,7 +6,7 @@ from typing import Any
 
 from learnchain.encoding.codec import decode
 from learnchain.engines import dlbc, podl, pole, proof_of_work
-from learnchain.engines.contract import LocalTimes, Rules
+from learnchain.engines.contract import LocalDurations, Rules
 from learnchain.rejection import Rejected, RejectionReason
 
 
@@ -20,11 +20,11 @@ class Engine:
     """
 
     kind: type[Any]
-    local: Callable[[LocalTimes, int], Rules]
+    build_local: Callable[[LocalDurations, int], Rules]
     tasks: tuple[str, ...] = ("digits",)
-    variant: bool = False
-    posted: bool = True
-    simulated: Callable[[LocalTimes, int], Rules] | None = None
+    is_variant: bool = False
+    accepts_posted_tasks: bool = True
+    build_simulated: Callable[[LocalDurations, int], Rules] | None = None
 
     @property
     def about(self) -> str:
@@ -33,19 +33,22 @@ class Engine:
 
 
 ENGINES: dict[str, Engine] = {
-    "dlbc": Engine(dlbc.Dlbc, dlbc.local),
-    "pole": Engine(pole.Pole, pole.local),
-    "pole-paper": Engine(pole.Pole, pole.as_printed, variant=True),
-    "podl": Engine(podl.Podl, podl.local, ("digits-in-blocks",)),
-    "podl-quantised": Engine(podl.Podl, podl.quantised, ("digits-in-blocks",), variant=True),
+    "dlbc": Engine(dlbc.Dlbc, dlbc.build_local_engine),
+    "pole": Engine(pole.Pole, pole.build_local_engine),
+    "pole-paper": Engine(pole.Pole, pole.build_printed_engine, is_variant=True),
+    "podl": Engine(podl.Podl, podl.build_local_engine, ("digits-in-blocks",)),
+    "podl-quantised": Engine(podl.Podl, podl.build_quantised_engine, ("digits-in-blocks",), is_variant=True),
     "proof_of_work": Engine(
-        proof_of_work.ProofOfWork, proof_of_work.local, posted=False, simulated=proof_of_work.simulated
+        proof_of_work.ProofOfWork,
+        proof_of_work.build_local_engine,
+        accepts_posted_tasks=False,
+        build_simulated=proof_of_work.build_simulated_engine,
     ),
     # new engines above this line
 }
 
 
-def engine_named(name: str) -> Engine:
+def find_engine(name: str) -> Engine:
     """Return the engine of a name; refuse any other name."""
     found = ENGINES.get(name)
     if found is None:
@@ -54,9 +57,9 @@ def engine_named(name: str) -> Engine:
     return found
 
 
-def engine_from(name: str, canonical: bytes) -> Rules:
+def decode_engine(name: str, canonical: bytes) -> Rules:
     """Return the engine with the parameters that a genesis file carries."""
-    kind = engine_named(name).kind
+    kind = find_engine(name).kind
     prefix = name.encode()
     if not canonical.startswith(prefix):
         raise Rejected(RejectionReason.MALFORMED, f"the engine parameters are not those of {name}")

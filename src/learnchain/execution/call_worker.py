@@ -69,7 +69,7 @@ class ReadOnlyStore:
         return None if value is None else bytes(value)
 
 
-def answer(records: Records, chain_id: int, request: Mapping[str, Any]) -> dict[str, Any]:
+def answer_request(records: Records, chain_id: int, request: Mapping[str, Any]) -> dict[str, Any]:
     """Answer one request on the head that the owner has chosen last."""
     head = records.head()
     if head is None:
@@ -103,7 +103,7 @@ def main(arguments: list[str]) -> None:
     _write({"result": "ready"})
     for line in sys.stdin.buffer:
         signal.alarm(math.ceil(seconds + _GRACE_SECONDS))
-        _write(answer(records, chain_id, json.loads(line)))
+        _write(answer_request(records, chain_id, json.loads(line)))
         signal.alarm(0)
 
 

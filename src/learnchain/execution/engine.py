@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, Self, TypeVar
 
 from learnchain.encoding.codec import Address, Hash32
-from learnchain.protocol.payload import ExecutionPayload, Log, PayloadAttributes, PayloadStatus, PayloadVerdict
+from learnchain.protocol.payload import ExecutionPayload, Log, PayloadAttributes, PayloadStatus, PayloadStatusCode
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 
@@ -41,7 +41,7 @@ class Reverted(Rejected):
         self.data = data
 
 
-class ExecutionDoor(Protocol):
+class BlockingEngine(Protocol):
     """Do what every execution engine does for consensus."""
 
     def capabilities(self) -> EngineInfo:
@@ -85,7 +85,7 @@ class EngineSignals:
     head_listeners: list[Callable[[Hash32], None]] = field(default_factory=list)
     transaction_listeners: list[Callable[[str], None]] = field(default_factory=list)
 
-    def head_moved(self, head: Hash32) -> None:
+    def notify_head(self, head: Hash32) -> None:
         """Report the payload that is now the head."""
         for listener in self.head_listeners:
             listener(head)
@@ -167,7 +167,7 @@ class WorkerEngine:
 
     __slots__ = ("_closed", "_door", "_info", "_signals", "_turn", "_waiting", "_worker")
 
-    def __init__(self, door: ExecutionDoor) -> None:
+    def __init__(self, door: BlockingEngine) -> None:
         self._door = door
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="execution")
         self._closed = False
@@ -204,8 +204,8 @@ class WorkerEngine:
     async def set_head(self, head: Hash32, safe: Hash32, finalized: Hash32) -> PayloadStatus:
         """Make a known payload the head, on whatever branch."""
         status, self._info = await self._run(lambda: self._set_head(head, safe, finalized))
-        if status.status == PayloadVerdict.VALID:
-            self._signals.head_moved(head)
+        if status.status == PayloadStatusCode.VALID:
+            self._signals.notify_head(head)
         return status
 
     async def logs(self, block_hash: Hash32, address: Address) -> tuple[Log, ...]:

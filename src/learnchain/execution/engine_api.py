@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from learnchain.encoding.codec import Address, Hash32
-from learnchain.execution.engine import EngineInfo, EngineSignals, ExecutionDoor, Reverted, WorkerEngine
+from learnchain.execution.engine import BlockingEngine, EngineInfo, EngineSignals, Reverted, WorkerEngine
 from learnchain.execution.engine_http import ClientCaller, ClientError
 from learnchain.execution.genesis import genesis_block_hash, genesis_chain_id, genesis_start
 from learnchain.execution.pyevm.queries import ETHEREUM_METHODS
@@ -21,7 +21,7 @@ from learnchain.protocol.payload import (
     Log,
     PayloadAttributes,
     PayloadStatus,
-    PayloadVerdict,
+    PayloadStatusCode,
     Withdrawal,
     encode_payload,
 )
@@ -145,7 +145,7 @@ def _bytes(text: str) -> bytes:
 REQUIRED_METHODS = ("engine_forkchoiceUpdatedV3", "engine_getPayloadV4", "engine_newPayloadV4")
 
 
-NO_HASH: Hash32 = b"\0" * 32
+ZERO_PAYLOAD_HASH: Hash32 = b"\0" * 32
 
 
 _UINT64_LIMIT = 2**64
@@ -166,7 +166,11 @@ _INVALID_PARAMS = -32602
 _REASONS = {-32601: RejectionReason.METHOD_UNKNOWN, _INVALID_PARAMS: RejectionReason.ARGUMENT_INVALID}
 
 
-_STATUS_CODES = {"VALID": PayloadVerdict.VALID, "INVALID": PayloadVerdict.INVALID, "SYNCING": PayloadVerdict.SYNCING}
+_STATUS_CODES = {
+    "VALID": PayloadStatusCode.VALID,
+    "INVALID": PayloadStatusCode.INVALID,
+    "SYNCING": PayloadStatusCode.SYNCING,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +263,7 @@ class EngineApiClient:
                 raise Rejected(RejectionReason.PAYLOAD_INVALID, "the beacon root is another")
             self._check_ours(payload)
         except Rejected as problem:
-            return PayloadStatus(PayloadVerdict.INVALID, await self._known_parent(payload), problem.detail[:512])
+            return PayloadStatus(PayloadStatusCode.INVALID, await self._known_parent(payload), problem.detail[:512])
         requests = [hexadecimal(each) for each in payload.execution_requests]
         params: list[Any] = [payload_json(payload), (), hexadecimal(beacon_root), requests]
         try:
@@ -267,8 +271,8 @@ class EngineApiClient:
         except ClientError as error:
             if error.code != _INVALID_PARAMS:
                 raise Unavailable(f"the execution client answers {error}") from error
-            return PayloadStatus(PayloadVerdict.INVALID, await self._known_parent(payload), error.message[:512])
-        if status["status"] == "ACCEPTED" and await self._known_parent(payload) != NO_HASH:
+            return PayloadStatus(PayloadStatusCode.INVALID, await self._known_parent(payload), error.message[:512])
+        if status["status"] == "ACCEPTED" and await self._known_parent(payload) != ZERO_PAYLOAD_HASH:
             # A side branch that the client has kept but not executed: only choosing it gives a verdict.
             async with self._turn, self._on(payload.block_hash, None) as answer:
                 status = answer["payloadStatus"]
@@ -279,11 +283,11 @@ class EngineApiClient:
         async with self._turn:
             answer = await self._choose((head, safe, finalized), None)
             status = answer["payloadStatus"]
-            verdict = _STATUS_CODES.get(str(status["status"]), PayloadVerdict.SYNCING)
-            if verdict is PayloadVerdict.VALID:
+            verdict = _STATUS_CODES.get(str(status["status"]), PayloadStatusCode.SYNCING)
+            if verdict is PayloadStatusCode.VALID:
                 self._head = (head, safe, finalized)
-        if verdict is PayloadVerdict.VALID:
-            self._signals.head_moved(head)
+        if verdict is PayloadStatusCode.VALID:
+            self._signals.notify_head(head)
         return PayloadStatus(
             verdict, _hash(status.get("latestValidHash")), str(status.get("validationError") or "")[:512]
         )
@@ -343,14 +347,14 @@ class EngineApiClient:
     async def _status(self, status: Mapping[str, Any], payload: ExecutionPayload) -> PayloadStatus:
         detail = str(status.get("validationError") or "")[:512]
         if status["status"] == "VALID":
-            return PayloadStatus(PayloadVerdict.VALID, payload.block_hash)
+            return PayloadStatus(PayloadStatusCode.VALID, payload.block_hash)
         if status["status"] in ("INVALID", "INVALID_BLOCK_HASH"):
-            return PayloadStatus(PayloadVerdict.INVALID, await self._known_parent(payload), detail)
-        return PayloadStatus(PayloadVerdict.SYNCING, NO_HASH, detail or "the parent payload is unknown")
+            return PayloadStatus(PayloadStatusCode.INVALID, await self._known_parent(payload), detail)
+        return PayloadStatus(PayloadStatusCode.SYNCING, ZERO_PAYLOAD_HASH, detail or "the parent payload is unknown")
 
     async def _known_parent(self, payload: ExecutionPayload) -> Hash32:
         parent = await self._ethereum("eth_getBlockByHash", [hexadecimal(payload.parent_hash), False])
-        return NO_HASH if parent is None else payload.parent_hash
+        return ZERO_PAYLOAD_HASH if parent is None else payload.parent_hash
 
     async def _block(self, wanted: str) -> Mapping[str, Any]:
         method = "eth_getBlockByNumber" if wanted == "latest" else "eth_getBlockByHash"
@@ -364,9 +368,9 @@ class EngineApiClient:
         """Choose a head for one question and come back to the one that consensus chose."""
         chosen = self._head
         if chosen is None:
-            chosen = (_payload_bytes((await self._block("latest"))["hash"]), NO_HASH, NO_HASH)
+            chosen = (_payload_bytes((await self._block("latest"))["hash"]), ZERO_PAYLOAD_HASH, ZERO_PAYLOAD_HASH)
         try:
-            answer = await self._choose((head, NO_HASH, NO_HASH), attributes)
+            answer = await self._choose((head, ZERO_PAYLOAD_HASH, ZERO_PAYLOAD_HASH), attributes)
             if answer["payloadStatus"]["status"] == "SYNCING":
                 raise Unavailable(f"execution payload {hexadecimal(head)}")
             yield answer
@@ -430,9 +434,9 @@ def _payload_bytes(text: str) -> bytes:
 
 
 def _hash(text: Any) -> Hash32:
-    return NO_HASH if text is None else _payload_bytes(text)
+    return ZERO_PAYLOAD_HASH if text is None else _payload_bytes(text)
 
 
-def as_engine(execution: ExecutionDoor | EngineApiClient) -> WorkerEngine | EngineApiClient:
+def as_engine(execution: BlockingEngine | EngineApiClient) -> WorkerEngine | EngineApiClient:
     """Return an engine that does not block: an embedded one gets a thread, a stock client waits for the network."""
     return execution if isinstance(execution, EngineApiClient) else WorkerEngine(execution)

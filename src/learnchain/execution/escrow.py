@@ -11,12 +11,12 @@ from learnchain.execution.genesis import ESCROW_ADDRESS, escrow_artifact
 from learnchain.protocol.payload import (
     OUTCOMES_BY_CODE,
     Log,
-    Outcome,
     Settlement,
+    SettlementOutcome,
     address_bytes,
     address_text,
-    call_data,
-    decoded,
+    decode_values,
+    encode_call,
     selector,
 )
 from learnchain.protocol.state import BondChange, BondMove
@@ -70,7 +70,7 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class TaskPosted:
+class TaskPostedLog:
     """Report a posted task; the specification is not yet checked."""
 
     task_id: Hash32
@@ -86,7 +86,7 @@ class TaskSettled:
     """Report a settled or refunded task and what its recipient got."""
 
     task_id: Hash32
-    outcome: Outcome
+    outcome: SettlementOutcome
     recipient: Address
     amount_wei: int
 
@@ -123,10 +123,12 @@ def error_text(data: bytes) -> str:
         types = tuple(each["type"] for each in entry.get("inputs", ()))
         if entry["type"] == "error" and data[:4] == selector(f"{entry['name']}({','.join(types)})"):
             try:
-                values = decoded(types, data[4:])
+                values = decode_values(types, data[4:])
             except Rejected:
                 return ""
-            shown = (f"{each['name']} {_shown(value)}" for each, value in zip(entry["inputs"], values, strict=True))
+            shown = (
+                f"{each['name']} {_format_value(value)}" for each, value in zip(entry["inputs"], values, strict=True)
+            )
             return " ".join((entry["name"], ", ".join(shown))).strip()
     return ""
 
@@ -145,7 +147,7 @@ def post_calldata(specification: bytes, reward_wei: int, bond_wei: int, deadline
     if not 0 < len(specification) <= MAXIMUM_SPECIFICATION_BYTES:
         raise Rejected(RejectionReason.TOO_LARGE, f"a specification of {len(specification)} bytes")
     values = (specification, reward_wei, bond_wei, deadline_seconds)
-    return call_data("post(bytes,uint256,uint256,uint64)", _POST_TYPES, values)
+    return encode_call("post(bytes,uint256,uint256,uint64)", _POST_TYPES, values)
 
 
 def settle_calldata(claim: Claim) -> bytes:
@@ -159,12 +161,12 @@ def settle_calldata(claim: Claim) -> bytes:
         settlement.amount_wei,
     )
     values = (noun, claim.index, list(claim.branch), claim.block_hash, claim.timestamp_seconds)
-    return call_data(f"settle({','.join(_SETTLE_TYPES)})", _SETTLE_TYPES, values)
+    return encode_call(f"settle({','.join(_SETTLE_TYPES)})", _SETTLE_TYPES, values)
 
 
 def refund_calldata(task_id: Hash32) -> bytes:
     """Return the call data that refund a task after its deadline."""
-    return call_data("refund(bytes32)", ("bytes32",), (task_id,))
+    return encode_call("refund(bytes32)", ("bytes32",), (task_id,))
 
 
 def withdraw_calldata() -> bytes:
@@ -179,32 +181,32 @@ def deposit_calldata() -> bytes:
 
 def unbond_calldata(amount_wei: int) -> bytes:
     """Return the call data that ask for a part of one's stake."""
-    return call_data("unbond(uint256)", ("uint256",), (amount_wei,))
+    return encode_call("unbond(uint256)", ("uint256",), (amount_wei,))
 
 
 def release_calldata(owner: Address) -> bytes:
     """Return the call data that pay out what has waited long enough."""
-    return call_data("release(address)", ("address",), (address_text(owner),))
+    return encode_call("release(address)", ("address",), (address_text(owner),))
 
 
 def bond_calldata(source: Hash32) -> bytes:
     """Return the call data that read a pot."""
-    return call_data("bond(bytes32)", ("bytes32",), (source,))
+    return encode_call("bond(bytes32)", ("bytes32",), (source,))
 
 
 def collected_calldata(index: int) -> bytes:
     """Return the call data that ask whether a slashing was paid."""
-    return call_data("collected(uint64)", ("uint64",), (index,))
+    return encode_call("collected(uint64)", ("uint64",), (index,))
 
 
 def task_calldata(task_id: Hash32) -> bytes:
     """Return the call data that read a task."""
-    return call_data("task(bytes32)", ("bytes32",), (task_id,))
+    return encode_call("task(bytes32)", ("bytes32",), (task_id,))
 
 
 def withdrawable_calldata(address: Address) -> bytes:
     """Return the call data that read what an address can pull."""
-    return call_data("withdrawable(address)", ("address",), (address_text(address),))
+    return encode_call("withdrawable(address)", ("address",), (address_text(address),))
 
 
 def settlement_leaf(chain_id: int, escrow: Address, settlement: Settlement) -> Hash32:
@@ -224,7 +226,7 @@ def settlement_leaf(chain_id: int, escrow: Address, settlement: Settlement) -> H
 
 def decode_task(data: bytes) -> EscrowedTask:
     """Return the task that a call of `task` answered."""
-    publisher, reward_wei, bond_wei, deadline, status = decoded(
+    publisher, reward_wei, bond_wei, deadline, status = decode_values(
         ("address", "uint256", "uint256", "uint64", "uint8"), data
     )
     return EscrowedTask(address_bytes(publisher), reward_wei, bond_wei, deadline, status)
@@ -232,30 +234,30 @@ def decode_task(data: bytes) -> EscrowedTask:
 
 def decode_stake(data: bytes) -> Stake:
     """Return the pot that a call of `bond` answered."""
-    return Stake(*decoded(("uint256", "uint256", "uint64"), data))
+    return Stake(*decode_values(("uint256", "uint256", "uint64"), data))
 
 
 def decode_bond_change(log: Log) -> BondChange | None:
     """Return the move of a bond that a log reports; None for another event or another contract's."""
     if log.address != ESCROW_ADDRESS or len(log.topics) != 2 or log.topics[0] not in BOND_TOPICS:
         return None
-    (amount_wei,) = decoded(("uint256",), log.data)
+    (amount_wei,) = decode_values(("uint256",), log.data)
     return BondChange(log.topics[1][-20:], BOND_TOPICS[log.topics[0]], amount_wei)
 
 
-def decode_task_posted(log: Log) -> TaskPosted | None:
+def decode_task_posted(log: Log) -> TaskPostedLog | None:
     """Return the posting that a log reports; None for another event or another contract's."""
     if log.address != ESCROW_ADDRESS or len(log.topics) != 3 or log.topics[0] != TASK_POSTED_TOPIC:
         return None
-    reward_wei, bond_wei, deadline, specification = decoded(("uint256", "uint256", "uint64", "bytes"), log.data)
-    return TaskPosted(log.topics[1], log.topics[2][-20:], reward_wei, bond_wei, deadline, specification)
+    reward_wei, bond_wei, deadline, specification = decode_values(("uint256", "uint256", "uint64", "bytes"), log.data)
+    return TaskPostedLog(log.topics[1], log.topics[2][-20:], reward_wei, bond_wei, deadline, specification)
 
 
 def decode_task_settled(log: Log) -> TaskSettled | None:
     """Return the settlement that a log reports; None for another event or another contract's."""
     if log.address != ESCROW_ADDRESS or len(log.topics) != 2 or log.topics[0] != TASK_SETTLED_TOPIC:
         return None
-    code, recipient, amount_wei = decoded(("uint8", "address", "uint256"), log.data)
+    code, recipient, amount_wei = decode_values(("uint8", "address", "uint256"), log.data)
     if code not in OUTCOMES_BY_CODE:
         raise Rejected(RejectionReason.MALFORMED, f"outcome {code} is unknown")
     return TaskSettled(log.topics[1], OUTCOMES_BY_CODE[code], address_bytes(recipient), amount_wei)

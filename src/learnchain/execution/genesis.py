@@ -11,7 +11,7 @@ from trie import HexaryTrie
 
 from learnchain.encoding.codec import Address, Hash32
 from learnchain.encoding.hashing import keccak256
-from learnchain.execution.pyevm.headers import EMPTY_TRIE_ROOT, integer_bytes, rlp_encode, sealed
+from learnchain.execution.pyevm.headers import EMPTY_TRIE_ROOT, integer_bytes, rlp_encode, seal_payload
 from learnchain.protocol.payload import ExecutionPayload, encode_payload
 from learnchain.rejection import Rejected, RejectionReason
 
@@ -171,7 +171,7 @@ def _genesis_payload(genesis: Mapping[str, Any]) -> tuple[ExecutionPayload, dict
         beacon_root=b"\0" * 32,
         execution_requests=(),
     )
-    return sealed(payload), nodes
+    return seal_payload(payload), nodes
 
 
 def genesis_balances(genesis: Mapping[str, Any]) -> Iterator[tuple[Address, int]]:

@@ -39,9 +39,9 @@ from learnchain.protocol.model_specification import (
     INPUT,
     Layer,
     ModelSpecification,
-    inputs_of,
+    complete_settings,
     layer_shapes,
-    settings_of,
+    resolve_inputs,
 )
 from learnchain.protocol.task_specification import Metric
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
@@ -248,7 +248,7 @@ class _Compiler:
                 return build(0, False), 0
             chosen = layers.exponent_of(float(build(0, False)(received).abs().max()))
             return build(chosen, True), chosen
-        settings = settings_of(layer)
+        settings = complete_settings(layer)
         if layer.kind in ("AvgPool2d", "AdaptiveAvgPool2d"):
             return layers.average_operation(layer.kind, settings, received[0], exponents[0])
         if layer.kind == "Add":
@@ -262,7 +262,7 @@ class _Compiler:
 
 def _groups(specification: ModelSpecification) -> tuple[_Group, ...]:
     """Return the layers with foldable successors merged: batch normalisation, then a rectifier, read by nobody else."""
-    sources = dict(zip((layer.name for layer in specification.layers), inputs_of(specification), strict=True))
+    sources = dict(zip((layer.name for layer in specification.layers), resolve_inputs(specification), strict=True))
     readers: dict[str, list[Layer]] = {}
     for layer in specification.layers:
         for source in sources[layer.name]:

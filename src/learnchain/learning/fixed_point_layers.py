@@ -13,7 +13,7 @@ from torch.nn import functional
 from learnchain.encoding.numbers import CONTEXT
 from learnchain.learning.model import Weights
 from learnchain.learning.safe_tensors import Array
-from learnchain.protocol.model_specification import Layer, settings_of
+from learnchain.protocol.model_specification import Layer, complete_settings
 from learnchain.rejection import Rejected, RejectionReason
 
 ACTIVATION_MAXIMUM = 1023
@@ -227,7 +227,7 @@ def _quantise_weights(
     """Return integer weights times their power of two, cut into pieces, and the bias; True if there are several."""
     weight, bias = folded.weight, folded.bias
     terms = prod(weight.shape[2:])
-    channels = max(1, PIECE_TERMS // terms) if settings_of(layer).get("groups", 1) == 1 else weight.shape[1]
+    channels = max(1, PIECE_TERMS // terms) if complete_settings(layer).get("groups", 1) == 1 else weight.shape[1]
     starts = range(0, weight.shape[1], channels)
     reach = np.max([_reach(weight[:, start : start + channels]) for start in starts], axis=0)
     room = _SUM_LIMIT - 1 - (min(channels, weight.shape[1]) * terms // 2 + 1) * ACTIVATION_MAXIMUM
@@ -298,7 +298,7 @@ def _input_channels(apply: Callable[..., torch.Tensor], piece: torch.Tensor) -> 
 
 
 def _application(layer: Layer) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]:
-    settings = settings_of(layer)
+    settings = complete_settings(layer)
     if layer.kind == "Linear":
         return functional.linear
     if layer.kind.startswith("BatchNorm"):

@@ -40,7 +40,7 @@ _CLOSE_SECONDS = 0.5
 class ForkServer:
     """Hold one end of the line to a fork server; `process` is set where it was started."""
 
-    line: socket.socket
+    connection: socket.socket
     process: "subprocess.Popen[bytes] | None" = None
 
     @classmethod
@@ -66,7 +66,7 @@ class ForkServer:
         return cls(ours, process)
 
     @classmethod
-    def inherited(cls, environment: Mapping[str, str]) -> "ForkServer | None":
+    def inherit(cls, environment: Mapping[str, str]) -> "ForkServer | None":
         """Return the fork server that whoever started this process handed over; None if there is none."""
         try:
             line = socket.socket(fileno=int(environment[VARIABLE]))
@@ -77,14 +77,14 @@ class ForkServer:
 
     def environment(self) -> dict[str, str]:
         """Return what a process finds this fork server by, if it inherits the descriptor of the line too."""
-        return {VARIABLE: str(self.line.fileno())}
+        return {VARIABLE: str(self.connection.fileno())}
 
     def fork(self, nice: int) -> socket.socket:
         """Ask for a worker; return our end of its line, on which it says its process id and then answers jobs."""
         ours, theirs = socket.socketpair()
         try:
             with theirs:
-                socket.send_fds(self.line, [bytes([nice])], [theirs.fileno()])
+                socket.send_fds(self.connection, [bytes([nice])], [theirs.fileno()])
         except OSError as error:
             # Gone, or so busy that its line is full: the caller starts a process of its own.
             ours.close()
@@ -93,7 +93,7 @@ class ForkServer:
 
     def close(self) -> None:
         """Let go of the line, and end the fork server where it was started; workers that still run need it no more."""
-        self.line.close()
+        self.connection.close()
         if self.process is None:
             return
         try:

@@ -14,7 +14,15 @@ from learnchain.encoding.codec import encode
 from learnchain.encoding.hashing import tagged_hash
 from learnchain.encoding.numbers import Accuracy
 from learnchain.learning.data import DataSet, load_data
-from learnchain.learning.fusion import FusionLabels, FusionModel, FusionTerms, FusionWeights, equalising, fuse, predict
+from learnchain.learning.fusion import (
+    FusionLabels,
+    FusionModel,
+    FusionTerms,
+    FusionWeights,
+    compute_equalisation,
+    fuse,
+    predict,
+)
 from learnchain.learning.model import Weights, build_model, load_weights, save_weights, set_weights
 from learnchain.learning.safe_tensors import Array
 from learnchain.learning.train import to_float
@@ -23,9 +31,9 @@ from learnchain.protocol.model_specification import (
     Layer,
     ModelSpecification,
     Setting,
-    inputs_of,
     layer_shapes,
-    mismatch,
+    resolve_inputs,
+    shape_mismatch,
 )
 from learnchain.rejection import Rejected, RejectionReason
 
@@ -75,11 +83,13 @@ class Fused:
 
 def upper_part(specification: ModelSpecification) -> ModelSpecification:
     """Return the model without its last layer: its output is f_i, the features of the highest abstraction."""
-    shapes, sources = layer_shapes(specification), inputs_of(specification)
+    shapes, sources = layer_shapes(specification), resolve_inputs(specification)
     if len(specification.layers) < 2 or specification.layers[-1].kind != "Linear":
-        raise mismatch("a model can be fused when a Linear layer gives its classes and another layer stands before it")
+        raise shape_mismatch(
+            "a model can be fused when a Linear layer gives its classes and another layer stands before it"
+        )
     if sources[-1] != (specification.layers[-2].name,) or len(shapes[specification.layers[-2].name]) != 1:
-        raise mismatch("the last layer has to read the layer before it, which has to be a vector")
+        raise shape_mismatch("the last layer has to read the layer before it, which has to be a vector")
     return ModelSpecification(specification.input_shape, specification.layers[:-1])
 
 
@@ -87,7 +97,7 @@ def features_of(model: SharedModel, data: DataSet) -> Array:
     """Return f_i of every row; a model that answers with NaN or an infinity is refused."""
     upper = upper_part(model.specification)
     if data.sample_shape != tuple(upper.input_shape):
-        raise mismatch(f"samples of {data.sample_shape} for a model that reads {upper.input_shape}")
+        raise shape_mismatch(f"samples of {data.sample_shape} for a model that reads {upper.input_shape}")
     module = build_model(upper).eval()
     last = model.specification.layers[-1].name
     set_weights(module, {name: array for name, array in model.weights.items() if name.rpartition(".")[0] != last})
@@ -103,7 +113,7 @@ def examine(model: SharedModel, data: VerifierData) -> Examined:
     """Return the model with its features on the verifier's rows."""
     parts = (data.training, data.test, data.verification)
     training, test, verification = (features_of(model, part) for part in parts)
-    return Examined(model, (training, test, verification), equalising(training))
+    return Examined(model, (training, test, verification), compute_equalisation(training))
 
 
 def fuse_models(members: Sequence[Examined], data: VerifierData, terms: FusionTerms, seed: bytes) -> Fused:
@@ -125,7 +135,7 @@ def fused_specification(members: Sequence[SharedModel], hidden: int, classes: in
     for index, member in enumerate(members):
         upper = upper_part(member.specification)
         names = {INPUT: INPUT} | {layer.name: f"m{index}_{at}" for at, layer in enumerate(upper.layers)}
-        for layer, sources in zip(upper.layers, inputs_of(upper), strict=True):
+        for layer, sources in zip(upper.layers, resolve_inputs(upper), strict=True):
             renamed = tuple(names[source] for source in sources)
             layers.append(replace(layer, name=names[layer.name], inputs=renamed))
         ends.append(names[upper.layers[-1].name])
@@ -186,7 +196,7 @@ def load_sample(training: Path, test: Path, verification: Path) -> VerifierData:
     return VerifierData(load_data(training), load_data(test), load_data(verification))
 
 
-class FusionJudge:
+class FusionEvaluator:
     """Keep the features of every model that was examined, and fuse any of them.
 
     The seed follows from the task and the places that are fused: honest verifiers with equal machines agree exactly,
@@ -205,15 +215,15 @@ class FusionJudge:
         model = SharedModel(specification, load_weights(weights, specification), labels)
         self._examined[place] = examine(model, self._sample)
 
-    def known(self, place: int) -> bool:
+    def is_known(self, place: int) -> bool:
         """Return whether a model was added."""
         return place in self._examined
 
     def measure(self, accepted: tuple[int, ...], place: int) -> int:
         """Return the right answers of the fusion of the accepted models and one more."""
-        return self.fused((*accepted, place)).accuracy.correct
+        return self.fuse((*accepted, place)).accuracy.correct
 
-    def fused(self, places: tuple[int, ...]) -> Fused:
+    def fuse(self, places: tuple[int, ...]) -> Fused:
         """Return the fusion of the models at these places, learned once."""
         found = self._measured.get(places)
         if found is None:
@@ -224,7 +234,7 @@ class FusionJudge:
 
     def export(self, places: tuple[int, ...], directory: Path) -> tuple[Path, Path]:
         """Write the fusion of these models as one model: weights and architecture."""
-        return export(self.fused(places), directory)
+        return export(self.fuse(places), directory)
 
     def _seed(self, places: tuple[int, ...]) -> bytes:
         return tagged_hash("market/fusion", self._task_id, bytes(places))

@@ -37,7 +37,7 @@ _FIRST_WEIGHTS = 0.3
 _TINY = 1e-30
 
 
-class Strategy(StrEnum):
+class FusionStrategy(StrEnum):
     """Name the two ways of the paper to learn the fusion's weights."""
 
     FREE = "strategy_1"
@@ -56,7 +56,7 @@ class FusionTerms:
     """Fix how a fusion is learned; verifiers who share them and the seed find the same result."""
 
     classes: int
-    strategy: Strategy = Strategy.GRADUAL
+    strategy: FusionStrategy = FusionStrategy.GRADUAL
     outputs: Outputs = Outputs.LITERAL
     epochs: int = 24
     first_stage_epochs: int = 8
@@ -107,7 +107,7 @@ def log_probabilities(hidden: torch.Tensor, output: torch.Tensor) -> torch.Tenso
 
 
 @equation("baas", 3, "A_init = diag(W_1, ..., W_n), W_i of |f_i| x |l_i|")
-def initial_hidden(widths: Sequence[int], label_counts: Sequence[int], seed: bytes) -> Array:
+def draw_initial_hidden(widths: Sequence[int], label_counts: Sequence[int], seed: bytes) -> Array:
     """Return A of Strategy II before training: one dense random block a model on the diagonal (BAAS-R1)."""
     matrix = np.zeros((sum(widths), sum(label_counts)), dtype=np.float32)
     row, column = 0, 0
@@ -157,7 +157,7 @@ def hidden_labels(models: Sequence[FusionModel], terms: FusionTerms) -> tuple[tu
     return chosen
 
 
-def equalising(features: Array) -> Array:
+def compute_equalisation(features: Array) -> Array:
     """Return the symmetric P for which the second moments of `features @ P` are nearly the identity."""
     if features.shape[1] > MAXIMUM_FEATURES:
         raise Rejected(RejectionReason.MODEL_TOO_LARGE, f"{features.shape[1]} features of {MAXIMUM_FEATURES}")
@@ -172,7 +172,7 @@ def fuse(models: Sequence[FusionModel], truth: FusionLabels, terms: FusionTerms,
     if not models or terms.epochs < 1 or terms.batch_size < 1 or not 0 <= terms.first_stage_epochs <= terms.epochs:
         raise Rejected(RejectionReason.ARGUMENT_INVALID, "a fusion needs a model, epochs and a batch size")
     learner = _Learner(models, terms, seed)
-    equal = [equalising(model.training) if model.equal is None else model.equal for model in models]
+    equal = [compute_equalisation(model.training) if model.equal is None else model.equal for model in models]
     training = _join_features([model.training @ each for model, each in zip(models, equal, strict=True)])
     test = _join_features([model.test @ each for model, each in zip(models, equal, strict=True)])
     wanted = torch.from_numpy(truth.training.astype(np.int64))
@@ -205,8 +205,8 @@ class _Learner:
     def __init__(self, models: Sequence[FusionModel], terms: FusionTerms, seed: bytes) -> None:
         labels = hidden_labels(models, terms)
         widths, counts = [model.training.shape[1] for model in models], [len(own) for own in labels]
-        self._gradual, self._first = terms.strategy is Strategy.GRADUAL, terms.first_stage_epochs
-        blocks = initial_hidden(widths, counts, seed)
+        self._gradual, self._first = terms.strategy is FusionStrategy.GRADUAL, terms.first_stage_epochs
+        blocks = draw_initial_hidden(widths, counts, seed)
         identities = initial_output(labels, terms.classes)
         self._own_hidden = torch.from_numpy(_block_mask(widths, counts))
         self._own_output = torch.from_numpy(identities)

@@ -68,7 +68,7 @@ def load_products(path: Path) -> MappedRows:
     return MappedRows(read_tensor(path, entries["products"]), read_tensor(path, entries["labels"]))
 
 
-def discretised(inputs: Array) -> Array:
+def discretise(inputs: Array) -> Array:
     """Return samples as whole numbers in float64: bytes as they are, real numbers in steps of 1/256 (Step 2)."""
     if inputs.dtype == np.uint8:
         return inputs.astype(np.float64)
@@ -112,7 +112,7 @@ class MappedFeatures:
         return DataSet(mapped, data.labels)
 
 
-def fitted(mapping: SecureMapping, training: DataSet | MappedRows) -> MappedFeatures:
+def fit_mapping(mapping: SecureMapping, training: DataSet | MappedRows) -> MappedFeatures:
     """Return the map with centre and scale of the first training rows; integers decide, so all nodes agree.
 
     The scale is one power of two for all features: their relative sizes are part of what was mapped.
@@ -159,7 +159,7 @@ def _products_of(data: DataSet | MappedRows, start: int, end: int, mapping: Secu
 
 def _products(inputs: Array, mapping: SecureMapping) -> Array:
     """Return the inner products of samples and vectors: integers below 2**53, exact in float64 in any order."""
-    samples, weights = discretised(inputs), weights_of_rows(mapping).astype(np.float64)
+    samples, weights = discretise(inputs), weights_of_rows(mapping).astype(np.float64)
     if float(np.abs(weights).sum(axis=1).max()) * LARGEST_SAMPLE >= 2.0**53:
         raise Rejected(RejectionReason.TOO_LARGE, "the products of these query vectors are not exact")
     if mapping.kernel:
@@ -223,7 +223,7 @@ class Requirement:
         if job.metric is Metric.ACCURACY and accuracy < near:
             return False
         counted = self.count(weights)
-        return Accuracy(counted.correct, counted.total).reaches(job.required_numerator, job.required_denominator)
+        return Accuracy(counted.correct, counted.total).has_reached(job.required_numerator, job.required_denominator)
 
     def count(self, weights: dict[str, Array]) -> ExactCounts:
         """Return the exact count of these weights on the training rows."""
@@ -250,7 +250,7 @@ def _load_unmapped(path: str, _modified: int, _size: int) -> DataSet | MappedRow
 def _features(training: tuple[str, int, int], mapping: tuple[str, int, int]) -> MappedFeatures:
     if mapping[2] > MAXIMUM_MAPPING_BYTES:
         raise Rejected(RejectionReason.TOO_LARGE, f"a mapping layer of {mapping[2]} bytes")
-    return fitted(decode(SecureMapping, Path(mapping[0]).read_bytes()), _load_unmapped(*training))
+    return fit_mapping(decode(SecureMapping, Path(mapping[0]).read_bytes()), _load_unmapped(*training))
 
 
 @lru_cache(maxsize=3)

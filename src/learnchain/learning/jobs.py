@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, BinaryIO, Protocol
 
-from learnchain.consensus.audits import MAXIMUM_CHALLENGED, AuditFinding, FraudProof
+from learnchain.consensus.audits import MAXIMUM_SAMPLED_SEGMENTS, AuditFinding, FraudProof
 from learnchain.encoding.codec import Bound, Hash32
 from learnchain.encoding.numbers import parse_json
 from learnchain.protocol.audit_messages import AuditedSegment
@@ -112,7 +112,7 @@ class Search:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class TrainingProgress:
     """Say how far a run is; loss and accuracy are means over the epoch's measured batches, for display only."""
 
     epoch: int
@@ -221,11 +221,11 @@ class AuditJob:
     weights_path: FilePath
     state_root: Hash32
     states: int
-    indices: Annotated[tuple[int, ...], Bound(MAXIMUM_CHALLENGED)]
+    indices: Annotated[tuple[int, ...], Bound(MAXIMUM_SAMPLED_SEGMENTS)]
     whole: bool
     replay: bool
     origin: Annotated[tuple[Hash32, ...], Bound(1)] = ()
-    forced: Annotated[tuple[int, ...], Bound(MAXIMUM_CHALLENGED)] = ()
+    forced: Annotated[tuple[int, ...], Bound(MAXIMUM_SAMPLED_SEGMENTS)] = ()
     forced_seed: Hash32 = b"\0" * 32
     every: bool = False
 
@@ -287,7 +287,7 @@ STATES_NAME = "states"
 """How the files of a dispute are called."""
 
 
-def audit_lines(answer: dict[str, Any]) -> tuple[AuditLine, ...]:
+def decode_audit_lines(answer: dict[str, Any]) -> tuple[AuditLine, ...]:
     """Return the lines of a process's answer."""
     return tuple(
         AuditLine(
@@ -296,13 +296,13 @@ def audit_lines(answer: dict[str, Any]) -> tuple[AuditLine, ...]:
             each["detail"],
             each["steps"],
             each["seconds"],
-            bytes.fromhex(each["witness"]),
+            bytes.fromhex(each["middle_state_hash"]),
         )
-        for each in answer["lines"]
+        for each in answer["segments"]
     )
 
 
-def audit_answer(lines: tuple[AuditLine, ...]) -> dict[str, Any]:
+def encode_audit_lines(lines: tuple[AuditLine, ...]) -> dict[str, Any]:
     """Return the answer that carries these lines."""
     named = [
         {
@@ -311,11 +311,11 @@ def audit_answer(lines: tuple[AuditLine, ...]) -> dict[str, Any]:
             "detail": each.detail[:200],
             "steps": each.steps,
             "seconds": each.seconds,
-            "witness": each.witness.hex(),
+            "middle_state_hash": each.witness.hex(),
         }
         for each in lines
     ]
-    return {"lines": named}
+    return {"segments": named}
 
 
 class Training(Protocol):
@@ -333,7 +333,9 @@ class Training(Protocol):
         """Return the seconds of one epoch."""
         ...
 
-    async def train(self, job: TrainingJob, on_progress: Callable[[Progress], None] | None = None) -> TrainedFiles:
+    async def train(
+        self, job: TrainingJob, on_progress: Callable[[TrainingProgress], None] | None = None
+    ) -> TrainedFiles:
         """Run a job; weights and trace then lie in its directory."""
         ...
 
@@ -357,7 +359,7 @@ class Training(Protocol):
         """Return what the check of a published run came to, up to the first fault."""
         ...
 
-    async def answer(self, job: SegmentJob) -> None:
+    async def disclose_steps(self, job: SegmentJob) -> None:
         """Train a segment again; its directory then holds the states of all steps and their digests."""
         ...
 
@@ -365,11 +367,11 @@ class Training(Protocol):
         """Refuse an answer whose states are not those of its digests."""
         ...
 
-    async def outlying(self, job: SegmentJob) -> int:
+    async def first_step_out_of_bounds(self, job: SegmentJob) -> int:
         """Return the first step of an answer that no honest machine takes, or -1."""
         ...
 
-    async def dispute(self, job: DisputeJob) -> bool:
+    async def settle_dispute(self, job: DisputeJob) -> bool:
         """Return whether a proof about one step, or about an answer's ends, holds."""
         ...
 

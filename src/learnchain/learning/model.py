@@ -15,10 +15,10 @@ from learnchain.protocol.model_specification import (
     INPUT,
     Layer,
     ModelSpecification,
-    inputs_of,
+    complete_settings,
     layer_shapes,
     model_bytes,
-    settings_of,
+    resolve_inputs,
     tensors,
 )
 from learnchain.protocol.training_terms import FULL_BITS
@@ -90,12 +90,12 @@ class GraphModel(nn.Module):
 
     def __init__(self, specification: ModelSpecification) -> None:
         super().__init__()
-        shapes, sources = layer_shapes(specification), inputs_of(specification)
+        shapes, sources = layer_shapes(specification), resolve_inputs(specification)
         last_reader = {name: index for index, names in enumerate(sources) for name in names}
         self._plan: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = []
         for index, (layer, names) in enumerate(zip(specification.layers, sources, strict=True)):
             # Not add_module, which refuses names like "double" or "train" that a task may well choose.
-            built = SeededDropout(layer.name, settings_of(layer)["percent"]) if layer.kind == "Dropout" else None
+            built = SeededDropout(layer.name, complete_settings(layer)["percent"]) if layer.kind == "Dropout" else None
             self._modules[layer.name] = built or _module(layer, shapes[names[0]])
             done = tuple(sorted({name for name in names if last_reader[name] == index}))
             self._plan.append((layer.name, names, done))
@@ -168,11 +168,14 @@ def save_weights(path: Path, weights: Weights, bits: int = FULL_BITS) -> None:
     write_tensors(path, arrays)
 
 
-def as_committed(weights: Weights, bits: int) -> dict[str, Array]:
+def round_as_committed(weights: Weights, bits: int) -> dict[str, Array]:
     """Return the float32 weights that a saved model holds: rounded to their eight bits, or as they are."""
     if bits == FULL_BITS:
         return dict(weights)
-    return {name: array if array.ndim < 2 else _scale_by_exponent(*_round_to_eight_bits(array)) for name, array in weights.items()}
+    return {
+        name: array if array.ndim < 2 else _scale_by_exponent(*_round_to_eight_bits(array))
+        for name, array in weights.items()
+    }
 
 
 def _round_to_eight_bits(array: Array) -> tuple[Array, int]:
@@ -239,7 +242,7 @@ def _uniform(name: str, seed: bytes, shape: tuple[int, ...], bound: float) -> Ar
 
 def _module(layer: Layer, received: tuple[int, ...]) -> nn.Module:
     builder = _BUILDERS.get(layer.kind)
-    settings = settings_of(layer)
+    settings = complete_settings(layer)
     if builder is not None:
         return builder(settings, received)
     kind = getattr(nn, layer.kind)

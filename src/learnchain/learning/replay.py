@@ -18,14 +18,14 @@ from learnchain.encoding.codec import Hash32
 from learnchain.encoding.hashing import shake256
 from learnchain.learning.data import DataSet
 from learnchain.learning.jobs import WHOLE_RUN, AuditJob, AuditLine, TrainingJob
-from learnchain.learning.model import as_committed, initial_weights, load_weights
+from learnchain.learning.model import initial_weights, load_weights, round_as_committed
 from learnchain.learning.safe_tensors import Array
 from learnchain.learning.trace import FIRST_DIGEST, ShownRows, Trace, read_state, read_trace, state_digest, state_path
 from learnchain.learning.train import TrainingPlan, TrainingRun, plan_of, segment_rows, steps_per_epoch
 from learnchain.protocol.dispute_messages import StateLeaf
 from learnchain.protocol.model_specification import tensors
 from learnchain.protocol.task_specification import Optimiser, TrainingMode, TrainingRules
-from learnchain.protocol.training_terms import FULL_BITS, Free
+from learnchain.protocol.training_terms import FULL_BITS, FreeTraining
 from learnchain.rejection import Rejected, Unavailable
 
 
@@ -84,7 +84,7 @@ class RunAudit:
 
 
 @dataclass(frozen=True, slots=True)
-class AuditScope:
+class SegmentAuditScope:
     """Say what of a run is checked; without `replay` only what the bytes show, the same on every machine.
 
     The `forced` segments are trained from a state that `forced_seed` corrupts: they must not reproduce. With `every`
@@ -99,7 +99,7 @@ class AuditScope:
     every: bool = False
 
 
-def audit_run(run: AuditedRun, data: DataSet, scope: AuditScope, clock: Callable[[], float]) -> RunAudit:
+def audit_run(run: AuditedRun, data: DataSet, scope: SegmentAuditScope, clock: Callable[[], float]) -> RunAudit:
     """Check the run and the challenged segments; raise `Unavailable` where a state is not here.
 
     `data` were checked against the task's data root when they were opened. A `free` run is not audited (ROUND-8).
@@ -118,7 +118,9 @@ def audit_run(run: AuditedRun, data: DataSet, scope: AuditScope, clock: Callable
     return RunAudit(tuple(checks))
 
 
-def _checks(run: AuditedRun, data: DataSet, scope: AuditScope, clock: Callable[[], float]) -> Iterator[SegmentAudit]:
+def _checks(
+    run: AuditedRun, data: DataSet, scope: SegmentAuditScope, clock: Callable[[], float]
+) -> Iterator[SegmentAudit]:
     started = clock()
     if scope.whole:
         finding, detail = whole_run_finding(run, len(data))
@@ -185,8 +187,8 @@ def _last_state(run: AuditedRun) -> tuple[AuditFinding, str]:
         weights = load_weights(run.weights_path, run.plan.specification)
     except Rejected as error:
         return AuditFinding.FAULT_MERKLE_PATH, f"{path.name} at step {leaf.step}: {error.detail}"
-    bits = run.plan.terms.weight_bits if isinstance(run.plan.terms, Free) else FULL_BITS
-    committed = as_committed({name: state[name] for name in weights}, bits)
+    bits = run.plan.terms.weight_bits if isinstance(run.plan.terms, FreeTraining) else FULL_BITS
+    committed = round_as_committed({name: state[name] for name in weights}, bits)
     if any(committed[name].tobytes() != array.tobytes() for name, array in weights.items()):
         return AuditFinding.FAULT_END_POINTS, "the last state is not the committed model"
     return AuditFinding.REPRODUCED, "ranges, seeds, steps, first state, last state"
@@ -252,7 +254,7 @@ def read_run_state(run: AuditedRun, index: int) -> dict[str, Array]:
     return read_state(path, run.trace.leaves[index].digest, state_shapes(run.plan))
 
 
-def audited(job: AuditJob, data: DataSet, clock: Callable[[], float]) -> tuple[AuditLine, ...]:
+def audit_published_run(job: AuditJob, data: DataSet, clock: Callable[[], float]) -> tuple[AuditLine, ...]:
     """Return one line a check, up to the first fault; raise `Unavailable` where a state is not here."""
     started, directory = clock(), Path(job.run.directory)
     if job.rules.mode is TrainingMode.FREE:
@@ -266,7 +268,7 @@ def audited(job: AuditJob, data: DataSet, clock: Callable[[], float]) -> tuple[A
         return (AuditLine(WHOLE_RUN, AuditFinding.FAULT_END_POINTS, detail, 0, clock() - started, b""),)
     origin = job.origin[0] if job.origin else None
     run = AuditedRun(run_plan(job.run), job.rules, trace, directory, Path(job.weights_path), origin)
-    scope = AuditScope(job.indices, job.whole, job.replay, job.forced, job.forced_seed, job.every)
+    scope = SegmentAuditScope(job.indices, job.whole, job.replay, job.forced, job.forced_seed, job.every)
     audit = audit_run(run, data, scope, clock)
     return tuple(
         AuditLine(each.segment, each.finding, each.detail, each.steps, each.seconds, each.witness)

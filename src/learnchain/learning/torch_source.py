@@ -5,7 +5,7 @@ by whoever wrote the task, so they appear as quoted texts and never as code.
 """
 
 from learnchain.learning.model import build_model
-from learnchain.protocol.model_specification import INPUT, ModelSpecification, inputs_of
+from learnchain.protocol.model_specification import INPUT, ModelSpecification, resolve_inputs
 
 _HEAD = '''"""{title}
 
@@ -75,7 +75,7 @@ def torch_source(specification: ModelSpecification, title: str, note: str) -> st
     """Return the program; `title` and `note` become its docstring."""
     model = build_model(specification)
     rows = []
-    for layer, sources in zip(specification.layers, inputs_of(specification), strict=True):
+    for layer, sources in zip(specification.layers, resolve_inputs(specification), strict=True):
         if layer.kind == "Dropout":
             module = "nn.Dropout()"
         elif layer.kind in _PLAIN_KINDS:
@@ -83,7 +83,9 @@ def torch_source(specification: ModelSpecification, title: str, note: str) -> st
         else:
             module = f"nn.{model._modules[layer.name]!r}"
         rows.append(f"    ({layer.name!r}, {module}, {list(sources)!r}),\n")
-    head = _HEAD.format(title=_escape_docstring(title), note=_escape_docstring(note), shape=tuple(specification.input_shape))
+    head = _HEAD.format(
+        title=_escape_docstring(title), note=_escape_docstring(note), shape=tuple(specification.input_shape)
+    )
     return head + "".join(rows) + _TAIL.format(input=INPUT)
 
 

@@ -147,7 +147,7 @@ def read_state(path: Path, digest: Hash32, expected: Mapping[str, tuple[int, ...
 MAXIMUM_PUBLISHED_STATES = 65_536
 
 
-def published_states(index: bytes) -> tuple[Cid, ...]:
+def read_published_states(index: bytes) -> tuple[Cid, ...]:
     """Return the checkpoints that a winner's index names; the index is a stranger's, so anything may stand in it."""
     try:
         found = parse_json(index)

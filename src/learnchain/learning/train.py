@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional
 
 from learnchain.learning.data import DataSet, permutation
-from learnchain.learning.jobs import Progress, TrainingJob
+from learnchain.learning.jobs import TrainingJob, TrainingProgress
 from learnchain.learning.model import SeededDropout, build_model, check_finite, initial_weights, set_weights, weights_of
 from learnchain.learning.safe_tensors import Array
 from learnchain.learning.trace import FIRST_DIGEST, ShownRows, Trace, TraceWriter, read_state, state_digest
@@ -23,7 +23,7 @@ from learnchain.learning.watermark import WatermarkTerm
 from learnchain.protocol.dispute_messages import StateLeaf
 from learnchain.protocol.model_specification import ModelSpecification, output_shape
 from learnchain.protocol.task_specification import Optimiser
-from learnchain.protocol.training_terms import Free, HyperParameters, Watermark
+from learnchain.protocol.training_terms import FreeTraining, HyperParameters, Watermark
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 MILLION = 1_000_000
@@ -62,7 +62,7 @@ class TrainingPlan:
     specification: ModelSpecification
     optimiser: Optimiser
     hyper_parameters: HyperParameters
-    terms: Free | Watermark
+    terms: FreeTraining | Watermark
     work_id: bytes
     checkpoint_interval_steps: int
     initial_id: bytes = b""
@@ -97,7 +97,7 @@ class Watcher:
     """
 
     clock: Clock
-    progress: Callable[[Progress], None] = lambda _progress: None
+    progress: Callable[[TrainingProgress], None] = lambda _progress: None
     finish_early: Callable[[], bool] = lambda: False
     abandon: Callable[[], bool] = lambda: False
     reached: Callable[[dict[str, Array], float], bool] = lambda _weights, _accuracy: False
@@ -149,10 +149,10 @@ def train(
             if now - shown >= _PROGRESS_SECONDS:
                 shown, (loss, accuracy) = now, meter.means()
                 total = epochs * run.steps_per_epoch
-                watcher.progress(Progress(epoch, epochs, run.step, total, loss, accuracy, now - started))
+                watcher.progress(TrainingProgress(epoch, epochs, run.step, total, loss, accuracy, now - started))
         loss, accuracy = meter.means()
         total = epochs * run.steps_per_epoch
-        watcher.progress(Progress(epoch, epochs, run.step, total, loss, accuracy, watcher.clock() - started))
+        watcher.progress(TrainingProgress(epoch, epochs, run.step, total, loss, accuracy, watcher.clock() - started))
         if watcher.finish_early() or watcher.reached(run.weights(), accuracy):
             break
     trace_seconds += keep()
@@ -178,7 +178,7 @@ def probe(plan: TrainingPlan, data: DataSet, clock: Clock) -> float:
 
 def plan_of(job: TrainingJob) -> TrainingPlan:
     """Return what determines the run that a job asks for."""
-    terms = job.watermarks[0] if job.watermarks else Free(job.weight_bits)
+    terms = job.watermarks[0] if job.watermarks else FreeTraining(job.weight_bits)
     chosen = (job.specification, job.optimiser, job.hyper_parameters, terms)
     return TrainingPlan(*chosen, job.work_id, job.checkpoint_interval_steps, job.initial_id)
 

@@ -24,15 +24,15 @@ from learnchain.learning.jobs import (
     DisputeJob,
     Evaluation,
     EvaluationJob,
-    Progress,
     Search,
     SearchJob,
     SegmentJob,
     TrainedFiles,
     TrainingJob,
+    TrainingProgress,
     WatermarkCheck,
     WatermarkJob,
-    audit_lines,
+    decode_audit_lines,
     frame_length,
     pack_frame,
     unpack_body,
@@ -42,7 +42,7 @@ from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 
 @dataclass(slots=True)
-class WorkerLine:
+class WorkerConnection:
     """Join the streams of a worker with what ends it; `child` is None where the fork server is its parent."""
 
     reader: asyncio.StreamReader
@@ -73,7 +73,7 @@ class WorkerLine:
             await self.child.wait()
 
 
-async def started_worker(nice: int, threads: int) -> WorkerLine:
+async def started_worker(nice: int, threads: int) -> WorkerConnection:
     """Start a worker of our own, which loads torch first."""
     words = (sys.executable, "-m", "learnchain.learning.worker", "--threads", str(threads), "--nice", str(nice))
     child = await asyncio.create_subprocess_exec(
@@ -84,10 +84,10 @@ async def started_worker(nice: int, threads: int) -> WorkerLine:
     )
     assert child.stdin is not None
     assert child.stdout is not None
-    return WorkerLine(child.stdout, child.stdin, child.pid, child)
+    return WorkerConnection(child.stdout, child.stdin, child.pid, child)
 
 
-async def forked_worker(fork_server: ForkServer, nice: int) -> WorkerLine:
+async def forked_worker(fork_server: ForkServer, nice: int) -> WorkerConnection:
     """Ask the fork server for a worker and wait for its birth; raise `Unavailable` when the server is gone."""
     reader, writer = await asyncio.open_connection(sock=fork_server.fork(nice))
     try:
@@ -97,13 +97,13 @@ async def forked_worker(fork_server: ForkServer, nice: int) -> WorkerLine:
         if isinstance(error, (asyncio.IncompleteReadError, ConnectionError)):
             raise Unavailable("the fork server of training processes ended") from error
         raise
-    return WorkerLine(reader, writer, process_id)
+    return WorkerConnection(reader, writer, process_id)
 
 
 logger = logging.getLogger(__name__)
 
 
-OnProgress = Callable[[Progress], None]
+OnProgress = Callable[[TrainingProgress], None]
 
 
 _CLOSE_SECONDS = 1.0
@@ -123,7 +123,7 @@ class Trainer:
         self._nice, self._threads, self._fork_server = nice, threads, fork_server
         self._classes = classes or Path.home() / ".learnchain" / "classes"
         self._class: Hash32 | None = None
-        self._line: WorkerLine | None = None
+        self._line: WorkerConnection | None = None
         self._reader: asyncio.Task[None] | None = None
         self._waiting: dict[int, tuple[asyncio.Future[dict[str, Any]], OnProgress | None]] = {}
         self._training: set[int] = set()
@@ -148,7 +148,7 @@ class Trainer:
             self._line = await self._open_connection()
             self._reader = asyncio.create_task(self._read(self._line))
 
-    async def _open_connection(self) -> WorkerLine:
+    async def _open_connection(self) -> WorkerConnection:
         if self._fork_server is not None and self._threads == THREADS:
             with suppress(Unavailable):
                 return await forked_worker(self._fork_server, self._nice)
@@ -194,23 +194,23 @@ class Trainer:
 
     async def audit(self, job: AuditJob) -> tuple[AuditLine, ...]:
         """Return what the check of a published run came to, up to the first fault."""
-        return audit_lines(await self._ask("audit", encode(job)))
+        return decode_audit_lines(await self._ask("audit", encode(job)))
 
-    async def answer(self, job: SegmentJob) -> None:
+    async def disclose_steps(self, job: SegmentJob) -> None:
         """Train a segment again; its directory then holds the states of all steps and their digests."""
-        await self._ask("answer", encode(job))
+        await self._ask("disclose_steps", encode(job))
 
     async def check_states(self, job: SegmentJob) -> None:
         """Refuse an answer whose states are not those of its digests."""
         await self._ask("check_states", encode(job))
 
-    async def outlying(self, job: SegmentJob) -> int:
+    async def first_step_out_of_bounds(self, job: SegmentJob) -> int:
         """Return the first step of an answer that no honest machine takes, or -1."""
-        return int((await self._ask("outlying", encode(job)))["offset"])
+        return int((await self._ask("first_step_out_of_bounds", encode(job)))["offset"])
 
-    async def dispute(self, job: DisputeJob) -> bool:
+    async def settle_dispute(self, job: DisputeJob) -> bool:
         """Return whether a proof about one step, or about an answer's ends, holds."""
-        return bool((await self._ask("dispute", encode(job)))["holds"])
+        return bool((await self._ask("settle_dispute", encode(job)))["holds"])
 
     async def float_accuracy(self, job: EvaluationJob) -> float:
         """Return the float32 accuracy of a model, for display only."""
@@ -265,7 +265,7 @@ class Trainer:
         except (ConnectionError, RuntimeError) as error:
             raise Unavailable("the training process ended") from error
 
-    async def _read(self, line: WorkerLine) -> None:
+    async def _read(self, line: WorkerConnection) -> None:
         """Hand answers to their callers until the process ends, then fail whoever still waits."""
         try:
             while True:
@@ -286,7 +286,7 @@ class Trainer:
             return
         if "progress" in message:
             if on_progress is not None:
-                on_progress(Progress(**message["progress"]))
+                on_progress(TrainingProgress(**message["progress"]))
         elif "error" in message:
             future.set_exception(_failure(**message["error"]))
         else:

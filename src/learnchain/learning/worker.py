@@ -40,17 +40,17 @@ from learnchain.learning.jobs import (
     ClassJob,
     DisputeJob,
     EvaluationJob,
-    Progress,
     SearchJob,
     SegmentJob,
     TrainingJob,
+    TrainingProgress,
     WatermarkJob,
-    audit_answer,
+    encode_audit_lines,
     pack_frame,
     read_frame,
 )
 from learnchain.learning.model import build_model, load_weights, save_weights, set_weights
-from learnchain.learning.replay import audited
+from learnchain.learning.replay import audit_published_run
 from learnchain.learning.train import Watcher, configure_torch, plan_of, probe, start_of, to_float, train
 from learnchain.learning.watermark import check_watermark
 from learnchain.protocol.model_specification import ModelLimits, validate
@@ -82,10 +82,10 @@ class Worker:
             "check_watermark": self._check_watermark,
             "search": self._search,
             "audit": self._audit,
-            "answer": self._disclose_steps,
+            "disclose_steps": self._disclose_steps,
             "check_states": self._check_states,
-            "outlying": self._first_step_out_of_bounds,
-            "dispute": self._settle_dispute,
+            "first_step_out_of_bounds": self._first_step_out_of_bounds,
+            "settle_dispute": self._settle_dispute,
             "float_accuracy": self._float_accuracy,
         }
 
@@ -147,7 +147,7 @@ class Worker:
 
     def _audit(self, _number: int, job: bytes, _arrived: float) -> Answer:
         asked = decode(AuditJob, job)
-        return audit_answer(audited(asked, _training_rows(asked.run), self._clock))
+        return encode_audit_lines(audit_published_run(asked, _training_rows(asked.run), self._clock))
 
     def _disclose_steps(self, _number: int, job: bytes, _arrived: float) -> Answer:
         asked = _segment(job)
@@ -177,7 +177,7 @@ class Worker:
         asked = _decode_job(TrainingJob, job)
         directory = Path(asked.directory)
 
-        def report(progress: Progress) -> None:
+        def report(progress: TrainingProgress) -> None:
             self._send({"id": number, "progress": asdict(progress)})
 
         rows = _training_rows(asked)

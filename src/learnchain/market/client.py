@@ -8,18 +8,18 @@ from learnchain.encoding.codec import Address
 from learnchain.encoding.cryptography import ciphertext_bytes, decrypt_file, key_hash
 from learnchain.execution.wallet import Wallet
 from learnchain.market.contract import seal_calldata, withdraw_calldata
-from learnchain.market.contract_client import Ledger, TaskView
-from learnchain.market.package import Manifest, open_key, public_key, purpose_of, read_package, seal_key
+from learnchain.market.contract_client import ContractClient, TaskView
+from learnchain.market.package import PackageManifest, derive_public_key, open_key, read_package, seal_key, seal_purpose
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.storage.blobs.blob_store import BlobStore
 
 
 @dataclass(slots=True)
-class Participant:
+class MarketClient:
     """Join an account, a chain, a blob store and a task."""
 
     wallet: Wallet
-    ledger: Ledger
+    ledger: ContractClient
     contract: Address
     blobs: BlobStore
     view: TaskView
@@ -30,7 +30,7 @@ class Participant:
     @property
     def public_key(self) -> bytes:
         """Return the key that others seal for."""
-        return public_key(self.wallet.private_key)
+        return derive_public_key(self.wallet.private_key)
 
     async def send(self, data: bytes, value_wei: int = 0) -> None:
         """Call the contract and wait until the call is in a block."""
@@ -64,7 +64,7 @@ class Participant:
             known = given or (place, recipient) in self._sealed or recipient == self.wallet.address
             if known or recipient not in self.view.public_keys:
                 continue
-            purpose = purpose_of(self.view.task_id, place)
+            purpose = seal_purpose(self.view.task_id, place)
             sealed = seal_key(key, self.view.public_keys[recipient], purpose, self.entropy(32))
             await self.send(seal_calldata(self.view.task_id, place, recipient, sealed))
             self._sealed.add((place, recipient))
@@ -74,7 +74,7 @@ class Participant:
     def key_of(self, place: int) -> bytes:
         """Return a model's key from what was sealed for us; garbage beside the right one is passed over."""
         boxes = self.view.sealed.get((place, self.wallet.address), [])
-        purpose = purpose_of(self.view.task_id, place)
+        purpose = seal_purpose(self.view.task_id, place)
         for each in boxes:
             try:
                 key = open_key(each.box, self.wallet.private_key, purpose)
@@ -86,7 +86,7 @@ class Participant:
             raise Rejected(RejectionReason.KEY_MISMATCH, f"the contributor sealed another key for model {place}")
         raise Unavailable(f"the key of model {place}")
 
-    async def unpack(self, place: int) -> tuple[Manifest, Path]:
+    async def unpack(self, place: int) -> tuple[PackageManifest, Path]:
         """Fetch, decrypt and check a model; return its manifest and the file of its weights."""
         key, bound = self.key_of(place), self.view.description.maximum_model_bytes
         encrypted = await self.blobs.fetch(self.view.models[place].cid, max_bytes=ciphertext_bytes(bound))

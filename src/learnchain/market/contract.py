@@ -10,9 +10,9 @@ from typing import Any
 from learnchain.encoding.codec import Address, Hash32
 from learnchain.encoding.content_id import Cid, parse_cid
 from learnchain.encoding.hashing import keccak256
-from learnchain.market.terms import Payment, Terms, VoteReading
+from learnchain.market.terms import Payment, Terms, VoteInterpretation
 from learnchain.market.votes import ModelStatus, Vote
-from learnchain.protocol.payload import Log, address_bytes, address_text, call_data, decoded
+from learnchain.protocol.payload import Log, address_bytes, address_text, decode_values, encode_call
 
 _TERMS = "(uint64,uint32,uint32,uint32,uint16,uint16,uint8,uint8,uint8,uint8,uint96,uint96,uint96,uint96)"
 
@@ -24,7 +24,7 @@ _VOTE = "(bytes32,uint8,bool,bool,uint8,uint32)"
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class ContractEvent:
     """Hold one event of the contract by name: its task, the indexed values after it, and the others."""
 
     name: str
@@ -39,7 +39,7 @@ class TaskState:
 
     initiator: Address
     announced: int
-    judged: int
+    judged_count: int
     accepted: int
     closed: bool
     held_wei: int
@@ -114,122 +114,124 @@ def announce_calldata(terms: Terms, public_key: bytes, description: bytes) -> by
     """Return the call that announces a task; its value is `terms.value_wei`."""
     terms.check()
     values = tuple(int(getattr(terms, each.name)) for each in fields(terms))
-    return call_data(f"announce({_TERMS},bytes,bytes)", (_TERMS, "bytes", "bytes"), (values, public_key, description))
+    return encode_call(f"announce({_TERMS},bytes,bytes)", (_TERMS, "bytes", "bytes"), (values, public_key, description))
 
 
 def enrol_calldata(task_id: Hash32, public_key: bytes) -> bytes:
     """Return the call that offers to verify; its value is the stake."""
-    return call_data("enrol(bytes32,bytes)", ("bytes32", "bytes"), (task_id, public_key))
+    return encode_call("enrol(bytes32,bytes)", ("bytes32", "bytes"), (task_id, public_key))
 
 
 def resign_calldata(task_id: Hash32) -> bytes:
     """Return the call that stops verifying."""
-    return call_data("resign(bytes32)", ("bytes32",), (task_id,))
+    return encode_call("resign(bytes32)", ("bytes32",), (task_id,))
 
 
 def announce_model_calldata(task_id: Hash32, cid: Cid, key_hash: Hash32, public_key: bytes) -> bytes:
     """Return the call that announces an encrypted model; its value is the bond."""
     parse_cid(cid)
     types = ("bytes32", "bytes", "bytes32", "bytes")
-    return call_data("announceModel(bytes32,bytes,bytes32,bytes)", types, (task_id, cid, key_hash, public_key))
+    return encode_call("announceModel(bytes32,bytes,bytes32,bytes)", types, (task_id, cid, key_hash, public_key))
 
 
 def place_calldata(verb: str, task_id: Hash32, place: int) -> bytes:
     """Return the call of `draw` or `judge`."""
-    return call_data(f"{verb}(bytes32,uint8)", ("bytes32", "uint8"), (task_id, place))
+    return encode_call(f"{verb}(bytes32,uint8)", ("bytes32", "uint8"), (task_id, place))
 
 
 def seal_calldata(task_id: Hash32, place: int, recipient: Address, sealed: bytes) -> bytes:
     """Return the call that hands a sealed key to somebody."""
     types = ("bytes32", "uint8", "address", "bytes")
-    return call_data("sealKey(bytes32,uint8,address,bytes)", types, (task_id, place, address_text(recipient), sealed))
+    return encode_call("sealKey(bytes32,uint8,address,bytes)", types, (task_id, place, address_text(recipient), sealed))
 
 
 def commit_calldata(task_id: Hash32, place: int, commitment: Hash32) -> bytes:
     """Return the call that commits to a vote."""
-    return call_data("commitVote(bytes32,uint8,bytes32)", ("bytes32", "uint8", "bytes32"), (task_id, place, commitment))
+    return encode_call(
+        "commitVote(bytes32,uint8,bytes32)", ("bytes32", "uint8", "bytes32"), (task_id, place, commitment)
+    )
 
 
 def reveal_calldata(task_id: Hash32, place: int, vote: Vote, salt: bytes) -> bytes:
     """Return the call that opens a vote."""
     types = ("bytes32", "uint8", "uint32", "uint8", "bytes32")
-    return call_data(f"revealVote({','.join(types)})", types, (task_id, place, vote.correct, vote.refusal, salt))
+    return encode_call(f"revealVote({','.join(types)})", types, (task_id, place, vote.correct, vote.refusal, salt))
 
 
 def close_calldata(task_id: Hash32) -> bytes:
     """Return the call that ends a task."""
-    return call_data("close(bytes32)", ("bytes32",), (task_id,))
+    return encode_call("close(bytes32)", ("bytes32",), (task_id,))
 
 
 def withdraw_calldata() -> bytes:
     """Return the call that pulls what one has earned."""
-    return call_data("withdraw()", (), ())
+    return encode_call("withdraw()", (), ())
 
 
 def withdrawable_calldata(account: Address) -> bytes:
     """Return the call that reads what an account can pull."""
-    return call_data("withdrawable(address)", ("address",), (address_text(account),))
+    return encode_call("withdrawable(address)", ("address",), (address_text(account),))
 
 
 def task_calldata(task_id: Hash32) -> bytes:
     """Return the call that reads a task."""
-    return call_data("taskOf(bytes32)", ("bytes32",), (task_id,))
+    return encode_call("taskOf(bytes32)", ("bytes32",), (task_id,))
 
 
 def model_calldata(task_id: Hash32, place: int) -> bytes:
     """Return the call that reads a model."""
-    return call_data("modelOf(bytes32,uint8)", ("bytes32", "uint8"), (task_id, place))
+    return encode_call("modelOf(bytes32,uint8)", ("bytes32", "uint8"), (task_id, place))
 
 
 def vote_calldata(task_id: Hash32, place: int, verifier: Address) -> bytes:
     """Return the call that reads a vote."""
-    return call_data(
+    return encode_call(
         "voteOf(bytes32,uint8,address)", ("bytes32", "uint8", "address"), (task_id, place, address_text(verifier))
     )
 
 
 def committee_calldata(task_id: Hash32, place: int) -> bytes:
     """Return the call that reads the drawn verifiers."""
-    return call_data("committeeOf(bytes32,uint8)", ("bytes32", "uint8"), (task_id, place))
+    return encode_call("committeeOf(bytes32,uint8)", ("bytes32", "uint8"), (task_id, place))
 
 
 def decode_task(data: bytes) -> TaskState:
     """Return the task in an answer."""
-    initiator, *others = decoded(("address", "uint8", "uint8", "uint32", "bool", "uint256"), data)
+    initiator, *others = decode_values(("address", "uint8", "uint8", "uint32", "bool", "uint256"), data)
     return TaskState(address_bytes(initiator), *others)
 
 
 def decode_model(data: bytes) -> ModelState:
     """Return the model in an answer."""
-    contributor, status, *others = decoded((_MODEL,), data)[0]
+    contributor, status, *others = decode_values((_MODEL,), data)[0]
     return ModelState(address_bytes(contributor), ModelStatus(status), *others)
 
 
 def decode_vote(data: bytes) -> VoteState:
     """Return the vote in an answer."""
-    return VoteState(*decoded((_VOTE,), data)[0])
+    return VoteState(*decode_values((_VOTE,), data)[0])
 
 
 def decode_addresses(data: bytes) -> tuple[Address, ...]:
     """Return the addresses in an answer."""
-    return tuple(address_bytes(each) for each in decoded(("address[]",), data)[0])
+    return tuple(address_bytes(each) for each in decode_values(("address[]",), data)[0])
 
 
 def decode_number(data: bytes) -> int:
     """Return the amount in an answer."""
-    return int(decoded(("uint256",), data)[0])
+    return int(decode_values(("uint256",), data)[0])
 
 
 def decode_terms(values: tuple[Any, ...]) -> Terms:
     """Return the terms that `TaskAnnounced` carries."""
     numbers = list(values)
-    numbers[6:8] = [VoteReading(values[6]), Payment(values[7])]
+    numbers[6:8] = [VoteInterpretation(values[6]), Payment(values[7])]
     return Terms(*numbers)
 
 
-def decode_event(log: Log, contract: Address) -> Event | None:
+def decode_event(log: Log, contract: Address) -> ContractEvent | None:
     """Return the event that a log reports; None for another contract's or an unknown one."""
     name = TOPICS.get(log.topics[0]) if log.topics and log.address == contract else None
     if name is None or len(log.topics) != _EVENTS[name][0] + 1:
         return None
-    return Event(name, log.topics[1], tuple(log.topics[2:]), decoded(_EVENTS[name][2], log.data))
+    return ContractEvent(name, log.topics[1], tuple(log.topics[2:]), decode_values(_EVENTS[name][2], log.data))

@@ -15,7 +15,7 @@ from learnchain.encoding.hashing import keccak256
 from learnchain.encoding.numbers import parse_json
 from learnchain.execution.wallet import Wallet
 from learnchain.market.contract import (
-    Event,
+    ContractEvent,
     ModelState,
     TaskState,
     VoteState,
@@ -53,7 +53,7 @@ _GAS_MARGIN = (5, 4)
 _REVERTED = 3
 
 
-class Ledger:
+class ContractClient:
     """Send transactions and wait for them, call contracts, read events."""
 
     def __init__(self, rpc: RpcPort, pause: Callable[[], Awaitable[None]]) -> None:
@@ -210,7 +210,7 @@ class RevealedVote:
 class TaskView:
     """Follow one task; what events say is kept, what changes is asked of the contract."""
 
-    def __init__(self, ledger: Ledger, contract: Address, task_id: Hash32, first_block: int = 0) -> None:
+    def __init__(self, ledger: ContractClient, contract: Address, task_id: Hash32, first_block: int = 0) -> None:
         self._ledger = ledger
         self._contract = contract
         self._next_block = first_block
@@ -240,7 +240,7 @@ class TaskView:
             self._description = decode_description(self._announced[1])
         return self._description
 
-    def accepted(self) -> tuple[int, ...]:
+    def list_accepted(self) -> tuple[int, ...]:
         """Return the places of the accepted models in the order of their arrival."""
         return tuple(place for place, (status, *_) in sorted(self.judged.items()) if status is ModelStatus.ACCEPTED)
 
@@ -275,7 +275,7 @@ class TaskView:
         """Return what an account can pull."""
         return decode_number(await self._ledger.call(self._contract, withdrawable_calldata(account)))
 
-    def _take(self, event: Event) -> None:
+    def _take(self, event: ContractEvent) -> None:
         values: tuple[Any, ...] = event.values
         match event.name:
             case "TaskAnnounced":
@@ -308,7 +308,7 @@ def _account(topic: Hash32) -> Address:
     return topic[-20:]
 
 
-async def task_exists(ledger: Ledger, contract: Address, task_id: Hash32) -> bool:
+async def task_exists(ledger: ContractClient, contract: Address, task_id: Hash32) -> bool:
     """Return whether a contract knows a task; another contract at the address does not."""
     try:
         return any(decode_task(await ledger.call(contract, task_calldata(task_id))).initiator)

@@ -21,7 +21,7 @@ from learnchain.encoding.cryptography import encrypt_file, key_hash
 from learnchain.encoding.files import write_whole
 from learnchain.encoding.hashing import tagged_hash
 from learnchain.encoding.numbers import Accuracy
-from learnchain.market.client import Participant
+from learnchain.market.client import MarketClient
 from learnchain.market.contract import (
     ModelState,
     TaskState,
@@ -32,18 +32,18 @@ from learnchain.market.contract import (
     resign_calldata,
     reveal_calldata,
 )
-from learnchain.market.package import Manifest, check_manifest, write_package
+from learnchain.market.package import PackageManifest, check_manifest, write_package
 from learnchain.market.terms import BASIS_POINTS
-from learnchain.market.votes import UNAVAILABLE, Ballot, ModelStatus, Vote, refusal_of, vote_commitment
+from learnchain.market.votes import UNAVAILABLE, Ballot, ModelStatus, Vote, refusal_code, vote_commitment
 from learnchain.protocol.model_specification import ModelSpecification
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 
 @dataclass(frozen=True, slots=True)
-class TrainedAtHome:
+class LocallyTrainedModel:
     """Hold a model trained on private data and how well it does on rows that its owner kept back."""
 
-    manifest: Manifest
+    manifest: PackageManifest
     weights: Path
     accuracy: Accuracy
 
@@ -51,16 +51,16 @@ class TrainedAtHome:
 class ComputingContributor:
     """Sell one model to one task."""
 
-    def __init__(self, me: Participant) -> None:
+    def __init__(self, me: MarketClient) -> None:
         self._me = me
         self._key: bytes | None = None
         self.place: int | None = None
 
-    async def offer(self, trained: TrainedAtHome) -> bool:
+    async def offer(self, trained: LocallyTrainedModel) -> bool:
         """Publish the model if it reaches the task's threshold (scenario II: by itself); return whether it was."""
         view = self._me.view
         await view.refresh()
-        if view.description.threshold and not trained.accuracy.reaches(view.description.threshold, BASIS_POINTS):
+        if view.description.threshold and not trained.accuracy.has_reached(view.description.threshold, BASIS_POINTS):
             return False
         check_manifest(trained.manifest, view.description)
         self._me.directory.mkdir(parents=True, exist_ok=True)
@@ -105,8 +105,8 @@ class ComputingContributor:
         if (await view.model(place)).status is not ModelStatus.ACCEPTED:
             return await view.committee(place)
         task = await view.task()
-        rewarded = [view.models[other].contributor for other in view.accepted()]
-        judging = [] if task.judged >= task.announced else list(await view.committee(task.judged))
+        rewarded = [view.models[other].contributor for other in view.list_accepted()]
+        judging = [] if task.judged_count >= task.announced else list(await view.committee(task.judged_count))
         return tuple(dict.fromkeys([task.initiator, *rewarded, *judging]))
 
     def _own_key(self) -> bytes | None:
@@ -132,7 +132,7 @@ PATIENCE = 2
 """A model that is not here when 1/2 of the time for commitments is over is voted unavailable."""
 
 
-class FusionMeasure(Protocol):
+class FusionCounter(Protocol):
     """Fuse and measure where torch is."""
 
     def measure(self, accepted: tuple[int, ...], place: int) -> int:
@@ -143,7 +143,7 @@ class FusionMeasure(Protocol):
         """Load a model and compute its features; raise `Rejected` for one that cannot be used."""
         ...
 
-    def known(self, place: int) -> bool:
+    def is_known(self, place: int) -> bool:
         """Return whether a model was added."""
         ...
 
@@ -151,7 +151,7 @@ class FusionMeasure(Protocol):
 class VerificationContributor:
     """Verify for one task."""
 
-    def __init__(self, me: Participant, fusion: FusionMeasure) -> None:
+    def __init__(self, me: MarketClient, fusion: FusionCounter) -> None:
         self._me = me
         self._fusion = fusion
         self._votes: dict[tuple[int, int], Vote] = {}
@@ -183,10 +183,10 @@ class VerificationContributor:
         if me not in view.enrolled and now <= view.terms.closes_seconds:
             data = enrol_calldata(view.task_id, self._me.public_key)
             await self._me.send(data, view.terms.stake_wei)
-        if task.judged < task.announced:
-            model = await view.model(task.judged)
+        if task.judged_count < task.announced:
+            model = await view.model(task.judged_count)
             if model.status is ModelStatus.ANNOUNCED and number >= model.drawable_after:
-                await self._me.try_send(place_calldata("draw", view.task_id, task.judged))
+                await self._me.try_send(place_calldata("draw", view.task_id, task.judged_count))
             elif model.status is ModelStatus.DRAWN:
                 await self._attend(task, model, now)
         return False
@@ -197,7 +197,7 @@ class VerificationContributor:
         return await self._me.withdraw()
 
     async def _attend(self, task: TaskState, model: ModelState, now: int) -> None:
-        view, place = self._me.view, task.judged
+        view, place = self._me.view, task.judged_count
         vote = await view.vote(place, self._me.wallet.address)
         if vote.drawn and vote.attempt == model.attempts:
             await self._share_keys(place)
@@ -255,7 +255,7 @@ class VerificationContributor:
             return Vote(0, UNAVAILABLE)
 
     async def _compute_vote(self, place: int, model: ModelState) -> Vote:
-        accepted = self._me.view.accepted()
+        accepted = self._me.view.list_accepted()
         for earlier in accepted:
             try:
                 await self._load(earlier)
@@ -266,21 +266,21 @@ class VerificationContributor:
             return Vote(await asyncio.to_thread(self._fusion.measure, accepted, place))
         except Rejected as fault:
             logger.info("model %d (attempt %d) is refused: %s", place, model.attempts, fault)
-            return Vote(0, refusal_of(fault.reason))
+            return Vote(0, refusal_code(fault.reason))
 
     async def _load(self, place: int) -> None:
-        if not self._fusion.known(place):
+        if not self._fusion.is_known(place):
             manifest, weights = await self._me.unpack(place)
             await asyncio.to_thread(self._fusion.add, place, manifest.specification, manifest.labels, weights)
 
     def _are_earlier_models_known(self) -> bool:
         """Return whether what is missing is the model itself: for anybody else's absence it must not be blamed."""
-        return all(self._fusion.known(place) for place in self._me.view.accepted())
+        return all(self._fusion.is_known(place) for place in self._me.view.list_accepted())
 
     async def _share_keys(self, place: int) -> None:
         """Hand the keys of accepted models to colleagues who joined later, should the contributor be gone."""
         drawn = await self._me.view.committee(place)
-        for earlier in self._me.view.accepted():
+        for earlier in self._me.view.list_accepted():
             own = await self._me.view.vote(earlier, self._me.wallet.address)
             without = tuple(each for each in drawn if (earlier, each) not in self._me.view.sealed)
             if own.drawn and without and (earlier, self._me.wallet.address) in self._me.view.sealed:

@@ -12,17 +12,24 @@ from learnchain.encoding.content_id import cid_text
 from learnchain.encoding.numbers import WEI_PER_ETHER
 from learnchain.execution.wallet import Wallet
 from learnchain.learning.data import DataSet, save_data
-from learnchain.learning.fused_model import FusionJudge, SharedModel, VerifierData, examine, fusion_curve, load_sample
-from learnchain.learning.fusion import FusionTerms, Outputs, Strategy
+from learnchain.learning.fused_model import (
+    FusionEvaluator,
+    SharedModel,
+    VerifierData,
+    examine,
+    fusion_curve,
+    load_sample,
+)
+from learnchain.learning.fusion import FusionStrategy, FusionTerms, Outputs
 from learnchain.learning.model import load_weights
-from learnchain.market.client import Participant
+from learnchain.market.client import MarketClient
 from learnchain.market.contract import creation_code
-from learnchain.market.contract_client import Ledger, RpcPort, TaskView
-from learnchain.market.contributors import ComputingContributor, TrainedAtHome, VerificationContributor
-from learnchain.market.demo_cast import ABSENT, Split, deal, hostile_model, recommended_model, train_private
+from learnchain.market.contract_client import ContractClient, RpcPort, TaskView
+from learnchain.market.contributors import ComputingContributor, LocallyTrainedModel, VerificationContributor
+from learnchain.market.demo_cast import ABSENT, Split, build_hostile_model, deal, recommended_model, train_private
 from learnchain.market.initiator import Initiator, announce_task
-from learnchain.market.local_training import HomeResult, HomeTerms
-from learnchain.market.terms import Description, Payment, Sample, Terms, VoteReading
+from learnchain.market.local_training import LocalTrainingResult, LocalTrainingTerms
+from learnchain.market.terms import Description, Payment, SampleData, Terms, VoteInterpretation
 from learnchain.market.votes import ModelStatus, refusal_text
 from learnchain.protocol.model_specification import ModelSpecification
 from learnchain.rejection import Unavailable
@@ -39,7 +46,7 @@ _ETHER = WEI_PER_ETHER
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class MarketChain:
     """Hand over a chain: calls, a pause while a block is awaited, a way to let time pass, and funded wallets."""
 
     rpc: RpcPort
@@ -49,46 +56,46 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
-class Script:
+class MarketScenario:
     """Fix what is played: the scenario, who lies, who joins late or leaves, and which hostile models are offered."""
 
     scenario: int
     split: Split
-    home: HomeTerms = field(default_factory=HomeTerms)
-    strategy: Strategy = Strategy.GRADUAL
+    home: LocalTrainingTerms = field(default_factory=LocalTrainingTerms)
+    strategy: FusionStrategy = FusionStrategy.GRADUAL
     outputs: Outputs = Outputs.LITERAL
     fusion_epochs: int = 24
     verifiers: int = 3
     committee: int = 3
-    reading: VoteReading = VoteReading.GAIN
+    reading: VoteInterpretation = VoteInterpretation.GAIN
     payment: Payment = Payment.WITHIN_TOLERANCE
     fitness: int = 0
     threshold: int = 7_000
-    liar: bool = False
-    leaver: bool = False
+    lying_verifier: bool = False
+    leaving_verifier: bool = False
     late_joiner: bool = False
-    hostile: tuple[str, ...] = ()
+    hostile_models: tuple[str, ...] = ()
 
 
-class Market:
+class MarketRun:
     """Hold one run: the cast, the chain, and what everybody owned before."""
 
-    def __init__(self, script: Script, stage: Stage, data: DataSet, directory: Path) -> None:
+    def __init__(self, script: MarketScenario, stage: MarketChain, data: DataSet, directory: Path) -> None:
         self._script, self._stage, self._directory = script, stage, directory
-        self._ledger = Ledger(stage.rpc, stage.pause)
+        self._ledger = ContractClient(stage.rpc, stage.pause)
         self._sample, self._private = deal(data, script.split, b"table-2")
         self._blobs = PeerBlobs(directory / "blobs")
         self._contract: Address = b""
         self._task_id = b""
         self._first_block = 0
-        self._homes: list[HomeResult] = []
-        self._offers: list[tuple[str, TrainedAtHome]] = []
+        self._homes: list[LocalTrainingResult] = []
+        self._offers: list[tuple[str, LocallyTrainedModel]] = []
         self._contributors: list[ComputingContributor] = []
         self._verifiers: list[VerificationContributor] = []
         self._gone: set[int] = set()
         self._views: dict[int, TaskView] = {}
 
-    async def play(self) -> dict[str, Any]:
+    async def run(self) -> dict[str, Any]:
         """Carry out the script; return what happened in numbers."""
         started = time.monotonic()
         before = await self._sum_balances()
@@ -98,7 +105,7 @@ class Market:
         await self._run_rounds(initiator)
         collected = await initiator.collect()
         judge = self._build_judge(load_sample(*self._sample_paths()))
-        places = self._view(0).accepted()
+        places = self._view(0).list_accepted()
         for place, (manifest, weights) in zip(places, collected, strict=True):
             judge.add(place, manifest.specification, manifest.labels, weights)
         exported = await self._export(judge, places)
@@ -121,9 +128,9 @@ class Market:
             model = recommended_model(self._script.scenario, index, shape)
             home = self._directory / f"contributor-{index + 1}"
             self._homes.append(train_private(model, own, self._script.home, home, time.monotonic))
-        self._offers = [(f"contributor {index + 1}", home.trained) for index, home in enumerate(self._homes)]
-        for kind in self._script.hostile:
-            made = hostile_model(kind, self._homes[0].trained, self._directory / "hostile")
+        self._offers = [(f"contributor {index + 1}", home.model) for index, home in enumerate(self._homes)]
+        for kind in self._script.hostile_models:
+            made = build_hostile_model(kind, self._homes[0].model, self._directory / "hostile")
             self._offers.insert(1, (f"hostile: {kind}", made))
 
     async def _announce(self) -> Initiator:
@@ -132,7 +139,7 @@ class Market:
         for path, part in zip(self._sample_paths(), parts, strict=True):
             save_data(path, part)
         cids = [await self._blobs.add(path) for path in self._sample_paths()]
-        terms, description = await self._terms(), self._description(Sample(*cids))
+        terms, description = await self._terms(), self._description(SampleData(*cids))
         self._task_id, self._first_block = await announce_task(
             self._ledger, self._stage.wallets[0], self._contract, terms, description
         )
@@ -149,7 +156,7 @@ class Market:
                 await self._offer(*offers.pop(0))
             if script.late_joiner and len(view.judged) == 2 and len(self._verifiers) == script.verifiers:
                 await self._add_verifier(script.verifiers)
-            if script.leaver and len(view.judged) == 2:
+            if script.leaving_verifier and len(view.judged) == 2:
                 self._gone.add(0)
             for contributor in self._contributors:
                 await contributor.step()
@@ -170,7 +177,7 @@ class Market:
             await verifier.leave()
         await initiator.withdraw()
 
-    async def _offer(self, name: str, trained: TrainedAtHome) -> None:
+    async def _offer(self, name: str, trained: LocallyTrainedModel) -> None:
         index = len(self._contributors)
         contributor = ComputingContributor(self._participant(1 + index))
         self._contributors.append(contributor)
@@ -183,7 +190,7 @@ class Market:
 
     async def _add_verifier(self, index: int) -> None:
         judge: Any = self._build_judge(load_sample(*self._sample_paths()))
-        if self._script.liar and index == self._script.verifiers - 1:
+        if self._script.lying_verifier and index == self._script.verifiers - 1:
             judge = _LyingMeasure(judge)
         verifier = VerificationContributor(self._participant(1 + len(self._offers) + index), judge)
         self._verifiers.append(verifier)
@@ -191,10 +198,10 @@ class Market:
 
     # --- what the acts need -----------------------------------------------------------------------------------------
 
-    def _participant(self, index: int) -> Participant:
+    def _participant(self, index: int) -> MarketClient:
         folder = self._directory / f"account-{index}"
         wallet = self._stage.wallets[index]
-        return Participant(
+        return MarketClient(
             wallet, self._ledger, self._contract, self._blobs, self._view(index), folder, _entropy(index, self._task_id)
         )
 
@@ -203,10 +210,10 @@ class Market:
             self._views[index] = TaskView(self._ledger, self._contract, self._task_id, self._first_block)
         return self._views[index]
 
-    def _build_judge(self, sample: VerifierData) -> FusionJudge:
-        return FusionJudge(self._task_id, sample, self._fusion_terms(self._script.strategy))
+    def _build_judge(self, sample: VerifierData) -> FusionEvaluator:
+        return FusionEvaluator(self._task_id, sample, self._fusion_terms(self._script.strategy))
 
-    def _fusion_terms(self, strategy: Strategy, outputs: Outputs | None = None) -> FusionTerms:
+    def _fusion_terms(self, strategy: FusionStrategy, outputs: Outputs | None = None) -> FusionTerms:
         epochs = self._script.fusion_epochs
         return FusionTerms(10, strategy, outputs or self._script.outputs, epochs, epochs // 3)
 
@@ -225,7 +232,7 @@ class Market:
             rows=len(self._sample.verification),
             fitness=script.fitness,
             tolerance=50,
-            reading=script.reading,
+            interpretation=script.reading,
             payment=script.payment,
             models=len(self._offers),
             committee=script.committee,
@@ -235,10 +242,10 @@ class Market:
             bond_wei=_ETHER // 2,
         )
 
-    def _description(self, sample: Sample) -> Description:
+    def _description(self, sample: SampleData) -> Description:
         recommended: tuple[ModelSpecification, ...] = ()
         if self._script.scenario == 2:
-            recommended = (self._homes[0].trained.manifest.specification,)
+            recommended = (self._homes[0].model.manifest.specification,)
         return Description(
             "handwritten digits",
             "grey images of one handwritten digit each, centred, 0 to 255",
@@ -268,11 +275,11 @@ class Market:
             "conserved": before == after + held + self._ledger.fees_wei,
         }
 
-    async def _export(self, judge: FusionJudge, places: tuple[int, ...]) -> dict[str, Any]:
+    async def _export(self, judge: FusionEvaluator, places: tuple[int, ...]) -> dict[str, Any]:
         if not places:
             return {}
         weights, specification = judge.export(places, self._directory / "fused")
-        accuracy = judge.fused(places).accuracy
+        accuracy = judge.fuse(places).accuracy
         return {
             "places": list(places),
             "weights_cid": cid_text(await self._blobs.add(weights)),
@@ -285,19 +292,21 @@ class Market:
     def _measure_curves(self) -> dict[str, Any]:
         """Return the accuracy by the number of models, in arrival order, whatever the votes made of them."""
         honest = [
-            SharedModel(model, load_weights(home.trained.weights, model), own.labels)
+            SharedModel(model, load_weights(home.model.weights, model), own.labels)
             for home, own in zip(self._homes, self._private, strict=True)
-            for model in [home.trained.manifest.specification]
+            for model in [home.model.manifest.specification]
         ]
         started = time.monotonic()
         members = [examine(model, self._sample) for model in honest]
         rows = len(self._sample.verification)
         curves: dict[str, Any] = {}
-        for strategy in Strategy:
+        for strategy in FusionStrategy:
             found = fusion_curve(members, self._sample, self._fusion_terms(strategy), b"curve")
             curves[strategy.value] = [correct / rows for correct in found]
         literal = time.monotonic() - started
-        by_label = fusion_curve(members, self._sample, self._fusion_terms(Strategy.GRADUAL, Outputs.BY_LABEL), b"curve")
+        by_label = fusion_curve(
+            members, self._sample, self._fusion_terms(FusionStrategy.GRADUAL, Outputs.BY_LABEL), b"curve"
+        )
         paper = {"strategy_1": 0.984, "strategy_2": 0.986}
         return curves | {
             "strategy_2_by_label": [correct / rows for correct in by_label],
@@ -342,7 +351,7 @@ class Market:
 class _LyingMeasure:
     """Measure honestly and report half of it."""
 
-    def __init__(self, judge: FusionJudge) -> None:
+    def __init__(self, judge: FusionEvaluator) -> None:
         self._build_judge = judge
 
     def measure(self, accepted: tuple[int, ...], place: int) -> int:
@@ -352,7 +361,7 @@ class _LyingMeasure:
         self._build_judge.add(place, specification, labels, weights)
 
     def known(self, place: int) -> bool:
-        return self._build_judge.known(place)
+        return self._build_judge.is_known(place)
 
 
 def _entropy(index: int, task_id: bytes) -> Callable[[int], bytes]:

@@ -9,8 +9,14 @@ import numpy as np
 from learnchain.encoding.hashing import tagged_hash
 from learnchain.learning.data import DataSet, permutation, select_rows
 from learnchain.learning.fused_model import VerifierData, rows_of_labels
-from learnchain.market.contributors import TrainedAtHome
-from learnchain.market.local_training import HomeData, HomeResult, HomeTerms, HomeTools, train_at_home
+from learnchain.market.contributors import LocallyTrainedModel
+from learnchain.market.local_training import (
+    HeldOutSplit,
+    LocalTrainingResult,
+    LocalTrainingTerms,
+    LocalTrainingTools,
+    train_locally,
+)
 from learnchain.protocol.model_presets import baas_cnn
 from learnchain.protocol.model_specification import ModelSpecification
 from learnchain.rejection import Rejected, RejectionReason
@@ -71,15 +77,19 @@ def recommended_model(scenario: int, index: int, shape: tuple[int, ...]) -> Mode
 
 
 def train_private(
-    specification: ModelSpecification, own: PrivateData, terms: HomeTerms, directory: Path, clock: Callable[[], float]
-) -> HomeResult:
+    specification: ModelSpecification,
+    own: PrivateData,
+    terms: LocalTrainingTerms,
+    directory: Path,
+    clock: Callable[[], float],
+) -> LocalTrainingResult:
     """Train one contributor's model; seeds follow from its rows, so a play is the same every time."""
     secret = tagged_hash("market/home", own.training.inputs.tobytes()[:4_096])
-    data = HomeData(own.labels, own.training, own.verification)
-    return train_at_home(specification, data, terms, directory, HomeTools(clock, secret))
+    data = HeldOutSplit(own.labels, own.training, own.verification)
+    return train_locally(specification, data, terms, directory, LocalTrainingTools(clock, secret))
 
 
-def hostile_model(kind: str, honest: TrainedAtHome, directory: Path) -> TrainedAtHome:
+def build_hostile_model(kind: str, honest: LocallyTrainedModel, directory: Path) -> LocallyTrainedModel:
     """Return what a hostile contributor offers: `nan` weights, `oversized` bytes, another `shape`, or `garbage`.
 
     `absent` is a good model that nobody can fetch in time: the play takes it away once it is announced.
@@ -99,7 +109,7 @@ def hostile_model(kind: str, honest: TrainedAtHome, directory: Path) -> TrainedA
     else:
         raise Rejected(RejectionReason.ARGUMENT_INVALID, f"no hostile contributor is called {kind!r}")
     path.write_bytes(content)
-    return TrainedAtHome(honest.manifest, path, honest.accuracy)
+    return LocallyTrainedModel(honest.manifest, path, honest.accuracy)
 
 
 def _split_rows(data: DataSet, rows: np.ndarray, counts: tuple[int, int, int]) -> tuple[DataSet, DataSet, DataSet]:

@@ -18,40 +18,40 @@ from learnchain.learning.fused_model import (
     features_of,
     fuse_models,
 )
-from learnchain.learning.fusion import FusionTerms, Outputs, Strategy, predict
+from learnchain.learning.fusion import FusionStrategy, FusionTerms, Outputs, predict
 from learnchain.learning.model import load_weights
 from learnchain.learning.safe_tensors import Array
 from learnchain.learning.train import TrainingPlan, Watcher, train
 from learnchain.market.demo_cast import TABLE_2, PrivateData, Split, deal, recommended_model, train_private
-from learnchain.market.local_training import HomeTerms
+from learnchain.market.local_training import LocalTrainingTerms
 from learnchain.protocol.model_specification import ModelSpecification
 from learnchain.protocol.task_specification import Optimiser
-from learnchain.protocol.training_terms import Free, HyperParameters
+from learnchain.protocol.training_terms import FreeTraining, HyperParameters
 
 PAPER = {"strategy_1": 0.984, "strategy_2": 0.986}
 
 
 VARIANTS = {
-    "strategy_1": (Strategy.FREE, Outputs.LITERAL),
-    "strategy_1_by_label": (Strategy.FREE, Outputs.BY_LABEL),
-    "strategy_2": (Strategy.GRADUAL, Outputs.LITERAL),
-    "strategy_2_by_label": (Strategy.GRADUAL, Outputs.BY_LABEL),
+    "strategy_1": (FusionStrategy.FREE, Outputs.LITERAL),
+    "strategy_1_by_label": (FusionStrategy.FREE, Outputs.BY_LABEL),
+    "strategy_2": (FusionStrategy.GRADUAL, Outputs.LITERAL),
+    "strategy_2_by_label": (FusionStrategy.GRADUAL, Outputs.BY_LABEL),
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class FusionExperiment:
     """Fix what is measured: the scenario, how rows are dealt, how contributors train, and whether one trains on all."""
 
     scenario: int
     seed: int
-    home: HomeTerms
+    home: LocalTrainingTerms
     central: bool
     split: Split = TABLE_2
 
 
 def fusion_figures(
-    rows: DataSet, test: DataSet, wanted: Wanted, directory: Path, clock: Callable[[], float]
+    rows: DataSet, test: DataSet, wanted: FusionExperiment, directory: Path, clock: Callable[[], float]
 ) -> dict[str, Any]:
     """Return accuracies by number of fused models, on the verifiers' rows and on the published test rows.
 
@@ -70,7 +70,8 @@ def fusion_figures(
         before = clock()
         terms = FusionTerms(10, strategy, outputs)
         curves[name] = [
-            _measure_members(members[:count], seen[:count], (sample, test), terms) for count in range(1, 1 + len(members))
+            _measure_members(members[:count], seen[:count], (sample, test), terms)
+            for count in range(1, 1 + len(members))
         ]
         seconds[name] = clock() - before
     central = _central(wanted, sample, private, test) if wanted.central else None
@@ -90,14 +91,14 @@ def fusion_figures(
 
 
 def _contributors(
-    wanted: Wanted, private: tuple[PrivateData, ...], directory: Path, clock: Callable[[], float]
+    wanted: FusionExperiment, private: tuple[PrivateData, ...], directory: Path, clock: Callable[[], float]
 ) -> tuple[list[SharedModel], list[float]]:
     models, own = list[SharedModel](), list[float]()
     for index, each in enumerate(private):
         model = recommended_model(wanted.scenario, index, each.training.sample_shape)
         found = train_private(model, each, wanted.home, directory / str(index), clock)
-        models.append(SharedModel(model, load_weights(found.trained.weights, model), each.labels))
-        own.append(float(found.trained.accuracy.share))
+        models.append(SharedModel(model, load_weights(found.model.weights, model), each.labels))
+        own.append(float(found.model.accuracy.share))
     return models, own
 
 
@@ -110,7 +111,7 @@ def _measure_members(
 
 
 def _central(
-    wanted: Wanted, sample: VerifierData, private: tuple[PrivateData, ...], test: DataSet
+    wanted: FusionExperiment, sample: VerifierData, private: tuple[PrivateData, ...], test: DataSet
 ) -> dict[str, dict[str, float]]:
     model = recommended_model(1, 0, sample.training.sample_shape)
     everything = [sample.training, *(each.training for each in private)]
@@ -128,8 +129,8 @@ def _central(
     return found
 
 
-def _train_model(model: ModelSpecification, rows: DataSet, home: HomeTerms) -> dict[str, Array]:
+def _train_model(model: ModelSpecification, rows: DataSet, home: LocalTrainingTerms) -> dict[str, Array]:
     chosen = HyperParameters(home.learning_rate_millionths, 0, 0, home.batch_size, home.epochs)
     seed = tagged_hash("market/central", len(rows).to_bytes(4, "big"))
-    plan = TrainingPlan(model, Optimiser.ADAM, chosen, Free(), seed, 1 << 30)
+    plan = TrainingPlan(model, Optimiser.ADAM, chosen, FreeTraining(), seed, 1 << 30)
     return train(plan, rows, Watcher(lambda: 0.0)).weights

@@ -21,8 +21,8 @@ from learnchain.execution.pyevm.engine import PyEvmEngine
 from learnchain.execution.wallet import Wallet, development_accounts
 from learnchain.learning.data import DataSet
 from learnchain.market.contract_client import http_rpc
-from learnchain.market.demo import Stage
-from learnchain.protocol.payload import PayloadAttributes, PayloadVerdict
+from learnchain.market.demo import MarketChain
+from learnchain.protocol.payload import PayloadAttributes, PayloadStatusCode
 from learnchain.rejection import Rejected, RejectionReason
 
 LOCAL_CHAIN_ID = 1_337
@@ -69,7 +69,7 @@ class LocalChain:
         attributes = PayloadAttributes(self.seconds, randao, b"\xfe" * 20, (), _NONE)
         payload = self._engine.build(self._head, attributes)
         status = self._engine.new_payload(payload, payload.beacon_root)
-        if status.status is not PayloadVerdict.VALID:
+        if status.status is not PayloadStatusCode.VALID:
             raise RuntimeError(f"the engine refuses its own block: {status.detail}")
         self._engine.set_head(payload.block_hash, _NONE, _NONE)
         self._head = payload.block_hash
@@ -92,7 +92,7 @@ _MAXIMUM_IDX_ROWS = 70_000
 _POLL_SECONDS = 0.2
 
 
-def local_stage(accounts: int) -> tuple[Stage, LocalChain]:
+def open_local_chain(accounts: int) -> tuple[MarketChain, LocalChain]:
     """Return a chain of this process with funded accounts; time passes when the play says so."""
     wallets = development_accounts(DEVELOPMENT_MNEMONIC, accounts)
     chain = LocalChain(tuple(wallet.address for wallet in wallets))
@@ -100,11 +100,11 @@ def local_stage(accounts: int) -> tuple[Stage, LocalChain]:
     async def advance(seconds: int) -> None:
         chain.mine(seconds)
 
-    return Stage(chain.rpc, chain.pause, advance, wallets), chain
+    return MarketChain(chain.rpc, chain.pause, advance, wallets), chain
 
 
 @asynccontextmanager
-async def remote_stage(url: str, wallets: tuple[Wallet, ...]) -> AsyncIterator[Stage]:
+async def connect_remote_chain(url: str, wallets: tuple[Wallet, ...]) -> AsyncIterator[MarketChain]:
     """Yield a chain behind an address; development chains are told to let time pass, others are waited for."""
     timeout = aiohttp.ClientTimeout(total=30)
     async with aiohttp.ClientSession(timeout=timeout) as session:
@@ -120,10 +120,10 @@ async def remote_stage(url: str, wallets: tuple[Wallet, ...]) -> AsyncIterator[S
             except Rejected:
                 await asyncio.sleep(1)
 
-        yield Stage(rpc, pause, advance, wallets)
+        yield MarketChain(rpc, pause, advance, wallets)
 
 
-def idx_data(directory: Path, part: str = "train") -> DataSet:
+def read_idx_data(directory: Path, part: str = "train") -> DataSet:
     """Return MNIST's training images, or its `t10k` test images, from their two IDX files, uncompressed."""
     images, labels = directory / f"{part}-images-idx3-ubyte", directory / f"{part}-labels-idx1-ubyte"
     count = _read_idx_rows(images, _IDX_IMAGES, _IMAGE_HEADER_BYTES, 28 * 28)

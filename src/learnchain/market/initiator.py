@@ -20,13 +20,13 @@ from learnchain.encoding.codec import Address, Hash32
 from learnchain.encoding.content_id import Cid
 from learnchain.execution.wallet import Wallet
 from learnchain.learning.data import save_data
-from learnchain.learning.fused_model import FusionJudge, VerifierData, load_sample
-from learnchain.learning.fusion import FusionTerms, Outputs, Strategy
-from learnchain.market.client import Participant
+from learnchain.learning.fused_model import FusionEvaluator, VerifierData, load_sample
+from learnchain.learning.fusion import FusionStrategy, FusionTerms, Outputs
+from learnchain.market.client import MarketClient
 from learnchain.market.contract import announce_calldata, close_calldata, creation_code, decode_event
-from learnchain.market.contract_client import Ledger, TaskView, http_rpc
+from learnchain.market.contract_client import ContractClient, TaskView, http_rpc
 from learnchain.market.market_task_file import MarketDraft
-from learnchain.market.package import Manifest, public_key
+from learnchain.market.package import PackageManifest, derive_public_key
 from learnchain.market.terms import Description, Terms, encode_description
 from learnchain.protocol.payload import Log
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
@@ -35,10 +35,10 @@ from learnchain.storage.blobs.peer_blobs import PeerBlobs
 
 
 async def announce_task(
-    ledger: Ledger, wallet: Wallet, contract: Address, terms: Terms, description: Description
+    ledger: ContractClient, wallet: Wallet, contract: Address, terms: Terms, description: Description
 ) -> tuple[Hash32, int]:
     """Pay for a task and announce it; return its identifier and the block of its announcement."""
-    data = announce_calldata(terms, public_key(wallet.private_key), encode_description(description))
+    data = announce_calldata(terms, derive_public_key(wallet.private_key), encode_description(description))
     receipt = await ledger.send(wallet, contract, data, terms.value_wei)
     for entry in receipt["logs"]:
         topics = tuple(bytes.fromhex(topic.removeprefix("0x")) for topic in entry["topics"])
@@ -53,7 +53,7 @@ async def announce_task(
 class Initiator:
     """Follow one task of one's own to its end."""
 
-    def __init__(self, me: Participant) -> None:
+    def __init__(self, me: MarketClient) -> None:
         self._me = me
 
     async def step(self) -> bool:
@@ -63,14 +63,14 @@ class Initiator:
         task = await view.task()
         if not task.closed:
             _, now = await self._me.ledger.head()
-            if task.judged == view.terms.models or now > view.terms.closes_seconds:
+            if task.judged_count == view.terms.models or now > view.terms.closes_seconds:
                 await self._me.try_send(close_calldata(view.task_id))
         return (await view.task()).closed
 
-    async def collect(self) -> tuple[tuple[Manifest, Path], ...]:
+    async def collect(self) -> tuple[tuple[PackageManifest, Path], ...]:
         """Return the rewarded models with the keys that were sealed for us, in the order of their arrival."""
         await self._me.view.refresh()
-        return tuple([await self._me.unpack(place) for place in self._me.view.accepted()])
+        return tuple([await self._me.unpack(place) for place in self._me.view.list_accepted()])
 
     async def withdraw(self) -> int:
         """Pull what came back."""
@@ -88,7 +88,7 @@ _TASK = re.compile(r"0x([0-9a-f]{40})/0x([0-9a-f]{64})@(\d{1,15})")
 
 
 @dataclass(frozen=True, slots=True)
-class TaskName:
+class TaskReference:
     """Name one task of one contract, and the block before which nothing of it happened."""
 
     contract: Address
@@ -99,16 +99,16 @@ class TaskName:
         return f"0x{self.contract.hex()}/0x{self.task_id.hex()}@{self.block}"
 
 
-def task_name(text: str) -> TaskName:
+def parse_task_reference(text: str) -> TaskReference:
     """Return the task that a text names; `announce` prints such texts."""
     found = _TASK.fullmatch(text.lower())
     if found is None:
         raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{text!r} is not 0xCONTRACT/0xTASK@BLOCK")
-    return TaskName(bytes.fromhex(found[1]), bytes.fromhex(found[2]), int(found[3]))
+    return TaskReference(bytes.fromhex(found[1]), bytes.fromhex(found[2]), int(found[3]))
 
 
 @dataclass(frozen=True, slots=True)
-class Seat:
+class Session:
     """Fix who takes part and with what; `entropy` draws secrets, `pause` waits between two looks at the chain."""
 
     rpc: str
@@ -120,14 +120,14 @@ class Seat:
 
 
 @asynccontextmanager
-async def ledger_at(rpc: str, pause: Callable[[], Awaitable[None]]) -> AsyncIterator[Ledger]:
+async def ledger_at(rpc: str, pause: Callable[[], Awaitable[None]]) -> AsyncIterator[ContractClient]:
     """Yield the chain behind an address."""
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as session:
-        yield Ledger(http_rpc(session, rpc), pause)
+        yield ContractClient(http_rpc(session, rpc), pause)
 
 
 @asynccontextmanager
-async def seated(seat: Seat, name: TaskName) -> AsyncIterator[Participant]:
+async def join_task(seat: Session, name: TaskReference) -> AsyncIterator[MarketClient]:
     """Yield a participant of one task, once its announcement is in a block; its files lie apart from other tasks'."""
     directory = seat.directory / name.task_id.hex()[:16]
     directory.mkdir(parents=True, exist_ok=True)
@@ -137,12 +137,12 @@ async def seated(seat: Seat, name: TaskName) -> AsyncIterator[Participant]:
             view = TaskView(ledger, name.contract, name.task_id, name.block)
             await view.refresh()
             _ = view.terms
-            yield Participant(seat.wallet, ledger, name.contract, blobs, view, directory, seat.entropy)
+            yield MarketClient(seat.wallet, ledger, name.contract, blobs, view, directory, seat.entropy)
     finally:
         await blobs.close()
 
 
-async def announce(seat: Seat, draft: MarketDraft, contract: Address | None) -> TaskName:
+async def announce(seat: Session, draft: MarketDraft, contract: Address | None) -> TaskReference:
     """Publish the sample, pay, announce; without a contract one is deployed first. Return the task's name."""
     blobs = PeerBlobs(seat.directory / "blobs", origin=open_origin(seat.blob_store))
     try:
@@ -156,15 +156,15 @@ async def announce(seat: Seat, draft: MarketDraft, contract: Address | None) -> 
         await blobs.handed_over()
         async with ledger_at(seat.rpc, seat.pause) as ledger:
             _, now = await ledger.head()
-            terms, description = draft.opened(now, (cids[0], cids[1], cids[2]))
+            terms, description = draft.open_task(now, (cids[0], cids[1], cids[2]))
             at = contract or await ledger.deploy(seat.wallet, creation_code())
             task_id, block = await announce_task(ledger, seat.wallet, at, terms, description)
     finally:
         await blobs.close()
-    return TaskName(at, task_id, block)
+    return TaskReference(at, task_id, block)
 
 
-async def judge_of(me: Participant) -> FusionJudge:
+async def build_fusion_evaluator(me: MarketClient) -> FusionEvaluator:
     """Fetch the initiator's sample, check it against the task's terms, and return what fuses and measures."""
     view, paths = me.view, list[Path]()
     sample = view.description.sample
@@ -172,13 +172,13 @@ async def judge_of(me: Participant) -> FusionJudge:
         paths.append(await me.blobs.fetch(cid, max_bytes=MAXIMUM_SAMPLE_BYTES))
     data = await asyncio.to_thread(load_sample, *paths)
     check_sample(data, view.terms, view.description)
-    return FusionJudge(view.task_id, data, fusion_terms(view.description))
+    return FusionEvaluator(view.task_id, data, fusion_terms(view.description))
 
 
 def fusion_terms(description: Description) -> FusionTerms:
     """Return how the initiator wants models to be fused; a strategy that nobody knows is `MALFORMED`."""
     try:
-        strategy, outputs = Strategy(description.strategy), Outputs(description.outputs)
+        strategy, outputs = FusionStrategy(description.strategy), Outputs(description.outputs)
     except ValueError as error:
         raise Rejected(RejectionReason.MALFORMED, f"the description: {error}") from error
     return FusionTerms(len(description.labels), strategy, outputs)
@@ -196,7 +196,9 @@ def check_sample(data: VerifierData, terms: Terms, description: Description) -> 
             raise Rejected(RejectionReason.MALFORMED, "the sample has labels that the task does not name")
 
 
-async def patiently(what: str, work: Callable[[], Awaitable[Any]], pause: Callable[[], Awaitable[None]]) -> Any:
+async def retry_until_available(
+    what: str, work: Callable[[], Awaitable[Any]], pause: Callable[[], Awaitable[None]]
+) -> Any:
     """Return what `work` returns, tried again while something is not here yet."""
     while True:
         try:

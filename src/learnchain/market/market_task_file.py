@@ -13,10 +13,10 @@ from learnchain.encoding.hashing import tagged_hash
 from learnchain.encoding.numbers import WEI_PER_ETHER
 from learnchain.learning.data import SOURCES, DataSet, load_data, permutation, select_rows
 from learnchain.learning.fused_model import VerifierData
-from learnchain.learning.fusion import Outputs, Strategy
+from learnchain.learning.fusion import FusionStrategy, Outputs
 from learnchain.learning.sources.store import DataStore
-from learnchain.market.terms import BASIS_POINTS, Description, Payment, Sample, Terms, VoteReading
-from learnchain.protocol.model_presets import from_table
+from learnchain.market.terms import BASIS_POINTS, Description, Payment, SampleData, Terms, VoteInterpretation
+from learnchain.protocol.model_presets import parse_model_table
 from learnchain.protocol.model_specification import ModelSpecification
 from learnchain.rejection import Rejected, RejectionReason
 
@@ -38,10 +38,10 @@ class MarketDraft:
     terms: Terms
     description: Description
 
-    def opened(self, now_seconds: int, cids: tuple[Cid, Cid, Cid]) -> tuple[Terms, Description]:
+    def open_task(self, now_seconds: int, cids: tuple[Cid, Cid, Cid]) -> tuple[Terms, Description]:
         """Return terms and description of a task that is announced now."""
         closes_seconds = now_seconds + self.open_seconds
-        return replace(self.terms, closes_seconds=closes_seconds), replace(self.description, sample=Sample(*cids))
+        return replace(self.terms, closes_seconds=closes_seconds), replace(self.description, sample=SampleData(*cids))
 
 
 def read_market_file(path: Path) -> MarketDraft:
@@ -99,7 +99,7 @@ def _terms(table: dict[str, Any], rows: int) -> Terms:
         rows=rows,
         fitness=_parts_of(table.get("fitness_percent", 0), _PERCENT),
         tolerance=_parts_of(table.get("tolerance_percent", "0.5"), _PERCENT),
-        reading=VoteReading[str(table.get("reading", "gain")).upper()],
+        interpretation=VoteInterpretation[str(table.get("interpretation", "gain")).upper()],
         payment=Payment[str(table.get("payment", "within_tolerance")).upper()],
         models=int(table["models"]),
         committee=int(table["committee"]),
@@ -115,16 +115,16 @@ def _description(table: dict[str, Any], rows: DataSet) -> Description:
     recommended: tuple[ModelSpecification, ...] = ()
     if "model" in table:
         model = {"input_shape": list(rows.sample_shape), **table["model"]}
-        recommended = (from_table({"classes": len(labels), **model} if "preset" in model else model),)
+        recommended = (parse_model_table({"classes": len(labels), **model} if "preset" in model else model),)
     return Description(
         str(table["title"]),
         str(table.get("data_properties", "")),
         rows.sample_shape,
         labels,
-        Sample(_NO_CID, _NO_CID, _NO_CID),
+        SampleData(_NO_CID, _NO_CID, _NO_CID),
         recommended,
         _parts_of(table.get("threshold_percent", 0), _PERCENT),
-        Strategy(table.get("strategy", Strategy.GRADUAL)).value,
+        FusionStrategy(table.get("strategy", FusionStrategy.GRADUAL)).value,
         Outputs(table.get("outputs", Outputs.LITERAL)).value,
         int(table.get("maximum_model_megabytes", 16)) << 20,
     )

@@ -34,7 +34,7 @@ _NONCE = b"\0" * 12
 """One nonce is enough: every box has an ephemeral key, and so an encryption key, of its own."""
 
 
-def public_key(private_key: bytes) -> bytes:
+def derive_public_key(private_key: bytes) -> bytes:
     """Return the 64 bytes that an account registers; their Keccak-256 ends in its address."""
     return PrivateKey(private_key).public_key.format(compressed=False)[1:]
 
@@ -64,7 +64,7 @@ def open_key(sealed: bytes, private_key: bytes, purpose: bytes) -> bytes:
         raise Rejected(RejectionReason.KEY_MISMATCH, "the box was sealed for somebody or something else") from error
 
 
-def purpose_of(task_id: bytes, place: int) -> bytes:
+def seal_purpose(task_id: bytes, place: int) -> bytes:
     """Return what a box for one model of one task is bound to."""
     return task_id + place.to_bytes(1, "big")
 
@@ -86,14 +86,14 @@ _CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Manifest:
+class PackageManifest:
     """Say what the weights belong to and which labels the model's private data had."""
 
     specification: ModelSpecification
     labels: Annotated[tuple[int, ...], Bound(256)]
 
 
-def write_package(manifest: Manifest, weights: Path, package: Path) -> None:
+def write_package(manifest: PackageManifest, weights: Path, package: Path) -> None:
     """Write manifest and weights as one file."""
     head = encode(manifest)
     if len(head) > MAXIMUM_MANIFEST_BYTES:
@@ -104,7 +104,7 @@ def write_package(manifest: Manifest, weights: Path, package: Path) -> None:
             target.write(chunk)
 
 
-def read_package(package: Path, description: Description, weights: Path) -> Manifest:
+def read_package(package: Path, description: Description, weights: Path) -> PackageManifest:
     """Check a package against the task and write its weights to a file of their own; return the manifest."""
     if package.stat().st_size > description.maximum_model_bytes:
         raise Rejected(RejectionReason.TOO_LARGE, f"a package of {package.stat().st_size} bytes")
@@ -112,7 +112,7 @@ def read_package(package: Path, description: Description, weights: Path) -> Mani
         length = int.from_bytes(source.read(_LENGTH_BYTES), "big")
         if not 0 < length <= MAXIMUM_MANIFEST_BYTES:
             raise Rejected(RejectionReason.MALFORMED, f"a manifest of {length} bytes")
-        manifest = decode(Manifest, source.read(length))
+        manifest = decode(PackageManifest, source.read(length))
         check_manifest(manifest, description)
         if package.stat().st_size > model_bytes(manifest.specification) + length + _HEADER_ALLOWANCE_BYTES:
             raise Rejected(RejectionReason.TOO_LARGE, "the package is larger than the model it describes")
@@ -122,7 +122,7 @@ def read_package(package: Path, description: Description, weights: Path) -> Mani
     return manifest
 
 
-def check_manifest(manifest: Manifest, description: Description) -> None:
+def check_manifest(manifest: PackageManifest, description: Description) -> None:
     """Refuse a model that does not fit the task, or another one than the initiator recommended."""
     validate(manifest.specification, ModelLimits(parameters=description.maximum_model_bytes // 4 + 1))
     shape, classes = tuple(manifest.specification.input_shape), len(description.labels)

@@ -13,12 +13,20 @@ from learnchain.encoding.hashing import tagged_hash
 from learnchain.encoding.numbers import Accuracy, parse_json
 from learnchain.learning.data import DataSet, permutation, select_rows
 from learnchain.learning.train import configure_torch
-from learnchain.market.client import Participant
+from learnchain.market.client import MarketClient
 from learnchain.market.contract_client import TaskView
-from learnchain.market.contributors import ComputingContributor, TrainedAtHome, VerificationContributor
-from learnchain.market.initiator import Initiator, Seat, TaskName, judge_of, ledger_at, patiently, seated
-from learnchain.market.local_training import HomeData, HomeTerms, HomeTools, train_at_home
-from learnchain.market.package import Manifest, check_manifest
+from learnchain.market.contributors import ComputingContributor, LocallyTrainedModel, VerificationContributor
+from learnchain.market.initiator import (
+    Initiator,
+    Session,
+    TaskReference,
+    build_fusion_evaluator,
+    join_task,
+    ledger_at,
+    retry_until_available,
+)
+from learnchain.market.local_training import HeldOutSplit, LocalTrainingTerms, LocalTrainingTools, train_locally
+from learnchain.market.package import PackageManifest, check_manifest
 from learnchain.market.terms import BASIS_POINTS
 from learnchain.market.votes import ModelStatus, refusal_text
 from learnchain.protocol.model_specification import ModelSpecification
@@ -34,15 +42,15 @@ class PrivateWork:
     rows: DataSet
     kept_back_percent: int
     model: ModelSpecification | None
-    terms: HomeTerms
+    terms: LocalTrainingTerms
     clock: Callable[[], float]
 
 
-async def contribute(seat: Seat, name: TaskName, work: PrivateWork) -> dict[str, Any]:
+async def contribute(seat: Session, name: TaskReference, work: PrivateWork) -> dict[str, Any]:
     """Train, publish if the threshold is reached, hand out keys until the task is closed, take what was earned."""
-    async with seated(seat, name) as me:
+    async with join_task(seat, name) as me:
         seller = ComputingContributor(me)
-        await patiently("contribution", seller.step, seat.pause)
+        await retry_until_available("contribution", seller.step, seat.pause)
         # A model that is on chain already was announced in an earlier life: it is not trained again.
         report = _read_report(me.directory)
         if seller.place is None:
@@ -51,35 +59,35 @@ async def contribute(seat: Seat, name: TaskName, work: PrivateWork) -> dict[str,
             async def offer() -> bool:
                 return await seller.offer(trained)
 
-            if not await patiently("contribution", offer, seat.pause):
+            if not await retry_until_available("contribution", offer, seat.pause):
                 return {"published": False, **report, "threshold": me.view.description.threshold / BASIS_POINTS}
 
         async def served() -> bool:
             await seller.step()
             return (await me.view.task()).closed
 
-        while not await patiently("contribution", served, seat.pause):
+        while not await retry_until_available("contribution", served, seat.pause):
             await seat.pause()
-        await patiently("contribution", seller.step, seat.pause)
-        earned_wei = await patiently("contribution", seller.withdraw, seat.pause)
+        await retry_until_available("contribution", seller.step, seat.pause)
+        earned_wei = await retry_until_available("contribution", seller.withdraw, seat.pause)
         assert seller.place is not None
         status, median, _ = me.view.judged.get(seller.place, (ModelStatus.UNKNOWN, 0, 0))
         outcome = {"place": seller.place, "status": status.name.lower(), "median_correct": median}
         return {"published": True, **report, **outcome, "withdrawn_wei": earned_wei}
 
 
-async def verify(seat: Seat, name: TaskName) -> dict[str, Any]:
+async def verify(seat: Session, name: TaskReference) -> dict[str, Any]:
     """Stake, measure and vote until the task is closed, then take stake and pay."""
     configure_torch()
-    async with seated(seat, name) as me:
+    async with join_task(seat, name) as me:
 
         async def judge() -> Any:
-            return await judge_of(me)
+            return await build_fusion_evaluator(me)
 
-        verifier = VerificationContributor(me, await patiently("verification", judge, seat.pause))
-        before = await patiently("verification", lambda: me.ledger.balance(me.wallet.address), seat.pause)
+        verifier = VerificationContributor(me, await retry_until_available("verification", judge, seat.pause))
+        before = await retry_until_available("verification", lambda: me.ledger.balance(me.wallet.address), seat.pause)
         await verifier.run(seat.pause)
-        after = await patiently("verification", lambda: me.ledger.balance(me.wallet.address), seat.pause)
+        after = await retry_until_available("verification", lambda: me.ledger.balance(me.wallet.address), seat.pause)
         own = [vote for vote in me.view.votes if vote.verifier == me.wallet.address]
         votes = [
             {
@@ -92,21 +100,21 @@ async def verify(seat: Seat, name: TaskName) -> dict[str, Any]:
         return {"votes": votes, "balance_change_wei": after - before}
 
 
-async def collect(seat: Seat, name: TaskName, out: Path) -> dict[str, Any]:
+async def collect(seat: Session, name: TaskReference, out: Path) -> dict[str, Any]:
     """Wait for the end of one's own task, close it, take the refund, fuse the rewarded models and write them."""
     configure_torch()
-    async with seated(seat, name) as me:
+    async with join_task(seat, name) as me:
         initiator = Initiator(me)
-        while not await patiently("initiator", initiator.step, seat.pause):
+        while not await retry_until_available("initiator", initiator.step, seat.pause):
             await seat.pause()
-        refund_wei = await patiently("initiator", initiator.withdraw, seat.pause)
+        refund_wei = await retry_until_available("initiator", initiator.withdraw, seat.pause)
         # The last decision may have fallen between a look at the events and one at the contract.
-        await patiently("initiator", me.view.refresh, seat.pause)
-        places = me.view.accepted()
+        await retry_until_available("initiator", me.view.refresh, seat.pause)
+        places = me.view.list_accepted()
         if not places:
             return {"accepted": [], "withdrawn_wei": refund_wei, "fused": None}
-        models = await patiently("initiator", initiator.collect, seat.pause)
-        judge = await patiently("initiator", lambda: judge_of(me), seat.pause)
+        models = await retry_until_available("initiator", initiator.collect, seat.pause)
+        judge = await retry_until_available("initiator", lambda: build_fusion_evaluator(me), seat.pause)
         for place, (manifest, weights) in zip(places, models, strict=True):
             judge.add(place, manifest.specification, manifest.labels, weights)
         files = await asyncio.to_thread(judge.export, places, out)
@@ -115,7 +123,7 @@ async def collect(seat: Seat, name: TaskName, out: Path) -> dict[str, Any]:
         return {"accepted": list(places), "withdrawn_wei": refund_wei, "fused": fused}
 
 
-async def look(seat_rpc: str, pause: Callable[[], Any], name: TaskName) -> dict[str, Any]:
+async def show_task(seat_rpc: str, pause: Callable[[], Any], name: TaskReference) -> dict[str, Any]:
     """Return how a task stands, from its events and its contract."""
     async with ledger_at(seat_rpc, pause) as ledger:
         view = TaskView(ledger, name.contract, name.task_id, name.block)
@@ -144,7 +152,7 @@ async def look(seat_rpc: str, pause: Callable[[], Any], name: TaskName) -> dict[
             "slots": terms.models,
             "committee": terms.committee,
             "rows": terms.rows,
-            "reading": terms.reading.name.lower(),
+            "interpretation": terms.interpretation.name.lower(),
             "payment": terms.payment.name.lower(),
             "model_wei": terms.model_wei,
             "vote_wei": terms.vote_wei,
@@ -153,7 +161,7 @@ async def look(seat_rpc: str, pause: Callable[[], Any], name: TaskName) -> dict[
         }
 
 
-def _train(me: Participant, work: PrivateWork) -> tuple[TrainedAtHome, dict[str, Any]]:
+def _train(me: MarketClient, work: PrivateWork) -> tuple[LocallyTrainedModel, dict[str, Any]]:
     """Train, or take what an earlier life of this daemon trained for the same task."""
     configure_torch()
     description, report = me.view.description, _read_report(me.directory)
@@ -161,7 +169,7 @@ def _train(me: Participant, work: PrivateWork) -> tuple[TrainedAtHome, dict[str,
     if specification is None:
         raise Rejected(RejectionReason.ARGUMENT_INVALID, "the task recommends no architecture: name one with --model")
     labels = tuple(sorted(set(work.rows.labels.tolist())))
-    manifest, weights = Manifest(specification, labels), me.directory / "home.safetensors"
+    manifest, weights = PackageManifest(specification, labels), me.directory / "home.safetensors"
     check_manifest(manifest, description)
     if not report or not weights.is_file():
         kept = max(1, len(work.rows) * work.kept_back_percent // 100)
@@ -169,19 +177,19 @@ def _train(me: Participant, work: PrivateWork) -> tuple[TrainedAtHome, dict[str,
             raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{kept} of {len(work.rows)} rows would be kept back")
         secret = me.entropy(_SECRET_BYTES)
         drawn = permutation("market/kept-back", tagged_hash("market/kept-back", secret), len(work.rows))
-        data = HomeData(labels, select_rows(work.rows, drawn[kept:]), select_rows(work.rows, drawn[:kept]))
-        found = train_at_home(specification, data, work.terms, me.directory, HomeTools(work.clock, secret))
+        data = HeldOutSplit(labels, select_rows(work.rows, drawn[kept:]), select_rows(work.rows, drawn[:kept]))
+        found = train_locally(specification, data, work.terms, me.directory, LocalTrainingTools(work.clock, secret))
         report = dict[str, Any](
             {
-                "correct": found.trained.accuracy.correct,
-                "total": found.trained.accuracy.total,
+                "correct": found.model.accuracy.correct,
+                "total": found.model.accuracy.total,
                 "membership_advantage": found.membership.advantage,
                 "membership_area": found.membership.area,
                 "epsilon": found.epsilon,
             }
         )
         write_whole(_report_file(me.directory), json.dumps(report).encode())
-    return TrainedAtHome(manifest, weights, Accuracy(report["correct"], report["total"])), report
+    return LocallyTrainedModel(manifest, weights, Accuracy(report["correct"], report["total"])), report
 
 
 def _reason(refusal: int) -> str | None:

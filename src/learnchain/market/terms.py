@@ -9,7 +9,7 @@ from typing import Annotated
 
 from learnchain.encoding.codec import Bound, decode, encode
 from learnchain.encoding.content_id import Cid
-from learnchain.protocol.citations import Reading
+from learnchain.protocol.citations import Interpretation
 from learnchain.protocol.model_specification import ModelSpecification
 from learnchain.rejection import Rejected, RejectionReason
 
@@ -25,7 +25,7 @@ MAXIMUM_COMMITTEE = 15
 BASIS_POINTS = 10_000
 
 
-class VoteReading(IntEnum):
+class VoteInterpretation(IntEnum):
     """Say what a vote must show (BAAS-R3): a gain over the accepted fusion, or an accuracy of the fusion."""
 
     GAIN = 0
@@ -49,7 +49,7 @@ class Terms:
     rows: int
     fitness: int
     tolerance: int
-    reading: VoteReading
+    interpretation: VoteInterpretation
     payment: Payment
     models: int
     committee: int
@@ -78,7 +78,7 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class SampleData:
     """Point to the initiator's sample for verifiers: fit the fusion, choose its epoch, judge it."""
 
     training: Cid
@@ -94,7 +94,7 @@ class Description:
     data_properties: Annotated[str, Bound(1_024)]
     sample_shape: Annotated[tuple[int, ...], Bound(4)]
     labels: Annotated[tuple[Annotated[str, Bound(64)], ...], Bound(256)]
-    sample: Sample
+    sample: SampleData
     recommended: Annotated[tuple[ModelSpecification, ...], Bound(1)]
     threshold: int
     """Accuracy in basis points at which a contributor publishes by itself (IV-B); 0 leaves it to the contributor."""
@@ -118,8 +118,8 @@ def decode_description(data: bytes) -> Description:
     return decode(Description, data)
 
 
-READINGS = (
-    Reading(
+INTERPRETATIONS = (
+    Interpretation(
         "BAAS-R1",
         "Eq. 5 bounds the block of A that belongs to a label by 'sum |l_k| < i', where i runs over features; W_i is 'a "
         "diagonal weight matrix' of dimensions (|f_i|, |l_i|)",
@@ -129,7 +129,7 @@ READINGS = (
         "features of five hundred.",
         "baas/equations/5.json",
     ),
-    Reading(
+    Interpretation(
         "BAAS-R2",
         "B_init stacks n identities of size d (Eq. 4), so every model has all d labels; the hidden layer has sum |l_i| "
         "units, and Table II gives the contributors 5 or 6 labels of 10",
@@ -139,7 +139,7 @@ READINGS = (
         "with five models, but one model by label can say only what it has seen.",
         "baas/equations/4.json",
     ),
-    Reading(
+    Interpretation(
         "BAAS-R3",
         "A model is rewarded if it 'improves overall performance' (III-A), or if the accuracy 'exceeds the minimum "
         "acceptable fitness rate'",

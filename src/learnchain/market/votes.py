@@ -8,7 +8,7 @@ from eth_abi import encode as abi_encode
 
 from learnchain.encoding.codec import Address, Hash32
 from learnchain.encoding.hashing import keccak256
-from learnchain.market.terms import BASIS_POINTS, Payment, Terms, VoteReading
+from learnchain.market.terms import BASIS_POINTS, Payment, Terms, VoteInterpretation
 from learnchain.rejection import Rejected, RejectionReason
 
 MEASURED = 0
@@ -68,7 +68,7 @@ class Ballot:
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class ModelDecision:
     """Hold the outcome: status, median count, and for every drawn verifier whether it is paid and whether fined."""
 
     status: ModelStatus
@@ -77,7 +77,7 @@ class Judgement:
     fined: tuple[bool, ...]
 
 
-def refusal_of(reason: RejectionReason) -> int:
+def refusal_code(reason: RejectionReason) -> int:
     """Return the code under which a reason is voted."""
     return REFUSALS.get(reason, _OTHER_REFUSAL)
 
@@ -98,13 +98,15 @@ def vote_commitment(ballot: Ballot, verifier: Address, vote: Vote, salt: bytes) 
     return keccak256(abi_encode(types, values))
 
 
-def approves(vote: Vote, terms: Terms, accepted: int) -> bool:
+def is_approval(vote: Vote, terms: Terms, accepted: int) -> bool:
     """Return whether a vote is for the model (BAAS-R3), in whole numbers."""
-    needed = terms.fitness * terms.rows + (accepted * BASIS_POINTS if terms.reading is VoteReading.GAIN else 0)
+    needed = terms.fitness * terms.rows + (
+        accepted * BASIS_POINTS if terms.interpretation is VoteInterpretation.GAIN else 0
+    )
     return vote.refusal == MEASURED and vote.correct * BASIS_POINTS >= needed
 
 
-def judge(votes: Sequence[Vote | None], terms: Terms, accepted: int) -> Judgement:
+def decide_model(votes: Sequence[Vote | None], terms: Terms, accepted: int) -> ModelDecision:
     """Return the majority's decision over a committee's votes; None is a verifier who did not reveal.
 
     Half a committee that stays silent decides nothing (`ANNOUNCED`: it is drawn for again).
@@ -112,16 +114,16 @@ def judge(votes: Sequence[Vote | None], terms: Terms, accepted: int) -> Judgemen
     revealed = [vote for vote in votes if vote is not None]
     silent = tuple(vote is None for vote in votes)
     if 2 * len(revealed) <= len(votes):
-        return Judgement(ModelStatus.ANNOUNCED, 0, (False,) * len(votes), silent)
+        return ModelDecision(ModelStatus.ANNOUNCED, 0, (False,) * len(votes), silent)
     counts = sorted(vote.correct for vote in revealed if vote.refusal == MEASURED)
     if 2 * len(counts) <= len(revealed):
         status, median = ModelStatus.REFUSED, 0
     else:
         median = counts[(len(counts) - 1) // 2]
-        approving = sum(approves(vote, terms, accepted) for vote in revealed)
+        approving = sum(is_approval(vote, terms, accepted) for vote in revealed)
         status = ModelStatus.ACCEPTED if 2 * approving > len(revealed) else ModelStatus.BELOW
     paid = tuple(vote is not None and _is_paid(vote, terms, status, median) for vote in votes)
-    return Judgement(status, median, paid, tuple(not each for each in paid))
+    return ModelDecision(status, median, paid, tuple(not each for each in paid))
 
 
 def _is_paid(vote: Vote, terms: Terms, status: ModelStatus, median: int) -> bool:

@@ -102,7 +102,7 @@ class AddressBook:
         self._own = AddressRecord(address.peer_id, address.host, address.port, now_milliseconds, signature)
 
     @property
-    def own(self) -> AddressRecord | None:
+    def own_record(self) -> AddressRecord | None:
         """Return our own record."""
         return self._own
 
@@ -132,7 +132,7 @@ class AddressBook:
             raise Rejected(RejectionReason.PEER_RECORD_STALE, f"number {record.sequence} after {known.sequence}")
         self._keep(record)
 
-    def told(self, asker: bytes) -> AddressRecords:
+    def select_records(self, asker: bytes) -> AddressRecords:
         """Return some records for a peer that asks: our own first, never the asker's."""
         others = [record for peer_id, record in self._records.items() if peer_id != asker]
         chosen = self._random.sample(others, min(len(others), MAXIMUM_TOLD - 1))
@@ -148,13 +148,13 @@ class AddressBook:
             return None
         return self._random.choice(ranges[self._random.choice(sorted(ranges))]).address
 
-    def failed(self, peer_id: bytes) -> None:
+    def count_failure(self, peer_id: bytes) -> None:
         """Count a dial that nobody answered; after some the record is forgotten."""
         self._failures[peer_id] += 1
         if self._failures[peer_id] >= FORGOTTEN_AFTER_FAILURES:
             self.forget(peer_id)
 
-    def answered(self, peer_id: bytes) -> None:
+    def clear_failures(self, peer_id: bytes) -> None:
         """Note that a peer is there: its earlier failures count no more."""
         self._failures.pop(peer_id, None)
 

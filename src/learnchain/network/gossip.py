@@ -62,7 +62,7 @@ _OTHER_ANNOUNCERS = 4
 _log = logging.getLogger(__name__)
 
 
-class Verdict(Enum):
+class ValidationResult(Enum):
     """Say what becomes of a message."""
 
     ACCEPT = "accept"
@@ -75,13 +75,13 @@ class Verdict(Enum):
     """Cannot be judged yet: try again for a minute (a validator that raises `Unavailable` says the same)."""
 
 
-Validate = Callable[[bytes, bytes], Awaitable[Verdict]]
+Validate = Callable[[bytes, bytes], Awaitable[ValidationResult]]
 """(peer id, payload) -> verdict."""
 
 
 @dataclass(slots=True)
 class _Wanted:
-    asked: bytes
+    asked_peer: bytes
     since_seconds: float
     others: list[bytes] = field(default_factory=list)
 
@@ -182,7 +182,7 @@ class Gossip:
         peer.knows.add(identifier)
         wanted = self._wanted.get(identifier)
         # What we asked for is free: a peer that answers a long list of ours does not flood us.
-        solicited = wanted is not None and wanted.asked == peer.peer_id
+        solicited = wanted is not None and wanted.asked_peer == peer.peer_id
         if not solicited and not self._may_send(peer, len(full.payload)):
             return
         self._wanted.pop(identifier, None)
@@ -201,28 +201,28 @@ class Gossip:
 
     async def _process_message(self, identifier: Hash32, full: Full, source: bytes) -> None:
         verdict = await self._validate_message(full, source)
-        if verdict is Verdict.ACCEPT:
+        if verdict is ValidationResult.ACCEPT:
             self._remember(identifier, full)
             self._spread(identifier, message_bytes(MessageKind.FULL, full))
-        elif verdict is Verdict.DEFER:
+        elif verdict is ValidationResult.DEFER:
             self._defer(identifier, full, source)
 
-    async def _validate_message(self, full: Full, source: bytes) -> Verdict:
+    async def _validate_message(self, full: Full, source: bytes) -> ValidationResult:
         validate = self._topics.get(full.topic)
         if validate is None:
-            return Verdict.DEFER
+            return ValidationResult.DEFER
         try:
             async with asyncio.timeout(self._context.limits.validation_seconds):
                 verdict = await validate(source, full.payload)
         except Unavailable:
-            return Verdict.DEFER
+            return ValidationResult.DEFER
         except TimeoutError:
             _log.warning("a message on %s was not judged in time", full.topic)
-            return Verdict.IGNORE
+            return ValidationResult.IGNORE
         except Rejected as rejected:
             self._context.report(source, rejected)
-            return Verdict.REJECT
-        if verdict is Verdict.REJECT:
+            return ValidationResult.REJECT
+        if verdict is ValidationResult.REJECT:
             self._context.report(source, Rejected(RejectionReason.MALFORMED, f"rejected on {full.topic}"))
         return verdict
 
@@ -252,7 +252,7 @@ class Gossip:
 
     def _ask(self, peer: Peer, identifiers: tuple[Hash32, ...]) -> None:
         fresh: list[Hash32] = []
-        room = WANTED_IDENTIFIERS_PER_PEER - sum(wanted.asked == peer.peer_id for wanted in self._wanted.values())
+        room = WANTED_IDENTIFIERS_PER_PEER - sum(wanted.asked_peer == peer.peer_id for wanted in self._wanted.values())
         for identifier in identifiers:
             peer.knows.add(identifier)
             if identifier in self._seen:
@@ -272,7 +272,7 @@ class Gossip:
         while wanted.others:
             peer = self._context.peers.get(wanted.others.pop(0))
             if peer is not None:
-                wanted.asked, wanted.since_seconds = peer.peer_id, self._now()
+                wanted.asked_peer, wanted.since_seconds = peer.peer_id, self._now()
                 peer.post(message_bytes(MessageKind.WANT, Want((identifier,))))
                 return
         if self._now() - wanted.since_seconds >= LONGEST_WANT_SECONDS:
@@ -306,14 +306,16 @@ class Gossip:
             return
         # Out of the way until this attempt has ended; `_defer` or the deletion decides what follows.
         deferred.next_seconds = deferred.until_seconds
-        self._context.tasks.start(f"another look at {deferred.full.topic}", self._process_deferred(identifier, deferred))
+        self._context.tasks.start(
+            f"another look at {deferred.full.topic}", self._process_deferred(identifier, deferred)
+        )
 
     async def _process_deferred(self, identifier: Hash32, deferred: _Deferred) -> None:
         verdict = await self._validate_message(deferred.full, deferred.source)
-        if verdict is Verdict.DEFER:
+        if verdict is ValidationResult.DEFER:
             if identifier in self._deferred:
                 self._defer(identifier, deferred.full, deferred.source)
             return
-        if self._deferred.pop(identifier, None) is not None and verdict is Verdict.ACCEPT:
+        if self._deferred.pop(identifier, None) is not None and verdict is ValidationResult.ACCEPT:
             self._remember(identifier, deferred.full)
             self._spread(identifier, message_bytes(MessageKind.FULL, deferred.full))

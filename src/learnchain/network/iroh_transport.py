@@ -136,7 +136,7 @@ class IrohTransport:
         try:
             endpoint = await iroh.Endpoint.bind(options)
         except iroh.IrohError as error:
-            raise Unavailable(f"cannot listen on {host}:{port}: {_told(error)}") from error
+            raise Unavailable(f"cannot listen on {host}:{port}: {_describe_error(error)}") from error
         return cls(endpoint, host, limits, relay_urls)
 
     @property
@@ -179,7 +179,7 @@ class IrohTransport:
         except iroh.IrohError as error:
             if _WRONG_PEER in error.message():
                 raise Rejected(RejectionReason.WRONG_SIGNATURE, f"somebody else answers at {address}") from error
-            raise Unavailable(f"{address} does not answer: {_told(error)}") from error
+            raise Unavailable(f"{address} does not answer: {_describe_error(error)}") from error
         connection = self._connection(_IrohPipe(raw, stream), Remote(address.peer_id, address.host, dialled=True))
         # The other side learns of the stream by its first bytes.
         connection.send(Frame(FrameKind.PING))
@@ -244,7 +244,7 @@ class IrohTransport:
         return connection
 
     async def _forget_closed(self, connection: MultiplexedConnection) -> None:
-        await connection.wait_closed()
+        await connection.wait_until_closed()
         self._connections.discard(connection)
 
     def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:

@@ -78,7 +78,9 @@ class LocalDiscovery:
             await self._zeroconf.async_unregister_all_services()
             await self._zeroconf.async_close()
 
-    def _handle_service_change(self, zeroconf: Zeroconf, service_type: str, name: str, state_change: ServiceStateChange) -> None:
+    def _handle_service_change(
+        self, zeroconf: Zeroconf, service_type: str, name: str, state_change: ServiceStateChange
+    ) -> None:
         if state_change is ServiceStateChange.Removed or name in self._under_way:
             return
         if len(self._under_way) < 4 * MAXIMUM_LOOKUPS:

@@ -175,7 +175,7 @@ class MultiplexedConnection:
         return self._remote.peer_id
 
     @property
-    def dialled(self) -> bool:
+    def is_dialled(self) -> bool:
         """Return whether this side dialled."""
         return self._remote.dialled
 
@@ -217,7 +217,7 @@ class MultiplexedConnection:
         await asyncio.gather(self._receiver, return_exceptions=True)
         await self._pipe.close()
 
-    async def wait_closed(self) -> None:
+    async def wait_until_closed(self) -> None:
         """Return when the connection has ended."""
         await self._closed.wait()
 

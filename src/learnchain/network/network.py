@@ -83,7 +83,7 @@ class Dialler:
     async def _tell(self, peer_id: bytes, body: bytes) -> AsyncIterator[bytes]:
         if body:
             raise Rejected(RejectionReason.MALFORMED, "the question has no body")
-        yield encode(self._book.told(peer_id))
+        yield encode(self._book.select_records(peer_id))
 
     async def _exchange(self) -> None:
         while True:
@@ -128,9 +128,9 @@ class Dialler:
             return
         try:
             await self._network.connect(address)
-            self._book.answered(address.peer_id)
+            self._book.clear_failures(address.peer_id)
         except Unavailable:
-            self._book.failed(address.peer_id)
+            self._book.count_failure(address.peer_id)
         except Rejected:
             self._book.forget(address.peer_id)
             raise
@@ -278,14 +278,16 @@ class Network:
         """Return the connected peers, by identity."""
         now = self._clock.monotonic_seconds()
         return tuple(
-            PeerInfo(peer_id, peer.address, peer.standing.score(now), now - peer.since_seconds, peer.connection.dialled)
+            PeerInfo(
+                peer_id, peer.address, peer.standing.score(now), now - peer.since_seconds, peer.connection.is_dialled
+            )
             for peer_id, peer in sorted(self._peers.items())
         )
 
     @property
     def own_record(self) -> AddressRecord | None:
         """Return the signed record of our own address, once started."""
-        return self._addresses.own
+        return self._addresses.own_record
 
     def learn_address(self, record: AddressRecord) -> None:
         """Take in a record that came outside the peer exchange; `Rejected` says what is wrong with it."""
@@ -414,9 +416,9 @@ class Network:
         """
         if new.session != old.session or new.since_seconds - old.since_seconds > DIAL_TIMEOUT_SECONDS:
             return True
-        if new.connection.dialled == old.connection.dialled:
+        if new.connection.is_dialled == old.connection.is_dialled:
             return True
-        return new.connection.dialled == (self.peer_id < new.peer_id)
+        return new.connection.is_dialled == (self.peer_id < new.peer_id)
 
     async def _send(self, peer: Peer, outgoing: Stream) -> None:
         while True:
@@ -427,7 +429,7 @@ class Network:
         parts = {
             asyncio.create_task(self._listen(peer, incoming)),
             asyncio.create_task(self._answer_requests(peer)),
-            asyncio.create_task(peer.connection.wait_closed()),
+            asyncio.create_task(peer.connection.wait_until_closed()),
             asyncio.create_task(peer.too_slow.wait()),
         }
         try:

@@ -101,7 +101,7 @@ class TokenBucket:
         return True
 
 
-class Standing:
+class PeerStanding:
     """Count what a peer did: score, ban and rates; a reconnection resets none of it."""
 
     def __init__(self, limits: NetworkLimits, now_seconds: float) -> None:
@@ -136,11 +136,11 @@ class PeerBook:
     def __init__(self, limits: NetworkLimits) -> None:
         self._limits = limits
         self._host_bans: OrderedDict[str, deque[float]] = OrderedDict()
-        self._standings: OrderedDict[bytes, Standing] = OrderedDict()
+        self._standings: OrderedDict[bytes, PeerStanding] = OrderedDict()
 
-    def standing(self, peer_id: bytes, now_seconds: float) -> Standing:
+    def standing(self, peer_id: bytes, now_seconds: float) -> PeerStanding:
         """Return a peer's standing, a spotless one for a stranger."""
-        standing = self._standings.pop(peer_id, None) or Standing(self._limits, now_seconds)
+        standing = self._standings.pop(peer_id, None) or PeerStanding(self._limits, now_seconds)
         self._standings[peer_id] = standing
         if len(self._standings) > _REMEMBERED_STANDINGS:
             self._standings.popitem(last=False)
@@ -202,7 +202,9 @@ class RecentIdentifiers:
 class Peer:
     """Hold one connected peer: its connection, what it knows, and a bounded outbox for gossip."""
 
-    def __init__(self, connection: Connection, standing: Standing, limits: NetworkLimits, now_seconds: float) -> None:
+    def __init__(
+        self, connection: Connection, standing: PeerStanding, limits: NetworkLimits, now_seconds: float
+    ) -> None:
         self.connection = connection
         self.standing = standing
         self.since_seconds = now_seconds

@@ -214,7 +214,7 @@ class TlsTransport:
         return connection
 
     async def _forget_closed(self, connection: MultiplexedConnection) -> None:
-        await connection.wait_closed()
+        await connection.wait_until_closed()
         self._connections.discard(connection)
 
     def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:

@@ -96,7 +96,7 @@ class Connection(Protocol):
         ...
 
     @property
-    def dialled(self) -> bool:
+    def is_dialled(self) -> bool:
         """Return whether this side dialled."""
         ...
 
@@ -122,7 +122,7 @@ class Connection(Protocol):
         """End every stream and the connection; harmless when closed."""
         ...
 
-    async def wait_closed(self) -> None:
+    async def wait_until_closed(self) -> None:
         """Return when the connection has ended, whoever ended it."""
         ...
 

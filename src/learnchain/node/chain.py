@@ -10,24 +10,24 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from learnchain.consensus import Round, Stored, advance, resume
+from learnchain.consensus import Round, StoredBlocks, advance, resume
 from learnchain.encoding.codec import Hash32
-from learnchain.encoding.hashing import noun_hash
+from learnchain.encoding.hashing import message_hash
 from learnchain.engines.contract import Rules
 from learnchain.network.concurrency import Clock
 from learnchain.protocol.actions import Action, StoreBlock
 from learnchain.protocol.audit_messages import AuditCommitment, AuditMessage, AuditReport
-from learnchain.protocol.dispute_messages import Accusation, DisputeAnswer, DisputeMessage
+from learnchain.protocol.dispute_messages import Challenge, ChallengeResponse, DisputeMessage
 from learnchain.protocol.events import (
-    AuditMade,
+    AuditMessageReceived,
     BlockReceived,
-    Committed,
-    Disputed,
+    CommitmentReceived,
+    DisputeMessageReceived,
     Event,
     EvidenceReported,
-    KeyReleased,
-    Released,
-    Revealed,
+    KeyReleaseReceived,
+    ReleaseReceived,
+    RevealReceived,
 )
 from learnchain.protocol.messages import AnyBlock, Commitment, Evidence, Head, KeyRelease, ReleaseAnnouncement, Reveal
 from learnchain.protocol.parameters import ChainParameters
@@ -96,25 +96,25 @@ MAXIMUM_EARLY_EVENTS = 512
 MAXIMUM_REFUSED_BLOCKS = 1_024
 
 
-ROUND_EVENTS = (KeyReleased, Committed, Released, Revealed)
+ROUND_EVENTS = (KeyReleaseReceived, CommitmentReceived, ReleaseReceived, RevealReceived)
 
 
-WAITING_EVENTS = (EvidenceReported, AuditMade, Disputed)
+PENDING_EVENTS = (EvidenceReported, AuditMessageReceived, DisputeMessageReceived)
 
 
-RoundEvent = KeyReleased | Committed | Released | Revealed
+RoundEvent = KeyReleaseReceived | CommitmentReceived | ReleaseReceived | RevealReceived
 
 
-WaitingEvent = EvidenceReported | AuditMade | Disputed
+PendingEvent = EvidenceReported | AuditMessageReceived | DisputeMessageReceived
 
 
-KeptEvent = RoundEvent | WaitingEvent
+KeptEvent = RoundEvent | PendingEvent
 
 
-WaitingMessage = Evidence | AuditMessage | DisputeMessage
+PendingMessage = Evidence | AuditMessage | DisputeMessage
 
 
-WireMessage = KeyRelease | Commitment | ReleaseAnnouncement | Reveal | WaitingMessage | AnyBlock
+WireMessage = KeyRelease | Commitment | ReleaseAnnouncement | Reveal | PendingMessage | AnyBlock
 
 
 class Chain:
@@ -141,7 +141,7 @@ class Chain:
             raise Unavailable("the chain, before the node has started")
         return self._round
 
-    def start(self, final: ChainState, later: Stored, head: Head, perform: Callable[[Action], None]) -> None:
+    def start(self, final: ChainState, later: StoredBlocks, head: Head, perform: Callable[[Action], None]) -> None:
         """Open the round on what this node stored and hand out the first actions."""
         self._perform = perform
         self._round, actions = resume(self.rules, self.parameters, final, later, head)
@@ -160,9 +160,9 @@ class Chain:
         """Advance by one event; raise `Rejected` or `Unavailable`, in which case nothing has changed."""
         before = self.round
         actions = self._step(event)
-        freed = len(self.round.pending) < len(before.pending)
+        freed = len(self.round.pending_blocks) < len(before.pending_blocks)
         if (
-            isinstance(event, BlockReceived | Released)
+            isinstance(event, BlockReceived | ReleaseReceived)
             or self.round.head.block != before.head.block
             or actions
             or freed
@@ -190,7 +190,7 @@ class Chain:
             self._keep(event)
             raise
 
-    def waiting(self) -> dict[Hash32, WaitingMessage]:
+    def list_pending_messages(self) -> dict[Hash32, PendingMessage]:
         """Return what waits for a proposer, by hash."""
         return {**self.round.evidence, **self.round.audits, **self.round.disputes}
 
@@ -201,7 +201,7 @@ class Chain:
             self._refused.popitem(last=False)
 
     def _refuse_again(self, block: AnyBlock) -> None:
-        reason = self._refused.get(noun_hash(block))
+        reason = self._refused.get(message_hash(block))
         if reason is not None:
             known = RejectionReason(reason) if reason in set(RejectionReason) else RejectionReason.VERDICT_WRONG
             raise Rejected(known, "this block failed its measurements before")
@@ -209,7 +209,7 @@ class Chain:
     def _step(self, event: Event) -> tuple[Action, ...]:
         """Take a step only once what must survive a kill is on disk: a full disk leaves the round as it was."""
         after, actions = advance(self.round, event)
-        if after is not self.round and isinstance(event, ROUND_EVENTS + WAITING_EVENTS):
+        if after is not self.round and isinstance(event, ROUND_EVENTS + PENDING_EVENTS):
             self._keep_message(event)
         for action in actions:
             if isinstance(action, StoreBlock):
@@ -226,17 +226,17 @@ class Chain:
         """Return the event that a message is when it arrives now."""
         now = self._clock.now_milliseconds()
         if isinstance(message, KeyRelease):
-            return KeyReleased(message, now)
+            return KeyReleaseReceived(message, now)
         if isinstance(message, Commitment):
-            return Committed(message, now)
+            return CommitmentReceived(message, now)
         if isinstance(message, ReleaseAnnouncement):
-            return Released(message, now)
+            return ReleaseReceived(message, now)
         if isinstance(message, Reveal):
-            return Revealed(message, now)
+            return RevealReceived(message, now)
         if isinstance(message, AuditCommitment | AuditReport):
-            return AuditMade(message, now)
-        if isinstance(message, Accusation | DisputeAnswer):
-            return Disputed(message, now)
+            return AuditMessageReceived(message, now)
+        if isinstance(message, Challenge | ChallengeResponse):
+            return DisputeMessageReceived(message, now)
         if isinstance(message, Evidence):
             return EvidenceReported(message, now)
         return BlockReceived(message, now)
@@ -271,13 +271,13 @@ class Chain:
 def _parent_of(event: Event) -> Hash32:
     if isinstance(event, BlockReceived):
         return event.block.parent
-    if isinstance(event, Released):
+    if isinstance(event, ReleaseReceived):
         return event.message.release.parent
-    if isinstance(event, AuditMade | Disputed):
+    if isinstance(event, AuditMessageReceived | DisputeMessageReceived):
         return event.message.parent
     if isinstance(event, EvidenceReported):
         return event.evidence.parent
-    if isinstance(event, KeyReleased | Committed | Revealed):
+    if isinstance(event, KeyReleaseReceived | CommitmentReceived | RevealReceived):
         return event.message.parent
     raise TypeError(f"{type(event).__name__} does not come from the wire")
 

@@ -15,33 +15,33 @@ from learnchain.network.concurrency import Clock
 from learnchain.node.settings import NodeSettings
 from learnchain.rejection import Unavailable
 
-FLAG = "--await-genesis"
+AWAIT_GENESIS_FLAG = "--await-genesis"
 """Tells a node process that its genesis may still have to be written."""
 
 
-LIMIT_SECONDS = 180.0
+AWAIT_GENESIS_SECONDS = 180.0
 
 
-_READY_NAME = "warm"
+_READY_NAME = "ready"
 
 
 _LOOK_SECONDS = 0.05
 
 
-async def founded(
+async def await_genesis(
     settings: NodeSettings, trainings: Iterable[Training | None], stopping: asyncio.Event, clock: Clock
 ) -> bool:
     """Return true once the genesis lies there, having warmed up and said so; false if the node is stopped before."""
     genesis, mark = Path(settings.genesis), Path(settings.data_directory) / _READY_NAME
     if genesis.is_file():
         return True
-    limit, used = clock.monotonic_seconds() + LIMIT_SECONDS, [each for each in trainings if each is not None]
+    limit, used = clock.monotonic_seconds() + AWAIT_GENESIS_SECONDS, [each for each in trainings if each is not None]
     try:
         await asyncio.gather(*(each.start() for each in used))
         write_whole(mark, str(os.getpid()).encode())
         while not genesis.is_file() and not stopping.is_set():
             if clock.monotonic_seconds() > limit:
-                raise Unavailable(f"{genesis}: nobody founded the network within {LIMIT_SECONDS:.0f} s")
+                raise Unavailable(f"{genesis}: nobody founded the network within {AWAIT_GENESIS_SECONDS:.0f} s")
             await asyncio.sleep(_LOOK_SECONDS)
     finally:
         mark.unlink(missing_ok=True)
@@ -50,7 +50,7 @@ async def founded(
     return genesis.is_file()
 
 
-def is_warm(directory: Path, process_id: int | None) -> bool:
+def is_ready(directory: Path, process_id: int | None) -> bool:
     """Return whether this very process has said that it only waits for the genesis."""
     try:
         return (directory / _READY_NAME).read_text() == str(process_id)

@@ -3,14 +3,14 @@
 import logging
 from collections.abc import Callable
 
-from learnchain.consensus.fork_choice import empty_block_lot, lowest_lot
+from learnchain.consensus.fork_choice import empty_block_priority, lowest_priority
 from learnchain.encoding.codec import decode, encode
-from learnchain.encoding.hashing import noun_hash
-from learnchain.network.gossip import Verdict
+from learnchain.encoding.hashing import message_hash
+from learnchain.network.gossip import ValidationResult
 from learnchain.network.network import Network
 from learnchain.node.chain import Chain, WireMessage
 from learnchain.protocol.audit_messages import AuditCommitment, AuditReport
-from learnchain.protocol.dispute_messages import Accusation, DisputeAnswer
+from learnchain.protocol.dispute_messages import Challenge, ChallengeResponse
 from learnchain.protocol.messages import (
     Block,
     Commitment,
@@ -27,7 +27,7 @@ from learnchain.storage.archive import decode_block
 logger = logging.getLogger(__name__)
 
 
-Spoken = (
+GossipMessage = (
     KeyRelease
     | Commitment
     | ReleaseAnnouncement
@@ -35,12 +35,12 @@ Spoken = (
     | Evidence
     | AuditCommitment
     | AuditReport
-    | Accusation
-    | DisputeAnswer
+    | Challenge
+    | ChallengeResponse
 )
 
 
-TOPICS: dict[str, type[Spoken]] = {
+TOPICS: dict[str, type[GossipMessage]] = {
     "key": KeyRelease,
     "commitment": Commitment,
     "release": ReleaseAnnouncement,
@@ -48,15 +48,15 @@ TOPICS: dict[str, type[Spoken]] = {
     "evidence": Evidence,
     "audit": AuditCommitment,
     "audit_report": AuditReport,
-    "accusation": Accusation,
-    "answer": DisputeAnswer,
+    "challenge": Challenge,
+    "response": ChallengeResponse,
 }
 
 
 BLOCK_TOPIC = "block"
 
 
-HARMLESS = frozenset(
+IGNORED_REASONS = frozenset(
     {
         RejectionReason.BLOCK_DUPLICATE,
         RejectionReason.WRONG_PARENT,
@@ -70,15 +70,17 @@ HARMLESS = frozenset(
         RejectionReason.EVIDENCE_STALE,
         RejectionReason.EVIDENCE_DOUBLE,
         RejectionReason.AUDIT_DOUBLE,
-        RejectionReason.ACCUSATION_DOUBLE,
-        RejectionReason.ACCUSATION_UNCOVERED,
+        RejectionReason.CHALLENGE_DOUBLE,
+        RejectionReason.CHALLENGE_UNCOVERED,
         RejectionReason.RATE_LIMITED,
     }
 )
 """What an honest peer on a rival branch, or with a clock beside ours, sends too: not forwarded, not counted."""
 
 
-EARLY = frozenset({RejectionReason.AUDIT_CLOSED, RejectionReason.ACCUSATION_CLOSED, RejectionReason.ANSWER_CLOSED})
+DEFERRED_REASONS = frozenset(
+    {RejectionReason.AUDIT_CLOSED, RejectionReason.CHALLENGE_CLOSED, RejectionReason.RESPONSE_CLOSED}
+)
 """What an honest peer sends that is a block ahead of us: looked at again when that block is here too."""
 
 
@@ -88,7 +90,7 @@ class RoundGossip:
     def __init__(self, network: Network, chain: Chain) -> None:
         self._network = network
         self._chain = chain
-        self.compared: Callable[[WireMessage, RejectionReason | None], None] = lambda _message, _reason: None
+        self.on_received: Callable[[WireMessage, RejectionReason | None], None] = lambda _message, _reason: None
         """What looks for contradictions in messages from the wire, taken or refused."""
         for topic in TOPICS:
             network.on_topic(topic, self._validator(topic))
@@ -103,38 +105,38 @@ class RoundGossip:
         await self._network.publish(topic, encode(message))
 
     def _validator(self, topic: str):  # noqa: ANN202 - the type is gossip's Validate
-        async def validate(peer_id: bytes, payload: bytes) -> Verdict:
+        async def validate(peer_id: bytes, payload: bytes) -> ValidationResult:
             return self._validate_message(decode(TOPICS[topic], payload))
 
         return validate
 
-    async def _validate_block(self, peer_id: bytes, payload: bytes) -> Verdict:
+    async def _validate_block(self, peer_id: bytes, payload: bytes) -> ValidationResult:
         block = decode_block(payload)
         if isinstance(block, EmptyBlock) and self._loses(block):
-            return Verdict.IGNORE
+            return ValidationResult.IGNORE
         return self._validate_message(block)
 
     def _loses(self, block: EmptyBlock) -> bool:
         """Return whether a better empty block of the same height is known: only the lowest lot can win."""
         state = self._chain.round
-        known = lowest_lot(state.tree, block.parent, state.witnessed)
+        known = lowest_priority(state.tree, block.parent, state.witnessed_deadlines)
         listing = bool(block.commitments)
-        return empty_block_lot(block.parent, block.missed, block.proposer, listing=listing) >= known
+        return empty_block_priority(block.parent, block.missed, block.proposer, listing=listing) >= known
 
-    def _validate_message(self, message: WireMessage) -> Verdict:
+    def _validate_message(self, message: WireMessage) -> ValidationResult:
         try:
             self._chain.receive(message)
         except Unavailable as error:
-            logger.debug("%s %s waits: %s", type(message).__name__, noun_hash(message).hex()[:12], error)
-            return Verdict.DEFER
+            logger.debug("%s %s waits: %s", type(message).__name__, message_hash(message).hex()[:12], error)
+            return ValidationResult.DEFER
         except Rejected as error:
-            self.compared(message, error.reason)
-            if error.reason in EARLY:
+            self.on_received(message, error.reason)
+            if error.reason in DEFERRED_REASONS:
                 logger.debug("%s is not due yet, or not any more: %s", type(message).__name__, error)
-                return Verdict.DEFER
-            if error.reason in HARMLESS:
+                return ValidationResult.DEFER
+            if error.reason in IGNORED_REASONS:
                 logger.debug("%s is of no use now: %s", type(message).__name__, error)
-                return Verdict.IGNORE
+                return ValidationResult.IGNORE
             raise
-        self.compared(message, None)
-        return Verdict.ACCEPT
+        self.on_received(message, None)
+        return ValidationResult.ACCEPT

@@ -14,7 +14,7 @@ from learnchain.encoding.files import write_whole
 from learnchain.encoding.numbers import WEI_PER_ETHER
 from learnchain.engines.contract import Rules
 from learnchain.engines.dlbc.rules import Phases
-from learnchain.engines.registry import engine_named
+from learnchain.engines.registry import find_engine
 from learnchain.execution.genesis import ESCROW_ADDRESS, execution_genesis
 from learnchain.execution.wallet import Wallet, development_accounts
 from learnchain.network.transport import IDENTITY_NAME, PeerAddress, load_identity, peer_id_of
@@ -25,7 +25,7 @@ from learnchain.rejection import Rejected, RejectionReason
 from learnchain.storage.blobs.peer_blobs import PeerBlobs
 from learnchain.storage.genesis import Genesis, save_genesis
 from learnchain.tasks.built_in_tasks import BUILT_IN
-from learnchain.tasks.publishing import prepared
+from learnchain.tasks.publishing import prepare_task
 from learnchain.tasks.task_file import task_draft
 from learnchain.tasks.vault import Vault
 
@@ -60,9 +60,9 @@ LOCAL_MARGINS = {
 
 
 LOCAL_PHASES = Phases(
-    one_milliseconds=1_500,
-    two_milliseconds=5_000,
-    three_milliseconds=2_000,
+    key_milliseconds=1_500,
+    training_milliseconds=5_000,
+    judging_milliseconds=2_000,
     release_milliseconds=500,
     reveal_milliseconds=1_300,
 )
@@ -165,19 +165,19 @@ def existing_network(directory: Path) -> LocalNetwork | None:
 
 
 @dataclass(frozen=True)
-class Outline:
+class PreparedNetwork:
     """Hold a network whose nodes may start already: all but its genesis, for which they wait."""
 
     plan: LocalPlan
     network: LocalNetwork
     wallets: tuple[Wallet, ...]
 
-    async def standing(self) -> tuple[TaskSpecification, ...]:
+    async def prepare_standing_tasks(self) -> tuple[TaskSpecification, ...]:
         """Return the standing tasks; the steward's data are encrypted and lie in its blob store then."""
-        names = self.plan.standing or engine_named(self.plan.consensus).tasks
+        names = self.plan.standing or find_engine(self.plan.consensus).tasks
         return tuple([await _standing_task(self.plan, each) for each in names])
 
-    def found(self, standing: tuple[TaskSpecification, ...], start_milliseconds: int) -> None:
+    def write_genesis(self, standing: tuple[TaskSpecification, ...], start_milliseconds: int) -> None:
         """Write the genesis, dated to the next whole second, and then the layout that makes a network of it."""
         genesis = _genesis(self.plan, self.wallets, standing, start_milliseconds - start_milliseconds % 1000 + 1000)
         genesis.check()
@@ -192,11 +192,11 @@ class Outline:
         write_whole(self.plan.directory / LAYOUT_NAME, (json.dumps(layout, indent=1) + "\n").encode(), 0o644)
 
 
-def outline(plan: LocalPlan) -> Outline:
+def prepare_network(plan: LocalPlan) -> PreparedNetwork:
     """Write wallets, identities and one settings file a node; a genesis that was never a network's is removed."""
     if not 1 <= plan.miners <= 16:
         raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{plan.miners} miners: choose 1 to 16")
-    engine_named(plan.consensus)
+    find_engine(plan.consensus)
     plan.directory.mkdir(parents=True, exist_ok=True)
     (plan.directory / GENESIS_NAME).unlink(missing_ok=True)
     wallets = development_accounts(plan.mnemonic, plan.miners + 1 + SPARE_ACCOUNTS)
@@ -205,18 +205,18 @@ def outline(plan: LocalPlan) -> Outline:
     settings = tuple(_settings(plan, index, wallets[index], listen, ports[index]) for index in range(plan.miners + 1))
     addresses = tuple("0x" + wallet.address.hex() for wallet in wallets)
     network = LocalNetwork(plan.directory, settings, ports, addresses, plan.mnemonic, plan.consensus)
-    return Outline(plan, network, wallets)
+    return PreparedNetwork(plan, network, wallets)
 
 
-async def lay_out(plan: LocalPlan, now_milliseconds: int) -> LocalNetwork:
+async def provision_network(plan: LocalPlan, now_milliseconds: int) -> LocalNetwork:
     """Write everything a network needs at once, with a genesis some seconds ahead."""
-    made = outline(plan)
-    made.found(await made.standing(), now_milliseconds + plan.first_block_milliseconds)
+    made = prepare_network(plan)
+    made.write_genesis(await made.prepare_standing_tasks(), now_milliseconds + plan.first_block_milliseconds)
     return made.network
 
 
 def _rules(plan: LocalPlan) -> Rules:
-    return plan.rules or engine_named(plan.consensus).local(plan.phases, plan.miners)
+    return plan.rules or find_engine(plan.consensus).build_local(plan.phases, plan.miners)
 
 
 def _genesis(
@@ -228,7 +228,7 @@ def _genesis(
         genesis_milliseconds=start_milliseconds,
         escrow=ESCROW_ADDRESS,
         steward=wallets[0].address,
-        standing=standing,
+        standing_specifications=standing,
         finality_depth=plan.finality_depth,
         maximum_commitments=LOCAL_COMMITMENTS,
         audit_reward_gwei=10_000_000,
@@ -252,7 +252,7 @@ async def _standing_task(plan: LocalPlan, name: str) -> TaskSpecification:
     draft = await asyncio.to_thread(task_draft, BUILT_IN[name])
     directory = plan.directory / "node-0"
     blobs, vault = PeerBlobs(directory / "blobs", None), Vault(directory / "vault")
-    return await prepared(draft, blobs, vault, directory / "publishing", plan.random_source)
+    return await prepare_task(draft, blobs, vault, directory / "publishing", plan.random_source)
 
 
 def _settings(plan: LocalPlan, index: int, wallet: Wallet, listen: tuple[int, ...], rpc_port: int) -> Path:

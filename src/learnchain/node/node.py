@@ -9,22 +9,22 @@ from pathlib import Path
 from typing import Any
 
 from learnchain.encoding.key_value import KeyValueStore
-from learnchain.encryption.process import Carrier, in_own_process
-from learnchain.execution.engine import ExecutionDoor
+from learnchain.encryption.process import EncryptionRunner, in_own_process
+from learnchain.execution.engine import BlockingEngine
 from learnchain.execution.engine_api import EngineApiClient, as_engine
 from learnchain.execution.wallet import Wallet
 from learnchain.learning.jobs import Training
 from learnchain.network.concurrency import Clock, Tasks
-from learnchain.network.gossip import Verdict
+from learnchain.network.gossip import ValidationResult
 from learnchain.network.network import Network
 from learnchain.network.transport import Transport, parse_address
 from learnchain.node.chain import Chain, Decisions, KeptEvent
 from learnchain.node.gossip import RoundGossip
 from learnchain.node.ports import Ports
-from learnchain.node.roles.auditor import Auditing, Auditor
-from learnchain.node.roles.disputes import Accused, Accuser
+from learnchain.node.roles.auditor import Auditor, AuditTools
+from learnchain.node.roles.disputes import Challenger, Respondent
 from learnchain.node.roles.full_node import FullNode, Policy
-from learnchain.node.roles.miner import Miner, Strategy
+from learnchain.node.roles.miner import HyperParameterStrategy, Miner
 from learnchain.node.roles.publisher import Publisher
 from learnchain.node.roles.reporter import Reporter
 from learnchain.node.settings import NodeSettings
@@ -32,9 +32,9 @@ from learnchain.node.synchronising import Synchroniser
 from learnchain.protocol.actions import (
     Action,
     ForgetBlocks,
-    MeasureAnswer,
     MeasureCandidate,
     MeasureEvidence,
+    MeasureResponse,
     MoveHead,
     OpenHeight,
     ProposeBlock,
@@ -47,7 +47,7 @@ from learnchain.protocol.actions import (
     StoreBlock,
     TrainModel,
 )
-from learnchain.protocol.events import AuditMade, Disputed, EvidenceReported
+from learnchain.protocol.events import AuditMessageReceived, DisputeMessageReceived, EvidenceReported
 from learnchain.rejection import Rejected
 from learnchain.storage.archive import Archive
 from learnchain.storage.blobs.origins import open_origin
@@ -56,9 +56,9 @@ from learnchain.storage.genesis import Genesis
 from learnchain.tasks.task_data import TaskData
 from learnchain.tasks.vault import Vault
 from learnchain.verification.assurance import Demand, Trust
-from learnchain.verification.evidence_measurer import EvidenceMeasuring
-from learnchain.verification.replay import ReplayJudge
-from learnchain.verification.state_disclosures import StepAnswers
+from learnchain.verification.evidence_measurer import EvidenceMeasurer
+from learnchain.verification.replay import TraceReplayer
+from learnchain.verification.state_disclosures import StateDisclosures
 
 TRANSACTION_TOPIC = "transaction"
 
@@ -66,10 +66,10 @@ TRANSACTION_TOPIC = "transaction"
 logger = logging.getLogger(__name__)
 
 
-Duty = Callable[[Any], Awaitable[None]]
+Handler = Callable[[Any], Awaitable[None]]
 
 
-Immediate = Callable[[Any], None]
+SynchronousHandler = Callable[[Any], None]
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Roles:
     miner: Miner | None
     reporter: Reporter
     auditor: Auditor | None = None
-    accused: Accused | None = None
+    respondent: Respondent | None = None
 
 
 class Dispatcher:
@@ -90,16 +90,16 @@ class Dispatcher:
     def __init__(self, ports: Ports, roles: Roles) -> None:
         self._ports = ports
         full, publisher, miner = roles.full_node, roles.publisher, roles.miner
-        self._synchronous_handlers: dict[type, Immediate] = {
+        self._synchronous_handlers: dict[type, SynchronousHandler] = {
             StoreBlock: full.store_block,
             RefuseBlock: full.refuse_block,
             RefuseTask: full.refuse_task,
         }
-        self._handlers: dict[type, list[Duty]] = {
+        self._handlers: dict[type, list[Handler]] = {
             OpenHeight: [full.open_height],
             MeasureCandidate: [full.measure_candidate],
             MeasureEvidence: [roles.reporter.measure_evidence],
-            MeasureAnswer: [roles.reporter.measure_answer],
+            MeasureResponse: [roles.reporter.measure_response],
             ForgetBlocks: [full.forget_blocks],
             MoveHead: [full.move_head],
             ProposeEmptyBlock: [full.propose_empty_block],
@@ -110,8 +110,8 @@ class Dispatcher:
             ProposeBlock: [],
         }
         self._handlers[OpenHeight].append(roles.reporter.open_height)
-        if roles.accused is not None:
-            self._handlers[OpenHeight].append(roles.accused.open_height)
+        if roles.respondent is not None:
+            self._handlers[OpenHeight].append(roles.respondent.open_height)
         if roles.auditor is not None:
             self._handlers[OpenHeight].append(roles.auditor.open_height)
         self._handlers[TrainModel].append(roles.reporter.train_model)
@@ -135,7 +135,7 @@ class Dispatcher:
             self._ports.tasks.start(_carried_out(duty, action), type(action).__name__)
 
 
-async def _carried_out(duty: Duty, action: Action) -> None:
+async def _carried_out(duty: Handler, action: Action) -> None:
     await asyncio.sleep(0)
     await duty(action)
 
@@ -147,11 +147,11 @@ class Parts:
     clock: Clock
     transport: Transport
     store: KeyValueStore
-    execution: ExecutionDoor | EngineApiClient
-    judge: Training
+    execution: BlockingEngine | EngineApiClient
+    evaluator: Training
     trainer: Training | None
     random_source: random.Random
-    encryption: Carrier = in_own_process
+    encryption: EncryptionRunner = in_own_process
 
 
 class Node:
@@ -163,7 +163,7 @@ class Node:
         self.genesis = genesis
         self.network = Network(parts.transport, genesis.hash, parts.clock, parts.random_source)
         self.engine = as_engine(parts.execution)
-        self.head_moved: Callable[[MoveHead], None] = lambda _action: None
+        self.on_head_moved: Callable[[MoveHead], None] = lambda _action: None
         archive = Archive(parts.store, genesis.state())
         blobs = PeerBlobs(directory / "blobs", self.network, origin=open_origin(settings.blob_store))
         self._close_blobs = blobs.close
@@ -176,7 +176,7 @@ class Node:
             blobs=blobs,
             data=TaskData(directory / "data", blobs, parts.encryption),
             engine=self.engine,
-            trainer=parts.judge,
+            evaluator=parts.evaluator,
             archive=archive,
             wallet=wallet,
             vault=Vault(directory / "vault"),
@@ -186,7 +186,7 @@ class Node:
             encryption=parts.encryption,
         )
         self._synchroniser = Synchroniser(self.network, chain, archive, parts.clock)
-        self._synchroniser.execute_ahead(blobs, self.engine)
+        self._synchroniser.enable_early_execution(blobs, self.engine)
         self.roles = self._roles(directory)
         self._dispatcher = Dispatcher(self.ports, self.roles)
         self.network.on_topic(TRANSACTION_TOPIC, self._validate_transaction)
@@ -201,7 +201,7 @@ class Node:
         self._remember(archive)
         await self.network.start(parse_address(each) for each in self._settings.peers)
         self.ports.tasks.start(self._synchroniser.run(), "synchronising")
-        self.ports.tasks.start(self.roles.full_node.keep_again(), "keeping again what recent blocks rest on")
+        self.ports.tasks.start(self.roles.full_node.resume_fetching(), "keeping again what recent blocks rest on")
 
     def _remember(self, archive: Archive) -> None:
         """Go on with what an earlier life heard: the messages of the height, and those that wait for a block."""
@@ -209,13 +209,13 @@ class Node:
 
         def keep(event: KeptEvent) -> None:
             if isinstance(event, EvidenceReported):
-                archive.keep_waiting(event.evidence)
-            elif isinstance(event, AuditMade | Disputed):
-                archive.keep_waiting(event.message)
+                archive.store_pending_message(event.evidence)
+            elif isinstance(event, AuditMessageReceived | DisputeMessageReceived):
+                archive.store_pending_message(event.message)
             else:
                 archive.keep_round_message(event)
 
-        waiting = (chain.event(each) for each in archive.waiting())
+        waiting = (chain.event(each) for each in archive.load_pending_messages())
         chain.remember((*archive.round_messages(chain.round.head.block), *waiting), keep)
 
     async def _start_training_processes(self) -> None:
@@ -224,18 +224,20 @@ class Node:
         The judge measures: it has nothing to do before the first model is revealed. Training need not wait for it, and
         the trainer finds the class where the judge has written it.
         """
-        here = [each for each in (self._parts.trainer, self._parts.judge) if each is not None]
+        here = [each for each in (self._parts.trainer, self._parts.evaluator) if each is not None]
         try:
             await asyncio.gather(*(each.start() for each in here))
         finally:
-            self.roles.full_node.is_warm = True
+            self.roles.full_node.is_ready = True
         if self._settings.is_miner or self._settings.is_auditor:
-            await self._parts.judge.machine_class()
+            await self._parts.evaluator.machine_class()
 
     async def close(self) -> None:
         """Stop in the reverse order of the start."""
         await self.ports.tasks.close()
-        await asyncio.gather(*(each.close() for each in (self._parts.trainer, self._parts.judge) if each is not None))
+        await asyncio.gather(
+            *(each.close() for each in (self._parts.trainer, self._parts.evaluator) if each is not None)
+        )
         await self.network.close()
         await self._close_blobs()
         await self.engine.close()
@@ -247,8 +249,8 @@ class Node:
         return sent
 
     def _roles(self, directory: Path) -> Roles:
-        strategy = replace(Strategy(), learning_rate_thousandths=self._settings.learning_rate_thousandths)
-        answers = StepAnswers(self._build_trace_replayer())
+        strategy = replace(HyperParameterStrategy(), learning_rate_thousandths=self._settings.learning_rate_thousandths)
+        answers = StateDisclosures(self._build_trace_replayer())
         miner, auditing = None, self._auditing(answers)
         if self._settings.is_miner and self._parts.trainer is not None:
             miner = Miner(self.ports, self._parts.trainer, directory / "training", strategy)
@@ -258,38 +260,40 @@ class Node:
             miner=miner,
             reporter=self._reporter(auditing.measuring, answers),
             # A node that ever mined or audited may be asked, whatever its settings say now.
-            accused=Accused(self.ports, auditing.measuring, answers) if self._settings.judge else None,
+            respondent=Respondent(self.ports, auditing.measuring, answers) if self._settings.verifies_models else None,
             auditor=Auditor(self.ports, auditing) if self._settings.is_auditor else None,
         )
 
-    def _build_trace_replayer(self) -> ReplayJudge:
+    def _build_trace_replayer(self) -> TraceReplayer:
         chain, ports = self.ports.chain, self.ports
-        return ReplayJudge(ports.blobs, ports.data, self._parts.judge, chain.rules, chain.parameters, ports.archive)
+        return TraceReplayer(
+            ports.blobs, ports.data, self._parts.evaluator, chain.rules, chain.parameters, ports.archive
+        )
 
-    def _auditing(self, answers: StepAnswers) -> Auditing:
-        chain, archive, judge = self.ports.chain, self.ports.archive, answers.judge
-        judges = self._settings.judge
-        measuring = EvidenceMeasuring(chain.rules, chain.parameters, archive, self.ports.data, judge, judges)
-        return Auditing(judge, measuring, Accuser(self.ports, measuring, answers))
+    def _auditing(self, answers: StateDisclosures) -> AuditTools:
+        chain, archive, judge = self.ports.chain, self.ports.archive, answers.replayer
+        judges = self._settings.verifies_models
+        measuring = EvidenceMeasurer(chain.rules, chain.parameters, archive, self.ports.data, judge, judges)
+        return AuditTools(judge, measuring, Challenger(self.ports, measuring, answers))
 
-    def _reporter(self, measuring: EvidenceMeasuring, answers: StepAnswers) -> Reporter:
+    def _reporter(self, measuring: EvidenceMeasurer, answers: StateDisclosures) -> Reporter:
         reporter = Reporter(self.ports, measuring, answers)
-        self._gossip.compared = reporter.compare
+        self._gossip.on_received = reporter.compare
         return reporter
 
     def _policy(self) -> Policy:
         started = self._parts.clock.now_milliseconds()
-        trust = Trust(Demand(self._settings.sync_level), self._settings.judge, started)
+        trust = Trust(Demand(self._settings.sync_level), self._settings.verifies_models, started)
         return Policy(trust, self._settings.retain_blocks)
 
     def _handle_head_move(self, action: MoveHead) -> None:
-        self.head_moved(action)
+        self.on_head_moved(action)
 
-    async def _validate_transaction(self, peer_id: bytes, raw: bytes) -> Verdict:
+    async def _validate_transaction(self, peer_id: bytes, raw: bytes) -> ValidationResult:
         try:
             await self.engine.rpc("eth_sendRawTransaction", ["0x" + raw.hex()])
         except Rejected as error:
             # Known, outdated or unaffordable here: an honest peer on another branch may see it differently.
             logger.debug("a gossiped transaction is not taken: %s", error)
-            return Verdict.IGNORE
-        return Verdict.ACCEPT
+            return ValidationResult.IGNORE
+        return ValidationResult.ACCEPT

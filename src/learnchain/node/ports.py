@@ -4,7 +4,7 @@ import random
 from dataclasses import dataclass
 from typing import Protocol
 
-from learnchain.encryption.process import Carrier, in_own_process
+from learnchain.encryption.process import EncryptionRunner, in_own_process
 from learnchain.execution.engine import ExecutionEngine
 from learnchain.execution.wallet import Wallet
 from learnchain.learning.jobs import Training
@@ -16,7 +16,7 @@ from learnchain.tasks.task_data import TaskData
 from learnchain.tasks.vault import Vault
 
 
-class Publishing(Protocol):
+class MessagePublisher(Protocol):
     """Send a message of the round to everybody."""
 
     async def publish(self, message: WireMessage) -> None:
@@ -30,18 +30,18 @@ class Ports:
 
     clock: Clock
     chain: Chain
-    network: Publishing
+    network: MessagePublisher
     blobs: BlobStore
     data: TaskData
     engine: ExecutionEngine
-    trainer: Training
+    evaluator: Training
     archive: Archive
     wallet: Wallet
     vault: Vault
     tasks: Tasks
     decisions: Decisions
     random_source: random.Random
-    encryption: Carrier = in_own_process
+    encryption: EncryptionRunner = in_own_process
 
     async def announce(self, message: WireMessage) -> None:
         """Feed a message of our own to our own chain first, then to the others; a refusal of our own is a bug."""

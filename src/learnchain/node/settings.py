@@ -72,9 +72,9 @@ class NodeSettings:
 
     `transport` is `iroh` or `tls`: one for a whole network, since the two do not reach each other. `relays` names
     relays for iroh, none by default. `training_nice` lowers the priority of training beside the node's own work;
-    `rpc_port` and `metrics_port` 0 mean no such server. `judge` false follows the chain at header level, without torch;
-    `sync_level` says how what was decided before this start is checked: "accuracy" all of it, "headers" all at that
-    level, "available" at header level only where storage relief deleted the model everywhere
+    `rpc_port` and `metrics_port` 0 mean no such server. `verifies_models` false follows the chain at header
+    level, without torch; `sync_level` says how what was decided before this start is checked: "accuracy" all of it,
+    "headers" all at that level, "available" at header level only where storage relief deleted the model everywhere
     (`verification/assurance.py`).
     `retain_blocks` is the window W of DLBC IV-H: models and traces of older blocks are deleted, but each task's best;
     0 keeps all. `state_blocks` is how many final blocks keep their accounts and storage; 0 keeps those of every block.
@@ -104,7 +104,7 @@ class NodeSettings:
     transport: str = "iroh"
     relays: tuple[str, ...] = ()
     local_discovery: bool = False
-    judge: bool = True
+    verifies_models: bool = True
     sync_level: str = "accuracy"
     metrics_port: int = 0
     retain_blocks: int = 0
@@ -156,9 +156,9 @@ def load_settings(path: Path) -> NodeSettings:
     if settings.sync_level not in set(Demand):
         detail = f"{path}: no sync_level {settings.sync_level!r}; choose {', '.join(Demand)}"
         raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
-    if settings.is_auditor and not settings.judge:
+    if settings.is_auditor and not settings.verifies_models:
         raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{path}: an auditor has to judge: it replays training")
-    if settings.is_miner and not settings.judge:
+    if settings.is_miner and not settings.verifies_models:
         raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{path}: a miner has to judge, its own models first")
     return settings
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from learnchain.encoding.codec import Bound, Hash32, decode, encode
-from learnchain.encoding.hashing import noun_hash
+from learnchain.encoding.hashing import message_hash
 from learnchain.execution.engine import ExecutionEngine
 from learnchain.network.concurrency import Clock
 from learnchain.network.network import Network
@@ -22,7 +22,7 @@ from learnchain.protocol.messages import (
     ReleaseAnnouncement,
     Reveal,
 )
-from learnchain.protocol.payload import MAXIMUM_PAYLOAD_BYTES, PayloadVerdict, decode_payload
+from learnchain.protocol.payload import MAXIMUM_PAYLOAD_BYTES, PayloadStatusCode, decode_payload
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.storage.archive import MAXIMUM_BLOCK_BYTES, Archive, decode_block
 from learnchain.storage.blobs.blob_store import BlobStore
@@ -107,7 +107,7 @@ class Synchroniser:
         network.on_request(ROUND, self._answer_round)
         network.on_peer_connected(self._greet)
 
-    def execute_ahead(self, blobs: BlobStore, engine: ExecutionEngine) -> None:
+    def enable_early_execution(self, blobs: BlobStore, engine: ExecutionEngine) -> None:
         """Work on the payloads of a batch while its first blocks are judged."""
         self._blobs, self._engine = blobs, engine
 
@@ -257,7 +257,7 @@ class Synchroniser:
                     if payload.block_hash != block.payload_hash:
                         return
                     status = await self._engine.new_payload(payload, payload.beacon_root)
-                    if status.status is not PayloadVerdict.VALID:
+                    if status.status is not PayloadStatusCode.VALID:
                         return
         finally:
             for each in coming:
@@ -266,7 +266,7 @@ class Synchroniser:
 
     async def _feed(self, block: AnyBlock) -> None:
         """Feed one block and wait until it is admitted, because the next one builds on it."""
-        key = noun_hash(block)
+        key = message_hash(block)
         if key not in self._chain.round.tree:
             try:
                 self._chain.receive(block)
@@ -279,7 +279,7 @@ class Synchroniser:
         """Wait until a block is judged: everything that comes after it rests on it."""
         try:
             async with asyncio.timeout(ADMITTED_SECONDS):
-                while (state := self._chain.round) and key not in state.tree and key in state.pending:
+                while (state := self._chain.round) and key not in state.tree and key in state.pending_blocks:
                     await self._chain.next_step(ADMITTED_SECONDS)
         except TimeoutError as error:
             raise Unavailable(f"what block {key.hex()[:16]} rests on") from error

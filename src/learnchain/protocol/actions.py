@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from learnchain.encoding.codec import Hash32
 from learnchain.protocol.audit_messages import AuditCommitment, AuditReport
-from learnchain.protocol.dispute_messages import Accusation, DisputeAnswer
-from learnchain.protocol.measurement import Measure
+from learnchain.protocol.dispute_messages import Challenge, ChallengeResponse
+from learnchain.protocol.measurement import MeasurementRequest
 from learnchain.protocol.messages import (
     AnyBlock,
     Commitment,
@@ -20,7 +20,7 @@ from learnchain.protocol.messages import (
     Verdict,
 )
 from learnchain.protocol.selection import Selection
-from learnchain.protocol.state import BondBook, ChainState, RoundFact
+from learnchain.protocol.state import BondRegistry, ChainState, HeightRecord
 from learnchain.protocol.task_specification import Cid
 from learnchain.rejection import RejectionReason
 
@@ -77,7 +77,7 @@ class RevealModel:
 class MeasureCandidate:
     """Measure one thing of one candidate and feed back `Measured`; `reveal` is missing for an empty block."""
 
-    measure: Measure
+    request: MeasurementRequest
     parent: ChainState
     selection: Selection
     reveal: Reveal | None
@@ -92,22 +92,22 @@ class MeasureCandidate:
 class MeasureEvidence:
     """Measure whether evidence holds, against public data, and feed back `Measured`; `book` is that of its branch."""
 
-    measure: Measure
+    request: MeasurementRequest
     evidence: Evidence
-    fact: RoundFact
-    book: BondBook
+    record: HeightRecord
+    registry: BondRegistry
 
 
 @dataclass(frozen=True, slots=True)
-class MeasureAnswer:
+class MeasureResponse:
     """Fetch what an answer to an accusation names and feed back `Measured`: accepted when digests hash to its root.
 
     Steps that nobody can fetch could not be proven wrong; so no block with an answer is admitted before they are here.
     """
 
-    measure: Measure
-    answer: DisputeAnswer
-    fact: RoundFact
+    request: MeasurementRequest
+    response: ChallengeResponse
+    record: HeightRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +123,8 @@ class ProposeBlock:
     evidence: tuple[Evidence, ...] = ()
     audits: tuple[AuditCommitment, ...] = ()
     audit_reports: tuple[AuditReport, ...] = ()
-    accusations: tuple[Accusation, ...] = ()
-    answers: tuple[DisputeAnswer, ...] = ()
+    challenges: tuple[Challenge, ...] = ()
+    responses: tuple[ChallengeResponse, ...] = ()
     ommers: tuple[Reveal, ...] = ()
 
 
@@ -138,8 +138,8 @@ class ProposeEmptyBlock:
     end_milliseconds: int
     commitments: tuple[Commitment, ...] = ()
     evidence: tuple[Evidence, ...] = ()
-    accusations: tuple[Accusation, ...] = ()
-    answers: tuple[DisputeAnswer, ...] = ()
+    challenges: tuple[Challenge, ...] = ()
+    responses: tuple[ChallengeResponse, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +182,7 @@ Action = (
     | RevealModel
     | MeasureCandidate
     | MeasureEvidence
-    | MeasureAnswer
+    | MeasureResponse
     | ProposeBlock
     | ProposeEmptyBlock
     | RefuseBlock

@@ -45,7 +45,7 @@ class AuditedSegment:
 
     segment: int
     reproduced: bool
-    witness: Hash32
+    middle_state_hash: Hash32
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class AuditReport:
     height: int
     parent: Hash32
     auditor: Address
-    lines: Annotated[tuple[AuditedSegment, ...], Bound(MAXIMUM_AUDITED_SEGMENTS)]
+    segments: Annotated[tuple[AuditedSegment, ...], Bound(MAXIMUM_AUDITED_SEGMENTS)]
     salt: Hash32
     signature: Signature
 

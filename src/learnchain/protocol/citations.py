@@ -62,7 +62,7 @@ def _register(
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class Interpretation:
     """Quote the paper, say what we do and why, and name the vector that shows it."""
 
     identifier: str

@@ -17,10 +17,10 @@ MAXIMUM_STATES = 1 << 24
 """Bound of the states of a trace, and of the steps of a segment; it bounds every branch."""
 
 
-MAXIMUM_ACCUSATIONS = 4
+MAXIMUM_CHALLENGES = 4
 
 
-MAXIMUM_ANSWERS = 4
+MAXIMUM_RESPONSES = 4
 """What one block carries of each: as many answers as accusations, so that every accused finds room before its deadline.
 """
 
@@ -64,7 +64,7 @@ class SegmentOpening:
 
 
 @dataclass(frozen=True, slots=True)
-class StepAnswer:
+class StateDisclosure:
     """Answer an accusation: the root over the state digests of every step of the segment, both ends included.
 
     `commitment` names what the accused had bound itself to: the hash of a winner's commitment, or the digest of an
@@ -85,20 +85,20 @@ class StepAnswer:
 
 
 @dataclass(frozen=True, slots=True)
-class Accusation:
+class Challenge:
     """Ask whoever trained a segment, as winner or as auditor of that height, to show every step of it."""
 
     chain_id: int
     height: int
     parent: Hash32
-    accused: Address
+    respondent: Address
     segment: int
-    accuser: Address
+    challenger: Address
     signature: Signature
 
 
 @dataclass(frozen=True, slots=True)
-class DisputeAnswer:
+class ChallengeResponse:
     """Carry a signed answer to its dispute, with the segment opened, so that a proof needs no file of the accused.
 
     Only the answer is signed: place and accused follow from what its commitment names, the opening from the trace.
@@ -106,12 +106,12 @@ class DisputeAnswer:
 
     height: int
     parent: Hash32
-    accused: Address
-    answer: StepAnswer
+    respondent: Address
+    disclosure: StateDisclosure
     opening: SegmentOpening
 
 
-DisputeMessage = Accusation | DisputeAnswer
+DisputeMessage = Challenge | ChallengeResponse
 
 
 def check_branch(root: Hash32, leaf: bytes, place: tuple[int, int], branch: tuple[Hash32, ...]) -> None:

@@ -38,7 +38,7 @@ class EscrowLocked:
 
 
 @dataclass(frozen=True, slots=True)
-class KeyReleased:
+class KeyReleaseReceived:
     """Step 3: the publisher opened the training data."""
 
     message: KeyRelease
@@ -46,7 +46,7 @@ class KeyReleased:
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
+class TrainingFinished:
     """Step 4: this node's own training ended with a model."""
 
     model: TrainedModel
@@ -54,7 +54,7 @@ class Trained:
 
 
 @dataclass(frozen=True, slots=True)
-class Committed:
+class CommitmentReceived:
     """Step 5: a miner committed."""
 
     message: Commitment
@@ -70,7 +70,7 @@ class ReleaseDue:
 
 
 @dataclass(frozen=True, slots=True)
-class Released:
+class ReleaseReceived:
     """Step 6: the publisher opened the test set."""
 
     message: ReleaseAnnouncement
@@ -78,7 +78,7 @@ class Released:
 
 
 @dataclass(frozen=True, slots=True)
-class Revealed:
+class RevealReceived:
     """Step 6: a miner opened its commitment."""
 
     message: Reveal
@@ -94,7 +94,7 @@ class RevealsClosed:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class MeasurementFinished:
     """Step 7: the node finished a measurement."""
 
     measurement: Measurement
@@ -118,7 +118,7 @@ class EvidenceReported:
 
 
 @dataclass(frozen=True, slots=True)
-class AuditMade:
+class AuditMessageReceived:
     """Step 8: an auditor bound itself to a report, or opened it."""
 
     message: AuditMessage
@@ -126,7 +126,7 @@ class AuditMade:
 
 
 @dataclass(frozen=True, slots=True)
-class Disputed:
+class DisputeMessageReceived:
     """Step 8: somebody asks for the steps of a segment, or shows them."""
 
     message: DisputeMessage
@@ -175,18 +175,18 @@ class PayoutDue:
 Event = (
     TaskPosted
     | EscrowLocked
-    | KeyReleased
-    | Trained
-    | Committed
+    | KeyReleaseReceived
+    | TrainingFinished
+    | CommitmentReceived
     | ReleaseDue
-    | Released
-    | Revealed
+    | ReleaseReceived
+    | RevealReceived
     | RevealsClosed
-    | Measured
+    | MeasurementFinished
     | BlockReceived
     | EvidenceReported
-    | AuditMade
-    | Disputed
+    | AuditMessageReceived
+    | DisputeMessageReceived
     | BondMoved
     | DeadlineMissed
     | TreeGrew

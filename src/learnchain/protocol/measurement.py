@@ -10,7 +10,7 @@ from learnchain.protocol.selection import PostedTask
 from learnchain.protocol.state import BondChange
 
 
-class MeasureKind(StrEnum):
+class MeasurementKind(StrEnum):
     """Name a measurement; an engine asks for the ones its paper needs, in the order of their cost."""
 
     WATERMARK = "watermark"
@@ -18,7 +18,7 @@ class MeasureKind(StrEnum):
     COUNT = "count"
     EVIDENCE = "evidence"
     """Whether evidence holds; the candidate is then the hash of the evidence."""
-    ANSWER = "answer"
+    RESPONSE = "response"
     """Whether the files of an answer to an accusation are here and are what it names; the candidate is its hash."""
     BASELINE = "baseline"
     """The count of the selection's baseline on the test set that this candidate is judged by."""
@@ -35,11 +35,11 @@ class Finding(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Measure:
+class MeasurementRequest:
     """Ask the node to measure one thing of one candidate."""
 
     candidate: Hash32
-    kind: MeasureKind
+    kind: MeasurementKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Measurement:
     """Report one measurement: counts for a model, facts for a payload, a reason if it was rejected."""
 
     candidate: Hash32
-    kind: MeasureKind
+    kind: MeasurementKind
     finding: Finding
     reason: str = ""
     correct: int = 0

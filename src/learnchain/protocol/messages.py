@@ -11,10 +11,10 @@ from enum import StrEnum
 from typing import Annotated
 
 from learnchain.encoding.codec import Address, Bound, Hash32, Signature, encode
-from learnchain.encoding.hashing import keccak256, list_root, noun_hash, tagged_hash
+from learnchain.encoding.hashing import keccak256, list_root, message_hash, tagged_hash
 from learnchain.encoding.numbers import Accuracy
 from learnchain.protocol.audit_messages import MAXIMUM_AUDITS, UNDECLARED_CLASS, AuditCommitment, AuditReport
-from learnchain.protocol.dispute_messages import MAXIMUM_ACCUSATIONS, MAXIMUM_ANSWERS, Accusation, DisputeAnswer
+from learnchain.protocol.dispute_messages import MAXIMUM_CHALLENGES, MAXIMUM_RESPONSES, Challenge, ChallengeResponse
 from learnchain.protocol.task_specification import Cid
 from learnchain.protocol.training_terms import HyperParameters
 from learnchain.rejection import Rejected, RejectionReason
@@ -77,7 +77,7 @@ MAXIMUM_COMMITMENTS = 128
 """Bound of the wire format; a chain may set less. Keeps a release with its list below one gossip message."""
 
 
-MAXIMUM_TASKS_LISTED = 512
+MAXIMUM_QUEUED_TASKS = 512
 """Bound of the list of unselected tasks in a block (DLBC IV-G names it as a limit of the paper's design)."""
 
 
@@ -104,7 +104,7 @@ class Task:
     bond_wei: int
     deadline_seconds: int
     posted_height: int
-    standing: bool
+    is_standing: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +175,7 @@ class Commitment:
     miner: Address
     digest: Hash32
     bond_wei: int
-    disclosed: Annotated[tuple[TrainedModel, ...], Bound(1)]
+    shown_model: Annotated[tuple[TrainedModel, ...], Bound(1)]
     signature: Signature
 
 
@@ -232,7 +232,7 @@ class Reveal:
         return Accuracy(self.claim_correct, self.claim_total)
 
 
-class Outcome(StrEnum):
+class CandidateOutcome(StrEnum):
     """Say what became of one commitment of the release."""
 
     WINNER = "winner"
@@ -250,7 +250,7 @@ class VerdictEntry:
 
     commitment: Hash32
     miner: Address
-    outcome: Outcome
+    outcome: CandidateOutcome
     claim_correct: int
     reason: Reason
     claim_total: int = 0
@@ -289,13 +289,13 @@ class Block:
     release: Release
     reveal: Reveal
     verdict: Verdict
-    unselected: Annotated[tuple[Hash32, ...], Bound(MAXIMUM_TASKS_LISTED)]
+    queued_tasks: Annotated[tuple[Hash32, ...], Bound(MAXIMUM_QUEUED_TASKS)]
     end_milliseconds: int
     evidence: Annotated[tuple[Evidence, ...], Bound(MAXIMUM_EVIDENCE)]
     audits: Annotated[tuple[AuditCommitment, ...], Bound(MAXIMUM_AUDITS)]
     audit_reports: Annotated[tuple[AuditReport, ...], Bound(MAXIMUM_AUDITS)]
-    accusations: Annotated[tuple[Accusation, ...], Bound(MAXIMUM_ACCUSATIONS)]
-    answers: Annotated[tuple[DisputeAnswer, ...], Bound(MAXIMUM_ANSWERS)]
+    challenges: Annotated[tuple[Challenge, ...], Bound(MAXIMUM_CHALLENGES)]
+    responses: Annotated[tuple[ChallengeResponse, ...], Bound(MAXIMUM_RESPONSES)]
     ommers: Annotated[tuple[Reveal, ...], Bound(MAXIMUM_OMMERS)]
     settlement_root: Hash32
     signature: Signature
@@ -341,11 +341,11 @@ class EmptyBlock:
     payload_hash: Hash32
     payload_cid: Cid
     commitments: Annotated[tuple[Commitment, ...], Bound(MAXIMUM_COMMITMENTS)]
-    unselected: Annotated[tuple[Hash32, ...], Bound(MAXIMUM_TASKS_LISTED)]
+    queued_tasks: Annotated[tuple[Hash32, ...], Bound(MAXIMUM_QUEUED_TASKS)]
     end_milliseconds: int
     evidence: Annotated[tuple[Evidence, ...], Bound(MAXIMUM_EVIDENCE)]
-    accusations: Annotated[tuple[Accusation, ...], Bound(MAXIMUM_ACCUSATIONS)]
-    answers: Annotated[tuple[DisputeAnswer, ...], Bound(MAXIMUM_ANSWERS)]
+    challenges: Annotated[tuple[Challenge, ...], Bound(MAXIMUM_CHALLENGES)]
+    responses: Annotated[tuple[ChallengeResponse, ...], Bound(MAXIMUM_RESPONSES)]
     settlement_root: Hash32
     signature: Signature
 
@@ -381,9 +381,9 @@ def work_id(chain_id: int, parent: Hash32, task_id: Hash32, miner: Address) -> H
     return tagged_hash("work", chain_id.to_bytes(32, "big"), parent, task_id, miner)
 
 
-def trace_root(training: TrainingRecord) -> Hash32:
+def training_record_hash(training: TrainingRecord) -> Hash32:
     """Return the identity of a training run: states, hyper-parameters and place are all bound by it."""
-    return noun_hash(training)
+    return message_hash(training)
 
 
 def commitment_digest(
@@ -393,13 +393,13 @@ def commitment_digest(
 
     Everything that a node fetches is bound here, so that two openings of one commitment differ in their claim alone.
     """
-    model = (trained.model_cid, trace_root(trained.training))
+    model = (trained.model_cid, training_record_hash(trained.training))
     return tagged_hash("commitment", work, *model, payload_hash, payload_cid, salt)
 
 
 def release_root(commitments: tuple[Commitment, ...]) -> Hash32:
     """Return the root over all commitments received in time; they are ordered by hash, so the root is unique."""
-    hashes = tuple(noun_hash(commitment) for commitment in commitments)
+    hashes = tuple(message_hash(commitment) for commitment in commitments)
     if list(hashes) != sorted(set(hashes)):
         raise Rejected(RejectionReason.RELEASE_ROOT_WRONG, "commitments are not in the order of their hashes")
     return list_root(hashes)
@@ -410,9 +410,9 @@ def attestation_digest(model_cid: Cid, training_root: Hash32, task_id: Hash32) -
     return tagged_hash("attestation", model_cid, training_root, task_id)
 
 
-def consensus_root(block: AnyBlock) -> Hash32:
+def block_consensus_root(block: AnyBlock) -> Hash32:
     """Return the root that the next payload carries as `parentBeaconBlockRoot`: settlements and block hash."""
-    return keccak256(block.settlement_root + noun_hash(block))
+    return keccak256(block.settlement_root + message_hash(block))
 
 
 def previous_randao(parent: Hash32) -> Hash32:
@@ -420,7 +420,7 @@ def previous_randao(parent: Hash32) -> Hash32:
     return tagged_hash("randao", parent)
 
 
-def empty_block_ticket(parent: Hash32, proposer: Address) -> Hash32:
+def empty_block_tie_breaker(parent: Hash32, proposer: Address) -> Hash32:
     """Return the lot of an empty block's proposer; the lowest wins."""
     return tagged_hash("empty", previous_randao(parent), proposer)
 

@@ -23,7 +23,7 @@ class _Builder:
         self._layers.append(Layer(name, kind, inputs, chosen))
         return name
 
-    def convolution(self, channels: int, kernel: int, *inputs: str, stride: int = 1, padding: int = 0) -> str:
+    def add_convolution(self, channels: int, kernel: int, *inputs: str, stride: int = 1, padding: int = 0) -> str:
         """Append a convolution of the sample's rank; defaults are left out to keep the bytes few."""
         if self._rank not in (2, 3):
             raise _argument(f"this preset needs samples of channels and two or three sides, not {self._input_shape}")
@@ -33,9 +33,9 @@ class _Builder:
         kind = f"Conv{self._rank}d"
         return self.add(kind, *inputs, out_channels=channels, kernel_size=kernel, **optional)
 
-    def normalised(self, channels: int, kernel: int, *inputs: str, stride: int = 1) -> str:
+    def add_normalised_convolution(self, channels: int, kernel: int, *inputs: str, stride: int = 1) -> str:
         """Append convolution and batch normalisation at the same resolution (for an odd kernel)."""
-        self.convolution(channels, kernel, *inputs, stride=stride, padding=kernel // 2)
+        self.add_convolution(channels, kernel, *inputs, stride=stride, padding=kernel // 2)
         return self.add(f"BatchNorm{self._rank}d")
 
     def build(self) -> ModelSpecification:
@@ -59,7 +59,7 @@ def lenet(input_shape: Shape, classes: int) -> ModelSpecification:
     """Return LeNet-5 with rectified units and maximum pooling."""
     builder = _Builder(input_shape)
     for channels, padding in ((6, 2), (16, 0)):
-        builder.convolution(channels, 5, padding=padding)
+        builder.add_convolution(channels, 5, padding=padding)
         builder.add("ReLU")
         builder.add("MaxPool2d", kernel_size=2)
     builder.add("Flatten")
@@ -76,7 +76,7 @@ def strided_cnn(
     """Return 3x3 convolutions of stride two and one hidden layer: the network of the demo."""
     builder = _Builder(input_shape)
     for width in channels:
-        builder.convolution(width, 3, stride=2, padding=1)
+        builder.add_convolution(width, 3, stride=2, padding=1)
         builder.add("ReLU")
     builder.add("Flatten")
     builder.add("Linear", out_features=hidden)
@@ -91,7 +91,7 @@ def vgg16(input_shape: Shape, classes: int, width: int = 64, hidden: int = 512) 
     sides = list(input_shape[1:])
     for factor, repeats in ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3)):
         for _ in range(repeats):
-            builder.normalised(width * factor, 3)
+            builder.add_normalised_convolution(width * factor, 3)
             builder.add("ReLU")
         if all(side >= 2 for side in sides):
             builder.add("MaxPool2d", kernel_size=2)
@@ -112,7 +112,7 @@ def fcn34(input_shape: Shape, classes: int, width: int = 32) -> ModelSpecificati
     1 + 30 + 2 + 1 = 34, projections of the skip connections not counted, as in residual networks.
     """
     builder = _Builder(input_shape)
-    builder.normalised(width, 3)
+    builder.add_normalised_convolution(width, 3)
     last = builder.add("ReLU")
     stages: list[str] = []
     for stage, repeats in enumerate((3, 4, 3)):
@@ -121,22 +121,22 @@ def fcn34(input_shape: Shape, classes: int, width: int = 32) -> ModelSpecificati
             last = _bottleneck(builder, last, width << stage, stride, block == 0)
         stages.append(last)
     for stage in (1, 0):
-        lateral = builder.convolution(width << (stage + 1), 1, stages[stage])
+        lateral = builder.add_convolution(width << (stage + 1), 1, stages[stage])
         raised = builder.add("Upsample", last, scale_factor=2)
         last = builder.add("Concat", raised, lateral)
-    builder.convolution(classes, 1, last)
+    builder.add_convolution(classes, 1, last)
     return builder.build()
 
 
 def _bottleneck(builder: _Builder, source: str, width: int, stride: int, projects: bool) -> str:
-    builder.normalised(width // 2, 1, source)
+    builder.add_normalised_convolution(width // 2, 1, source)
     builder.add("ReLU")
-    builder.normalised(width // 2, 3, stride=stride)
+    builder.add_normalised_convolution(width // 2, 3, stride=stride)
     builder.add("ReLU")
-    body = builder.normalised(2 * width, 1)
+    body = builder.add_normalised_convolution(2 * width, 1)
     skip = source
     if projects:
-        builder.convolution(2 * width, 1, source, stride=stride)
+        builder.add_convolution(2 * width, 1, source, stride=stride)
         skip = builder.add("BatchNorm2d")
     builder.add("Add", body, skip)
     return builder.add("ReLU")
@@ -157,7 +157,7 @@ def _unet(input_shape: Shape, classes: int, width: int, steps: int) -> ModelSpec
     skips: list[str] = []
     for step in range(steps):
         for _ in range(2):
-            builder.normalised(width << step, 3)
+            builder.add_normalised_convolution(width << step, 3)
             skip = builder.add("ReLU")
         if step < steps - 1:
             skips.append(skip)
@@ -166,9 +166,9 @@ def _unet(input_shape: Shape, classes: int, width: int, steps: int) -> ModelSpec
         raised = builder.add(f"ConvTranspose{rank}d", out_channels=width << step, kernel_size=2, stride=2)
         builder.add("Concat", skips[step], raised)
         for _ in range(2):
-            builder.normalised(width << step, 3)
+            builder.add_normalised_convolution(width << step, 3)
             builder.add("ReLU")
-    builder.convolution(classes, 1)
+    builder.add_convolution(classes, 1)
     return builder.build()
 
 
@@ -190,7 +190,7 @@ def baas_cnn(input_shape: Shape, classes: int, contributor: int = 1) -> ModelSpe
     for index, (channels, kernel) in enumerate(_BAAS_TABLE_1[contributor - 1]):
         if kernel % 2 == 0:
             builder.add("ZeroPad2d", before=(kernel - 1) // 2, after=kernel // 2)
-        builder.convolution(channels, kernel, padding=kernel // 2 if kernel % 2 else 0)
+        builder.add_convolution(channels, kernel, padding=kernel // 2 if kernel % 2 else 0)
         builder.add("ReLU")
         if index < 2:
             builder.add("MaxPool2d", kernel_size=2)
@@ -205,10 +205,10 @@ def keyword_cnn(input_shape: Shape, classes: int, width: int = 32) -> ModelSpeci
     """Return a small CNN for keyword spotting on spectrograms, as in DLBC's speech scenario."""
     builder = _Builder(input_shape)
     for factor in (1, 2):
-        builder.normalised(width * factor, 3)
+        builder.add_normalised_convolution(width * factor, 3)
         builder.add("ReLU")
         builder.add("MaxPool2d", kernel_size=2)
-    builder.normalised(width * 2, 3)
+    builder.add_normalised_convolution(width * 2, 3)
     builder.add("ReLU")
     builder.add("Flatten")
     builder.add("Dropout", percent=25)
@@ -229,7 +229,7 @@ PRESETS: Mapping[str, Callable[..., ModelSpecification]] = {
 }
 
 
-def from_table(table: Mapping[str, Any]) -> ModelSpecification:
+def parse_model_table(table: Mapping[str, Any]) -> ModelSpecification:
     """Return the specification that a TOML table describes: a preset with its numbers, or explicit layers."""
     remaining = dict(table)
     try:

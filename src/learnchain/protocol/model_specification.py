@@ -72,7 +72,7 @@ class SettingRule:
     minimum: int
     maximum: int
     default: int | None = None
-    declared: bool = False
+    is_declared: bool = False
 
 
 ShapeRule = Callable[[Mapping[str, int], tuple[Shape, ...]], Shape]
@@ -88,7 +88,7 @@ class LayerKind:
     maximum_inputs: int = 1
 
 
-def mismatch(detail: str) -> Rejected:
+def shape_mismatch(detail: str) -> Rejected:
     """Return the rejection for shapes that do not fit."""
     return Rejected(RejectionReason.MODEL_SHAPE_MISMATCH, detail)
 
@@ -110,7 +110,7 @@ def _convolution_shape(settings: Mapping[str, int], shapes: tuple[Shape, ...]) -
     _match(settings, "in_channels", channels)
     groups = settings["groups"]
     if channels % groups or settings["out_channels"] % groups:
-        raise mismatch(f"{channels} and {settings['out_channels']} channels do not divide into {groups} groups")
+        raise shape_mismatch(f"{channels} and {settings['out_channels']} channels do not divide into {groups} groups")
     kernel, stride, padding = settings["kernel_size"], settings["stride"], settings["padding"]
     return (settings["out_channels"], *(_windows(size, kernel, stride, padding) for size in sizes))
 
@@ -120,10 +120,10 @@ def _transposed_convolution_shape(settings: Mapping[str, int], shapes: tuple[Sha
     _match(settings, "in_channels", channels)
     kernel, stride, padding = settings["kernel_size"], settings["stride"], settings["padding"]
     if settings["output_padding"] >= stride:
-        raise mismatch("output_padding must be smaller than stride")
+        raise shape_mismatch("output_padding must be smaller than stride")
     grown = [(size - 1) * stride - 2 * padding + kernel + settings["output_padding"] for size in sizes]
     if min(grown) < 1:
-        raise mismatch(f"a transposed convolution of {sizes} leaves nothing")
+        raise shape_mismatch(f"a transposed convolution of {sizes} leaves nothing")
     return (settings["out_channels"], *grown)
 
 
@@ -131,7 +131,7 @@ def _pooling_shape(settings: Mapping[str, int], shapes: tuple[Shape, ...]) -> Sh
     channels, *sizes = shapes[0]
     kernel, padding = settings["kernel_size"], settings.get("padding", 0)
     if 2 * padding > kernel:
-        raise mismatch("a pooling layer pads at most half its kernel")
+        raise shape_mismatch("a pooling layer pads at most half its kernel")
     stride = settings["stride"] or kernel
     return (channels, *(_windows(size, kernel, stride, padding) for size in sizes))
 
@@ -141,7 +141,7 @@ def _adaptive_pooling_shape(settings: Mapping[str, int], shapes: tuple[Shape, ..
     target = settings["output_size"]
     # Windows of unequal size would make the exact evaluation depend on each window's divisor.
     if any(size % target for size in sizes):
-        raise mismatch(f"an output of {target} does not divide {sizes}")
+        raise shape_mismatch(f"an output of {target} does not divide {sizes}")
     return (channels, *(target for _ in sizes))
 
 
@@ -166,25 +166,25 @@ def _zero_padding_shape(settings: Mapping[str, int], shapes: tuple[Shape, ...]) 
 
 def _addition_shape(_settings: Mapping[str, int], shapes: tuple[Shape, ...]) -> Shape:
     if len(shapes) < 2 or any(shape != shapes[0] for shape in shapes):
-        raise mismatch(f"Add needs two or more equal shapes, not {shapes}")
+        raise shape_mismatch(f"Add needs two or more equal shapes, not {shapes}")
     return shapes[0]
 
 
 def _concatenation_shape(_settings: Mapping[str, int], shapes: tuple[Shape, ...]) -> Shape:
     if len(shapes) < 2 or any(shape[1:] != shapes[0][1:] for shape in shapes):
-        raise mismatch(f"Concat needs two or more shapes that differ in channels only, not {shapes}")
+        raise shape_mismatch(f"Concat needs two or more shapes that differ in channels only, not {shapes}")
     return (sum(shape[0] for shape in shapes), *shapes[0][1:])
 
 
 def _windows(size: int, kernel: int, stride: int, padding: int) -> int:
     if size + 2 * padding < kernel:
-        raise mismatch(f"a kernel of {kernel} does not fit into {size} with padding {padding}")
+        raise shape_mismatch(f"a kernel of {kernel} does not fit into {size} with padding {padding}")
     return (size + 2 * padding - kernel) // stride + 1
 
 
 def _match(settings: Mapping[str, int], key: str, actual: int) -> None:
     if settings.get(key, actual) != actual:
-        raise mismatch(f"{key} says {settings[key]}, the layer receives {actual}")
+        raise shape_mismatch(f"{key} says {settings[key]}, the layer receives {actual}")
 
 
 # --- the allow-list -------------------------------------------------------------------------------------------
@@ -192,7 +192,7 @@ def _match(settings: Mapping[str, int], key: str, actual: int) -> None:
 _WIDTH = SettingRule(1, 1 << 20)
 
 
-_DECLARED = SettingRule(1, 1 << 28, declared=True)
+_DECLARED = SettingRule(1, 1 << 28, is_declared=True)
 
 
 _FLAG = SettingRule(0, 1, 1)
@@ -239,7 +239,9 @@ KINDS: Mapping[str, LayerKind] = {
     "AvgPool2d": LayerKind(_POOL, (3,), _pooling_shape),
     "AdaptiveAvgPool2d": LayerKind({"output_size": SettingRule(1, 64)}, (3,), _adaptive_pooling_shape),
     "Upsample": LayerKind({"scale_factor": SettingRule(2, 16)}, (3, 4), _upsampling_shape),
-    "ZeroPad2d": LayerKind({"before": SettingRule(0, 64, 0), "after": SettingRule(0, 64, 0)}, (3,), _zero_padding_shape),
+    "ZeroPad2d": LayerKind(
+        {"before": SettingRule(0, 64, 0), "after": SettingRule(0, 64, 0)}, (3,), _zero_padding_shape
+    ),
     "Flatten": LayerKind({}, _ANY_RANK, _flattening_shape),
     "Dropout": LayerKind({"percent": SettingRule(0, 99)}, _ANY_RANK, _same_shape),
     "Add": LayerKind({}, _ANY_RANK, _addition_shape, maximum_inputs=16),
@@ -259,7 +261,7 @@ def kind_of(layer: Layer) -> LayerKind:
     return kind
 
 
-def settings_of(layer: Layer) -> dict[str, int]:
+def complete_settings(layer: Layer) -> dict[str, int]:
     """Return a layer's settings with defaults filled in; refuse unknown, repeated, missing or excessive ones."""
     rules = kind_of(layer).settings
     keys = [setting.key for setting in layer.settings]
@@ -274,13 +276,13 @@ def settings_of(layer: Layer) -> dict[str, int]:
             detail = f"{setting.key} of {layer.name} is {setting.value}, allowed: {rule.minimum} to {rule.maximum}"
             raise Rejected(RejectionReason.TASK_NUMBER_OUT_OF_RANGE, detail)
         settings[setting.key] = setting.value
-    missing = [key for key, rule in rules.items() if key not in settings and not rule.declared]
+    missing = [key for key, rule in rules.items() if key not in settings and not rule.is_declared]
     if missing:
         raise Rejected(RejectionReason.TASK_NUMBER_OUT_OF_RANGE, f"{layer.name} lacks {', '.join(sorted(missing))}")
     return settings
 
 
-def inputs_of(specification: ModelSpecification) -> tuple[tuple[str, ...], ...]:
+def resolve_inputs(specification: ModelSpecification) -> tuple[tuple[str, ...], ...]:
     """Return the names each layer reads, with the layer before filled in where none is named."""
     previous = INPUT
     resolved: list[tuple[str, ...]] = []
@@ -293,17 +295,17 @@ def inputs_of(specification: ModelSpecification) -> tuple[tuple[str, ...], ...]:
 def layer_shapes(specification: ModelSpecification) -> dict[str, Shape]:
     """Return the output shape of the sample and of every layer, without the batch; refuse what does not fit."""
     shapes: dict[str, Shape] = {INPUT: _check_input(specification)}
-    for layer, names in zip(specification.layers, inputs_of(specification), strict=True):
+    for layer, names in zip(specification.layers, resolve_inputs(specification), strict=True):
         kind = kind_of(layer)
         if not _NAME.fullmatch(layer.name) or layer.name in shapes:
-            raise mismatch(f"{layer.name!r} is not a new name of small letters, digits and underscores")
+            raise shape_mismatch(f"{layer.name!r} is not a new name of small letters, digits and underscores")
         unknown = [name for name in names if name not in shapes]
         if unknown or len(names) > kind.maximum_inputs:
-            raise mismatch(f"{layer.name} reads {names}: unknown, later, or more than {kind.maximum_inputs}")
+            raise shape_mismatch(f"{layer.name} reads {names}: unknown, later, or more than {kind.maximum_inputs}")
         received = tuple(shapes[name] for name in names)
         if any(len(shape) not in kind.ranks for shape in received):
-            raise mismatch(f"{layer.kind} {layer.name} cannot read {received}")
-        shapes[layer.name] = kind.shape(settings_of(layer), received)
+            raise shape_mismatch(f"{layer.kind} {layer.name} cannot read {received}")
+        shapes[layer.name] = kind.shape(complete_settings(layer), received)
     return shapes
 
 
@@ -317,10 +319,10 @@ def check_graph(specification: ModelSpecification, limits: ModelLimits) -> dict[
     if not 1 <= len(specification.layers) <= limits.layers:
         raise Rejected(RejectionReason.MODEL_TOO_LARGE, f"{len(specification.layers)} layers, allowed {limits.layers}")
     shapes = layer_shapes(specification)
-    read = {name for names in inputs_of(specification) for name in names}
+    read = {name for names in resolve_inputs(specification) for name in names}
     idle = [layer.name for layer in specification.layers[:-1] if layer.name not in read]
     if idle:
-        raise mismatch(f"nothing reads {', '.join(idle)}")
+        raise shape_mismatch(f"nothing reads {', '.join(idle)}")
     largest = max(math.prod(shape) for shape in shapes.values())
     if largest > limits.layer_elements:
         detail = f"a layer has {largest} elements, allowed are {limits.layer_elements}"
@@ -331,7 +333,7 @@ def check_graph(specification: ModelSpecification, limits: ModelLimits) -> dict[
 def _check_input(specification: ModelSpecification) -> Shape:
     shape = tuple(specification.input_shape)
     if not 1 <= len(shape) <= 4:
-        raise mismatch(f"a sample has one to four dimensions, not {len(shape)}")
+        raise shape_mismatch(f"a sample has one to four dimensions, not {len(shape)}")
     if any(not 1 <= size <= 1 << 20 for size in shape):
         raise Rejected(RejectionReason.TASK_NUMBER_OUT_OF_RANGE, f"the sample shape {shape} is out of range")
     return shape
@@ -372,7 +374,7 @@ def tensors(specification: ModelSpecification) -> tuple[Tensor, ...]:
     """
     shapes = layer_shapes(specification)
     found: list[Tensor] = []
-    for layer, names in zip(specification.layers, inputs_of(specification), strict=True):
+    for layer, names in zip(specification.layers, resolve_inputs(specification), strict=True):
         found.extend(_layer_tensors(layer, shapes[names[0]]))
     return tuple(found)
 
@@ -416,14 +418,14 @@ def _layer_tensors(layer: Layer, received: Shape) -> tuple[Tensor, ...]:
             return ()
         parts = (("weight", True), ("bias", True), ("running_mean", False), ("running_var", False))
         return tuple(Tensor(f"{layer.name}.{part}", (received[0],), trained) for part, trained in parts)
-    settings = settings_of(layer)
+    settings = complete_settings(layer)
     width = settings["out_features"] if layer.kind == "Linear" else settings["out_channels"]
     weight = Tensor(f"{layer.name}.weight", weight_shape, True)
     return (weight, Tensor(f"{layer.name}.bias", (width,), True)) if settings["bias"] else (weight,)
 
 
 def _weight_shape(layer: Layer, received: Shape) -> Shape | None:
-    settings = settings_of(layer)
+    settings = complete_settings(layer)
     if layer.kind == "Linear":
         return (settings["out_features"], received[0])
     if not layer.kind.startswith("Conv") or layer.kind == "Concat":
@@ -438,7 +440,7 @@ def _products(specification: ModelSpecification) -> list[tuple[int, bool]]:
     """Return (FLOPs, whether the input needs a gradient) of every convolution and matrix product."""
     shapes, trained = layer_shapes(specification), {INPUT: False}
     products: list[tuple[int, bool]] = []
-    for layer, names in zip(specification.layers, inputs_of(specification), strict=True):
+    for layer, names in zip(specification.layers, resolve_inputs(specification), strict=True):
         received = shapes[names[0]]
         before = any(trained[name] for name in names)
         weight_shape = _weight_shape(layer, received)

@@ -5,10 +5,10 @@ from functools import lru_cache
 from typing import Annotated
 
 from learnchain.encoding.codec import Address, Bound, Hash32
-from learnchain.encoding.hashing import noun_hash, tagged_hash
+from learnchain.encoding.hashing import message_hash, tagged_hash
 from learnchain.encoding.numbers import WEI_PER_ETHER
 from learnchain.protocol.audit_messages import MAXIMUM_AUDITED_SEGMENTS
-from learnchain.protocol.messages import MAXIMUM_COMMITMENTS, MAXIMUM_TASKS_LISTED, Task
+from learnchain.protocol.messages import MAXIMUM_COMMITMENTS, MAXIMUM_QUEUED_TASKS, Task
 from learnchain.protocol.task_specification import TaskSpecification, Text, specification_hash
 from learnchain.rejection import Rejected, RejectionReason
 
@@ -38,7 +38,7 @@ class ChainParameters:
     genesis_milliseconds: int
     escrow: Address
     steward: Address
-    standing: Annotated[tuple[TaskSpecification, ...], Bound(16)]
+    standing_specifications: Annotated[tuple[TaskSpecification, ...], Bound(16)]
     block_reward_gwei: int = 2_000_000_000
     minimum_reward_wei: int = WEI_PER_ETHER // 1_000
     minimum_task_bond_wei: int = WEI_PER_ETHER // 10_000
@@ -47,12 +47,12 @@ class ChainParameters:
     audit_window_blocks: int = 32
     audit_reward_gwei: int = 0
     audit_segments: int = 2
-    answer_blocks: int = 8
+    response_blocks: int = 8
     proof_blocks: int = 6
-    accusation_cost_gwei: int = 0
+    challenge_cost_gwei: int = 0
     accepted_classes: Annotated[tuple[Hash32, ...], Bound(MAXIMUM_CLASSES)] = ()
     maximum_commitments: int = MAXIMUM_COMMITMENTS
-    maximum_tasks: int = MAXIMUM_TASKS_LISTED
+    maximum_tasks: int = MAXIMUM_QUEUED_TASKS
     finality_depth: int = 16
     high_accuracy_numerator: int = 9
     high_accuracy_denominator: int = 10
@@ -69,22 +69,22 @@ class ChainParameters:
         for name, value, minimum, maximum in (
             ("chain_id", self.chain_id, 1, 2**53),
             ("maximum_commitments", self.maximum_commitments, 1, MAXIMUM_COMMITMENTS),
-            ("maximum_tasks", self.maximum_tasks, 1, MAXIMUM_TASKS_LISTED),
+            ("maximum_tasks", self.maximum_tasks, 1, MAXIMUM_QUEUED_TASKS),
             ("audit_window_blocks", self.audit_window_blocks, 4, MAXIMUM_AUDIT_BLOCKS),
-            ("answer_blocks", self.answer_blocks, 1, MAXIMUM_AUDIT_BLOCKS),
+            ("response_blocks", self.response_blocks, 1, MAXIMUM_AUDIT_BLOCKS),
             ("proof_blocks", self.proof_blocks, 1, MAXIMUM_AUDIT_BLOCKS),
-            ("accusation_cost_gwei", self.accusation_cost_gwei, 0, 2**63),
+            ("challenge_cost_gwei", self.challenge_cost_gwei, 0, 2**63),
             ("audit_segments", self.audit_segments, 1, MAXIMUM_AUDITED_SEGMENTS),
             ("finality_depth", self.finality_depth, 1, 1_024),
             ("minimum_reward_wei", self.minimum_reward_wei, 1, 2**128),
-            ("standing tasks", len(self.standing), 1, 16),
+            ("standing tasks", len(self.standing_specifications), 1, 16),
             ("empty_window_milliseconds", self.empty_window_milliseconds, 1, 3_600_000),
             ("high_accuracy_denominator", self.high_accuracy_denominator, 1, 10**6),
         ):
             if not minimum <= value <= maximum:
                 detail = f"{name} is {value}; it must lie between {minimum} and {maximum}"
                 raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
-        if self.answer_blocks + self.proof_blocks >= self.audit_window_blocks:
+        if self.response_blocks + self.proof_blocks >= self.audit_window_blocks:
             detail = f"{self.audit_window_blocks} blocks leave no time to answer, prove and decide"
             raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
 
@@ -99,12 +99,13 @@ class ChainParameters:
     def standing_tasks(self) -> tuple[tuple[Task, TaskSpecification], ...]:
         """Return the tasks that keep the chain alive when nobody commissions anything; they mint nothing."""
         return tuple(
-            (_standing_task(self.chain_id, self.steward, index, each), each) for index, each in enumerate(self.standing)
+            (_standing_task(self.chain_id, self.steward, index, each), each)
+            for index, each in enumerate(self.standing_specifications)
         )
 
     def genesis_hash(self, execution_genesis_hash: Hash32, engine: bytes) -> Hash32:
         """Return the hash that block 1 names as parent: parameters, engine and execution genesis are all bound."""
-        return tagged_hash("genesis", noun_hash(self), engine, execution_genesis_hash)
+        return tagged_hash("genesis", message_hash(self), engine, execution_genesis_hash)
 
 
 @lru_cache(maxsize=256)

@@ -87,7 +87,7 @@ class ExecutionPayload:
     execution_requests: Annotated[tuple[RawTransaction, ...], Bound(16)]
 
 
-class PayloadVerdict(StrEnum):
+class PayloadStatusCode(StrEnum):
     """Say what the engine thinks of a payload; the words of the Engine API."""
 
     VALID = "valid"
@@ -99,7 +99,7 @@ class PayloadVerdict(StrEnum):
 class PayloadStatus:
     """Answer for a payload: the verdict, its nearest valid ancestor (zero when unknown) and why, for people."""
 
-    status: PayloadVerdict
+    status: PayloadStatusCode
     latest_valid: Hash32
     detail: Annotated[str, Bound(1_024)] = ""
 
@@ -137,7 +137,7 @@ def _check_size(size_bytes: int) -> None:
 _WORD_BYTES = 32
 
 
-class Outcome(StrEnum):
+class SettlementOutcome(StrEnum):
     """Say where the money goes; `code` is the number that the contract knows."""
 
     PAID = "paid"
@@ -156,7 +156,12 @@ class Outcome(StrEnum):
         return _CODES[self]
 
 
-_CODES = {Outcome.PAID: 1, Outcome.REFUNDED: 2, Outcome.STRUCK: 3, Outcome.SLASHED: 5}
+_CODES = {
+    SettlementOutcome.PAID: 1,
+    SettlementOutcome.REFUNDED: 2,
+    SettlementOutcome.STRUCK: 3,
+    SettlementOutcome.SLASHED: 5,
+}
 
 
 OUTCOMES_BY_CODE = {code: outcome for outcome, code in _CODES.items()}
@@ -172,7 +177,7 @@ class Settlement:
     task_id: Hash32
     height: int
     recipient: Address
-    outcome: Outcome
+    outcome: SettlementOutcome
     amount_wei: int = 0
 
     def leaf(self, chain_id: int, escrow: Address) -> Hash32:
@@ -194,7 +199,7 @@ def bond_pot(owner: Address) -> Hash32:
     return owner.rjust(_WORD_BYTES, b"\0")
 
 
-def consensus_root(history_root: Hash32, block_hash: Hash32) -> Hash32:
+def compute_consensus_root(history_root: Hash32, block_hash: Hash32) -> Hash32:
     """Return the next payload's parent beacon block root, which the escrow checks claims against."""
     return keccak256(history_root + block_hash)
 
@@ -204,7 +209,7 @@ def selector(signature: str) -> bytes:
     return keccak256(signature.encode())[:4]
 
 
-def call_data(signature: str, types: tuple[str, ...], values: tuple[Any, ...]) -> bytes:
+def encode_call(signature: str, types: tuple[str, ...], values: tuple[Any, ...]) -> bytes:
     """Encode a call; refuse values that its types cannot hold (ARGUMENT_INVALID)."""
     try:
         return selector(signature) + abi_encode(types, values)
@@ -212,7 +217,7 @@ def call_data(signature: str, types: tuple[str, ...], values: tuple[Any, ...]) -
         raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{signature}: {error}") from error
 
 
-def decoded(types: tuple[str, ...], data: bytes) -> tuple[Any, ...]:
+def decode_values(types: tuple[str, ...], data: bytes) -> tuple[Any, ...]:
     """Decode what a contract returned or logged; refuse what is no such encoding (MALFORMED)."""
     try:
         return abi_decode(types, data)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from learnchain.encoding.codec import Hash32
 from learnchain.encoding.hashing import DOMAIN
-from learnchain.protocol.messages import TrainedModel, trace_root
+from learnchain.protocol.messages import TrainedModel, training_record_hash
 
 LARGEST_TARGET = 2**256 - 1
 
@@ -37,7 +37,7 @@ class Puzzle:
     def _hash_prefix(self) -> "hashlib._Hash":
         """Return `tagged_hash("commitment", ...)` as far as it does not depend on the salt."""
         begun = hashlib.sha256(DOMAIN + b"commitment\0")
-        parts = (self.work_id, self.model.model_cid, trace_root(self.model.training))
+        parts = (self.work_id, self.model.model_cid, training_record_hash(self.model.training))
         for part in (*parts, self.payload_hash, self.payload_cid):
             begun.update(len(part).to_bytes(8, "big"))
             begun.update(part)

@@ -36,9 +36,9 @@ class Schedule:
     release_milliseconds: int
     reveal_after_milliseconds: int
     block_after_milliseconds: int
-    clocked: bool
+    is_clocked: bool
     payload_timestamp_seconds: int
-    enough_commitments: int = 0
+    sufficient_commitments: int = 0
     time_limit_milliseconds: int = 0
     training_milliseconds: int = 0
 
@@ -49,7 +49,7 @@ class Schedule:
         if 0 < self.time_limit_milliseconds <= at_milliseconds:
             # Everybody commits now: the best of all is to win, not the best of those whose messages were fast.
             return False
-        return at_milliseconds >= self.release_opens_milliseconds and 0 < self.enough_commitments <= commitments
+        return at_milliseconds >= self.release_opens_milliseconds and 0 < self.sufficient_commitments <= commitments
 
     def deadline(self, which: Deadline, released_milliseconds: int | None = None) -> int:
         """Return the time of a deadline; reveal and block follow the release in event-driven rounds."""
@@ -60,33 +60,33 @@ class Schedule:
         if which is Deadline.RELEASE:
             return self.release_milliseconds
         origin = self.release_milliseconds
-        if not self.clocked and released_milliseconds is not None:
+        if not self.is_clocked and released_milliseconds is not None:
             origin = released_milliseconds
         after = self.reveal_after_milliseconds if which is Deadline.REVEAL else self.block_after_milliseconds
         return origin + after
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class MultiBlockPosition:
     """Say where a task stands that spans several blocks, and which blocks seed its training (ROUND-9).
 
     `turn` counts its blocks from 0. `origin` seeds the initialisation, `order` the order of the batches; empty, they
     are the parent: the task starts and ends in one block.
     """
 
-    turn: int = 0
-    origin: bytes = b""
-    order: bytes = b""
+    block_index: int = 0
+    initialisation_seed: bytes = b""
+    batch_order_seed: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
-class Ahead:
+class Lookahead:
     """Name the course of the next height if the task goes on, and when its commitments close.
 
     A miner may begin it as soon as it has committed: Phase 1 of a block overlaps Phase 2 of the last (PoDL III-B).
     """
 
-    course: Course
+    position: MultiBlockPosition
     commitment_milliseconds: int
 
 
@@ -104,24 +104,24 @@ class Selection:
 
     height: int
     parent: Hash32
-    posted: PostedTask
+    posted_task: PostedTask
     score: str
     queue_length: int
     schedule: Schedule
     ranking: tuple[tuple[str, Hash32], ...]
     memory: bytes = b""
-    citable: tuple[Hash32, ...] = ()
-    discloses: bool = False
-    course: Course = Course()
-    baseline: Cid = b""
-    ahead: tuple[Ahead, ...] = ()
+    citable_commitments: tuple[Hash32, ...] = ()
+    shows_models: bool = False
+    position: MultiBlockPosition = MultiBlockPosition()
+    baseline_model: Cid = b""
+    lookahead: tuple[Lookahead, ...] = ()
 
     @property
     def task(self) -> Task:
         """Name the selected task."""
-        return self.posted.task
+        return self.posted_task.task
 
     @property
-    def test(self) -> DataPart:
+    def test_set(self) -> DataPart:
         """Name the test set that is released at this height."""
-        return self.posted.specification.data.tests[self.course.turn]
+        return self.posted_task.specification.data.test_sets[self.position.block_index]

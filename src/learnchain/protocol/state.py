@@ -56,7 +56,7 @@ class Deposit:
 
 
 @dataclass(frozen=True, slots=True)
-class Withheld:
+class WithheldReward:
     """Keep back a part of a block reward in place of the bond that the winner had not deposited."""
 
     miner: Address
@@ -65,7 +65,7 @@ class Withheld:
 
 
 @dataclass(frozen=True, slots=True)
-class RoundFact:
+class HeightRecord:
     """Remember of a recent height what evidence about it and challenges to it rest on.
 
     `commitment` is the hash of the winner's signed commitment; it was fixed before the release key was known.
@@ -82,16 +82,16 @@ class RoundFact:
     winner: Address
     bond_wei: int
     commitment: Hash32
-    training: Annotated[tuple[TrainingRecord, ...], Bound(1)]
-    committed: Annotated[tuple[Address, ...], Bound(MAXIMUM_COMMITMENTS)]
+    training_records: Annotated[tuple[TrainingRecord, ...], Bound(1)]
+    committed_miners: Annotated[tuple[Address, ...], Bound(MAXIMUM_COMMITMENTS)]
     is_declared: bool = True
 
 
 @dataclass(frozen=True, slots=True)
-class Punished:
+class PenaltyRecord:
     """Remember a fault that was punished, so that it is punished once."""
 
-    fault: Hash32
+    fault_id: Hash32
     height: int
 
 
@@ -110,15 +110,15 @@ class AuditEntry:
 class DisputeOutcome(StrEnum):
     """Say where a dispute stands, or how it ended."""
 
-    ASKED = "asked"
+    CHALLENGED = "challenged"
     """The steps are asked for and not shown."""
-    ANSWERED = "answered"
+    RESPONDED = "responded"
     """The steps are shown: a proof against them may come."""
-    UNANSWERED = "unanswered"
+    TIMED_OUT = "timed_out"
     """The accused kept silent to the end and was punished for it."""
-    PROVEN = "proven"
+    FRAUD_PROVEN = "fraud_proven"
     """The accused was punished by evidence before the dispute was over."""
-    UNPROVEN = "unproven"
+    DEFENDED = "defended"
     """Nobody brought a proof against the answer in time: the accuser paid."""
 
 
@@ -131,29 +131,29 @@ class Dispute:
 
     height: int
     parent: Hash32
-    accused: Address
+    respondent: Address
     segment: int
-    accuser: Address
-    asked_height: int
-    outcome: DisputeOutcome = DisputeOutcome.ASKED
-    answered_height: int = 0
-    answer: Hash32 = b"\0" * 32
+    challenger: Address
+    challenged_height: int
+    outcome: DisputeOutcome = DisputeOutcome.CHALLENGED
+    responded_height: int = 0
+    disclosure_hash: Hash32 = b"\0" * 32
     decided_height: int = 0
 
     @property
     def is_open(self) -> bool:
         """Return whether it is still to be answered or decided."""
-        return self.outcome in (DisputeOutcome.ASKED, DisputeOutcome.ANSWERED)
+        return self.outcome in (DisputeOutcome.CHALLENGED, DisputeOutcome.RESPONDED)
 
 
 @dataclass(frozen=True, slots=True)
-class BondBook:
+class BondRegistry:
     """Hold deposits in the order of their owners, and the rest in the order of their heights."""
 
     deposits: Annotated[tuple[Deposit, ...], Bound(MAXIMUM_DEPOSITS)] = ()
-    withheld: tuple[Withheld, ...] = ()
-    facts: Annotated[tuple[RoundFact, ...], Bound(MAXIMUM_AUDIT_BLOCKS)] = ()
-    punished: tuple[Punished, ...] = ()
+    withheld: tuple[WithheldReward, ...] = ()
+    height_records: Annotated[tuple[HeightRecord, ...], Bound(MAXIMUM_AUDIT_BLOCKS)] = ()
+    penalties: tuple[PenaltyRecord, ...] = ()
     audits: tuple[AuditEntry, ...] = ()
     disputes: tuple[Dispute, ...] = ()
 
@@ -161,14 +161,14 @@ class BondBook:
         """Return what an owner has staked; nothing for a stranger."""
         return next((each for each in self.deposits if each.owner == owner), Deposit(owner, 0, 0))
 
-    def with_deposit(self, changed: Deposit) -> "BondBook":
+    def with_deposit(self, changed: Deposit) -> "BondRegistry":
         """Return the book with one owner's deposit replaced; an empty one is dropped."""
         others = [each for each in self.deposits if each.owner != changed.owner]
         if changed.total_wei and len(others) < MAXIMUM_DEPOSITS:
             others.append(changed)
         return replace(self, deposits=tuple(sorted(others, key=lambda each: each.owner)))
 
-    def moved(self, change: BondChange) -> "BondBook":
+    def apply(self, change: BondChange) -> "BondRegistry":
         """Return the book after a move; what consensus has taken already cannot leave a second time."""
         held = self.deposit(change.owner)
         if change.move is BondMove.DEPOSITED:
@@ -180,7 +180,7 @@ class BondBook:
             held = replace(held, leaving_wei=held.leaving_wei - min(change.amount_wei, held.leaving_wei))
         return self.with_deposit(held)
 
-    def taken(self, owner: Address, amount_wei: int) -> "BondBook":
+    def slash(self, owner: Address, amount_wei: int) -> "BondRegistry":
         """Return the book after a slashing: from the active part first, as the contract does."""
         held = self.deposit(owner)
         active_wei = min(amount_wei, held.active_wei)
@@ -188,11 +188,11 @@ class BondBook:
             Deposit(owner, held.active_wei - active_wei, held.leaving_wei - amount_wei + active_wei)
         )
 
-    def fact(self, height: int, parent: Hash32) -> RoundFact | None:
+    def height_record(self, height: int, parent: Hash32) -> HeightRecord | None:
         """Return what is remembered of a height of this branch."""
-        return next((each for each in self.facts if (each.height, each.parent) == (height, parent)), None)
+        return next((each for each in self.height_records if (each.height, each.parent) == (height, parent)), None)
 
-    def covers(self, commitment: Commitment) -> bool:
+    def has_cover_for(self, commitment: Commitment) -> bool:
         """Return whether the miner has staked what its commitment promises."""
         return self.deposit(commitment.miner).active_wei >= commitment.bond_wei
 
@@ -202,11 +202,11 @@ def winning_commitment(block: Block) -> Commitment | None:
     return next((each for each in block.commitments if each.miner == block.proposer), None)
 
 
-def round_fact(selection: Selection, block: AnyBlock, block_hash: Hash32) -> RoundFact:
+def build_height_record(selection: Selection, block: AnyBlock, block_hash: Hash32) -> HeightRecord:
     """Return what the book remembers of a block."""
     task, nobody = selection.task, b"\0" * 20
     won = winning_commitment(block) if isinstance(block, Block) else None
-    return RoundFact(
+    return HeightRecord(
         height=block.height,
         parent=block.parent,
         block=block_hash,
@@ -217,9 +217,9 @@ def round_fact(selection: Selection, block: AnyBlock, block_hash: Hash32) -> Rou
         winner=block.proposer if isinstance(block, Block) else nobody,
         bond_wei=won.bond_wei if won is not None else 0,
         commitment=block.verdict.winner if isinstance(block, Block) else b"\0" * 32,
-        training=(block.reveal.training,) if isinstance(block, Block) else (),
-        committed=tuple(each.miner for each in block.commitments),
-        is_declared=selection.posted.specification.training.mode is TrainingMode.DECLARED,
+        training_records=(block.reveal.training,) if isinstance(block, Block) else (),
+        committed_miners=tuple(each.miner for each in block.commitments),
+        is_declared=selection.posted_task.specification.training.mode is TrainingMode.DECLARED,
     )
 
 
@@ -285,28 +285,30 @@ class ChainState:
     root: Hash32
     withdrawal_count: int
     history: History
-    pool: tuple[PostedTask, ...]
-    incoming: tuple[PostedTask, ...]
+    queued_tasks: tuple[PostedTask, ...]
+    posted_tasks: tuple[PostedTask, ...]
     reward: Reward
     ledger: Ledger
     high_accuracy: bool
-    going_on: tuple[PostedTask, ...] = ()
-    bonds: BondBook = field(default_factory=BondBook)
+    ongoing_task: tuple[PostedTask, ...] = ()
+    bonds: BondRegistry = field(default_factory=BondRegistry)
 
-    def withdrawals(self) -> tuple[Withdrawal, ...]:
+    def next_withdrawals(self) -> tuple[Withdrawal, ...]:
         """Return exactly what the next payload must carry, byte for byte (ROUND-4)."""
         return tuple(
             Withdrawal(self.withdrawal_count + offset, 0, payout.recipient, payout.amount_gwei)
             for offset, payout in enumerate(self.reward.payouts)
         )
 
-    def attributes(self, timestamp_seconds: int, fee_recipient: bytes) -> PayloadAttributes:
+    def payload_attributes(self, timestamp_seconds: int, fee_recipient: bytes) -> PayloadAttributes:
         """Return what the payload on top of this block must be built from; only the fee recipient is free."""
         randao = previous_randao(self.block_hash)
-        return PayloadAttributes(timestamp_seconds, randao, fee_recipient, self.withdrawals(), self.root)
+        return PayloadAttributes(timestamp_seconds, randao, fee_recipient, self.next_withdrawals(), self.root)
 
 
-def genesis_state(parameters: ChainParameters, genesis_hash: Hash32, payload: Hash32, timestamp: int) -> ChainState:
+def build_genesis_state(
+    parameters: ChainParameters, genesis_hash: Hash32, payload: Hash32, timestamp: int
+) -> ChainState:
     """Return the state before the first block."""
     return ChainState(
         block_hash=genesis_hash,
@@ -318,13 +320,13 @@ def genesis_state(parameters: ChainParameters, genesis_hash: Hash32, payload: Ha
         root=genesis_hash,
         withdrawal_count=0,
         history=History(),
-        pool=(),
-        incoming=(),
+        queued_tasks=(),
+        posted_tasks=(),
         reward=Reward((), ()),
         ledger=Ledger(),
         high_accuracy=False,
     )
 
 
-NOBODY = b"\0" * 32
+ZERO_HASH = b"\0" * 32
 """Stands for the winner in a verdict without one."""

@@ -101,12 +101,12 @@ class DataManifest:
     classes: int
     public: bool
     synthetic: bool
-    later_tests: Annotated[tuple[DataPart, ...], Bound(MAXIMUM_TEST_SETS - 1)] = ()
+    later_test_sets: Annotated[tuple[DataPart, ...], Bound(MAXIMUM_TEST_SETS - 1)] = ()
 
     @property
-    def tests(self) -> tuple[DataPart, ...]:
+    def test_sets(self) -> tuple[DataPart, ...]:
         """Return the test set of every block that the task may span."""
-        return (self.test, *self.later_tests)
+        return (self.test, *self.later_test_sets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,9 +163,9 @@ class TaskSpecification:
         data = self.data
         bounds = (
             ("training rows", data.training.rows, 1, MAXIMUM_ROWS),
-            *(("test rows", each.rows, 1, MAXIMUM_ROWS) for each in data.tests),
+            *(("test rows", each.rows, 1, MAXIMUM_ROWS) for each in data.test_sets),
             ("training bytes", data.training.ciphertext_bytes, 1, MAXIMUM_DATA_BYTES),
-            *(("test bytes", each.ciphertext_bytes, 1, MAXIMUM_DATA_BYTES) for each in data.tests),
+            *(("test bytes", each.ciphertext_bytes, 1, MAXIMUM_DATA_BYTES) for each in data.test_sets),
             ("classes", data.classes, 2, MAXIMUM_CLASSES),
             ("required accuracy's denominator", self.required_denominator, 1, MILLION),
             ("required accuracy's numerator", self.required_numerator, 0, self.required_denominator),
@@ -186,7 +186,7 @@ class TaskSpecification:
 
         The total of a Dice claim depends on the model, so only measuring shows whether it is exact.
         """
-        rows = self.data.tests[turn].rows
+        rows = self.data.test_sets[turn].rows
         if self.metric is Metric.ACCURACY:
             if claim.total != rows:
                 detail = f"the claim is out of {claim.total}, the test set has {rows} rows"
@@ -221,7 +221,7 @@ class TaskSpecification:
 
     def _check_test_sets_fresh(self) -> None:
         """Refuse test sets that share key or rows with each other or with what miners get to train on."""
-        tests, training = self.data.tests, self.data.training
+        tests, training = self.data.test_sets, self.data.training
         keys, roots = {each.key_hash for each in tests}, {each.plaintext_root for each in tests}
         if training.key_hash in keys or training.plaintext_root in roots:
             raise Rejected(RejectionReason.TEST_SET_TRAINED, "a test set has the key or the rows of the training data")

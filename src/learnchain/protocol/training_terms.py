@@ -14,7 +14,7 @@ FULL_BITS, QUANTISED_BITS = 32, 8
 
 
 @dataclass(frozen=True, slots=True)
-class Free:
+class FreeTraining:
     """Leave training unconstrained (PoDL III-B: train freely until phase one ends).
 
     With `weight_bits` 8 the model that is committed to holds eight-bit weights (PoDL III-C).
@@ -55,7 +55,7 @@ class HashPuzzle:
     target: int
 
 
-TrainingTerms = Free | Watermark | SecureMapping | HashPuzzle
+TrainingTerms = FreeTraining | Watermark | SecureMapping | HashPuzzle
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,11 @@ To break one thing, pass it through `altered`, which signs again after the chang
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from learnchain.consensus.state import payload_timestamp, returns_task, settlement_root
-from learnchain.consensus.state import unselected_after as recorded_pool
+from learnchain.consensus.state import compute_queued_tasks as recorded_pool
+from learnchain.consensus.state import compute_settlement_root, is_task_requeued, payload_timestamp
 from learnchain.encoding.codec import Address, Hash32, encode
 from learnchain.encoding.cryptography import UNSIGNED, sign, sign_digest
-from learnchain.encoding.hashing import list_root, noun_hash, tagged_hash
+from learnchain.encoding.hashing import list_root, message_hash, tagged_hash
 from learnchain.engines.contract import Rules
 from learnchain.protocol.actions import ProposeBlock
 from learnchain.protocol.dispute_messages import StateLeaf
@@ -21,11 +21,11 @@ from learnchain.protocol.measurement import PayloadFacts
 from learnchain.protocol.messages import (
     AnyBlock,
     Block,
+    CandidateOutcome,
     Commitment,
     Deadline,
     EmptyBlock,
     KeyRelease,
-    Outcome,
     Release,
     ReleaseAnnouncement,
     Reveal,
@@ -42,11 +42,17 @@ from learnchain.protocol.messages import (
 from learnchain.protocol.parameters import ChainParameters
 from learnchain.protocol.puzzle import Puzzle
 from learnchain.protocol.selection import PostedTask, Selection
-from learnchain.protocol.state import BondChange, ChainState, genesis_state
+from learnchain.protocol.state import BondChange, ChainState, build_genesis_state
 from learnchain.protocol.training_terms import HashPuzzle, HyperParameters, SecureMapping
-from learnchain.simulation.sample_tasks import address, private_key_of, release_key, sample_specification, training_key
+from learnchain.simulation.sample_tasks import (
+    address,
+    build_sample_specification,
+    private_key_of,
+    release_key,
+    training_key,
+)
 
-CLASS: Hash32 = tagged_hash("builder-class")
+MACHINE_CLASS: Hash32 = tagged_hash("builder-class")
 """The reproducibility class of everybody in a made-up world."""
 
 
@@ -56,7 +62,7 @@ HYPER_PARAMETERS = HyperParameters(10_000, 900_000, 0, 32, 3)
 STATES, INTERVAL_STEPS = 4, 6
 
 
-def trace_of(seed: Hash32) -> tuple[StateLeaf, ...]:
+def build_trace(seed: Hash32) -> tuple[StateLeaf, ...]:
     """Return the committed states of a run: `STATES` of them, `INTERVAL_STEPS` apart."""
     return tuple(
         StateLeaf(place * INTERVAL_STEPS, seed, *(tagged_hash(what, seed, bytes([place])) for what in _PARTS))
@@ -64,13 +70,13 @@ def trace_of(seed: Hash32) -> tuple[StateLeaf, ...]:
     )
 
 
-def record_of(seed: Hash32) -> TrainingRecord:
+def build_training_record(seed: Hash32) -> TrainingRecord:
     """Return what a miner reveals of such a run."""
-    root = list_root(tuple(encode(leaf) for leaf in trace_of(seed)))
-    return TrainingRecord(root, STATES, b"\x01\x71" + seed, HYPER_PARAMETERS, machine_class=CLASS)
+    root = list_root(tuple(encode(leaf) for leaf in build_trace(seed)))
+    return TrainingRecord(root, STATES, b"\x01\x71" + seed, HYPER_PARAMETERS, machine_class=MACHINE_CLASS)
 
 
-def steps_between(first: Hash32, following: Hash32, variant: bytes = b"") -> tuple[Hash32, ...]:
+def build_steps(first: Hash32, following: Hash32, variant: bytes = b"") -> tuple[Hash32, ...]:
     """Return the digests of every step of a segment, ends included; `variant` makes another chain."""
     between = (tagged_hash("step", first, bytes([place]), variant) for place in range(1, INTERVAL_STEPS))
     return (first, *between, following)
@@ -92,7 +98,7 @@ MAXIMUM_ATTEMPTS = 1 << 20
 """Made-up chains set easy puzzles."""
 
 
-def sample_parameters(**changes: Any) -> ChainParameters:
+def build_sample_parameters(**changes: Any) -> ChainParameters:
     """Return the parameters of a small chain with one standing task."""
     parameters = ChainParameters(
         chain_id=31_337,
@@ -100,13 +106,13 @@ def sample_parameters(**changes: Any) -> ChainParameters:
         genesis_milliseconds=GENESIS_MILLISECONDS,
         escrow=address("escrow"),
         steward=address("steward"),
-        standing=(sample_specification("standing"),),
+        standing_specifications=(build_sample_specification("standing"),),
         block_reward_gwei=2_000_000_000,
         minimum_reward_wei=10**15,
         minimum_task_bond_wei=10**14,
         minimum_commitment_bond_wei=10**15,
         audit_reward_gwei=10_000_000,
-        accusation_cost_gwei=1_000_000,
+        challenge_cost_gwei=1_000_000,
         maximum_commitments=128,
         maximum_tasks=512,
         finality_depth=16,
@@ -120,7 +126,7 @@ def sample_parameters(**changes: Any) -> ChainParameters:
     return replace(parameters, **changes)
 
 
-def altered(message: "Signed", signer: str | None = None, **changes: Any) -> "Signed":
+def alter(message: "Signed", signer: str | None = None, **changes: Any) -> "Signed":
     """Return a message with fields changed and signed again, by its own signer or by somebody else."""
     key = private_key_of(address(signer) if signer else _signer(message))
     return sign(replace(message, **changes), key)
@@ -149,7 +155,7 @@ class Candidate:
     @property
     def key(self) -> Hash32:
         """Return the hash of the commitment, by which the spine names the candidate."""
-        return noun_hash(self.commitment)
+        return message_hash(self.commitment)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,11 +171,11 @@ class ChainBuilder:
     """
 
     rules: Rules
-    parameters: ChainParameters = field(default_factory=sample_parameters)
+    parameters: ChainParameters = field(default_factory=build_sample_parameters)
     counts: dict[bytes, int] = field(default_factory=dict)
-    unmarked: set[bytes] = field(default_factory=set)
+    unwatermarked_models: set[bytes] = field(default_factory=set)
     payloads: dict[Hash32, PayloadFacts] = field(default_factory=dict)
-    staked: dict[int, tuple[BondChange, ...]] = field(default_factory=dict)
+    bond_moves_by_height: dict[int, tuple[BondChange, ...]] = field(default_factory=dict)
     forged: set[Hash32] = field(default_factory=set)
     traces: dict[Hash32, tuple[StateLeaf, ...]] = field(default_factory=dict)
     steps: dict[Hash32, tuple[Hash32, ...]] = field(default_factory=dict)
@@ -179,70 +185,72 @@ class ChainBuilder:
     training_claims: dict[str, int] = field(default_factory=dict)
     trained: dict[bytes, int] = field(default_factory=dict)
 
-    def genesis(self) -> ChainState:
+    def build_genesis(self) -> ChainState:
         """Return the state before the first block."""
         payload: Hash32 = tagged_hash("builder-genesis-payload")
-        digest = self.parameters.genesis_hash(payload, self.rules.canonical())
-        return genesis_state(self.parameters, digest, payload, GENESIS_MILLISECONDS // 1000)
+        digest = self.parameters.genesis_hash(payload, self.rules.encode_parameters())
+        return build_genesis_state(self.parameters, digest, payload, GENESIS_MILLISECONDS // 1000)
 
-    def selection(self, parent: ChainState) -> Selection:
+    def select_task(self, parent: ChainState) -> Selection:
         """Return what the engine selects on a parent."""
         return self.rules.select_task(parent, self.parameters)
 
-    def key_release(self, parent: ChainState) -> KeyRelease:
+    def build_key_release(self, parent: ChainState) -> KeyRelease:
         """Return the publisher's release of the training-data key."""
-        selection = self.selection(parent)
-        key = training_key(selection.posted.specification.name)
-        return sign(KeyRelease(*self._message_header(selection), key, b"", UNSIGNED), private_key_of(selection.task.publisher))
+        selection = self.select_task(parent)
+        key = training_key(selection.posted_task.specification.name)
+        return sign(
+            KeyRelease(*self._message_header(selection), key, b"", UNSIGNED), private_key_of(selection.task.publisher)
+        )
 
-    def candidate(
+    def build_candidate(
         self, parent: ChainState, miner: str, correct: int, *, variant: str = "", posted: tuple[PostedTask, ...] = ()
     ) -> Candidate:
         """Return a trained, bound and committed model that is right `correct` times; `variant` makes another one."""
-        selection = self.selection(parent)
+        selection = self.select_task(parent)
         seed = tagged_hash("builder-model", parent.block_hash, miner.encode(), variant.encode())
         work = work_id(self.parameters.chain_id, parent.block_hash, selection.task.task_id, address(miner))
         terms = self.rules.training_terms(selection, work)
-        record = record_of(seed)
-        self.traces[record.state_root] = trace_of(seed)
+        record = build_training_record(seed)
+        self.traces[record.state_root] = build_trace(seed)
         if isinstance(terms, SecureMapping):
-            rows = selection.posted.specification.data.training.rows
+            rows = selection.posted_task.specification.data.training.rows
             right = self.training_claims.get(miner, rows)
             record = replace(record, mapping=terms.identity, correct=right, total=rows)
         model = TrainedModel(b"\x01\x55" + seed, record)
         salt: Hash32 = tagged_hash("salt", seed)
-        payload_hash = self.payload(parent, selection.schedule.payload_timestamp_seconds, address(miner), posted)
+        payload_hash = self.build_payload(parent, selection.schedule.payload_timestamp_seconds, address(miner), posted)
         if isinstance(terms, HashPuzzle):
             puzzle = Puzzle(work, model, payload_hash, b"\x01\x55" + payload_hash, terms.target)
             (salt, _), correct = puzzle.search(int.from_bytes(salt, "big") >> 8, MAXIMUM_ATTEMPTS), 0
         digest = commitment_digest(work, model, payload_hash, b"\x01\x55" + payload_hash, salt)
         bond = self.parameters.minimum_commitment_bond_wei
-        shown = (model,) if selection.discloses else ()
+        shown = (model,) if selection.shows_models else ()
         commitment = Commitment(*self._message_header(selection), address(miner), digest, bond, shown, UNSIGNED)
         self.counts[model.model_cid] = correct
         signed = sign(commitment, private_key_of(address(miner)))
         return Candidate(miner, model, payload_hash, salt, correct, signed)
 
-    def announcement(
+    def build_announcement(
         self, parent: ChainState, candidates: tuple[Candidate, ...], late_milliseconds: int = 0
     ) -> ReleaseAnnouncement:
         """Return the publisher's release over these candidates, dated as early as it may be, or later."""
-        selection = self.selection(parent)
+        selection = self.select_task(parent)
         listed = tuple(each.commitment for each in sorted(candidates, key=lambda each: each.key))
         release = Release(
             *self._message_header(selection),
             root=release_root(listed),
             count=len(listed),
-            key=release_key(selection.posted.specification.name, selection.course.turn),
+            key=release_key(selection.posted_task.specification.name, selection.position.block_index),
             released_milliseconds=selection.schedule.release_opens_milliseconds + late_milliseconds,
             signature=UNSIGNED,
         )
         return ReleaseAnnouncement(sign(release, private_key_of(selection.task.publisher)), listed)
 
-    def reveal(self, parent: ChainState, candidate: Candidate, claim: int | None = None) -> Reveal:
+    def build_reveal(self, parent: ChainState, candidate: Candidate, claim: int | None = None) -> Reveal:
         """Return the opening of a candidate; the claim is the truth unless another one is given."""
-        selection = self.selection(parent)
-        data = selection.posted.specification.data
+        selection = self.select_task(parent)
+        data = selection.posted_task.specification.data
         digest = attestation_digest(candidate.model.model_cid, data.training.plaintext_root, selection.task.task_id)
         key = private_key_of(address(candidate.miner))
         reveal = Reveal(
@@ -254,13 +262,13 @@ class ChainBuilder:
             payload_cid=b"\x01\x55" + candidate.payload_hash,
             salt=candidate.salt,
             claim_correct=candidate.correct if claim is None else claim,
-            claim_total=selection.test.rows,
+            claim_total=selection.test_set.rows,
             attestation=sign_digest(key, digest),
             signature=UNSIGNED,
         )
         return sign(reveal, key)
 
-    def block(
+    def build_block(
         self,
         parent: ChainState,
         candidates: tuple[Candidate, ...],
@@ -271,31 +279,31 @@ class ChainBuilder:
         """Return the winner's block; without a named winner the best candidate that is not hidden wins."""
         shown = sorted((each for each in candidates if each not in hidden), key=lambda each: (-each.correct, each.key))
         won = winner or shown[0]
-        announcement = self.announcement(parent, candidates)
-        selection = self.selection(parent)
+        announcement = self.build_announcement(parent, candidates)
+        selection = self.select_task(parent)
         unsigned = Block(
             self.parameters.chain_id,
             selection.height,
             parent.block_hash,
-            self.key_release(parent),
+            self.build_key_release(parent),
             announcement.commitments,
             announcement.release,
-            self.reveal(parent, won),
-            self.verdict(parent, candidates, won, hidden),
-            self.unselected(parent),
+            self.build_reveal(parent, won),
+            self.build_verdict(parent, candidates, won, hidden),
+            self.list_queued_tasks(parent),
             selection.schedule.deadline(Deadline.BLOCK, announcement.release.released_milliseconds),
             evidence=(),
             audits=(),
             audit_reports=(),
-            accusations=(),
-            answers=(),
+            challenges=(),
+            responses=(),
             ommers=ommers,
             settlement_root=b"\0" * 32,
             signature=UNSIGNED,
         )
         return self._seal(parent, unsigned)
 
-    def from_verdict(self, proposal: ProposeBlock, winner: Candidate) -> Block:
+    def build_proposed_block(self, proposal: ProposeBlock, winner: Candidate) -> Block:
         """Return the block that the spine asked the winner to publish."""
         block = Block(
             self.parameters.chain_id,
@@ -304,43 +312,43 @@ class ChainBuilder:
             proposal.key_release,
             proposal.announcement.commitments,
             proposal.announcement.release,
-            self.reveal(proposal.parent, winner),
+            self.build_reveal(proposal.parent, winner),
             proposal.verdict,
-            self.unselected(proposal.parent),
+            self.list_queued_tasks(proposal.parent),
             proposal.selection.schedule.deadline(Deadline.BLOCK, proposal.announcement.release.released_milliseconds),
             evidence=proposal.evidence,
             audits=proposal.audits,
             audit_reports=proposal.audit_reports,
-            accusations=proposal.accusations,
-            answers=proposal.answers,
+            challenges=proposal.challenges,
+            responses=proposal.responses,
             ommers=proposal.ommers,
             settlement_root=b"\0" * 32,
             signature=UNSIGNED,
         )
         return self._seal(proposal.parent, block)
 
-    def verdict(
+    def build_verdict(
         self, parent: ChainState, candidates: tuple[Candidate, ...], won: Candidate, hidden: tuple[Candidate, ...] = ()
     ) -> Verdict:
         """Return the verdict in which `won` wins: hidden candidates did not reveal, better ones claimed falsely."""
         entries: list[VerdictEntry] = []
-        selection = self.selection(parent)
-        total = selection.test.rows
+        selection = self.select_task(parent)
+        total = selection.test_set.rows
         for each in sorted(candidates, key=lambda each: each.key):
-            outcome, claim, reason = Outcome.LOWER_CLAIM, each.correct, ""
+            outcome, claim, reason = CandidateOutcome.LOWER_CLAIM, each.correct, ""
             if each == won:
-                outcome = Outcome.WINNER
+                outcome = CandidateOutcome.WINNER
             elif each in hidden:
-                outcome, claim = Outcome.UNREVEALED, 0
+                outcome, claim = CandidateOutcome.UNREVEALED, 0
             elif (-each.correct, each.key) < (-won.correct, won.key):
-                outcome, reason = Outcome.REJECTED, "claim_not_exact"
+                outcome, reason = CandidateOutcome.REJECTED, "claim_not_exact"
             counted = 0 if each in hidden else total
             entries.append(VerdictEntry(each.key, address(each.miner), outcome, claim, reason, counted))
-        baseline = (self.counts[selection.baseline], total) if selection.baseline else (0, 0)
+        baseline = (self.counts[selection.baseline_model], total) if selection.baseline_model else (0, 0)
         counts = {"baseline_correct": baseline[0], "baseline_total": baseline[1]}
         return Verdict(won.key, won.correct, total, tuple(entries), **counts)
 
-    def empty_block(
+    def build_empty_block(
         self,
         parent: ChainState,
         missed: Deadline,
@@ -349,11 +357,11 @@ class ChainBuilder:
         posted: tuple[PostedTask, ...] = (),
     ) -> EmptyBlock:
         """Return the empty block that ends a height `windows` windows after the earliest moment allowed."""
-        selection = self.selection(parent)
+        selection = self.select_task(parent)
         window = self.parameters.empty_window_milliseconds
         end = selection.schedule.deadline(missed) + (windows + 1) * window
         stamp = payload_timestamp(parent, selection, end, False)
-        payload_hash = self.payload(parent, stamp, address(proposer), posted)
+        payload_hash = self.build_payload(parent, stamp, address(proposer), posted)
         unsigned = EmptyBlock(
             self.parameters.chain_id,
             selection.height,
@@ -363,18 +371,18 @@ class ChainBuilder:
             payload_hash,
             b"\x01\x55" + payload_hash,
             commitments=(),
-            unselected=(),
+            queued_tasks=(),
             end_milliseconds=end,
             evidence=(),
-            accusations=(),
-            answers=(),
+            challenges=(),
+            responses=(),
             settlement_root=b"\0" * 32,
             signature=UNSIGNED,
         )
-        listed = self.unselected(parent, returned=returns_task(selection, unsigned))
-        return self._seal(parent, replace(unsigned, unselected=listed))
+        listed = self.list_queued_tasks(parent, returned=is_task_requeued(selection, unsigned))
+        return self._seal(parent, replace(unsigned, queued_tasks=listed))
 
-    def payload(
+    def build_payload(
         self,
         parent: ChainState,
         timestamp_seconds: int,
@@ -389,28 +397,28 @@ class ChainBuilder:
             previous_randao=previous_randao(parent.block_hash),
             beacon_root=parent.root,
             fee_recipient=fee_recipient,
-            withdrawals=parent.withdrawals(),
+            withdrawals=parent.next_withdrawals(),
             posted=posted,
-            escrows=tuple(self.rules.escrow(each.task) for each in posted),
-            bonds=self.staked.get(parent.height + 1, ()),
+            escrows=tuple(self.rules.required_escrow(each.task) for each in posted),
+            bonds=self.bond_moves_by_height.get(parent.height + 1, ()),
         )
-        digest: Hash32 = tagged_hash("builder-payload", noun_hash(facts))
+        digest: Hash32 = tagged_hash("builder-payload", message_hash(facts))
         self.payloads[digest] = replace(facts, payload_hash=digest)
         return digest
 
-    def unselected(self, parent: ChainState, *, returned: bool = False) -> tuple[Hash32, ...]:
+    def list_queued_tasks(self, parent: ChainState, *, returned: bool = False) -> tuple[Hash32, ...]:
         """Return the list of unselected tasks that a block on a parent records."""
-        pool = recorded_pool(parent, self.selection(parent), self.parameters.maximum_tasks, returned=returned)
+        pool = recorded_pool(parent, self.select_task(parent), self.parameters.maximum_tasks, returned=returned)
         return tuple(each.task.task_id for each in pool)
 
-    def resealed(self, parent: ChainState, block: AnyBlock, **changes: Any) -> Any:
+    def reseal(self, parent: ChainState, block: AnyBlock, **changes: Any) -> Any:
         """Return a block with other fields, its settlement root recomputed, signed again by its proposer."""
         return self._seal(parent, replace(block, **changes))
 
     def _seal(self, parent: ChainState, block: AnyBlock) -> Any:
         """Return a block with its settlement root and its proposer's signature."""
-        reward = self.rules.payouts(self.selection(parent), block, self.parameters)
-        root = settlement_root(parent, self.selection(parent), block, reward, self.parameters)
+        reward = self.rules.compute_reward(self.select_task(parent), block, self.parameters)
+        root = compute_settlement_root(parent, self.select_task(parent), block, reward, self.parameters)
         return sign(replace(block, settlement_root=root), private_key_of(block.proposer))
 
     def _message_header(self, selection: Selection) -> tuple[int, int, Hash32, Hash32]:

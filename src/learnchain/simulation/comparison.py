@@ -19,13 +19,13 @@ from typing import Any
 
 from learnchain.engines.contract import Rules
 from learnchain.engines.dlbc.rules import Phases
-from learnchain.engines.registry import engine_named
+from learnchain.engines.registry import find_engine
 from learnchain.node.chain import Decision
 from learnchain.node.local_network import LOCAL_PHASES, LocalPlan
 from learnchain.protocol.messages import AnyBlock, Block
 from learnchain.protocol.state import ChainState
 from learnchain.rejection import Rejected, RejectionReason
-from learnchain.simulation.simulated_network import Weather, run_simulated
+from learnchain.simulation.simulated_network import LinkConditions, run_simulated
 from learnchain.simulation.simulated_nodes import InProcessTraining, SimulatedNodes
 
 
@@ -63,7 +63,7 @@ WORK_STEPS = ("trained", "training given up", "puzzle solved", "puzzle given up"
 """What a miner notes when some work of it is over, with the seconds or attempts that it took."""
 
 
-WEATHER_SPREAD = (0.5, 1.5)
+DELAY_SPREAD = (0.5, 1.5)
 
 
 SLACK_ROUND_TRIPS = 4
@@ -99,7 +99,7 @@ Note = Callable[[str, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class EngineReport:
     """Hold what one engine did: `work` counts seconds of training or attempts at hashing, whatever it does.
 
     `until_release` is the part of each interval that ends with the release: what is searched or trained for. What comes
@@ -129,7 +129,7 @@ class Report:
 def compare(experiment: Experiment, engines: tuple[str, ...], note: Note) -> dict[str, Any]:
     """Return the report of every engine with the digest over all of them."""
     for name in engines:
-        engine_named(name)
+        find_engine(name)
     if not 2 <= experiment.blocks <= 1_000 or not 1 <= experiment.miners <= 16:
         raise Rejected(RejectionReason.ARGUMENT_INVALID, "choose 2 to 1000 blocks and 1 to 16 miners")
     if not 0 <= experiment.latency_milliseconds <= MAXIMUM_LATENCY_MILLISECONDS or not engines:
@@ -144,10 +144,10 @@ def compare(experiment: Experiment, engines: tuple[str, ...], note: Note) -> dic
     return {**content, "digest": digest}
 
 
-def run_engine(experiment: Experiment, name: str, note: Note) -> Report:
+def run_engine(experiment: Experiment, name: str, note: Note) -> EngineReport:
     """Run one engine in a directory of its own and measure it."""
     with TemporaryDirectory(prefix="learnchain-lab-") as directory:
-        reports: list[Report] = []
+        reports: list[EngineReport] = []
 
         async def main() -> None:
             reports.append(await _measure_engine(experiment, name, Path(directory), note))
@@ -163,49 +163,49 @@ def run_engine(experiment: Experiment, name: str, note: Note) -> Report:
 
 def rules_for(name: str, miners: int, phases: Phases = LOCAL_PHASES) -> Rules:
     """Return an engine with the parameters that fit simulated machines."""
-    engine = engine_named(name)
-    if engine.simulated is not None:
-        return engine.simulated(phases, HASHES_PER_SECOND * miners)
-    return engine.local(phases, miners)
+    engine = find_engine(name)
+    if engine.build_simulated is not None:
+        return engine.build_simulated(phases, HASHES_PER_SECOND * miners)
+    return engine.build_local(phases, miners)
 
 
-def stretched(phases: Phases, slack_milliseconds: int) -> Phases:
+def stretch_phases(phases: Phases, slack_milliseconds: int) -> Phases:
     """Return phases with so much more time for every message that somebody waits for.
 
     Training's phase grows by as much as judging's: PoDL's judging must fit beside the next training.
     """
     return Phases(
-        phases.one_milliseconds + slack_milliseconds,
-        phases.two_milliseconds + 3 * slack_milliseconds,
-        phases.three_milliseconds + 3 * slack_milliseconds,
+        phases.key_milliseconds + slack_milliseconds,
+        phases.training_milliseconds + 3 * slack_milliseconds,
+        phases.judging_milliseconds + 3 * slack_milliseconds,
         phases.release_milliseconds + slack_milliseconds,
         phases.reveal_milliseconds + 2 * slack_milliseconds,
     )
 
 
-async def _measure_engine(experiment: Experiment, name: str, directory: Path, note: Note) -> Report:
-    phases = stretched(LOCAL_PHASES, 2 * SLACK_ROUND_TRIPS * experiment.latency_milliseconds)
+async def _measure_engine(experiment: Experiment, name: str, directory: Path, note: Note) -> EngineReport:
+    phases = stretch_phases(LOCAL_PHASES, 2 * SLACK_ROUND_TRIPS * experiment.latency_milliseconds)
     rules = rules_for(name, experiment.miners, phases)
     plan = LocalPlan(directory, name, experiment.miners, experiment.standing, phases=phases, rules=rules)
     nodes = SimulatedNodes(directory, plan, experiment.seed)
     if experiment.latency_milliseconds:
-        least, most = (each * experiment.latency_milliseconds / 1_000 for each in WEATHER_SPREAD)
-        nodes.network.weather = Weather(least, most)
+        least, most = (each * experiment.latency_milliseconds / 1_000 for each in DELAY_SPREAD)
+        nodes.network.weather = LinkConditions(least, most)
     nodes.make_training = lambda _index: InProcessTraining(hashes_per_second=HASHES_PER_SECOND)
     await nodes.start()
-    observed = Observed(nodes)
+    observed = DecisionCollector(nodes)
     try:
         shown = 0
 
         def reached() -> bool:
             nonlocal shown
-            height = min(observed.look(), experiment.blocks)
+            height = min(observed.collect(), experiment.blocks)
             if height > shown:
                 shown = height
                 note(name, height)
             return height >= experiment.blocks
 
-        await nodes.until(reached, PATIENCE_SECONDS * experiment.blocks)
+        await nodes.wait_until(reached, PATIENCE_SECONDS * experiment.blocks)
         return observed.report(experiment, name)
     finally:
         await nodes.close()
@@ -217,7 +217,7 @@ def _release_delays(states: Sequence[ChainState], blocks: Sequence[AnyBlock]) ->
     return [each.release.released_milliseconds - one.end_milliseconds for one, each in pairs if isinstance(each, Block)]
 
 
-class Observed:
+class DecisionCollector:
     """Collect what nodes decided while they run: their own memory of it is bounded."""
 
     def __init__(self, nodes: SimulatedNodes) -> None:
@@ -226,7 +226,7 @@ class Observed:
         self._reorganisations = 0
         self._head = b""
 
-    def look(self) -> int:
+    def collect(self) -> int:
         """Take what is new from every node; return the lowest height that all have reached."""
         heights: list[int] = []
         for index in range(len(self._nodes.places)):
@@ -237,7 +237,7 @@ class Observed:
         self._follow_head()
         return min(heights)
 
-    def report(self, experiment: Experiment, name: str) -> Report:
+    def report(self, experiment: Experiment, name: str) -> EngineReport:
         """Measure the branch of node 0 up to the wanted height, and the work of all miners below it."""
         ports = self._nodes.node(0).ports
         states = ports.archive.branch(ports.chain.round.head.block, 0)[: experiment.blocks]
@@ -251,7 +251,7 @@ class Observed:
         counted = [each for seen in self._seen for each in seen.values() if each.height <= len(states)]
         measured = [each.step for each in counted if each.step.startswith("measured ")]
         late = [each for each in counted if each.step == "not under the release"]
-        return Report(
+        return EngineReport(
             engine=name,
             blocks=len(blocks),
             empty_blocks=len(blocks) - len(won),

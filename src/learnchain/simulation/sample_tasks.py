@@ -77,7 +77,7 @@ def release_key(specification_name: str, turn: int = 0) -> Hash32:
     return key
 
 
-def sample_specification(
+def build_sample_specification(
     name: str, hidden: tuple[int, ...] = (8,), training_rows: int = 400, tests: int = 1
 ) -> TaskSpecification:
     """Return a small classifier over made-up data that is demanded to be right nine times of ten."""
@@ -92,7 +92,7 @@ def sample_specification(
             classes=4,
             public=True,
             synthetic=True,
-            later_tests=tuple(
+            later_test_sets=tuple(
                 _part(name, f"test {turn}", release_key(name, turn), TEST_ROWS) for turn in range(1, tests)
             ),
         ),
@@ -112,9 +112,9 @@ def sample_specification(
     )
 
 
-def sample_task(name: str, reward_wei: int = WEI_PER_ETHER, **changes: Any) -> PostedTask:
+def build_sample_task(name: str, reward_wei: int = WEI_PER_ETHER, **changes: Any) -> PostedTask:
     """Return a funded publisher's task whose identifier, keys and data follow from its name."""
-    specification = changes.pop("specification", None) or sample_specification(name)
+    specification = changes.pop("specification", None) or build_sample_specification(name)
     task = Task(
         task_id=tagged_hash("sample-task", name.encode()),
         publisher=address("publisher-1"),
@@ -123,7 +123,7 @@ def sample_task(name: str, reward_wei: int = WEI_PER_ETHER, **changes: Any) -> P
         bond_wei=WEI_PER_ETHER // 100,
         deadline_seconds=FAR_DEADLINE_SECONDS,
         posted_height=1,
-        standing=False,
+        is_standing=False,
     )
     return PostedTask(replace(task, **changes), specification)
 

@@ -3,42 +3,49 @@
 from dataclasses import dataclass, field, replace
 
 from learnchain.consensus import Round, advance, begin
-from learnchain.consensus.audits import Assignment, AuditFinding, agrees, assignment, decode_fraud_proof, open_segment
-from learnchain.consensus.evidence import audit_proof
+from learnchain.consensus.audits import (
+    AuditAssignment,
+    AuditFinding,
+    assign_segments,
+    decode_fraud_proof,
+    is_report_supported,
+    open_segment,
+)
+from learnchain.consensus.evidence import read_audit_proof
 from learnchain.encoding.codec import Hash32
 from learnchain.encoding.hashing import tagged_hash
 from learnchain.protocol.actions import (
     Action,
-    MeasureAnswer,
     MeasureCandidate,
     MeasureEvidence,
+    MeasureResponse,
     ProposeBlock,
     ProposeEmptyBlock,
 )
 from learnchain.protocol.dispute_messages import SegmentOpening
 from learnchain.protocol.events import (
     BlockReceived,
-    Committed,
+    CommitmentReceived,
     DeadlineMissed,
     Event,
-    KeyReleased,
-    Measured,
-    Released,
+    KeyReleaseReceived,
+    MeasurementFinished,
     ReleaseDue,
-    Revealed,
+    ReleaseReceived,
+    RevealReceived,
     RevealsClosed,
 )
-from learnchain.protocol.measurement import Finding, MeasureKind, Measurement
+from learnchain.protocol.measurement import Finding, Measurement, MeasurementKind
 from learnchain.protocol.messages import AnyBlock, Block, Deadline, EmptyBlock, Fault
 from learnchain.protocol.selection import PostedTask
-from learnchain.protocol.state import ChainState, RoundFact
+from learnchain.protocol.state import ChainState, HeightRecord
 from learnchain.rejection import RejectionReason
-from learnchain.simulation.chain_builder import INTERVAL_STEPS, Candidate, ChainBuilder, steps_between
+from learnchain.simulation.chain_builder import INTERVAL_STEPS, Candidate, ChainBuilder, build_steps
 from learnchain.simulation.sample_tasks import address
 
 
 @dataclass(slots=True)
-class Observer:
+class ScenarioNode:
     """Be one node: hold its round, answer what it asks to be measured, remember events and actions."""
 
     builder: ChainBuilder
@@ -57,9 +64,9 @@ class Observer:
         self.events.append(event)
         self.actions.extend(actions)
         for action in actions:
-            if isinstance(action, MeasureCandidate | MeasureEvidence | MeasureAnswer):
+            if isinstance(action, MeasureCandidate | MeasureEvidence | MeasureResponse):
                 at = getattr(event, "at_milliseconds", self.round.parent.end_milliseconds)
-                actions = (*actions, *self.feed(Measured(measure(self.builder, action), at)))
+                actions = (*actions, *self.feed(MeasurementFinished(measure(self.builder, action), at)))
         return actions
 
     def receive(self, block: AnyBlock) -> tuple[Action, ...]:
@@ -67,41 +74,41 @@ class Observer:
         return self.feed(BlockReceived(block, block.end_milliseconds))
 
 
-def observe(builder: ChainBuilder) -> Observer:
+def start_from_genesis(builder: ChainBuilder) -> ScenarioNode:
     """Return a node that has just started from genesis."""
-    state, actions = begin(builder.rules, builder.parameters, builder.genesis())
-    return Observer(builder, state, [], list(actions))
+    state, actions = begin(builder.rules, builder.parameters, builder.build_genesis())
+    return ScenarioNode(builder, state, [], list(actions))
 
 
-def measure(builder: ChainBuilder, action: MeasureCandidate | MeasureEvidence | MeasureAnswer) -> Measurement:
+def measure(builder: ChainBuilder, action: MeasureCandidate | MeasureEvidence | MeasureResponse) -> Measurement:
     """Answer a measurement from the builder's world, as an honest full node would."""
-    if isinstance(action, MeasureAnswer):
-        here = action.answer.answer.root not in builder.withheld
+    if isinstance(action, MeasureResponse):
+        here = action.response.disclosure.root not in builder.withheld
         finding = Finding.ACCEPTED if here else Finding.UNAVAILABLE
-        return Measurement(action.measure.candidate, action.measure.kind, finding)
+        return Measurement(action.request.candidate, action.request.kind, finding)
     if isinstance(action, MeasureEvidence):
         held = action.evidence.fault_id in builder.forged or _is_proven(builder, action)
         finding = Finding.ACCEPTED if held else Finding.REJECTED
         reason = "" if held else RejectionReason.EVIDENCE_INVALID.value
-        return Measurement(action.measure.candidate, action.measure.kind, finding, reason)
-    candidate, kind = action.measure.candidate, action.measure.kind
-    if kind is MeasureKind.PAYLOAD:
+        return Measurement(action.request.candidate, action.request.kind, finding, reason)
+    candidate, kind = action.request.candidate, action.request.kind
+    if kind is MeasurementKind.PAYLOAD:
         facts = builder.payloads.get(action.payload_hash)
         finding = Finding.ACCEPTED if facts is not None else Finding.UNAVAILABLE
         return Measurement(candidate, kind, finding, facts=facts)
     reveal = action.reveal
     if reveal is None or reveal.model_cid not in builder.counts:
         return Measurement(candidate, kind, Finding.UNAVAILABLE)
-    if kind is MeasureKind.BASELINE:
-        baseline = builder.counts.get(action.selection.baseline)
+    if kind is MeasurementKind.BASELINE:
+        baseline = builder.counts.get(action.selection.baseline_model)
         if baseline is None:
             return Measurement(candidate, kind, Finding.UNAVAILABLE)
-        return Measurement(candidate, kind, Finding.ACCEPTED, "", baseline, action.selection.test.rows)
-    if kind is MeasureKind.WATERMARK:
-        if reveal.model_cid in builder.unmarked:
+        return Measurement(candidate, kind, Finding.ACCEPTED, "", baseline, action.selection.test_set.rows)
+    if kind is MeasurementKind.WATERMARK:
+        if reveal.model_cid in builder.unwatermarked_models:
             return Measurement(candidate, kind, Finding.REJECTED, RejectionReason.WATERMARK_MISSING.value)
         return Measurement(candidate, kind, Finding.ACCEPTED)
-    if kind is MeasureKind.TRAINING:
+    if kind is MeasurementKind.TRAINING:
         said = reveal.training
         right = builder.trained.get(reveal.model_cid, said.correct)
         found = Finding.ACCEPTED if right == said.correct else Finding.REJECTED
@@ -113,33 +120,33 @@ def measure(builder: ChainBuilder, action: MeasureCandidate | MeasureEvidence | 
     return Measurement(candidate, kind, finding, reason, correct, reveal.claim_total)
 
 
-def assigned(node: Observer, fact: RoundFact, name: str) -> Assignment | None:
+def find_assignment(node: ScenarioNode, fact: HeightRecord, name: str) -> AuditAssignment | None:
     """Return what an auditor is given of a height, as the head's book has it."""
-    return assignment(node.parent.bonds, fact, address(name), node.builder.parameters)
+    return assign_segments(node.parent.bonds, fact, address(name), node.builder.parameters)
 
 
-def true_start(opening: SegmentOpening, given: Assignment) -> Hash32:
+def true_start_hash(opening: SegmentOpening, given: AuditAssignment) -> Hash32:
     """Return the state from which an auditor begins a segment: the committed one, or one corrupted by its seed."""
     first = opening.first.digest
     return tagged_hash("builder-corrupted", first, given.seed) if opening.index in given.forced else first
 
 
-def true_steps(builder: ChainBuilder, opening: SegmentOpening, given: Assignment) -> tuple[Hash32, ...]:
+def replay_true_steps(builder: ChainBuilder, opening: SegmentOpening, given: AuditAssignment) -> tuple[Hash32, ...]:
     """Return what replaying comes to: a forced error ends in a state of its own, and so does what nobody trained."""
-    start = true_start(opening, given)
+    start = true_start_hash(opening, given)
     other = opening.index in given.forced or opening.following.digest in builder.untrained
     end = tagged_hash("builder-end", start) if other else opening.following.digest
-    return steps_between(start, end)
+    return build_steps(start, end)
 
 
-def opened_segment(builder: ChainBuilder, fact: RoundFact, segment: int) -> SegmentOpening:
+def open_winner_segment(builder: ChainBuilder, fact: HeightRecord, segment: int) -> SegmentOpening:
     """Return the opening of a segment of a height's winner."""
-    return open_segment(builder.traces[fact.training[0].state_root], segment)
+    return open_segment(builder.traces[fact.training_records[0].state_root], segment)
 
 
-def true_witness(builder: ChainBuilder, fact: RoundFact, given: Assignment, segment: int) -> Hash32:
+def true_middle_state_hash(builder: ChainBuilder, fact: HeightRecord, given: AuditAssignment, segment: int) -> Hash32:
     """Return the state in a segment's middle, which an honest auditor names."""
-    return true_steps(builder, opened_segment(builder, fact, segment), given)[INTERVAL_STEPS // 2]
+    return replay_true_steps(builder, open_winner_segment(builder, fact, segment), given)[INTERVAL_STEPS // 2]
 
 
 def _is_proven(builder: ChainBuilder, action: MeasureEvidence) -> bool:
@@ -149,22 +156,22 @@ def _is_proven(builder: ChainBuilder, action: MeasureEvidence) -> bool:
         return False
     proof = decode_fraud_proof(evidence.statements[-1])
     if proof.finding is AuditFinding.FAULT_OUT_OF_BOUNDS:
-        return proof.answers[0].root in builder.impossible
+        return proof.disclosures[0].root in builder.impossible
     if proof.finding is not AuditFinding.FAULT_STEP_CHAIN:
         return False
-    steps, opening = builder.steps[proof.answers[0].root], proof.segments[0]
+    steps, opening = builder.steps[proof.disclosures[0].root], proof.segments[0]
     if evidence.fault is Fault.TRACE_FORGED:
         return (steps[0], steps[-1]) != (opening.first.digest, opening.following.digest)
-    report, _ = audit_proof(evidence, action.fact, action.book)
-    given = assignment(action.book, action.fact, report.auditor, builder.parameters)
+    report, _ = read_audit_proof(evidence, action.record, action.registry)
+    given = assign_segments(action.registry, action.record, report.auditor, builder.parameters)
     if given is None:
         return False
-    line = next(each for each in report.lines if each.segment == opening.index)
-    return not agrees(line, opening, true_start(opening, given), steps)
+    line = next(each for each in report.segments if each.segment == opening.index)
+    return not is_report_supported(line, opening, true_start_hash(opening, given), steps)
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class HeightPlan:
     """Say who competes with which model at a height, who claims something else, and who keeps silent.
 
     `posted` are the tasks that the winner's payload posts.
@@ -172,61 +179,61 @@ class Plan:
 
     correct: dict[str, int] = field(default_factory=lambda: {"miner-1": 95})
     claims: dict[str, int] = field(default_factory=dict)
-    silent: frozenset[str] = frozenset()
-    posted: tuple[PostedTask, ...] = ()
+    silent_miners: frozenset[str] = frozenset()
+    posted_tasks: tuple[PostedTask, ...] = ()
 
 
-def candidates(node: Observer, plan: Plan) -> tuple[Candidate, ...]:
+def build_candidates(node: ScenarioNode, plan: HeightPlan) -> tuple[Candidate, ...]:
     """Return the plan's candidates on the node's present head."""
     return tuple(
-        node.builder.candidate(node.parent, miner, correct, posted=plan.posted)
+        node.builder.build_candidate(node.parent, miner, correct, posted=plan.posted_tasks)
         for miner, correct in plan.correct.items()
     )
 
 
-def open_height(node: Observer, plan: Plan) -> tuple[Candidate, ...]:
+def open_height(node: ScenarioNode, plan: HeightPlan) -> tuple[Candidate, ...]:
     """Play a height through key, commitments and release; return the candidates."""
     schedule, parent = node.round.selection.schedule, node.parent
-    node.feed(KeyReleased(node.builder.key_release(parent), schedule.start_milliseconds))
-    found = candidates(node, plan)
+    node.feed(KeyReleaseReceived(node.builder.build_key_release(parent), schedule.start_milliseconds))
+    found = build_candidates(node, plan)
     for each in found:
         last = schedule.time_limit_milliseconds or schedule.commitment_milliseconds
-        node.feed(Committed(each.commitment, last - 1))
+        node.feed(CommitmentReceived(each.commitment, last - 1))
     node.feed(ReleaseDue(parent.block_hash, schedule.release_opens_milliseconds))
-    node.feed(Released(node.builder.announcement(parent, found), schedule.release_opens_milliseconds))
+    node.feed(ReleaseReceived(node.builder.build_announcement(parent, found), schedule.release_opens_milliseconds))
     return found
 
 
-def reveal_models(node: Observer, plan: Plan, found: tuple[Candidate, ...]) -> tuple[Action, ...]:
+def reveal_models(node: ScenarioNode, plan: HeightPlan, found: tuple[Candidate, ...]) -> tuple[Action, ...]:
     """Play the reveals and close them; return the actions, among them the proposal if somebody won."""
     schedule, parent = node.round.selection.schedule, node.parent
     released = schedule.release_opens_milliseconds
     actions: tuple[Action, ...] = ()
     for each in found:
-        if each.miner not in plan.silent:
-            reveal = node.builder.reveal(parent, each, plan.claims.get(each.miner))
-            actions = (*actions, *node.feed(Revealed(reveal, released + 1)))
+        if each.miner not in plan.silent_miners:
+            reveal = node.builder.build_reveal(parent, each, plan.claims.get(each.miner))
+            actions = (*actions, *node.feed(RevealReceived(reveal, released + 1)))
     closed = schedule.deadline(Deadline.REVEAL, released)
     return (*actions, *node.feed(RevealsClosed(parent.block_hash, closed)))
 
 
-def play_height(node: Observer, plan: Plan | None = None) -> Block:
+def run_height(node: ScenarioNode, plan: HeightPlan | None = None) -> Block:
     """Play one trained height from the key release to the accepted block; return the block."""
-    chosen = plan or Plan()
+    chosen = plan or HeightPlan()
     found = open_height(node, chosen)
     proposals = [each for each in reveal_models(node, chosen, found) if isinstance(each, ProposeBlock)]
-    block = proposed(node.builder, proposals[0], found)
+    block = build_proposed_block(node.builder, proposals[0], found)
     node.receive(block)
     return block
 
 
-def proposed(builder: ChainBuilder, proposal: ProposeBlock, found: tuple[Candidate, ...]) -> Block:
+def build_proposed_block(builder: ChainBuilder, proposal: ProposeBlock, found: tuple[Candidate, ...]) -> Block:
     """Return the block that the winner of a verdict signs."""
     winner = next(each for each in found if each.key == proposal.verdict.winner)
-    return builder.from_verdict(proposal, winner)
+    return builder.build_proposed_block(proposal, winner)
 
 
-def play_empty(node: Observer, missed: Deadline, proposer: str = "node-1") -> EmptyBlock:
+def run_empty_height(node: ScenarioNode, missed: Deadline, proposer: str = "node-1") -> EmptyBlock:
     """End the present height with an empty block, as soon as the missed deadline allows it; return the block."""
     schedule, parent = node.round.selection.schedule, node.parent
     at = schedule.deadline(missed) + node.builder.parameters.empty_window_milliseconds
@@ -234,9 +241,9 @@ def play_empty(node: Observer, missed: Deadline, proposer: str = "node-1") -> Em
     offer = next((each for each in offers if isinstance(each, ProposeEmptyBlock)), None)
     if offer is None:
         raise AssertionError(f"no empty block is offered although {missed} was missed")
-    draft = node.builder.empty_block(parent, missed, proposer)
+    draft = node.builder.build_empty_block(parent, missed, proposer)
     draft = replace(draft, commitments=offer.commitments)
-    beside = {"evidence": offer.evidence, "accusations": offer.accusations, "answers": offer.answers}
-    block: EmptyBlock = node.builder.resealed(parent, draft, **beside)
+    beside = {"evidence": offer.evidence, "challenges": offer.challenges, "responses": offer.responses}
+    block: EmptyBlock = node.builder.reseal(parent, draft, **beside)
     node.receive(block)
     return block

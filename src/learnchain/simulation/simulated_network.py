@@ -114,7 +114,7 @@ PIPE_BUFFER_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Weather:
+class LinkConditions:
     """Say what the network does to bytes: delay range of one way, and the chance that one write breaks a connection."""
 
     minimum_delay_seconds: float = 0.005
@@ -125,8 +125,10 @@ class Weather:
 class SimulatedNetwork:
     """Join simulated transports; every random choice comes from the seed."""
 
-    def __init__(self, seed: int, weather: Weather | None = None, limits: ConnectionLimits | None = None) -> None:
-        self.weather = weather or Weather()
+    def __init__(
+        self, seed: int, weather: LinkConditions | None = None, limits: ConnectionLimits | None = None
+    ) -> None:
+        self.weather = weather or LinkConditions()
         self.limits = limits
         self._random = random.Random(seed)
         self._transports: dict[int, SimulatedTransport] = {}
@@ -139,7 +141,7 @@ class SimulatedNetwork:
         self._transports[port] = SimulatedTransport(self, peer_id, port)
         return self._transports[port]
 
-    def reopened(self, transport: "SimulatedTransport") -> "SimulatedTransport":
+    def reopen_transport(self, transport: "SimulatedTransport") -> "SimulatedTransport":
         """Return a new transport at the address of a closed one, as when its machine starts again."""
         port = transport.address().port
         self._transports[port] = SimulatedTransport(self, transport.peer_id, port)
@@ -159,40 +161,40 @@ class SimulatedNetwork:
         """Break every connection of a peer, as when its machine dies."""
         for pipe in sorted(self._pipes, key=lambda pipe: pipe.number):
             if pipe.owner == peer_id:
-                pipe.snap()
+                pipe.break_both_ends()
 
     def kill(self, peer_id: bytes) -> None:
         """End a peer as a power cut does: its connections end at its own side, and the others hear nothing of it."""
         for pipe in sorted(self._pipes, key=lambda pipe: pipe.number):
             if pipe.owner == peer_id:
-                pipe.end_unheard()
+                pipe.end_silently()
 
-    def delay_seconds(self) -> float:
+    def draw_delay_seconds(self) -> float:
         """Return the time that the next bytes are under way."""
         return self._random.uniform(self.weather.minimum_delay_seconds, self.weather.maximum_delay_seconds)
 
-    def breaks(self) -> bool:
+    def draw_break(self) -> bool:
         """Return whether the next write breaks its connection."""
         return self.weather.break_probability > 0 and self._random.random() < self.weather.break_probability
 
-    def reaches(self, one: bytes, other: bytes) -> bool:
+    def is_reachable(self, one: bytes, other: bytes) -> bool:
         """Return whether bytes pass between two peers."""
         return self._groups.get(one, 0) == self._groups.get(other, 0)
 
     async def dial(self, dialler: "SimulatedTransport", address: PeerAddress) -> MultiplexedConnection:
         """Make a pair of joined connections after one round trip."""
-        await asyncio.sleep(self.delay_seconds() + self.delay_seconds())
+        await asyncio.sleep(self.draw_delay_seconds() + self.draw_delay_seconds())
         target = self._transports.get(address.port)
         if target is None or target.closed:
             raise Unavailable(f"nobody listens at {address}")
-        if not self.reaches(dialler.peer_id, target.peer_id):
+        if not self.is_reachable(dialler.peer_id, target.peer_id):
             await asyncio.get_running_loop().create_future()
         if address.peer_id not in {b"", target.peer_id}:
             raise Rejected(RejectionReason.WRONG_SIGNATURE, f"{target.peer_id.hex()} answers instead")
         near, far = SimulatedPipe(self, dialler.peer_id), SimulatedPipe(self, target.peer_id)
         near.join(far)
         self._pipes |= {near, far}
-        target.take(far, dialler)
+        target.accept_pipe(far, dialler)
         return dialler.adopt(near, Remote(target.peer_id, target.address().host, dialled=True))
 
     def forget(self, pipe: "SimulatedPipe") -> None:
@@ -254,7 +256,7 @@ class SimulatedTransport:
         for connection in self._connections:
             await connection.close()
 
-    def take(self, pipe: "SimulatedPipe", dialler: "SimulatedTransport") -> None:
+    def accept_pipe(self, pipe: "SimulatedPipe", dialler: "SimulatedTransport") -> None:
         """Accept the far end of a dial; for the network."""
         remote = Remote(dialler.peer_id, dialler.address().host, dialled=False)
         self._accepted.put_nowait(self.adopt(pipe, remote))
@@ -305,8 +307,8 @@ class SimulatedPipe:
         """Send bytes on their way, or hold them while the network is cut."""
         if self._ended:
             return
-        if self._network.breaks():
-            self.snap()
+        if self._network.draw_break():
+            self.break_both_ends()
             return
         self._unread_bytes += len(data)
         self._held.append(data)
@@ -314,7 +316,7 @@ class SimulatedPipe:
 
     def flush(self) -> None:
         """Send on what was held, if the other side can be reached."""
-        if not self._network.reaches(self.owner, self._other.owner):
+        if not self._network.is_reachable(self.owner, self._other.owner):
             return
         while self._held:
             self._schedule(self._held.popleft())
@@ -336,12 +338,12 @@ class SimulatedPipe:
             self.flush()
             self._end()
 
-    def snap(self) -> None:
+    def break_both_ends(self) -> None:
         """Break the connection on both sides at once."""
         self._end()
         self._other._end()
 
-    def end_unheard(self) -> None:
+    def end_silently(self) -> None:
         """End this side alone; the other one will notice by the silence."""
         self._held.clear()
         self._end()
@@ -353,7 +355,7 @@ class SimulatedPipe:
 
     def _schedule(self, data: bytes) -> None:
         loop = asyncio.get_running_loop()
-        self._arrival_seconds = max(self._arrival_seconds, loop.time() + self._network.delay_seconds())
+        self._arrival_seconds = max(self._arrival_seconds, loop.time() + self._network.draw_delay_seconds())
         self._under_way.append(data)
         # Timers of one instant fire in any order: each delivers the oldest bytes, not its own.
         loop.call_at(self._arrival_seconds, self._deliver)

@@ -36,29 +36,29 @@ from learnchain.learning.jobs import (
     DisputeJob,
     Evaluation,
     EvaluationJob,
-    Progress,
     Search,
     SearchJob,
     SegmentJob,
     TrainedFiles,
     Training,
     TrainingJob,
+    TrainingProgress,
     WatermarkCheck,
     WatermarkJob,
 )
 from learnchain.learning.model import load_weights, save_weights
-from learnchain.learning.replay import audited
+from learnchain.learning.replay import audit_published_run
 from learnchain.learning.train import TrainingResult, Watcher, configure_torch, plan_of, start_of, train
 from learnchain.learning.watermark import check_watermark
-from learnchain.node.local_network import LocalPlan, lay_out
+from learnchain.node.local_network import LocalPlan, provision_network
 from learnchain.node.node import Node, Parts
 from learnchain.node.settings import NodeSettings, load_settings
-from learnchain.simulation.simulated_network import SimulatedClock, SimulatedNetwork, SimulatedTransport, Weather
+from learnchain.simulation.simulated_network import LinkConditions, SimulatedClock, SimulatedNetwork, SimulatedTransport
 from learnchain.storage.genesis import Genesis, load_genesis
-from learnchain.tasks.publishing import Publishing, prepared
+from learnchain.tasks.publishing import TaskPublisher, prepare_task
 from learnchain.tasks.task_file import task_draft
 
-OnProgress = Callable[[Progress], None]
+OnProgress = Callable[[TrainingProgress], None]
 
 
 SIMULATED_HASHES_PER_SECOND = 4_000
@@ -98,7 +98,9 @@ class InProcessTraining:
         await asyncio.sleep(self._epoch_seconds)
         return self._epoch_seconds
 
-    async def train(self, job: TrainingJob, on_progress: Callable[[Progress], None] | None = None) -> TrainedFiles:
+    async def train(
+        self, job: TrainingJob, on_progress: Callable[[TrainingProgress], None] | None = None
+    ) -> TrainedFiles:
         """Train for real; the time that passes is the simulation's."""
         self._finished = False
         rows = job_rows(job.training_path, job.training_path, job.mapping_path)
@@ -169,9 +171,9 @@ class InProcessTraining:
 
     async def audit(self, job: AuditJob) -> tuple[AuditLine, ...]:
         """Audit for real, in no virtual time."""
-        return audited(job, self._load_rows(job.run), asyncio.get_running_loop().time)
+        return audit_published_run(job, self._load_rows(job.run), asyncio.get_running_loop().time)
 
-    async def answer(self, job: SegmentJob) -> None:
+    async def disclose_steps(self, job: SegmentJob) -> None:
         """Train the segment for real, in no virtual time."""
         join_answer(Path(job.directory), write_answer(job, self._load_rows(job.run)))
 
@@ -179,11 +181,11 @@ class InProcessTraining:
         """Check for real, in no virtual time."""
         check_states(job)
 
-    async def outlying(self, job: SegmentJob) -> int:
+    async def first_step_out_of_bounds(self, job: SegmentJob) -> int:
         """Settle step after step for real, in no virtual time."""
         return outlying_step(job, self._load_rows(job.run), split_answer(Path(job.directory)))
 
-    async def dispute(self, job: DisputeJob) -> bool:
+    async def settle_dispute(self, job: DisputeJob) -> bool:
         """Settle for real, in no virtual time."""
         return proves(job, self._load_rows(job.run))[0]
 
@@ -196,7 +198,7 @@ class InProcessTraining:
 
 
 @dataclass
-class Place:
+class HostState:
     """Hold what survives the death of a simulated node: its settings, its directory and its stores."""
 
     settings: NodeSettings
@@ -212,11 +214,11 @@ class SimulatedNodes:
     def __init__(self, directory: Path, plan: LocalPlan | None = None, seed: int = 0) -> None:
         self._seed = seed
         self.clock = SimulatedClock()
-        self.network = SimulatedNetwork(seed, Weather())
+        self.network = SimulatedNetwork(seed, LinkConditions())
         self._plan = replace(
             plan or LocalPlan(directory), directory=directory, random_source=random.Random(seed), rpc_port=1
         )
-        self.places: list[Place] = []
+        self.places: list[HostState] = []
         self.make_training: Callable[[int], Training] = lambda _index: InProcessTraining()
         self.make_judge: Callable[[int], Training] = lambda _index: InProcessTraining()
         self.make_execution: Callable[[int, PyEvmEngine], PyEvmEngine | EngineApiClient] = lambda _index, engine: engine
@@ -238,13 +240,13 @@ class SimulatedNodes:
 
     async def start(self) -> None:
         """Lay out the network and start every node."""
-        laid_out = await lay_out(self._plan, self.clock.now_milliseconds())
+        laid_out = await provision_network(self._plan, self.clock.now_milliseconds())
         for index, path in enumerate(laid_out.settings):
             transport = self.network.transport(shake256("simulated-peer", bytes([index]), 32))
             known = tuple(str(place.transport.address()) for place in self.places)
             plays = {"is_publisher": index in self.publishers, "is_auditor": index in self.auditors}
             settings = replace(load_settings(path), peers=known, **plays)
-            self.places.append(Place(self.change(settings), transport, MemoryStore(), MemoryStore()))
+            self.places.append(HostState(self.change(settings), transport, MemoryStore(), MemoryStore()))
         for index in range(len(self.places)):
             await self.start_node(index)
 
@@ -252,13 +254,13 @@ class SimulatedNodes:
         """Start a node on whatever its stores hold."""
         place = self.places[index]
         if place.transport.closed:
-            place.transport = self.network.reopened(place.transport)
+            place.transport = self.network.reopen_transport(place.transport)
         parts = Parts(
             clock=self.clock,
             transport=place.transport,
             store=place.store,
             execution=self.make_execution(index, PyEvmEngine(place.execution, self.genesis.execution)),
-            judge=self.make_judge(index),
+            evaluator=self.make_judge(index),
             trainer=self.make_training(index) if place.settings.is_miner else None,
             random_source=random.Random(f"{self._seed}/{index}/{self.clock.now_milliseconds()}"),
             encryption=in_this_process,
@@ -288,8 +290,10 @@ class SimulatedNodes:
         draft = task_draft(table)
         directory = Path(self.places[index].settings.data_directory) / "publishing"
         ports = node.ports
-        specification = await prepared(draft, ports.blobs, ports.vault, directory, ports.random_source, in_this_process)
-        publishing = Publishing(ports.chain.parameters, ports.engine, ports.wallet, ports.clock)
+        specification = await prepare_task(
+            draft, ports.blobs, ports.vault, directory, ports.random_source, in_this_process
+        )
+        publishing = TaskPublisher(ports.chain.parameters, ports.engine, ports.wallet, ports.clock)
         posting = await publishing.post(draft, specification)
         await node.submit_transaction(posting.raw)
 
@@ -297,17 +301,17 @@ class SimulatedNodes:
         """Return the heads of all running nodes; one element means that they agree."""
         return {place.node.ports.chain.round.head.block for place in self.places if place.node is not None}
 
-    async def until(self, condition: Callable[[], bool], within_seconds: float) -> None:
+    async def wait_until(self, condition: Callable[[], bool], within_seconds: float) -> None:
         """Wait in virtual time; raise TimeoutError when the condition does not come true."""
         async with asyncio.timeout(within_seconds):
             while not condition():
                 await asyncio.sleep(0.05)
 
-    async def until_height(self, height: int, within_seconds: float) -> None:
+    async def wait_for_height(self, height: int, within_seconds: float) -> None:
         """Wait until every running node has a head of at least this height, and all agree."""
 
         def reached() -> bool:
             running = [place.node.ports.chain.round.head.height for place in self.places if place.node is not None]
             return min(running) >= height and len(self.heads()) == 1
 
-        await self.until(reached, within_seconds)
+        await self.wait_until(reached, within_seconds)

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from learnchain.consensus.fork_choice import BlockRecord
-from learnchain.encoding.codec import Hash32, decode, decode_beginning, encode
-from learnchain.encoding.hashing import noun_hash
+from learnchain.encoding.codec import Hash32, decode, decode_prefix, encode
+from learnchain.encoding.hashing import message_hash
 from learnchain.encoding.key_value import KeyValueStore
 from learnchain.protocol.audit_messages import AuditCommitment, AuditReport
-from learnchain.protocol.dispute_messages import Accusation, DisputeAnswer
-from learnchain.protocol.events import Committed, KeyReleased, Released, Revealed
+from learnchain.protocol.dispute_messages import Challenge, ChallengeResponse
+from learnchain.protocol.events import CommitmentReceived, KeyReleaseReceived, ReleaseReceived, RevealReceived
 from learnchain.protocol.messages import (
     AnyBlock,
     Block,
@@ -31,7 +31,7 @@ from learnchain.protocol.payload import Settlement
 from learnchain.protocol.state import ChainState
 from learnchain.protocol.task_specification import Cid
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
-from learnchain.storage.slashing_protection import BufferedStore, OwnWords
+from learnchain.storage.slashing_protection import BufferedStore, SlashingProtectionStore
 
 BLOB, BEST, NAMED = b"blob/", b"best/", b"named/"
 
@@ -113,7 +113,7 @@ MAXIMUM_FORKED_HEIGHTS = 1_024
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class BlockPosition:
     """Say where a block stands: the first fields of `ChainState`, in its order."""
 
     block_hash: Hash32
@@ -123,30 +123,35 @@ class Standing:
     payload_hash: Hash32
 
 
-RoundEvent = KeyReleased | Committed | Released | Revealed
+RoundEvent = KeyReleaseReceived | CommitmentReceived | ReleaseReceived | RevealReceived
 
 
-_KINDS: dict[type, bytes] = {KeyReleased: b"1", Committed: b"2", Released: b"3", Revealed: b"4"}
+_KINDS: dict[type, bytes] = {
+    KeyReleaseReceived: b"1",
+    CommitmentReceived: b"2",
+    ReleaseReceived: b"3",
+    RevealReceived: b"4",
+}
 """In the order of the round, which is the order in which they are fed again."""
 
 
 _NOUNS: dict[bytes, tuple[Any, Any]] = {
-    b"1": (KeyReleased, KeyRelease),
-    b"2": (Committed, Commitment),
-    b"3": (Released, ReleaseAnnouncement),
-    b"4": (Revealed, Reveal),
+    b"1": (KeyReleaseReceived, KeyRelease),
+    b"2": (CommitmentReceived, Commitment),
+    b"3": (ReleaseReceived, ReleaseAnnouncement),
+    b"4": (RevealReceived, Reveal),
 }
 
 
-Waiting = Evidence | AuditCommitment | AuditReport | Accusation | DisputeAnswer
+Waiting = Evidence | AuditCommitment | AuditReport | Challenge | ChallengeResponse
 
 
 _WAITING_KINDS: dict[bytes, type[Waiting]] = {
     b"1": Evidence,
     b"2": AuditCommitment,
     b"3": AuditReport,
-    b"4": Accusation,
-    b"5": DisputeAnswer,
+    b"4": Challenge,
+    b"5": ChallengeResponse,
 }
 
 
@@ -154,11 +159,11 @@ ROUND, BELIEVED, WAITING = b"round/", b"believed/", b"waiting/"
 
 
 def _height_of(event: RoundEvent) -> int:
-    return event.message.release.height if isinstance(event, Released) else event.message.height
+    return event.message.release.height if isinstance(event, ReleaseReceived) else event.message.height
 
 
 def _parent_of(event: RoundEvent) -> Hash32:
-    return event.message.release.parent if isinstance(event, Released) else event.message.parent
+    return event.message.release.parent if isinstance(event, ReleaseReceived) else event.message.parent
 
 
 def decode_block(data: bytes) -> AnyBlock:
@@ -177,7 +182,7 @@ class Archive:
 
     def __init__(self, store: KeyValueStore, genesis: ChainState) -> None:
         self._store = BufferedStore(store)
-        self.own = OwnWords(self._store)
+        self.slashing_protection = SlashingProtectionStore(self._store)
         self.blobs = BlobNotes(self._store)
         self._settled: OrderedDict[Hash32, tuple[Settlement, ...]] = OrderedDict()
         known = store.get(b"format")
@@ -216,7 +221,7 @@ class Archive:
         """Delete blocks that lost and nothing builds on, with the states after them."""
         items: dict[bytes, bytes | None] = {}
         for each in blocks:
-            key = noun_hash(each)
+            key = message_hash(each)
             self._settled.pop(key, None)
             places = (b"block/" + key, b"state/" + key, b"height/" + each.height.to_bytes(8, "big") + key)
             items.update(dict.fromkeys(places))
@@ -238,9 +243,9 @@ class Archive:
         """Return the state after a stored block."""
         return decode(ChainState, self._state_data(block_hash))
 
-    def standing(self, block_hash: Hash32) -> Standing:
+    def standing(self, block_hash: Hash32) -> BlockPosition:
         """Return where a stored block stands, without decoding all that is known after it."""
-        return decode_beginning(Standing, self._state_data(block_hash))
+        return decode_prefix(BlockPosition, self._state_data(block_hash))
 
     def _state_data(self, block_hash: Hash32) -> bytes:
         data = self._store.get(b"state/" + block_hash)
@@ -345,7 +350,7 @@ class Archive:
 
     def keep_round_message(self, event: RoundEvent) -> None:
         """Write what came in time and when, so that a killed node goes on inside the height."""
-        key = ROUND + _height_of(event).to_bytes(8, "big") + _KINDS[type(event)] + noun_hash(event.message)
+        key = ROUND + _height_of(event).to_bytes(8, "big") + _KINDS[type(event)] + message_hash(event.message)
         self._store.put_many({key: event.at_milliseconds.to_bytes(8, "big") + encode(event.message)})
 
     def round_messages(self, parent: Hash32) -> tuple[RoundEvent, ...]:
@@ -361,16 +366,16 @@ class Archive:
 
     # --- messages that wait for a block --------------------------------------------------------------------------
 
-    def keep_waiting(self, message: Waiting) -> None:
+    def store_pending_message(self, message: Waiting) -> None:
         """Write what the next proposers may carry beside the round, so that it waits through a kill."""
         kind = next(kind for kind, noun in _WAITING_KINDS.items() if isinstance(message, noun))
-        self._store.put_many({WAITING + noun_hash(message) + kind: encode(message)})
+        self._store.put_many({WAITING + message_hash(message) + kind: encode(message)})
 
-    def waiting(self) -> tuple[Waiting, ...]:
+    def load_pending_messages(self) -> tuple[Waiting, ...]:
         """Return what waited for a block."""
         return tuple(decode(_WAITING_KINDS[key[-1:]], value) for key, value in self._store.scan(WAITING))
 
-    def forget_waiting(self, still: Collection[Hash32]) -> None:
+    def forget_pending_messages(self, still: Collection[Hash32]) -> None:
         """Drop what a block has carried or none may carry any more; `still` are the hashes of what waits on."""
         over = [key for key, _ in self._store.scan(WAITING) if key[len(WAITING) : -1] not in still]
         if over:
@@ -378,10 +383,10 @@ class Archive:
 
     # --- what was believed ---------------------------------------------------------------------------------------
 
-    def note_believed(self, candidate: Hash32) -> None:
+    def mark_as_trusted(self, candidate: Hash32) -> None:
         """Write that a winner's count was taken from its claim; it reaches the disk with the block or before."""
         self._store.put_later({BELIEVED + candidate: b""})
 
-    def is_believed(self, candidate: Hash32) -> bool:
+    def is_trusted(self, candidate: Hash32) -> bool:
         """Return whether this node took a winner's count from its claim: the block stands at header level here."""
         return self._store.get(BELIEVED + candidate) is not None

@@ -9,10 +9,10 @@ from learnchain.encoding.codec import Hash32, decode, encode
 from learnchain.encoding.files import write_whole
 from learnchain.encoding.numbers import parse_json
 from learnchain.engines.contract import Rules
-from learnchain.engines.registry import engine_from
+from learnchain.engines.registry import decode_engine
 from learnchain.execution.genesis import genesis_block_hash
 from learnchain.protocol.parameters import ChainParameters
-from learnchain.protocol.state import ChainState, genesis_state
+from learnchain.protocol.state import ChainState, build_genesis_state
 from learnchain.rejection import Rejected, RejectionReason
 
 FORMAT = 1
@@ -32,12 +32,12 @@ class Genesis:
     @property
     def hash(self) -> Hash32:
         """Return the hash that block 1 names as its parent."""
-        return self.parameters.genesis_hash(genesis_block_hash(self.execution), self.rules.canonical())
+        return self.parameters.genesis_hash(genesis_block_hash(self.execution), self.rules.encode_parameters())
 
     def state(self) -> ChainState:
         """Return the state before the first block."""
         stamp = int(self.execution["timestamp"], 16)
-        return genesis_state(self.parameters, self.hash, genesis_block_hash(self.execution), stamp)
+        return build_genesis_state(self.parameters, self.hash, genesis_block_hash(self.execution), stamp)
 
     def check(self) -> None:
         """Refuse a genesis that no chain can run from, before anything is written."""
@@ -56,13 +56,13 @@ def save_genesis(genesis: Genesis, path: Path) -> None:
         "format": FORMAT,
         "consensus": genesis.rules.name,
         "genesis_hash": genesis.hash.hex(),
-        "engine": genesis.rules.canonical().hex(),
+        "engine": genesis.rules.encode_parameters().hex(),
         "parameters": encode(parameters).hex(),
         "summary": {
             "name": parameters.name,
             "chain_id": parameters.chain_id,
             "genesis_milliseconds": parameters.genesis_milliseconds,
-            "standing_tasks": [each.name for each in parameters.standing],
+            "standing_tasks": [each.name for each in parameters.standing_specifications],
             "engine": repr(genesis.rules),
         },
         "execution": genesis.execution,
@@ -81,7 +81,7 @@ def load_genesis(path: Path) -> Genesis:
         if content["format"] != FORMAT:
             raise Rejected(RejectionReason.MALFORMED, f"{path} has format {content['format']}, this program reads 1")
         parameters = decode(ChainParameters, bytes.fromhex(content["parameters"]))
-        rules = engine_from(content["consensus"], bytes.fromhex(content["engine"]))
+        rules = decode_engine(content["consensus"], bytes.fromhex(content["engine"]))
         genesis = Genesis(parameters, rules, content["execution"])
     except (ValueError, KeyError, TypeError) as error:
         raise Rejected(RejectionReason.MALFORMED, f"{path} is no genesis file: {error}") from error

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from learnchain.encoding.codec import Hash32, decode, encode
 from learnchain.encoding.key_value import KeyValueStore, MemoryStore
 from learnchain.protocol.audit_messages import AuditReport
-from learnchain.protocol.dispute_messages import DisputeAnswer
+from learnchain.protocol.dispute_messages import ChallengeResponse
 from learnchain.protocol.messages import Commitment, Evidence, ReleaseAnnouncement, TrainingRecord
 from learnchain.protocol.task_specification import Cid
 
@@ -53,11 +53,11 @@ class BufferedStore:
         return iter(sorted({**dict(self._store.scan(prefix)), **dict(self._later.scan(prefix))}.items()))
 
 
-REPORT, ACCUSED, ANSWER = b"report/", b"accused/", b"answer/"
+REPORT, CHALLENGED_SEGMENT, RESPONSE = b"report/", b"challenged/", b"response/"
 
 
 @dataclass(frozen=True, slots=True)
-class OwnCandidate:
+class CommitmentOpening:
     """Hold what this miner committed to and must be able to open."""
 
     commitment: Commitment
@@ -68,35 +68,35 @@ class OwnCandidate:
     salt: Hash32
 
 
-class OwnWords:
+class SlashingProtectionStore:
     """Keep commitments, releases, reports, answers and evidence of this node."""
 
     def __init__(self, store: BufferedStore) -> None:
         self._store = store
 
-    def keep_candidate(self, own: OwnCandidate) -> None:
+    def store_candidate(self, own: CommitmentOpening) -> None:
         """Write what this miner committed to, before the commitment leaves the node."""
         self._store.put_many({b"candidate/" + own.commitment.parent: encode(own)})
 
-    def candidate(self, parent: Hash32) -> OwnCandidate | None:
+    def load_candidate(self, parent: Hash32) -> CommitmentOpening | None:
         """Return what this miner committed to on a parent."""
         data = self._store.get(b"candidate/" + parent)
-        return None if data is None else decode(OwnCandidate, data)
+        return None if data is None else decode(CommitmentOpening, data)
 
-    def keep_release(self, announcement: ReleaseAnnouncement) -> None:
+    def store_release(self, announcement: ReleaseAnnouncement) -> None:
         """Write the release that this publisher signed, before it leaves the node."""
         self._store.put_many({b"release/" + announcement.release.parent: encode(announcement)})
 
-    def release(self, parent: Hash32) -> ReleaseAnnouncement | None:
+    def load_release(self, parent: Hash32) -> ReleaseAnnouncement | None:
         """Return the release that this publisher signed on a parent."""
         data = self._store.get(b"release/" + parent)
         return None if data is None else decode(ReleaseAnnouncement, data)
 
-    def keep_report(self, report: AuditReport) -> None:
+    def store_report(self, report: AuditReport) -> None:
         """Write what this auditor found, with its salt, before its commitment leaves the node."""
         self._store.put_many({REPORT + report.height.to_bytes(8, "big") + report.parent: encode(report)})
 
-    def reports(self) -> tuple[AuditReport, ...]:
+    def load_reports(self) -> tuple[AuditReport, ...]:
         """Return the reports of this auditor that may still be opened or accused, lowest height first."""
         return tuple(decode(AuditReport, value) for _, value in self._store.scan(REPORT))
 
@@ -104,30 +104,30 @@ class OwnWords:
         """Drop reports on heights that nobody can ask about any more."""
         self._forget_below(REPORT, below_height)
 
-    def keep_answer(self, answer: DisputeAnswer) -> None:
+    def store_response(self, answer: ChallengeResponse) -> None:
         """Write the steps that this node shows of a segment, before they leave the node."""
-        self._store.put_many({_response_key(answer.height, answer.parent, answer.answer.segment): encode(answer)})
+        self._store.put_many({_response_key(answer.height, answer.parent, answer.disclosure.segment): encode(answer)})
 
-    def answer(self, height: int, parent: Hash32, segment: int) -> DisputeAnswer | None:
+    def load_response(self, height: int, parent: Hash32, segment: int) -> ChallengeResponse | None:
         """Return what this node showed when it was asked for a segment."""
         data = self._store.get(_response_key(height, parent, segment))
-        return None if data is None else decode(DisputeAnswer, data)
+        return None if data is None else decode(ChallengeResponse, data)
 
-    def forget_answers(self, below_height: int) -> None:
+    def forget_responses(self, below_height: int) -> None:
         """Drop answers about heights that nobody can ask about any more."""
-        self._forget_below(ANSWER, below_height)
+        self._forget_below(RESPONSE, below_height)
 
-    def keep_evidence(self, evidence: Evidence) -> None:
+    def store_evidence(self, evidence: Evidence) -> None:
         """Write a contradiction that this node has seen, until its height is a block and it can be sent."""
-        self._store.put_many({ACCUSED + evidence.fault_id: encode(evidence)})
+        self._store.put_many({CHALLENGED_SEGMENT + evidence.fault_id: encode(evidence)})
 
-    def evidence(self) -> tuple[Evidence, ...]:
+    def load_evidence(self) -> tuple[Evidence, ...]:
         """Return the contradictions that were seen and not sent yet."""
-        return tuple(decode(Evidence, value) for _, value in self._store.scan(ACCUSED))
+        return tuple(decode(Evidence, value) for _, value in self._store.scan(CHALLENGED_SEGMENT))
 
     def forget_evidence(self, fault_id: Hash32) -> None:
         """Drop a contradiction that was sent or is of no use."""
-        self._store.put_many({ACCUSED + fault_id: None})
+        self._store.put_many({CHALLENGED_SEGMENT + fault_id: None})
 
     def _forget_below(self, prefix: bytes, below_height: int) -> None:
         limit = prefix + below_height.to_bytes(8, "big")
@@ -137,4 +137,4 @@ class OwnWords:
 
 
 def _response_key(height: int, parent: Hash32, segment: int) -> bytes:
-    return ANSWER + height.to_bytes(8, "big") + parent + segment.to_bytes(8, "big")
+    return RESPONSE + height.to_bytes(8, "big") + parent + segment.to_bytes(8, "big")

@@ -6,7 +6,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from learnchain.encryption.process import Carrier, in_own_process
+from learnchain.encryption.process import EncryptionRunner, in_own_process
 from learnchain.execution.engine import ExecutionEngine
 from learnchain.execution.escrow import post_calldata, posting_value_wei
 from learnchain.execution.wallet import Wallet
@@ -37,13 +37,13 @@ class Posting:
     raw: bytes
 
 
-async def prepared(
+async def prepare_task(
     draft: TaskDraft,
     blobs: BlobStore,
     vault: Vault,
     directory: Path,
     random_source: random.Random,
-    encryption: Carrier = in_own_process,
+    encryption: EncryptionRunner = in_own_process,
 ) -> TaskSpecification:
     """Encrypt every data set under a fresh key, keep the keys, publish the files; return the specification."""
     training_key, test_key, *later_keys = (random_source.randbytes(32) for _ in range(2 + len(draft.later_tests)))
@@ -55,7 +55,7 @@ async def prepared(
             # A master key for this data set alone; the test set has none: nothing may be learned from it (PoLe 3.4).
             seed, path = random_source.randbytes(32), Path(place) / "training.enc"
             training = await prepare_encrypted_part(draft.training_data, training_key, seed, path, encryption)
-            vault.keep_seed(training.plaintext_root, seed)
+            vault.store_seed(training.plaintext_root, seed)
             test = await asyncio.to_thread(prepare_part, draft.test_data, test_key, Path(place) / "test.enc")
         else:
             training, test = await asyncio.to_thread(
@@ -71,7 +71,7 @@ async def prepared(
 
 
 @dataclass(frozen=True)
-class Publishing:
+class TaskPublisher:
     """Post tasks from one wallet."""
 
     parameters: ChainParameters

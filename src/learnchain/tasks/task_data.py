@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from learnchain.encoding.codec import encode
-from learnchain.encoding.files import PARTIAL_SUFFIX, clear_leftovers, disk_refused, sync_file, write_whole
+from learnchain.encoding.files import PARTIAL_SUFFIX, clear_leftovers, storage_error, sync_file, write_whole
 from learnchain.encoding.hashing import tagged_hash
 from learnchain.encryption.jobs import CheckRows, OpenRows, key_bytes_bound
-from learnchain.encryption.process import Carrier, in_own_process
+from learnchain.encryption.process import EncryptionRunner, in_own_process
 from learnchain.learning.data import check_data, load_data, open_part
 from learnchain.protocol.task_specification import Cid, DataPart, Encryption, Metric, TaskSpecification
 from learnchain.protocol.training_terms import SecureMapping, TrainingTerms
@@ -42,7 +42,7 @@ class TaskData:
     Mapping layers lie beside them: they are too large for the frames in which jobs travel.
     """
 
-    def __init__(self, directory: Path, blobs: BlobStore, encryption: Carrier = in_own_process) -> None:
+    def __init__(self, directory: Path, blobs: BlobStore, encryption: EncryptionRunner = in_own_process) -> None:
         self._encryption = encryption
         self._directory = directory
         self._blobs = blobs
@@ -61,7 +61,7 @@ class TaskData:
             raise Rejected(RejectionReason.TASK_SIZE_DECLARED_WRONG, detail)
         return path
 
-    async def opened(self, part: DataPart, key: bytes, promised: TaskSpecification) -> Path:
+    async def open_part(self, part: DataPart, key: bytes, promised: TaskSpecification) -> Path:
         """Return the plain file; raise `Rejected` for a wrong key or root, `Unavailable` while nobody has the file.
 
         Rows that are not what the task promises are refused: two tasks may share a file and promise different things.
@@ -78,7 +78,7 @@ class TaskData:
                     partial.replace(plain)
                 except OSError as error:
                     partial.unlink(missing_ok=True)
-                    raise disk_refused(plain, error) from error
+                    raise storage_error(plain, error) from error
                 await asyncio.to_thread(self._forget_old, plain)
             else:
                 os.utime(plain)
@@ -91,14 +91,14 @@ class TaskData:
         """Return what may be trained on: the plain rows, or their products with this height's mapping layer alone."""
         part = promised.data.training
         if promised.encryption is Encryption.SYMMETRIC:
-            return await self.opened(part, opened.key, promised)
+            return await self.open_part(part, opened.key, promised)
         if not isinstance(terms, SecureMapping):
             raise Rejected(RejectionReason.ENCRYPTION_UNSUITABLE, "rows stay encrypted, and nothing maps them")
         name = tagged_hash("products", part.plaintext_root, encode(terms), opened.functional_key).hex()
         products = self._directory / f"{name}.safetensors"
         async with self._opening.setdefault(bytes.fromhex(name), asyncio.Lock()):
             if not products.exists():
-                rows = await self.opened(part, opened.key, promised)
+                rows = await self.open_part(part, opened.key, promised)
                 await self._decrypt(opened, promised, terms, rows, products)
                 await asyncio.to_thread(self._forget_old, products)
         return products
@@ -119,7 +119,7 @@ class TaskData:
         except TimeoutError as error:
             raise Unavailable("the products of encrypted rows within the time limit of their task") from error
         except OSError as error:
-            raise disk_refused(products, error) from error
+            raise storage_error(products, error) from error
         finally:
             partial.unlink(missing_ok=True)
 
@@ -139,16 +139,16 @@ class TaskData:
         for old in found[:-MAXIMUM_MAPPINGS]:
             old.unlink(missing_ok=True)
 
-    async def trained_on_anew(
+    async def reopen_training_data(
         self, opened: OpenedKeys, promised: TaskSpecification, terms: TrainingTerms, place: Path
     ) -> None:
         """Open the training data themselves in an empty directory: rows, and where they stay encrypted all products."""
         rows = place / "rows"
-        await self.opened_anew(promised.data.training, opened.key, promised, rows)
+        await self.reopen_part(promised.data.training, opened.key, promised, rows)
         if is_encrypted(promised.data.training, promised) and isinstance(terms, SecureMapping):
             await self._decrypt(opened, promised, terms, rows, place / "products")
 
-    async def opened_anew(self, part: DataPart, key: bytes, promised: TaskSpecification, plain: Path) -> None:
+    async def reopen_part(self, part: DataPart, key: bytes, promised: TaskSpecification, plain: Path) -> None:
         """Open the encrypted file itself to `plain`, whatever was opened before: rows are compared with the promise."""
         encrypted = await self.prefetch(part)
         await self._open(encrypted, part, key, plain, promised)

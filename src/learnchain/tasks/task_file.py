@@ -18,7 +18,7 @@ from learnchain.encoding.numbers import WEI_PER_ETHER
 from learnchain.learning.data import SOURCES, DataSet, permutation, select_rows, split
 from learnchain.learning.sources.store import DataStore
 from learnchain.learning.sources.synthetic import SYNTHETIC_SOURCES
-from learnchain.protocol.model_presets import from_table
+from learnchain.protocol.model_presets import parse_model_table
 from learnchain.protocol.model_specification import ModelLimits, ModelSpecification, validate
 from learnchain.protocol.task_specification import (
     MAXIMUM_TEST_SETS,
@@ -72,7 +72,9 @@ def checked_tables(table: Any) -> Mapping[str, Any]:
             raise _wrong_entry_error(name, part, "is no table")
         for key in part:
             if key not in known:
-                raise _wrong_entry_error(_path(name, key), None, f"is no entry of a task file; known here: {', '.join(known)}")
+                raise _wrong_entry_error(
+                    _path(name, key), None, f"is no entry of a task file; known here: {', '.join(known)}"
+                )
     return table
 
 
@@ -117,7 +119,7 @@ def choice(table: Mapping[str, Any], place: str, name: str, default: Choice) -> 
     return kind(found)
 
 
-def scaled(table: Mapping[str, Any], place: str, name: str, factor: int) -> int:
+def read_scaled(table: Mapping[str, Any], place: str, name: str, factor: int) -> int:
     """Return a decimal number that must be there as an integer of the factor's parts; nothing is rounded."""
     return _scale_decimal(entry(table, place, name), _path(place, name), factor)
 
@@ -125,7 +127,9 @@ def scaled(table: Mapping[str, Any], place: str, name: str, factor: int) -> int:
 def decimal_range(table: Mapping[str, Any], place: str, name: str, factor: int, default: Any = None) -> Range:
     """Return a range of two decimals, written as `[low, high]`; without a default it must be there."""
     low, high = _pair(table, place, name, default)
-    return _check_order(Range(_scale_decimal(low, _path(place, name), factor), _scale_decimal(high, _path(place, name), factor)), name)
+    return _check_order(
+        Range(_scale_decimal(low, _path(place, name), factor), _scale_decimal(high, _path(place, name), factor)), name
+    )
 
 
 def whole_range(table: Mapping[str, Any], place: str, name: str) -> Range:
@@ -253,14 +257,14 @@ class TaskDraft:
             raise Rejected(RejectionReason.TOO_LARGE, f"name: more than {MAXIMUM_NAME_BYTES} bytes")
         if self.metric is Metric.DICE and self.training_data.labels.ndim == 1:
             raise Rejected(RejectionReason.ARGUMENT_INVALID, "metric: dice needs a label for every place of a sample")
-        specification = self.expected()
+        specification = self.build_expected_specification()
         specification.check_numbers()
         validate(specification.model, ModelLimits())
         # What the model takes is the engine's to judge: one with a mapping layer hands it features, not samples.
         specification.check_outputs()
         encode_specification(specification)
 
-    def expected(self) -> TaskSpecification:
+    def build_expected_specification(self) -> TaskSpecification:
         """Return the specification as it will be, under names that stand for files which are not encrypted yet."""
         sets = (self.training_data, self.test_data, *self.later_tests)
         training, test, *later = (
@@ -363,12 +367,12 @@ def _draft(table: Mapping[str, Any], source: _Source) -> TaskDraft:
         raise Rejected(RejectionReason.ARGUMENT_INVALID, "model.preset: is missing, and so are layers")
     return TaskDraft(
         name=text(table, "", "name"),
-        reward_wei=scaled(table, "", "reward_ether", WEI_PER_ETHER),
-        bond_wei=scaled(table, "", "bond_ether", WEI_PER_ETHER),
+        reward_wei=read_scaled(table, "", "reward_ether", WEI_PER_ETHER),
+        bond_wei=read_scaled(table, "", "bond_ether", WEI_PER_ETHER),
         deadline_seconds=whole(table, "", "deadline_seconds", 86_400),
-        required_numerator=scaled(table, "", "required_accuracy", DENOMINATOR),
+        required_numerator=read_scaled(table, "", "required_accuracy", DENOMINATOR),
         time_limit_seconds=whole(table, "", "time_limit_seconds", 3_600),
-        model=from_table(model),
+        model=parse_model_table(model),
         training=_training(part(table, "training")),
         training_data=training_data,
         test_data=test_data,

@@ -12,7 +12,7 @@ from learnchain.encoding.cryptography import KEY_BYTES, decrypt_file, encrypt_fi
 from learnchain.encoding.files import clear_leftovers, write_whole
 from learnchain.encoding.hashing import tagged_hash
 from learnchain.encryption.jobs import CheckRows, EncryptRows, IssueKey, PromisedRows
-from learnchain.encryption.process import Carrier
+from learnchain.encryption.process import EncryptionRunner
 from learnchain.learning.data import DataSet, PreparedPart, save_data
 from learnchain.protocol.task_specification import DataPart, Encryption, TaskSpecification
 from learnchain.protocol.training_terms import SecureMapping, TrainingTerms
@@ -36,7 +36,7 @@ class Vault:
             write_whole(self._directory / digest.hex(), key)
         return digest
 
-    def keep_seed(self, root: Hash32, seed: bytes) -> None:
+    def store_seed(self, root: Hash32, seed: bytes) -> None:
         """Write the seed of the master key of encrypted rows durably: a master key of its own for each data set."""
         write_whole(self._directory / f"{root.hex()}{SEED_SUFFIX}", seed)
 
@@ -46,13 +46,13 @@ class Vault:
         seed = path.read_bytes() if path.is_file() else b""
         return seed if len(seed) == KEY_BYTES else None
 
-    def keep_released(self, root: Hash32, mapping: SecureMapping) -> None:
+    def record_release(self, root: Hash32, mapping: SecureMapping) -> None:
         """Note durably that the products of rows with these vectors are given away, before the key leaves."""
         encoded = encode(mapping)
         name = f"{root.hex()}-{tagged_hash('released', encoded).hex()}{RELEASED_SUFFIX}"
         write_whole(self._directory / name, encoded)
 
-    def released(self, root: Hash32) -> tuple[SecureMapping, ...]:
+    def list_released(self, root: Hash32) -> tuple[SecureMapping, ...]:
         """Return the mappings whose products of these rows were given away."""
         found = sorted(self._directory.glob(f"{root.hex()}-*{RELEASED_SUFFIX}"))
         return tuple(decode(SecureMapping, path.read_bytes()) for path in found)
@@ -72,7 +72,7 @@ def is_encrypted(part: DataPart, promised: TaskSpecification) -> bool:
 
 
 async def prepare_encrypted_part(
-    data: DataSet, key: bytes, seed: bytes, path: Path, carry_out: Carrier
+    data: DataSet, key: bytes, seed: bytes, path: Path, carry_out: EncryptionRunner
 ) -> PreparedPart:
     """Write the file of encrypted rows, wrapped like all data, so that labels too wait for the previous block."""
     with TemporaryDirectory(dir=path.parent) as place:
@@ -83,21 +83,21 @@ async def prepare_encrypted_part(
     return PreparedPart(path, bytes.fromhex(made["root"]), key_hash(key), len(data), size)
 
 
-async def issued_key(vault: Vault, carry_out: Carrier, part: DataPart, terms: TrainingTerms) -> bytes:
+async def issued_key(vault: Vault, carry_out: EncryptionRunner, part: DataPart, terms: TrainingTerms) -> bytes:
     """Return the functional key of one block's vectors; refuse beyond the leak budget, which survives restarts."""
     seed = vault.seed(part.plaintext_root)
     if seed is None or not isinstance(terms, SecureMapping):
         raise Rejected(RejectionReason.ENCRYPTION_UNSUITABLE, "no master key, or no mapping layer, for these rows")
     with TemporaryDirectory() as place:
         target = Path(place) / "key"
-        await carry_out(IssueKey(seed, terms, vault.released(part.plaintext_root), str(target)))
+        await carry_out(IssueKey(seed, terms, vault.list_released(part.plaintext_root), str(target)))
         # On disk before on the wire: what a killed data node may have given away counts as given away.
-        vault.keep_released(part.plaintext_root, terms)
+        vault.record_release(part.plaintext_root, terms)
         return target.read_bytes()
 
 
 async def unwrap_rows(
-    encrypted: Path, promised: TaskSpecification, key: bytes, target: Path, carry_out: Carrier
+    encrypted: Path, promised: TaskSpecification, key: bytes, target: Path, carry_out: EncryptionRunner
 ) -> None:
     """Open the wrapping of encrypted rows; refuse a key or a file other than those committed at posting."""
     part = promised.data.training

@@ -11,12 +11,12 @@ from learnchain.learning.jobs import (
     DisputeJob,
     Evaluation,
     EvaluationJob,
-    Progress,
     Search,
     SearchJob,
     SegmentJob,
     TrainedFiles,
     TrainingJob,
+    TrainingProgress,
     WatermarkCheck,
     WatermarkJob,
 )
@@ -34,7 +34,7 @@ class Level(StrEnum):
     FULL = "full"
 
     @property
-    def judges(self) -> bool:
+    def verifies_models(self) -> bool:
         """Return whether models are measured."""
         return self is not Level.HEADERS
 
@@ -79,7 +79,7 @@ CHECKED: dict[Level, tuple[str, ...]] = {
 """What a block was checked for, added up from the first level."""
 
 
-BELIEVED = "the winner's own count and watermark"
+TRUSTED_CLAIM = "the winner's own count and watermark"
 """What header level takes from the winner's signature: a false claim shows at accuracy level only."""
 
 
@@ -101,12 +101,12 @@ class Trust:
     """
 
     demand: Demand = Demand.ACCURACY
-    judges: bool = True
+    verifies_models: bool = True
     since_milliseconds: int = 0
 
-    def believes(self, action: MeasureCandidate) -> bool:
+    def is_trusted(self, action: MeasureCandidate) -> bool:
         """Return whether this measurement is taken from the claim."""
-        return not self.judges or (self.demand is Demand.HEADERS and self._is_past(action))
+        return not self.verifies_models or (self.demand is Demand.HEADERS and self._is_past(action))
 
     def settles_for_claim(self, action: MeasureCandidate) -> bool:
         """Return whether the claim will do once every peer that was asked says that the model is gone."""
@@ -130,7 +130,9 @@ class NoTraining:
         """Refuse: this node has no training process."""
         raise _no_training_error()
 
-    async def train(self, job: TrainingJob, on_progress: Callable[[Progress], None] | None = None) -> TrainedFiles:
+    async def train(
+        self, job: TrainingJob, on_progress: Callable[[TrainingProgress], None] | None = None
+    ) -> TrainedFiles:
         """Refuse: this node has no training process."""
         raise _no_training_error()
 
@@ -153,7 +155,7 @@ class NoTraining:
         """Refuse: this node has no training process."""
         raise _no_training_error()
 
-    async def answer(self, job: SegmentJob) -> None:
+    async def disclose_steps(self, job: SegmentJob) -> None:
         """Refuse: this node has no training process."""
         raise _no_training_error()
 
@@ -161,11 +163,11 @@ class NoTraining:
         """Refuse: this node has no training process."""
         raise _no_training_error()
 
-    async def outlying(self, job: SegmentJob) -> int:
+    async def first_step_out_of_bounds(self, job: SegmentJob) -> int:
         """Refuse: this node has no training process."""
         raise _no_training_error()
 
-    async def dispute(self, job: DisputeJob) -> bool:
+    async def settle_dispute(self, job: DisputeJob) -> bool:
         """Refuse: this node has no training process."""
         raise _no_training_error()
 

@@ -17,10 +17,10 @@ from learnchain.learning.trace import INDEX_NAME, read_trace
 from learnchain.learning.trainer import Trainer
 from learnchain.network.concurrency import Clock
 from learnchain.protocol.actions import Action, MeasureCandidate, RefuseBlock, StoreBlock
-from learnchain.protocol.events import BlockReceived, Measured
-from learnchain.protocol.measurement import Finding, MeasureKind, Measurement
+from learnchain.protocol.events import BlockReceived, MeasurementFinished
+from learnchain.protocol.measurement import Finding, Measurement, MeasurementKind
 from learnchain.protocol.messages import AnyBlock, Block, work_id
-from learnchain.protocol.payload import Outcome, Settlement
+from learnchain.protocol.payload import Settlement, SettlementOutcome
 from learnchain.protocol.state import ChainState
 from learnchain.protocol.training_terms import HashPuzzle
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
@@ -29,9 +29,9 @@ from learnchain.storage.blobs.peer_blobs import PeerBlobs
 from learnchain.storage.genesis import Genesis
 from learnchain.storage.lmdb_store import LmdbStore
 from learnchain.tasks.task_data import TaskData
-from learnchain.verification.assurance import BELIEVED, Level, NoTraining, checked_at
-from learnchain.verification.measurer import Measuring, claimed
-from learnchain.verification.replay import Replayed, ReplayJudge, ReplayLevel
+from learnchain.verification.assurance import TRUSTED_CLAIM, Level, NoTraining, checked_at
+from learnchain.verification.measurer import Measurer, build_claimed_measurement
+from learnchain.verification.replay import ReplaySummary, SegmentReplayer, TraceReplayer
 
 MAXIMUM_TRACE_INDEX_BYTES = 1 << 26
 
@@ -75,12 +75,12 @@ class BlockCheck:
     detection: float = 0.0
 
     @property
-    def trained(self) -> bool:
+    def is_trained(self) -> bool:
         """Return whether a model won the block."""
         return self.won_by == "training"
 
     @property
-    def passed(self) -> bool:
+    def is_valid(self) -> bool:
         """Return whether the block stands."""
         return not self.reason
 
@@ -102,7 +102,7 @@ class Quote:
     segments: int = 0
 
 
-class Sample:
+class VerificationSample:
     """Watch the first blocks of a walk go by; say what the rest will take at the rate of this machine and chain."""
 
     def __init__(self, verifier: "Verifier") -> None:
@@ -116,7 +116,7 @@ class Sample:
         if not self._done:
             # Until here processes started: they do so once, however many blocks follow.
             self._first_seconds = self._verifier.clock.monotonic_seconds() - self._started
-        self._done, self._trained = self._done + 1, self._trained + check.trained
+        self._done, self._trained = self._done + 1, self._trained + check.is_trained
         if check.segments:
             self._replays.append((check.detection, check.segments))
         return self._trained >= QUOTED_BLOCKS or self._done >= 4 * QUOTED_BLOCKS
@@ -127,9 +127,9 @@ class Sample:
         rate_seconds = (spent - self._first_seconds) / max(1, self._done - 1)
         seconds = spent + rate_seconds * max(0, height - self._done)
         level, directory = self._verifier.level, self._verifier.directory
-        folders = ("chain", "blobs") if level.judges else ("chain",)
+        folders = ("chain", "blobs") if level.verifies_models else ("chain",)
         size = sum(directory_bytes(directory / each) for each in folders)
-        believed = (BELIEVED,) if level is Level.HEADERS else ()
+        believed = (TRUSTED_CLAIM,) if level is Level.HEADERS else ()
         return Quote(
             level.value, height, seconds, size, checked_at(level), believed, *min(self._replays, default=(0.0, 0))
         )
@@ -137,7 +137,7 @@ class Sample:
 
 async def quote(verifier: "Verifier") -> Quote:
     """Verify the first blocks only, and multiply."""
-    sample, checks = Sample(verifier), verifier.run()
+    sample, checks = VerificationSample(verifier), verifier.run()
     try:
         async for check in checks:
             if sample.is_enough_with(check):
@@ -159,7 +159,7 @@ class Verifier:
     segments: int = 0
     secret: bytes = b"\0" * 32
     _believed: bool = False
-    _replayed: Replayed | None = None
+    _replayed: ReplaySummary | None = None
     _measurements: list[str] = field(default_factory=list)
 
     def height(self) -> int:
@@ -174,13 +174,13 @@ class Verifier:
         """Yield one report a block, lowest first, and stop at the first that fails."""
         store = LmdbStore(self.directory / "chain")
         scratch = Path(tempfile.mkdtemp(prefix="learnchain-verify-"))
-        trainer = self.make_training() if self.level.judges else NoTraining()
+        trainer = self.make_training() if self.level.verifies_models else NoTraining()
         engine = WorkerEngine(PyEvmEngine(MemoryStore(), self.genesis.execution))
         try:
             archive = Archive(store, self.genesis.state())
             blobs = PeerBlobs(self.directory / "blobs", None)
             data = TaskData(scratch, blobs)
-            measuring = Measuring(self.genesis.rules, self.genesis.parameters, blobs, data, engine, trainer)
+            measuring = Measurer(self.genesis.rules, self.genesis.parameters, blobs, data, engine, trainer)
             async for check in self._walk(archive, measuring):
                 yield check
         finally:
@@ -189,7 +189,7 @@ class Verifier:
             store.close()
             shutil.rmtree(scratch, ignore_errors=True)
 
-    async def _walk(self, archive: Archive, measuring: Measuring) -> AsyncGenerator[BlockCheck, None]:
+    async def _walk(self, archive: Archive, measuring: Measurer) -> AsyncGenerator[BlockCheck, None]:
         state, _ = begin(self.genesis.rules, self.genesis.parameters, self.genesis.state())
         for stored in archive.branch(archive.head().block, 0):
             started = self.clock.monotonic_seconds()
@@ -229,7 +229,9 @@ class Verifier:
             if reason:
                 return
 
-    async def _admit_stored_block(self, state: Round, stored: ChainState, archive: Archive, measuring: Measuring) -> Round:
+    async def _admit_stored_block(
+        self, state: Round, stored: ChainState, archive: Archive, measuring: Measurer
+    ) -> Round:
         """Feed one block to the spine and measure all it asks for, until the block is admitted with equal state."""
         block = archive.block(stored.block_hash)
         at = max(block.end_milliseconds, self.clock.now_milliseconds())
@@ -246,24 +248,24 @@ class Verifier:
                 self._measurements.append(f"measured {found.kind.value}")
                 if found.finding is Finding.REJECTED:
                     raise Rejected(_reason(found.reason), f"{found.kind.value} fails")
-                state, more = advance(state, Measured(found, at))
+                state, more = advance(state, MeasurementFinished(found, at))
                 waiting.extend(more)
         if stored.block_hash not in state.tree or state.tree.state(stored.block_hash) != stored:
             raise Rejected(RejectionReason.RESULT_ROOT_WRONG, "the stored state is not the recomputed one")
         await measuring.engine.set_head(stored.payload_hash, stored.payload_hash, stored.payload_hash)
         return state
 
-    async def _measure_or_trust(self, action: MeasureCandidate, measuring: Measuring) -> Measurement:
+    async def _measure_or_trust(self, action: MeasureCandidate, measuring: Measurer) -> Measurement:
         """Measure, or take the claim at header level and where storage relief deleted the model (DLBC IV-H)."""
         reveal = action.reveal
-        if self.level.judges or action.measure.kind is MeasureKind.PAYLOAD or reveal is None:
+        if self.level.verifies_models or action.request.kind is MeasurementKind.PAYLOAD or reveal is None:
             try:
-                return await measuring.measured(action)
+                return await measuring.measure(action)
             except Unavailable:
-                if action.measure.kind is MeasureKind.PAYLOAD or reveal is None:
+                if action.request.kind is MeasurementKind.PAYLOAD or reveal is None:
                     raise
                 self._believed = True
-        return claimed(action, reveal)
+        return build_claimed_measurement(action, reveal)
 
     def _find_reached_level(self, block: AnyBlock) -> str:
         """Return the level that a block was really checked at: what is gone or of another class lowers it."""
@@ -273,15 +275,15 @@ class Verifier:
             return Level.ACCURACY.value
         return self.level.value
 
-    async def _check_replay(self, block: Block, archive: Archive, measuring: Measuring) -> None:
+    async def _check_replay(self, block: Block, archive: Archive, measuring: Measurer) -> None:
         """Train the challenged segments of the winner again, at the levels that do."""
         if not self.level.replays:
             return
         rules, parameters = self.genesis.rules, self.genesis.parameters
-        judge = ReplayJudge(measuring.blobs, measuring.data, measuring.trainer, rules, parameters, archive)
+        judge = TraceReplayer(measuring.blobs, measuring.data, measuring.evaluator, rules, parameters, archive)
         selection = rules.select_task(archive.state(block.parent), parameters)
-        level = ReplayLevel(judge, self.level, self.segments, self.secret)
-        self._replayed = await level.checked(block, selection)
+        level = SegmentReplayer(judge, self.level, self.segments, self.secret)
+        self._replayed = await level.check_block(block, selection)
         self._measurements.append(self._replayed.text)
 
     def _is_trained(self, block: Block, archive: Archive) -> bool:
@@ -291,7 +293,7 @@ class Verifier:
         work = work_id(parameters.chain_id, block.parent, selection.task.task_id, block.proposer)
         return not isinstance(rules.training_terms(selection, work), HashPuzzle)
 
-    async def _check_trace(self, block: Block, measuring: Measuring) -> None:
+    async def _check_trace(self, block: Block, measuring: Measurer) -> None:
         """Refuse a published trace whose index is not under the committed root."""
         training = block.reveal.training
         try:
@@ -307,11 +309,11 @@ class Verifier:
             raise Rejected(RejectionReason.TRACE_MISMATCH, "the trace has another number of states than revealed")
         self._measurements.append("trace root")
 
-    async def _check_escrow(self, stored: ChainState, archive: Archive, measuring: Measuring) -> None:
+    async def _check_escrow(self, stored: ChainState, archive: Archive, measuring: Measurer) -> None:
         """Refuse a chain whose contract settled a task otherwise than consensus did; unclaimed ones stay open."""
         settled = archive.settlements(stored.block_hash)
         for each in settled[-4:]:
-            if each.outcome is Outcome.SLASHED:
+            if each.outcome is SettlementOutcome.SLASHED:
                 # A share of a pot has no status of its own; the contract pays it once, by its place in the history.
                 continue
             status = await self._contract_status(each, measuring)
@@ -319,7 +321,7 @@ class Verifier:
                 raise Rejected(RejectionReason.ESCROW_MISMATCH, f"the contract says {status} of {each.outcome.value}")
             self._measurements.append("escrow")
 
-    async def _contract_status(self, settlement: Settlement, measuring: Measuring) -> int:
+    async def _contract_status(self, settlement: Settlement, measuring: Measurer) -> int:
         escrow = self.genesis.parameters.escrow
         call = {"to": "0x" + escrow.hex(), "data": "0x" + task_calldata(settlement.task_id).hex()}
         answer = await measuring.engine.rpc("eth_call", [call, "latest"])

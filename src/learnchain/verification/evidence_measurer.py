@@ -6,28 +6,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from learnchain.consensus.audits import FraudProof, assignment
-from learnchain.consensus.evidence import Statement, audit_proof, fraud_proof, statements
+from learnchain.consensus.audits import FraudProof, assign_segments
+from learnchain.consensus.evidence import Statement, decode_statements, read_audit_proof, read_fraud_proof
 from learnchain.engines.contract import Rules
 from learnchain.learning.jobs import ReportedSegment
-from learnchain.protocol.actions import MeasureAnswer, MeasureEvidence
+from learnchain.protocol.actions import MeasureEvidence, MeasureResponse
 from learnchain.protocol.audit_messages import AuditReport
 from learnchain.protocol.measurement import Finding, Measurement
 from learnchain.protocol.messages import Block, Evidence, Fault, KeyRelease, Release, work_id
 from learnchain.protocol.parameters import ChainParameters
 from learnchain.protocol.selection import Selection
-from learnchain.protocol.state import BondBook, RoundFact
+from learnchain.protocol.state import BondRegistry, HeightRecord
 from learnchain.protocol.training_terms import TrainingTerms
 from learnchain.rejection import Rejected, RejectionReason
 from learnchain.storage.archive import Archive
 from learnchain.tasks.task_data import OpenedKeys, TaskData
-from learnchain.verification.state_disclosures import DisputedRun, StepAnswers
+from learnchain.verification.state_disclosures import DisputedRun, StateDisclosures
 
 
-class ProofJudge(Protocol):
+class ProofChecker(Protocol):
     """Judge a fraud proof against the published trace: a replayer in a process of its own, or a simulation."""
 
-    async def holds(
+    async def is_fault_proven(
         self, proof: FraudProof, block: Block, selection: Selection, reported: tuple[ReportedSegment, ...] = ()
     ) -> bool:
         """Return whether the proof shows a fault; raise `Unavailable` while what it rests on is not here."""
@@ -35,72 +35,78 @@ class ProofJudge(Protocol):
 
 
 @dataclass(frozen=True)
-class EvidenceMeasuring:
+class EvidenceMeasurer:
     """Carry out `MeasureEvidence`; what is missing stays `Unavailable` and is tried again."""
 
     rules: Rules
     parameters: ChainParameters
     archive: Archive
     data: TaskData
-    judge: ProofJudge
-    judges: bool = True
+    proof_checker: ProofChecker
+    verifies_models: bool = True
 
-    async def measured(self, action: MeasureEvidence) -> Measurement:
+    async def measure(self, action: MeasureEvidence) -> Measurement:
         """Return whether the evidence holds; a node that measures no models believes the block's proposer."""
-        holds = not self.judges or await self.holds(action.evidence, action.fact, action.book)
+        holds = not self.verifies_models or await self.is_evidence_valid(
+            action.evidence, action.record, action.registry
+        )
         finding, reason = (
             (Finding.ACCEPTED, "") if holds else (Finding.REJECTED, RejectionReason.EVIDENCE_INVALID.value)
         )
-        return Measurement(action.measure.candidate, action.measure.kind, finding, reason)
+        return Measurement(action.request.candidate, action.request.kind, finding, reason)
 
-    async def answered(self, action: MeasureAnswer, answers: StepAnswers) -> Measurement:
+    async def measure_response(self, action: MeasureResponse, answers: StateDisclosures) -> Measurement:
         """Return whether the files of an answer are what it names; what is missing stays `Unavailable`."""
         finding, reason = Finding.ACCEPTED, ""
-        block = self.archive.block(action.fact.block)
-        if self.judges and isinstance(block, Block):
+        block = self.archive.block(action.record.block)
+        if self.verifies_models and isinstance(block, Block):
             try:
-                run = DisputedRun(block, self.selection(action.fact))
-                await answers.check(run, action.answer.answer, action.answer.opening)
+                run = DisputedRun(block, self.selection(action.record))
+                await answers.check_disclosure(run, action.response.disclosure, action.response.opening)
             except Rejected as error:
                 finding, reason = Finding.REJECTED, error.reason.value
-        return Measurement(action.measure.candidate, action.measure.kind, finding, reason)
+        return Measurement(action.request.candidate, action.request.kind, finding, reason)
 
-    async def holds(self, evidence: Evidence, fact: RoundFact, book: BondBook) -> bool:
+    async def is_evidence_valid(self, evidence: Evidence, fact: HeightRecord, book: BondRegistry) -> bool:
         """Return whether measured evidence holds, on every machine alike."""
         if evidence.fault is Fault.DATA_CHANGED:
-            (statement,) = statements(evidence)
-            return await self.is_changed(self.selection(fact), statement)
+            (statement,) = decode_statements(evidence)
+            return await self.is_data_changed(self.selection(fact), statement)
         block = self.archive.block(fact.block)
         if not isinstance(block, Block):
             return False
         if evidence.fault is Fault.TRACE_FORGED:
-            return await self.judge.holds(fraud_proof(evidence, fact), block, self.selection(fact))
-        report, proof = audit_proof(evidence, fact, book)
+            return await self.proof_checker.is_fault_proven(
+                read_fraud_proof(evidence, fact), block, self.selection(fact)
+            )
+        report, proof = read_audit_proof(evidence, fact, book)
         reported = self._build_reported_segment(report, proof.segments[0].index, fact, book)
-        return await self.judge.holds(proof, block, self.selection(fact), (reported,))
+        return await self.proof_checker.is_fault_proven(proof, block, self.selection(fact), (reported,))
 
-    def _build_reported_segment(self, report: AuditReport, segment: int, fact: RoundFact, book: BondBook) -> ReportedSegment:
+    def _build_reported_segment(
+        self, report: AuditReport, segment: int, fact: HeightRecord, book: BondRegistry
+    ) -> ReportedSegment:
         """Return what a report says of a segment, and which seed corrupted where its auditor had to begin."""
-        given = assignment(book, fact, report.auditor, self.parameters)
+        given = assign_segments(book, fact, report.auditor, self.parameters)
         forced = given is not None and segment in given.forced
-        line = next(each for each in report.lines if each.segment == segment)
+        line = next(each for each in report.segments if each.segment == segment)
         return ReportedSegment(line, given.seed if given is not None and forced else b"")
 
-    async def is_changed(self, selection: Selection, signed: Statement) -> bool:
+    async def is_data_changed(self, selection: Selection, signed: Statement) -> bool:
         """Return whether keys open other data than the task promises; the files themselves are opened, not copies.
 
         A file of another length than declared is a broken promise too, and so is a functional key that does not verify;
         what is not here yet is `Unavailable`.
         """
-        specification = selection.posted.specification
+        specification = selection.posted_task.specification
         with tempfile.TemporaryDirectory(prefix="learnchain-evidence-") as name:
             place = Path(name)
             try:
                 if isinstance(signed, KeyRelease):
                     keys = OpenedKeys(signed.key, signed.functional_key)
-                    await self.data.trained_on_anew(keys, specification, self.terms(selection), place)
+                    await self.data.reopen_training_data(keys, specification, self.terms(selection), place)
                 elif isinstance(signed, Release):
-                    await self.data.opened_anew(selection.test, signed.key, specification, place / "rows")
+                    await self.data.reopen_part(selection.test_set, signed.key, specification, place / "rows")
             except Rejected:
                 return True
         await asyncio.sleep(0)
@@ -111,6 +117,6 @@ class EvidenceMeasuring:
         place = (self.parameters.chain_id, selection.parent, selection.task.task_id, selection.task.publisher)
         return self.rules.training_terms(selection, work_id(*place))
 
-    def selection(self, fact: RoundFact) -> Selection:
+    def selection(self, fact: HeightRecord) -> Selection:
         """Return what was selected at a recent height, recomputed from the state before it."""
         return self.rules.select_task(self.archive.state(fact.parent), self.parameters)

@@ -14,7 +14,7 @@ from learnchain.execution.escrow import decode_bond_change, decode_task_posted
 from learnchain.learning.jobs import EvaluationJob, Training, WatermarkJob
 from learnchain.learning.trace import MAXIMUM_INDEX_BYTES
 from learnchain.protocol.actions import MeasureCandidate
-from learnchain.protocol.measurement import Finding, MeasureKind, Measurement, PayloadFacts
+from learnchain.protocol.measurement import Finding, Measurement, MeasurementKind, PayloadFacts
 from learnchain.protocol.messages import AnyBlock, Block, Escrow, Reveal, Task, work_id
 from learnchain.protocol.model_specification import (
     BYTES_PER_PARAMETER,
@@ -23,11 +23,11 @@ from learnchain.protocol.model_specification import (
     model_bytes,
 )
 from learnchain.protocol.parameters import ChainParameters
-from learnchain.protocol.payload import MAXIMUM_PAYLOAD_BYTES, ExecutionPayload, Log, PayloadVerdict, decode_payload
+from learnchain.protocol.payload import MAXIMUM_PAYLOAD_BYTES, ExecutionPayload, Log, PayloadStatusCode, decode_payload
 from learnchain.protocol.selection import PostedTask
 from learnchain.protocol.state import BondChange, ChainState
 from learnchain.protocol.task_specification import Cid, TaskSpecification, decode_specification, specification_hash
-from learnchain.protocol.training_terms import FULL_BITS, Free, TrainingTerms, Watermark
+from learnchain.protocol.training_terms import FULL_BITS, FreeTraining, TrainingTerms, Watermark
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.storage.archive import Archive
 from learnchain.storage.blobs.blob_store import BlobStore
@@ -35,12 +35,12 @@ from learnchain.tasks.task_data import OpenedKeys, TaskData
 from learnchain.verification.assurance import Trust
 
 
-async def executed(
+async def execute_payload(
     engine: ExecutionEngine, payload: ExecutionPayload, height: int, parameters: ChainParameters
 ) -> PayloadFacts:
     """Run a payload and return its facts; raise `Rejected(PAYLOAD_INVALID)` when the engine refuses it."""
     status = await engine.new_payload(payload, payload.beacon_root)
-    if status.status is not PayloadVerdict.VALID:
+    if status.status is not PayloadStatusCode.VALID:
         raise Rejected(RejectionReason.PAYLOAD_INVALID, f"{status.status.value}: {status.detail}")
     posted: list[PostedTask] = []
     bonds: list[BondChange] = []
@@ -82,7 +82,7 @@ def _read_posted_task(log: Log, height: int) -> PostedTask | None:
         bond_wei=event.bond_wei,
         deadline_seconds=event.deadline_seconds,
         posted_height=height,
-        standing=False,
+        is_standing=False,
     )
     return PostedTask(task, specification)
 
@@ -97,7 +97,7 @@ WEIGHTS_HEADER_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
-class Measuring:
+class Measurer:
     """Carry out `MeasureCandidate`; a broken rule becomes a finding, a missing blob stays `Unavailable`."""
 
     rules: Rules
@@ -105,50 +105,50 @@ class Measuring:
     blobs: BlobStore
     data: TaskData
     engine: ExecutionEngine
-    trainer: Training
+    evaluator: Training
     trust: Trust = field(default_factory=Trust)
 
-    async def measured(self, action: MeasureCandidate) -> Measurement:
+    async def measure(self, action: MeasureCandidate) -> Measurement:
         """Return the measurement; raise `Unavailable` when something it needs is not here."""
         try:
-            if action.measure.kind is MeasureKind.PAYLOAD:
+            if action.request.kind is MeasurementKind.PAYLOAD:
                 return await self._payload(action)
             return await self._model(action)
         except Rejected as error:
-            measure = action.measure
+            measure = action.request
             return Measurement(measure.candidate, measure.kind, Finding.REJECTED, error.reason.value)
 
     async def _payload(self, action: MeasureCandidate) -> Measurement:
         data = await self.blobs.read(action.payload_cid, MAXIMUM_PAYLOAD_BYTES)
         payload = decode_payload(data)
-        facts = await executed(self.engine, payload, action.selection.height, self.parameters)
-        return Measurement(action.measure.candidate, action.measure.kind, Finding.ACCEPTED, facts=facts)
+        facts = await execute_payload(self.engine, payload, action.selection.height, self.parameters)
+        return Measurement(action.request.candidate, action.request.kind, Finding.ACCEPTED, facts=facts)
 
     async def _model(self, action: MeasureCandidate) -> Measurement:
-        measure, reveal, selection = action.measure, action.reveal, action.selection
+        measure, reveal, selection = action.request, action.reveal, action.selection
         if reveal is None:
             raise Unavailable("a reveal: an empty block has no model to measure")
-        if self.trust.believes(action):
-            return claimed(action, reveal)
-        specification = selection.posted.specification
+        if self.trust.is_trusted(action):
+            return build_claimed_measurement(action, reveal)
+        specification = selection.posted_task.specification
         work = work_id(self.parameters.chain_id, selection.parent, selection.task.task_id, reveal.miner)
         terms = self.rules.training_terms(selection, work)
-        bits = terms.weight_bits if isinstance(terms, Free) else FULL_BITS
+        bits = terms.weight_bits if isinstance(terms, FreeTraining) else FULL_BITS
         maximum_bytes = committed_bytes(specification.model, bits) + WEIGHTS_HEADER_BYTES
-        of_baseline = measure.kind is MeasureKind.BASELINE
-        cid = selection.baseline if of_baseline else reveal.model_cid
+        of_baseline = measure.kind is MeasurementKind.BASELINE
+        cid = selection.baseline_model if of_baseline else reveal.model_cid
         model = await self.blobs.fetch(cid, max_bytes=maximum_bytes)
-        if measure.kind is MeasureKind.WATERMARK:
+        if measure.kind is MeasurementKind.WATERMARK:
             await self._check_terms(specification.model, model, terms)
             return Measurement(measure.candidate, measure.kind, Finding.ACCEPTED)
         keys = OpenedKeys(action.training_key, action.functional_key)
         training = await self.data.training(keys, specification, terms)
-        test = await self.data.opened(selection.test, action.test_key, specification)
-        counted = training if measure.kind is MeasureKind.TRAINING else test
+        test = await self.data.open_part(selection.test_set, action.test_key, specification)
+        counted = training if measure.kind is MeasurementKind.TRAINING else test
         mapping = await self.data.mapping_path(terms)
         paths = (str(model), str(training), str(counted))
-        count = await self.trainer.evaluate(EvaluationJob(specification.model, *paths, specification.metric, mapping))
-        claim = claimed(action, reveal)
+        count = await self.evaluator.evaluate(EvaluationJob(specification.model, *paths, specification.metric, mapping))
+        claim = build_claimed_measurement(action, reveal)
         exact = of_baseline or (count.correct, count.total) == (claim.correct, claim.total)
         finding = Finding.ACCEPTED if exact else Finding.REJECTED
         reason = "" if exact else RejectionReason.CLAIM_NOT_EXACT.value
@@ -158,25 +158,25 @@ class Measuring:
         """Refuse weights that do not carry what the engine demanded of training."""
         if not isinstance(terms, Watermark):
             return
-        check = await self.trainer.check_watermark(WatermarkJob(model, str(weights), terms))
+        check = await self.evaluator.check_watermark(WatermarkJob(model, str(weights), terms))
         if not check.matches:
             detail = f"the rows reach {check.confidences}, {terms.threshold_millionths} millionths are needed"
             raise Rejected(RejectionReason.WATERMARK_MISSING, detail)
 
 
-def claimed(action: MeasureCandidate, reveal: Reveal) -> Measurement:
+def build_claimed_measurement(action: MeasureCandidate, reveal: Reveal) -> Measurement:
     """Return what the winner says of itself: all that header level knows; of an earlier model it says nothing here."""
-    measure, count = action.measure, (reveal.claim_correct, reveal.claim_total)
-    if measure.kind is MeasureKind.TRAINING:
+    measure, count = action.request, (reveal.claim_correct, reveal.claim_total)
+    if measure.kind is MeasurementKind.TRAINING:
         count = (reveal.training.correct, reveal.training.total)
-    if measure.kind is MeasureKind.BASELINE:
+    if measure.kind is MeasurementKind.BASELINE:
         count = (0, 0)
     return Measurement(measure.candidate, measure.kind, Finding.ACCEPTED, "", *count)
 
 
 def named_by(block: AnyBlock, state: ChainState) -> tuple[Cid, ...]:
     """Return what a block names: payload, model, trace, cited models, and the data of tasks posted in it."""
-    posted = (each.specification for each in state.incoming)
+    posted = (each.specification for each in state.posted_tasks)
     data = tuple(cid for specification in posted for cid in _data(specification))
     if not isinstance(block, Block):
         return (block.payload_cid, *data)
@@ -210,10 +210,10 @@ class NamedBlobs:
         except Unavailable:
             # The block lost and was forgotten.
             return {}
-        found = {cid: size for each in state.incoming for cid, size in _data(each.specification).items()}
+        found = {cid: size for each in state.posted_tasks for cid, size in _data(each.specification).items()}
         found[block.payload_cid] = MAXIMUM_PAYLOAD_BYTES
         if isinstance(block, Block):
-            model = self._rules.select_task(parent, self._parameters).posted.specification.model
+            model = self._rules.select_task(parent, self._parameters).posted_task.specification.model
             largest = BYTES_PER_PARAMETER * self._parameters.maximum_model_parameters
             # A cited model was trained for another height, maybe for another task.
             found |= {each.model_cid: largest + WEIGHTS_HEADER_BYTES for each in block.ommers}
@@ -224,4 +224,4 @@ class NamedBlobs:
 
 def _data(specification: TaskSpecification) -> dict[Cid, int]:
     data = specification.data
-    return {each.cid: each.ciphertext_bytes for each in (data.training, *data.tests)}
+    return {each.cid: each.ciphertext_bytes for each in (data.training, *data.test_sets)}

@@ -15,13 +15,13 @@ from fractions import Fraction
 from pathlib import Path
 
 from learnchain.consensus.audits import (
-    HARDWARE_FREE,
-    Assignment,
+    HARDWARE_INDEPENDENT_FINDINGS,
+    AuditAssignment,
     AuditFinding,
     FraudProof,
-    challenged_count,
     detection_probability,
-    draw_challenge,
+    draw_segments,
+    sample_size,
 )
 from learnchain.encoding.codec import Hash32
 from learnchain.engines.contract import Rules
@@ -37,21 +37,21 @@ from learnchain.learning.jobs import (
     Training,
     TrainingJob,
 )
-from learnchain.learning.trace import INDEX_NAME, MAXIMUM_INDEX_BYTES, published_states, read_trace, state_path
+from learnchain.learning.trace import INDEX_NAME, MAXIMUM_INDEX_BYTES, read_published_states, read_trace, state_path
 from learnchain.protocol.audit_messages import AuditedSegment
 from learnchain.protocol.dispute_messages import MAXIMUM_STATES, StateLeaf
-from learnchain.protocol.messages import Block, trace_root, work_id
+from learnchain.protocol.messages import Block, training_record_hash, work_id
 from learnchain.protocol.model_specification import model_bytes
 from learnchain.protocol.parameters import ChainParameters
 from learnchain.protocol.selection import Selection
 from learnchain.protocol.task_specification import TrainingMode
-from learnchain.protocol.training_terms import FULL_BITS, Free, TrainingTerms, Watermark
+from learnchain.protocol.training_terms import FULL_BITS, FreeTraining, TrainingTerms, Watermark
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.storage.archive import Archive
 from learnchain.storage.blobs.blob_store import BlobStore
 from learnchain.tasks.task_data import OpenedKeys, TaskData
 from learnchain.verification.assurance import Level
-from learnchain.verification.training_chain import EarlierRun, continued_from, earlier_runs, seeds_of
+from learnchain.verification.training_chain import EarlierRun, earlier_runs, find_start_digest, seeds_of
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ HEADER_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class AuditScope:
+class ReplayScope:
     """Say what of a run is checked."""
 
     indices: tuple[int, ...]
@@ -76,22 +76,22 @@ class AuditScope:
 
 
 @dataclass(frozen=True)
-class ReplayJudge:
+class TraceReplayer:
     """Audit published runs from blobs alone; what is not here is `Unavailable`."""
 
     blobs: BlobStore
     data: TaskData
-    trainer: Training
+    evaluator: Training
     rules: Rules
     parameters: ChainParameters
     archive: Archive
 
-    async def audited(self, block: Block, selection: Selection, scope: AuditScope) -> tuple[AuditLine, ...]:
+    async def audit(self, block: Block, selection: Selection, scope: ReplayScope) -> tuple[AuditLine, ...]:
         """Return the lines of an audit of a block's winner.
 
         An index that cannot be read, and a run that goes on from what it may not, are faults that every machine sees.
         """
-        if selection.posted.specification.training.mode is TrainingMode.FREE:
+        if selection.posted_task.specification.training.mode is TrainingMode.FREE:
             return (AuditLine(WHOLE_RUN, AuditFinding.NOT_AUDITED, "accuracy only", 0, 0.0, b""),)
         try:
             origin = await self._origin(block, selection)
@@ -100,7 +100,7 @@ class ReplayJudge:
         place = Path(tempfile.mkdtemp(prefix="learnchain-audit-"))
         try:
             faults = await self._provision(block, selection, scope, place)
-            return faults or await self.trainer.audit(await self._job(block, selection, scope, origin, place))
+            return faults or await self.evaluator.audit(await self._job(block, selection, scope, origin, place))
         finally:
             shutil.rmtree(place, ignore_errors=True)
 
@@ -108,14 +108,14 @@ class ReplayJudge:
         """Return the runs that a winner's rests on and that no block of their own examines (PODL-R10)."""
         return await earlier_runs(self.blobs, self.archive, self.rules, self.parameters, block)
 
-    async def holds(
+    async def is_fault_proven(
         self, proof: FraudProof, block: Block, selection: Selection, reported: tuple[ReportedSegment, ...] = ()
     ) -> bool:
         """Return whether a proof shows a fault; only what every machine finds alike decides (AUDIT-8).
 
         Against an auditor, `reported` is what it said of the segment.
         """
-        if proof.answers:
+        if proof.disclosures:
             try:
                 return await self._settle_dispute(proof, block, selection, reported)
             except Rejected as error:
@@ -123,19 +123,19 @@ class ReplayJudge:
                 logger.info("a proof rests on files that are not its own: %s", error)
                 return False
         indices = tuple(each.index for each in proof.segments)
-        if proof.finding not in HARDWARE_FREE:
+        if proof.finding not in HARDWARE_INDEPENDENT_FINDINGS:
             return False
-        lines = await self.audited(block, selection, AuditScope(indices, whole=not indices, replay=False))
-        return lines[-1].finding in HARDWARE_FREE
+        lines = await self.audit(block, selection, ReplayScope(indices, whole=not indices, replay=False))
+        return lines[-1].finding in HARDWARE_INDEPENDENT_FINDINGS
 
     async def _settle_dispute(
         self, proof: FraudProof, block: Block, selection: Selection, reported: tuple[ReportedSegment, ...]
     ) -> bool:
         """Return whether an answer is no chain of honest steps: by its ends, or by the opened step."""
         place = Path(tempfile.mkdtemp(prefix="learnchain-dispute-"))
-        size = STATE_COPIES * model_bytes(selection.posted.specification.model) + HEADER_BYTES
+        size = STATE_COPIES * model_bytes(selection.posted_task.specification.model) + HEADER_BYTES
         try:
-            for answer in proof.answers:
+            for answer in proof.disclosures:
                 if not proof.steps:
                     digests = await self.blobs.fetch(answer.digests_cid, max_bytes=32 * MAXIMUM_STATES)
                     shutil.copyfile(digests, place / DIGESTS_NAME)
@@ -144,10 +144,10 @@ class ReplayJudge:
                     shutil.copyfile(await self.blobs.fetch(cid, max_bytes=size), place / name)
             if not proof.steps and any(each.forced_seed for each in reported):
                 index = await self.blobs.read(block.reveal.training.trace_cid, MAXIMUM_INDEX_BYTES)
-                state = published_states(index)[proof.segments[0].index]
+                state = read_published_states(index)[proof.segments[0].index]
                 shutil.copyfile(await self.blobs.fetch(state, max_bytes=size), state_path(place, 0))
             run = await self.run(block, selection, place)
-            return await self.trainer.dispute(DisputeJob(run, proof, str(place), reported))
+            return await self.evaluator.settle_dispute(DisputeJob(run, proof, str(place), reported))
         finally:
             shutil.rmtree(place, ignore_errors=True)
 
@@ -158,23 +158,25 @@ class ReplayJudge:
             (Path(place) / INDEX_NAME).write_bytes(index)
             return read_trace(Path(place), block.reveal.training.state_root).leaves
 
-    async def replayed(self, block: Block, selection: Selection, given: Assignment) -> tuple[AuditLine, ...]:
+    async def replay_segments(
+        self, block: Block, selection: Selection, given: AuditAssignment
+    ) -> tuple[AuditLine, ...]:
         """Return what this machine finds in the segments of an assignment; only a fault of the bytes ends it early."""
-        named = (given.challenge.indices, False, True, given.forced, given.seed)
-        scope = AuditScope(*named, every=True)
-        return await self.audited(block, selection, scope)
+        named = (given.sample.indices, False, True, given.forced, given.seed)
+        scope = ReplayScope(*named, every=True)
+        return await self.audit(block, selection, scope)
 
     async def _origin(self, block: Block, selection: Selection) -> Hash32 | None:
         """Return the digest of the state that the run must begin with, if it is not the derived one (PODL-R3)."""
-        if not selection.course.turn:
+        if not selection.position.block_index:
             return None
         parent = self.archive.block(block.parent)
-        return await continued_from(self.blobs, parent, block, self.parameters.chain_id)
+        return await find_start_digest(self.blobs, parent, block, self.parameters.chain_id)
 
     async def _job(
-        self, block: Block, selection: Selection, scope: AuditScope, origin: Hash32 | None, place: Path
+        self, block: Block, selection: Selection, scope: ReplayScope, origin: Hash32 | None, place: Path
     ) -> AuditJob:
-        reveal, specification = block.reveal, selection.posted.specification
+        reveal, specification = block.reveal, selection.posted_task.specification
         weights = await self.blobs.fetch(reveal.model_cid, max_bytes=model_bytes(specification.model) + HEADER_BYTES)
         return AuditJob(
             run=await self.run(block, selection, place),
@@ -193,7 +195,7 @@ class ReplayJudge:
 
     async def run(self, block: Block, selection: Selection, place: Path) -> TrainingJob:
         """Return what the winner had to do."""
-        specification = selection.posted.specification
+        specification = selection.posted_task.specification
         work = work_id(self.parameters.chain_id, block.parent, selection.task.task_id, block.reveal.miner)
         terms = self.rules.training_terms(selection, work)
         seeds = seeds_of(self.parameters.chain_id, selection, block.reveal.miner)
@@ -208,24 +210,24 @@ class ReplayJudge:
             directory=str(place),
             mapping_path=await self.data.mapping_path(terms),
             initial_id=seeds.initial,
-            weight_bits=terms.weight_bits if isinstance(terms, Free) else FULL_BITS,
+            weight_bits=terms.weight_bits if isinstance(terms, FreeTraining) else FULL_BITS,
         )
 
     async def _rows(self, block: Block, selection: Selection, terms: TrainingTerms) -> str:
         keys = OpenedKeys(block.key_release.key, block.key_release.functional_key)
-        return str(await self.data.training(keys, selection.posted.specification, terms))
+        return str(await self.data.training(keys, selection.posted_task.specification, terms))
 
     async def _provision(
-        self, block: Block, selection: Selection, scope: AuditScope, place: Path
+        self, block: Block, selection: Selection, scope: ReplayScope, place: Path
     ) -> tuple[AuditLine, ...]:
         """Put the index and the states that are needed where the audit looks for them; return what is faulty there.
 
         What a committed index names is the same for everybody, so an unreadable one is a fault and not a missing file.
         """
-        training, model = block.reveal.training, selection.posted.specification.model
+        training, model = block.reveal.training, selection.posted_task.specification.model
         try:
             index = await self.blobs.read(training.trace_cid, MAXIMUM_INDEX_BYTES)
-            states = published_states(index)
+            states = read_published_states(index)
         except Rejected as error:
             return _faulty(AuditFinding.FAULT_MERKLE_PATH, error.detail)
         if len(states) != training.states:
@@ -268,7 +270,7 @@ DEFAULT_THOUSANDTHS = 50
 
 
 @dataclass(frozen=True, slots=True)
-class Replayed:
+class ReplaySummary:
     """Say what replaying one block came to: how many segments of how many, and whether every bit followed.
 
     `runs` holds both numbers of the winner's run and of every earlier one that it rests on (PODL-R10).
@@ -289,15 +291,15 @@ class Replayed:
 
 
 @dataclass(frozen=True, slots=True)
-class ReplayLevel:
+class SegmentReplayer:
     """Replay blocks at a level; `wanted` segments of each run, 0 for the default share, all at full level."""
 
-    judge: ReplayJudge
+    judge: TraceReplayer
     level: Level
     wanted: int
     secret: bytes
 
-    async def checked(self, block: Block, selection: Selection) -> Replayed:
+    async def check_block(self, block: Block, selection: Selection) -> ReplaySummary:
         """Replay a block's challenged segments; refuse a fault; say so where bits differ or states are gone.
 
         Runs that lost but that the winner's goes on from are replayed alike: no other block would examine them.
@@ -308,10 +310,10 @@ class ReplayLevel:
                 for each in await self.judge.earlier_runs(block):
                     found.append(await self._run(each.block, each.selection))
             except Unavailable as error:
-                found.append(Replayed(0, 0, False, f"an earlier run is not replayed: {error.what} is not here"))
+                found.append(ReplaySummary(0, 0, False, f"an earlier run is not replayed: {error.what} is not here"))
         return _combine_summaries(found)
 
-    async def _run(self, block: Block, selection: Selection) -> Replayed:
+    async def _run(self, block: Block, selection: Selection) -> ReplaySummary:
         training = block.reveal.training
         segments = training.states - 1
         if segments < 1:
@@ -319,40 +321,40 @@ class ReplayLevel:
         drawn = self._sample_size(segments)
         indices = range(segments) if self.level is Level.FULL else ()
         if self.level is Level.REPLAY:
-            indices = draw_challenge(self.secret, trace_root(training), segments, drawn).indices
+            indices = draw_segments(self.secret, training_record_hash(training), segments, drawn).indices
         try:
-            lines = await self.judge.audited(block, selection, AuditScope(tuple(indices)))
+            lines = await self.judge.audit(block, selection, ReplayScope(tuple(indices)))
         except Unavailable as error:
-            return Replayed(0, segments, False, f"not replayed: {error.what} is not here")
+            return ReplaySummary(0, segments, False, f"not replayed: {error.what} is not here")
         return _summary(lines, drawn, segments)
 
     def _sample_size(self, segments: int) -> int:
         if self.level is Level.FULL:
             return segments
-        return min(self.wanted, segments) if self.wanted else challenged_count(segments, DEFAULT_THOUSANDTHS)
+        return min(self.wanted, segments) if self.wanted else sample_size(segments, DEFAULT_THOUSANDTHS)
 
 
-def _combine_summaries(found: list[Replayed]) -> Replayed:
+def _combine_summaries(found: list[ReplaySummary]) -> ReplaySummary:
     """Return what the winner's run and the earlier ones came to; the first that did not follow is what is told."""
     own, *earlier = found
     if not earlier:
         return own
     failed = next((each for each in earlier if not each.is_reproduced), None)
     if failed is not None:
-        return Replayed(own.replayed, own.segments, False, f"{own.text}; of an earlier run: {failed.text}")
+        return ReplaySummary(own.replayed, own.segments, False, f"{own.text}; of an earlier run: {failed.text}")
     runs = tuple((each.replayed, each.segments) for each in found)
     text = f"{own.text}; {len(earlier)} earlier runs: " + ", ".join(each.text for each in earlier)
-    return Replayed(sum(each for each, _ in runs), sum(each for _, each in runs), True, text, runs)
+    return ReplaySummary(sum(each for each, _ in runs), sum(each for _, each in runs), True, text, runs)
 
 
-def _summary(lines: tuple[AuditLine, ...], drawn: int, segments: int) -> Replayed:
+def _summary(lines: tuple[AuditLine, ...], drawn: int, segments: int) -> ReplaySummary:
     last = lines[-1]
-    if last.finding in HARDWARE_FREE:
+    if last.finding in HARDWARE_INDEPENDENT_FINDINGS:
         raise Rejected(RejectionReason.TRACE_MISMATCH, f"{last.finding.value}: {last.detail}")
     done = sum(line.segment >= 0 and line.finding is AuditFinding.REPRODUCED for line in lines)
     if last.finding is AuditFinding.NOT_AUDITED:
-        return Replayed(0, segments, False, "free training: accuracy only")
+        return ReplaySummary(0, segments, False, "free training: accuracy only")
     if last.finding is AuditFinding.NUMERIC_MISMATCH:
         text = f"segment {last.segment} differs in this machine's class: not settled"
-        return Replayed(done, segments, False, text)
-    return Replayed(drawn, segments, True, f"replayed {done} of {segments} segments")
+        return ReplaySummary(done, segments, False, text)
+    return ReplaySummary(drawn, segments, True, f"replayed {done} of {segments} segments")

@@ -10,19 +10,19 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from learnchain.consensus.audits import answer_digests, open_segment
+from learnchain.consensus.audits import open_segment, parse_step_digests
 from learnchain.encoding.codec import Hash32
 from learnchain.encoding.content_id import Cid
 from learnchain.encoding.cryptography import UNSIGNED
 from learnchain.encoding.hashing import list_root
 from learnchain.learning.jobs import DIGESTS_NAME, STATES_NAME, SegmentJob
-from learnchain.learning.trace import MAXIMUM_INDEX_BYTES, published_states, state_path
-from learnchain.protocol.dispute_messages import SegmentOpening, StepAnswer
+from learnchain.learning.trace import MAXIMUM_INDEX_BYTES, read_published_states, state_path
+from learnchain.protocol.dispute_messages import SegmentOpening, StateDisclosure
 from learnchain.protocol.messages import Block
 from learnchain.protocol.model_specification import model_bytes
 from learnchain.protocol.selection import Selection
 from learnchain.rejection import Rejected, RejectionReason
-from learnchain.verification.replay import HEADER_BYTES, STATE_COPIES, ReplayJudge
+from learnchain.verification.replay import HEADER_BYTES, STATE_COPIES, TraceReplayer
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class DisputedRun:
 
 
 @dataclass(frozen=True, slots=True)
-class Outlier:
+class OutOfBoundsStep:
     """Hold the first step of an answer that no honest machine takes, with its two states published."""
 
     offset: int
@@ -45,76 +45,84 @@ class Outlier:
 
 
 @dataclass(frozen=True)
-class StepAnswers:
+class StateDisclosures:
     """Write and read the steps of segments, in the process that replays."""
 
-    judge: ReplayJudge
+    replayer: TraceReplayer
 
-    async def written(self, run: DisputedRun, segment: int, commitment: Hash32) -> tuple[StepAnswer, SegmentOpening]:
+    async def write_disclosure(
+        self, run: DisputedRun, segment: int, commitment: Hash32
+    ) -> tuple[StateDisclosure, SegmentOpening]:
         """Train a segment again from its committed state, publish every step, and return the answer to be signed.
 
         Whoever accuses wants to see the committed end. A machine that has changed its class since comes to another one,
         which would be a fault of the bytes: it shows the committed state as its last, and the bounds decide.
         """
-        blobs = self.judge.blobs
-        opening = open_segment(await self.judge.leaves(run.block), segment)
+        blobs = self.replayer.blobs
+        opening = open_segment(await self.replayer.leaves(run.block), segment)
         async with self._temporary_directory() as place:
             job = await self._build_segment_job(run, opening, place)
             states = await self._read_published_states(run.block)
             await self._fetch_to(states[segment], state_path(place, 0), self._maximum_state_bytes(run))
-            await self.judge.trainer.answer(job)
-            digests = answer_digests((place / DIGESTS_NAME).read_bytes())
+            await self.replayer.evaluator.disclose_steps(job)
+            digests = parse_step_digests((place / DIGESTS_NAME).read_bytes())
             if not run.forced_seed and digests[-1] != opening.following.digest:
                 committed = await blobs.fetch(states[segment + 1], max_bytes=self._maximum_state_bytes(run))
                 digests = (*digests[:-1], opening.following.digest)
                 _replace_last_state(place / STATES_NAME, len(digests), committed.read_bytes())
             digests_cid = await blobs.add_bytes(b"".join(digests))
             states_cid = await blobs.add(place / STATES_NAME)
-        named = (self.judge.parameters.chain_id, commitment, segment, len(digests), list_root(digests))
-        return StepAnswer(*named, digests_cid, states_cid, UNSIGNED), opening
+        named = (self.replayer.parameters.chain_id, commitment, segment, len(digests), list_root(digests))
+        return StateDisclosure(*named, digests_cid, states_cid, UNSIGNED), opening
 
-    async def check(self, run: DisputedRun, answer: StepAnswer, opening: SegmentOpening) -> None:
+    async def check_disclosure(self, run: DisputedRun, answer: StateDisclosure, opening: SegmentOpening) -> None:
         """Refuse an answer whose files are not what it names; raise `Unavailable` while they are not here (AUDIT-6)."""
         async with self._temporary_directory() as place:
             await self._fetch_files(run, answer, place)
-            await self.judge.trainer.check_states(await self._build_segment_job(run, opening, place))
+            await self.replayer.evaluator.check_states(await self._build_segment_job(run, opening, place))
 
-    async def outlier(self, run: DisputedRun, answer: StepAnswer, opening: SegmentOpening) -> Outlier | None:
+    async def find_first_out_of_bounds(
+        self, run: DisputedRun, answer: StateDisclosure, opening: SegmentOpening
+    ) -> OutOfBoundsStep | None:
         """Return the first step of an answer that no honest machine takes, or None if all may be honest."""
         async with self._temporary_directory() as place:
             digests = await self._fetch_files(run, answer, place)
-            offset = await self.judge.trainer.outlying(await self._build_segment_job(run, opening, place))
+            offset = await self.replayer.evaluator.first_step_out_of_bounds(
+                await self._build_segment_job(run, opening, place)
+            )
             if offset < 0:
                 return None
-            before = await self.judge.blobs.add(state_path(place, offset))
-            after = await self.judge.blobs.add(state_path(place, offset + 1))
-            return Outlier(offset, digests, before, after)
+            before = await self.replayer.blobs.add(state_path(place, offset))
+            after = await self.replayer.blobs.add(state_path(place, offset + 1))
+            return OutOfBoundsStep(offset, digests, before, after)
 
-    async def _fetch_files(self, run: DisputedRun, answer: StepAnswer, place: Path) -> tuple[Hash32, ...]:
+    async def _fetch_files(self, run: DisputedRun, answer: StateDisclosure, place: Path) -> tuple[Hash32, ...]:
         """Bring the files of an answer; their sizes are bounded by the task before anything is fetched."""
-        limit = run.selection.posted.specification.training.checkpoint_interval_steps + 1
+        limit = run.selection.posted_task.specification.training.checkpoint_interval_steps + 1
         if answer.states > limit:
-            raise Rejected(RejectionReason.ANSWER_WRONG, f"{answer.states} states; a segment has {limit} at most")
+            raise Rejected(RejectionReason.RESPONSE_INVALID, f"{answer.states} states; a segment has {limit} at most")
         await self._fetch_to(answer.digests_cid, place / DIGESTS_NAME, 32 * answer.states)
-        digests = answer_digests((place / DIGESTS_NAME).read_bytes())
+        digests = parse_step_digests((place / DIGESTS_NAME).read_bytes())
         if len(digests) != answer.states or list_root(digests) != answer.root:
-            raise Rejected(RejectionReason.ANSWER_WRONG, "the digests are not those under the signed root")
+            raise Rejected(RejectionReason.RESPONSE_INVALID, "the digests are not those under the signed root")
         await self._fetch_to(answer.states_cid, place / STATES_NAME, answer.states * self._maximum_state_bytes(run))
         return digests
 
     async def _build_segment_job(self, run: DisputedRun, opening: SegmentOpening, place: Path) -> SegmentJob:
-        training = await self.judge.run(run.block, run.selection, place)
+        training = await self.replayer.run(run.block, run.selection, place)
         return SegmentJob(training, opening.first, opening.following, str(place), opening.index, run.forced_seed)
 
     async def _read_published_states(self, block: Block) -> tuple[Cid, ...]:
-        return published_states(await self.judge.blobs.read(block.reveal.training.trace_cid, MAXIMUM_INDEX_BYTES))
+        return read_published_states(
+            await self.replayer.blobs.read(block.reveal.training.trace_cid, MAXIMUM_INDEX_BYTES)
+        )
 
     async def _fetch_to(self, cid: Cid, target: Path, maximum_bytes: int) -> None:
-        shutil.copyfile(await self.judge.blobs.fetch(cid, max_bytes=maximum_bytes), target)
+        shutil.copyfile(await self.replayer.blobs.fetch(cid, max_bytes=maximum_bytes), target)
 
     @staticmethod
     def _maximum_state_bytes(run: DisputedRun) -> int:
-        return STATE_COPIES * model_bytes(run.selection.posted.specification.model) + HEADER_BYTES
+        return STATE_COPIES * model_bytes(run.selection.posted_task.specification.model) + HEADER_BYTES
 
     @asynccontextmanager
     async def _temporary_directory(self) -> AsyncGenerator[Path, None]:

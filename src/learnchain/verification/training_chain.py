@@ -13,18 +13,18 @@ from typing import Any
 
 from learnchain.encoding.codec import Address, Hash32, decode, encode
 from learnchain.encoding.content_id import cid_from_text
-from learnchain.encoding.hashing import list_root, noun_hash
+from learnchain.encoding.hashing import list_root, message_hash
 from learnchain.encoding.numbers import parse_json
 from learnchain.engines.contract import Rules
 from learnchain.learning.jobs import TrainedFiles
 from learnchain.protocol.dispute_messages import StateLeaf
 from learnchain.protocol.messages import AnyBlock, Block, Commitment, TrainedModel, commitment_digest, work_id
 from learnchain.protocol.parameters import ChainParameters
-from learnchain.protocol.selection import Course, Selection
+from learnchain.protocol.selection import MultiBlockPosition, Selection
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.storage.archive import Archive
 from learnchain.storage.blobs.blob_store import BlobStore
-from learnchain.storage.slashing_protection import OwnCandidate
+from learnchain.storage.slashing_protection import CommitmentOpening
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ MAXIMUM_INDEX_BYTES = 1 << 26
 MAXIMUM_STATE_BYTES = 1 << 34
 
 
-CONTINUES = "continues"
+CONTINUES_KEY = "continues"
 """The entry of a trace's index that opens the commitment whose end state the run began with."""
 
 
@@ -53,11 +53,11 @@ class EndState:
 
     path: Path
     digest: Hash32
-    opening: OwnCandidate
+    opening: CommitmentOpening
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
+class FinishedRun:
     """Join what a run left with the committed state that it went on from, if it did."""
 
     run: TrainedFiles
@@ -66,20 +66,20 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True)
-class AheadRun:
+class LookaheadRun:
     """Hold a run that began while the block before its own was judged; its result is None when it failed."""
 
     task_id: bytes
-    course: Course
+    position: MultiBlockPosition
     commitment: Commitment
     task: asyncio.Task[None]
-    result: asyncio.Future[Finished | None]
+    result: asyncio.Future[FinishedRun | None]
 
     def fits(self, selection: Selection) -> bool:
         """Return whether the run is the one that this height asks for."""
-        return (self.task_id, self.course) == (selection.task.task_id, selection.course)
+        return (self.task_id, self.position) == (selection.task.task_id, selection.position)
 
-    async def taken(self) -> Finished | None:
+    async def take_result(self) -> FinishedRun | None:
         """Return the result; whoever gives up waiting ends the run, or it would keep the next one waiting."""
         try:
             return await self.result
@@ -87,14 +87,14 @@ class AheadRun:
             self.task.cancel()
 
 
-def seeds_of(chain_id: int, selection: Selection, miner: Address, course: Course | None = None) -> Seeds:
+def seeds_of(chain_id: int, selection: Selection, miner: Address, course: MultiBlockPosition | None = None) -> Seeds:
     """Return the seeds of a height, or of the course that follows it; a task of one block has one seed."""
-    chosen, task_id = course or selection.course, selection.task.task_id
-    initial = work_id(chain_id, chosen.origin or selection.parent, task_id, miner)
-    return Seeds(initial, work_id(chain_id, chosen.order or selection.parent, task_id, miner))
+    chosen, task_id = course or selection.position, selection.task.task_id
+    initial = work_id(chain_id, chosen.initialisation_seed or selection.parent, task_id, miner)
+    return Seeds(initial, work_id(chain_id, chosen.batch_order_seed or selection.parent, task_id, miner))
 
 
-async def end_state(blobs: BlobStore, opening: OwnCandidate) -> EndState:
+async def end_state(blobs: BlobStore, opening: CommitmentOpening) -> EndState:
     """Return the last state of a committed run of our own."""
     index = await read_index(blobs, opening)
     last = decode(StateLeaf, bytes.fromhex(index["leaves"][-1]))
@@ -107,10 +107,10 @@ async def own_end_state(archive: Archive, blobs: BlobStore, selection: Selection
 
     Whoever did not commit there begins at the initialisation that its seed derives, as in the first block.
     """
-    if not selection.course.turn:
+    if not selection.position.block_index:
         return None
     block = archive.block(selection.parent)
-    own = archive.own.candidate(block.parent)
+    own = archive.slashing_protection.load_candidate(block.parent)
     if own is None or not _holds(block, own):
         return None
     try:
@@ -120,32 +120,34 @@ async def own_end_state(archive: Archive, blobs: BlobStore, selection: Selection
         return None
 
 
-def indexed(index: dict[str, object], start: EndState | None) -> bytes:
+def encode_index(index: dict[str, object], start: EndState | None) -> bytes:
     """Return the bytes of a trace's index, with the opening of what the run went on from."""
-    continued = {} if start is None else {CONTINUES: encode(start.opening).hex()}
+    continued = {} if start is None else {CONTINUES_KEY: encode(start.opening).hex()}
     return json.dumps({**index, **continued}, sort_keys=True).encode()
 
 
-async def continued_from(blobs: BlobStore, parent: AnyBlock, block: Block, chain_id: int) -> Hash32 | None:
+async def find_start_digest(blobs: BlobStore, parent: AnyBlock, block: Block, chain_id: int) -> Hash32 | None:
     """Return the digest of the state that a winner's run must begin with; None for the derived initialisation.
 
     Refuses an opening that is not of the same miner and task, not under the parent block, or not what it committed to.
     """
-    opening = await continued(blobs, parent, block, chain_id)
+    opening = await read_continued_opening(blobs, parent, block, chain_id)
     if opening is None:
         return None
     leaves = (await read_index(blobs, opening))["leaves"]
     return decode(StateLeaf, bytes.fromhex(leaves[-1])).digest
 
 
-async def continued(blobs: BlobStore, parent: AnyBlock, block: Block, chain_id: int) -> OwnCandidate | None:
+async def read_continued_opening(
+    blobs: BlobStore, parent: AnyBlock, block: Block, chain_id: int
+) -> CommitmentOpening | None:
     """Return the opened commitment of the run that a winner's goes on from, checked against the parent block."""
     index = await _read_index_object(blobs, block.reveal.training.trace_cid)
-    text = index.get(CONTINUES)
+    text = index.get(CONTINUES_KEY)
     if text is None:
         return None
     try:
-        opening = decode(OwnCandidate, bytes.fromhex(text))
+        opening = decode(CommitmentOpening, bytes.fromhex(text))
     except (ValueError, TypeError) as error:
         raise Rejected(RejectionReason.MALFORMED, "the index does not open a commitment") from error
     committed = opening.commitment
@@ -175,10 +177,14 @@ async def earlier_runs(
     A run that won is examined with its own block, so the walk ends there, or at the derived initialisation.
     """
     found: list[EarlierRun] = []
-    while rules.select_task(archive.state(block.parent), parameters).course.turn:
+    while rules.select_task(archive.state(block.parent), parameters).position.block_index:
         parent = archive.block(block.parent)
-        opening = await continued(blobs, parent, block, parameters.chain_id)
-        if opening is None or not isinstance(parent, Block) or noun_hash(opening.commitment) == parent.verdict.winner:
+        opening = await read_continued_opening(blobs, parent, block, parameters.chain_id)
+        if (
+            opening is None
+            or not isinstance(parent, Block)
+            or message_hash(opening.commitment) == parent.verdict.winner
+        ):
             break
         reveal = replace(
             parent.reveal, miner=opening.commitment.miner, model_cid=opening.model_cid, training=opening.training
@@ -188,7 +194,7 @@ async def earlier_runs(
     return tuple(found)
 
 
-async def read_index(blobs: BlobStore, opening: OwnCandidate) -> dict[str, list[str]]:
+async def read_index(blobs: BlobStore, opening: CommitmentOpening) -> dict[str, list[str]]:
     """Return the index of a committed trace; refuse one whose leaves are not under the committed root."""
     index = await _read_index_object(blobs, opening.training.trace_cid)
     try:
@@ -213,6 +219,6 @@ async def _read_index_object(blobs: BlobStore, cid: bytes) -> dict[str, Any]:
     return index
 
 
-def _holds(block: AnyBlock, opening: OwnCandidate) -> bool:
+def _holds(block: AnyBlock, opening: CommitmentOpening) -> bool:
     """Return whether a block's release lists the opened commitment."""
     return isinstance(block, Block) and opening.commitment in block.commitments

@@ -11,20 +11,20 @@ from learnchain.encoding.hashing import check_list_branch, list_branch
 from learnchain.encryption.functional import (
     CipherHeader,
     batch_leaf,
+    build_header,
     ciphertext_root,
     decode_batch,
     decode_header,
     encode_batch,
     encrypt,
     encrypt_batch,
-    header_for,
-    setup,
+    generate_master_keys,
 )
 from learnchain.rejection import Rejected, RejectionReason
 
-SECRET, PUBLIC = setup(b"\7" * 32, 5, 2)
+SECRET, PUBLIC = generate_master_keys(b"\7" * 32, 5, 2)
 SAMPLES = np.random.default_rng(2).integers(0, 256, (7, 5))
-HEADER = header_for(PUBLIC, 7)
+HEADER = build_header(PUBLIC, 7)
 WIRE = [encode_batch(batch) for batch in encrypt(SECRET, HEADER, SAMPLES)]
 LEAVES = tuple(batch_leaf(HEADER, index, data) for index, data in enumerate(WIRE))
 
@@ -52,7 +52,7 @@ def test_randomness_never_serves_two_contents() -> None:
         encrypt_batch(SECRET, HEADER, 1, SAMPLES[:2]),
         encrypt_batch(SECRET, HEADER, 0, SAMPLES[1:3]),
         encrypt_batch(SECRET, replace(HEADER, samples=8), 0, SAMPLES[:2]),
-        encrypt_batch(setup(b"\6" * 32, 5, 2)[0], HEADER, 0, SAMPLES[:2]),
+        encrypt_batch(generate_master_keys(b"\6" * 32, 5, 2)[0], HEADER, 0, SAMPLES[:2]),
     ]
     assert not any(np.array_equal(first.points[0], other.points[0]) for other in others)
 

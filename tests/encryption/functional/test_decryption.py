@@ -15,11 +15,11 @@ from learnchain.encryption.functional import (
     FunctionalKey,
     MasterPublic,
     MasterSecret,
+    build_header,
     decrypt,
     derive_key,
     encrypt,
-    header_for,
-    setup,
+    generate_master_keys,
 )
 from learnchain.encryption.functional.group import ORDER, generator_multiple, generator_multiples
 from learnchain.rejection import Rejected, RejectionReason
@@ -48,8 +48,8 @@ def odd_signed(random: np.random.Generator, outputs: int, dimension: int) -> np.
 
 
 def opened(samples: np.ndarray, queries: np.ndarray, slots: int = 4, maximum: int = 255) -> np.ndarray:
-    secret, public = setup(SEED, samples.shape[1], slots)
-    header = header_for(public, len(samples), maximum)
+    secret, public = generate_master_keys(SEED, samples.shape[1], slots)
+    header = build_header(public, len(samples), maximum)
     key = derive_key(secret, public, queries)
     return decrypt(header, key, queries, encrypt(secret, header, samples))
 
@@ -91,8 +91,8 @@ def test_any_small_matrix_opens(data: st.DataObject) -> None:
 def test_threads_give_the_same_products() -> None:
     random = np.random.default_rng(5)
     samples, queries = random.integers(0, 256, (40, 8)), dense(random, 4, 8)
-    secret, public = setup(SEED, 8, 2)
-    header = header_for(public, 40)
+    secret, public = generate_master_keys(SEED, 8, 2)
+    header = build_header(public, 40)
     key = derive_key(secret, public, queries)
     with ThreadPoolExecutor(2) as pool:
         result = decrypt(header, key, queries, encrypt(secret, header, samples), pool.map)
@@ -108,7 +108,7 @@ def crafted(secret: MasterSecret, samples: np.ndarray, nonce: int) -> CipherBatc
 def test_crafted_points_that_meet_open_on_the_slow_path(scalars: tuple[int, ...]) -> None:
     secret = MasterSecret(SEED, 2, 2, scalars)
     public = MasterPublic(2, 2, generator_multiples(list(scalars)))
-    header = header_for(public, 2)
+    header = build_header(public, 2)
     queries = np.array([[1, 1], [2, -3], [0, 0]])
     key = derive_key(secret, public, queries)
     samples = np.array([[4, 4], [0, 0]])
@@ -126,14 +126,14 @@ def refusal(act: Callable[[], object]) -> RejectionReason:
 
 def setting(count: int = 9) -> tuple[MasterSecret, MasterPublic, np.ndarray, np.ndarray, FunctionalKey]:
     random = np.random.default_rng(3)
-    secret, public = setup(SEED, 6, 4)
+    secret, public = generate_master_keys(SEED, 6, 4)
     queries = dense(random, 3, 6)
     return secret, public, random.integers(0, 256, (count, 6)), queries, derive_key(secret, public, queries)
 
 
 def test_a_wrong_eta_opens_nothing() -> None:
     secret, public, samples, queries, key = setting()
-    header = header_for(public, len(samples))
+    header = build_header(public, len(samples))
     wrong = replace(key, etas=(key.etas[0] + 1, *key.etas[1:]))
     reason = refusal(lambda: decrypt(header, wrong, queries, encrypt(secret, header, samples)))
     assert reason is RejectionReason.CIPHERTEXT_INVALID
@@ -141,16 +141,16 @@ def test_a_wrong_eta_opens_nothing() -> None:
 
 def test_a_product_beyond_the_declared_range_is_refused() -> None:
     secret, public, _, queries, key = setting()
-    header = header_for(public, 4)
+    header = build_header(public, 4)
     batch = crafted(secret, np.full((4, 6), 10**6), 78)
     assert refusal(lambda: decrypt(header, key, queries, [batch])) is RejectionReason.CIPHERTEXT_INVALID
 
 
 def test_the_inverse_of_a_product_in_range_is_refused() -> None:
     # x alone does not tell g**v from g**-v: the table looks at the parity of y.
-    secret, public = setup(SEED, 1, 1)
+    secret, public = generate_master_keys(SEED, 1, 1)
     queries = np.array([[1]])
-    header, key = header_for(public, 1), derive_key(secret, public, queries)
+    header, key = build_header(public, 1), derive_key(secret, public, queries)
     nonce = 99
     minus = (secret.scalars[0] * nonce - 7) % ORDER
     batch = CipherBatch(np.stack([generator_multiple(nonce), generator_multiple(minus)]))
@@ -159,7 +159,7 @@ def test_the_inverse_of_a_product_in_range_is_refused() -> None:
 
 def test_a_key_for_other_queries_or_another_data_set_is_refused() -> None:
     secret, public, samples, queries, key = setting()
-    header = header_for(public, len(samples))
+    header = build_header(public, len(samples))
     other = replace(header, master=bytes(32))
     batches = list(encrypt(secret, header, samples))
     wrong = RejectionReason.FUNCTIONAL_KEY_WRONG
@@ -170,7 +170,7 @@ def test_a_key_for_other_queries_or_another_data_set_is_refused() -> None:
 
 def test_missing_surplus_and_misshapen_batches_are_refused() -> None:
     secret, public, samples, queries, key = setting()
-    header = header_for(public, len(samples))
+    header = build_header(public, len(samples))
     batches = list(encrypt(secret, header, samples))
     short = CipherBatch(batches[0].points[:-1])
     for wrong in (batches[:-1], [*batches, batches[0]], [short, *batches[1:]]):

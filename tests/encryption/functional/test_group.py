@@ -70,9 +70,9 @@ def test_sums_and_doubles_equal_coincurve_in_every_lane() -> None:
     assert lane_kernels.add_indexed(lanes, np.array([[2, 0, 1]]), scratch)
     assert lane_kernels.double_indexed(lanes, np.array([[3, 1, 1]]), scratch)
     lane_kernels.negate_indexed(lanes, np.array([[4, 0, 0]]))
-    assert np.array_equal(group.gathered_from_lanes(lanes[2:3], 8), reference([105 + 2 * i for i in range(8)]))
-    assert np.array_equal(group.gathered_from_lanes(lanes[3:4], 8), reference([200 + 2 * i for i in range(8)]))
-    assert np.array_equal(group.gathered_from_lanes(lanes[4:5], 8), reference([-5 - i for i in range(8)]))
+    assert np.array_equal(group.gather_from_lanes(lanes[2:3], 8), reference([105 + 2 * i for i in range(8)]))
+    assert np.array_equal(group.gather_from_lanes(lanes[3:4], 8), reference([200 + 2 * i for i in range(8)]))
+    assert np.array_equal(group.gather_from_lanes(lanes[4:5], 8), reference([-5 - i for i in range(8)]))
 
 
 @pytest.mark.parametrize("sign", [1, -1])

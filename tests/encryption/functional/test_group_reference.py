@@ -26,13 +26,13 @@ def points(written):
 
 @pytest.fixture(scope="module")
 def secret():
-    ((given, _),) = cases("published_key")
+    ((given, _),) = cases("derive_public_key")
     return MasterSecret(bytes(32), len(given["secret"]), 1, tuple(given["secret"]))
 
 
 @pytest.fixture(scope="module")
 def public(secret):
-    ((_, expected),) = cases("published_key")
+    ((_, expected),) = cases("derive_public_key")
     return MasterPublic(secret.dimension, 1, points(expected["result"]))
 
 
@@ -65,7 +65,7 @@ def test_functional_keys_are_those_of_the_vector_and_everybody_can_verify_them(s
 
 
 def test_the_lanes_find_the_products_of_the_vector(secret, public, header):
-    found = [each for each in cases("opened_product") if each[0]["sign"] == -1]
+    found = [each for each in cases("open_product") if each[0]["sign"] == -1]
     assert len(found) == 4
     for given, expected in found:
         key = derive_key(secret, public, np.array([given["query"]]))
@@ -74,7 +74,7 @@ def test_the_lanes_find_the_products_of_the_vector(secret, public, header):
 
 
 def test_the_printed_sign_finds_nothing_in_either(secret, public, header):
-    ((given, expected),) = [each for each in cases("opened_product") if each[0]["sign"] == 1]
+    ((given, expected),) = [each for each in cases("open_product") if each[0]["sign"] == 1]
     assert expected == {"rejected": RejectionReason.CIPHERTEXT_INVALID.value}
     honest = derive_key(secret, public, np.array([given["query"]]))
     printed = FunctionalKey(honest.master, honest.queries, tuple(-eta % ORDER for eta in honest.etas))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from learnchain.encryption import functional as room
-from learnchain.encryption.functional import MasterPublic, derive_key, setup, verify_key
+from learnchain.encryption.functional import MasterPublic, derive_key, generate_master_keys, verify_key
 from learnchain.encryption.functional.group import ORDER, generator_multiple
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
@@ -23,13 +23,13 @@ def reason_of(*arguments: object) -> RejectionReason:
 
 
 def test_setup_publishes_the_powers_of_its_secret() -> None:
-    secret, public = setup(SEED, 4, 3)
-    assert len(set(secret.scalars)) == 12 and setup(SEED, 4, 3)[0] == secret
+    secret, public = generate_master_keys(SEED, 4, 3)
+    assert len(set(secret.scalars)) == 12 and generate_master_keys(SEED, 4, 3)[0] == secret
     assert all(np.array_equal(generator_multiple(s), h) for s, h in zip(secret.scalars, public.points, strict=True))
 
 
 def test_a_derived_key_is_the_inner_product_and_verifies() -> None:
-    secret, public = setup(SEED, 4, 3)
+    secret, public = generate_master_keys(SEED, 4, 3)
     key = derive_key(secret, public, QUERIES)
     verify_key(public, QUERIES, key)
     for slot in range(3):
@@ -40,7 +40,7 @@ def test_a_derived_key_is_the_inner_product_and_verifies() -> None:
 
 
 def test_a_key_of_zero_queries_verifies() -> None:
-    secret, public = setup(SEED, 4, 1)
+    secret, public = generate_master_keys(SEED, 4, 1)
     nothing = np.zeros((2, 4), dtype=np.int32)
     key = derive_key(secret, public, nothing)
     verify_key(public, nothing, key)
@@ -49,7 +49,7 @@ def test_a_key_of_zero_queries_verifies() -> None:
 
 @pytest.mark.parametrize("place", range(9))
 def test_one_wrong_eta_is_refused(place: int) -> None:
-    secret, public = setup(SEED, 4, 3)
+    secret, public = generate_master_keys(SEED, 4, 3)
     key = derive_key(secret, public, QUERIES)
     etas = list(key.etas)
     etas[place] = (etas[place] + 1) % ORDER
@@ -57,7 +57,7 @@ def test_one_wrong_eta_is_refused(place: int) -> None:
 
 
 def test_errors_that_cancel_out_are_refused() -> None:
-    secret, public = setup(SEED, 4, 3)
+    secret, public = generate_master_keys(SEED, 4, 3)
     key = derive_key(secret, public, QUERIES)
     etas = list(key.etas)
     etas[0], etas[1] = (etas[0] + 1) % ORDER, (etas[1] - 1) % ORDER
@@ -65,9 +65,9 @@ def test_errors_that_cancel_out_are_refused() -> None:
 
 
 def test_keys_that_are_not_canonical_or_not_for_this_are_refused() -> None:
-    secret, public = setup(SEED, 4, 3)
+    secret, public = generate_master_keys(SEED, 4, 3)
     key = derive_key(secret, public, QUERIES)
-    other = setup(b"\6" * 32, 4, 3)[1]
+    other = generate_master_keys(b"\6" * 32, 4, 3)[1]
     wrong = RejectionReason.FUNCTIONAL_KEY_WRONG
     assert reason_of(public, QUERIES, replace(key, etas=(key.etas[0] + ORDER, *key.etas[1:]))) is wrong
     assert reason_of(public, QUERIES, replace(key, etas=key.etas[1:])) is wrong
@@ -77,7 +77,7 @@ def test_keys_that_are_not_canonical_or_not_for_this_are_refused() -> None:
 
 
 def test_a_master_key_off_the_curve_is_refused() -> None:
-    secret, public = setup(SEED, 4, 3)
+    secret, public = generate_master_keys(SEED, 4, 3)
     points = public.points.copy()
     points[5, 1, 0] ^= 1
     broken = MasterPublic(4, 3, points)
@@ -88,7 +88,7 @@ def test_a_master_key_off_the_curve_is_refused() -> None:
 @pytest.mark.parametrize(("seed", "dimension", "slots"), [(b"", 4, 1), (SEED, 0, 1), (SEED, 4, 0), (SEED, 70_000, 1)])
 def test_setup_refuses_sizes_without_meaning(seed: bytes, dimension: int, slots: int) -> None:
     with pytest.raises(Rejected) as caught:
-        setup(seed, dimension, slots)
+        generate_master_keys(seed, dimension, slots)
     assert caught.value.reason is RejectionReason.ARGUMENT_INVALID
 
 
@@ -96,7 +96,7 @@ def test_setup_refuses_sizes_without_meaning(seed: bytes, dimension: int, slots:
     "queries", [np.zeros((1, 5), int), np.zeros(4, int), np.full((1, 4), 5000), np.zeros((1, 4)), np.zeros((0, 4), int)]
 )
 def test_queries_of_another_kind_are_refused(queries: np.ndarray) -> None:
-    secret, public = setup(SEED, 4, 1)
+    secret, public = generate_master_keys(SEED, 4, 1)
     with pytest.raises(Rejected) as caught:
         derive_key(secret, public, queries)
     assert caught.value.reason is RejectionReason.ARGUMENT_INVALID

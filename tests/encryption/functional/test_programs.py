@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from learnchain.encryption.functional.programs import NONE, ProgramWriter, folded, inner_products, table_bits
+from learnchain.encryption.functional.programs import NONE, ProgramWriter, inner_products, merge_columns, table_bits
 
 
 def additions(queries: np.ndarray) -> int:
@@ -54,7 +54,7 @@ def test_additions_of_one_step_do_not_wait_for_each_other() -> None:
 def test_equal_columns_are_one_point() -> None:
     writer = ProgramWriter()
     weights = np.array([[1, 0, 1, 2, 1], [3, 0, 3, 4, 3]])
-    places, kept = folded(writer, writer.reserve(5), weights)
+    places, kept = merge_columns(writer, writer.reserve(5), weights)
     assert len(places) == 2
     arena = carried_out(writer, np.array([10, 20, 30, 40, 50]))
     assert sorted(zip(arena[places].tolist(), map(tuple, kept.T.tolist()), strict=True)) == [(40, (2, 4)), (90, (1, 3))]

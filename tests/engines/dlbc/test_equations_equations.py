@@ -17,7 +17,7 @@ from learnchain.engines.dlbc.equations import (
     queue_index,
     ranking_score,
 )
-from learnchain.engines.dlbc.scenario import DLBC, three_tasks, with_pool
+from learnchain.engines.dlbc.scenario import DLBC, build_queued_state, build_three_tasks
 from learnchain.protocol.citations import citations
 from learnchain.simulation.chain_builder import ChainBuilder
 
@@ -134,18 +134,18 @@ def test_three_tasks_are_ranked_as_computed_by_hand() -> None:
         "middle": ((5_392 + 64 * 4_100 + 208) / 12.5e6 + (5_632 * 4_000 / 1e10) ** float(q)) / 2e18,
         "rich": ((1_093_648 + 64 * 40_100 + 208) / 12.5e6 + (1_617_920 * 40_000 / 1e10) ** float(q)) / 3e18,
     }
-    names = {each.task.task_id: each.specification.name for each in three_tasks()}
-    selection = DLBC.select_task(with_pool(three_tasks()), ChainBuilder(DLBC).parameters)
+    names = {each.task.task_id: each.specification.name for each in build_three_tasks()}
+    selection = DLBC.select_task(build_queued_state(build_three_tasks()), ChainBuilder(DLBC).parameters)
     assert [names[task_id] for _, task_id in selection.ranking] == sorted(by_hand, key=lambda name: by_hand[name])
     for score, task_id in selection.ranking:
         assert float(score) == pytest.approx(by_hand[names[task_id]], rel=1e-12)
-    assert selection.posted.specification.name == "small"
+    assert selection.posted_task.specification.name == "small"
     assert selection.queue_length == 3
 
 
 def test_a_longer_list_changes_the_order() -> None:
     """The same three tasks in a list of 512: q grows, FLOPs below a second cost less, those above it more."""
     ranking = Ranking(2, MILLION, 12_500_000_000, 10_000_000_000)
-    small, rich, _ = three_tasks()
+    small, rich, _ = build_three_tasks()
     assert ranking.score(small, 1) > ranking.score(rich, 1)
     assert ranking.score(small, 32) < ranking.score(rich, 32)

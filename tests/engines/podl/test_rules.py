@@ -8,21 +8,28 @@ from hypothesis import strategies as st
 
 from learnchain.encoding.numbers import Accuracy
 from learnchain.engines.podl import Podl, TwoPhases
-from learnchain.engines.podl.multi_block_progress import Stopping, remembered
-from learnchain.engines.podl.scenario import PODL, PODL_BAD_INPUTS, begun, in_blocks, played
+from learnchain.engines.podl.multi_block_progress import StoppingRule, decode_memory
+from learnchain.engines.podl.scenario import PODL, PODL_BAD_INPUTS, build_multi_block_task, run_blocks, start_podl_node
 from learnchain.protocol.actions import MeasureCandidate, ProposeBlock, RefuseBlock
 from learnchain.protocol.events import BlockReceived
-from learnchain.protocol.measurement import MeasureKind
-from learnchain.protocol.messages import Block, Deadline, Outcome
-from learnchain.protocol.payload import Outcome as Settled
+from learnchain.protocol.measurement import MeasurementKind
+from learnchain.protocol.messages import Block, CandidateOutcome, Deadline
+from learnchain.protocol.payload import SettlementOutcome as Settled
 from learnchain.rejection import Rejected, RejectionReason
-from learnchain.simulation.chain_builder import ChainBuilder, altered, sample_parameters
-from learnchain.simulation.sample_tasks import FAR_DEADLINE_SECONDS, address, sample_specification
-from learnchain.simulation.scenario import Observer, Plan, open_height, play_empty, play_height, reveal_models
+from learnchain.simulation.chain_builder import ChainBuilder, alter, build_sample_parameters
+from learnchain.simulation.sample_tasks import FAR_DEADLINE_SECONDS, address, build_sample_specification
+from learnchain.simulation.scenario import (
+    HeightPlan,
+    ScenarioNode,
+    open_height,
+    reveal_models,
+    run_empty_height,
+    run_height,
+)
 from learnchain_conformance.bad_inputs import BadInput, prepare
 
 
-def settled(node: Observer) -> list[tuple[Settled, bytes]]:
+def settled(node: ScenarioNode) -> list[tuple[Settled, bytes]]:
     """Return how the block settled its task; who had committed to a struck one also has a share of its bond."""
     found = [(each.outcome, each.recipient) for each in node.parent.reward.settlements]
     shares = [each for each in found if each[0] is Settled.SLASHED]
@@ -30,90 +37,94 @@ def settled(node: Observer) -> list[tuple[Settled, bytes]]:
     return [each for each in found if each not in shares]
 
 
-def name(node: Observer) -> str:
-    return node.round.selection.posted.specification.name
+def name(node: ScenarioNode) -> str:
+    return node.round.selection.posted_task.specification.name
 
 
 # --- how a task goes on ------------------------------------------------------------------------------------------
 
 
 def test_a_task_spans_blocks_each_with_the_next_test_set_until_the_last() -> None:
-    node = played(())
-    tests = node.round.selection.posted.specification.data.tests
+    node = run_blocks(())
+    tests = node.round.selection.posted_task.specification.data.test_sets
     for turn in range(4):
         selection = node.round.selection
-        assert (name(node), selection.course.turn, selection.test) == ("wanted", turn, tests[turn])
-        assert bool(selection.baseline) == (turn > 0)
-        assert len(selection.ahead) == (turn < 3)
-        play_height(node, Plan({"miner-1": 91 + turn}))
+        assert (name(node), selection.position.block_index, selection.test_set) == ("wanted", turn, tests[turn])
+        assert bool(selection.baseline_model) == (turn > 0)
+        assert len(selection.lookahead) == (turn < 3)
+        run_height(node, HeightPlan({"miner-1": 91 + turn}))
     assert settled(node) == [(Settled.PAID, address("miner-1"))]
     assert name(node) == "standing"
 
 
 def test_seeds_follow_the_selecting_block_and_the_block_before_the_last() -> None:
-    node = played(())
+    node = run_blocks(())
     origin = node.parent.block_hash
     for _ in range(3):
-        course, before = node.round.selection.course, node.round.selection
-        assert course.origin == origin
-        assert course.order == node.parent.parent
-        play_height(node, Plan({"miner-1": 91 + node.parent.height}))
-        if node.round.selection.course.turn:
-            assert node.round.selection.course == before.ahead[0].course
-            assert node.round.selection.schedule.commitment_milliseconds == before.ahead[0].commitment_milliseconds
+        course, before = node.round.selection.position, node.round.selection
+        assert course.initialisation_seed == origin
+        assert course.batch_order_seed == node.parent.parent
+        run_height(node, HeightPlan({"miner-1": 91 + node.parent.height}))
+        if node.round.selection.position.block_index:
+            assert node.round.selection.position == before.lookahead[0].position
+            assert node.round.selection.schedule.commitment_milliseconds == before.lookahead[0].commitment_milliseconds
 
 
 def test_the_champion_is_counted_on_the_winners_test_set_and_stays_when_it_is_better() -> None:
-    node = played((95,))
-    block = play_height(node, Plan({"miner-2": 80}))
+    node = run_blocks((95,))
+    block = run_height(node, HeightPlan({"miner-2": 80}))
     assert (block.verdict.correct, block.verdict.baseline_correct, block.verdict.baseline_total) == (80, 95, 100)
-    progress = remembered(node.parent.reward.memory)
+    progress = decode_memory(node.parent.reward.memory)
     assert progress is not None
-    assert (progress.champion_miner, progress.champion_correct, progress.dull) == (address("miner-1"), 95, 1)
-    measured = [each.measure.kind for each in node.actions if isinstance(each, MeasureCandidate)]
-    assert measured.count(MeasureKind.BASELINE) == 2
+    assert (progress.best_miner, progress.best_correct, progress.stalled_blocks) == (address("miner-1"), 95, 1)
+    measured = [each.request.kind for each in node.actions if isinstance(each, MeasureCandidate)]
+    assert measured.count(MeasurementKind.BASELINE) == 2
 
 
 def test_a_gain_forgets_dull_blocks() -> None:
-    node = played((90, 90, 95))
-    progress = remembered(node.parent.reward.memory)
+    node = run_blocks((90, 90, 95))
+    progress = decode_memory(node.parent.reward.memory)
     assert progress is not None
-    assert progress.dull == 0
+    assert progress.stalled_blocks == 0
 
 
 def test_a_standing_task_makes_room_for_whoever_pays() -> None:
-    node = begun()
-    play_height(node, Plan({"miner-1": 91}, posted=(in_blocks("wanted"),)))
-    assert (name(node), node.round.selection.course.turn) == ("standing", 1)
-    play_height(node, Plan({"miner-1": 92}))
-    assert (name(node), node.round.selection.course.turn, node.round.selection.memory) == ("wanted", 0, b"")
+    node = start_podl_node()
+    run_height(node, HeightPlan({"miner-1": 91}, posted_tasks=(build_multi_block_task("wanted"),)))
+    assert (name(node), node.round.selection.position.block_index) == ("standing", 1)
+    run_height(node, HeightPlan({"miner-1": 92}))
+    assert (name(node), node.round.selection.position.block_index, node.round.selection.memory) == ("wanted", 0, b"")
 
 
 def test_nobody_trains_a_standing_task_on_that_makes_room_with_the_next_block() -> None:
-    node = begun()
-    assert len(node.round.selection.ahead) == 1
-    play_height(node, Plan({"miner-1": 91}, posted=(in_blocks("wanted"),)))
-    assert (name(node), node.round.selection.ahead) == ("standing", ())
-    play_height(node, Plan({"miner-1": 92}))
-    assert (name(node), len(node.round.selection.ahead)) == ("wanted", 1)
+    node = start_podl_node()
+    assert len(node.round.selection.lookahead) == 1
+    run_height(node, HeightPlan({"miner-1": 91}, posted_tasks=(build_multi_block_task("wanted"),)))
+    assert (name(node), node.round.selection.lookahead) == ("standing", ())
+    run_height(node, HeightPlan({"miner-1": 92}))
+    assert (name(node), len(node.round.selection.lookahead)) == ("wanted", 1)
 
 
 def test_a_posted_task_that_comes_too_late_takes_no_head_start_away() -> None:
-    node = begun()
+    node = start_podl_node()
     soon = node.parent.end_milliseconds // 1000 + 1_400
-    play_height(node, Plan({"miner-1": 91}, posted=(in_blocks("hopeless", deadline_seconds=soon),)))
-    assert node.parent.incoming
-    assert (name(node), len(node.round.selection.ahead)) == ("standing", 1)
-    play_height(node, Plan({"miner-1": 92}))
-    assert (name(node), node.round.selection.course.turn) == ("standing", 2)
+    run_height(
+        node, HeightPlan({"miner-1": 91}, posted_tasks=(build_multi_block_task("hopeless", deadline_seconds=soon),))
+    )
+    assert node.parent.posted_tasks
+    assert (name(node), len(node.round.selection.lookahead)) == ("standing", 1)
+    run_height(node, HeightPlan({"miner-1": 92}))
+    assert (name(node), node.round.selection.position.block_index) == ("standing", 2)
 
 
 def test_a_claim_counts_the_set_of_its_own_block_whatever_the_sizes_of_the_others() -> None:
-    posted = in_blocks("uneven")
+    posted = build_multi_block_task("uneven")
     data = posted.specification.data
-    shorter = replace(data.later_tests[0], rows=60)
-    specification = replace(posted.specification, data=replace(data, later_tests=(shorter, *data.later_tests[1:])))
-    PODL.admit_task(posted.task, specification, begun().builder.parameters)
+    shorter = replace(data.later_test_sets[0], rows=60)
+    specification = replace(
+        posted.specification, data=replace(data, later_test_sets=(shorter, *data.later_test_sets[1:]))
+    )
+    PODL.admit_task(posted.task, specification, start_podl_node().builder.parameters)
     specification.check_claim(Accuracy(60, 60), 1)
     for total, turn in ((100, 1), (60, 0), (60, 2), (0, 1)):
         with pytest.raises(Rejected) as refusal:
@@ -122,11 +133,11 @@ def test_a_claim_counts_the_set_of_its_own_block_whatever_the_sizes_of_the_other
 
 
 def test_requesters_are_served_in_the_order_of_posting() -> None:
-    node = begun()
-    play_height(node, Plan(posted=(in_blocks("early", tests=1, posted_height=1),)))
-    play_height(node, Plan(posted=(in_blocks("late", tests=1, posted_height=2),)))
+    node = start_podl_node()
+    run_height(node, HeightPlan(posted_tasks=(build_multi_block_task("early", tests=1, posted_height=1),)))
+    run_height(node, HeightPlan(posted_tasks=(build_multi_block_task("late", tests=1, posted_height=2),)))
     assert name(node) == "early"
-    play_height(node)
+    run_height(node)
     assert name(node) == "late"
 
 
@@ -145,28 +156,28 @@ def test_requesters_are_served_in_the_order_of_posting() -> None:
 def test_the_requester_collects_when_nothing_is_gained_any_more(
     corrects: tuple[int, ...], outcome: Settled, winner: str
 ) -> None:
-    node = played(corrects)
+    node = run_blocks(corrects)
     assert settled(node) == [(outcome, address(winner))]
-    assert node.parent.going_on == ()
+    assert node.parent.ongoing_task == ()
     assert node.parent.ledger.locked_wei == 0
 
 
 def test_the_reward_goes_to_the_champions_miner_though_others_won_later_blocks() -> None:
-    node = played((95,))
-    play_height(node, Plan({"miner-2": 95}))
-    play_height(node, Plan({"miner-3": 94}))
+    node = run_blocks((95,))
+    run_height(node, HeightPlan({"miner-2": 95}))
+    run_height(node, HeightPlan({"miner-3": 94}))
     assert settled(node) == [(Settled.PAID, address("miner-1"))]
     assert [each.recipient for each in node.parent.reward.payouts] == [address("miner-3")]
 
 
 def test_a_task_ends_before_its_deadline_can_pass() -> None:
-    node = begun()
+    node = start_podl_node()
     # Three heights from the end of block 2 there is no time for a fourth with its claim.
     deadline = (node.parent.end_milliseconds + 4 * 660_000) // 1000
-    play_height(node, Plan(posted=(in_blocks("hurried", deadline_seconds=deadline),)))
-    play_height(node)
+    run_height(node, HeightPlan(posted_tasks=(build_multi_block_task("hurried", deadline_seconds=deadline),)))
+    run_height(node)
     assert name(node) == "hurried"
-    play_height(node, Plan({"miner-1": 95}))
+    run_height(node, HeightPlan({"miner-1": 95}))
     assert settled(node) == [(Settled.PAID, address("miner-1"))]
     assert deadline * 1000 > node.parent.end_milliseconds
 
@@ -184,22 +195,22 @@ def test_a_task_ends_before_its_deadline_can_pass() -> None:
 def test_a_missed_height_ends_the_task(
     corrects: tuple[int, ...], missed: Deadline, outcome: Settled, recipient: str
 ) -> None:
-    node = played(corrects)
+    node = run_blocks(corrects)
     if missed is Deadline.RELEASE:
         prepare(node, "committed")
     elif missed is Deadline.COMMITMENT:
         prepare(node, "opened")
-    play_empty(node, missed)
+    run_empty_height(node, missed)
     assert settled(node) == [(outcome, address(recipient) if recipient else b"\0" * 20)]
     assert node.parent.ledger.locked_wei == 0
-    assert (name(node), node.round.selection.course.turn) == ("standing", 0)
+    assert (name(node), node.round.selection.position.block_index) == ("standing", 0)
 
 
 def test_money_of_a_task_that_goes_on_stays_locked() -> None:
-    node = played((95,))
+    node = run_blocks((95,))
     task = node.round.selection.task
     assert node.parent.ledger.locked_wei == task.reward_wei + task.bond_wei
-    assert [each.task for each in node.parent.going_on] == [task]
+    assert [each.task for each in node.parent.ongoing_task] == [task]
 
 
 MISSED_AT = {
@@ -239,14 +250,14 @@ def _reward(champion: tuple[str, int], otherwise: Settled) -> tuple[Settled, str
     return otherwise, "" if otherwise is Settled.STRUCK else "publisher-1"
 
 
-def earned_before(node: Observer) -> int:
+def earned_before(node: ScenarioNode) -> int:
     return node.parent.ledger.minted_gwei + sum(each.amount_gwei for each in node.parent.bonds.withheld)
 
 
 @settings(max_examples=100, deadline=None)
 @given(TURNS)
 def test_every_ending_settles_the_task_once_and_keeps_every_coin(turns: list[Turn]) -> None:
-    node = played(())
+    node = run_blocks(())
     task = node.round.selection.task
     escrowed, earned = task.reward_wei + task.bond_wei, earned_before(node)
     length, outcome, recipient = expected_ending(turns)
@@ -254,9 +265,9 @@ def test_every_ending_settles_the_task_once_and_keeps_every_coin(turns: list[Tur
         assert node.parent.ledger.locked_wei == escrowed
         if isinstance(turn, Deadline):
             prepare(node, MISSED_AT[turn])
-            play_empty(node, turn)
+            run_empty_height(node, turn)
         else:
-            play_height(node, Plan({turn[0]: turn[1]}))
+            run_height(node, HeightPlan({turn[0]: turn[1]}))
             earned += node.builder.parameters.block_reward_gwei
         assert bool(node.parent.reward.settlements) == (number == length)
     assert settled(node) == [(outcome, address(recipient) if recipient else b"\0" * 20)]
@@ -268,7 +279,7 @@ def test_every_ending_settles_the_task_once_and_keeps_every_coin(turns: list[Tur
     burned = task.bond_wei if outcome is Settled.STRUCK else 0
     assert (ledger.paid_wei, ledger.burned_wei + ledger.compensated_wei) == (paid, burned)
     assert ledger.escrowed_wei == ledger.paid_wei + ledger.refunded_wei + burned == escrowed
-    assert (name(node), node.round.selection.course.turn) == ("standing", 0)
+    assert (name(node), node.round.selection.position.block_index) == ("standing", 0)
 
 
 # --- phases ------------------------------------------------------------------------------------------------------
@@ -280,10 +291,10 @@ def test_phase_one_overlaps_the_last_phase_two_and_the_interval_is_phase_one(one
         one, two = max(one, two) + 2, min(one, two)
     phases = TwoPhases(one, two, 1, 1, 2)
     phases.check()
-    parent = begun().parent
-    first = phases.schedule(parent, 0)
+    parent = start_podl_node().parent
+    first = phases.schedule_height(parent, 0)
     after = replace(parent, end_milliseconds=first.deadline(Deadline.BLOCK))
-    then = phases.schedule(after, turn)
+    then = phases.schedule_height(after, turn)
     assert then.start_milliseconds == first.commitment_milliseconds
     assert then.deadline(Deadline.BLOCK) - first.deadline(Deadline.BLOCK) == one
     assert then.commitment_milliseconds > first.deadline(Deadline.BLOCK)
@@ -297,13 +308,13 @@ def test_phase_one_overlaps_the_last_phase_two_and_the_interval_is_phase_one(one
         replace(PODL, phases=TwoPhases(600_000, 60_000, 540_000, 15_000, 35_000)),
         replace(PODL, phases=TwoPhases(600_000, 60_000, 60_000, 35_000, 15_000)),
         replace(PODL, phases=TwoPhases(600_000, 30_000, 60_000, 15_000, 20_000)),
-        replace(PODL, stopping=Stopping(50, 0)),
+        replace(PODL, stopping=StoppingRule(50, 0)),
         replace(PODL, model_bits=16),
     ],
 )
 def test_a_genesis_that_cannot_run_is_refused(rules: Podl) -> None:
     with pytest.raises(Rejected) as refusal:
-        rules.check_parameters(sample_parameters())
+        rules.check_parameters(build_sample_parameters())
     assert refusal.value.reason is RejectionReason.ARGUMENT_INVALID
 
 
@@ -311,39 +322,39 @@ def test_a_genesis_that_cannot_run_is_refused(rules: Podl) -> None:
 
 
 def test_full_nodes_stop_at_the_first_true_claim() -> None:
-    node = begun()
-    plan = Plan({"miner-1": 95, "miner-2": 97, "miner-3": 80}, claims={"miner-2": 99})
-    block = play_height(node, plan)
+    node = start_podl_node()
+    plan = HeightPlan({"miner-1": 95, "miner-2": 97, "miner-3": 80}, claims={"miner-2": 99})
+    block = run_height(node, plan)
     counted = [each for each in node.actions if isinstance(each, MeasureCandidate)]
-    kinds = [each.measure.kind for each in counted if each.measure.kind is MeasureKind.COUNT]
+    kinds = [each.request.kind for each in counted if each.request.kind is MeasurementKind.COUNT]
     assert len(kinds) == 2
     outcomes = {each.miner: each.outcome for each in block.verdict.entries}
     assert outcomes == {
-        address("miner-1"): Outcome.WINNER,
-        address("miner-2"): Outcome.REJECTED,
-        address("miner-3"): Outcome.LOWER_CLAIM,
+        address("miner-1"): CandidateOutcome.WINNER,
+        address("miner-2"): CandidateOutcome.REJECTED,
+        address("miner-3"): CandidateOutcome.LOWER_CLAIM,
     }
 
 
 def test_ties_go_to_the_lower_commitment() -> None:
-    node = begun()
-    block = play_height(node, Plan({"miner-1": 95, "miner-2": 95}))
+    node = start_podl_node()
+    block = run_height(node, HeightPlan({"miner-1": 95, "miner-2": 95}))
     assert block.verdict.winner == min(each.commitment for each in block.verdict.entries)
 
 
 def test_without_its_champion_nobody_proposes() -> None:
-    node = played((95,))
-    del node.builder.counts[node.round.selection.baseline]
-    plan = Plan({"miner-1": 96})
+    node = run_blocks((95,))
+    del node.builder.counts[node.round.selection.baseline_model]
+    plan = HeightPlan({"miner-1": 96})
     actions = reveal_models(node, plan, open_height(node, plan))
     assert not any(isinstance(each, ProposeBlock) for each in actions)
 
 
 def test_a_block_that_counts_the_champion_wrongly_is_refused() -> None:
-    node = played((95,))
+    node = run_blocks((95,))
     builder, parent = node.builder, node.parent
-    block = builder.block(parent, (builder.candidate(parent, "miner-1", 96),))
-    wrong = altered(block, verdict=replace(block.verdict, baseline_correct=94))
+    block = builder.build_block(parent, (builder.build_candidate(parent, "miner-1", 96),))
+    wrong = alter(block, verdict=replace(block.verdict, baseline_correct=94))
     actions = node.receive(wrong)
     refused = [each.reason for each in actions if isinstance(each, RefuseBlock)]
     assert refused == [RejectionReason.BASELINE_NOT_EXACT.value]
@@ -356,7 +367,7 @@ def test_a_block_that_counts_the_champion_wrongly_is_refused() -> None:
 
 @pytest.mark.parametrize("wrong", PODL_BAD_INPUTS, ids=lambda each: each.name)
 def test_bad_input_is_refused_and_the_height_goes_on(wrong: BadInput) -> None:
-    node = begun()
+    node = start_podl_node()
     event = wrong.make(node, prepare(node, wrong.stage))
     before = repr(node.round)
     with pytest.raises(Rejected) as refusal:
@@ -364,7 +375,7 @@ def test_bad_input_is_refused_and_the_height_goes_on(wrong: BadInput) -> None:
     assert refusal.value.reason is wrong.reason
     assert repr(node.round) == before
     height, builder, parent = node.parent.height, node.builder, node.parent
-    block = builder.block(parent, (builder.candidate(parent, "miner-1", 95),))
+    block = builder.build_block(parent, (builder.build_candidate(parent, "miner-1", 95),))
     node.feed(BlockReceived(block, block.end_milliseconds))
     assert isinstance(node.round.tree.records[node.round.head.block].block, Block)
     assert node.parent.height == height + 1
@@ -372,7 +383,7 @@ def test_bad_input_is_refused_and_the_height_goes_on(wrong: BadInput) -> None:
 
 def test_a_task_of_one_test_set_ends_in_one_block() -> None:
     builder = ChainBuilder(PODL)
-    assert len(sample_specification("x").data.tests) == 1
-    selection = builder.selection(builder.genesis())
-    assert selection.ahead == ()
+    assert len(build_sample_specification("x").data.test_sets) == 1
+    selection = builder.select_task(builder.build_genesis())
+    assert selection.lookahead == ()
     assert selection.schedule.deadline(Deadline.BLOCK) < FAR_DEADLINE_SECONDS * 1000

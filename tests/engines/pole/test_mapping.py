@@ -15,18 +15,18 @@ from learnchain.engines.pole.mapping import (
     mapping_layer,
     query_vectors,
 )
-from learnchain.engines.pole.scenario import POLE, learning
+from learnchain.engines.pole.scenario import POLE, start_pole_node
 from learnchain.protocol.model_presets import mlp, strided_cnn
 from learnchain.protocol.task_specification import TaskSpecification
 from learnchain.rejection import Rejected, RejectionReason
-from learnchain.simulation.sample_tasks import sample_specification
+from learnchain.simulation.sample_tasks import build_sample_specification
 
 WORK = b"\x05" * 32
 PAPER = MappingLayer(MappingMode.PAPER, 3, Shift.ROTATE)
 
 
 def task(sample: tuple[int, ...], model: tuple[int, ...]) -> TaskSpecification:
-    base = sample_specification("shapes")
+    base = build_sample_specification("shapes")
     network = mlp(model, 4) if len(model) == 1 else strided_cnn(model, 4, (4,), 8)
     return replace(base, model=network, data=replace(base.data, sample_shape=sample))
 
@@ -62,7 +62,7 @@ def test_features_that_fit_into_no_memory_are_refused() -> None:
 
 
 def test_paper_mode_is_algorithm_3_of_the_previous_hash() -> None:
-    selection = learning().round.selection
+    selection = start_pole_node().round.selection
     terms = PAPER.terms(selection, WORK)
     assert terms.rows == mapping_layer(query_vectors(selection.parent, 16, 16, 3, Shift.ROTATE)).rows
     assert terms.identity == selection.parent
@@ -70,7 +70,7 @@ def test_paper_mode_is_algorithm_3_of_the_previous_hash() -> None:
 
 @pytest.mark.parametrize("mode", list(MappingMode))
 def test_another_previous_block_gives_another_layer(mode: MappingMode) -> None:
-    node, layer = learning(), MappingLayer(mode)
+    node, layer = start_pole_node(), MappingLayer(mode)
     later = POLE.select_task(replace(node.parent, block_hash=b"\x11" * 32), node.builder.parameters)
     here, there = (layer.terms(each, WORK) for each in (node.round.selection, later))
     assert here.identity != there.identity
@@ -78,7 +78,7 @@ def test_another_previous_block_gives_another_layer(mode: MappingMode) -> None:
 
 
 def test_miners_share_a_layer_unless_each_has_its_own() -> None:
-    selection, others = learning().round.selection, b"\x06" * 32
+    selection, others = start_pole_node().round.selection, b"\x06" * 32
     shared, own = MappingLayer(), MappingLayer(per_miner=True)
     assert shared.terms(selection, WORK) == shared.terms(selection, others)
     assert own.terms(selection, WORK).rows != own.terms(selection, others).rows
@@ -105,13 +105,13 @@ def test_parameters_that_draw_nothing_are_refused(wrong: MappingLayer) -> None:
 @given(st.integers(1, 6))
 def test_sparse_mode_draws_for_any_number_of_vectors(vectors: int) -> None:
     specification = task((16,), (vectors,))
-    selection = learning().round.selection
-    selection = replace(selection, posted=replace(selection.posted, specification=specification))
+    selection = start_pole_node().round.selection
+    selection = replace(selection, posted_task=replace(selection.posted_task, specification=specification))
     assert len(MappingLayer(MappingMode.SPARSE).terms(selection, WORK).rows) == vectors
 
 
 def test_parts_are_mapped_by_the_same_vectors() -> None:
-    selection = learning().round.selection
+    selection = start_pole_node().round.selection
     rows = replace(PAPER, parts=4).terms(selection, WORK).rows
     drawn = mapping_layer(query_vectors(selection.parent, 4, 4, 3, Shift.ROTATE)).rows
     nothing = (1 << 15).to_bytes(2, "big")

@@ -9,7 +9,7 @@ from learnchain.encoding.cryptography import UNSIGNED, sign
 from learnchain.engines.dlbc import Dlbc
 from learnchain.engines.podl import Podl
 from learnchain.engines.pole.mapping import MappingLayer, check_encryption
-from learnchain.engines.pole.scenario import POLE, learning
+from learnchain.engines.pole.scenario import POLE, start_pole_node
 from learnchain.protocol.model_presets import mlp, strided_cnn
 from learnchain.protocol.selection import PostedTask
 from learnchain.protocol.task_specification import (
@@ -19,20 +19,20 @@ from learnchain.protocol.task_specification import (
     encode_specification,
 )
 from learnchain.rejection import Rejected, RejectionReason
-from learnchain.simulation.chain_builder import sample_parameters
-from learnchain.simulation.sample_tasks import private_key, sample_specification, sample_task
+from learnchain.simulation.chain_builder import build_sample_parameters
+from learnchain.simulation.sample_tasks import build_sample_specification, build_sample_task, private_key
 
 
 def encrypted(sample: tuple[int, ...], model: tuple[int, ...]) -> TaskSpecification:
-    base = sample_specification("encrypted")
+    base = build_sample_specification("encrypted")
     network = mlp(model, 4) if len(model) == 1 else strided_cnn(model, 4, (4,), 8)
     data = replace(base.data, sample_shape=sample)
     return replace(base, model=network, data=data, encryption=Encryption.INNER_PRODUCT)
 
 
 def admitted(specification: TaskSpecification, layer: MappingLayer, standing: bool = False) -> None:
-    posted = sample_task("encrypted", specification=specification)
-    check_encryption(replace(posted.task, standing=standing), specification, layer)
+    posted = build_sample_task("encrypted", specification=specification)
+    check_encryption(replace(posted.task, is_standing=standing), specification, layer)
 
 
 def refusal_of(specification: TaskSpecification, layer: MappingLayer, standing: bool = False) -> RejectionReason:
@@ -60,18 +60,18 @@ def test_layers_that_give_everything_away_are_refused() -> None:
 
 @pytest.mark.parametrize("rules", [Dlbc(), Podl()])
 def test_consensus_that_trains_on_rows_refuses_encrypted_ones(rules: Dlbc | Podl) -> None:
-    plain = sample_specification("encrypted")
-    rules.admit_task(sample_task("encrypted", specification=plain).task, plain, sample_parameters())
+    plain = build_sample_specification("encrypted")
+    rules.admit_task(build_sample_task("encrypted", specification=plain).task, plain, build_sample_parameters())
     wanted = replace(plain, encryption=Encryption.INNER_PRODUCT)
     with pytest.raises(Rejected) as caught:
-        rules.admit_task(sample_task("encrypted", specification=wanted).task, wanted, sample_parameters())
+        rules.admit_task(build_sample_task("encrypted", specification=wanted).task, wanted, build_sample_parameters())
     assert caught.value.reason is RejectionReason.ENCRYPTION_UNSUITABLE
 
 
 def test_the_engine_asks_at_posting() -> None:
     wanted = encrypted((1, 8, 8), (17,))
     with pytest.raises(Rejected) as caught:
-        POLE.admit_task(sample_task("encrypted", specification=wanted).task, wanted, sample_parameters())
+        POLE.admit_task(build_sample_task("encrypted", specification=wanted).task, wanted, build_sample_parameters())
     assert caught.value.reason is RejectionReason.ENCRYPTION_UNSUITABLE
 
 
@@ -82,13 +82,13 @@ def test_the_specification_travels() -> None:
 
 @pytest.mark.parametrize("encryption", list(Encryption))
 def test_a_functional_key_belongs_to_encrypted_rows_only(encryption: Encryption) -> None:
-    node = learning()
-    selection, parameters = node.round.selection, sample_parameters()
-    plain = node.builder.key_release(node.parent)
+    node = start_pole_node()
+    selection, parameters = node.round.selection, build_sample_parameters()
+    plain = node.builder.build_key_release(node.parent)
     key = private_key("steward")
     place = sign(replace(plain, functional_key=b"\1" * 36, signature=UNSIGNED), key)
-    specification = replace(selection.posted.specification, encryption=encryption)
-    changed = replace(selection, posted=PostedTask(selection.task, specification))
+    specification = replace(selection.posted_task.specification, encryption=encryption)
+    changed = replace(selection, posted_task=PostedTask(selection.task, specification))
     right, wrong = (place, plain) if encryption is Encryption.INNER_PRODUCT else (plain, place)
     check_key_release(right, changed, parameters)
     with pytest.raises(Rejected) as caught:

@@ -8,25 +8,33 @@ from hypothesis import strategies as st
 
 from learnchain.engines.pole import Pole
 from learnchain.engines.pole.equations import OmmerFunding, OmmerRules
-from learnchain.engines.pole.ommers import remembered
-from learnchain.engines.pole.scenario import POLE, learning, stolen
+from learnchain.engines.pole.ommers import decode_memory
+from learnchain.engines.pole.scenario import POLE, start_pole_node, steal_candidate
 from learnchain.protocol.actions import ProposeBlock
-from learnchain.protocol.events import Committed, KeyReleased, Released
+from learnchain.protocol.events import CommitmentReceived, KeyReleaseReceived, ReleaseReceived
 from learnchain.protocol.messages import Block, Deadline
 from learnchain.simulation.chain_builder import Candidate
 from learnchain.simulation.sample_tasks import name_of
-from learnchain.simulation.scenario import Observer, Plan, candidates, play_empty, play_height, proposed, reveal_models
+from learnchain.simulation.scenario import (
+    HeightPlan,
+    ScenarioNode,
+    build_candidates,
+    build_proposed_block,
+    reveal_models,
+    run_empty_height,
+    run_height,
+)
 
 REWARD = 2_000_000_000
 MINTED = replace(POLE, ommers=OmmerRules(funding=OmmerFunding.MINTED))
 
 
-def without_bonds(engine: Pole) -> Observer:
+def without_bonds(engine: Pole) -> ScenarioNode:
     """Bonds keep a part of rewards back for a while; here only what the engine pays is counted."""
-    return learning(engine, minimum_commitment_bond_wei=0)
+    return start_pole_node(engine, minimum_commitment_bond_wei=0)
 
 
-def earned(node: Observer, *names: str) -> int:
+def earned(node: ScenarioNode, *names: str) -> int:
     """What these names were paid on the head's branch, in gwei."""
     records = node.round.tree.branch(node.round.head.block)
     payouts = [payout for record in records for payout in record.state.reward.payouts]
@@ -36,9 +44,9 @@ def earned(node: Observer, *names: str) -> int:
 def play_alone(engine: Pole, names: tuple[str, ...], heights: int) -> int:
     node = without_bonds(engine)
     for _ in range(heights):
-        play_height(node, Plan({name: 95 - place for place, name in enumerate(names)}))
+        run_height(node, HeightPlan({name: 95 - place for place, name in enumerate(names)}))
     for _ in range(7):
-        play_empty(node, Deadline.COMMITMENT)
+        run_empty_height(node, Deadline.COMMITMENT)
     return earned(node, *names)
 
 
@@ -56,23 +64,23 @@ def test_a_false_claim_in_the_second_place_earns_its_miner_nothing() -> None:
     """Nobody measures a lower claim at its own height; it keeps an honest second from being cited, and that is all."""
     earnings: list[int] = []
     for plan in (
-        Plan({"miner-1": 95, "miner-3": 90}),
-        Plan({"miner-1": 95, "miner-2": 10, "miner-3": 90}, claims={"miner-2": 94}),
+        HeightPlan({"miner-1": 95, "miner-3": 90}),
+        HeightPlan({"miner-1": 95, "miner-2": 10, "miner-3": 90}, claims={"miner-2": 94}),
     ):
         node = without_bonds(POLE)
-        play_height(node, plan)
+        run_height(node, plan)
         for _ in range(7):
-            play_empty(node, Deadline.COMMITMENT)
+            run_empty_height(node, Deadline.COMMITMENT)
         earnings.append(earned(node, "miner-1", "miner-2"))
     assert earnings[0] == earnings[1]
 
 
 def test_a_winner_gains_nothing_by_hiding_a_loser() -> None:
     node = without_bonds(POLE)
-    found = candidates(node, Plan({"miner-1": 95, "miner-2": 94}))
-    honest, hiding = (node.builder.block(node.parent, found, hidden=each) for each in ((), found[1:]))
+    found = build_candidates(node, HeightPlan({"miner-1": 95, "miner-2": 94}))
+    honest, hiding = (node.builder.build_block(node.parent, found, hidden=each) for each in ((), found[1:]))
     selection, parameters = node.round.selection, node.builder.parameters
-    paid = [POLE.payouts(selection, each, parameters).payouts for each in (honest, hiding)]
+    paid = [POLE.compute_reward(selection, each, parameters).payouts for each in (honest, hiding)]
     assert paid[0] == paid[1]
 
 
@@ -83,15 +91,15 @@ def test_a_second_name_earns_almost_a_block_more_for_every_block_when_ommers_are
     assert two - one == 3 * (REWARD - 1)
 
 
-def play_found(node: Observer, found: tuple[Candidate, ...]) -> Block:
+def play_found(node: ScenarioNode, found: tuple[Candidate, ...]) -> Block:
     """Play a height on whose release just these candidates stand."""
     schedule, parent = node.round.selection.schedule, node.parent
-    node.feed(KeyReleased(node.builder.key_release(parent), schedule.start_milliseconds))
+    node.feed(KeyReleaseReceived(node.builder.build_key_release(parent), schedule.start_milliseconds))
     for each in found:
-        node.feed(Committed(each.commitment, schedule.start_milliseconds + 1))
-    node.feed(Released(node.builder.announcement(parent, found), schedule.release_opens_milliseconds))
-    proposal = next(each for each in reveal_models(node, Plan(), found) if isinstance(each, ProposeBlock))
-    block = proposed(node.builder, proposal, found)
+        node.feed(CommitmentReceived(each.commitment, schedule.start_milliseconds + 1))
+    node.feed(ReleaseReceived(node.builder.build_announcement(parent, found), schedule.release_opens_milliseconds))
+    proposal = next(each for each in reveal_models(node, HeightPlan(), found) if isinstance(each, ProposeBlock))
+    block = build_proposed_block(node.builder, proposal, found)
     node.receive(block)
     return block
 
@@ -106,11 +114,11 @@ def test_copies_of_ones_own_model_take_the_place_of_honest_losers(honest: int, c
     """
     node = without_bonds(POLE)
     losers = {f"miner-{place}": 90 for place in range(5, 5 + honest)}
-    own, *others = candidates(node, Plan({"miner-1": 95, **losers}))
+    own, *others = build_candidates(node, HeightPlan({"miner-1": 95, **losers}))
     names = tuple(f"miner-{place}" for place in range(2, 2 + copies))
-    block = play_found(node, (own, *(stolen(node, own, name) for name in names), *others))
+    block = play_found(node, (own, *(steal_candidate(node, own, name) for name in names), *others))
     assert name_of(block.proposer) in ("miner-1", *names)
-    play_height(node, Plan({"miner-1": 95}))
+    run_height(node, HeightPlan({"miner-1": 95}))
     at_once, pool = 2 * REWARD - POLE.ommers.withheld_gwei(REWARD), REWARD // 4
     gained = earned(node, "miner-1", *names) - at_once - REWARD // 32
     assert gained == (pool // (honest + copies) if copies else 0)
@@ -124,8 +132,8 @@ def test_against_an_honest_second_a_better_second_model_earns_that_ones_place() 
     mine: list[int] = []
     for plan in plans:
         node = without_bonds(POLE)
-        play_height(node, Plan(plan))
-        play_height(node, Plan({"miner-1": 95}))
+        run_height(node, HeightPlan(plan))
+        run_height(node, HeightPlan({"miner-1": 95}))
         mine.append(earned(node, "miner-1", "miner-2"))
         assert earned(node) <= 2 * REWARD
     # O_num grew by the second name itself: Eq. 2 halves the place.
@@ -149,10 +157,10 @@ def test_no_height_mints_more_than_its_block_reward(rounds: list[dict[str, int] 
     most = 0
     for plan in rounds:
         if plan is None:
-            play_empty(node, Deadline.COMMITMENT)
+            run_empty_height(node, Deadline.COMMITMENT)
         else:
-            play_height(node, Plan(plan))
+            run_height(node, HeightPlan(plan))
             most += REWARD
-        waiting = len(remembered(node.parent.reward.memory)) * POLE.ommers.withheld_gwei(REWARD)
+        waiting = len(decode_memory(node.parent.reward.memory)) * POLE.ommers.withheld_gwei(REWARD)
         assert earned(node) + waiting <= most
         assert node.parent.ledger.minted_gwei == earned(node)

@@ -8,56 +8,67 @@ from hypothesis import strategies as st
 
 from learnchain.encoding.numbers import WEI_PER_ETHER
 from learnchain.engines.pole import Pole
-from learnchain.engines.pole.rules import Times, task_value
-from learnchain.engines.pole.scenario import OPEN, POLE, UNABLE, learning, play_to_limit, stolen
+from learnchain.engines.pole.rules import PoleDurations, task_value
+from learnchain.engines.pole.scenario import (
+    OPEN_BROADCAST,
+    POLE,
+    UNABLE,
+    run_to_limit,
+    start_pole_node,
+    steal_candidate,
+)
 from learnchain.protocol.actions import ProposeBlock, ReleaseTestSet
-from learnchain.protocol.events import Committed, KeyReleased, Released
-from learnchain.protocol.messages import Deadline, Outcome
+from learnchain.protocol.events import CommitmentReceived, KeyReleaseReceived, ReleaseReceived
+from learnchain.protocol.messages import CandidateOutcome, Deadline
 from learnchain.rejection import Rejected, RejectionReason
-from learnchain.simulation.chain_builder import altered, sample_parameters
-from learnchain.simulation.sample_tasks import name_of, sample_specification, sample_task
-from learnchain.simulation.scenario import Plan, candidates, play_height, reveal_models
+from learnchain.simulation.chain_builder import alter, build_sample_parameters
+from learnchain.simulation.sample_tasks import build_sample_specification, build_sample_task, name_of
+from learnchain.simulation.scenario import HeightPlan, build_candidates, reveal_models, run_height
 from learnchain_conformance.bad_inputs import prepare
 
 
 @given(st.integers(1, 10**20), st.integers(1, 10**20), st.integers(1, 600), st.integers(1, 600))
 def test_the_task_with_the_higher_reward_per_second_is_selected(one: int, two: int, fast: int, slow: int) -> None:
     tasks = [
-        sample_task(name, reward, specification=replace(sample_specification(name), time_limit_seconds=seconds))
+        build_sample_task(
+            name, reward, specification=replace(build_sample_specification(name), time_limit_seconds=seconds)
+        )
         for name, reward, seconds in (("one", one, fast), ("two", two, slow))
     ]
-    parent = replace(learning().parent, pool=tuple(tasks))
-    chosen = POLE.select_task(parent, sample_parameters()).posted
+    parent = replace(start_pole_node().parent, queued_tasks=tuple(tasks))
+    chosen = POLE.select_task(parent, build_sample_parameters()).posted_task
     assert task_value(chosen) == max(map(task_value, tasks))
 
 
 def test_an_overestimated_time_limit_lowers_the_value() -> None:
     modest, greedy = (
-        sample_task("limit", specification=replace(sample_specification("limit"), time_limit_seconds=seconds))
+        build_sample_task(
+            "limit", specification=replace(build_sample_specification("limit"), time_limit_seconds=seconds)
+        )
         for seconds in (60, 120)
     )
     assert task_value(modest) == 2 * task_value(greedy)
 
 
 def test_without_a_task_the_chain_commissions_a_standing_one() -> None:
-    node = learning()
-    assert node.round.selection.task.standing
-    play_height(node)
+    node = start_pole_node()
+    assert node.round.selection.task.is_standing
+    run_height(node)
     assert node.round.head.weight == 1
 
 
 def test_a_task_whose_limit_cannot_end_before_its_deadline_is_passed_over() -> None:
-    node = learning()
+    node = start_pole_node()
     due = node.parent.end_milliseconds // 1000 + 600
-    waiting = replace(node.parent, pool=(sample_task("late", deadline_seconds=due),))
-    assert POLE.select_task(waiting, sample_parameters()).task.standing
+    waiting = replace(node.parent, queued_tasks=(build_sample_task("late", deadline_seconds=due),))
+    assert POLE.select_task(waiting, build_sample_parameters()).task.is_standing
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
-        replace(POLE, times=replace(POLE.times, solutions=0)),
-        replace(POLE, times=replace(POLE.times, solutions=129)),
+        replace(POLE, times=replace(POLE.times, sufficient_solutions=0)),
+        replace(POLE, times=replace(POLE.times, sufficient_solutions=129)),
         replace(POLE, times=replace(POLE.times, key_milliseconds=0)),
         replace(POLE, times=replace(POLE.times, longest_milliseconds=60_000)),
         replace(POLE, times=replace(POLE.times, reveal_milliseconds=60_000)),
@@ -66,56 +77,56 @@ def test_a_task_whose_limit_cannot_end_before_its_deadline_is_passed_over() -> N
 )
 def test_parameters_no_chain_can_run_with_are_refused(wrong: Pole) -> None:
     with pytest.raises(Rejected) as refusal:
-        wrong.check_parameters(sample_parameters())
+        wrong.check_parameters(build_sample_parameters())
     assert refusal.value.reason is RejectionReason.ARGUMENT_INVALID
 
 
 def test_finality_must_leave_room_for_ommers() -> None:
-    POLE.check_parameters(sample_parameters(finality_depth=7))
+    POLE.check_parameters(build_sample_parameters(finality_depth=7))
     with pytest.raises(Rejected) as refusal:
-        POLE.check_parameters(sample_parameters(finality_depth=6))
+        POLE.check_parameters(build_sample_parameters(finality_depth=6))
     assert refusal.value.reason is RejectionReason.ARGUMENT_INVALID
 
 
 def test_openly_shown_models_leave_room_for_fewer_commitments() -> None:
-    OPEN.check_parameters(sample_parameters(maximum_commitments=64))
+    OPEN_BROADCAST.check_parameters(build_sample_parameters(maximum_commitments=64))
     with pytest.raises(Rejected) as refusal:
-        OPEN.check_parameters(sample_parameters(maximum_commitments=65))
+        OPEN_BROADCAST.check_parameters(build_sample_parameters(maximum_commitments=65))
     assert refusal.value.reason is RejectionReason.ARGUMENT_INVALID
 
 
 @given(st.integers(1, 10_000))
 def test_a_tasks_limit_counts_within_the_chains(seconds: int) -> None:
-    specification = replace(sample_specification("limit"), time_limit_seconds=seconds)
-    times = Times()
+    specification = replace(build_sample_specification("limit"), time_limit_seconds=seconds)
+    times = PoleDurations()
     limit = times.limit_milliseconds(specification)
     assert times.minimum_milliseconds < limit <= times.longest_milliseconds
     assert limit == seconds * 1000 or seconds <= 60 or seconds > 3_600
 
 
 def test_a_height_at_the_time_limit_refunds_the_task_and_has_no_ommer() -> None:
-    node = learning()
-    play_height(node, Plan(posted=(sample_task("wanted", 50 * WEI_PER_ETHER),)))
-    play_height(node)
-    assert not node.round.selection.task.standing
+    node = start_pole_node()
+    run_height(node, HeightPlan(posted_tasks=(build_sample_task("wanted", 50 * WEI_PER_ETHER),)))
+    run_height(node)
+    assert not node.round.selection.task.is_standing
     node.builder.training_claims.update({"miner-1": UNABLE, "miner-2": UNABLE})
-    block = play_to_limit(node, Plan({"miner-1": 80, "miner-2": 83}))
+    block = run_to_limit(node, HeightPlan({"miner-1": 80, "miner-2": 83}))
     assert block.verdict.waived
     assert name_of(block.proposer) == "miner-2"
     assert [each.outcome.value for each in node.parent.reward.settlements] == ["refunded"]
-    assert node.round.selection.citable == ()
+    assert node.round.selection.citable_commitments == ()
 
 
 def test_at_the_time_limit_everybody_has_the_time_of_grace_not_only_the_first_two() -> None:
     """'The block with the highest accuracy is considered as the winner' (3.2): of all, not of whose message is fast."""
-    node = learning()
+    node = start_pole_node()
     node.builder.training_claims.update({"miner-1": UNABLE, "miner-2": UNABLE, "miner-3": UNABLE})
     schedule, parent = node.round.selection.schedule, node.parent
-    node.feed(KeyReleased(node.builder.key_release(parent), schedule.start_milliseconds))
-    found = candidates(node, Plan({"miner-1": 70, "miner-2": 71, "miner-3": 90}))
+    node.feed(KeyReleaseReceived(node.builder.build_key_release(parent), schedule.start_milliseconds))
+    found = build_candidates(node, HeightPlan({"miner-1": 70, "miner-2": 71, "miner-3": 90}))
     last = schedule.commitment_milliseconds
     arriving = zip(found, (schedule.time_limit_milliseconds, schedule.time_limit_milliseconds + 1, last), strict=True)
-    actions = [node.feed(Committed(each.commitment, at)) for each, at in arriving]
+    actions = [node.feed(CommitmentReceived(each.commitment, at)) for each, at in arriving]
     due = [each for each in (*actions[0], *actions[1]) if isinstance(each, ReleaseTestSet)]
     assert due == []
     closed = next(each for each in actions[2] if isinstance(each, ReleaseTestSet))
@@ -123,47 +134,47 @@ def test_at_the_time_limit_everybody_has_the_time_of_grace_not_only_the_first_tw
 
 
 def test_two_solutions_before_the_time_limit_end_a_height_at_once() -> None:
-    node = learning()
+    node = start_pole_node()
     schedule, parent = node.round.selection.schedule, node.parent
-    node.feed(KeyReleased(node.builder.key_release(parent), schedule.start_milliseconds))
-    found = candidates(node, Plan({"miner-1": 70, "miner-2": 71}))
+    node.feed(KeyReleaseReceived(node.builder.build_key_release(parent), schedule.start_milliseconds))
+    found = build_candidates(node, HeightPlan({"miner-1": 70, "miner-2": 71}))
     just = schedule.time_limit_milliseconds - 1
-    due = [node.feed(Committed(each.commitment, just)) for each in found]
+    due = [node.feed(CommitmentReceived(each.commitment, just)) for each in found]
     assert [[isinstance(each, ReleaseTestSet) for each in actions] for actions in due] == [[], [True]]
 
 
 def test_who_reaches_the_requirement_wins_over_a_better_test_count_even_at_the_limit() -> None:
-    node = learning()
+    node = start_pole_node()
     node.builder.training_claims["miner-2"] = UNABLE
-    block = play_to_limit(node, Plan({"miner-1": 70, "miner-2": 99}))
+    block = run_to_limit(node, HeightPlan({"miner-1": 70, "miner-2": 99}))
     assert name_of(block.proposer) == "miner-1"
     assert not block.verdict.waived
     entry = next(each for each in block.verdict.entries if name_of(each.miner) == "miner-2")
-    assert (entry.outcome, entry.reason) == (Outcome.REJECTED, RejectionReason.TRAINING_ACCURACY_LOW.value)
+    assert (entry.outcome, entry.reason) == (CandidateOutcome.REJECTED, RejectionReason.TRAINING_ACCURACY_LOW.value)
 
 
 def test_a_model_of_another_layer_that_claims_this_one_shows_by_its_counts() -> None:
-    node = learning()
-    liar = node.builder.candidate(node.parent, "miner-2", 99)
+    node = start_pole_node()
+    liar = node.builder.build_candidate(node.parent, "miner-2", 99)
     # Right on 104 of 400 rows behind this block's layer: four classes, so it guesses.
     node.builder.trained[liar.model.model_cid] = 104
-    block = play_height(node, Plan({"miner-1": 70, "miner-2": 99}))
+    block = run_height(node, HeightPlan({"miner-1": 70, "miner-2": 99}))
     assert name_of(block.proposer) == "miner-1"
     entry = next(each for each in block.verdict.entries if name_of(each.miner) == "miner-2")
-    assert (entry.outcome, entry.reason) == (Outcome.REJECTED, RejectionReason.MAPPING_FOREIGN.value)
+    assert (entry.outcome, entry.reason) == (CandidateOutcome.REJECTED, RejectionReason.MAPPING_FOREIGN.value)
 
 
 def test_openly_broadcast_models_can_be_stolen_and_the_thief_can_win() -> None:
     """What is shown can be committed to by anybody; equal counts go to the lower hash, which a thief can grind."""
-    node = learning(OPEN)
+    node = start_pole_node(OPEN_BROADCAST)
     honest = prepare(node, "opened")[0]
-    node.feed(Committed(honest.commitment, node.round.selection.schedule.start_milliseconds + 1))
-    shown = next(iter(node.round.commitments.values())).disclosed[0]
+    node.feed(CommitmentReceived(honest.commitment, node.round.selection.schedule.start_milliseconds + 1))
+    shown = next(iter(node.round.commitments.values())).shown_model[0]
     assert shown == honest.model
-    tried = (stolen(node, honest, "miner-3", bytes([variant]) * 32) for variant in range(1, 65))
+    tried = (steal_candidate(node, honest, "miner-3", bytes([variant]) * 32) for variant in range(1, 65))
     thief = next(each for each in tried if each.key < honest.key)
-    node.feed(Committed(thief.commitment, node.round.selection.schedule.start_milliseconds + 2))
-    block = node.builder.block(node.parent, (honest, thief))
+    node.feed(CommitmentReceived(thief.commitment, node.round.selection.schedule.start_milliseconds + 2))
+    block = node.builder.build_block(node.parent, (honest, thief))
     node.receive(block)
     assert name_of(block.proposer) == "miner-3"
     assert node.round.head.weight == 1
@@ -171,29 +182,29 @@ def test_openly_broadcast_models_can_be_stolen_and_the_thief_can_win() -> None:
 
 def test_two_commitments_to_nothing_end_a_height_and_return_its_task() -> None:
     """What is not opened may be the network's fault, so nobody is punished: a known price of ending by solutions."""
-    node = learning()
-    play_height(node, Plan(posted=(sample_task("wanted", 50 * WEI_PER_ETHER),)))
-    play_height(node)
+    node = start_pole_node()
+    run_height(node, HeightPlan(posted_tasks=(build_sample_task("wanted", 50 * WEI_PER_ETHER),)))
+    run_height(node)
     schedule, parent = node.round.selection.schedule, node.parent
-    node.feed(KeyReleased(node.builder.key_release(parent), schedule.start_milliseconds))
-    found = candidates(node, Plan({"miner-1": 1, "miner-2": 1}))
-    due = [node.feed(Committed(each.commitment, schedule.release_opens_milliseconds)) for each in found]
+    node.feed(KeyReleaseReceived(node.builder.build_key_release(parent), schedule.start_milliseconds))
+    found = build_candidates(node, HeightPlan({"miner-1": 1, "miner-2": 1}))
+    due = [node.feed(CommitmentReceived(each.commitment, schedule.release_opens_milliseconds)) for each in found]
     assert [[isinstance(each, ReleaseTestSet) for each in actions] for actions in due] == [[], [True]]
-    announcement = node.builder.announcement(parent, found)
-    node.feed(Released(announcement, schedule.release_opens_milliseconds))
-    actions = reveal_models(node, Plan(silent=frozenset({"miner-1", "miner-2"})), found)
+    announcement = node.builder.build_announcement(parent, found)
+    node.feed(ReleaseReceived(announcement, schedule.release_opens_milliseconds))
+    actions = reveal_models(node, HeightPlan(silent_miners=frozenset({"miner-1", "miner-2"})), found)
     assert not [each for each in actions if isinstance(each, ProposeBlock)]
-    block = node.builder.empty_block(parent, Deadline.BLOCK)
-    node.receive(node.builder.resealed(parent, block, commitments=announcement.commitments))
+    block = node.builder.build_empty_block(parent, Deadline.BLOCK)
+    node.receive(node.builder.reseal(parent, block, commitments=announcement.commitments))
     assert [each.outcome.value for each in node.parent.reward.settlements] == ["refunded"]
-    assert node.parent.bonds.punished == ()
+    assert node.parent.bonds.penalties == ()
 
 
 def test_closed_commitments_show_nothing_to_steal() -> None:
-    node = learning()
+    node = start_pole_node()
     honest = prepare(node, "committed")[0]
-    assert next(iter(node.round.commitments.values())).disclosed == ()
+    assert next(iter(node.round.commitments.values())).shown_model == ()
     with pytest.raises(Rejected) as refusal:
-        shown = altered(honest.commitment, disclosed=(honest.model,))
-        node.feed(Committed(shown, node.round.selection.schedule.start_milliseconds + 2))
-    assert refusal.value.reason is RejectionReason.DISCLOSURE_WRONG
+        shown = alter(honest.commitment, shown_model=(honest.model,))
+        node.feed(CommitmentReceived(shown, node.round.selection.schedule.start_milliseconds + 2))
+    assert refusal.value.reason is RejectionReason.SHOWN_MODEL_WRONG

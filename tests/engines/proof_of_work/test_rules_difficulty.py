@@ -14,25 +14,25 @@ TIMES = st.integers(0, 10**9)
 
 
 def test_genesis_starts_with_the_first_target() -> None:
-    assert RULE.target(b"") == LARGEST_TARGET >> 20
+    assert RULE.decode_target(b"") == LARGEST_TARGET >> 20
 
 
 @given(TARGETS, TIMES, TIMES)
 def test_a_slower_solution_never_makes_the_next_puzzle_harder(target: int, one: int, other: int) -> None:
     memory = target.to_bytes(32, "big")
-    quick, slow = (RULE.target(RULE.memory(memory, each)) for each in sorted((one, other)))
+    quick, slow = (RULE.decode_target(RULE.encode_next_target(memory, each)) for each in sorted((one, other)))
     assert quick <= slow
 
 
 @given(TARGETS, TIMES)
 def test_a_height_moves_the_target_by_at_most_an_eighth_down_and_double_up(target: int, solved: int) -> None:
-    following = RULE.target(RULE.memory(target.to_bytes(32, "big"), solved))
+    following = RULE.decode_target(RULE.encode_next_target(target.to_bytes(32, "big"), solved))
     assert max(1, target - target // 8 - 1) <= following <= min(2 * target, LARGEST_TARGET)
 
 
 def test_a_solution_in_time_leaves_the_target() -> None:
     memory = (12_345).to_bytes(32, "big")
-    assert RULE.memory(memory, 60_000) == memory
+    assert RULE.encode_next_target(memory, 60_000) == memory
 
 
 def test_intervals_settle_at_the_aim_when_the_power_grows_tenfold() -> None:
@@ -41,8 +41,8 @@ def test_intervals_settle_at_the_aim_when_the_power_grows_tenfold() -> None:
     for height in range(2_000):
         if height == 1_000:
             hashes_per_millisecond *= 10
-        mean = (LARGEST_TARGET / RULE.target(memory)) / hashes_per_millisecond
+        mean = (LARGEST_TARGET / RULE.decode_target(memory)) / hashes_per_millisecond
         times.append(source.expovariate(1 / mean))
-        memory = RULE.memory(memory, int(times[-1]))
+        memory = RULE.encode_next_target(memory, int(times[-1]))
     for settled in (times[200:1_000], times[1_200:]):
         assert 0.9 < sum(settled) / len(settled) / RULE.aim_milliseconds < 1.1

@@ -6,9 +6,9 @@ from typing import Any
 from eth_account import Account
 
 from learnchain.encoding.cryptography import address_of
-from learnchain.execution.engine import ExecutionDoor
+from learnchain.execution.engine import BlockingEngine
 from learnchain.execution.genesis import execution_genesis
-from learnchain.protocol.payload import ExecutionPayload, PayloadAttributes, PayloadVerdict, Withdrawal
+from learnchain.protocol.payload import ExecutionPayload, PayloadAttributes, PayloadStatusCode, Withdrawal
 
 CHAIN_ID = 1_337
 GENESIS_SECONDS = 1_000
@@ -41,7 +41,7 @@ def signed(key: bytes, nonce: int, to: bytes = b"\x99" * 20, **changes: Any) -> 
 class Chain:
     """Drive an engine as consensus does: build, judge, choose."""
 
-    door: ExecutionDoor
+    door: BlockingEngine
     head: bytes = b""
     seconds: dict[bytes, int] = field(default_factory=dict)
 
@@ -65,11 +65,11 @@ class Chain:
 
     def accept(self, payload: ExecutionPayload) -> ExecutionPayload:
         status = self.door.new_payload(payload, payload.beacon_root)
-        assert status.status == PayloadVerdict.VALID, status.detail
+        assert status.status == PayloadStatusCode.VALID, status.detail
         return payload
 
     def choose(self, payload_hash: bytes) -> None:
-        assert self.door.set_head(payload_hash, NONE, NONE).status == PayloadVerdict.VALID
+        assert self.door.set_head(payload_hash, NONE, NONE).status == PayloadStatusCode.VALID
         self.head = payload_hash
 
     def extend(self, *transactions: bytes, **changes: Any) -> ExecutionPayload:

@@ -13,8 +13,8 @@ from eth_utils import to_checksum_address
 from learnchain.encoding.key_value import MemoryStore
 from learnchain.execution.genesis import BEACON_ROOTS_ADDRESS, BLOCK_HASHES_ADDRESS
 from learnchain.execution.pyevm.engine import PyEvmEngine
-from learnchain.execution.pyevm.headers import block_hash, sealed
-from learnchain.protocol.payload import PayloadVerdict
+from learnchain.execution.pyevm.headers import block_hash, seal_payload
+from learnchain.protocol.payload import PayloadStatusCode
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 from tests.execution.pyevm.chain import ADDRESSES, CHAIN_ID, ETHER, KEYS, NONE, Chain, genesis, reward, signed
 
@@ -233,32 +233,32 @@ def test_a_rival_is_built_from_the_pool_while_the_head_holds_the_same(chain: Cha
 def test_a_payload_with_an_unaffordable_transaction_is_invalid(chain: Chain, engine: PyEvmEngine):
     payload = chain.build((signed(KEYS[0], 0),))
     for raw in (signed(KEYS[0], 1), signed(KEYS[0], 0, value=200 * ETHER), signed(KEYS[0], 0, chainId=5)):
-        forged = sealed(replace(payload, transactions=(raw,)))
-        assert engine.new_payload(forged, forged.beacon_root).status == PayloadVerdict.INVALID
+        forged = seal_payload(replace(payload, transactions=(raw,)))
+        assert engine.new_payload(forged, forged.beacon_root).status == PayloadStatusCode.INVALID
 
 
 def test_a_wrong_withdrawal_changes_the_hash(chain: Chain, engine: PyEvmEngine):
     payload = chain.build(withdrawals=(reward(OTHER, 5),))
     forged = replace(payload, withdrawals=(reward(OTHER, 6),))
     assert block_hash(forged) != payload.block_hash
-    resealed = sealed(forged)
-    assert engine.new_payload(resealed, resealed.beacon_root).status == PayloadVerdict.INVALID
+    resealed = seal_payload(forged)
+    assert engine.new_payload(resealed, resealed.beacon_root).status == PayloadStatusCode.INVALID
     chain.accept(payload)
 
 
 def test_a_payload_cannot_cost_more_work_than_its_gas(chain: Chain, engine: PyEvmEngine):
-    flood = sealed(replace(chain.build(), transactions=(b"\x01",) * 286))
+    flood = seal_payload(replace(chain.build(), transactions=(b"\x01",) * 286))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("learnchain.execution.pyevm.engine.block_hash", lambda _: pytest.fail("hashed too early"))
-        assert engine.new_payload(flood, flood.beacon_root).status == PayloadVerdict.INVALID
+        assert engine.new_payload(flood, flood.beacon_root).status == PayloadStatusCode.INVALID
 
 
 def test_extra_data_is_the_builders_own(chain: Chain, engine: PyEvmEngine):
-    payload = sealed(replace(chain.build(), extra_data=b"made elsewhere"))
-    assert engine.new_payload(payload, payload.beacon_root).status == PayloadVerdict.VALID
-    long = sealed(replace(payload, extra_data=b"x" * 32))
+    payload = seal_payload(replace(chain.build(), extra_data=b"made elsewhere"))
+    assert engine.new_payload(payload, payload.beacon_root).status == PayloadStatusCode.VALID
+    long = seal_payload(replace(payload, extra_data=b"x" * 32))
     broken = replace(long, extra_data=b"x" * 33)
-    assert engine.new_payload(broken, broken.beacon_root).status == PayloadVerdict.INVALID
+    assert engine.new_payload(broken, broken.beacon_root).status == PayloadStatusCode.INVALID
 
 
 def test_old_states_stay_readable(chain: Chain, engine: PyEvmEngine):
@@ -271,7 +271,7 @@ def test_old_states_stay_readable(chain: Chain, engine: PyEvmEngine):
 
 
 def test_set_head_needs_a_known_payload(chain: Chain, engine: PyEvmEngine):
-    assert engine.set_head(b"\x01" * 32, NONE, NONE).status == PayloadVerdict.SYNCING
+    assert engine.set_head(b"\x01" * 32, NONE, NONE).status == PayloadStatusCode.SYNCING
     assert engine.capabilities().head == chain.head
 
 
@@ -297,7 +297,7 @@ def test_a_bug_of_the_interpreter_refuses_one_transaction_and_stops_nothing(
     payload = chain.build()
     assert payload.transactions == (good,)
     assert [waiting.raw for waiting in engine.pool.transactions()] == [good]
-    assert engine.new_payload(poisoned, poisoned.beacon_root).status == PayloadVerdict.INVALID
+    assert engine.new_payload(poisoned, poisoned.beacon_root).status == PayloadStatusCode.INVALID
     chain.accept(payload)
     assert engine.balance(payload.block_hash, ADDRESSES[0]) == 100 * ETHER
 

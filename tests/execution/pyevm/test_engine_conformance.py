@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from learnchain.encoding.key_value import MemoryStore
-from learnchain.execution.engine import ExecutionDoor
+from learnchain.execution.engine import BlockingEngine
 from learnchain.execution.pyevm.engine import PyEvmEngine
-from learnchain.protocol.payload import PayloadVerdict, decode_payload, encode_payload
+from learnchain.protocol.payload import PayloadStatusCode, decode_payload, encode_payload
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 from learnchain_conformance.null_execution import NullEngine
 from tests.execution.doors import client_over_embedded_engine
@@ -20,7 +20,7 @@ LOOP = asyncio.new_event_loop()
 NAMES = ["pyevm", "null", "engine-api"]
 
 
-def _engines() -> dict[str, ExecutionDoor]:
+def _engines() -> dict[str, BlockingEngine]:
     return {
         "pyevm": PyEvmEngine(MemoryStore(), genesis()),
         "null": NullEngine(genesis()),
@@ -29,12 +29,12 @@ def _engines() -> dict[str, ExecutionDoor]:
 
 
 @pytest.fixture(params=NAMES)
-def door(request: pytest.FixtureRequest) -> ExecutionDoor:
+def door(request: pytest.FixtureRequest) -> BlockingEngine:
     return _engines()[request.param]
 
 
 @pytest.fixture
-def chain(door: ExecutionDoor) -> Chain:
+def chain(door: BlockingEngine) -> Chain:
     return Chain(door)
 
 
@@ -91,7 +91,7 @@ def test_a_payload_survives_its_encoding(chain: Chain):
 def test_a_payload_is_judged_alike_twice(chain: Chain):
     payload = chain.build(withdrawals=(reward(b"\x55" * 20, 3),))
     first = chain.door.new_payload(payload, payload.beacon_root)
-    assert first.status == PayloadVerdict.VALID
+    assert first.status == PayloadStatusCode.VALID
     assert chain.door.new_payload(payload, payload.beacon_root) == first
     assert chain.door.balance(payload.block_hash, b"\x55" * 20) == 3 * 10**9
 
@@ -99,12 +99,12 @@ def test_a_payload_is_judged_alike_twice(chain: Chain):
 def test_a_known_hash_with_other_content_is_invalid(chain: Chain):
     payload = chain.extend()
     forged = replace(payload, withdrawals=(reward(b"\x55" * 20, 3),))
-    assert chain.door.new_payload(forged, forged.beacon_root).status == PayloadVerdict.INVALID
+    assert chain.door.new_payload(forged, forged.beacon_root).status == PayloadStatusCode.INVALID
 
 
 def test_another_beacon_root_is_invalid(chain: Chain):
     payload = chain.build()
-    assert chain.door.new_payload(payload, b"\x0c" * 32).status == PayloadVerdict.INVALID
+    assert chain.door.new_payload(payload, b"\x0c" * 32).status == PayloadStatusCode.INVALID
 
 
 @pytest.mark.parametrize(
@@ -131,19 +131,19 @@ def test_another_beacon_root_is_invalid(chain: Chain):
         {"timestamp_seconds": 2**64},
     ],
 )
-def test_a_tampered_payload_is_invalid_even_with_a_fitting_hash(door: ExecutionDoor, change: dict[str, object]):
+def test_a_tampered_payload_is_invalid_even_with_a_fitting_hash(door: BlockingEngine, change: dict[str, object]):
     chain = Chain(door)
     payload = chain.build(withdrawals=(reward(b"\x55" * 20, 3),))
     tampered = replace(payload, **change)
     status = door.new_payload(tampered, tampered.beacon_root)
-    assert (status.status, status.latest_valid) == (PayloadVerdict.INVALID, chain.head)
+    assert (status.status, status.latest_valid) == (PayloadStatusCode.INVALID, chain.head)
     rehashed = replace(tampered, block_hash=_rehash(door, tampered))
     free_choice = set(change) <= {"fee_recipient", "prev_randao"}
-    expected = PayloadVerdict.VALID if free_choice else PayloadVerdict.INVALID
+    expected = PayloadStatusCode.VALID if free_choice else PayloadStatusCode.INVALID
     assert door.new_payload(rehashed, rehashed.beacon_root).status == expected
 
 
-def _rehash(door: ExecutionDoor, payload: object) -> bytes:
+def _rehash(door: BlockingEngine, payload: object) -> bytes:
     from learnchain.execution.pyevm import headers
     from learnchain_conformance import null_execution
 
@@ -155,10 +155,10 @@ def test_a_payload_without_its_parent_waits(chain: Chain):
     other = Chain(_engines()["null" if isinstance(chain.door, NullEngine) else "pyevm"])
     other.extend()
     second = other.build()
-    assert chain.door.new_payload(second, second.beacon_root).status == PayloadVerdict.SYNCING
-    assert chain.door.set_head(second.block_hash, NONE, NONE).status == PayloadVerdict.SYNCING
+    assert chain.door.new_payload(second, second.beacon_root).status == PayloadStatusCode.SYNCING
+    assert chain.door.set_head(second.block_hash, NONE, NONE).status == PayloadStatusCode.SYNCING
     chain.accept(first)
-    assert chain.door.new_payload(second, second.beacon_root).status == PayloadVerdict.VALID
+    assert chain.door.new_payload(second, second.beacon_root).status == PayloadStatusCode.VALID
 
 
 def test_nothing_is_known_of_an_unknown_payload(chain: Chain):
@@ -205,7 +205,7 @@ def test_safe_and_finalized_are_ancestors(chain: Chain):
     rival = chain.accept(chain.build(parent=first.parent_hash, miner=b"\xbb" * 20))
     second = chain.accept(chain.build())
     status = chain.door.set_head(second.block_hash, first.block_hash, first.parent_hash)
-    assert status.status == PayloadVerdict.VALID
+    assert status.status == PayloadStatusCode.VALID
     with pytest.raises(Rejected) as caught:
         chain.door.set_head(second.block_hash, rival.block_hash, NONE)
     assert caught.value.reason == RejectionReason.ARGUMENT_INVALID

@@ -9,7 +9,7 @@ import pytest
 from learnchain.encoding.key_value import MemoryStore
 from learnchain.execution.genesis import genesis_block_hash
 from learnchain.execution.pyevm.engine import PyEvmEngine
-from learnchain.protocol.payload import ExecutionPayload, PayloadVerdict, decode_payload
+from learnchain.protocol.payload import ExecutionPayload, PayloadStatusCode, decode_payload
 from tests.execution.pyevm.chain import NONE
 
 VECTOR = Path(__file__).parents[3] / "vectors" / "execution" / "prague.json"
@@ -33,9 +33,9 @@ def test_the_vector_executes_to_the_same_hashes_and_root(vector: dict[str, Any])
     payloads = _payloads(vector)
     for entry, payload in zip(vector["payloads"], payloads, strict=True):
         status = engine.new_payload(payload, payload.beacon_root)
-        assert status.status == PayloadVerdict.VALID, status.detail
+        assert status.status == PayloadStatusCode.VALID, status.detail
         assert payload.block_hash.hex() == entry["block_hash"]
-        assert engine.set_head(payload.block_hash, NONE, NONE).status == PayloadVerdict.VALID
+        assert engine.set_head(payload.block_hash, NONE, NONE).status == PayloadStatusCode.VALID
     assert payloads[-1].state_root.hex() == vector["state_root"]
 
 

@@ -13,13 +13,13 @@ from learnchain.execution.escrow import post_calldata, posting_value_wei
 from learnchain.execution.genesis import ESCROW_ADDRESS
 from learnchain.execution.pyevm.engine import PyEvmEngine
 from learnchain.execution.pyevm.headers import EMPTY_TRIE_ROOT
-from learnchain.execution.pyevm.pruning import Keeping, references
+from learnchain.execution.pyevm.pruning import PruningPolicy, references
 from learnchain.execution.pyevm.records import Phase, Records
-from learnchain.protocol.payload import ExecutionPayload, PayloadAttributes, PayloadVerdict
+from learnchain.protocol.payload import ExecutionPayload, PayloadAttributes, PayloadStatusCode
 from learnchain.rejection import Unavailable
 from tests.execution.pyevm.chain import ADDRESSES, KEYS, NONE, Chain, genesis, signed
 
-KEEPING = Keeping(blocks=2, least_bytes=1, step_nodes=25)
+KEEPING = PruningPolicy(blocks=2, least_bytes=1, step_nodes=25)
 FINAL_DEPTH = 3
 ATTRIBUTES = PayloadAttributes(10**6, b"\7" * 32, b"\xaa" * 20, (), b"\x0b" * 32)
 
@@ -27,7 +27,7 @@ ATTRIBUTES = PayloadAttributes(10**6, b"\7" * 32, b"\xaa" * 20, (), b"\x0b" * 32
 class Branching:
     """Grow a chain with forks on an engine; what is `FINAL_DEPTH` below the head is final."""
 
-    def __init__(self, store: MemoryStore, seed: int = 0, keeping: Keeping = KEEPING) -> None:
+    def __init__(self, store: MemoryStore, seed: int = 0, keeping: PruningPolicy = KEEPING) -> None:
         self.store = store
         self.keeping = keeping
         self.chance = random.Random(seed)
@@ -69,7 +69,7 @@ class Branching:
 
     def choose(self) -> None:
         status = self.engine.set_head(self.path[-1], self.final(), self.final())
-        assert status.status is PayloadVerdict.VALID
+        assert status.status is PayloadStatusCode.VALID
         self.chain.head = self.path[-1]
 
     def _raw(self, key: bytes, nonce: int) -> bytes:
@@ -142,8 +142,8 @@ def test_kept_states_stay_whole_while_others_go(seed: int):
 
 
 def test_an_engine_that_collects_builds_the_same_chain_on_less_disk():
-    keeping = Keeping(blocks=2, least_bytes=1, step_nodes=2_000)
-    chains = [Chain(PyEvmEngine(MemoryStore(), genesis(), each)) for each in (keeping, Keeping())]
+    keeping = PruningPolicy(blocks=2, least_bytes=1, step_nodes=2_000)
+    chains = [Chain(PyEvmEngine(MemoryStore(), genesis(), each)) for each in (keeping, PruningPolicy())]
     path = [chains[0].head]
     for nonce in range(100):
         for chain in chains:
@@ -197,7 +197,7 @@ def test_a_kill_at_any_write_leaves_every_kept_state_whole(seed: int):
 def test_a_full_disk_during_copying_loses_no_part_of_the_walk():
     """The same engine goes on after a refused write: what it had walked in memory must not count as written."""
     store = BreakingStore()
-    world = Branching(store, 3, Keeping(blocks=2, least_bytes=1, step_nodes=200))
+    world = Branching(store, 3, PruningPolicy(blocks=2, least_bytes=1, step_nodes=200))
     failed = 0
     for index in range(90):
         # The third write of a round is the collector's: a payload and a head come before it.

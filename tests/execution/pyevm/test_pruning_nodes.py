@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from learnchain.execution.pyevm.engine import PyEvmEngine
-from learnchain.execution.pyevm.pruning import Keeping
+from learnchain.execution.pyevm.pruning import PruningPolicy
 from learnchain.execution.pyevm.records import Records
 from learnchain.execution.wallet import development_accounts
 from learnchain.node.local_network import DEVELOPMENT_MNEMONIC, LocalPlan
@@ -16,7 +16,7 @@ from learnchain_conformance.instant_training import InstantTraining
 
 MINERS = 2
 TEST_ROWS = 360
-KEEPING = Keeping(blocks=1, least_bytes=1, step_nodes=200)
+KEEPING = PruningPolicy(blocks=1, least_bytes=1, step_nodes=200)
 ARCHIVE = 1
 """This node keeps every state, so that the others can be compared with it."""
 
@@ -27,7 +27,7 @@ def test_a_network_that_lets_states_go_agrees_with_an_archive_through_forks_and_
         nodes = SimulatedNodes(tmp_path, LocalPlan(tmp_path, miners=MINERS, finality_depth=4), seed=12)
         nodes.make_training = nodes.make_judge = lambda _index: InstantTraining(TEST_ROWS)
         nodes.make_execution = lambda index, _engine: PyEvmEngine(
-            nodes.places[index].execution, nodes.genesis.execution, Keeping() if index == ARCHIVE else KEEPING
+            nodes.places[index].execution, nodes.genesis.execution, PruningPolicy() if index == ARCHIVE else KEEPING
         )
         await nodes.start()
         spender = development_accounts(DEVELOPMENT_MNEMONIC, MINERS + 2)[-1]
@@ -35,7 +35,7 @@ def test_a_network_that_lets_states_go_agrees_with_an_archive_through_forks_and_
             fields = {"chainId": 1337, "nonce": nonce, "to": (nonce + 2**80).to_bytes(20, "big"), "value": 1}
             fees = {"gas": 21_000, "maxFeePerGas": 10**10, "maxPriorityFeePerGas": 10**9}
             await nodes.node(nonce % 3).submit_transaction(spender.sign_transaction(fields | fees))
-            await nodes.until_height(nonce + 1, 400)
+            await nodes.wait_for_height(nonce + 1, 400)
             if nonce in (12, 21):
                 await nodes.kill(2)
                 await nodes.start_node(2)
@@ -62,6 +62,6 @@ async def part_and_join(nodes: SimulatedNodes) -> None:
     identities = [place.transport.peer_id for place in nodes.places]
     fork = nodes.node(0).ports.chain.round.head.height
     nodes.network.partition({identities[0]}, {identities[1], identities[2]})
-    await nodes.until(lambda: min(nodes.node(each).ports.chain.round.head.height for each in (0, 1)) > fork, 400)
+    await nodes.wait_until(lambda: min(nodes.node(each).ports.chain.round.head.height for each in (0, 1)) > fork, 400)
     nodes.network.heal()
-    await nodes.until_height(fork + 1, 400)
+    await nodes.wait_for_height(fork + 1, 400)

@@ -16,7 +16,7 @@ from learnchain.learning.trace import state_path
 from learnchain.learning.train import TrainingPlan, TrainingRun, configure_torch
 from learnchain.protocol.model_presets import keyword_cnn, mlp, strided_cnn
 from learnchain.protocol.task_specification import Optimiser
-from learnchain.protocol.training_terms import Free, HyperParameters, Watermark
+from learnchain.protocol.training_terms import FreeTraining, HyperParameters, Watermark
 
 STEPS = 2
 """Steps of a segment."""
@@ -38,7 +38,7 @@ def case(number):
     )
     specification, data = kinds[number % len(kinds)]
     optimiser = list(Optimiser)[number // len(kinds) % 2]
-    terms = MARK if number % 3 == 0 and specification.input_shape != (4,) else Free()
+    terms = MARK if number % 3 == 0 and specification.input_shape != (4,) else FreeTraining()
     seed = hashlib.sha256(b"class" + number.to_bytes(4, "big")).digest()
     plan = TrainingPlan(specification, optimiser, _CHOSEN[optimiser], terms, seed, STEPS)
     return plan, data, STEPS * (number % 4)

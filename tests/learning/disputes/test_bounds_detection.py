@@ -7,13 +7,13 @@ from math import sqrt
 import numpy as np
 import pytest
 
-from learnchain.consensus.audits import AuditFinding, detection_probability, draw_challenge
+from learnchain.consensus.audits import AuditFinding, detection_probability, draw_segments
 from learnchain.learning.data import DataSet, iris, select_rows
-from learnchain.learning.replay import AuditScope, audit_run
+from learnchain.learning.replay import SegmentAuditScope, audit_run
 from learnchain.learning.train import TrainingPlan, TrainingRun
 from learnchain.protocol.model_presets import mlp
 from learnchain.protocol.task_specification import Optimiser
-from learnchain.protocol.training_terms import Free, HyperParameters
+from learnchain.protocol.training_terms import FreeTraining, HyperParameters
 from tests.learning.conftest import plan_of
 from tests.learning.disputes.cheats import (
     CHANGES,
@@ -31,14 +31,16 @@ AUDITED, SEGMENTS = 3, 10
 def iris_plan(name):
     chosen = HyperParameters(50_000, 900_000, 0, 16, 2)
     seed = hashlib.sha256(name).digest()
-    return TrainingPlan(mlp((4,), 3, (8,)), Optimiser.SGD, chosen, Free(), seed, 2)
+    return TrainingPlan(mlp((4,), 3, (8,)), Optimiser.SGD, chosen, FreeTraining(), seed, 2)
 
 
 def accepted(run, data, number, wanted=AUDITED):
     """Return whether an audit under a fresh challenge finds nothing, and the challenge."""
     seed = hashlib.sha256(b"challenge" + number.to_bytes(8, "big")).digest()
-    challenge = draw_challenge(seed, run.trace.root(), run.segments, wanted)
-    return audit_run(run, data, AuditScope(challenge.indices), CLOCK).finding is AuditFinding.REPRODUCED, challenge
+    challenge = draw_segments(seed, run.trace.root(), run.segments, wanted)
+    return audit_run(
+        run, data, SegmentAuditScope(challenge.indices), CLOCK
+    ).finding is AuditFinding.REPRODUCED, challenge
 
 
 @pytest.mark.parametrize("trials", [20, pytest.param(200, marks=pytest.mark.slow)])

@@ -14,7 +14,7 @@ from learnchain.learning.train import TrainingPlan, TrainingRun, step_seed, to_f
 from learnchain.protocol.model_presets import keyword_cnn, strided_cnn
 from learnchain.protocol.model_specification import KINDS, output_shape
 from learnchain.protocol.task_specification import Optimiser
-from learnchain.protocol.training_terms import Free, HyperParameters, Watermark
+from learnchain.protocol.training_terms import FreeTraining, HyperParameters, Watermark
 from tests.learning.disputes.conftest import OPTIMISERS
 from tests.learning.fixed_point_models import SPECIFICATIONS
 
@@ -36,7 +36,7 @@ def data_for(specification, rows=32, real=False):
 
 def plan_for(specification, optimiser=Optimiser.SGD, terms=None, **changes):
     chosen = replace(CHOSEN[optimiser], **changes)
-    return TrainingPlan(specification, optimiser, chosen, terms or Free(), b"\6" * 32, 20)
+    return TrainingPlan(specification, optimiser, chosen, terms or FreeTraining(), b"\6" * 32, 20)
 
 
 def states(plan, data, steps):
@@ -85,7 +85,7 @@ def test_a_marked_step_lies_inside_and_an_unmarked_one_outside(digit_sets, optim
     specification = strided_cnn((1, 8, 8), 10)
     plan = plan_for(specification, optimiser, MARK)
     found = states(plan, digit_sets[0], 4)
-    plain = replace(plan, terms=Free())
+    plain = replace(plan, terms=FreeTraining())
     for step in range(4):
         assert within_bounds(plan, digit_sets[0], step, found[step], found[step + 1])
     assert not within_bounds(plain, digit_sets[0], 3, found[3], found[4])

@@ -3,9 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from learnchain.consensus.audits import AuditFinding, draw_challenge
+from learnchain.consensus.audits import AuditFinding, draw_segments
 from learnchain.learning.data import DataSet
-from learnchain.learning.replay import AuditedRun, AuditScope, audit_run, initial_state, state_shapes
+from learnchain.learning.replay import AuditedRun, SegmentAuditScope, audit_run, initial_state, state_shapes
 from learnchain.learning.safe_tensors import write_tensors
 from learnchain.learning.trace import Trace, state_digest, state_path
 from learnchain.learning.train import TrainingRun
@@ -20,8 +20,8 @@ MARK = Watermark(bytes(range(64)), 100_000, 999_900)
 
 
 def found(run: AuditedRun, data, wanted=64, whole=True, replay=True):
-    challenge = draw_challenge(b"\7" * 32, run.trace.root(), run.segments, wanted)
-    return audit_run(run, data, AuditScope(challenge.indices, whole, replay), CLOCK)
+    challenge = draw_segments(b"\7" * 32, run.trace.root(), run.segments, wanted)
+    return audit_run(run, data, SegmentAuditScope(challenge.indices, whole, replay), CLOCK)
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +137,7 @@ def test_a_state_that_is_not_here_is_unavailable(tmp_path, digit_sets):
 
 
 def test_a_segment_that_the_trace_does_not_have_is_a_fault(honest, digit_sets):
-    audit = audit_run(honest, digit_sets[0], AuditScope((honest.segments,)), CLOCK)
+    audit = audit_run(honest, digit_sets[0], SegmentAuditScope((honest.segments,)), CLOCK)
     assert audit.finding is AuditFinding.FAULT_END_POINTS
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from learnchain.consensus.audits import AuditFinding, FraudProof, answer_digests, open_segment, open_step
+from learnchain.consensus.audits import AuditFinding, FraudProof, open_segment, open_step, parse_step_digests
 from learnchain.encoding.cryptography import UNSIGNED
 from learnchain.encoding.hashing import list_root
 from learnchain.learning.data import save_data
@@ -29,10 +29,10 @@ from learnchain.learning.jobs import (
     SegmentJob,
     TrainingJob,
 )
-from learnchain.learning.replay import AuditScope, audit_run, run_plan
+from learnchain.learning.replay import SegmentAuditScope, audit_run, run_plan
 from learnchain.learning.trace import state_path
 from learnchain.protocol.audit_messages import AuditedSegment
-from learnchain.protocol.dispute_messages import StepAnswer
+from learnchain.protocol.dispute_messages import StateDisclosure
 from learnchain.rejection import Rejected, RejectionReason
 from tests.learning.conftest import plan_of
 from tests.learning.disputes.cheats import CHANGES, glued, interpolated, with_changed_segment
@@ -64,8 +64,8 @@ def segment_job(run, index, directory):
 
 
 def answer_for(digests, index):
-    listed = answer_digests(digests)
-    return StepAnswer(1, COMMITMENT, index, len(listed), list_root(listed), CID, CID, UNSIGNED)
+    listed = parse_step_digests(digests)
+    return StateDisclosure(1, COMMITMENT, index, len(listed), list_root(listed), CID, CID, UNSIGNED)
 
 
 def proof_of(run, index, finding, answer, steps=()):
@@ -75,7 +75,7 @@ def proof_of(run, index, finding, answer, steps=()):
 
 def step_dispute(run, index, digests, offset, directory):
     """Return the dispute over one step of an answer whose states lie in the directory."""
-    listed, place = answer_digests(digests), directory / "dispute"
+    listed, place = parse_step_digests(digests), directory / "dispute"
     place.mkdir()
     shutil.copyfile(state_path(directory, offset), place / BEFORE_NAME)
     shutil.copyfile(state_path(directory, offset + 1), place / AFTER_NAME)
@@ -104,15 +104,15 @@ def test_a_forged_segment_has_a_step_out_of_bounds_and_is_proven_by_it(tmp_path,
     """The cheat answers as well as it can: honest steps up to the last one, which jumps to the state it committed."""
     data, plan = digit_sets[0], plan_of(b"cheat " + kind.encode())
     run = with_changed_segment(plan, data, tmp_path / "run", 2, CHANGES[kind](np.random.default_rng(4)))
-    audit = audit_run(run, data, AuditScope((2,)), CLOCK)
+    audit = audit_run(run, data, SegmentAuditScope((2,)), CLOCK)
     assert audit.finding is AuditFinding.NUMERIC_MISMATCH
-    job = segment_job(run, 2, tmp_path / "answer")
+    job = segment_job(run, 2, tmp_path / "response")
     honest = write_answer(job, data)
-    shutil.copyfile(state_path(run.directory, 3), state_path(tmp_path / "answer", 20))
+    shutil.copyfile(state_path(run.directory, 3), state_path(tmp_path / "response", 20))
     digests = honest[:-32] + job.following.digest
     assert chain_finding(job.first, job.following, answer_for(digests, 2), digests) is AuditFinding.REPRODUCED
     assert outlying_step(job, data, digests) == 19
-    dispute = step_dispute(run, 2, digests, 19, tmp_path / "answer")
+    dispute = step_dispute(run, 2, digests, 19, tmp_path / "response")
     assert proves(dispute, data)[0] is True
     dispute.proof.check_form(_record(run))
 
@@ -120,13 +120,13 @@ def test_a_forged_segment_has_a_step_out_of_bounds_and_is_proven_by_it(tmp_path,
 def test_the_honest_answer_to_a_forged_segment_does_not_end_in_it(tmp_path, digit_sets):
     data, plan = digit_sets[0], plan_of(b"cheat")
     run = with_changed_segment(plan, data, tmp_path / "run", 1, CHANGES["seed"](np.random.default_rng(4)))
-    job = segment_job(run, 1, tmp_path / "answer")
+    job = segment_job(run, 1, tmp_path / "response")
     digests = write_answer(job, data)
     answer = answer_for(digests, 1)
     assert chain_finding(job.first, job.following, answer, digests) is AuditFinding.FAULT_STEP_CHAIN
-    (tmp_path / "answer" / DIGESTS_NAME).write_bytes(digests)
+    (tmp_path / "response" / DIGESTS_NAME).write_bytes(digests)
     proof = proof_of(run, 1, AuditFinding.FAULT_STEP_CHAIN, answer)
-    assert proves(DisputeJob(job.run, proof, str(tmp_path / "answer")), data)[0] is True
+    assert proves(DisputeJob(job.run, proof, str(tmp_path / "response")), data)[0] is True
 
 
 @pytest.mark.parametrize("spoof", [interpolated, glued])
@@ -137,17 +137,17 @@ def test_spoofed_segments_are_proven_too(tmp_path, digit_sets, spoof):
 
     run = spoof(plan, data, tmp_path / "run", read_run_state(end, end.segments))
     index = run.segments - 1
-    job = segment_job(run, index, tmp_path / "answer")
+    job = segment_job(run, index, tmp_path / "response")
     digests = write_answer(job, data)
     last = len(digests) // 32 - 1
-    shutil.copyfile(state_path(run.directory, index + 1), state_path(tmp_path / "answer", last))
+    shutil.copyfile(state_path(run.directory, index + 1), state_path(tmp_path / "response", last))
     assert outlying_step(job, data, digests[:-32] + job.following.digest) == last - 1
 
 
 @pytest.mark.parametrize("damage", ["short", "long", "start", "end", "root", "torn"])
 def test_an_answer_that_is_no_chain_is_a_fault_without_arithmetic(tmp_path, digit_sets, damage):
     run = trained(tmp_path / "run", digit_sets[0])
-    job = segment_job(run, 0, tmp_path / "answer")
+    job = segment_job(run, 0, tmp_path / "response")
     digests = write_answer(job, digit_sets[0])
     answer = answer_for(digests, 0)
     changed = {
@@ -167,11 +167,11 @@ def test_an_answer_that_is_no_chain_is_a_fault_without_arithmetic(tmp_path, digi
 
 def test_files_that_are_not_the_digests_prove_nothing(tmp_path, digit_sets):
     run = trained(tmp_path / "run", digit_sets[0])
-    job = segment_job(run, 0, tmp_path / "answer")
+    job = segment_job(run, 0, tmp_path / "response")
     digests = write_answer(job, digit_sets[0])
-    dispute = step_dispute(run, 0, digits := digests, 2, tmp_path / "answer")
+    dispute = step_dispute(run, 0, digits := digests, 2, tmp_path / "response")
     assert len(digits) == 21 * 32
-    shutil.copyfile(state_path(tmp_path / "answer", 7), tmp_path / "answer" / "dispute" / AFTER_NAME)
+    shutil.copyfile(state_path(tmp_path / "response", 7), tmp_path / "response" / "dispute" / AFTER_NAME)
     with pytest.raises(Rejected) as caught:
         proves(dispute, digit_sets[0])
     assert caught.value.reason is RejectionReason.TRACE_MISMATCH
@@ -210,17 +210,17 @@ def published(run, index, data, directory, forced_seed=b""):
 
 def test_a_published_answer_is_read_back_step_by_step(tmp_path, digit_sets):
     run = trained(tmp_path / "run", digit_sets[0])
-    job, digests = published(run, 1, digit_sets[0], tmp_path / "answer")
+    job, digests = published(run, 1, digit_sets[0], tmp_path / "response")
     check_states(job)
-    assert split_answer(tmp_path / "answer") == digests
+    assert split_answer(tmp_path / "response") == digests
     assert outlying_step(job, digit_sets[0], digests) == -1
 
 
 @pytest.mark.parametrize("damage", ["torn", "exchanged", "empty", "other"])
 def test_states_that_are_not_those_of_the_digests_are_refused(tmp_path, digit_sets, damage):
     run = trained(tmp_path / "run", digit_sets[0])
-    job, digests = published(run, 1, digit_sets[0], tmp_path / "answer")
-    states = tmp_path / "answer" / STATES_NAME
+    job, digests = published(run, 1, digit_sets[0], tmp_path / "response")
+    states = tmp_path / "response" / STATES_NAME
     whole = states.read_bytes()
     size = len(whole) // (len(digests) // 32)
     spoiled = {
@@ -232,24 +232,24 @@ def test_states_that_are_not_those_of_the_digests_are_refused(tmp_path, digit_se
     states.write_bytes(spoiled)
     with pytest.raises(Rejected) as caught:
         check_states(job)
-    wanted = {"torn": RejectionReason.ANSWER_WRONG, "empty": RejectionReason.ANSWER_WRONG}
+    wanted = {"torn": RejectionReason.RESPONSE_INVALID, "empty": RejectionReason.RESPONSE_INVALID}
     assert caught.value.reason is wanted.get(damage, RejectionReason.TRACE_MISMATCH)
 
 
 @pytest.mark.parametrize("seed", [b"", b"\5" * 32], ids=["given", "forced"])
-@pytest.mark.parametrize("lie", ["", "witness", "reproduced", "start"])
+@pytest.mark.parametrize("lie", ["", "middle_state_hash", "reproduced", "start"])
 def test_an_auditor_is_held_to_its_report_by_its_own_steps(tmp_path, digit_sets, seed, lie):
     run = trained(tmp_path / "run", digit_sets[0])
     forced = (2,) if seed else ()
-    scope = AuditScope((2,), False, True, forced, seed or bytes(32))
+    scope = SegmentAuditScope((2,), False, True, forced, seed or bytes(32))
     check = audit_run(run, digit_sets[0], scope, CLOCK).checks[-1]
     line = AuditedSegment(2, check.finding is AuditFinding.REPRODUCED, check.witness)
-    if lie == "witness":
-        line = replace(line, witness=b"\1" * 32)
+    if lie == "middle_state_hash":
+        line = replace(line, middle_state_hash=b"\1" * 32)
     elif lie == "reproduced":
         line = replace(line, reproduced=not line.reproduced)
     other = b"" if seed else b"\5" * 32
-    _, digests = published(run, 2, digit_sets[0], tmp_path / "answer", other if lie == "start" else seed)
+    _, digests = published(run, 2, digit_sets[0], tmp_path / "response", other if lie == "start" else seed)
     proof = proof_of(run, 2, AuditFinding.FAULT_STEP_CHAIN, answer_for(digests, 2))
     place = tmp_path / "dispute"
     place.mkdir()
@@ -262,8 +262,8 @@ def test_an_auditor_is_held_to_its_report_by_its_own_steps(tmp_path, digit_sets,
 def test_an_audit_of_every_segment_goes_on_after_one_that_differs(tmp_path, digit_sets):
     data, plan = digit_sets[0], plan_of(b"cheat")
     run = with_changed_segment(plan, data, tmp_path / "run", 1, CHANGES["seed"](np.random.default_rng(4)))
-    stopped = audit_run(run, data, AuditScope((0, 1, 2), False), CLOCK).checks
-    whole = audit_run(run, data, AuditScope((0, 1, 2), False, every=True), CLOCK).checks
+    stopped = audit_run(run, data, SegmentAuditScope((0, 1, 2), False), CLOCK).checks
+    whole = audit_run(run, data, SegmentAuditScope((0, 1, 2), False, every=True), CLOCK).checks
     assert [each.segment for each in stopped] == [0, 1]
     assert [each.finding for each in whole] == [
         AuditFinding.REPRODUCED,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from learnchain.learning.sources.files import ImportOptions, SourceFile
-from learnchain.learning.sources.pictures import import_cifar10, import_glas, import_image_classes, picture, resized
+from learnchain.learning.sources.pictures import import_cifar10, import_glas, import_image_classes, picture, resize
 from learnchain.learning.sources.synthetic import write_bmp
 from learnchain.rejection import Rejected, RejectionReason
 
@@ -68,10 +68,10 @@ def test_a_shape_that_no_picture_has_is_an_argument(shape):
 
 
 def test_nearest_values_are_chosen_in_whole_numbers():
-    assert resized(np.arange(6), (3,)).tolist() == [1, 3, 5]
-    assert resized(np.arange(3), (6,)).tolist() == [0, 0, 1, 1, 2, 2]
+    assert resize(np.arange(6), (3,)).tolist() == [1, 3, 5]
+    assert resize(np.arange(3), (6,)).tolist() == [0, 0, 1, 1, 2, 2]
     grid = np.arange(12).reshape(3, 4)
-    assert np.array_equal(resized(grid, (3, 4)), grid)
+    assert np.array_equal(resize(grid, (3, 4)), grid)
 
 
 def test_cifar_batches_are_read_plane_by_plane(tmp_path):

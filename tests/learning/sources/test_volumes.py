@@ -6,7 +6,7 @@ import pytest
 
 from learnchain.learning.sources.files import ImportOptions, SourceFile
 from learnchain.learning.sources.synthetic import write_nifti
-from learnchain.learning.sources.volumes import HEART_NAMES, import_mmwhs, read_nifti, windowed
+from learnchain.learning.sources.volumes import HEART_NAMES, import_mmwhs, read_nifti, scale_to_bytes
 from learnchain.rejection import Rejected, RejectionReason
 
 
@@ -84,11 +84,11 @@ def test_a_cut_volume_is_malformed(data, cut):
 
 def test_windowed_voxels_are_bytes_between_two_percentiles():
     values = np.arange(1_000).reshape(10, 10, 10)
-    found = windowed(values, "x")
+    found = scale_to_bytes(values, "x")
     assert (found.min(), found.max(), found.dtype) == (0, 255, np.uint8)
     assert np.all(np.diff(found.reshape(-1).astype(int)) >= 0)
-    assert windowed(np.full((2, 2, 2), 7), "x").max() == 0
-    assert reason_of(windowed, np.full((2, 2, 2), np.nan), "x") is RejectionReason.MALFORMED
+    assert scale_to_bytes(np.full((2, 2, 2), 7), "x").max() == 0
+    assert reason_of(scale_to_bytes, np.full((2, 2, 2), np.nan), "x") is RejectionReason.MALFORMED
 
 
 def pair(directory, labels, name="ct_train_1001"):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from learnchain.learning.jobs import Progress, TrainedFiles, TrainingJob
+from learnchain.learning.jobs import TrainedFiles, TrainingJob, TrainingProgress
 from learnchain.node.local_network import LocalPlan
 from learnchain.protocol.audit_messages import AuditReport, report_digest
 from learnchain.protocol.messages import Block, Evidence, Fault
@@ -22,7 +22,9 @@ AUDITOR = 3
 class FasterTraining(InProcessTraining):
     """Claim one epoch more than was trained: the trace ends too early for what the reveal says."""
 
-    async def train(self, job: TrainingJob, on_progress: Callable[[Progress], None] | None = None) -> TrainedFiles:
+    async def train(
+        self, job: TrainingJob, on_progress: Callable[[TrainingProgress], None] | None = None
+    ) -> TrainedFiles:
         files = await super().train(job, on_progress)
         return replace(files, epochs=files.epochs + 1)
 
@@ -61,16 +63,16 @@ def evidence(nodes: SimulatedNodes) -> list[Evidence]:
 def test_an_auditor_replays_what_honest_miners_trained_and_is_paid(tmp_path: Path) -> None:
     async def scenario(nodes: SimulatedNodes) -> None:
         await nodes.start()
-        await nodes.until(lambda: len(reports(nodes)) >= 2, 600)
+        await nodes.wait_until(lambda: len(reports(nodes)) >= 2, 600)
         auditor = nodes.node(AUDITOR).ports.wallet.address
         assert {each.auditor for each in reports(nodes)} == {auditor}
         held = [each for each in branch(nodes)[-1].bonds.withheld if each.miner == auditor]
         fee = nodes.genesis.parameters.audit_reward_gwei
         assert [each.amount_gwei for each in held] == [fee] * len(reports(nodes))
         assert evidence(nodes) == [], "nobody forged anything"
-        assert any(line.reproduced for each in reports(nodes) for line in each.lines)
+        assert any(line.reproduced for each in reports(nodes) for line in each.segments)
         for each in reports(nodes):
-            assert all(line.witness != b"\0" * 32 for line in each.lines)
+            assert all(line.middle_state_hash != b"\0" * 32 for line in each.segments)
 
     run(tmp_path, scenario)
 
@@ -78,7 +80,7 @@ def test_an_auditor_replays_what_honest_miners_trained_and_is_paid(tmp_path: Pat
 def test_a_trace_that_ends_too_early_is_found_by_the_auditor_and_punished(tmp_path: Path) -> None:
     async def scenario(nodes: SimulatedNodes) -> None:
         await nodes.start()
-        await nodes.until(lambda: bool(evidence(nodes)), 900)
+        await nodes.wait_until(lambda: bool(evidence(nodes)), 900)
         found = evidence(nodes)[0]
         assert found.fault is Fault.TRACE_FORGED
         assert found.offender == nodes.node(1).ports.wallet.address
@@ -97,10 +99,10 @@ def test_an_auditor_that_is_killed_between_commitment_and_opening_opens_its_repo
             entries = nodes.node(1).ports.chain.round.parent.bonds.audits
             return {each.digest for each in entries if not each.opened_height}
 
-        await nodes.until(lambda: bool(bound()), 600)
+        await nodes.wait_until(lambda: bool(bound()), 600)
         waiting = bound()
         await nodes.kill(AUDITOR)
         await nodes.start_node(AUDITOR)
-        await nodes.until(lambda: waiting <= {report_digest(each) for each in reports(nodes)}, 300)
+        await nodes.wait_until(lambda: waiting <= {report_digest(each) for each in reports(nodes)}, 300)
 
     run(tmp_path, scenario)

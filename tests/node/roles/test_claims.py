@@ -10,7 +10,7 @@ from learnchain.execution.genesis import execution_genesis
 from learnchain.execution.wallet import development_accounts
 from learnchain.node import local_network
 from learnchain.node.local_network import DEVELOPMENT_MNEMONIC, LocalPlan
-from learnchain.protocol.payload import Outcome
+from learnchain.protocol.payload import SettlementOutcome
 from learnchain.simulation.simulated_network import run_simulated
 from learnchain.simulation.simulated_nodes import SimulatedNodes
 from learnchain.tasks.built_in_tasks import BUILT_IN
@@ -37,12 +37,12 @@ def test_miners_without_coins_settle_from_what_they_win(tmp_path: Path, monkeypa
         await nodes.publish(DIGITS)
         settled: list[bytes] = []
         for height in range(1, 13):
-            await nodes.until_height(height, 120)
+            await nodes.wait_for_height(height, 120)
             ports = nodes.node(0).ports
             settled = [each.task_id for each in ports.archive.settlements(ports.chain.round.head.block)]
             if settled and await status(nodes, settled[0]) != STATUS_OPEN:
                 break
-        assert await status(nodes, settled[0]) == Outcome.PAID.code
+        assert await status(nodes, settled[0]) == SettlementOutcome.PAID.code
         head = (await engine.capabilities()).head
         assert sum([await engine.balance(head, miner) for miner in miners]) > 0
         await nodes.close()

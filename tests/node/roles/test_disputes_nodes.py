@@ -13,24 +13,24 @@ from learnchain.encoding.codec import encode
 from learnchain.encoding.cryptography import UNSIGNED, sign
 from learnchain.execution.escrow import deposit_calldata
 from learnchain.learning.data import DataSet
-from learnchain.learning.jobs import Progress, TrainedFiles, TrainingJob
+from learnchain.learning.jobs import TrainedFiles, TrainingJob, TrainingProgress
 from learnchain.learning.trace import INDEX_NAME, Trace, read_trace
 from learnchain.node.local_network import LocalPlan
-from learnchain.protocol.dispute_messages import Accusation
+from learnchain.protocol.dispute_messages import Challenge
 from learnchain.protocol.messages import Evidence, Fault, Payout
-from learnchain.protocol.payload import Outcome
-from learnchain.protocol.state import BondBook, ChainState, Dispute, DisputeOutcome
+from learnchain.protocol.payload import SettlementOutcome
+from learnchain.protocol.state import BondRegistry, ChainState, Dispute, DisputeOutcome
 from learnchain.simulation.simulated_network import run_simulated
 from learnchain.simulation.simulated_nodes import InProcessTraining, SimulatedNodes
-from learnchain.verification.replay import ReplayJudge
+from learnchain.verification.replay import TraceReplayer
 
 pytestmark = pytest.mark.slow
 FRIEND, MINER, AUDITOR, OTHER = 0, 1, 2, 3
 BOND_WEI, COST_GWEI = 10**16, 10**6
 PARAMETERS = {
     "minimum_commitment_bond_wei": BOND_WEI,
-    "accusation_cost_gwei": COST_GWEI,
-    "answer_blocks": 4,
+    "challenge_cost_gwei": COST_GWEI,
+    "response_blocks": 4,
     "proof_blocks": 4,
 }
 
@@ -38,7 +38,9 @@ PARAMETERS = {
 class OtherRows(InProcessTraining):
     """Train on other rows than the task's and commit to the right ones: only replaying shows it."""
 
-    async def train(self, job: TrainingJob, on_progress: Callable[[Progress], None] | None = None) -> TrainedFiles:
+    async def train(
+        self, job: TrainingJob, on_progress: Callable[[TrainingProgress], None] | None = None
+    ) -> TrainedFiles:
         honest = await super().train(job, on_progress)
         named = read_trace(Path(honest.trace_directory), honest.trace_root).leaves
         rows = self._load_rows(job)
@@ -63,10 +65,10 @@ class Showing(InProcessTraining):
 
     def __init__(self, rows: DataSet) -> None:
         super().__init__(epoch_seconds=0.0)
-        self._format_value = rows
+        self._shown = rows
 
     def _trained(self, job: TrainingJob, rows: DataSet, *others: Any) -> Any:
-        return super()._trained(job, self._format_value, *others)
+        return super()._train_until_done(job, self._shown, *others)
 
 
 def run(
@@ -89,7 +91,7 @@ def run(
     run_simulated(main())
 
 
-def book(nodes: SimulatedNodes) -> BondBook:
+def book(nodes: SimulatedNodes) -> BondRegistry:
     return nodes.node(0).ports.chain.round.parent.bonds
 
 
@@ -121,27 +123,27 @@ async def deposit(nodes: SimulatedNodes, index: int, amount_wei: int = 10**18) -
     transaction = {"chainId": node.genesis.parameters.chain_id, "to": node.genesis.parameters.escrow, "nonce": 0}
     fees = {"gas": 200_000, "maxFeePerGas": 10**10, "maxPriorityFeePerGas": 10**9, "data": deposit_calldata()}
     await node.submit_transaction(node.ports.wallet.sign_transaction({**transaction, **fees, "value": amount_wei}))
-    await nodes.until(lambda: book(nodes).deposit(address(nodes, index)).active_wei > 0, 120)
+    await nodes.wait_until(lambda: book(nodes).deposit(address(nodes, index)).active_wei > 0, 120)
 
 
 async def accuse(nodes: SimulatedNodes, by: int, segment: int = 0) -> None:
     """Let a node accuse the winner of the head."""
     ports = nodes.node(by).ports
-    fact = next(each for each in reversed(ports.chain.round.parent.bonds.facts) if each.training)
+    fact = next(each for each in reversed(ports.chain.round.parent.bonds.height_records) if each.training_records)
     place = (ports.chain.parameters.chain_id, fact.height, fact.parent, fact.winner, segment)
-    await ports.announce(sign(Accusation(*place, ports.wallet.address, UNSIGNED), ports.wallet.private_key))
+    await ports.announce(sign(Challenge(*place, ports.wallet.address, UNSIGNED), ports.wallet.private_key))
 
 
 def test_a_miner_that_trained_on_other_rows_is_asked_for_its_steps_and_slashed_by_them(tmp_path: Path) -> None:
     async def scenario(nodes: SimulatedNodes) -> None:
         await nodes.start()
         await deposit(nodes, AUDITOR)
-        await nodes.until(lambda: bool(listed(nodes)), 900)
+        await nodes.wait_until(lambda: bool(listed(nodes)), 900)
         found = listed(nodes)[0]
         assert (found.fault, found.offender) == (Fault.TRACE_FORGED, address(nodes, MINER))
         assert found.reporter == address(nodes, AUDITOR)
         assert decode_fraud_proof(found.statements[0]).finding is AuditFinding.FAULT_OUT_OF_BOUNDS
-        assert disputes(nodes, DisputeOutcome.PROVEN)
+        assert disputes(nodes, DisputeOutcome.FRAUD_PROVEN)
         assert slashed_gwei(nodes)[0].recipient == address(nodes, AUDITOR)
         assert len(nodes.heads()) == 1
 
@@ -153,11 +155,11 @@ def test_what_the_accuser_does_not_prove_an_auditor_without_coins_proves(tmp_pat
         await nodes.start()
         await deposit(nodes, FRIEND)
         await accuse(nodes, by=FRIEND)
-        await nodes.until(lambda: bool(listed(nodes)), 600)
+        await nodes.wait_until(lambda: bool(listed(nodes)), 600)
         found = listed(nodes)[0]
         assert (found.fault, found.offender) == (Fault.TRACE_FORGED, address(nodes, MINER))
         assert found.reporter == address(nodes, AUDITOR)
-        assert [each.accuser for each in disputes(nodes, DisputeOutcome.PROVEN)] == [address(nodes, FRIEND)]
+        assert [each.challenger for each in disputes(nodes, DisputeOutcome.FRAUD_PROVEN)] == [address(nodes, FRIEND)]
 
     run(tmp_path, scenario, cheat=OtherRows)
 
@@ -169,12 +171,12 @@ def test_a_miner_that_keeps_silent_pays_by_the_clock_of_heights(tmp_path: Path) 
         async def silent(_dispute: Dispute) -> None:
             return None
 
-        nodes.node(MINER).roles.accused._answer = silent  # type: ignore[union-attr, method-assign]
+        nodes.node(MINER).roles.respondent._answer = silent  # type: ignore[union-attr, method-assign]
         await deposit(nodes, AUDITOR)
-        await nodes.until(lambda: bool(disputes(nodes, DisputeOutcome.UNANSWERED)), 900)
+        await nodes.wait_until(lambda: bool(disputes(nodes, DisputeOutcome.TIMED_OUT)), 900)
         assert listed(nodes) == [], "nobody has to measure silence"
         assert slashed_gwei(nodes)[0].recipient == address(nodes, AUDITOR)
-        await nodes.until(lambda: len(nodes.heads()) == 1, 60)
+        await nodes.wait_until(lambda: len(nodes.heads()) == 1, 60)
 
     run(tmp_path, scenario, cheat=OtherRows)
 
@@ -185,19 +187,21 @@ def test_an_honest_miner_answers_a_false_accusation_through_a_kill_and_the_accus
         await deposit(nodes, AUDITOR)
         before = book(nodes).deposit(address(nodes, AUDITOR)).active_wei
         await accuse(nodes, by=AUDITOR)
-        await nodes.until(lambda: bool(disputes(nodes, DisputeOutcome.ASKED)), 120)
+        await nodes.wait_until(lambda: bool(disputes(nodes, DisputeOutcome.CHALLENGED)), 120)
         await nodes.kill(MINER)
         await nodes.start_node(MINER)
-        await nodes.until(lambda: bool(disputes(nodes, DisputeOutcome.ANSWERED)), 300)
-        await nodes.until(lambda: bool(disputes(nodes, DisputeOutcome.UNPROVEN)), 300)
-        assert (listed(nodes), slashed_gwei(nodes), book(nodes).punished) == ([], [], ())
+        await nodes.wait_until(lambda: bool(disputes(nodes, DisputeOutcome.RESPONDED)), 300)
+        await nodes.wait_until(lambda: bool(disputes(nodes, DisputeOutcome.DEFENDED)), 300)
+        assert (listed(nodes), slashed_gwei(nodes), book(nodes).penalties) == ([], [], ())
         assert book(nodes).deposit(address(nodes, AUDITOR)).active_wei == before - COST_GWEI * 10**9
         paid = [each for state in branch(nodes) for each in state.reward.settlements]
         to_miner = [
-            each for each in paid if each.outcome is Outcome.SLASHED and each.recipient == address(nodes, MINER)
+            each
+            for each in paid
+            if each.outcome is SettlementOutcome.SLASHED and each.recipient == address(nodes, MINER)
         ]
         assert sum(each.amount_wei for each in to_miner) == COST_GWEI * 10**9 * 3 // 4
-        await nodes.until(lambda: len(nodes.heads()) == 1, 60)
+        await nodes.wait_until(lambda: len(nodes.heads()) == 1, 60)
 
     run(tmp_path, scenario, auditors=frozenset())
 
@@ -206,8 +210,8 @@ def test_an_auditor_of_another_class_is_matched_with_nobody_and_accuses_nobody(t
     async def scenario(nodes: SimulatedNodes) -> None:
         await nodes.start()
         await deposit(nodes, AUDITOR)
-        await nodes.until_height(12, 900)
-        assert (book(nodes).audits, book(nodes).disputes, book(nodes).punished) == ((), (), ())
+        await nodes.wait_for_height(12, 900)
+        assert (book(nodes).audits, book(nodes).disputes, book(nodes).penalties) == ((), (), ())
 
     run(tmp_path, scenario, classes=lambda index: bytes([1 + (index == AUDITOR)]) * 32)
 
@@ -217,16 +221,16 @@ def test_an_auditor_that_guesses_cannot_show_the_steps_of_its_report(
 ) -> None:
     async def scenario(nodes: SimulatedNodes) -> None:
         await nodes.start()
-        lazy: ReplayJudge = nodes.node(OTHER).roles.auditor._judge  # type: ignore[union-attr]
-        replayed = ReplayJudge.replayed
+        lazy: TraceReplayer = nodes.node(OTHER).roles.auditor._judge  # type: ignore[union-attr]
+        replayed = TraceReplayer.replay_segments
 
-        async def guessed(judge: ReplayJudge, *arguments: Any) -> Any:
+        async def guessed(judge: TraceReplayer, *arguments: Any) -> Any:
             lines = await replayed(judge, *arguments)
             return tuple(replace(each, witness=b"\x07" * 32) for each in lines) if judge is lazy else lines
 
-        monkeypatch.setattr(ReplayJudge, "replayed", guessed)
+        monkeypatch.setattr(TraceReplayer, "replay_segments", guessed)
         await deposit(nodes, AUDITOR)
-        await nodes.until(lambda: bool(listed(nodes)), 900)
+        await nodes.wait_until(lambda: bool(listed(nodes)), 900)
         found = listed(nodes)[0]
         assert (found.fault, found.offender) == (Fault.AUDIT_FALSE, address(nodes, OTHER))
         assert decode_fraud_proof(found.statements[1]).finding is AuditFinding.FAULT_STEP_CHAIN

@@ -7,7 +7,7 @@ import pytest
 
 from learnchain.node.local_network import LocalPlan
 from learnchain.protocol.messages import Block, Deadline, EmptyBlock
-from learnchain.protocol.payload import Outcome
+from learnchain.protocol.payload import SettlementOutcome
 from learnchain.simulation.simulated_network import run_simulated
 from learnchain.simulation.simulated_nodes import InProcessTraining, SimulatedNodes
 from tests.node.test_node import DIGITS, blocks, branch
@@ -31,7 +31,7 @@ def restarted(directory: Path, into_height_seconds: float, off_seconds: float) -
         await nodes.start()
         await nodes.publish(DIGITS)
         chain = nodes.node(0).ports.chain
-        await nodes.until(lambda: not chain.round.selection.task.standing, 120)
+        await nodes.wait_until(lambda: not chain.round.selection.task.is_standing, 120)
         selection = chain.round.selection
         await nodes.clock.sleep_until(selection.schedule.start_milliseconds + int(1000 * into_height_seconds))
         for index in range(MINERS + 1):
@@ -40,7 +40,7 @@ def restarted(directory: Path, into_height_seconds: float, off_seconds: float) -
         nodes.make_training = nodes.make_judge = lambda _index: Loading()
         for index in range(MINERS + 1):
             await nodes.start_node(index)
-        await nodes.until_height(selection.height + 3, 240)
+        await nodes.wait_for_height(selection.height + 3, 240)
         for index in range(MINERS + 1):
             # Everybody ended the height; what lost is forgotten once another one is final.
             assert len(nodes.node(index).ports.archive.at_height(selection.height)) == 1
@@ -61,10 +61,10 @@ def test_a_network_that_was_off_goes_on_with_its_task_after_one_empty_height(
     assert [isinstance(each, EmptyBlock) for each in after][:3] == [True, False, False]
     assert isinstance(after[0], EmptyBlock)
     assert after[0].missed is Deadline.BLOCK
-    assert outcomes == [Outcome.PAID]
+    assert outcomes == [SettlementOutcome.PAID]
 
 
 def test_what_was_committed_to_is_refunded(tmp_path: Path) -> None:
     after, outcomes = restarted(tmp_path, 6.2, 300.0)
     assert [isinstance(each, EmptyBlock) for each in after][:3] == [True, False, False]
-    assert outcomes == [Outcome.REFUNDED]
+    assert outcomes == [SettlementOutcome.REFUNDED]

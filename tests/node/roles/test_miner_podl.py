@@ -11,29 +11,29 @@ import pytest
 
 from learnchain.consensus.audits import AuditFinding, FraudProof
 from learnchain.encoding.codec import decode, encode
-from learnchain.encoding.hashing import list_root, noun_hash
+from learnchain.encoding.hashing import list_root, message_hash
 from learnchain.engines.podl import Podl, TwoPhases
-from learnchain.engines.podl.multi_block_progress import Stopping
+from learnchain.engines.podl.multi_block_progress import StoppingRule
 from learnchain.learning.model import load_weights
 from learnchain.learning.safe_tensors import read_header
 from learnchain.node.local_network import LocalPlan
 from learnchain.protocol.dispute_messages import StateLeaf
 from learnchain.protocol.messages import Block, Reveal
 from learnchain.protocol.model_specification import committed_bytes, model_bytes
-from learnchain.protocol.payload import Outcome as Settled
+from learnchain.protocol.payload import SettlementOutcome as Settled
 from learnchain.rejection import Rejected, RejectionReason
 from learnchain.simulation.simulated_network import SimulatedClock, run_simulated
 from learnchain.simulation.simulated_nodes import InProcessTraining, SimulatedNodes
 from learnchain.storage.genesis import load_genesis
 from learnchain.storage.lmdb_store import LmdbStore
-from learnchain.storage.slashing_protection import OwnCandidate
+from learnchain.storage.slashing_protection import CommitmentOpening
 from learnchain.tasks.built_in_tasks import BUILT_IN
 from learnchain.verification.assurance import Level
 from learnchain.verification.chain_verification import BlockCheck, Verifier
-from learnchain.verification.replay import AuditScope, ReplayJudge
-from learnchain.verification.training_chain import CONTINUES, continued_from, own_end_state, read_index
+from learnchain.verification.replay import ReplayScope, TraceReplayer
+from learnchain.verification.training_chain import CONTINUES_KEY, find_start_digest, own_end_state, read_index
 
-ENGINE = Podl(TwoPhases(6_500, 2_000, 1_500, 500, 1_300), Stopping(gain_ten_thousandths=0, blocks=2))
+ENGINE = Podl(TwoPhases(6_500, 2_000, 1_500, 500, 1_300), StoppingRule(gain_ten_thousandths=0, stalled_blocks=2))
 """Any block that does not fall behind the champion goes on, so that the task's length follows from its test sets."""
 LATER_MILLISECONDS = 1_900_000_000_000
 MLP = {"preset": "mlp", "hidden": [32]}
@@ -56,9 +56,11 @@ def trained(nodes: SimulatedNodes, index: int = 0) -> list[Block]:
     return [each for each in found if isinstance(each, Block)]
 
 
-def judge_of(nodes: SimulatedNodes) -> ReplayJudge:
+def judge_of(nodes: SimulatedNodes) -> TraceReplayer:
     ports = nodes.node(0).ports
-    return ReplayJudge(ports.blobs, ports.data, ports.trainer, ports.chain.rules, ports.chain.parameters, ports.archive)
+    return TraceReplayer(
+        ports.blobs, ports.data, ports.evaluator, ports.chain.rules, ports.chain.parameters, ports.archive
+    )
 
 
 def checks_of(place: Path, level: Level = Level.ACCURACY) -> list[BlockCheck]:
@@ -73,7 +75,7 @@ def checks_of(place: Path, level: Level = Level.ACCURACY) -> list[BlockCheck]:
 def test_training_for_the_next_block_begins_before_this_one_is_decided(tmp_path: Path) -> None:
     async def scenario(nodes: SimulatedNodes) -> None:
         await nodes.start()
-        await nodes.until_height(4, 60)
+        await nodes.wait_for_height(4, 60)
         ports = nodes.node(1).ports
         blocks = {each.height: each for each in trained(nodes)}
         begun = {
@@ -86,7 +88,7 @@ def test_training_for_the_next_block_begins_before_this_one_is_decided(tmp_path:
         for height in overlapping:
             assert begun[height] < blocks[height - 1].end_milliseconds
         by_task = [each.end_milliseconds for each in blocks.values()]
-        assert by_task[1] - by_task[0] == ENGINE.phases.one_milliseconds
+        assert by_task[1] - by_task[0] == ENGINE.phases.training_milliseconds
 
     run(tmp_path, scenario)
 
@@ -94,7 +96,7 @@ def test_training_for_the_next_block_begins_before_this_one_is_decided(tmp_path:
 def test_the_first_block_of_a_task_is_trained_for_as_soon_as_the_key_is_there(tmp_path: Path) -> None:
     async def scenario(nodes: SimulatedNodes) -> None:
         await nodes.start()
-        await nodes.until_height(1, 60)
+        await nodes.wait_for_height(1, 60)
         ports = nodes.node(1).ports
         selection = ports.chain.rules.select_task(nodes.genesis.state(), ports.chain.parameters)
         begun = [each for each in ports.decisions.recent if each.step == "training begins" and each.height == 1]
@@ -109,7 +111,7 @@ def test_a_commissioned_task_spans_blocks_and_pays_once_through_the_contract(tmp
     async def scenario(nodes: SimulatedNodes) -> None:
         await nodes.start()
         await nodes.publish({**TASK, "data": {**TASK["data"], "test_sets": 3}})
-        await nodes.until_height(8, 200)
+        await nodes.wait_for_height(8, 200)
         ports = nodes.node(0).ports
         states = ports.archive.branch(ports.chain.round.head.block, 0)
         settlements = [each for state in states for each in state.reward.settlements]
@@ -127,22 +129,22 @@ def test_a_commissioned_task_spans_blocks_and_pays_once_through_the_contract(tmp
 def test_a_run_goes_on_from_the_miners_own_committed_state_and_the_audit_follows_it(tmp_path: Path) -> None:
     async def scenario(nodes: SimulatedNodes) -> None:
         await nodes.start()
-        await nodes.until_height(3, 60)
+        await nodes.wait_for_height(3, 60)
         ports, judge = nodes.node(0).ports, judge_of(nodes)
         continued = 0
         for block in trained(nodes):
             parent_state = ports.archive.state(block.parent)
             selection = ports.chain.rules.select_task(parent_state, ports.chain.parameters)
-            lines = await judge.audited(block, selection, AuditScope((0,)))
+            lines = await judge.audit(block, selection, ReplayScope((0,)))
             assert {each.finding for each in lines} == {AuditFinding.REPRODUCED}
-            if not selection.course.turn:
+            if not selection.position.block_index:
                 continue
             continued += 1
             parent = ports.archive.block(block.parent)
-            origin = await continued_from(ports.blobs, parent, block, ports.chain.parameters.chain_id)
+            origin = await find_start_digest(ports.blobs, parent, block, ports.chain.parameters.chain_id)
             miner = next(each for each in (1, 2) if nodes.node(each).ports.wallet.address == block.proposer)
             own = nodes.node(miner).ports
-            earlier = own.archive.own.candidate(parent.parent)
+            earlier = own.archive.slashing_protection.load_candidate(parent.parent)
             assert earlier is not None
             last = decode(StateLeaf, bytes.fromhex((await read_index(own.blobs, earlier))["leaves"][-1]))
             assert origin == last.digest
@@ -151,7 +153,7 @@ def test_a_run_goes_on_from_the_miners_own_committed_state_and_the_audit_follows
             assert start.digest == origin
             grandparent = ports.archive.block(parent.parent) if parent.height > 1 else block
             with pytest.raises(Rejected) as refusal:
-                await continued_from(ports.blobs, grandparent, block, ports.chain.parameters.chain_id)
+                await find_start_digest(ports.blobs, grandparent, block, ports.chain.parameters.chain_id)
             assert refusal.value.reason is RejectionReason.TRACE_MISMATCH
         assert continued
 
@@ -169,7 +171,7 @@ def test_runs_that_lost_are_kept_and_repeated_where_a_winners_run_goes_on_from_t
             return any(found.values())
 
         for height in range(2, 14):
-            await nodes.until_height(height, 60)
+            await nodes.wait_for_height(height, 60)
             if await resting_on_a_loser():
                 break
         assert any(found.values()), "no winner had lost before: choose another seed"
@@ -179,7 +181,7 @@ def test_runs_that_lost_are_kept_and_repeated_where_a_winners_run_goes_on_from_t
         def here() -> bool:
             return all(ports.blobs.path(cid) for each in lost for cid in (each.model_cid, each.training.trace_cid))
 
-        await nodes.until(here, 20)
+        await nodes.wait_until(here, 20)
         # The publisher trained nothing: what it holds is what any full node holds once the miners are gone.
         store = LmdbStore(Path(nodes.places[0].settings.data_directory) / "chain")
         store.put_many({bytes(key): bytes(value) for key, value in nodes.places[0].store.scan(b"")})
@@ -189,25 +191,27 @@ def test_runs_that_lost_are_kept_and_repeated_where_a_winners_run_goes_on_from_t
     highest: list[int] = []
     run(tmp_path, scenario)
     checks = {each.height: each for each in checks_of(tmp_path / "node-0", Level.FULL)}
-    assert all(each.level == "full" and each.passed for height, each in checks.items() if height <= highest[0])
+    assert all(each.level == "full" and each.is_valid for height, each in checks.items() if height <= highest[0])
     assert "earlier runs" in checks[highest[0]].checks[-1]
 
 
 def test_what_a_winners_index_says_wrongly_is_a_fault_that_every_machine_sees(tmp_path: Path) -> None:
     async def scenario(nodes: SimulatedNodes) -> None:
         await nodes.start()
-        await nodes.until_height(3, 60)
+        await nodes.wait_for_height(3, 60)
         ports, judge = nodes.node(0).ports, judge_of(nodes)
         block = next(each for each in trained(nodes) if each.verdict.baseline_total)
         selection = ports.chain.rules.select_task(ports.archive.state(block.parent), ports.chain.parameters)
         index = json.loads(await ports.blobs.read(block.reveal.training.trace_cid, 1 << 20))
-        stranger = encode(replace(decode(OwnCandidate, bytes.fromhex(index[CONTINUES])), salt=b"\7" * 32)).hex()
+        stranger = encode(
+            replace(decode(CommitmentOpening, bytes.fromhex(index[CONTINUES_KEY])), salt=b"\7" * 32)
+        ).hex()
         second = replace(decode(StateLeaf, bytes.fromhex(index["leaves"][1])), seed=b"\7" * 32)
         reseeded = [index["leaves"][0], encode(second).hex(), *index["leaves"][2:]]
         for wrong, finding in (
             ({**index, "leaves": reseeded}, AuditFinding.FAULT_SEED),
-            ({**index, CONTINUES: stranger}, AuditFinding.FAULT_FIRST_STATE),
-            ({**index, CONTINUES: "00"}, AuditFinding.FAULT_FIRST_STATE),
+            ({**index, CONTINUES_KEY: stranger}, AuditFinding.FAULT_FIRST_STATE),
+            ({**index, CONTINUES_KEY: "00"}, AuditFinding.FAULT_FIRST_STATE),
             ({**index, "states": index["states"][:1]}, AuditFinding.FAULT_END_POINTS),
             ({**index, "states": ["nowhere"] * len(index["states"])}, AuditFinding.FAULT_MERKLE_PATH),
         ):
@@ -217,13 +221,13 @@ def test_what_a_winners_index_says_wrongly_is_a_fault_that_every_machine_sees(tm
                 root = list_root(tuple(bytes.fromhex(each) for each in wrong["leaves"]))
                 training = replace(training, state_root=root)
             forged = replace(block, reveal=replace(block.reveal, training=training))
-            lines = await judge.audited(forged, selection, AuditScope((), replay=False))
+            lines = await judge.audit(forged, selection, ReplayScope((), replay=False))
             assert [each.finding for each in lines] == [finding]
-            proof = FraudProof(1337, noun_hash(block), finding, (), (), (), block.proposer, b"")
+            proof = FraudProof(1337, message_hash(block), finding, (), (), (), block.proposer, b"")
             # What an auditor finds it can also prove: no fault of the run as a whole needs an opening.
             proof.check_form(training)
-            assert await judge.holds(proof, forged, selection)
-            assert not await judge.holds(proof, block, selection)
+            assert await judge.is_fault_proven(proof, forged, selection)
+            assert not await judge.is_fault_proven(proof, block, selection)
 
     run(tmp_path, scenario)
 
@@ -234,31 +238,31 @@ def test_a_miner_whose_block_gives_way_to_a_better_one_goes_on_from_its_own_stat
 
     async def scenario(nodes: SimulatedNodes) -> None:
         await nodes.start()
-        await nodes.until_height(1, 60)
+        await nodes.wait_for_height(1, 60)
         rounds = [nodes.node(index).ports.chain for index in (1, 2)]
-        await nodes.until(lambda: all(len(each.round.commitments) == 2 for each in rounds), 20)
-        await nodes.until(lambda: all(each.round.announcement is not None for each in rounds), 20)
+        await nodes.wait_until(lambda: all(len(each.round.commitments) == 2 for each in rounds), 20)
+        await nodes.wait_until(lambda: all(each.round.announcement is not None for each in rounds), 20)
         identities = [place.transport.peer_id for place in nodes.places]
         nodes.network.partition({identities[1]}, {identities[0], identities[2]})
-        await nodes.until(lambda: all(each.round.head.height == 2 for each in rounds), 20)
+        await nodes.wait_until(lambda: all(each.round.head.height == 2 for each in rounds), 20)
         sides = [each.round.head.block for each in rounds]
         assert sides[0] != sides[1]
         nodes.network.heal()
-        await nodes.until(lambda: len(nodes.heads()) == 1, 20)
+        await nodes.wait_until(lambda: len(nodes.heads()) == 1, 20)
         better = rounds[0].round.head.block
         assert better in sides
         assert rounds[0].round.head.height == 2
         loser = nodes.node(1 if better == sides[1] else 2).ports
-        await nodes.until_height(3, 60)
+        await nodes.wait_for_height(3, 60)
         third = loser.archive.block(loser.archive.on_branch(loser.chain.round.head, 3).block_hash)
         assert isinstance(third, Block)
         assert third.parent == better
         # Nothing that it had committed to is lost: its next run goes on from there, and was made once for both sides.
         assert loser.wallet.address in {each.miner for each in third.commitments}
-        own = loser.archive.own.candidate(better)
-        other = loser.archive.own.candidate(next(each for each in sides if each != better))
+        own = loser.archive.slashing_protection.load_candidate(better)
+        other = loser.archive.slashing_protection.load_candidate(next(each for each in sides if each != better))
         assert own is not None
-        assert CONTINUES in json.loads(await loser.blobs.read(own.training.trace_cid, 1 << 20))
+        assert CONTINUES_KEY in json.loads(await loser.blobs.read(own.training.trace_cid, 1 << 20))
         assert other is None or other.model_cid == own.model_cid
 
     run(tmp_path, scenario)
@@ -269,11 +273,13 @@ def test_a_miner_that_was_killed_goes_on_from_what_it_committed_to(tmp_path: Pat
     async def scenario(nodes: SimulatedNodes) -> None:
         await nodes.start()
         own = nodes.node(1).ports
-        await nodes.until(lambda: own.archive.own.candidate(own.chain.round.selection.parent) is not None, 60)
+        await nodes.wait_until(
+            lambda: own.archive.slashing_protection.load_candidate(own.chain.round.selection.parent) is not None, 60
+        )
         committed = own.chain.round.selection
         await nodes.kill(1)
         await nodes.start_node(1)
-        await nodes.until_height(committed.height + 2, 90)
+        await nodes.wait_for_height(committed.height + 2, 90)
         again = nodes.node(1).ports
         begun = [each for each in again.decisions.recent if each.step == "training begins"]
         assert any(each.facts["goes_on"] for each in begun)
@@ -286,13 +292,13 @@ def test_a_late_node_agrees_and_the_chain_verifies_with_every_champion_counted_a
     async def scenario(nodes: SimulatedNodes) -> None:
         await nodes.start()
         await nodes.kill(2)
-        await nodes.until(lambda: nodes.node(0).ports.chain.round.head.height >= 3, 60)
+        await nodes.wait_until(lambda: nodes.node(0).ports.chain.round.head.height >= 3, 60)
         place = nodes.places[2]
         for stored in (place.store, place.execution):
             for key, _ in list(stored.scan(b"")):
                 stored.put_many({key: None})
         await nodes.start_node(2)
-        await nodes.until_height(4, 90)
+        await nodes.wait_for_height(4, 90)
         node = nodes.node(0).ports
         store = LmdbStore(Path(nodes.places[0].settings.data_directory) / "chain")
         store.put_many({bytes(key): bytes(value) for key, value in nodes.places[0].store.scan(b"")})
@@ -302,26 +308,26 @@ def test_a_late_node_agrees_and_the_chain_verifies_with_every_champion_counted_a
     run(tmp_path, scenario)
     checks = checks_of(tmp_path / "node-0")
     assert len(checks) >= 4
-    assert all(each.passed for each in checks)
+    assert all(each.is_valid for each in checks)
     assert sum("measured baseline" in each.checks for each in checks) >= 2
 
 
 def test_models_of_eight_bits_are_a_quarter_as_large_and_win_blocks(tmp_path: Path) -> None:
     async def scenario(nodes: SimulatedNodes) -> None:
         await nodes.start()
-        await nodes.until_height(2, 60)
+        await nodes.wait_for_height(2, 60)
         ports = nodes.node(0).ports
         for block in trained(nodes):
             state = ports.archive.state(block.parent)
             selection = ports.chain.rules.select_task(state, ports.chain.parameters)
-            model = selection.posted.specification.model
+            model = selection.posted_task.specification.model
             path = await ports.blobs.fetch(block.reveal.model_cid, max_bytes=1 << 22)
             kinds = {entry.dtype for entry in read_header(path, 1 << 22, RejectionReason.WEIGHTS_MALFORMED).values()}
             assert "I8" in kinds
             assert committed_bytes(model, 8) < 0.3 * model_bytes(model)
             assert load_weights(path, model)
             assert block.verdict.correct * 2 > block.verdict.total
-            lines = await judge_of(nodes).audited(block, selection, AuditScope((0,)))
+            lines = await judge_of(nodes).audit(block, selection, ReplayScope((0,)))
             assert {each.finding for each in lines} == {AuditFinding.REPRODUCED}
 
     run(tmp_path, scenario, replace(ENGINE, model_bits=8))

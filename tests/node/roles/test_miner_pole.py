@@ -11,13 +11,13 @@ import pytest
 from learnchain.encoding.codec import encode
 from learnchain.engines.pole import Pole
 from learnchain.engines.pole.mapping import dense_vectors, mapping_layer
-from learnchain.engines.pole.rules import Times
-from learnchain.engines.registry import engine_named
-from learnchain.learning.jobs import Evaluation, EvaluationJob, Progress, TrainedFiles, TrainingJob
+from learnchain.engines.pole.rules import PoleDurations
+from learnchain.engines.registry import find_engine
+from learnchain.learning.jobs import Evaluation, EvaluationJob, TrainedFiles, TrainingJob, TrainingProgress
 from learnchain.node.local_network import LOCAL_PHASES, LocalPlan
 from learnchain.node.roles import publisher
-from learnchain.protocol.messages import Block, Deadline, EmptyBlock, Outcome, Release
-from learnchain.protocol.payload import Outcome as Settled
+from learnchain.protocol.messages import Block, CandidateOutcome, Deadline, EmptyBlock, Release
+from learnchain.protocol.payload import SettlementOutcome as Settled
 from learnchain.protocol.state import ChainState
 from learnchain.rejection import RejectionReason
 from learnchain.simulation.simulated_network import SimulatedClock, run_simulated
@@ -28,7 +28,7 @@ from learnchain.tasks.built_in_tasks import BUILT_IN
 from learnchain.verification.assurance import Level
 from learnchain.verification.chain_verification import BlockCheck, Verifier
 
-TIMES = Times(1_500, 1_000, 20_000, 1_500, 500, 800, 2_000, 2)
+TIMES = PoleDurations(1_500, 1_000, 20_000, 1_500, 500, 800, 2_000, 2)
 LATER_MILLISECONDS = 1_900_000_000_000
 WIDTH = 64
 MAPPED_DIGITS: dict[str, Any] = {
@@ -71,7 +71,7 @@ def checks_of(place: Path) -> list[BlockCheck]:
 def test_a_loser_is_cited_and_paid_and_a_late_node_agrees(tmp_path: Path) -> None:
     async def scenario(nodes: SimulatedNodes) -> None:
         await nodes.start()
-        await nodes.until_height(3, 120)
+        await nodes.wait_for_height(3, 120)
         citing = [each for each in blocks(nodes) if isinstance(each, Block) and each.ommers]
         assert citing
         ommer = citing[0].ommers[0]
@@ -80,7 +80,7 @@ def test_a_loser_is_cited_and_paid_and_a_late_node_agrees(tmp_path: Path) -> Non
         lost = blocks(nodes)[ommer.height - 1]
         assert isinstance(lost, Block)
         outcomes = {each.miner: each.outcome for each in lost.verdict.entries}
-        assert outcomes[ommer.miner] is Outcome.LOWER_CLAIM
+        assert outcomes[ommer.miner] is CandidateOutcome.LOWER_CLAIM
         assert all(each.reveal.training.correct * 10 >= each.reveal.training.total * 9 for each in citing)
         # A node that saw nothing of it joins now and measures every block again.
         late = nodes.places[3]
@@ -88,7 +88,7 @@ def test_a_loser_is_cited_and_paid_and_a_late_node_agrees(tmp_path: Path) -> Non
         late.store, late.execution = type(late.store)(), type(late.execution)()
         await nodes.start_node(3)
         reached = nodes.node(0).ports.chain.round.head.height + 1
-        await nodes.until_height(reached, 240)
+        await nodes.wait_for_height(reached, 240)
         store = LmdbStore(tmp_path / "node-1" / "chain")
         store.put_many(dict(nodes.places[1].store.scan(b"")))
         store.close()
@@ -96,21 +96,21 @@ def test_a_loser_is_cited_and_paid_and_a_late_node_agrees(tmp_path: Path) -> Non
     run(tmp_path, scenario, 3, Pole(times=TIMES))
     checks = checks_of(tmp_path / "node-1")
     assert len(checks) >= 4
-    assert all(each.passed for each in checks)
-    assert all({"measured count", "measured training"} <= set(each.checks) for each in checks if each.trained)
+    assert all(each.is_valid for each in checks)
+    assert all({"measured count", "measured training"} <= set(each.checks) for each in checks if each.is_trained)
 
 
 def test_the_papers_own_mode_runs_and_shows_every_model_before_the_test_set(tmp_path: Path) -> None:
     async def scenario(nodes: SimulatedNodes) -> None:
         await nodes.start()
-        await nodes.until_height(2, 120)
+        await nodes.wait_for_height(2, 120)
         for block in blocks(nodes):
             assert isinstance(block, Block)
             won = next(each for each in block.commitments if each.miner == block.proposer)
-            assert [each.model_cid for each in won.disclosed] == [block.reveal.model_cid]
+            assert [each.model_cid for each in won.shown_model] == [block.reveal.model_cid]
             assert block.reveal.training.mapping == block.parent
 
-    engine = engine_named("pole-paper").local(LOCAL_PHASES, 2)
+    engine = find_engine("pole-paper").build_local(LOCAL_PHASES, 2)
     assert isinstance(engine, Pole)
     run(tmp_path, scenario, 2, replace(engine, times=TIMES))
 
@@ -121,7 +121,7 @@ def test_a_height_ends_at_the_time_limit_and_the_task_is_refunded(tmp_path: Path
         nodes.make_training = lambda _index: InProcessTraining(maximum_epochs=1)
         await nodes.start()
         await nodes.publish({**MAPPED_DIGITS, "required_accuracy": "0.99"})
-        await nodes.until(lambda: any(state.reward.settlements for state in branch(nodes)), 240)
+        await nodes.wait_until(lambda: any(state.reward.settlements for state in branch(nodes)), 240)
         state = next(each for each in branch(nodes) if each.reward.settlements)
         block = nodes.node(0).ports.archive.block(state.block_hash)
         assert isinstance(block, Block)
@@ -130,7 +130,7 @@ def test_a_height_ends_at_the_time_limit_and_the_task_is_refunded(tmp_path: Path
         assert [each.outcome for each in state.reward.settlements] == [Settled.REFUNDED]
         assert sum(each.kind == "block reward" for each in state.reward.payouts) == 1
         # Losers of other heights may be cited, those of this one not.
-        await nodes.until_height(state.height + 1, 120)
+        await nodes.wait_for_height(state.height + 1, 120)
         cited = [ommer.parent for each in blocks(nodes) if isinstance(each, Block) for ommer in each.ommers]
         assert block.parent not in cited
 
@@ -151,10 +151,10 @@ def test_a_data_node_that_dates_its_release_ahead_gets_no_model_and_loses_its_bo
     async def scenario(nodes: SimulatedNodes) -> None:
         await nodes.start()
         await nodes.publish(MAPPED_DIGITS)
-        await nodes.until(lambda: not nodes.node(0).ports.chain.round.selection.task.standing, 120)
+        await nodes.wait_until(lambda: not nodes.node(0).ports.chain.round.selection.task.is_standing, 120)
         task = nodes.node(0).ports.chain.round.selection.task
         lying.add(task.task_id)
-        await nodes.until(lambda: any(state.reward.settlements for state in branch(nodes)), 240)
+        await nodes.wait_until(lambda: any(state.reward.settlements for state in branch(nodes)), 240)
         state = next(each for each in branch(nodes) if each.reward.settlements)
         block = nodes.node(0).ports.archive.block(state.block_hash)
         assert isinstance(block, EmptyBlock)
@@ -168,7 +168,7 @@ def test_a_data_node_that_dates_its_release_ahead_gets_no_model_and_loses_its_bo
         ]
         assert "committed" in told and "revealed" not in told
         lying.clear()
-        await nodes.until_height(state.height + 1, 120)
+        await nodes.wait_for_height(state.height + 1, 120)
 
     run(tmp_path, scenario, 2, Pole(times=TIMES))
 
@@ -184,7 +184,9 @@ class Reuser(InProcessTraining):
     def _changed(self, job: Any) -> Any:
         return replace(job, mapping_path=str(self._foreign)) if job.specification.input_shape == (WIDTH,) else job
 
-    async def train(self, job: TrainingJob, on_progress: Callable[[Progress], None] | None = None) -> TrainedFiles:
+    async def train(
+        self, job: TrainingJob, on_progress: Callable[[TrainingProgress], None] | None = None
+    ) -> TrainedFiles:
         return await super().train(self._changed(job), on_progress)
 
     async def evaluate(self, job: EvaluationJob) -> Evaluation:
@@ -203,7 +205,7 @@ def test_a_model_behind_another_blocks_vectors_is_rejected_with_its_own_reason(t
         def settled() -> list[ChainState]:
             return [state for state in branch(nodes) if state.reward.settlements]
 
-        await nodes.until(lambda: bool(settled()), 240)
+        await nodes.wait_until(lambda: bool(settled()), 240)
         block = nodes.node(0).ports.archive.block(settled()[0].block_hash)
         assert isinstance(block, Block)
         assert block.proposer == nodes.node(1).ports.wallet.address

@@ -10,7 +10,7 @@ from learnchain.learning.fixed_point import dice_counts, predict
 from learnchain.learning.sources import synthetic
 from learnchain.node.local_network import LocalPlan
 from learnchain.protocol.messages import Block
-from learnchain.protocol.payload import Outcome as Settled
+from learnchain.protocol.payload import SettlementOutcome as Settled
 from learnchain.protocol.task_specification import Metric
 from learnchain.simulation.simulated_network import run_simulated
 from learnchain.simulation.simulated_nodes import InProcessTraining, SimulatedNodes
@@ -48,7 +48,7 @@ def test_three_blocks_of_a_unet_with_dice_as_exact_counts(
         nodes.make_training = lambda index: training[index]
         await nodes.start()
         await nodes.publish(table)
-        await nodes.until_height(3, 120)
+        await nodes.wait_for_height(3, 120)
         ports = nodes.node(0).ports
         branch = ports.archive.branch(ports.chain.round.head.block, 0)
         blocks = [ports.archive.block(state.block_hash) for state in branch]

@@ -1,6 +1,6 @@
 import pytest
 
-from learnchain.node.roles.miner import MAXIMUM_EPOCHS, Strategy
+from learnchain.node.roles.miner import MAXIMUM_EPOCHS, HyperParameterStrategy
 
 
 @pytest.mark.parametrize(
@@ -9,6 +9,6 @@ from learnchain.node.roles.miner import MAXIMUM_EPOCHS, Strategy
 )
 def test_a_run_is_planned_with_a_reserve_and_ends_before_commitments_close(left_milliseconds, epoch_seconds, epochs):
     closing = 1_000_000
-    planned, stopping = Strategy().planned(closing, closing - left_milliseconds, epoch_seconds)
+    planned, stopping = HyperParameterStrategy().plan_epochs(closing, closing - left_milliseconds, epoch_seconds)
     assert planned == epochs
-    assert stopping == closing - Strategy().margin_milliseconds - int(1_500 * epoch_seconds)
+    assert stopping == closing - HyperParameterStrategy().margin_milliseconds - int(1_500 * epoch_seconds)

@@ -11,7 +11,7 @@ from learnchain.encoding.cryptography import sign
 from learnchain.execution.escrow import bond_calldata, decode_stake
 from learnchain.node.local_network import LocalPlan
 from learnchain.protocol.messages import Commitment, Evidence, Fault, ReleaseAnnouncement
-from learnchain.protocol.payload import Outcome, bond_pot
+from learnchain.protocol.payload import SettlementOutcome, bond_pot
 from learnchain.protocol.state import ChainState
 from learnchain.simulation.simulated_network import run_simulated
 from learnchain.simulation.simulated_nodes import SimulatedNodes
@@ -82,17 +82,17 @@ def test_a_second_release_costs_the_publisher_its_bond_in_the_contract(tmp_path:
         publisher = nodes.node(1).ports
         sign_twice(nodes, 1, redated)
         await nodes.publish(DIGITS, index=1)
-        await nodes.until(lambda: bool(listed(nodes)), 120)
+        await nodes.wait_until(lambda: bool(listed(nodes)), 120)
         evidence = listed(nodes)[0]
         assert (evidence.fault, evidence.offender) == (Fault.DOUBLE_RELEASE, publisher.wallet.address)
-        punished = next(state for state in branch(nodes) if state.bonds.punished)
-        slashed = [each for each in punished.reward.settlements if each.outcome is Outcome.SLASHED]
+        punished = next(state for state in branch(nodes) if state.bonds.penalties)
+        slashed = [each for each in punished.reward.settlements if each.outcome is SettlementOutcome.SLASHED]
         assert sum(each.amount_wei for each in slashed) == BOND
         assert slashed[0].recipient == evidence.reporter
         miners = {nodes.node(index).ports.wallet.address for index in (2, 3)}
         assert {each.recipient for each in slashed[1:-1]} == miners
         assert punished.bonds.deposit(publisher.wallet.address).total_wei == 0
-        await nodes.until_height(nodes.node(1).ports.chain.round.head.height + 4, 240)
+        await nodes.wait_for_height(nodes.node(1).ports.chain.round.head.height + 4, 240)
         assert await pot_wei(nodes, publisher.wallet.address) == 0, "every share was claimed in the contract"
         assert len(listed(nodes)) == 1
 
@@ -104,11 +104,11 @@ def test_a_second_commitment_costs_the_reward_that_was_kept_back(tmp_path: Path)
         await nodes.start()
         cheat = nodes.node(2).ports
         sign_twice(nodes, 2, recommitted)
-        await nodes.until(lambda: bool(listed(nodes)), 120)
+        await nodes.wait_until(lambda: bool(listed(nodes)), 120)
         evidence = listed(nodes)[0]
         assert (evidence.fault, evidence.offender) == (Fault.DOUBLE_COMMITMENT, cheat.wallet.address)
         assert evidence.reporter != cheat.wallet.address
-        await nodes.until_height(nodes.node(1).ports.chain.round.head.height + 2, 120)
+        await nodes.wait_for_height(nodes.node(1).ports.chain.round.head.height + 2, 120)
         assert len(nodes.heads()) == 1
 
     run(tmp_path, scenario)

@@ -8,18 +8,18 @@ from dataclasses import dataclass, replace
 
 from learnchain.protocol.audit_messages import AuditCommitment, AuditReport
 from learnchain.protocol.events import (
-    AuditMade,
+    AuditMessageReceived,
     BlockReceived,
-    Committed,
+    CommitmentReceived,
     DeadlineMissed,
     EscrowLocked,
     Event,
     EvidenceReported,
-    KeyReleased,
-    Released,
-    Revealed,
+    KeyReleaseReceived,
+    ReleaseReceived,
+    RevealReceived,
     TaskPosted,
-    Trained,
+    TrainingFinished,
 )
 from learnchain.protocol.messages import Block, Deadline, Evidence, ReleaseAnnouncement
 from learnchain.protocol.model_presets import mlp
@@ -27,20 +27,20 @@ from learnchain.protocol.model_specification import Layer, Setting
 from learnchain.protocol.selection import PostedTask
 from learnchain.protocol.task_specification import TaskSpecification
 from learnchain.rejection import RejectionReason
-from learnchain.simulation.chain_builder import Candidate, altered
-from learnchain.simulation.dispute_cases import commitment_to, report_of, until_audited
-from learnchain.simulation.sample_tasks import address, sample_specification, sample_task
-from learnchain.simulation.scenario import Observer, Plan, candidates, play_height
+from learnchain.simulation.chain_builder import Candidate, alter
+from learnchain.simulation.dispute_cases import build_audit_commitment, build_audit_report, run_until_seeded
+from learnchain.simulation.sample_tasks import address, build_sample_specification, build_sample_task
+from learnchain.simulation.scenario import HeightPlan, ScenarioNode, build_candidates, run_height
 from learnchain_conformance.bad_disputes import BAD_DISPUTES
-from learnchain_conformance.evidence_cases import double_commitment, resigned, same_twice
+from learnchain_conformance.evidence_cases import build_double_commitment, build_repetition, sign_again
 
-Found = tuple[Candidate, ...]
-
-
-Make = Callable[[Observer, Found], Event]
+CandidatePair = tuple[Candidate, ...]
 
 
-PLAN = Plan({"miner-1": 95, "miner-2": 93})
+Make = Callable[[ScenarioNode, CandidatePair], Event]
+
+
+PLAN = HeightPlan({"miner-1": 95, "miner-2": 93})
 
 
 STAGES = ("begun", "opened", "committed", "released", "revealed")
@@ -56,19 +56,19 @@ class BadInput:
     make: Make
 
 
-def prepare(node: Observer, stage: str) -> Found:
+def prepare(node: ScenarioNode, stage: str) -> CandidatePair:
     """Play the present height up to a stage; return its two candidates, of which only the first has revealed."""
     parent, schedule = node.parent, node.round.selection.schedule
     reached = STAGES.index(stage)
-    found = candidates(node, PLAN)
+    found = build_candidates(node, PLAN)
     if reached >= 1:
-        node.feed(KeyReleased(node.builder.key_release(parent), schedule.start_milliseconds))
+        node.feed(KeyReleaseReceived(node.builder.build_key_release(parent), schedule.start_milliseconds))
     if reached >= 2:
-        node.feed(Committed(found[0].commitment, schedule.start_milliseconds + 1))
+        node.feed(CommitmentReceived(found[0].commitment, schedule.start_milliseconds + 1))
     if reached >= 3:
-        node.feed(Released(node.builder.announcement(parent, found), schedule.release_opens_milliseconds))
+        node.feed(ReleaseReceived(node.builder.build_announcement(parent, found), schedule.release_opens_milliseconds))
     if reached >= 4:
-        node.feed(Revealed(node.builder.reveal(parent, found[0]), schedule.release_opens_milliseconds + 1))
+        node.feed(RevealReceived(node.builder.build_reveal(parent, found[0]), schedule.release_opens_milliseconds + 1))
     return found
 
 
@@ -76,113 +76,113 @@ def prepare(node: Observer, stage: str) -> Found:
 
 
 def _make_key(signer: str = "steward", **changes: object) -> Make:
-    def make(node: Observer, _found: Found) -> Event:
-        message = altered(node.builder.key_release(node.parent), signer, **changes)
-        return KeyReleased(message, node.round.selection.schedule.start_milliseconds)
+    def make(node: ScenarioNode, _found: CandidatePair) -> Event:
+        message = alter(node.builder.build_key_release(node.parent), signer, **changes)
+        return KeyReleaseReceived(message, node.round.selection.schedule.start_milliseconds)
 
     return make
 
 
-def _late_key(node: Observer, _found: Found) -> Event:
+def _late_key(node: ScenarioNode, _found: CandidatePair) -> Event:
     late = node.round.selection.schedule.key_milliseconds + 1
-    return KeyReleased(node.builder.key_release(node.parent), late)
+    return KeyReleaseReceived(node.builder.build_key_release(node.parent), late)
 
 
 def _make_commitment(signer: str | None = None, after_milliseconds: int = 0, **changes: object) -> Make:
-    def make(node: Observer, found: Found) -> Event:
+    def make(node: ScenarioNode, found: CandidatePair) -> Event:
         at = node.round.selection.schedule.commitment_milliseconds + after_milliseconds
-        return Committed(altered(found[1].commitment, signer, **changes), at)
+        return CommitmentReceived(alter(found[1].commitment, signer, **changes), at)
 
     return make
 
 
-def _double_commitment(node: Observer, found: Found) -> Event:
-    other = node.builder.candidate(node.parent, found[0].miner, 99, variant="second thoughts")
-    return Committed(other.commitment, node.round.selection.schedule.start_milliseconds + 2)
+def _double_commitment(node: ScenarioNode, found: CandidatePair) -> Event:
+    other = node.builder.build_candidate(node.parent, found[0].miner, 99, variant="second thoughts")
+    return CommitmentReceived(other.commitment, node.round.selection.schedule.start_milliseconds + 2)
 
 
 def _make_release(signer: str = "steward", moved_milliseconds: int = 0, **changes: object) -> Make:
-    def make(node: Observer, found: Found) -> Event:
-        announcement = node.builder.announcement(node.parent, found, moved_milliseconds)
-        release = altered(announcement.release, signer, **changes)
-        return Released(replace(announcement, release=release), release.released_milliseconds)
+    def make(node: ScenarioNode, found: CandidatePair) -> Event:
+        announcement = node.builder.build_announcement(node.parent, found, moved_milliseconds)
+        release = alter(announcement.release, signer, **changes)
+        return ReleaseReceived(replace(announcement, release=release), release.released_milliseconds)
 
     return make
 
 
-def _release_of_twins(node: Observer, found: Found) -> Event:
-    other = node.builder.candidate(node.parent, found[0].miner, 99, variant="second thoughts")
+def _release_of_twins(node: ScenarioNode, found: CandidatePair) -> Event:
+    other = node.builder.build_candidate(node.parent, found[0].miner, 99, variant="second thoughts")
     opens = node.round.selection.schedule.release_opens_milliseconds
-    return Released(node.builder.announcement(node.parent, (found[0], other)), opens)
+    return ReleaseReceived(node.builder.build_announcement(node.parent, (found[0], other)), opens)
 
 
-def _release_without_one(node: Observer, found: Found) -> Event:
-    announcement = node.builder.announcement(node.parent, found)
+def _release_without_one(node: ScenarioNode, found: CandidatePair) -> Event:
+    announcement = node.builder.build_announcement(node.parent, found)
     shorter = ReleaseAnnouncement(announcement.release, announcement.commitments[:1])
-    return Released(shorter, announcement.release.released_milliseconds)
+    return ReleaseReceived(shorter, announcement.release.released_milliseconds)
 
 
-def _release_unsorted(node: Observer, found: Found) -> Event:
-    announcement = node.builder.announcement(node.parent, found)
+def _release_unsorted(node: ScenarioNode, found: CandidatePair) -> Event:
+    announcement = node.builder.build_announcement(node.parent, found)
     turned = ReleaseAnnouncement(announcement.release, announcement.commitments[::-1])
-    return Released(turned, announcement.release.released_milliseconds)
+    return ReleaseReceived(turned, announcement.release.released_milliseconds)
 
 
-def _late_release(node: Observer, found: Found) -> Event:
+def _late_release(node: ScenarioNode, found: CandidatePair) -> Event:
     skew = node.builder.parameters.clock_skew_milliseconds
     late = node.round.selection.schedule.release_milliseconds + skew + 1
-    return Released(node.builder.announcement(node.parent, found), late)
+    return ReleaseReceived(node.builder.build_announcement(node.parent, found), late)
 
 
-def _release_ahead(node: Observer, found: Found) -> Event:
-    announcement = node.builder.announcement(node.parent, found)
+def _release_ahead(node: ScenarioNode, found: CandidatePair) -> Event:
+    announcement = node.builder.build_announcement(node.parent, found)
     early = announcement.release.released_milliseconds - node.builder.parameters.clock_skew_milliseconds - 1
-    return Released(announcement, early)
+    return ReleaseReceived(announcement, early)
 
 
 def _make_reveal(index: int = 1, signer: str | None = None, **changes: object) -> Make:
-    def make(node: Observer, found: Found) -> Event:
-        reveal = altered(node.builder.reveal(node.parent, found[index]), signer, **changes)
-        return Revealed(reveal, node.round.selection.schedule.release_opens_milliseconds + 2)
+    def make(node: ScenarioNode, found: CandidatePair) -> Event:
+        reveal = alter(node.builder.build_reveal(node.parent, found[index]), signer, **changes)
+        return RevealReceived(reveal, node.round.selection.schedule.release_opens_milliseconds + 2)
 
     return make
 
 
-def _uncommitted_reveal(node: Observer, _found: Found) -> Event:
-    stranger = node.builder.candidate(node.parent, "miner-8", 100)
+def _uncommitted_reveal(node: ScenarioNode, _found: CandidatePair) -> Event:
+    stranger = node.builder.build_candidate(node.parent, "miner-8", 100)
     at = node.round.selection.schedule.release_opens_milliseconds + 2
-    return Revealed(node.builder.reveal(node.parent, stranger), at)
+    return RevealReceived(node.builder.build_reveal(node.parent, stranger), at)
 
 
-def _late_reveal(node: Observer, found: Found) -> Event:
+def _late_reveal(node: ScenarioNode, found: CandidatePair) -> Event:
     late = node.round.selection.schedule.deadline(Deadline.REVEAL) + 1
-    return Revealed(node.builder.reveal(node.parent, found[1]), late)
+    return RevealReceived(node.builder.build_reveal(node.parent, found[1]), late)
 
 
-def _wild_training(node: Observer, found: Found) -> Event:
+def _wild_training(node: ScenarioNode, found: CandidatePair) -> Event:
     record = found[0].model.training
     chosen = replace(record.hyperparameters, batch_size=65_537)
     model = replace(found[0].model, training=replace(record, hyperparameters=chosen))
-    return Trained(model, node.round.selection.schedule.start_milliseconds + 1)
+    return TrainingFinished(model, node.round.selection.schedule.start_milliseconds + 1)
 
 
 # --- blocks ------------------------------------------------------------------------------------------------------
 
 
 def _make_block(signer: str | None = None, at_milliseconds: int | None = None, **changes: object) -> Make:
-    def make(node: Observer, found: Found) -> Event:
-        block = node.builder.block(node.parent, found)
+    def make(node: ScenarioNode, found: CandidatePair) -> Event:
+        block = node.builder.build_block(node.parent, found)
         at = block.end_milliseconds if at_milliseconds is None else at_milliseconds
-        return BlockReceived(altered(block, signer, **changes), at)
+        return BlockReceived(alter(block, signer, **changes), at)
 
     return make
 
 
 def _make_verdict(change: Callable[[Block], dict[str, object]]) -> Make:
-    def make(node: Observer, found: Found) -> Event:
-        block = node.builder.block(node.parent, found)
+    def make(node: ScenarioNode, found: CandidatePair) -> Event:
+        block = node.builder.build_block(node.parent, found)
         verdict = replace(block.verdict, **change(block))  # type: ignore[arg-type]
-        return BlockReceived(altered(block, verdict=verdict), block.end_milliseconds)
+        return BlockReceived(alter(block, verdict=verdict), block.end_milliseconds)
 
     return make
 
@@ -198,28 +198,28 @@ def _add_unknown_reason(block: Block) -> dict[str, object]:
 
 
 def _make_empty_block(signer: str | None = None, early: bool = False, **changes: object) -> Make:
-    def make(node: Observer, _found: Found) -> Event:
-        block = node.builder.empty_block(node.parent, Deadline.KEY)
+    def make(node: ScenarioNode, _found: CandidatePair) -> Event:
+        block = node.builder.build_empty_block(node.parent, Deadline.KEY)
         skew = node.builder.parameters.clock_skew_milliseconds
         at = block.end_milliseconds - (skew + 1 if early else 0)
-        return BlockReceived(altered(block, signer, **changes), at)
+        return BlockReceived(alter(block, signer, **changes), at)
 
     return make
 
 
-def _empty_too_soon(node: Observer, _found: Found) -> Event:
-    block = node.builder.empty_block(node.parent, Deadline.RELEASE, windows=-1)
+def _empty_too_soon(node: ScenarioNode, _found: CandidatePair) -> Event:
+    block = node.builder.build_empty_block(node.parent, Deadline.RELEASE, windows=-1)
     return BlockReceived(block, block.end_milliseconds)
 
 
-def _second_arrival(node: Observer, _found: Found) -> Event:
-    won = node.builder.candidate(node.round.tree.state(node.round.tree.root), "miner-1", 95)
-    block = node.builder.block(node.round.tree.state(node.round.tree.root), (won,))
+def _second_arrival(node: ScenarioNode, _found: CandidatePair) -> Event:
+    won = node.builder.build_candidate(node.round.tree.state(node.round.tree.root), "miner-1", 95)
+    block = node.builder.build_block(node.round.tree.state(node.round.tree.root), (won,))
     node.receive(block)
     return BlockReceived(block, block.end_milliseconds)
 
 
-def _deadline_before_window(node: Observer, _found: Found) -> Event:
+def _deadline_before_window(node: ScenarioNode, _found: CandidatePair) -> Event:
     schedule = node.round.selection.schedule
     return DeadlineMissed(node.parent.block_hash, Deadline.KEY, schedule.key_milliseconds)
 
@@ -227,44 +227,44 @@ def _deadline_before_window(node: Observer, _found: Found) -> Event:
 # --- evidence ----------------------------------------------------------------------------------------------------
 
 
-def _make_evidence(make: Callable[[Observer], Evidence], **changes: object) -> Make:
-    def happened(node: Observer, _found: Found) -> Event:
-        won = node.builder.candidate(node.parent, "miner-1", 95)
-        node.receive(node.builder.block(node.parent, (won,)))
+def _make_evidence(make: Callable[[ScenarioNode], Evidence], **changes: object) -> Make:
+    def happened(node: ScenarioNode, _found: CandidatePair) -> Event:
+        won = node.builder.build_candidate(node.parent, "miner-1", 95)
+        node.receive(node.builder.build_block(node.parent, (won,)))
         evidence = make(node)
-        return EvidenceReported(resigned(evidence, **changes) if changes else evidence, node.parent.end_milliseconds)
+        return EvidenceReported(sign_again(evidence, **changes) if changes else evidence, node.parent.end_milliseconds)
 
     return happened
 
 
-def _penalise_twice(node: Observer, found: Found) -> Event:
-    first = _make_evidence(double_commitment)(node, found)
+def _penalise_twice(node: ScenarioNode, found: CandidatePair) -> Event:
+    first = _make_evidence(build_double_commitment)(node, found)
     node.feed(first)
-    return EvidenceReported(double_commitment(node, reporter="miner-3"), node.parent.end_milliseconds)
+    return EvidenceReported(build_double_commitment(node, reporter="miner-3"), node.parent.end_milliseconds)
 
 
 # --- audits ------------------------------------------------------------------------------------------------------
 
 
-def _make_audit(make: Callable[[Observer], AuditCommitment | AuditReport]) -> Make:
-    return lambda node, _found: AuditMade(make(until_audited(node)), node.parent.end_milliseconds)
+def _make_audit(make: Callable[[ScenarioNode], AuditCommitment | AuditReport]) -> Make:
+    return lambda node, _found: AuditMessageReceived(make(run_until_seeded(node)), node.parent.end_milliseconds)
 
 
-def _audit_too_early(node: Observer, _found: Found) -> Event:
-    later = until_audited(Observer(node.builder, node.round))
-    play_height(node)
-    return AuditMade(commitment_to(report_of(later)), node.parent.end_milliseconds)
+def _audit_too_early(node: ScenarioNode, _found: CandidatePair) -> Event:
+    later = run_until_seeded(ScenarioNode(node.builder, node.round))
+    run_height(node)
+    return AuditMessageReceived(build_audit_commitment(build_audit_report(later)), node.parent.end_milliseconds)
 
 
-def _own_audit(node: Observer) -> AuditCommitment:
-    return altered(commitment_to(report_of(node)), "miner-1", auditor=address("miner-1"))
+def _own_audit(node: ScenarioNode) -> AuditCommitment:
+    return alter(build_audit_commitment(build_audit_report(node)), "miner-1", auditor=address("miner-1"))
 
 
-def _repeat_audit(node: Observer, _found: Found) -> Event:
-    report = report_of(until_audited(node))
-    node.feed(AuditMade(commitment_to(report), node.parent.end_milliseconds))
-    play_height(node)
-    return AuditMade(commitment_to(report), node.parent.end_milliseconds)
+def _repeat_audit(node: ScenarioNode, _found: CandidatePair) -> Event:
+    report = build_audit_report(run_until_seeded(node))
+    node.feed(AuditMessageReceived(build_audit_commitment(report), node.parent.end_milliseconds))
+    run_height(node)
+    return AuditMessageReceived(build_audit_commitment(report), node.parent.end_milliseconds)
 
 
 # --- tasks -------------------------------------------------------------------------------------------------------
@@ -275,12 +275,12 @@ def _make_task(posted: PostedTask) -> Make:
 
 
 def _build_wrong_task(**changes: object) -> PostedTask:
-    specification: TaskSpecification = replace(sample_specification("wrong"), **changes)  # type: ignore[arg-type]
-    return sample_task("wrong", specification=specification)
+    specification: TaskSpecification = replace(build_sample_specification("wrong"), **changes)  # type: ignore[arg-type]
+    return build_sample_task("wrong", specification=specification)
 
 
 def _build_task_with_rows(rows: int) -> PostedTask:
-    data = sample_specification("wrong").data
+    data = build_sample_specification("wrong").data
     return _build_wrong_task(data=replace(data, training=replace(data.training, rows=rows)))
 
 
@@ -294,21 +294,23 @@ def _mismatched_layers() -> PostedTask:
     return _build_wrong_task(model=replace(model, layers=(*model.layers, Layer("last", "Conv2d", (), settings))))
 
 
-def _unmatched_escrow(node: Observer, _found: Found) -> Event:
-    posted = sample_task("short of money")
+def _unmatched_escrow(node: ScenarioNode, _found: CandidatePair) -> Event:
+    posted = build_sample_task("short of money")
     node.feed(TaskPosted(node.parent.block_hash, posted))
-    escrow = node.builder.rules.escrow(posted.task)
+    escrow = node.builder.rules.required_escrow(posted.task)
     return EscrowLocked(node.parent.block_hash, replace(escrow, locked_wei=escrow.locked_wei - 1))
 
 
-def _orphan_escrow(node: Observer, _found: Found) -> Event:
-    return EscrowLocked(node.parent.block_hash, node.builder.rules.escrow(sample_task("never posted").task))
+def _orphan_escrow(node: ScenarioNode, _found: CandidatePair) -> Event:
+    return EscrowLocked(
+        node.parent.block_hash, node.builder.rules.required_escrow(build_sample_task("never posted").task)
+    )
 
 
-def _same_task_again(node: Observer, _found: Found) -> Event:
-    posted = sample_task("twice")
+def _same_task_again(node: ScenarioNode, _found: CandidatePair) -> Event:
+    posted = build_sample_task("twice")
     node.feed(TaskPosted(node.parent.block_hash, posted))
-    node.feed(EscrowLocked(node.parent.block_hash, node.builder.rules.escrow(posted.task)))
+    node.feed(EscrowLocked(node.parent.block_hash, node.builder.rules.required_escrow(posted.task)))
     return TaskPosted(node.parent.block_hash, posted)
 
 
@@ -321,33 +323,51 @@ _R = RejectionReason
 BAD_INPUTS: tuple[BadInput, ...] = (
     BadInput("task_rows_zero", "begun", _R.TASK_NUMBER_OUT_OF_RANGE, _make_task(_build_task_with_rows(0))),
     BadInput("task_rows_huge", "begun", _R.TASK_NUMBER_OUT_OF_RANGE, _make_task(_build_task_with_rows(2**255))),
-    BadInput("task_accuracy_above_one", "begun", _R.TASK_NUMBER_OUT_OF_RANGE, _make_task(_build_wrong_task(required_numerator=11))),
+    BadInput(
+        "task_accuracy_above_one",
+        "begun",
+        _R.TASK_NUMBER_OUT_OF_RANGE,
+        _make_task(_build_wrong_task(required_numerator=11)),
+    ),
     BadInput("task_layer_unknown", "begun", _R.MODEL_LAYER_UNKNOWN, _make_task(_unknown_layer())),
     BadInput("task_shape_mismatch", "begun", _R.MODEL_SHAPE_MISMATCH, _make_task(_mismatched_layers())),
     BadInput(
-        "task_model_too_large", "begun", _R.MODEL_TOO_LARGE, _make_task(_build_wrong_task(model=mlp((16,), 4, (30_000,) * 2)))
+        "task_model_too_large",
+        "begun",
+        _R.MODEL_TOO_LARGE,
+        _make_task(_build_wrong_task(model=mlp((16,), 4, (30_000,) * 2))),
     ),
-    BadInput("task_reward_zero", "begun", _R.REWARD_TOO_LOW, _make_task(sample_task("free work", 0))),
-    BadInput("task_bond_zero", "begun", _R.BOND_TOO_LOW, _make_task(sample_task("no bond", bond_wei=0))),
+    BadInput("task_reward_zero", "begun", _R.REWARD_TOO_LOW, _make_task(build_sample_task("free work", 0))),
+    BadInput("task_bond_zero", "begun", _R.BOND_TOO_LOW, _make_task(build_sample_task("no bond", bond_wei=0))),
     BadInput("task_twice", "begun", _R.TASK_DUPLICATE, _same_task_again),
     BadInput("escrow_short", "begun", _R.ESCROW_MISMATCH, _unmatched_escrow),
     BadInput("escrow_unknown", "begun", _R.TASK_UNKNOWN, _orphan_escrow),
-    BadInput("evidence_of_nothing", "begun", _R.EVIDENCE_INVALID, _make_evidence(same_twice)),
-    BadInput("evidence_alone", "begun", _R.EVIDENCE_INVALID, _make_evidence(double_commitment, statements=())),
+    BadInput("evidence_of_nothing", "begun", _R.EVIDENCE_INVALID, _make_evidence(build_repetition)),
+    BadInput("evidence_alone", "begun", _R.EVIDENCE_INVALID, _make_evidence(build_double_commitment, statements=())),
     BadInput(
-        "evidence_of_another", "begun", _R.EVIDENCE_INVALID, _make_evidence(double_commitment, offender=address("miner-2"))
+        "evidence_of_another",
+        "begun",
+        _R.EVIDENCE_INVALID,
+        _make_evidence(build_double_commitment, offender=address("miner-2")),
     ),
-    BadInput("evidence_garbled", "begun", _R.MALFORMED, _make_evidence(double_commitment, statements=(b"x", b"y"))),
-    BadInput("evidence_of_another_branch", "begun", _R.EVIDENCE_STALE, _make_evidence(double_commitment, parent=_WRONG)),
-    BadInput("evidence_of_another_chain", "begun", _R.WRONG_CHAIN, _make_evidence(double_commitment, chain_id=1)),
+    BadInput(
+        "evidence_garbled", "begun", _R.MALFORMED, _make_evidence(build_double_commitment, statements=(b"x", b"y"))
+    ),
+    BadInput(
+        "evidence_of_another_branch", "begun", _R.EVIDENCE_STALE, _make_evidence(build_double_commitment, parent=_WRONG)
+    ),
+    BadInput("evidence_of_another_chain", "begun", _R.WRONG_CHAIN, _make_evidence(build_double_commitment, chain_id=1)),
     BadInput("evidence_twice", "begun", _R.EVIDENCE_DOUBLE, _penalise_twice),
     BadInput("audit_too_early", "begun", _R.AUDIT_CLOSED, _audit_too_early),
     BadInput(
-        "audit_forged", "begun", _R.WRONG_SIGNATURE, _make_audit(lambda node: commitment_to(report_of(node), "stranger"))
+        "audit_forged",
+        "begun",
+        _R.WRONG_SIGNATURE,
+        _make_audit(lambda node: build_audit_commitment(build_audit_report(node), "stranger")),
     ),
     BadInput("audit_by_the_winner", "begun", _R.AUDIT_WRONG, _make_audit(_own_audit)),
     BadInput("audit_twice", "begun", _R.AUDIT_DOUBLE, _repeat_audit),
-    BadInput("audit_report_without_commitment", "begun", _R.AUDIT_CLOSED, _make_audit(report_of)),
+    BadInput("audit_report_without_commitment", "begun", _R.AUDIT_CLOSED, _make_audit(build_audit_report)),
     *(BadInput(name, "begun", reason, make) for name, reason, make in BAD_DISPUTES),
     BadInput("key_mismatch", "begun", _R.KEY_MISMATCH, _make_key(key=_WRONG)),
     BadInput("key_for_encrypted_rows", "begun", _R.FUNCTIONAL_KEY_WRONG, _make_key(functional_key=b"\1" * 36)),
@@ -382,14 +402,16 @@ BAD_INPUTS: tuple[BadInput, ...] = (
     BadInput("reveal_attestation_wrong", "released", _R.WRONG_SIGNATURE, _make_reveal(attestation=b"\x01" * 65)),
     BadInput("reveal_claim_above_total", "released", _R.CLAIM_OUT_OF_RANGE, _make_reveal(claim_correct=101)),
     BadInput("reveal_claim_of_other_total", "released", _R.CLAIM_OUT_OF_RANGE, _make_reveal(claim_total=1_000)),
-    BadInput("reveal_claim_of_nothing", "released", _R.CLAIM_OUT_OF_RANGE, _make_reveal(claim_correct=0, claim_total=0)),
+    BadInput(
+        "reveal_claim_of_nothing", "released", _R.CLAIM_OUT_OF_RANGE, _make_reveal(claim_correct=0, claim_total=0)
+    ),
     BadInput("reveal_late", "released", _R.WRONG_PHASE, _late_reveal),
     BadInput("reveal_double", "revealed", _R.REVEAL_DOUBLE, _make_reveal(index=0, claim_correct=94)),
     BadInput("block_forged", "revealed", _R.WRONG_SIGNATURE, _make_block(signer="stranger")),
     BadInput("block_of_another_chain", "revealed", _R.WRONG_CHAIN, _make_block(chain_id=1)),
     BadInput("block_of_another_height", "revealed", _R.WRONG_HEIGHT, _make_block(height=2)),
     BadInput("block_below_final", "revealed", _R.BELOW_FINAL, _make_block(height=0)),
-    BadInput("block_list_wrong", "revealed", _R.UNSELECTED_LIST_WRONG, _make_block(unselected=(_WRONG,))),
+    BadInput("block_list_wrong", "revealed", _R.QUEUED_TASKS_WRONG, _make_block(queued_tasks=(_WRONG,))),
     BadInput("block_settlement_wrong", "revealed", _R.RESULT_ROOT_WRONG, _make_block(settlement_root=_WRONG)),
     BadInput("block_end_wrong", "revealed", _R.TIMESTAMP_WRONG, _make_block(end_milliseconds=1)),
     BadInput("block_from_future", "revealed", _R.RELEASE_EARLY, _make_block(at_milliseconds=1)),
@@ -405,7 +427,12 @@ BAD_INPUTS: tuple[BadInput, ...] = (
     BadInput("verdict_reason_unknown", "revealed", _R.VERDICT_WRONG, _make_verdict(_add_unknown_reason)),
     BadInput("empty_block_early", "begun", _R.EMPTY_BLOCK_EARLY, _make_empty_block(early=True)),
     BadInput("empty_block_before_deadline", "begun", _R.TIMESTAMP_WRONG, _empty_too_soon),
-    BadInput("empty_block_between_windows", "begun", _R.TIMESTAMP_WRONG, _make_empty_block(end_milliseconds=1_800_000_061_500)),
+    BadInput(
+        "empty_block_between_windows",
+        "begun",
+        _R.TIMESTAMP_WRONG,
+        _make_empty_block(end_milliseconds=1_800_000_061_500),
+    ),
     BadInput("empty_block_forged", "begun", _R.WRONG_SIGNATURE, _make_empty_block(signer="stranger")),
     BadInput("deadline_not_over", "begun", _R.EMPTY_BLOCK_EARLY, _deadline_before_window),
 )

@@ -11,10 +11,12 @@ from learnchain import rejection
 from learnchain.encoding.codec import Bound, Exact
 from learnchain.engines.contract import STEPS, Rules
 from learnchain.protocol import audit_messages, dispute_messages, messages
-from learnchain.protocol.citations import Reading
-from learnchain_conformance.engine_scenarios import PLAYS
+from learnchain.protocol.citations import Interpretation
+from learnchain_conformance.engine_scenarios import SCENARIOS
 
-ENGINES: tuple[tuple[type, tuple[Reading, ...]], ...] = tuple((type(play.rules), play.readings) for play in PLAYS)
+ENGINES: tuple[tuple[type, tuple[Interpretation, ...]], ...] = tuple(
+    (type(play.rules), play.interpretations) for play in SCENARIOS
+)
 """Every engine with its readings."""
 
 
@@ -28,12 +30,12 @@ SIGNERS = {
     "Evidence": "reporter",
     "AuditCommitment": "auditor",
     "AuditReport": "auditor",
-    "Accusation": "accuser",
-    "StepAnswer": "accused",
+    "Challenge": "challenger",
+    "StateDisclosure": "respondent",
 }
 
 
-NOUNS = [
+MESSAGES = [
     "Task",
     "Escrow",
     "KeyRelease",
@@ -51,11 +53,11 @@ NOUNS = [
     "AuditCommitment",
     "AuditedSegment",
     "AuditReport",
-    "Accusation",
+    "Challenge",
     "StateLeaf",
     "SegmentOpening",
-    "StepAnswer",
-    "DisputeAnswer",
+    "StateDisclosure",
+    "ChallengeResponse",
     "Head",
     "Payout",
 ]
@@ -127,7 +129,7 @@ def write_documents(directory: Path) -> tuple[Path, ...]:
 def messages_page() -> str:
     """Return the page of the round and its nouns."""
     parts = [_NOTE + _ROUND]
-    for name in NOUNS:
+    for name in MESSAGES:
         kind = next(getattr(page, name) for page in _PAGES if hasattr(page, name))
         signer = f" Signed by the {SIGNERS[name]}." if name in SIGNERS else ""
         rows = [f"| `{field}` | {shape} |" for field, shape in _fields(kind)]

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from learnchain.encoding.codec import Hash32
-from learnchain.execution.engine import ExecutionDoor, Reverted
+from learnchain.execution.engine import BlockingEngine, Reverted
 from learnchain.execution.engine_api import attributes_of, hexadecimal, payload_json, payload_of
 from learnchain.execution.engine_http import ClientError
-from learnchain.protocol.payload import ExecutionPayload, PayloadStatus, PayloadVerdict
+from learnchain.protocol.payload import ExecutionPayload, PayloadStatus, PayloadStatusCode
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 METHODS = (
@@ -36,7 +36,7 @@ _MAXIMUM_PAYLOADS = 16
 class EngineApiServer:
     """Answer engine and wallet methods; it is a `ClientCaller`, so that a client can be tried without a socket."""
 
-    def __init__(self, door: ExecutionDoor) -> None:
+    def __init__(self, door: BlockingEngine) -> None:
         self.door = door
         self._built: dict[str, ExecutionPayload] = {}
         self._count = 0
@@ -71,7 +71,7 @@ class EngineApiServer:
         except (Rejected, Unavailable) as error:
             raise ClientError(_INVALID_FORK_CHOICE, "Invalid forkchoice state") from error
         identity: str | None = None
-        if attributes is not None and status.status is PayloadVerdict.VALID:
+        if attributes is not None and status.status is PayloadStatusCode.VALID:
             identity = self._build(head, attributes)
         return {"payloadStatus": _status(status), "payloadId": identity}
 

@@ -15,12 +15,12 @@ from learnchain.learning.jobs import (
     DisputeJob,
     Evaluation,
     EvaluationJob,
-    Progress,
     Search,
     SearchJob,
     SegmentJob,
     TrainedFiles,
     TrainingJob,
+    TrainingProgress,
     WatermarkCheck,
     WatermarkJob,
 )
@@ -52,7 +52,9 @@ class InstantTraining:
         """Return a second."""
         return 1.0
 
-    async def train(self, job: TrainingJob, on_progress: Callable[[Progress], None] | None = None) -> TrainedFiles:
+    async def train(
+        self, job: TrainingJob, on_progress: Callable[[TrainingProgress], None] | None = None
+    ) -> TrainedFiles:
         """Write a model that only this work id has, and a trace of two states."""
         directory = Path(job.directory)
         (directory / TRACE_NAME).mkdir(parents=True, exist_ok=True)
@@ -94,18 +96,18 @@ class InstantTraining:
         """Find no fault."""
         return (AuditLine(-1, AuditFinding.REPRODUCED, "instant", 0, 0.0, b""),)
 
-    async def answer(self, job: SegmentJob) -> None:
+    async def disclose_steps(self, job: SegmentJob) -> None:
         """Refuse: there are no steps."""
         raise Unavailable("the steps of training that never was")
 
     async def check_states(self, job: SegmentJob) -> None:
         """Believe every answer."""
 
-    async def outlying(self, job: SegmentJob) -> int:
+    async def first_step_out_of_bounds(self, job: SegmentJob) -> int:
         """Refuse: there are no steps."""
         raise Unavailable("the steps of training that never was")
 
-    async def dispute(self, job: DisputeJob) -> bool:
+    async def settle_dispute(self, job: DisputeJob) -> bool:
         """Believe no proof."""
         return False
 

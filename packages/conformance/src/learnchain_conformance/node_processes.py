@@ -47,7 +47,7 @@ class LocalProcesses:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                pass_fds=() if self._fork_server is None else (self._fork_server.line.fileno(),),
+                pass_fds=() if self._fork_server is None else (self._fork_server.connection.fileno(),),
                 env={**os.environ, **({} if self._fork_server is None else self._fork_server.environment())},
                 start_new_session=True,
             )
@@ -104,7 +104,7 @@ class LocalProcesses:
         """Return the heads of all running nodes; one element means that they agree."""
         return {self.call(index, "learn_status")["head"]["hash"] for index in self._running}
 
-    def until(self, condition: Callable[[], bool], within_seconds: float) -> None:
+    def wait_until(self, condition: Callable[[], bool], within_seconds: float) -> None:
         """Wait; raise TimeoutError with the ends of all logs when the condition does not come true."""
         limit = time.monotonic() + within_seconds
         while time.monotonic() < limit:
@@ -116,17 +116,17 @@ class LocalProcesses:
             time.sleep(0.1)
         raise TimeoutError("\n".join(_read_log_end(each.parent) for each in self.network.settings))
 
-    def until_answers(self, index: int, within_seconds: float) -> None:
+    def wait_until_ready(self, index: int, within_seconds: float) -> None:
         """Wait until a node answers."""
-        self.until(lambda: self.height(index) >= 0, within_seconds)
+        self.wait_until(lambda: self.height(index) >= 0, within_seconds)
 
-    def until_height(self, height: int, within_seconds: float) -> None:
+    def wait_for_height(self, height: int, within_seconds: float) -> None:
         """Wait until every running node has a head of at least this height, and all agree."""
 
         def reached() -> bool:
             return min(self.height(index) for index in self._running) >= height and len(self.heads()) == 1
 
-        self.until(reached, within_seconds)
+        self.wait_until(reached, within_seconds)
 
 
 def _read_log_end(directory: Path) -> str:

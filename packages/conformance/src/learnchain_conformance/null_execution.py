@@ -14,13 +14,13 @@ from learnchain.protocol.payload import (
     Log,
     PayloadAttributes,
     PayloadStatus,
-    PayloadVerdict,
+    PayloadStatusCode,
     Withdrawal,
     encode_payload,
 )
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
-NO_HASH: Hash32 = b"\0" * 32
+ZERO_PAYLOAD_HASH: Hash32 = b"\0" * 32
 
 
 _UINT64_LIMIT = 2**64
@@ -40,8 +40,8 @@ class NullEngine:
         self._balances: dict[Hash32, dict[Address, int]] = {}
         self._payloads: dict[Hash32, ExecutionPayload] = {}
         balances = dict(genesis_balances(genesis))
-        first = PayloadAttributes(seconds, NO_HASH, b"\0" * 20, (), NO_HASH)
-        payload = self._payload(NO_HASH, 0, first, _ledger_root(NO_HASH, balances))
+        first = PayloadAttributes(seconds, ZERO_PAYLOAD_HASH, b"\0" * 20, (), ZERO_PAYLOAD_HASH)
+        payload = self._payload(ZERO_PAYLOAD_HASH, 0, first, _ledger_root(ZERO_PAYLOAD_HASH, balances))
         self._genesis_hash = payload.block_hash
         self._head = payload.block_hash
         self._keep(payload, balances)
@@ -76,32 +76,32 @@ class NullEngine:
     def new_payload(self, payload: ExecutionPayload, beacon_root: Hash32) -> PayloadStatus:
         """Judge a payload by building it again; a second time changes nothing."""
         parent = self._payloads.get(payload.parent_hash)
-        latest = NO_HASH if parent is None else parent.block_hash
+        latest = ZERO_PAYLOAD_HASH if parent is None else parent.block_hash
         if payload.beacon_root != beacon_root:
-            return PayloadStatus(PayloadVerdict.INVALID, latest, "the beacon root is another")
+            return PayloadStatus(PayloadStatusCode.INVALID, latest, "the beacon root is another")
         try:
             if _hash(payload) != payload.block_hash:
                 raise Rejected(RejectionReason.PAYLOAD_INVALID, "the content does not hash to the block hash")
             if payload.block_hash in self._payloads:
-                return PayloadStatus(PayloadVerdict.VALID, payload.block_hash)
+                return PayloadStatus(PayloadStatusCode.VALID, payload.block_hash)
             if parent is None:
-                return PayloadStatus(PayloadVerdict.SYNCING, NO_HASH, "the parent payload is unknown")
+                return PayloadStatus(PayloadStatusCode.SYNCING, ZERO_PAYLOAD_HASH, "the parent payload is unknown")
             if self.build(payload.parent_hash, _attributes_of(payload)) != payload:
                 raise Rejected(RejectionReason.PAYLOAD_INVALID, "execution gives another payload")
         except Rejected as problem:
-            return PayloadStatus(PayloadVerdict.INVALID, latest, problem.detail[:512])
+            return PayloadStatus(PayloadStatusCode.INVALID, latest, problem.detail[:512])
         self._keep(payload, self._credit_withdrawals(payload.parent_hash, payload.withdrawals))
-        return PayloadStatus(PayloadVerdict.VALID, payload.block_hash)
+        return PayloadStatus(PayloadStatusCode.VALID, payload.block_hash)
 
     def set_head(self, head: Hash32, safe: Hash32, finalized: Hash32) -> PayloadStatus:
         """Make a known payload the head, on whatever branch."""
         if head not in self._payloads:
-            return PayloadStatus(PayloadVerdict.SYNCING, self._head, "the head payload is unknown")
+            return PayloadStatus(PayloadStatusCode.SYNCING, self._head, "the head payload is unknown")
         for named in (safe, finalized):
-            if named != NO_HASH and not self._is_ancestor(named, head):
+            if named != ZERO_PAYLOAD_HASH and not self._is_ancestor(named, head):
                 raise Rejected(RejectionReason.ARGUMENT_INVALID, "safe and finalized must be ancestors of the head")
         self._head = head
-        return PayloadStatus(PayloadVerdict.VALID, head)
+        return PayloadStatus(PayloadStatusCode.VALID, head)
 
     def logs(self, block_hash: Hash32, address: Address) -> tuple[Log, ...]:
         """Return nothing: there are no contracts; raise `Unavailable` for an unknown payload."""
@@ -162,7 +162,7 @@ class NullEngine:
             parent_hash=parent_hash,
             fee_recipient=attributes.fee_recipient,
             state_root=root,
-            receipts_root=NO_HASH,
+            receipts_root=ZERO_PAYLOAD_HASH,
             logs_bloom=_EMPTY_BLOOM,
             prev_randao=attributes.prev_randao,
             number=number,
@@ -171,7 +171,7 @@ class NullEngine:
             timestamp_seconds=attributes.timestamp_seconds,
             extra_data=b"",
             base_fee_wei=0,
-            block_hash=NO_HASH,
+            block_hash=ZERO_PAYLOAD_HASH,
             transactions=(),
             withdrawals=attributes.withdrawals,
             blob_gas_used=0,
@@ -183,7 +183,7 @@ class NullEngine:
 
 
 def _hash(payload: ExecutionPayload) -> Hash32:
-    return tagged_hash("NullEngine/payload", encode_payload(replace(payload, block_hash=NO_HASH)))
+    return tagged_hash("NullEngine/payload", encode_payload(replace(payload, block_hash=ZERO_PAYLOAD_HASH)))
 
 
 def _ledger_root(parent_root: Hash32, changed: Mapping[Address, int]) -> Hash32:

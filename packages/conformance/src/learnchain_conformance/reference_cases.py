@@ -4,14 +4,14 @@ from fractions import Fraction
 
 from learnchain.protocol.messages import attestation_digest
 from learnchain_conformance.references import (
-    encrypted_sample,
+    derive_public_key,
+    encrypt_sample,
     functional_key,
-    opened_product,
-    published_key,
+    open_product,
     regularised_gradient,
     watermark_rows,
 )
-from learnchain_conformance.vectors import Case, Vector, call
+from learnchain_conformance.vectors import Case, Vector, build_call_case
 
 SECRET = (7, 11, 13)
 
@@ -35,14 +35,14 @@ def reference_vectors() -> tuple[Vector, ...]:
 
 
 def _inner_product() -> Vector:
-    published = published_key(SECRET)
-    ciphertext = encrypted_sample(published, NONCE, SAMPLE)
+    published = derive_public_key(SECRET)
+    ciphertext = encrypt_sample(published, NONCE, SAMPLE)
     opened: list[Case] = []
     for query in QUERIES:
         eta = functional_key(SECRET, query)
-        opened.append(call(opened_product, ciphertext=ciphertext, query=query, eta=eta, sign=-1, limit=LIMIT))
+        opened.append(build_call_case(open_product, ciphertext=ciphertext, query=query, eta=eta, sign=-1, limit=LIMIT))
     query, eta = QUERIES[0], functional_key(SECRET, QUERIES[0])
-    printed = call(opened_product, ciphertext=ciphertext, query=query, eta=eta, sign=1, limit=LIMIT)
+    printed = build_call_case(open_product, ciphertext=ciphertext, query=query, eta=eta, sign=1, limit=LIMIT)
     return Vector(
         "pole/equations/1.json",
         "Products of one sample with queries: ct_0 to the power -eta opens them, +eta as printed finds nothing. "
@@ -50,9 +50,9 @@ def _inner_product() -> Vector:
         (
             *opened,
             printed,
-            call(published_key, secret=SECRET),
-            call(encrypted_sample, published=published, nonce=NONCE, sample=SAMPLE),
-            *(call(functional_key, secret=SECRET, query=each) for each in QUERIES),
+            build_call_case(derive_public_key, secret=SECRET),
+            build_call_case(encrypt_sample, published=published, nonce=NONCE, sample=SAMPLE),
+            *(build_call_case(functional_key, secret=SECRET, query=each) for each in QUERIES),
         ),
         "POLE-R2, POLE-R9",
     )
@@ -62,12 +62,12 @@ def _watermark() -> tuple[Vector, ...]:
     half, quarter = Fraction(1, 2), Fraction(1, 4)
     gradient, regulariser = (Fraction(1), -2 * half, 3 * quarter, Fraction(0)), (-half, Fraction(0), quarter, -half)
     steps = [
-        call(regularised_gradient, gradient=gradient, strength=each, regulariser_gradient=regulariser)
+        build_call_case(regularised_gradient, gradient=gradient, strength=each, regulariser_gradient=regulariser)
         for each in (half, Fraction(8), Fraction(0))
     ]
     bits = bytes.fromhex("a53c")
-    matrices = [call(watermark_rows, bits=bits, length=length) for length in (6, 16, 20)]
-    matrices.append(call(watermark_rows, bits=b"\xff", length=8))
+    matrices = [build_call_case(watermark_rows, bits=bits, length=length) for length in (6, 16, 20)]
+    matrices.append(build_call_case(watermark_rows, bits=b"\xff", length=8))
     return (
         Vector("dlbc/equations/7.json", "Equation 7: what training descends, weight by weight.", tuple(steps)),
         Vector(
@@ -84,7 +84,7 @@ def _attestation() -> Vector:
     model, rows, task = (bytes([each]) * 32 for each in (1, 2, 3))
     cid = bytes.fromhex("01551e20") + model
     cases = [
-        call(attestation_digest, model_cid=cid, training_root=root, task_id=of)
+        build_call_case(attestation_digest, model_cid=cid, training_root=root, task_id=of)
         for root, of in ((rows, task), (task, rows))
     ]
     about = "What a miner signs covers model, training data and task; the signature itself is the miner's, 65 bytes."

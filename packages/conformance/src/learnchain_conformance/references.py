@@ -16,12 +16,12 @@ ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 # --- PoLe 3.4: one sample, one query, one point after the other ----------------------------------------------------
 
 
-def published_key(secret: tuple[int, ...]) -> tuple[bytes, ...]:
+def derive_public_key(secret: tuple[int, ...]) -> tuple[bytes, ...]:
     """Return the master public key h = g**s of Step 1; s itself stays secret (POLE-R9)."""
     return tuple(_power(each).format() for each in secret)
 
 
-def encrypted_sample(published: tuple[bytes, ...], nonce: int, sample: tuple[int, ...]) -> tuple[bytes, ...]:
+def encrypt_sample(published: tuple[bytes, ...], nonce: int, sample: tuple[int, ...]) -> tuple[bytes, ...]:
     """Return ct_0 = g**r and ct_i = h_i**r * g**x_i of Step 2, made from the published key alone."""
     hidden = [PublicKey(each).multiply(_scalar(nonce)) for each in published]
     shifted = [_shift_point(point, value) for point, value in zip(hidden, sample, strict=True)]
@@ -33,7 +33,7 @@ def functional_key(secret: tuple[int, ...], query: tuple[int, ...]) -> bytes:
     return _scalar(sum(s * z for s, z in zip(secret, query, strict=True)))
 
 
-def opened_product(ciphertext: tuple[bytes, ...], query: tuple[int, ...], eta: bytes, sign: int, limit: int) -> int:
+def open_product(ciphertext: tuple[bytes, ...], query: tuple[int, ...], eta: bytes, sign: int, limit: int) -> int:
     """Return log_g(prod ct_j**z_j * ct_0**(sign * eta)) if it lies within +-limit; else there is nothing to be found.
 
     Equation 1 prints the sign +1; its proof needs -1 (POLE-R2).

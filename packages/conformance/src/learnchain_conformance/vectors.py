@@ -21,7 +21,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from learnchain.consensus import advance, audits, begin, validity
 from learnchain.encoding.codec import decode, encode
-from learnchain.encoding.hashing import noun_hash
+from learnchain.encoding.hashing import message_hash
 from learnchain.engines.contract import Rules
 from learnchain.protocol import audit_messages, dispute_messages, events, messages, model_specification, selection
 from learnchain.protocol.actions import OpenHeight
@@ -30,7 +30,7 @@ from learnchain.protocol.parameters import ChainParameters
 from learnchain.protocol.state import ChainState
 from learnchain.rejection import Rejected, RejectionReason
 from learnchain_conformance import references
-from learnchain_conformance.engine_scenarios import PLAYS
+from learnchain_conformance.engine_scenarios import SCENARIOS
 
 
 def to_json(value: Any, annotation: Any) -> Any:
@@ -116,23 +116,23 @@ _SHARED = (
     model_specification.model_bytes,
     model_specification.training_flops_per_sample,
     messages.work_id,
-    messages.trace_root,
+    messages.training_record_hash,
     messages.release_root,
     messages.commitment_digest,
     messages.attestation_digest,
-    messages.empty_block_ticket,
-    messages.consensus_root,
-    audits.challenge_seed,
-    audits.assignment,
+    messages.empty_block_tie_breaker,
+    messages.block_consensus_root,
+    audits.audit_seed,
+    audits.assign_segments,
     audit_messages.report_digest,
     selection.Schedule.deadline,
     validity.check_key_release,
     validity.check_release,
     validity.check_opening,
-    references.published_key,
-    references.encrypted_sample,
+    references.derive_public_key,
+    references.encrypt_sample,
     references.functional_key,
-    references.opened_product,
+    references.open_product,
     references.watermark_rows,
     references.regularised_gradient,
 )
@@ -145,7 +145,7 @@ _WITHOUT_PREFIX = frozenset({"dlbc", "pole", "proof_of_work"})
 CALLS: dict[str, Callable[..., Any]] = {each.__qualname__: each for each in _SHARED}
 
 
-for _play in PLAYS:
+for _play in SCENARIOS:
     _prefix = "" if _play.rules.name in _WITHOUT_PREFIX else f"{_play.rules.name}."
     CALLS.update({_prefix + each.__qualname__: each for each in _play.calls})
 
@@ -154,7 +154,7 @@ _NAMES = {function: name for name, function in CALLS.items()}
 """Every function that a vector may call, by its name."""
 
 
-ENGINES: dict[str, type] = {type(play.rules).__name__: type(play.rules) for play in PLAYS}
+ENGINES: dict[str, type] = {type(play.rules).__name__: type(play.rules) for play in SCENARIOS}
 
 
 Case = dict[str, Any]
@@ -167,32 +167,34 @@ class Vector:
     path: str
     about: str
     cases: tuple[Case, ...]
-    reading: str = ""
+    interpretation: str = ""
 
     def text(self) -> str:
         """Return the content of the file."""
-        content = {"about": self.about, "reading": self.reading, "cases": list(self.cases)}
+        content = {"about": self.about, "interpretation": self.interpretation, "cases": list(self.cases)}
         return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
 # --- writing -----------------------------------------------------------------------------------------------------
 
 
-def call(function: Callable[..., Any], **arguments: Any) -> Case:
+def build_call_case(function: Callable[..., Any], **arguments: Any) -> Case:
     """Return a case that calls a function and keeps its result or the reason for which it refuses."""
     hints = _resolve_hints(function)
     inputs = {name: to_json(value, hints[name]) for name, value in arguments.items()}
     return {"call": _NAMES[function], "input": inputs, "expected": _call_function(function, inputs)}
 
 
-def noun(value: Any) -> Case:
+def build_message_case(value: Any) -> Case:
     """Return a case with the fields, the canonical bytes and the hash of a noun."""
     kind = type(value)
     fields = to_json(value, kind)
-    return {"noun": kind.__name__, "input": fields, "expected": _encode_canonical(kind, fields)}
+    return {"message": kind.__name__, "input": fields, "expected": _encode_canonical(kind, fields)}
 
 
-def walk(rules: Rules, parameters: ChainParameters, genesis: ChainState, happened: tuple[Event, ...]) -> Case:
+def build_walk_case(
+    rules: Rules, parameters: ChainParameters, genesis: ChainState, happened: tuple[Event, ...]
+) -> Case:
     """Return a case that feeds events to the spine; the last one may be refused."""
     inputs = {
         "engine": {type(rules).__name__: to_json(rules, type(rules))},
@@ -203,7 +205,7 @@ def walk(rules: Rules, parameters: ChainParameters, genesis: ChainState, happene
     return {"spine": "advance", "input": inputs, "expected": _walk_events(inputs)}
 
 
-def fill(directory: Path) -> tuple[Path, ...]:
+def write_vectors(directory: Path) -> tuple[Path, ...]:
     """Write all vectors below a directory; return the files in order."""
     from learnchain_conformance.vector_cases import all_vectors
 
@@ -219,7 +221,7 @@ def fill(directory: Path) -> tuple[Path, ...]:
 # --- running -----------------------------------------------------------------------------------------------------
 
 
-def run(path: Path) -> list[tuple[Any, Any]]:
+def run_vector_file(path: Path) -> list[tuple[Any, Any]]:
     """Recompute every case of a file from its inputs; return what is expected with what came out."""
     content = json.loads(path.read_text())
     return [(case["expected"], _rerun(case)) for case in content["cases"]]
@@ -228,8 +230,8 @@ def run(path: Path) -> list[tuple[Any, Any]]:
 def _rerun(case: Case) -> Any:
     if "call" in case:
         return _call_function(CALLS[case["call"]], case["input"])
-    if "noun" in case:
-        return _encode_canonical(_list_message_kinds()[case["noun"]], case["input"])
+    if "message" in case:
+        return _encode_canonical(_list_message_kinds()[case["message"]], case["input"])
     return _walk_events(case["input"])
 
 
@@ -256,7 +258,7 @@ def _encode_canonical(kind: type, fields: dict[str, Any]) -> dict[str, str]:
     data = encode(value)
     if decode(kind, data) != value:
         raise AssertionError(f"{kind.__name__} does not come back from its bytes")
-    return {"bytes": "0x" + data.hex(), "hash": "0x" + noun_hash(value).hex()}
+    return {"bytes": "0x" + data.hex(), "hash": "0x" + message_hash(value).hex()}
 
 
 def _list_message_kinds() -> dict[str, type]:
@@ -291,5 +293,5 @@ def _describe_action(action: Any) -> str:
     """Return an action's name; of an opened height also which task was selected."""
     name = type(action).__name__
     if isinstance(action, OpenHeight):
-        return f"{name} {action.selection.height} {action.selection.posted.specification.name}"
+        return f"{name} {action.selection.height} {action.selection.posted_task.specification.name}"
     return name

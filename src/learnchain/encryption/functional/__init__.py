@@ -11,6 +11,7 @@ from learnchain.encryption.functional.ciphertexts import (
     CipherBatch,
     CipherHeader,
     batch_leaf,
+    build_header,
     ciphertext_root,
     decode_batch,
     decode_header,
@@ -18,7 +19,6 @@ from learnchain.encryption.functional.ciphertexts import (
     encode_batch,
     encrypt,
     encrypt_batch,
-    header_for,
 )
 from learnchain.encryption.functional.decryption import Decryptor, decrypt
 from learnchain.encryption.functional.keys import (
@@ -30,9 +30,9 @@ from learnchain.encryption.functional.keys import (
     encode_key,
     encode_master,
     exact_rank,
+    generate_master_keys,
     key_bytes,
     leak_budget,
-    setup,
     verify_key,
 )
 
@@ -44,6 +44,7 @@ __all__ = [
     "MasterPublic",
     "MasterSecret",
     "batch_leaf",
+    "build_header",
     "ciphertext_root",
     "decode_batch",
     "decode_header",
@@ -57,9 +58,8 @@ __all__ = [
     "encrypt",
     "encrypt_batch",
     "exact_rank",
-    "header_for",
+    "generate_master_keys",
     "key_bytes",
     "leak_budget",
-    "setup",
     "verify_key",
 ]

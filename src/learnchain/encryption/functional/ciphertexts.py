@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learnchain.encoding.codec import Hash32, decode, encode
-from learnchain.encoding.hashing import list_root, noun_hash, shake256, tagged_hash
+from learnchain.encoding.hashing import list_root, message_hash, shake256, tagged_hash
 from learnchain.encryption.functional.group import (
     COMPRESSED_BYTES,
     ORDER,
@@ -56,7 +56,7 @@ class CipherHeader:
         """Return the size of the master public key on the wire."""
         return COMPRESSED_BYTES * self.slots * self.dimension
 
-    def checked(self) -> "CipherHeader":
+    def check(self) -> "CipherHeader":
         """Return the header itself, or refuse numbers that no data set has."""
         sizes = 0 < self.dimension <= MAXIMUM_DIMENSION and 0 < self.slots <= 256
         if self.scheme != SCHEME or not sizes:
@@ -73,14 +73,14 @@ class CipherBatch:
     points: Coordinates
 
 
-def header_for(public: MasterPublic, samples: int, maximum: int = 255) -> CipherHeader:
+def build_header(public: MasterPublic, samples: int, maximum: int = 255) -> CipherHeader:
     """Return the header of a data set under a master key."""
-    return CipherHeader(SCHEME, public.dimension, public.slots, samples, maximum, public.identity()).checked()
+    return CipherHeader(SCHEME, public.dimension, public.slots, samples, maximum, public.identity()).check()
 
 
 def decode_header(data: bytes) -> CipherHeader:
     """Return the header that hostile bytes stand for."""
-    return decode(CipherHeader, data).checked()
+    return decode(CipherHeader, data).check()
 
 
 def decode_master(header: CipherHeader, data: bytes) -> MasterPublic:
@@ -105,7 +105,9 @@ def encrypt_batch(secret: MasterSecret, header: CipherHeader, index: int, sample
         raise Rejected(RejectionReason.ARGUMENT_INVALID, f"a component lies outside 0 .. {header.maximum}")
     plain = np.zeros((secret.slots, secret.dimension), dtype=np.int64)
     plain[: len(samples)] = samples
-    bound = tagged_hash("encryption/nonce", secret.seed, noun_hash(header), index.to_bytes(8, "big"), plain.tobytes())
+    bound = tagged_hash(
+        "encryption/nonce", secret.seed, message_hash(header), index.to_bytes(8, "big"), plain.tobytes()
+    )
     nonce = int.from_bytes(shake256("encryption/nonce", bound, 48), "big") % (ORDER - 1) + 1
     exponents = [nonce]
     exponents += [(s * nonce + x) % ORDER for s, x in zip(secret.scalars, plain.ravel().tolist(), strict=True)]
@@ -131,7 +133,7 @@ def encode_batch(batch: CipherBatch) -> bytes:
 
 def batch_leaf(header: CipherHeader, index: int, data: bytes) -> Hash32:
     """Return the Merkle leaf of a batch: it binds data set, place and content."""
-    return tagged_hash("encryption/batch", noun_hash(header), index.to_bytes(8, "big"), data)
+    return tagged_hash("encryption/batch", message_hash(header), index.to_bytes(8, "big"), data)
 
 
 def ciphertext_root(header: CipherHeader, leaves: tuple[Hash32, ...]) -> Hash32:

@@ -20,14 +20,14 @@ from learnchain.encryption.functional.group import (
     Lanes,
     empty_points,
     generator_multiple,
-    in_all_lanes,
     public_key,
+    repeat_in_lanes,
     scratch_space,
     spread_over_lanes,
 )
-from learnchain.encryption.functional.keys import FunctionalKey, Queries, checked_queries, query_identity
+from learnchain.encryption.functional.keys import FunctionalKey, Queries, check_queries, query_identity
 from learnchain.encryption.functional.lane_code import LANES
-from learnchain.encryption.functional.programs import NONE, Places, ProgramWriter, Step, inner_products, run
+from learnchain.encryption.functional.programs import NONE, Places, ProgramStep, ProgramWriter, inner_products, run
 from learnchain.protocol.citations import equation
 from learnchain.rejection import Rejected, RejectionReason
 
@@ -46,7 +46,7 @@ class Decryptor:
     __slots__ = ("_header", "_key", "_logarithms", "_offset", "_plan", "_queries")
 
     def __init__(self, header: CipherHeader, key: FunctionalKey, queries: NDArray[np.integer]) -> None:
-        matrix = checked_queries(queries, header.dimension)
+        matrix = check_queries(queries, header.dimension)
         if key.master != header.master or key.queries != query_identity(matrix):
             raise Rejected(RejectionReason.FUNCTIONAL_KEY_WRONG, "the key is for another data set or other queries")
         if len(key.etas) != header.slots * len(matrix):
@@ -78,7 +78,7 @@ class Decryptor:
 
     def additions_per_sample(self) -> float:
         """Return how many point additions and doublings one sample takes, with its share of what a batch shares."""
-        return self._plan.additions() / self._header.slots
+        return self._plan.count_additions() / self._header.slots
 
     def _open_slowly(self, batch: CipherBatch) -> Coordinates:
         """Return the results of one batch by coincurve alone: for crafted points that meet themselves."""
@@ -116,15 +116,15 @@ class _Plan:
         writer = ProgramWriter()
         base, constant = writer.reserve(1), writer.reserve(1)
         self._etas = _eta_powers(writer, base, constant, key.etas)
-        self._steps: list[Step] = writer.steps
+        self._steps: list[ProgramStep] = writer.steps
         self._results = writer.reserve(len(key.etas))
         self._components = writer.reserve(header.dimension)
         writer.steps = []
         self._slot_sums: Places = inner_products(writer, self._components, queries)
-        self._slot_steps: list[Step] = writer.steps
+        self._slot_steps: list[ProgramStep] = writer.steps
         self._places = writer.places
 
-    def additions(self) -> int:
+    def count_additions(self) -> int:
         """Count the additions and doublings of one batch, in one lane."""
         shared, own = (
             sum(len(step.rows) for step in steps if step.kind != "negate") for steps in (self._steps, self._slot_steps)
@@ -138,7 +138,7 @@ class _Plan:
         origin = np.zeros(1, dtype=np.int64)
         for lane, batch in enumerate(batches):
             lane_kernels.place(batch.points[:1], arena, origin, lane)
-        arena[1:2] = in_all_lanes(generator_multiple(offset))
+        arena[1:2] = repeat_in_lanes(generator_multiple(offset))
         if not run(self._steps, arena, scratch):
             return None
         arena[self._results] = arena[self._etas]
@@ -149,7 +149,7 @@ class _Plan:
             for lane, batch in enumerate(batches):
                 lane_kernels.place(batch.points[first : first + dimension], arena, self._components, lane)
             totals = self._results[slot * queries : (slot + 1) * queries][live]
-            final = Step("add", np.stack([totals, totals, self._slot_sums[live]], axis=1))
+            final = ProgramStep("add", np.stack([totals, totals, self._slot_sums[live]], axis=1))
             if not run([*self._slot_steps, final], arena, scratch):
                 return None
         return arena[self._results]
@@ -161,9 +161,9 @@ def _eta_powers(writer: ProgramWriter, base: Places, constant: Places, etas: tup
     bits = np.unpackbits(np.frombuffer(raw, dtype=np.uint8).reshape(len(etas), 32), axis=1, bitorder="little")
     powers = [base]
     for _ in range(255):
-        powers.append(writer.doubled(powers[-1]))
+        powers.append(writer.double(powers[-1]))
     operands = writer.bit_rows(np.concatenate(powers), bits == 1)
-    return writer.sums(np.concatenate([np.repeat(constant[None, :], len(etas), axis=0), operands], axis=1))
+    return writer.sum_operands(np.concatenate([np.repeat(constant[None, :], len(etas), axis=0), operands], axis=1))
 
 
 def _group_batches(batches: Iterable[CipherBatch]) -> Iterator[GroupOfBatches]:

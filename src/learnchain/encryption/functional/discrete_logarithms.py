@@ -11,9 +11,9 @@ from learnchain.encryption.functional.group import (
     Coordinates,
     Lanes,
     empty_points,
-    gathered_from_lanes,
+    gather_from_lanes,
     generator_multiple,
-    in_all_lanes,
+    repeat_in_lanes,
     scratch_space,
     spread_over_lanes,
 )
@@ -96,11 +96,11 @@ class DiscreteLogarithms:
         lanes[:1] = spread_over_lanes(starts)
         step = np.array([count], dtype=np.int64)
         for level in range(_LEVELS):
-            lanes[count:] = in_all_lanes(generator_multiple(1 << level))
+            lanes[count:] = repeat_in_lanes(generator_multiple(1 << level))
             known = np.arange(1 << level, dtype=np.int64)
             rows = np.stack([known + len(known), known, np.repeat(step, len(known))], axis=1)
             self._add(lanes, rows, scratch, 1 << level)
-        lanes[count:] = in_all_lanes(generator_multiple(_BLOCK))
+        lanes[count:] = repeat_in_lanes(generator_multiple(_BLOCK))
         every = np.arange(count, dtype=np.int64)
         for block in range(blocks):
             if block:
@@ -133,7 +133,7 @@ class DiscreteLogarithms:
         _look_up(lanes, self._keys, self._values, found)
         missing = np.argwhere(found == 0)
         if len(missing):
-            plain = gathered_from_lanes(lanes.copy(), len(lanes) * LANES)
+            plain = gather_from_lanes(lanes.copy(), len(lanes) * LANES)
             found[missing[:, 0], missing[:, 1]] = self._giant_steps(plain[missing[:, 0] * LANES + missing[:, 1]])
         if int(found.max()) > self.limit:
             raise Rejected(RejectionReason.CIPHERTEXT_INVALID, "an inner product lies outside its range")
@@ -142,7 +142,7 @@ class DiscreteLogarithms:
     def _giant_steps(self, points: Coordinates) -> NDArray[np.int64]:
         """Subtract the table's size from all points that are left, until every one of them is in the table."""
         result, left, scratch = np.zeros(len(points), dtype=np.int64), np.arange(len(points)), scratch_space()
-        back = in_all_lanes(generator_multiple(-self._table))
+        back = repeat_in_lanes(generator_multiple(-self._table))
         for step in range(1, -(-self.limit // self._table)):
             count = -(-len(left) // LANES)
             lanes = np.concatenate([spread_over_lanes(points[left]), back])
@@ -150,7 +150,7 @@ class DiscreteLogarithms:
             rows = np.stack([index, index, np.full(count, count, dtype=np.int64)], axis=1)
             if not lane_kernels.add_indexed(lanes, rows, scratch):
                 break
-            points[left] = gathered_from_lanes(lanes[:count], len(left))
+            points[left] = gather_from_lanes(lanes[:count], len(left))
             found = np.zeros((count, LANES), dtype=np.int64)
             _look_up(lanes[:count], self._keys, self._values, found)
             values = found.ravel()[: len(left)]

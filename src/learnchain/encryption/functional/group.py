@@ -61,7 +61,7 @@ def public_key(point: Coordinates) -> PublicKey:
         raise Rejected(RejectionReason.CIPHERTEXT_INVALID, "a point is not on the curve") from error
 
 
-def in_all_lanes(point: Coordinates) -> Lanes:
+def repeat_in_lanes(point: Coordinates) -> Lanes:
     """Return one point repeated in every lane."""
     lanes = empty_points(1)
     for lane in range(LANES):
@@ -80,7 +80,7 @@ def spread_over_lanes(points: Coordinates) -> Lanes:
     return lanes
 
 
-def gathered_from_lanes(lanes: Lanes, count: int) -> Coordinates:
+def gather_from_lanes(lanes: Lanes, count: int) -> Coordinates:
     """Undo `spread_over_lanes`; brings the lanes into canonical form first."""
     lane_kernels.canonicalise(lanes)
     result = np.empty((len(lanes) * LANES, 2, 32), dtype=np.uint8)
@@ -95,7 +95,7 @@ def check_on_curve(points: Coordinates) -> None:
     """Refuse coordinates that are not below the prime or not on the curve."""
     lanes = spread_over_lanes(points)
     if not lane_kernels.all_on_curve(lanes, scratch_space()) or not np.array_equal(
-        gathered_from_lanes(lanes, len(points)), points
+        gather_from_lanes(lanes, len(points)), points
     ):
         raise Rejected(RejectionReason.CIPHERTEXT_INVALID, "a point is not on the curve")
 
@@ -120,7 +120,7 @@ def decompress(data: bytes) -> Coordinates:
     scratch = scratch_space()
     lane_kernels.lift(lanes, np.ascontiguousarray(odd.reshape(-1, LANES)), scratch)
     on_curve = lane_kernels.all_on_curve(lanes, scratch)
-    lifted = gathered_from_lanes(lanes, len(packed))
+    lifted = gather_from_lanes(lanes, len(packed))
     if not on_curve or not np.array_equal(lifted[:, 0], points[:, 0]):
         raise Rejected(RejectionReason.CIPHERTEXT_INVALID, "a compressed point is not on the curve")
     return lifted
@@ -198,6 +198,6 @@ def _block_of_multiples(digits: NDArray[np.uint8], scalars: list[int]) -> Coordi
         lane_kernels.gather_odd_digits(table, digits, window, lanes[rows:], negation)
         sound = sound and lane_kernels.add_indexed(lanes, addition, scratch)
     if sound:
-        return gathered_from_lanes(lanes[:rows], count)
+        return gather_from_lanes(lanes[:rows], count)
     # Only scalars within 2**13 of zero modulo the order meet themselves in the last window.
     return np.stack([generator_multiple(scalar) for scalar in scalars])

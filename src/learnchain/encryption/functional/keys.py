@@ -121,7 +121,7 @@ class FunctionalKey:
     etas: tuple[int, ...]
 
 
-def checked_queries(queries: NDArray[np.integer], dimension: int) -> Queries:
+def check_queries(queries: NDArray[np.integer], dimension: int) -> Queries:
     """Return the query matrix as 32-bit integers; refuse another width, too many rows or too large weights."""
     if queries.ndim != 2 or queries.shape[1] != dimension or not 0 < queries.shape[0] <= MAXIMUM_QUERIES:
         raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{queries.shape} is no query matrix of width {dimension}")
@@ -137,7 +137,7 @@ def query_identity(queries: Queries) -> bytes:
     )
 
 
-def setup(seed: bytes, dimension: int, slots: int = SLOTS) -> tuple[MasterSecret, MasterPublic]:
+def generate_master_keys(seed: bytes, dimension: int, slots: int = SLOTS) -> tuple[MasterSecret, MasterPublic]:
     """Carry out Step 1 of PoLe section 3.4 from 32 secret random bytes: draw s and publish h = g**s."""
     if len(seed) != 32 or not 0 < dimension <= MAXIMUM_DIMENSION or not 0 < slots <= 256:
         raise Rejected(RejectionReason.ARGUMENT_INVALID, f"seed of {len(seed)} bytes, {dimension} x {slots}")
@@ -173,7 +173,7 @@ def decode_key(data: bytes, etas: int) -> FunctionalKey:
 
 def derive_key(secret: MasterSecret, public: MasterPublic, queries: NDArray[np.integer]) -> FunctionalKey:
     """Return eta = <s, z> for every slot and query: the data node issues it once the previous block is known."""
-    matrix = checked_queries(queries, secret.dimension)
+    matrix = check_queries(queries, secret.dimension)
     weights = matrix.astype(object)
     etas: list[int] = []
     for slot in range(secret.slots):
@@ -188,7 +188,7 @@ def verify_key(public: MasterPublic, queries: NDArray[np.integer], key: Function
     All equations are checked at once, each raised to a 128-bit exponent that hangs on everything checked
     (Bellare, Garay, Rabin 1998): a wrong key passes with probability 2**-128.
     """
-    matrix = checked_queries(queries, public.dimension)
+    matrix = check_queries(queries, public.dimension)
     if key.master != public.identity() or key.queries != query_identity(matrix):
         raise Rejected(RejectionReason.FUNCTIONAL_KEY_WRONG, "the key is for another data set or other queries")
     count = len(matrix)

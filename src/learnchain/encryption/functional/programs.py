@@ -28,7 +28,7 @@ NONE = -1
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class ProgramStep:
     """Hold independent operations of one kind: rows of (out, left, right)."""
 
     kind: str
@@ -40,7 +40,7 @@ class ProgramWriter:
     """Collect steps while places are handed out; a place is written once, except for running sums."""
 
     places: int = 0
-    steps: list[Step] = field(default_factory=list)
+    steps: list[ProgramStep] = field(default_factory=list)
 
     def reserve(self, count: int) -> Places:
         """Return fresh places."""
@@ -50,28 +50,28 @@ class ProgramWriter:
     def write(self, kind: str, out: Places, left: Places, right: Places) -> None:
         """Append a step; an empty one is dropped."""
         if len(out):
-            self.steps.append(Step(kind, np.ascontiguousarray(np.stack([out, left, right], axis=1))))
+            self.steps.append(ProgramStep(kind, np.ascontiguousarray(np.stack([out, left, right], axis=1))))
 
-    def doubled(self, points: Places) -> Places:
+    def double(self, points: Places) -> Places:
         """Return places of the doubles."""
         out = self.reserve(len(points))
         self.write("double", out, points, points)
         return out
 
-    def negated(self, points: Places) -> Places:
+    def negate(self, points: Places) -> Places:
         """Return places of the inverses."""
         out = self.reserve(len(points))
         self.write("negate", out, points, points)
         return out
 
-    def sums(self, operands: Places) -> Places:
+    def sum_operands(self, operands: Places) -> Places:
         """Return for each row the place of the sum of its operands, `NONE` aside; an empty row gives `NONE`."""
         count, width = operands.shape
         parts = min(-(-_PARALLEL // max(count, 1)), width // 4)
         if parts > 1:
             padded = np.full((count, -(-width // parts) * parts), NONE, dtype=np.int64)
             padded[:, :width] = operands
-            return self.sums(self.sums(padded.reshape(count * parts, -1)).reshape(count, parts))
+            return self.sum_operands(self.sum_operands(padded.reshape(count * parts, -1)).reshape(count, parts))
         result, totals = np.full(count, NONE, dtype=np.int64), self.reserve(count)
         for column in operands.T:
             present = column != NONE
@@ -111,7 +111,7 @@ def table_bits(rows: int, columns: int) -> int:
     return min(widths, key=lambda width: -(-columns // width) * ((1 << width) - width - 1 + rows))
 
 
-def run(steps: list[Step], arena: Lanes, scratch: Lanes) -> bool:
+def run(steps: list[ProgramStep], arena: Lanes, scratch: Lanes) -> bool:
     """Carry out a program in an arena; False when a crafted point met itself."""
     for step in steps:
         if step.kind == "negate":
@@ -138,7 +138,9 @@ def _group_operands(labels: NDArray[np.int64], members: Places) -> Places:
     return operands
 
 
-def folded(writer: ProgramWriter, points: Places, weights: NDArray[np.int64]) -> tuple[Places, NDArray[np.int64]]:
+def merge_columns(
+    writer: ProgramWriter, points: Places, weights: NDArray[np.int64]
+) -> tuple[Places, NDArray[np.int64]]:
     """Return points and weights with zero columns dropped and equal columns merged into the sum of their points."""
     live = np.flatnonzero(weights.any(axis=0))
     points, weights = points[live], weights[:, live]
@@ -147,7 +149,7 @@ def folded(writer: ProgramWriter, points: Places, weights: NDArray[np.int64]) ->
     distinct, labels = np.unique(weights.T, axis=0, return_inverse=True)
     if len(distinct) == len(points):
         return points, weights
-    return writer.sums(_group_operands(labels.ravel().astype(np.int64), points)), distinct.T
+    return writer.sum_operands(_group_operands(labels.ravel().astype(np.int64), points)), distinct.T
 
 
 def _double_points(writer: ProgramWriter, points: Places, magnitudes: NDArray[np.int64]) -> list[Places]:
@@ -156,7 +158,7 @@ def _double_points(writer: ProgramWriter, points: Places, magnitudes: NDArray[np
     while (magnitudes >> (power + 1)).any():
         needed = np.flatnonzero(magnitudes >> (power + 1))
         following = np.full(len(points), NONE, dtype=np.int64)
-        following[needed] = writer.doubled(powers[-1][needed])
+        following[needed] = writer.double(powers[-1][needed])
         powers.append(following)
         power += 1
     return powers
@@ -170,7 +172,7 @@ def _sparse_operands(writer: ProgramWriter, points: Places, weights: NDArray[np.
         used = (magnitudes >> power) & 1 == 1
         minus = np.flatnonzero((used & (weights < 0)).any(axis=0))
         negative = np.full(len(points), NONE, dtype=np.int64)
-        negative[minus] = writer.negated(doubled[minus])
+        negative[minus] = writer.negate(doubled[minus])
         row, column = np.nonzero(used)
         rows.append(row)
         members.append(np.where(weights[row, column] < 0, negative[column], doubled[column]))
@@ -194,18 +196,18 @@ def _dense_operands(writer: ProgramWriter, points: Places, weights: NDArray[np.i
         columns.append(doubled[live])
         bits.append(bit[:, live])
         shared.append(doubled[(-minimum >> power) & 1 == 1])
-    places, bit_columns = folded(writer, np.concatenate(columns), np.concatenate(bits, axis=1))
+    places, bit_columns = merge_columns(writer, np.concatenate(columns), np.concatenate(bits, axis=1))
     operands = writer.bit_rows(places, bit_columns == 1) if len(places) else np.full((len(weights), 0), NONE)
     negative = np.concatenate(shared)
     if not len(negative):
         return operands
-    offset = writer.negated(writer.sums(negative[None, :]))
+    offset = writer.negate(writer.sum_operands(negative[None, :]))
     return np.concatenate([operands, np.repeat(offset[None, :], len(weights), axis=0)], axis=1)
 
 
 def inner_products(writer: ProgramWriter, points: Places, queries: NDArray[np.integer]) -> Places:
     """Return for each query the place of prod point_j**z_j; `NONE` for a query of zeros."""
-    places, weights = folded(writer, points, queries.astype(np.int64))
+    places, weights = merge_columns(writer, points, queries.astype(np.int64))
     if not len(places):
         return np.full(len(queries), NONE, dtype=np.int64)
     magnitudes, digits = np.abs(weights), 0
@@ -219,4 +221,4 @@ def inner_products(writer: ProgramWriter, points: Places, queries: NDArray[np.in
     width = table_bits(len(queries), bit_columns)
     dense = -(-bit_columns // width) * ((1 << width) - width - 1 + len(queries))
     choose = _sparse_operands if digits <= dense else _dense_operands
-    return writer.sums(choose(writer, places, weights))
+    return writer.sum_operands(choose(writer, places, weights))

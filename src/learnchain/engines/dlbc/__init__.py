@@ -9,13 +9,13 @@ Read `rules.py` for the ten answers, `equations.py` for Equations 1-6, and the r
 contradicts itself.
 """
 
-from learnchain.engines.contract import LocalTimes
-from learnchain.engines.dlbc.interpretations import READINGS
-from learnchain.engines.dlbc.rules import Dlbc, local_phases
+from learnchain.engines.contract import LocalDurations
+from learnchain.engines.dlbc.interpretations import INTERPRETATIONS
+from learnchain.engines.dlbc.rules import Dlbc, build_local_phases
 
-__all__ = ["READINGS", "Dlbc", "local"]
+__all__ = ["INTERPRETATIONS", "Dlbc", "build_local_engine"]
 
 
-def local(times: LocalTimes, _miners: int) -> Dlbc:
+def build_local_engine(times: LocalDurations, _miners: int) -> Dlbc:
     """Return the engine for several nodes on one machine."""
-    return Dlbc(local_phases(times))
+    return Dlbc(build_local_phases(times))

@@ -5,20 +5,20 @@ from fractions import Fraction
 
 from learnchain.consensus.validity import check_key_release
 from learnchain.encoding.numbers import WEI_PER_ETHER
-from learnchain.engines.dlbc import READINGS, Dlbc
+from learnchain.engines.dlbc import INTERPRETATIONS, Dlbc
 from learnchain.engines.dlbc import equations as eq
 from learnchain.engines.dlbc.rules import Phases
-from learnchain.engines.dlbc.scenario import DLBC, MILLION, started, three_tasks, with_pool
+from learnchain.engines.dlbc.scenario import DLBC, MILLION, build_queued_state, build_three_tasks, start_dlbc_node
 from learnchain.protocol import messages
 from learnchain.protocol.events import Event
 from learnchain.protocol.messages import Deadline
 from learnchain.protocol.model_specification import model_bytes, training_flops_per_sample
-from learnchain.simulation.sample_tasks import address, sample_task
-from learnchain.simulation.scenario import Observer, Plan, play_empty, play_height
+from learnchain.simulation.sample_tasks import address, build_sample_task
+from learnchain.simulation.scenario import HeightPlan, ScenarioNode, run_empty_height, run_height
 from learnchain_conformance.bad_inputs import BAD_INPUTS, BadInput, prepare
-from learnchain_conformance.vectors import Case, Vector, call, walk
+from learnchain_conformance.vectors import Case, Vector, build_call_case, build_walk_case
 
-_INTERPRETATION_OF = {each.vector: each.identifier for each in READINGS}
+_INTERPRETATION_OF = {each.vector: each.identifier for each in INTERPRETATIONS}
 
 
 def dlbc_vectors() -> tuple[Vector, ...]:
@@ -30,8 +30,8 @@ def _vector(path: str, about: str, *cases: Case) -> Vector:
     return Vector(path, about, cases, _INTERPRETATION_OF.get(path, ""))
 
 
-def _walk_case(node: Observer, *last: Event) -> Case:
-    return walk(DLBC, node.builder.parameters, node.builder.genesis(), (*node.events, *last))
+def _walk_case(node: ScenarioNode, *last: Event) -> Case:
+    return build_walk_case(DLBC, node.builder.parameters, node.builder.build_genesis(), (*node.events, *last))
 
 
 # --- equations ---------------------------------------------------------------------------------------------------
@@ -39,7 +39,7 @@ def _walk_case(node: Observer, *last: Event) -> Case:
 
 def _equations() -> tuple[Vector, ...]:
     indices = [
-        call(eq.queue_index, queue_length=length, estimated_maximum=maximum, scale_millionths=scale)
+        build_call_case(eq.queue_index, queue_length=length, estimated_maximum=maximum, scale_millionths=scale)
         for length, maximum, scale in (
             (1, 2, MILLION),
             (8, 32, MILLION),
@@ -49,15 +49,17 @@ def _equations() -> tuple[Vector, ...]:
         )
     ]
     networks = [
-        call(eq.network_difficulty, model_bytes=model, data_bytes=data, median_bytes_per_second=speed)
+        build_call_case(eq.network_difficulty, model_bytes=model, data_bytes=data, median_bytes_per_second=speed)
         for model, data, speed in ((0, 1, 3), (250_000_000, 11_000_000, 12_500_000), (4, 8, 12))
     ]
     computations = [
-        call(eq.computation_difficulty, flops=flops, median_flops_per_second=speed)
+        build_call_case(eq.computation_difficulty, flops=flops, median_flops_per_second=speed)
         for flops, speed in ((1, 3), (10**15, 10**10), (7, 10**12))
     ]
     scores = [
-        call(eq.ranking_score, network=Decimal(n), computation=Decimal(c), index=Decimal(q), reward_wei=reward)
+        build_call_case(
+            eq.ranking_score, network=Decimal(n), computation=Decimal(c), index=Decimal(q), reward_wei=reward
+        )
         for n, c, q, reward in (
             ("0", "4", "0.5", 1),
             ("2.5", "100", "0", 10**18),
@@ -67,7 +69,7 @@ def _equations() -> tuple[Vector, ...]:
         )
     ]
     publishers = [
-        call(eq.publisher_share, queue_length=length, estimated_maximum=maximum, scale_millionths=scale)
+        build_call_case(eq.publisher_share, queue_length=length, estimated_maximum=maximum, scale_millionths=scale)
         for length, maximum, scale in (
             (0, 32, MILLION),
             (8, 32, MILLION),
@@ -76,7 +78,7 @@ def _equations() -> tuple[Vector, ...]:
             (3, 7, 1),
         )
     ]
-    miners = [call(eq.miner_share, publisher=Fraction(top, 16)) for top in (0, 1, 15, 16)]
+    miners = [build_call_case(eq.miner_share, publisher=Fraction(top, 16)) for top in (0, 1, 15, 16)]
     named = (
         ("q, the queue index", indices),
         ("d_n in seconds", networks),
@@ -99,29 +101,37 @@ def _interpretation_vectors() -> tuple[Vector, ...]:
 
 
 def _selection_vectors() -> tuple[Vector, ...]:
-    rules, parameters = DLBC, started().builder.parameters
-    pool = with_pool(three_tasks())
-    twins = with_pool((sample_task("one"), sample_task("two")))
-    choose = [call(Dlbc.select_task, self=rules, parent=each, parameters=parameters) for each in (pool, twins)]
-    lagging = started()
-    play_height(lagging, Plan(posted=three_tasks()))
-    play_height(lagging)
-    model = three_tasks()[2].specification.model
+    rules, parameters = DLBC, start_dlbc_node().builder.parameters
+    pool = build_queued_state(build_three_tasks())
+    twins = build_queued_state((build_sample_task("one"), build_sample_task("two")))
+    choose = [
+        build_call_case(Dlbc.select_task, self=rules, parent=each, parameters=parameters) for each in (pool, twins)
+    ]
+    lagging = start_dlbc_node()
+    run_height(lagging, HeightPlan(posted_tasks=build_three_tasks()))
+    run_height(lagging)
+    model = build_three_tasks()[2].specification.model
     difficulties = (
-        call(model_bytes, specification=model),
-        call(training_flops_per_sample, specification=model),
-        call(eq.network_difficulty, model_bytes=5_392, data_bytes=262_608, median_bytes_per_second=12_500_000),
-        call(eq.computation_difficulty, flops=5_632 * 4_000, median_flops_per_second=10**10),
+        build_call_case(model_bytes, specification=model),
+        build_call_case(training_flops_per_sample, specification=model),
+        build_call_case(
+            eq.network_difficulty, model_bytes=5_392, data_bytes=262_608, median_bytes_per_second=12_500_000
+        ),
+        build_call_case(eq.computation_difficulty, flops=5_632 * 4_000, median_flops_per_second=10**10),
     )
     threshold = [
-        call(eq.ranking_score, network=Decimal(0), computation=Decimal(c), index=Decimal(q), reward_wei=reward)
+        build_call_case(
+            eq.ranking_score, network=Decimal(0), computation=Decimal(c), index=Decimal(q), reward_wei=reward
+        )
         for q in ("0.5", "1", "1.5", "-0.5")
         for c, reward in ((10, 10), (1_000, 1_000), (1_000, 10))
     ]
     return (
         _vector("dlbc/selection/smallest_score.json", "The smallest score is selected; ties by task id.", *choose),
         _vector(
-            "dlbc/selection/posted_one_block_late.json", "Posted in 1, recorded by 2, selected for 3.", _walk_case(lagging)
+            "dlbc/selection/posted_one_block_late.json",
+            "Posted in 1, recorded by 2, selected for 3.",
+            _walk_case(lagging),
         ),
         _vector("dlbc/selection/difficulties.json", "Sizes and FLOPs follow from the specification.", *difficulties),
         _vector(
@@ -132,22 +142,24 @@ def _selection_vectors() -> tuple[Vector, ...]:
 
 
 def _key_cases() -> tuple[Case, ...]:
-    node = started()
+    node = start_dlbc_node()
     late = next(each for each in BAD_INPUTS if each.name == "key_late")
-    in_time = started()
+    in_time = start_dlbc_node()
     prepare(in_time, "opened")
-    release, selected = node.builder.key_release(node.parent), node.round.selection
-    checked = call(check_key_release, message=release, selection=selected, parameters=node.builder.parameters)
+    release, selected = node.builder.build_key_release(node.parent), node.round.selection
+    checked = build_call_case(
+        check_key_release, message=release, selection=selected, parameters=node.builder.parameters
+    )
     return checked, _walk_case(in_time), _walk_case(node, late.make(node, ()))
 
 
 def _round_vectors() -> tuple[Vector, ...]:
-    node, rules = started(), DLBC
+    node, rules = start_dlbc_node(), DLBC
     chosen, parameters = node.round.selection, node.builder.parameters
     found = prepare(node, "begun")
     closing = chosen.schedule.commitment_milliseconds
     late = [
-        call(
+        build_call_case(
             Dlbc.check_commitment,
             self=rules,
             selection=chosen,
@@ -159,20 +171,20 @@ def _round_vectors() -> tuple[Vector, ...]:
     ]
     task_id = chosen.task.task_id
     works = [
-        call(
+        build_call_case(
             messages.work_id, chain_id=parameters.chain_id, parent=chosen.parent, task_id=task_id, miner=address(miner)
         )
         for miner in ("miner-1", "miner-2")
     ]
     work = messages.work_id(parameters.chain_id, chosen.parent, task_id, address("miner-1"))
-    terms = call(Dlbc.training_terms, self=rules, selection=chosen, work=work)
-    worse = node.builder.block(node.parent, found, winner=found[1], hidden=found[:1])
-    better = node.builder.block(node.parent, found)
+    terms = build_call_case(Dlbc.training_terms, self=rules, selection=chosen, work=work)
+    worse = node.builder.build_block(node.parent, found, winner=found[1], hidden=found[:1])
+    better = node.builder.build_block(node.parent, found)
     weights = [
-        call(Dlbc.weigh, self=rules, block=block, siblings=siblings)
+        build_call_case(Dlbc.weigh, self=rules, block=block, siblings=siblings)
         for block, siblings in ((worse, (worse,)), (worse, (worse, better)), (better, (worse, better)))
     ]
-    phases = call(Phases.schedule, self=DLBC.phases, parent=node.parent)
+    phases = build_call_case(Phases.schedule_height, self=DLBC.phases, parent=node.parent)
     return (
         _vector("dlbc/schedule/phases.json", "Three phases follow each other without a gap.", phases),
         _vector("dlbc/commitment/late.json", "In time until Phase 3 begins, to the millisecond.", *late),
@@ -184,19 +196,19 @@ def _round_vectors() -> tuple[Vector, ...]:
 
 
 def _payout_vectors() -> tuple[Vector, ...]:
-    standing = started()
-    wanted = started()
-    play_height(wanted, Plan(posted=(sample_task("wanted", 50 * WEI_PER_ETHER),)))
-    play_height(wanted)
+    standing = start_dlbc_node()
+    wanted = start_dlbc_node()
+    run_height(wanted, HeightPlan(posted_tasks=(build_sample_task("wanted", 50 * WEI_PER_ETHER),)))
+    run_height(wanted)
     shares = [
-        call(eq.publisher_share, queue_length=length, estimated_maximum=32, scale_millionths=MILLION)
+        build_call_case(eq.publisher_share, queue_length=length, estimated_maximum=32, scale_millionths=MILLION)
         for length in (1, 16, 31, 32)
     ]
     return (
         _vector(
             "dlbc/payout/standing_task.json",
             "A standing task mints no publisher's share; l := 1 in Eq. 1.",
-            call(eq.queue_index, queue_length=1, estimated_maximum=32, scale_millionths=MILLION),
+            build_call_case(eq.queue_index, queue_length=1, estimated_maximum=32, scale_millionths=MILLION),
             _payout(standing, 95),
         ),
         _vector("dlbc/payout/split.json", "Eq. 5 and 6 split the block reward.", *shares, _payout(wanted, 95)),
@@ -209,24 +221,26 @@ def _payout_vectors() -> tuple[Vector, ...]:
     )
 
 
-def _payout(node: Observer, correct: int) -> Case:
-    won = node.builder.candidate(node.parent, "miner-1", correct)
-    block = node.builder.block(node.parent, (won,))
+def _payout(node: ScenarioNode, correct: int) -> Case:
+    won = node.builder.build_candidate(node.parent, "miner-1", correct)
+    block = node.builder.build_block(node.parent, (won,))
     parameters = node.builder.parameters
-    return call(Dlbc.payouts, self=DLBC, selection=node.round.selection, block=block, parameters=parameters)
+    return build_call_case(
+        Dlbc.compute_reward, self=DLBC, selection=node.round.selection, block=block, parameters=parameters
+    )
 
 
 # --- heights -----------------------------------------------------------------------------------------------------
 
 
 def _heights() -> tuple[Vector, ...]:
-    ended = started()
+    ended = start_dlbc_node()
     prepare(ended, "committed")
-    play_empty(ended, Deadline.RELEASE)
+    run_empty_height(ended, Deadline.RELEASE)
     return (Vector("dlbc/height/empty.json", "A publisher falls silent after commitments.", (_walk_case(ended),)),)
 
 
 def _bad_input(wrong: BadInput) -> Vector:
-    node = started()
+    node = start_dlbc_node()
     event = wrong.make(node, prepare(node, wrong.stage))
     return Vector(f"dlbc/bad_input/{wrong.name}.json", f"Refused: {wrong.reason.value}.", (_walk_case(node, event),))

@@ -11,7 +11,7 @@ from fractions import Fraction
 from functools import lru_cache
 
 from learnchain.encoding.codec import Hash32
-from learnchain.encoding.numbers import CONTEXT, logarithm, power, quantised
+from learnchain.encoding.numbers import CONTEXT, logarithm, power, quantise
 from learnchain.protocol.citations import equation
 from learnchain.protocol.model_specification import model_bytes, training_flops_per_sample
 from learnchain.protocol.parameters import ChainParameters
@@ -48,7 +48,7 @@ def computation_difficulty(flops: int, median_flops_per_second: int) -> Decimal:
 def ranking_score(network: Decimal, computation: Decimal, index: Decimal, reward_wei: int) -> Decimal:
     """Return the score that all miners rank by: the smallest is trained (DLBC-R1); 18 digits decide."""
     difficulty = CONTEXT.add(network, power(computation, index))
-    return quantised(CONTEXT.divide(difficulty, Decimal(reward_wei)))
+    return quantise(CONTEXT.divide(difficulty, Decimal(reward_wei)))
 
 
 @equation("dlbc", 5, r"\text{block reward}_{publisher} = \max(0, 1 - (\frac{k \times l_i}{L})^2)")
@@ -84,7 +84,7 @@ class Ranking:
 
         Tasks whose deadline lies before `horizon_seconds` could not be settled in time and are passed over.
         """
-        waiting = [each for each in parent.pool if each.task.deadline_seconds > horizon_seconds]
+        waiting = [each for each in parent.queued_tasks if each.task.deadline_seconds > horizon_seconds]
         scored = sorted((self.score(each, len(waiting)), each.task.task_id) for each in waiting)
         by_id = {each.task.task_id: each for each in waiting}
         height = parent.height + 1

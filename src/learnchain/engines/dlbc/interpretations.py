@@ -1,9 +1,9 @@
 """What DLBC leaves open or says twice, and what this engine does about it."""
 
-from learnchain.protocol.citations import Reading
+from learnchain.protocol.citations import Interpretation
 
-READINGS = (
-    Reading(
+INTERPRETATIONS = (
+    Interpretation(
         "DLBC-R1",
         "'all miner nodes will train the task with the smallest ranking score' (IV-A, IV-G); 'only the task with the "
         "highest task reward will win' (IV-B, IV-D, IV-H)",
@@ -11,28 +11,28 @@ READINGS = (
         "Eq. 4 has the reward in its denominator, so it refines the other rule; IV-G verifies past blocks by it.",
         "dlbc/selection/smallest_score.json",
     ),
-    Reading(
+    Interpretation(
         "DLBC-R2",
         "Tasks are submitted in Phase 1 (IV-B) or only in Phase 2 (IV-D)",
         "A task may be posted at any time; selection takes it from the list that the parent block records.",
         "The list of block i-1 is what IV-G verifies against, whatever the phase of posting.",
         "dlbc/selection/posted_one_block_late.json",
     ),
-    Reading(
+    Interpretation(
         "DLBC-R3",
         "'P3 starts at time t_ib' (IV-B)",
         "Phase 3 starts at t_ic, where Phase 2 ends.",
         "t_ib is where Phase 2 starts in the same sentence.",
         "dlbc/schedule/phases.json",
     ),
-    Reading(
+    Interpretation(
         "DLBC-R4",
         "Headers must be received 'in Phase 1' (IV-H) while training is put in the long Phase 2 (IV-B)",
         "A commitment is in time until Phase 3 begins.",
         "A model cannot be committed before it is trained.",
         "dlbc/commitment/late.json",
     ),
-    Reading(
+    Interpretation(
         "DLBC-R6",
         "The watermark comes from 'the hash of the block body and the block header' (IV-C1), and the header holds the "
         "signature of the model",
@@ -40,7 +40,7 @@ READINGS = (
         "As printed it is circular; work_id keeps what makes the mark unique, the coinbase identity.",
         "dlbc/training/watermark_bits.json",
     ),
-    Reading(
+    Interpretation(
         "DLBC-R7",
         "q is undefined at L = 1; which l Eq. 1 and 5 count",
         "L >= 2; l counts publishers' tasks in the parent's list, the selected one included; with none l := 1 in Eq. 1 "
@@ -48,7 +48,7 @@ READINGS = (
         "A standing task has no publisher who could be rewarded for bringing it.",
         "dlbc/payout/standing_task.json",
     ),
-    Reading(
+    Interpretation(
         "DLBC-R8",
         "'When the length of the task queue is shorter than the threshold (L/k), the system will prefer a complicated "
         "task' (IV-A)",
@@ -56,7 +56,7 @@ READINGS = (
         "q changes sign at k*l = 1, not at l = L/k; tests show both.",
         "dlbc/selection/threshold.json",
     ),
-    Reading(
+    Interpretation(
         "DLBC-R9",
         "'the chain who has the most highest-accuracy models' (IV-F) is not defined across tasks",
         "A block weighs 1 while it is the best verified candidate of its release; ties go to the higher exact count at "
@@ -64,14 +64,14 @@ READINGS = (
         "Rivals on one parent share task and test set, so only they are comparable.",
         "dlbc/fork_choice/better_sibling.json",
     ),
-    Reading(
+    Interpretation(
         "DLBC-R10",
         "The key is released at the end of Phase 3 (IV-E) or once the task is confirmed (IV-B)",
         "The data are encrypted and fetched from the recorded list; the key is released when Phase 1 begins.",
         "Both sentences want all miners to start at once; Phase 1 begins where Phase 3 ends.",
         "dlbc/selection/key_release.json",
     ),
-    Reading(
+    Interpretation(
         "DLBC-R11",
         "Medians, FLOPs and sizes of Eq. 2-3 have no source",
         "Medians are parameters of the chain; FLOPs follow from the specification, for one epoch; sizes from "
@@ -79,14 +79,14 @@ READINGS = (
         "All nodes must compute the same number.",
         "dlbc/selection/difficulties.json",
     ),
-    Reading(
+    Interpretation(
         "DLBC-R12",
         "'Equations 5,7' (IV), 'shorter than K', one index i for block and task",
         "Equations 5 and 6; L; i is the block for l and q, the task for d_n and d_c.",
         "Misprints.",
         "dlbc/payout/split.json",
     ),
-    Reading(
+    Interpretation(
         "DLBC-R13",
         "Figure 8 pays at requiredAccuracy; IV pays the best model",
         "The best model wins block and block reward; the task reward is paid only at the required accuracy, else "
@@ -94,7 +94,7 @@ READINGS = (
         "The contract of Figure 8 is what the publisher signed.",
         "dlbc/payout/below_required.json",
     ),
-    Reading(
+    Interpretation(
         "DLBC-R14",
         "The watermark is 'a binary matrix of n columns and m rows', 'each column should contain only one 1' (IV-C1); "
         "its layer, lambda and E_R are not printed",
@@ -105,7 +105,7 @@ READINGS = (
         "begins.",
         "dlbc/training/watermark_matrix.json",
     ),
-    Reading(
+    Interpretation(
         "DLBC-R15",
         "'The digital signature was achieved by SHA-256' (V, Table I)",
         "The miner signs a digest of model, training data and task with its own key; a bare hash is no signature.",

@@ -8,14 +8,14 @@ from itertools import pairwise
 
 from learnchain.encoding.codec import Hash32, encode
 from learnchain.encoding.numbers import WEI_PER_GWEI, Accuracy
-from learnchain.engines.contract import Case, LocalTimes
+from learnchain.engines.contract import JudgementCase, LocalDurations
 from learnchain.engines.dlbc.equations import Ranking, miner_share, publisher_share
 from learnchain.engines.dlbc.judging import judge
-from learnchain.protocol.measurement import Measure
+from learnchain.protocol.measurement import MeasurementRequest
 from learnchain.protocol.messages import AnyBlock, Block, Commitment, Deadline, Escrow, Payout, Reveal, Task, Verdict
 from learnchain.protocol.model_specification import ModelLimits, validate
 from learnchain.protocol.parameters import ChainParameters
-from learnchain.protocol.payload import Outcome, Settlement
+from learnchain.protocol.payload import Settlement, SettlementOutcome
 from learnchain.protocol.selection import Schedule, Selection
 from learnchain.protocol.state import ChainState, Reward
 from learnchain.protocol.task_specification import TaskSpecification
@@ -30,50 +30,54 @@ class Phases:
     `release_*` and `reveal_*` count from the start of Phase 3 and lie inside it.
     """
 
-    one_milliseconds: int = 60_000
-    two_milliseconds: int = 540_000
-    three_milliseconds: int = 60_000
+    key_milliseconds: int = 60_000
+    training_milliseconds: int = 540_000
+    judging_milliseconds: int = 60_000
     release_milliseconds: int = 15_000
     reveal_milliseconds: int = 35_000
 
     def check(self) -> None:
         """Refuse phases that do not follow each other."""
-        ordered = (0, self.release_milliseconds, self.reveal_milliseconds, self.three_milliseconds)
+        ordered = (0, self.release_milliseconds, self.reveal_milliseconds, self.judging_milliseconds)
         rising = all(left < right for left, right in pairwise(ordered))
-        if not rising or min(self.one_milliseconds, self.two_milliseconds) <= 0 or self.interval_milliseconds < 1_000:
+        if (
+            not rising
+            or min(self.key_milliseconds, self.training_milliseconds) <= 0
+            or self.interval_milliseconds < 1_000
+        ):
             detail = f"phases {self} must be positive, rise inside Phase 3 and last at least a second together"
             raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
 
     @property
     def interval_milliseconds(self) -> int:
         """Return the length of a block interval."""
-        return self.one_milliseconds + self.two_milliseconds + self.three_milliseconds
+        return self.key_milliseconds + self.training_milliseconds + self.judging_milliseconds
 
-    def schedule(self, parent: ChainState) -> Schedule:
+    def schedule_height(self, parent: ChainState) -> Schedule:
         """Return the deadlines of the height after `parent`; the interval is fixed, whatever arrives early."""
         start = parent.end_milliseconds
-        commitment = start + self.one_milliseconds + self.two_milliseconds
+        commitment = start + self.key_milliseconds + self.training_milliseconds
         return Schedule(
             start_milliseconds=start,
-            key_milliseconds=start + self.one_milliseconds,
+            key_milliseconds=start + self.key_milliseconds,
             release_opens_milliseconds=commitment,
             commitment_milliseconds=commitment,
             release_milliseconds=commitment + self.release_milliseconds,
             reveal_after_milliseconds=self.reveal_milliseconds - self.release_milliseconds,
-            block_after_milliseconds=self.three_milliseconds - self.release_milliseconds,
-            clocked=True,
+            block_after_milliseconds=self.judging_milliseconds - self.release_milliseconds,
+            is_clocked=True,
             payload_timestamp_seconds=max(parent.payload_timestamp_seconds + 1, commitment // 1000),
-            training_milliseconds=start + self.one_milliseconds,
+            training_milliseconds=start + self.key_milliseconds,
         )
 
 
-def local_phases(times: LocalTimes) -> Phases:
+def build_local_phases(times: LocalDurations) -> Phases:
     """Return the phases that tasks ask for on one machine: they are DLBC's own three."""
-    phases = (times.one_milliseconds, times.two_milliseconds, times.three_milliseconds)
+    phases = (times.key_milliseconds, times.training_milliseconds, times.judging_milliseconds)
     return Phases(*phases, times.release_milliseconds, times.reveal_milliseconds)
 
 
-NOBODY_ADDRESS = b"\0" * 20
+BURN_ADDRESS = b"\0" * 20
 """The recipient of a burned bond."""
 
 
@@ -97,7 +101,7 @@ class Dlbc:
     def check_parameters(self, parameters: ChainParameters) -> None:
         """Refuse L < 2, a k or a median that is not positive, and phases too short to judge in (DLBC-R7; ROUND-14)."""
         self.phases.check()
-        parameters.check_last_phase(self.phases.three_milliseconds)
+        parameters.check_last_phase(self.phases.judging_milliseconds)
         numbers = (
             self.ranking.estimated_maximum - 1,
             self.ranking.scale_millionths,
@@ -107,7 +111,7 @@ class Dlbc:
         if min(numbers) < 1:
             raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{self.ranking}: L must be at least 2, the rest positive")
 
-    def canonical(self) -> bytes:
+    def encode_parameters(self) -> bytes:
         """Return the engine's parameters for the genesis hash."""
         return b"dlbc" + encode(self)
 
@@ -116,14 +120,14 @@ class Dlbc:
         specification.check_numbers()
         validate(specification.model, ModelLimits(parameters=parameters.maximum_model_parameters))
         specification.check_model_fits()
-        if not task.standing and task.reward_wei < parameters.minimum_reward_wei:
+        if not task.is_standing and task.reward_wei < parameters.minimum_reward_wei:
             detail = f"{task.reward_wei} wei are below the minimum of {parameters.minimum_reward_wei}"
             raise Rejected(RejectionReason.REWARD_TOO_LOW, detail)
-        if not task.standing and task.bond_wei < parameters.minimum_task_bond_wei:
+        if not task.is_standing and task.bond_wei < parameters.minimum_task_bond_wei:
             detail = f"a bond of {task.bond_wei} wei is below the minimum of {parameters.minimum_task_bond_wei}"
             raise Rejected(RejectionReason.BOND_TOO_LOW, detail)
 
-    def escrow(self, task: Task) -> Escrow:
+    def required_escrow(self, task: Task) -> Escrow:
         """Lock the whole reward and the publisher's bond in the contract of Figure 8."""
         return Escrow(task.task_id, task.reward_wei + task.bond_wei, task.deadline_seconds)
 
@@ -131,7 +135,7 @@ class Dlbc:
         """Select the smallest ranking score of the list recorded in the parent (Eq. 1-4, IV-G; DLBC-R1)."""
         longest = self.phases.interval_milliseconds + parameters.empty_window_milliseconds
         horizon = (parent.end_milliseconds + longest) // 1000 + parameters.claim_window_seconds
-        return self.ranking.select(parent, self.phases.schedule(parent), horizon, parameters)
+        return self.ranking.select(parent, self.phases.schedule_height(parent), horizon, parameters)
 
     def training_terms(self, selection: Selection, work: Hash32) -> TrainingTerms:
         """Embed the bits of the work identity as watermark (IV-C1, Eq. 7; DLBC-R6)."""
@@ -149,11 +153,11 @@ class Dlbc:
 
     def check_reveal(self, selection: Selection, commitment: Commitment, reveal: Reveal) -> None:
         """Require a claim over the whole released test set and parameters the task allows (IV-B, Phase 3)."""
-        specification = selection.posted.specification
+        specification = selection.posted_task.specification
         specification.check_claim(reveal.claim())
         specification.training.check(reveal.training.hyperparameters)
 
-    def judge(self, case: Case) -> Measure | Verdict | None:
+    def judge(self, case: JudgementCase) -> MeasurementRequest | Verdict | None:
         """Measure in decreasing order of claims, watermark first; take the first honest one (II, IV-B, IV-C3)."""
         return judge(case)
 
@@ -170,7 +174,7 @@ class Dlbc:
         best = min(rivals, key=lambda each: (-each.reveal.claim().share, each.verdict.winner))
         return int(best.verdict.winner == block.verdict.winner)
 
-    def payouts(self, selection: Selection, block: AnyBlock, parameters: ChainParameters) -> Reward:
+    def compute_reward(self, selection: Selection, block: AnyBlock, parameters: ChainParameters) -> Reward:
         """Split the block reward by Eq. 5 and 6; settle the escrow by accuracy or by whoever failed (DLBC-R7, R13)."""
         if not isinstance(block, Block):
             return Reward((), self._compute_settlements(selection, block))
@@ -183,7 +187,7 @@ class Dlbc:
 
     def _publisher_gwei(self, selection: Selection, minted_gwei: int) -> int:
         """Return the publisher's minted share, capped by what it escrowed (ROUND-12)."""
-        if selection.task.standing:
+        if selection.task.is_standing:
             return 0
         share = publisher_share(selection.queue_length, self.ranking.estimated_maximum, self.ranking.scale_millionths)
         miner_gwei = -(-miner_share(share) * minted_gwei // 1)
@@ -191,15 +195,15 @@ class Dlbc:
 
     def _compute_settlements(self, selection: Selection, block: AnyBlock) -> tuple[Settlement, ...]:
         task = selection.task
-        if task.standing:
+        if task.is_standing:
             return ()
-        recipient, outcome = task.publisher, Outcome.REFUNDED
+        recipient, outcome = task.publisher, SettlementOutcome.REFUNDED
         if not isinstance(block, Block):
             if block.missed in (Deadline.KEY, Deadline.RELEASE):
-                recipient, outcome = NOBODY_ADDRESS, Outcome.STRUCK
+                recipient, outcome = BURN_ADDRESS, SettlementOutcome.STRUCK
         else:
-            wanted = selection.posted.specification
+            wanted = selection.posted_task.specification
             accuracy = Accuracy(block.verdict.correct, block.verdict.total)
-            if accuracy.reaches(wanted.required_numerator, wanted.required_denominator):
-                recipient, outcome = block.proposer, Outcome.PAID
+            if accuracy.has_reached(wanted.required_numerator, wanted.required_denominator):
+                recipient, outcome = block.proposer, SettlementOutcome.PAID
         return (Settlement(task.task_id, block.height, recipient, outcome),)

@@ -3,16 +3,16 @@
 from dataclasses import replace
 
 from learnchain.encoding.numbers import WEI_PER_ETHER
-from learnchain.engines.dlbc import READINGS, Dlbc, equations
+from learnchain.engines.dlbc import INTERPRETATIONS, Dlbc, equations
 from learnchain.engines.dlbc.equations import Ranking
 from learnchain.engines.dlbc.rules import Phases
 from learnchain.protocol.selection import PostedTask
 from learnchain.protocol.state import ChainState
 from learnchain.simulation.chain_builder import ChainBuilder
-from learnchain.simulation.sample_tasks import sample_specification, sample_task
-from learnchain.simulation.scenario import Observer, observe
+from learnchain.simulation.sample_tasks import build_sample_specification, build_sample_task
+from learnchain.simulation.scenario import ScenarioNode, start_from_genesis
 from learnchain_conformance.bad_inputs import BAD_INPUTS
-from learnchain_conformance.engine_scenario import EnginePlay
+from learnchain_conformance.engine_scenario import EngineScenario
 
 MILLION = 1_000_000
 
@@ -33,36 +33,42 @@ DLBC_CALLS = (
     equations.ranking_score,
     equations.publisher_share,
     equations.miner_share,
-    Phases.schedule,
+    Phases.schedule_height,
     Dlbc.admit_task,
-    Dlbc.escrow,
+    Dlbc.required_escrow,
     Dlbc.select_task,
     Dlbc.training_terms,
     Dlbc.check_commitment,
     Dlbc.check_reveal,
     Dlbc.judge,
     Dlbc.weigh,
-    Dlbc.payouts,
+    Dlbc.compute_reward,
 )
 
 
-def started() -> Observer:
+def start_dlbc_node() -> ScenarioNode:
     """Return a fresh node on the sample chain."""
-    return observe(ChainBuilder(DLBC))
+    return start_from_genesis(ChainBuilder(DLBC))
 
 
-def three_tasks() -> tuple[PostedTask, ...]:
+def build_three_tasks() -> tuple[PostedTask, ...]:
     """Return tasks that differ in reward, size and FLOPs; `small` has the best score although it pays least."""
     return (
-        sample_task("small", WEI_PER_ETHER, specification=sample_specification("small", (8,), 400)),
-        sample_task("rich", 3 * WEI_PER_ETHER, specification=sample_specification("rich", (512, 512), 40_000)),
-        sample_task("middle", 2 * WEI_PER_ETHER, specification=sample_specification("middle", (64,), 4_000)),
+        build_sample_task("small", WEI_PER_ETHER, specification=build_sample_specification("small", (8,), 400)),
+        build_sample_task(
+            "rich", 3 * WEI_PER_ETHER, specification=build_sample_specification("rich", (512, 512), 40_000)
+        ),
+        build_sample_task(
+            "middle", 2 * WEI_PER_ETHER, specification=build_sample_specification("middle", (64,), 4_000)
+        ),
     )
 
 
-def with_pool(tasks: tuple[PostedTask, ...]) -> ChainState:
+def build_queued_state(tasks: tuple[PostedTask, ...]) -> ChainState:
     """Return a genesis state whose list holds these tasks."""
-    return replace(started().builder.genesis(), pool=tuple(sorted(tasks, key=lambda each: each.task.task_id)))
+    return replace(
+        start_dlbc_node().builder.build_genesis(), queued_tasks=tuple(sorted(tasks, key=lambda each: each.task.task_id))
+    )
 
 
-PLAY = EnginePlay(DLBC, READINGS, DLBC_CALLS, BAD_INPUTS, started)
+SCENARIO = EngineScenario(DLBC, INTERPRETATIONS, DLBC_CALLS, BAD_INPUTS, start_dlbc_node)

@@ -11,19 +11,19 @@ overlap, and the readings for what the paper leaves open.
 
 from dataclasses import replace
 
-from learnchain.engines.contract import LocalTimes
-from learnchain.engines.podl.interpretations import READINGS
-from learnchain.engines.podl.rules import Podl, TwoPhases, local_phases
+from learnchain.engines.contract import LocalDurations
+from learnchain.engines.podl.interpretations import INTERPRETATIONS
+from learnchain.engines.podl.rules import Podl, TwoPhases, build_local_phases
 from learnchain.protocol.training_terms import QUANTISED_BITS
 
-__all__ = ["READINGS", "Podl", "TwoPhases", "local", "quantised"]
+__all__ = ["INTERPRETATIONS", "Podl", "TwoPhases", "build_local_engine", "build_quantised_engine"]
 
 
-def local(times: LocalTimes, _miners: int) -> Podl:
+def build_local_engine(times: LocalDurations, _miners: int) -> Podl:
     """Return the engine for several nodes on one machine."""
-    return Podl(local_phases(times))
+    return Podl(build_local_phases(times))
 
 
-def quantised(times: LocalTimes, miners: int) -> Podl:
+def build_quantised_engine(times: LocalDurations, miners: int) -> Podl:
     """Return PoDL whose miners commit to weights of eight bits: models of a quarter of the size (III-C, PODL-R9)."""
-    return replace(local(times, miners), model_bits=QUANTISED_BITS)
+    return replace(build_local_engine(times, miners), model_bits=QUANTISED_BITS)

@@ -3,17 +3,17 @@
 from dataclasses import replace
 
 from learnchain.consensus.validity import check_opening
-from learnchain.engines.podl import READINGS, Podl, TwoPhases
-from learnchain.engines.podl.multi_block_progress import Stopping
-from learnchain.engines.podl.scenario import PODL, PODL_BAD_INPUTS, begun, in_blocks, played
+from learnchain.engines.podl import INTERPRETATIONS, Podl, TwoPhases
+from learnchain.engines.podl.multi_block_progress import StoppingRule
+from learnchain.engines.podl.scenario import PODL, PODL_BAD_INPUTS, build_multi_block_task, run_blocks, start_podl_node
 from learnchain.protocol.events import Event
 from learnchain.protocol.messages import Deadline, commitment_digest, work_id
 from learnchain.simulation.sample_tasks import address
-from learnchain.simulation.scenario import Observer, Plan, play_empty, play_height
+from learnchain.simulation.scenario import HeightPlan, ScenarioNode, run_empty_height, run_height
 from learnchain_conformance.bad_inputs import BadInput, prepare
-from learnchain_conformance.vectors import Case, Vector, call, walk
+from learnchain_conformance.vectors import Case, Vector, build_call_case, build_walk_case
 
-_INTERPRETATION_OF = {each.vector: each.identifier for each in READINGS}
+_INTERPRETATION_OF = {each.vector: each.identifier for each in INTERPRETATIONS}
 
 
 def podl_vectors() -> tuple[Vector, ...]:
@@ -25,18 +25,20 @@ def _vector(path: str, about: str, *cases: Case) -> Vector:
     return Vector(path, about, cases, _INTERPRETATION_OF.get(path, ""))
 
 
-def _walk_case(node: Observer, *last: Event) -> Case:
-    return walk(node.builder.rules, node.builder.parameters, node.builder.genesis(), (*node.events, *last))
+def _walk_case(node: ScenarioNode, *last: Event) -> Case:
+    return build_walk_case(
+        node.builder.rules, node.builder.parameters, node.builder.build_genesis(), (*node.events, *last)
+    )
 
 
 def _interpretation_vectors() -> tuple[Vector, ...]:
-    node, later = begun(), begun()
-    play_height(later)
+    node, later = start_podl_node(), start_podl_node()
+    run_height(later)
     parameters, chosen = node.builder.parameters, node.round.selection
     found = prepare(node, "begun")
     closing = chosen.schedule.commitment_milliseconds
     late = [
-        call(
+        build_call_case(
             Podl.check_commitment,
             self=PODL,
             selection=chosen,
@@ -46,19 +48,22 @@ def _interpretation_vectors() -> tuple[Vector, ...]:
         )
         for at in (closing, closing + 1)
     ]
-    worse = node.builder.block(node.parent, found, winner=found[1], hidden=found[:1])
-    better = node.builder.block(node.parent, found)
+    worse = node.builder.build_block(node.parent, found, winner=found[1], hidden=found[:1])
+    better = node.builder.build_block(node.parent, found)
     weights = [
-        call(Podl.weigh, self=PODL, block=block, siblings=siblings)
+        build_call_case(Podl.weigh, self=PODL, block=block, siblings=siblings)
         for block, siblings in ((worse, (worse,)), (worse, (worse, better)), (better, (worse, better)))
     ]
     selected = [
-        call(Podl.select_task, self=PODL, parent=each.parent, parameters=parameters) for each in (begun(), later)
+        build_call_case(Podl.select_task, self=PODL, parent=each.parent, parameters=parameters)
+        for each in (start_podl_node(), later)
     ]
-    phases = [call(TwoPhases.schedule, self=PODL.phases, parent=node.parent, turn=turn) for turn in (0, 1)]
-    reveal = node.builder.reveal(node.parent, found[0])
+    phases = [
+        build_call_case(TwoPhases.schedule_height, self=PODL.phases, parent=node.parent, turn=turn) for turn in (0, 1)
+    ]
+    reveal = node.builder.build_reveal(node.parent, found[0])
     shared = {"selection": chosen, "commitment": found[0].commitment, "reveal": reveal}
-    opened = call(check_opening, parameters=parameters, **shared)
+    opened = build_call_case(check_opening, parameters=parameters, **shared)
     return (
         _vector("podl/schedule/phases.json", "Phase 1 of a task that goes on starts in its last Phase 2.", *phases),
         _vector("podl/selection/goes_on.json", "Seeds of a task's first and second block.", *selected, *_works(later)),
@@ -68,83 +73,98 @@ def _interpretation_vectors() -> tuple[Vector, ...]:
             "podl/fork_choice/better_sibling.json", "A better candidate of the release takes the weight.", *weights
         ),
         _vector("podl/selection/waits.json", "A task posted in block 1 is trained at height 3.", *_queue_cases()),
-        _vector("podl/training/earlier_run.json", "A run that lost, as its commitment binds it.", *_previous_run_cases()),
+        _vector(
+            "podl/training/earlier_run.json", "A run that lost, as its commitment binds it.", *_previous_run_cases()
+        ),
         _vector("podl/training/quantised.json", "Models of 32 and of 8 bits a weight.", *_terms(node)),
-        _vector("podl/verification/champion.json", "The winner meets the champion on its test set.", *_best_model_cases()),
+        _vector(
+            "podl/verification/champion.json", "The winner meets the champion on its test set.", *_best_model_cases()
+        ),
     )
 
 
-def _works(node: Observer) -> tuple[Case, ...]:
+def _works(node: ScenarioNode) -> tuple[Case, ...]:
     """Return the seeds of one miner: initialisation by the origin, batch order by the block before the last."""
     chosen, chain_id = node.round.selection, node.builder.parameters.chain_id
     shared = {"chain_id": chain_id, "task_id": chosen.task.task_id, "miner": address("miner-1")}
-    return tuple(call(work_id, parent=each, **shared) for each in (chosen.course.origin, chosen.course.order))
+    return tuple(
+        build_call_case(work_id, parent=each, **shared)
+        for each in (chosen.position.initialisation_seed, chosen.position.batch_order_seed)
+    )
 
 
 def _queue_cases() -> tuple[Case, ...]:
     """Return what is selected after a task is posted in block 1: the standing one to its end, then the posted one."""
-    node, found = begun(), list[Case]()
-    for plan in (Plan(posted=(in_blocks("wanted"),)), Plan()):
-        play_height(node, plan)
-        found.append(call(Podl.select_task, self=PODL, parent=node.parent, parameters=node.builder.parameters))
+    node, found = start_podl_node(), list[Case]()
+    for plan in (HeightPlan(posted_tasks=(build_multi_block_task("wanted"),)), HeightPlan()):
+        run_height(node, plan)
+        found.append(
+            build_call_case(Podl.select_task, self=PODL, parent=node.parent, parameters=node.builder.parameters)
+        )
     return tuple(found)
 
 
 def _previous_run_cases() -> tuple[Case, ...]:
     """Return what ties a run that lost to the block before: its seed and the digest that the block lists."""
-    node = begun()
+    node = start_podl_node()
     winner, loser = prepare(node, "begun")
     commitment, payload = loser.commitment, (loser.payload_hash, b"\x01\x55" + loser.payload_hash)
     seed = work_id(commitment.chain_id, commitment.parent, commitment.task_id, commitment.miner)
     bound = {"work": seed, "trained": loser.model, "payload_hash": payload[0], "payload_cid": payload[1]}
     another = {**bound, "trained": replace(loser.model, model_cid=winner.model.model_cid)}
-    return tuple(call(commitment_digest, salt=loser.salt, **each) for each in (bound, another))
+    return tuple(build_call_case(commitment_digest, salt=loser.salt, **each) for each in (bound, another))
 
 
-def _terms(node: Observer) -> tuple[Case, ...]:
+def _terms(node: ScenarioNode) -> tuple[Case, ...]:
     engines = (PODL, replace(PODL, model_bits=8))
     work = b"\x01" * 32
-    return tuple(call(Podl.training_terms, self=each, selection=node.round.selection, work=work) for each in engines)
+    return tuple(
+        build_call_case(Podl.training_terms, self=each, selection=node.round.selection, work=work) for each in engines
+    )
 
 
 def _best_model_cases() -> tuple[Case, ...]:
     """Return how a task stands after a gain, after none, and after a worse winner: the champion stays."""
     cases: list[Case] = []
     for correct in (96, 95, 80):
-        node = begun()
-        play_height(node, Plan({"miner-1": 95}))
+        node = start_podl_node()
+        run_height(node, HeightPlan({"miner-1": 95}))
         builder, parent = node.builder, node.parent
-        block = builder.block(parent, (builder.candidate(parent, "miner-2", correct),))
-        cases.append(call(Stopping.progress, self=PODL.stopping, selection=node.round.selection, block=block))
+        block = builder.build_block(parent, (builder.build_candidate(parent, "miner-2", correct),))
+        cases.append(
+            build_call_case(
+                StoppingRule.advance_progress, self=PODL.stopping, selection=node.round.selection, block=block
+            )
+        )
     return tuple(cases)
 
 
-def _payout(node: Observer, correct: int) -> Case:
+def _payout(node: ScenarioNode, correct: int) -> Case:
     builder, parent = node.builder, node.parent
-    block = builder.block(parent, (builder.candidate(parent, "miner-2", correct),))
+    block = builder.build_block(parent, (builder.build_candidate(parent, "miner-2", correct),))
     shared = {"selection": node.round.selection, "parameters": builder.parameters}
-    return call(Podl.payouts, self=PODL, block=block, **shared)
+    return build_call_case(Podl.compute_reward, self=PODL, block=block, **shared)
 
 
-def _missed_height_case(node: Observer, missed: Deadline) -> Case:
-    block = node.builder.empty_block(node.parent, missed)
+def _missed_height_case(node: ScenarioNode, missed: Deadline) -> Case:
+    block = node.builder.build_empty_block(node.parent, missed)
     shared = {"selection": node.round.selection, "parameters": node.builder.parameters}
-    return call(Podl.payouts, self=PODL, block=block, **shared)
+    return build_call_case(Podl.compute_reward, self=PODL, block=block, **shared)
 
 
 def _payouts() -> tuple[Vector, ...]:
     collected = (
-        _payout(played((95,)), 96),
-        _payout(played((95, 95)), 95),
-        _payout(played((95, 96, 97)), 98),
-        _payout(played((80, 80)), 80),
-        _payout(played((95, 60)), 70),
+        _payout(run_blocks((95,)), 96),
+        _payout(run_blocks((95, 95)), 95),
+        _payout(run_blocks((95, 96, 97)), 98),
+        _payout(run_blocks((80, 80)), 80),
+        _payout(run_blocks((95, 60)), 70),
     )
     interrupted = (
-        _missed_height_case(played((95,)), Deadline.RELEASE),
-        _missed_height_case(played((80,)), Deadline.RELEASE),
-        _missed_height_case(played((80,)), Deadline.REVEAL),
-        _missed_height_case(played(()), Deadline.KEY),
+        _missed_height_case(run_blocks((95,)), Deadline.RELEASE),
+        _missed_height_case(run_blocks((80,)), Deadline.RELEASE),
+        _missed_height_case(run_blocks((80,)), Deadline.REVEAL),
+        _missed_height_case(run_blocks(()), Deadline.KEY),
     )
     about = "Goes on; no gain twice; last test set; requirement missed; the champion of an earlier block is paid."
     return (
@@ -158,16 +178,16 @@ def _payouts() -> tuple[Vector, ...]:
 
 
 def _heights() -> tuple[Vector, ...]:
-    spanned = played((91, 95))
-    play_height(spanned, Plan({"miner-1": 95, "miner-2": 97}, claims={"miner-2": 99}))
-    ended = begun()
-    play_height(ended, Plan(posted=(in_blocks("wanted"),)))
+    spanned = run_blocks((91, 95))
+    run_height(spanned, HeightPlan({"miner-1": 95, "miner-2": 97}, claims={"miner-2": 99}))
+    ended = start_podl_node()
+    run_height(ended, HeightPlan(posted_tasks=(build_multi_block_task("wanted"),)))
     prepare(ended, "committed")
-    play_empty(ended, Deadline.RELEASE)
-    quantised = begun(replace(PODL, model_bits=8))
-    play_height(quantised)
-    tied = begun()
-    play_height(tied, Plan({"miner-1": 95, "miner-2": 95}))
+    run_empty_height(ended, Deadline.RELEASE)
+    quantised = start_podl_node(replace(PODL, model_bits=8))
+    run_height(quantised)
+    tied = start_podl_node()
+    run_height(tied, HeightPlan({"miner-1": 95, "miner-2": 95}))
     return (
         _vector("podl/height/tie.json", "Of two equal true claims the lower commitment wins.", _walk_case(tied)),
         _vector("podl/height/spanned.json", "Three blocks of one task; a miner lies in the last.", _walk_case(spanned)),
@@ -177,6 +197,6 @@ def _heights() -> tuple[Vector, ...]:
 
 
 def _bad_input(wrong: BadInput) -> Vector:
-    node = begun()
+    node = start_podl_node()
     event = wrong.make(node, prepare(node, wrong.stage))
     return _vector(f"podl/bad_input/{wrong.name}.json", f"Refused: {wrong.reason.value}.", _walk_case(node, event))

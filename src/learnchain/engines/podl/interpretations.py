@@ -1,9 +1,9 @@
 """What PoDL leaves open or says twice, and what this engine does about it."""
 
-from learnchain.protocol.citations import Reading
+from learnchain.protocol.citations import Interpretation
 
-READINGS = (
-    Reading(
+INTERPRETATIONS = (
+    Interpretation(
         "PODL-R1",
         "'the model accuracy does not increase significantly after multiple blocks', while 's/he releases new test "
         "datasets for different blocks' (III-B)",
@@ -12,7 +12,7 @@ READINGS = (
         "Fresh sets differ in difficulty; on one set the difference is the models' own.",
         "podl/verification/champion.json",
     ),
-    Reading(
+    Interpretation(
         "PODL-R2",
         "'whether blocks are reversible does not depend on the number of confirmations. Rather, it depends on the "
         "highest accuracy of the model along the blocks' (III-C), across test sets and tasks",
@@ -21,7 +21,7 @@ READINGS = (
         "Rivals on one parent share task and test set, so only they are comparable.",
         "podl/fork_choice/better_sibling.json",
     ),
-    Reading(
+    Interpretation(
         "PODL-R3",
         "'miners immediately start training for b_{t+1}' after validating for b_t (III-B), before b_t is known",
         "Initialisation is seeded by the block that selected the task, once; the order of batches at height t by the "
@@ -29,7 +29,7 @@ READINGS = (
         "Whatever seeds Phase 1 of t+1 must be known when Phase 2 of t begins.",
         "podl/selection/goes_on.json",
     ),
-    Reading(
+    Interpretation(
         "PODL-R4",
         "'the model requester does not collect the model until ...' (III-B); who is paid for it is not said; 'there is "
         "only one model requester' (III)",
@@ -39,7 +39,7 @@ READINGS = (
         "The champion is the model that the requester gets; money follows it.",
         "podl/payout/collected.json",
     ),
-    Reading(
+    Interpretation(
         "PODL-R5",
         "'Phase 2 for b_t and Phase 1 for b_{t+1} may happen concurrently' (III-B)",
         "Within one task Phase 1 of the next block begins where Phase 1 of this one ends, so the interval is the "
@@ -47,7 +47,7 @@ READINGS = (
         "The next task is known only with the verdict that ends the last one.",
         "podl/schedule/phases.json",
     ),
-    Reading(
+    Interpretation(
         "PODL-R6",
         "Nothing is said about a requester or miners that fall silent",
         "An empty block ends the task. Its champion is paid if it had reached the required accuracy; else the reward "
@@ -55,7 +55,7 @@ READINGS = (
         "A requester could take every model but the last for nothing otherwise.",
         "podl/payout/interrupted.json",
     ),
-    Reading(
+    Interpretation(
         "PODL-R7",
         "Miners 'submit the block header', which includes 'the hashed model', 'by the end of Phase 1' (III-B)",
         "The commitment is the header: its digest hides model, trace and payload until the test set is out.",
@@ -63,7 +63,7 @@ READINGS = (
         "could be copied.",
         "podl/commitment/late.json",
     ),
-    Reading(
+    Interpretation(
         "PODL-R8",
         "'hyperparameter, initial weights, number of epochs etc.' let full nodes 'repeat the training' (III-A)",
         "The reveal holds hyper-parameters, epochs, and the root and place of all training states; initial weights "
@@ -71,7 +71,7 @@ READINGS = (
         "Derived seeds cannot be chosen to fit a result.",
         "podl/reveal/parameters.json",
     ),
-    Reading(
+    Interpretation(
         "PODL-R9",
         "'various techniques can be used to reduce the sizes' and 'removing models with low accuracy' (III-C)",
         "`model_bits` 8 commits to weights of eight bits with a power-of-two scale; exact counts are of that model. "
@@ -79,7 +79,7 @@ READINGS = (
         "What was committed must be what is counted; a model quantised afterwards would have another count.",
         "podl/training/quantised.json",
     ),
-    Reading(
+    Interpretation(
         "PODL-R10",
         "'full nodes must ensure the accepted DL models are trained from training datasets only' (III-A), while "
         "'training for one DL model spans across multiple blocks' (III-B): a winner may go on from own runs that lost",
@@ -90,7 +90,7 @@ READINGS = (
         "A miner could lose with a model trained on anything, and win with it one block later, otherwise.",
         "podl/training/earlier_run.json",
     ),
-    Reading(
+    Interpretation(
         "PODL-R11",
         "The requester is 'a semi-honest adversary who does not collude with anyone' (III); test data are 'without "
         "overlaps' with training data (II-B)",
@@ -99,7 +99,7 @@ READINGS = (
         "What can be checked at posting is checked; for the rest the paper's assumption stands.",
         "podl/bad_input/task_test_set_trained.json",
     ),
-    Reading(
+    Interpretation(
         "PODL-R12",
         "There is one requester, who is there before the first block (III)",
         "A task posted in block n is selected at n + 2 (ROUND-5): rivals at n + 1 must agree on it, its data "

@@ -16,7 +16,7 @@ TEN_THOUSAND = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class MultiBlockProgress:
     """Hold what a block leaves to the next one of the same task: it travels in the engine's memory.
 
     `champion_*` name the best model, its miner and its count on the newest test set; `dull` counts the blocks in a row
@@ -24,56 +24,58 @@ class Progress:
     """
 
     task_id: Hash32
-    turn: int
-    origin: Hash32
-    champion_cid: Cid
-    champion_miner: Address
-    champion_correct: int
-    champion_total: int
-    dull: int
+    block_index: int
+    initialisation_seed: Hash32
+    best_cid: Cid
+    best_miner: Address
+    best_correct: int
+    best_total: int
+    stalled_blocks: int
 
-    def reaches(self, specification: TaskSpecification) -> bool:
+    def has_reached_requirement(self, specification: TaskSpecification) -> bool:
         """Return whether the champion was as accurate on the newest test set as the task requires."""
-        accuracy = Accuracy(self.champion_correct, self.champion_total)
-        return accuracy.reaches(specification.required_numerator, specification.required_denominator)
+        accuracy = Accuracy(self.best_correct, self.best_total)
+        return accuracy.has_reached(specification.required_numerator, specification.required_denominator)
 
 
-def remembered(memory: bytes) -> Progress | None:
+def decode_memory(memory: bytes) -> MultiBlockProgress | None:
     """Return what the parent block left, or None when no task goes on."""
-    return decode(Progress, memory) if memory else None
+    return decode(MultiBlockProgress, memory) if memory else None
 
 
-def memory_of(progress: Progress) -> bytes:
+def encode_memory(progress: MultiBlockProgress) -> bytes:
     """Return the bytes that the engine remembers."""
     return encode(progress)
 
 
 @dataclass(frozen=True, slots=True)
-class Stopping:
+class StoppingRule:
     """Say when accuracy "does not increase significantly after multiple blocks" (III-B; reading PODL-R4).
 
     `gain_ten_thousandths` of accuracy are significant; so many blocks in a row without it end the task.
     """
 
     gain_ten_thousandths: int = 50
-    blocks: int = 2
+    stalled_blocks: int = 2
 
-    def progress(self, selection: Selection, block: Block) -> Progress:
+    def advance_progress(self, selection: Selection, block: Block) -> MultiBlockProgress:
         """Return how the task stands after a block."""
-        before, verdict, reveal = remembered(selection.memory), block.verdict, block.reveal
-        course = selection.course
+        before, verdict, reveal = decode_memory(selection.memory), block.verdict, block.reveal
+        course = selection.position
         won = (reveal.model_cid, reveal.miner, verdict.correct, verdict.total)
-        place = (selection.task.task_id, course.turn, course.origin)
+        place = (selection.task.task_id, course.block_index, course.initialisation_seed)
         if before is None or not verdict.baseline_total:
-            return Progress(*place, *won, 0)
+            return MultiBlockProgress(*place, *won, 0)
         won_share = Accuracy(verdict.correct, verdict.total).share
         gain = TEN_THOUSAND * (won_share - Accuracy(verdict.baseline_correct, verdict.baseline_total).share)
-        dull = 0 if gain >= self.gain_ten_thousandths else before.dull + 1
+        dull = 0 if gain >= self.gain_ten_thousandths else before.stalled_blocks + 1
         if gain > 0:
-            return Progress(*place, *won, dull)
-        kept = (before.champion_cid, before.champion_miner, verdict.baseline_correct, verdict.baseline_total)
-        return Progress(*place, *kept, dull)
+            return MultiBlockProgress(*place, *won, dull)
+        kept = (before.best_cid, before.best_miner, verdict.baseline_correct, verdict.baseline_total)
+        return MultiBlockProgress(*place, *kept, dull)
 
-    def is_over(self, progress: Progress, specification: TaskSpecification) -> bool:
+    def is_over(self, progress: MultiBlockProgress, specification: TaskSpecification) -> bool:
         """Return whether the requester collects the model: nothing is gained any more, or no fresh test set is left."""
-        return progress.dull >= self.blocks or progress.turn + 1 >= len(specification.data.tests)
+        return progress.stalled_blocks >= self.stalled_blocks or progress.block_index + 1 >= len(
+            specification.data.test_sets
+        )

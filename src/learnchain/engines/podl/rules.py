@@ -7,18 +7,18 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from learnchain.encoding.codec import Address, Hash32, encode
-from learnchain.engines.contract import Case, LocalTimes
+from learnchain.engines.contract import JudgementCase, LocalDurations
 from learnchain.engines.podl.judging import judge
-from learnchain.engines.podl.multi_block_progress import Progress, Stopping, memory_of, remembered
-from learnchain.protocol.measurement import Measure
+from learnchain.engines.podl.multi_block_progress import MultiBlockProgress, StoppingRule, decode_memory, encode_memory
+from learnchain.protocol.measurement import MeasurementRequest
 from learnchain.protocol.messages import AnyBlock, Block, Commitment, Deadline, Escrow, Payout, Reveal, Task, Verdict
 from learnchain.protocol.model_specification import ModelLimits, validate
 from learnchain.protocol.parameters import ChainParameters
-from learnchain.protocol.payload import Outcome, Settlement
-from learnchain.protocol.selection import Ahead, Course, PostedTask, Schedule, Selection
+from learnchain.protocol.payload import Settlement, SettlementOutcome
+from learnchain.protocol.selection import Lookahead, MultiBlockPosition, PostedTask, Schedule, Selection
 from learnchain.protocol.state import ChainState, Reward
 from learnchain.protocol.task_specification import TaskSpecification
-from learnchain.protocol.training_terms import FULL_BITS, QUANTISED_BITS, Free, TrainingTerms
+from learnchain.protocol.training_terms import FULL_BITS, QUANTISED_BITS, FreeTraining, TrainingTerms
 from learnchain.rejection import Rejected, RejectionReason
 
 
@@ -30,25 +30,25 @@ class TwoPhases:
     start of Phase 2 and lie inside it.
     """
 
-    one_milliseconds: int = 600_000
-    two_milliseconds: int = 60_000
+    training_milliseconds: int = 600_000
+    judging_milliseconds: int = 60_000
     key_milliseconds: int = 60_000
     release_milliseconds: int = 15_000
     reveal_milliseconds: int = 35_000
 
     def check(self) -> None:
         """Refuse phases that do not follow each other, and a Phase 2 that outlasts the Phase 1 it overlaps."""
-        ordered = (0, self.release_milliseconds, self.reveal_milliseconds, self.two_milliseconds)
+        ordered = (0, self.release_milliseconds, self.reveal_milliseconds, self.judging_milliseconds)
         rising = all(left < right for left, right in pairwise(ordered))
-        apart = self.one_milliseconds - self.two_milliseconds
-        if not rising or not 0 < self.key_milliseconds < apart or self.one_milliseconds < 1_000:
+        apart = self.training_milliseconds - self.judging_milliseconds
+        if not rising or not 0 < self.key_milliseconds < apart or self.training_milliseconds < 1_000:
             detail = f"phases {self} must rise inside Phase 2, and what is left of Phase 1 must outlast the key"
             raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
 
-    def schedule(self, parent: ChainState, turn: int) -> Schedule:
+    def schedule_height(self, parent: ChainState, turn: int) -> Schedule:
         """Return the deadlines after `parent`; Phase 1 of a task that goes on began with the parent's Phase 2."""
-        start = parent.end_milliseconds - (self.two_milliseconds if turn else 0)
-        commitment = start + self.one_milliseconds
+        start = parent.end_milliseconds - (self.judging_milliseconds if turn else 0)
+        commitment = start + self.training_milliseconds
         return Schedule(
             start_milliseconds=start,
             key_milliseconds=parent.end_milliseconds + self.key_milliseconds,
@@ -56,21 +56,21 @@ class TwoPhases:
             commitment_milliseconds=commitment,
             release_milliseconds=commitment + self.release_milliseconds,
             reveal_after_milliseconds=self.reveal_milliseconds - self.release_milliseconds,
-            block_after_milliseconds=self.two_milliseconds - self.release_milliseconds,
-            clocked=True,
+            block_after_milliseconds=self.judging_milliseconds - self.release_milliseconds,
+            is_clocked=True,
             payload_timestamp_seconds=max(parent.payload_timestamp_seconds + 1, commitment // 1000),
         )
 
 
-def local_phases(times: LocalTimes) -> TwoPhases:
+def build_local_phases(times: LocalDurations) -> TwoPhases:
     """Return the phases for one machine: all that comes before judging is Phase 1, which judging overlaps."""
-    training = times.one_milliseconds + times.two_milliseconds
-    key = min(times.one_milliseconds, (training - times.three_milliseconds) // 2)
+    training = times.key_milliseconds + times.training_milliseconds
+    key = min(times.key_milliseconds, (training - times.judging_milliseconds) // 2)
     inside = (times.release_milliseconds, times.reveal_milliseconds)
-    return TwoPhases(training, times.three_milliseconds, key, *inside)
+    return TwoPhases(training, times.judging_milliseconds, key, *inside)
 
 
-NOBODY_ADDRESS = b"\0" * 20
+BURN_ADDRESS = b"\0" * 20
 """The recipient of a burned bond."""
 
 
@@ -82,7 +82,7 @@ class Podl:
     """
 
     phases: TwoPhases = field(default_factory=TwoPhases)
-    stopping: Stopping = field(default_factory=Stopping)
+    stopping: StoppingRule = field(default_factory=StoppingRule)
     model_bits: int = FULL_BITS
 
     @property
@@ -93,11 +93,11 @@ class Podl:
     def check_parameters(self, parameters: ChainParameters) -> None:
         """Refuse phases that do not overlap as III-B says, a Phase 2 too short to judge in, and odd weights."""
         self.phases.check()
-        parameters.check_last_phase(self.phases.two_milliseconds)
-        if self.stopping.blocks < 1 or self.model_bits not in (QUANTISED_BITS, FULL_BITS):
+        parameters.check_last_phase(self.phases.judging_milliseconds)
+        if self.stopping.stalled_blocks < 1 or self.model_bits not in (QUANTISED_BITS, FULL_BITS):
             raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{self}: at least one block; 8 or 32 bits a weight")
 
-    def canonical(self) -> bytes:
+    def encode_parameters(self) -> bytes:
         """Return the engine's parameters for the genesis hash."""
         return b"podl" + encode(self)
 
@@ -106,7 +106,7 @@ class Podl:
         specification.check_numbers()
         validate(specification.model, ModelLimits(parameters=parameters.maximum_model_parameters))
         specification.check_model_fits()
-        if task.standing:
+        if task.is_standing:
             return
         if task.reward_wei < parameters.minimum_reward_wei:
             detail = f"{task.reward_wei} wei are below the minimum of {parameters.minimum_reward_wei}"
@@ -115,38 +115,46 @@ class Podl:
             detail = f"a bond of {task.bond_wei} wei is below the minimum of {parameters.minimum_task_bond_wei}"
             raise Rejected(RejectionReason.BOND_TOO_LOW, detail)
 
-    def escrow(self, task: Task) -> Escrow:
+    def required_escrow(self, task: Task) -> Escrow:
         """Lock the reward and the requester's bond until the model is collected (PODL-R4)."""
         return Escrow(task.task_id, task.reward_wei + task.bond_wei, task.deadline_seconds)
 
     def select_task(self, parent: ChainState, parameters: ChainParameters) -> Selection:
         """Go on with the task of the last block until its requester collects; then take the earliest posted (III-B)."""
-        waiting = [each for each in parent.pool if not self._is_late(each.task, parent.end_milliseconds, parameters)]
+        waiting = [
+            each for each in parent.queued_tasks if not self._is_late(each.task, parent.end_milliseconds, parameters)
+        ]
         before = self._find_ongoing_progress(parent, waiting)
-        turn = before.turn + 1 if before else 0
-        chosen = self._find_ongoing_task(before, parent, parameters) if before else self._select_next(waiting, parent, parameters)
-        origin = before.origin if before else parent.block_hash
-        schedule = self.phases.schedule(parent, turn)
-        closing = schedule.commitment_milliseconds + self.phases.one_milliseconds
-        ends = chosen.task.standing and self._is_standing_task_ending(parent, schedule.deadline(Deadline.BLOCK), parameters)
-        goes_on = turn + 1 < len(chosen.specification.data.tests) and not ends
+        turn = before.block_index + 1 if before else 0
+        chosen = (
+            self._find_ongoing_task(before, parent, parameters)
+            if before
+            else self._select_next(waiting, parent, parameters)
+        )
+        origin = before.initialisation_seed if before else parent.block_hash
+        schedule = self.phases.schedule_height(parent, turn)
+        closing = schedule.commitment_milliseconds + self.phases.training_milliseconds
+        ends = chosen.task.is_standing and self._is_standing_task_ending(
+            parent, schedule.deadline(Deadline.BLOCK), parameters
+        )
+        goes_on = turn + 1 < len(chosen.specification.data.test_sets) and not ends
         return Selection(
             height=parent.height + 1,
             parent=parent.block_hash,
-            posted=chosen,
-            score=f"block {turn + 1} of at most {len(chosen.specification.data.tests)}",
+            posted_task=chosen,
+            score=f"block {turn + 1} of at most {len(chosen.specification.data.test_sets)}",
             queue_length=len(waiting),
             schedule=schedule,
             ranking=(),
             memory=parent.reward.memory if before else b"",
-            course=Course(turn, origin, parent.parent),
-            baseline=before.champion_cid if before else b"",
-            ahead=(Ahead(Course(turn + 1, origin, parent.block_hash), closing),) if goes_on else (),
+            position=MultiBlockPosition(turn, origin, parent.parent),
+            baseline_model=before.best_cid if before else b"",
+            lookahead=(Lookahead(MultiBlockPosition(turn + 1, origin, parent.block_hash), closing),) if goes_on else (),
         )
 
     def training_terms(self, selection: Selection, work: Hash32) -> TrainingTerms:
         """Train freely until Phase 1 ends, on from the miner's own last model; publish how to repeat it (III-A)."""
-        return Free(self.model_bits)
+        return FreeTraining(self.model_bits)
 
     def check_commitment(
         self, selection: Selection, commitment: Commitment, at_milliseconds: int, parameters: ChainParameters
@@ -160,11 +168,11 @@ class Podl:
 
     def check_reveal(self, selection: Selection, commitment: Commitment, reveal: Reveal) -> None:
         """Require a claim over the whole fresh test set and hyper-parameters the task allows (III-A, III-B)."""
-        specification = selection.posted.specification
-        specification.check_claim(reveal.claim(), selection.course.turn)
+        specification = selection.posted_task.specification
+        specification.check_claim(reveal.claim(), selection.position.block_index)
         specification.training.check(reveal.training.hyperparameters)
 
-    def judge(self, case: Case) -> Measure | Verdict | None:
+    def judge(self, case: JudgementCase) -> MeasurementRequest | Verdict | None:
         """Validate in decreasing order of claimed accuracy; accept the first true claim (III-A, III-B; PODL-R1)."""
         return judge(case)
 
@@ -176,7 +184,7 @@ class Podl:
             raise Rejected(RejectionReason.TIMESTAMP_WRONG, "the block does not end where Phase 2 ends")
         verdict = block.verdict
         if (
-            bool(verdict.baseline_total) != bool(selection.baseline)
+            bool(verdict.baseline_total) != bool(selection.baseline_model)
             or verdict.baseline_correct > verdict.baseline_total
         ):
             raise Rejected(RejectionReason.VERDICT_WRONG, "the champion is not counted, or there is none to count")
@@ -189,32 +197,34 @@ class Podl:
         best = min(rivals, key=lambda each: (-each.reveal.claim().share, each.verdict.winner))
         return int(best.verdict.winner == block.verdict.winner)
 
-    def payouts(self, selection: Selection, block: AnyBlock, parameters: ChainParameters) -> Reward:
+    def compute_reward(self, selection: Selection, block: AnyBlock, parameters: ChainParameters) -> Reward:
         """Mint for the block's miner; pay the champion's miner when the requester collects (II-A, III-B; PODL-R4)."""
         if not isinstance(block, Block):
             return Reward((), self._settle_interrupted(selection, block))
         minted = (Payout(block.proposer, parameters.block_reward_gwei, "block reward"),)
-        progress = self.stopping.progress(selection, block)
-        task, specification = selection.task, selection.posted.specification
+        progress = self.stopping.advance_progress(selection, block)
+        task, specification = selection.task, selection.posted_task.specification
         over = self.stopping.is_over(progress, specification)
-        if not over and (task.standing or not self._is_late(task, block.end_milliseconds, parameters)):
-            return Reward(minted, (), memory_of(progress))
-        winner = progress.champion_miner if progress.reaches(specification) else b""
+        if not over and (task.is_standing or not self._is_late(task, block.end_milliseconds, parameters)):
+            return Reward(minted, (), encode_memory(progress))
+        winner = progress.best_miner if progress.has_reached_requirement(specification) else b""
         return Reward(minted, _settle_task(selection, block, winner))
 
-    def _find_ongoing_progress(self, parent: ChainState, waiting: list[PostedTask]) -> Progress | None:
+    def _find_ongoing_progress(self, parent: ChainState, waiting: list[PostedTask]) -> MultiBlockProgress | None:
         """Return how the task of the parent stands if it goes on; a standing one makes room for whoever pays."""
-        before = remembered(parent.reward.memory)
-        return before if parent.going_on or not waiting else None
+        before = decode_memory(parent.reward.memory)
+        return before if parent.ongoing_task or not waiting else None
 
-    def _find_ongoing_task(self, before: Progress, parent: ChainState, parameters: ChainParameters) -> PostedTask:
+    def _find_ongoing_task(
+        self, before: MultiBlockProgress, parent: ChainState, parameters: ChainParameters
+    ) -> PostedTask:
         """Return the task that the last block trained and did not settle."""
         standing = (PostedTask(*each) for each in parameters.standing_tasks())
-        return next(each for each in (*parent.going_on, *standing) if each.task.task_id == before.task_id)
+        return next(each for each in (*parent.ongoing_task, *standing) if each.task.task_id == before.task_id)
 
     def _is_standing_task_ending(self, parent: ChainState, end_milliseconds: int, parameters: ChainParameters) -> bool:
         """Return whether a standing task ends with the next block: somebody paid, so nobody trains it on (PODL-R12)."""
-        return any(not self._is_late(each.task, end_milliseconds, parameters) for each in parent.incoming)
+        return any(not self._is_late(each.task, end_milliseconds, parameters) for each in parent.posted_tasks)
 
     def _select_next(self, waiting: list[PostedTask], parent: ChainState, parameters: ChainParameters) -> PostedTask:
         """Return the earliest posted task, or a standing one in turn; the paper knows one requester only (PODL-R4)."""
@@ -225,24 +235,26 @@ class Podl:
 
     def _is_late(self, task: Task, end_milliseconds: int, parameters: ChainParameters) -> bool:
         """Return whether a task could not be settled in time after one more block on an end (ROUND-5)."""
-        longest = self.phases.one_milliseconds + self.phases.two_milliseconds + parameters.empty_window_milliseconds
+        longest = (
+            self.phases.training_milliseconds + self.phases.judging_milliseconds + parameters.empty_window_milliseconds
+        )
         return task.deadline_seconds <= (end_milliseconds + longest) // 1000 + parameters.claim_window_seconds
 
     def _settle_interrupted(self, selection: Selection, block: AnyBlock) -> tuple[Settlement, ...]:
         """Settle a task whose height was missed: its champion is paid, else whoever failed bears it (PODL-R6)."""
-        before = remembered(selection.memory)
-        if before is not None and before.reaches(selection.posted.specification):
-            return _settle_task(selection, block, before.champion_miner)
+        before = decode_memory(selection.memory)
+        if before is not None and before.has_reached_requirement(selection.posted_task.specification):
+            return _settle_task(selection, block, before.best_miner)
         silent = not isinstance(block, Block) and block.missed in (Deadline.KEY, Deadline.RELEASE)
-        return _settle_task(selection, block, b"", Outcome.STRUCK if silent else Outcome.REFUNDED)
+        return _settle_task(selection, block, b"", SettlementOutcome.STRUCK if silent else SettlementOutcome.REFUNDED)
 
 
 def _settle_task(
-    selection: Selection, block: AnyBlock, winner: Address, otherwise: Outcome = Outcome.REFUNDED
+    selection: Selection, block: AnyBlock, winner: Address, otherwise: SettlementOutcome = SettlementOutcome.REFUNDED
 ) -> tuple[Settlement, ...]:
     """Return the one settlement of a commissioned task: its reward to the winner, or what happens without one."""
     task = selection.task
-    if task.standing:
+    if task.is_standing:
         return ()
-    recipient = winner or (NOBODY_ADDRESS if otherwise is Outcome.STRUCK else task.publisher)
-    return (Settlement(task.task_id, block.height, recipient, Outcome.PAID if winner else otherwise),)
+    recipient = winner or (BURN_ADDRESS if otherwise is SettlementOutcome.STRUCK else task.publisher)
+    return (Settlement(task.task_id, block.height, recipient, SettlementOutcome.PAID if winner else otherwise),)

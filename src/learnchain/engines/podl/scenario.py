@@ -3,29 +3,36 @@
 from dataclasses import replace
 from typing import Any
 
-from learnchain.engines.podl import READINGS, Podl, TwoPhases
-from learnchain.engines.podl.multi_block_progress import Stopping
-from learnchain.protocol.events import BlockReceived, Committed, Event, Released, Revealed, TaskPosted
+from learnchain.engines.podl import INTERPRETATIONS, Podl, TwoPhases
+from learnchain.engines.podl.multi_block_progress import StoppingRule
+from learnchain.protocol.events import (
+    BlockReceived,
+    CommitmentReceived,
+    Event,
+    ReleaseReceived,
+    RevealReceived,
+    TaskPosted,
+)
 from learnchain.protocol.selection import PostedTask
 from learnchain.rejection import RejectionReason
-from learnchain.simulation.chain_builder import ChainBuilder, altered, sample_parameters
-from learnchain.simulation.sample_tasks import release_key, sample_specification, sample_task
-from learnchain.simulation.scenario import Observer, Plan, observe, play_height
-from learnchain_conformance.bad_disputes import DISPUTE_NAMES
-from learnchain_conformance.bad_inputs import BAD_INPUTS, PLAN, BadInput, Found, Make
-from learnchain_conformance.engine_scenario import EnginePlay
+from learnchain.simulation.chain_builder import ChainBuilder, alter, build_sample_parameters
+from learnchain.simulation.sample_tasks import build_sample_specification, build_sample_task, release_key
+from learnchain.simulation.scenario import HeightPlan, ScenarioNode, run_height, start_from_genesis
+from learnchain_conformance.bad_disputes import BAD_DISPUTE_NAMES
+from learnchain_conformance.bad_inputs import BAD_INPUTS, PLAN, BadInput, CandidatePair, Make
+from learnchain_conformance.engine_scenario import EngineScenario
 
 PODL = Podl(
     phases=TwoPhases(600_000, 60_000, 60_000, 15_000, 35_000),
-    stopping=Stopping(gain_ten_thousandths=50, blocks=2),
+    stopping=StoppingRule(gain_ten_thousandths=50, stalled_blocks=2),
     model_bits=32,
 )
 """Every number is written out: a changed default must not change a vector."""
 
 
 PODL_CALLS = (
-    TwoPhases.schedule,
-    Stopping.progress,
+    TwoPhases.schedule_height,
+    StoppingRule.advance_progress,
     Podl.admit_task,
     Podl.select_task,
     Podl.training_terms,
@@ -34,137 +41,139 @@ PODL_CALLS = (
     Podl.judge,
     Podl.check_header,
     Podl.weigh,
-    Podl.payouts,
+    Podl.compute_reward,
 )
 
 
 TEST_SETS = 4
 
 
-def begun(engine: Podl = PODL, **parameters: Any) -> Observer:
+def start_podl_node(engine: Podl = PODL, **parameters: Any) -> ScenarioNode:
     """Return a fresh node on the sample chain, whose standing task has four fresh test sets."""
-    standing = (sample_specification("standing", tests=TEST_SETS),)
-    return observe(ChainBuilder(engine, sample_parameters(standing=standing, **parameters)))
+    standing = (build_sample_specification("standing", tests=TEST_SETS),)
+    return start_from_genesis(
+        ChainBuilder(engine, build_sample_parameters(standing_specifications=standing, **parameters))
+    )
 
 
-def in_blocks(name: str, tests: int = TEST_SETS, **changes: Any) -> PostedTask:
+def build_multi_block_task(name: str, tests: int = TEST_SETS, **changes: Any) -> PostedTask:
     """Return a commissioned task that may span so many blocks."""
-    return sample_task(name, specification=sample_specification(name, tests=tests), **changes)
+    return build_sample_task(name, specification=build_sample_specification(name, tests=tests), **changes)
 
 
-def played(corrects: tuple[int, ...], node: Observer | None = None) -> Observer:
+def run_blocks(corrects: tuple[int, ...], node: ScenarioNode | None = None) -> ScenarioNode:
     """Return a node on which a commissioned task won these counts in successive blocks; block 1 posts it, 2 records."""
-    there = node or begun()
-    play_height(there, Plan(posted=(in_blocks("wanted"),)))
-    play_height(there)
+    there = node or start_podl_node()
+    run_height(there, HeightPlan(posted_tasks=(build_multi_block_task("wanted"),)))
+    run_height(there)
     for correct in corrects:
-        play_height(there, Plan({"miner-1": correct, "miner-2": correct - 10}))
+        run_height(there, HeightPlan({"miner-1": correct, "miner-2": correct - 10}))
     return there
 
 
 # --- what must be refused ----------------------------------------------------------------------------------------
 
 
-def _continue_task(node: Observer) -> None:
+def _continue_task(node: ScenarioNode) -> None:
     """Play one block more, so that the task is in its second one and has a champion."""
-    play_height(node, PLAN)
+    run_height(node, PLAN)
 
 
-def _post_repeated_test_set(node: Observer, _found: Found) -> Event:
-    posted = in_blocks("stale")
+def _post_repeated_test_set(node: ScenarioNode, _found: CandidatePair) -> Event:
+    posted = build_multi_block_task("stale")
     data = posted.specification.data
-    stale = replace(posted.specification, data=replace(data, later_tests=(*data.later_tests[:-1], data.test)))
+    stale = replace(posted.specification, data=replace(data, later_test_sets=(*data.later_test_sets[:-1], data.test)))
     return TaskPosted(node.parent.block_hash, replace(posted, specification=stale))
 
 
 def _make_trained_test_set(changed: str) -> Make:
     """Post a task whose last test set has the training data's own key, or their rows."""
 
-    def make(node: Observer, _found: Found) -> Event:
-        posted = in_blocks("known")
+    def make(node: ScenarioNode, _found: CandidatePair) -> Event:
+        posted = build_multi_block_task("known")
         data = posted.specification.data
-        known = replace(data.later_tests[-1], **{changed: getattr(data.training, changed)})
-        changed_data = replace(data, later_tests=(*data.later_tests[:-1], known))
+        known = replace(data.later_test_sets[-1], **{changed: getattr(data.training, changed)})
+        changed_data = replace(data, later_test_sets=(*data.later_test_sets[:-1], known))
         specification = replace(posted.specification, data=changed_data)
         return TaskPosted(node.parent.block_hash, replace(posted, specification=specification))
 
     return make
 
 
-def _release_next_key(node: Observer, found: Found) -> Event:
+def _release_next_key(node: ScenarioNode, found: CandidatePair) -> Event:
     """Release the second block's test set at the first: its miners would know it while they train."""
-    announcement = node.builder.announcement(node.parent, found)
-    release = altered(announcement.release, "steward", key=release_key("standing", 1))
-    return Released(replace(announcement, release=release), release.released_milliseconds)
+    announcement = node.builder.build_announcement(node.parent, found)
+    release = alter(announcement.release, "steward", key=release_key("standing", 1))
+    return ReleaseReceived(replace(announcement, release=release), release.released_milliseconds)
 
 
-def _stale_commitment(node: Observer, found: Found) -> Event:
+def _stale_commitment(node: ScenarioNode, found: CandidatePair) -> Event:
     """Commit at the second block of a task to what was trained on the first one's parent."""
     _continue_task(node)
-    return Committed(found[1].commitment, node.round.selection.schedule.start_milliseconds + 1)
+    return CommitmentReceived(found[1].commitment, node.round.selection.schedule.start_milliseconds + 1)
 
 
-def _commitment_ahead(node: Observer, found: Found) -> Event:
+def _commitment_ahead(node: ScenarioNode, found: CandidatePair) -> Event:
     """Commit to the next block while this one is trained for: a run ahead has no parent yet."""
-    ahead = altered(found[1].commitment, height=node.round.selection.height + 1)
-    return Committed(ahead, node.round.selection.schedule.start_milliseconds + 1)
+    ahead = alter(found[1].commitment, height=node.round.selection.height + 1)
+    return CommitmentReceived(ahead, node.round.selection.schedule.start_milliseconds + 1)
 
 
-def _claim_too_much(node: Observer, found: Found) -> Event:
-    reveal = altered(node.builder.reveal(node.parent, found[1]), claim_correct=2**64 - 1, claim_total=2**64 - 1)
-    return Revealed(reveal, node.round.selection.schedule.release_opens_milliseconds + 2)
+def _claim_too_much(node: ScenarioNode, found: CandidatePair) -> Event:
+    reveal = alter(node.builder.build_reveal(node.parent, found[1]), claim_correct=2**64 - 1, claim_total=2**64 - 1)
+    return RevealReceived(reveal, node.round.selection.schedule.release_opens_milliseconds + 2)
 
 
-def _release_old_key(node: Observer, _found: Found) -> Event:
+def _release_old_key(node: ScenarioNode, _found: CandidatePair) -> Event:
     """Release the first block's test set again at the second: nothing about it is fresh."""
     _continue_task(node)
     builder, parent = node.builder, node.parent
-    announcement = builder.announcement(parent, (builder.candidate(parent, "miner-1", 96),))
-    release = altered(announcement.release, "steward", key=release_key("standing"))
-    return Released(replace(announcement, release=release), release.released_milliseconds)
+    announcement = builder.build_announcement(parent, (builder.build_candidate(parent, "miner-1", 96),))
+    release = alter(announcement.release, "steward", key=release_key("standing"))
+    return ReleaseReceived(replace(announcement, release=release), release.released_milliseconds)
 
 
-def _early_baseline(node: Observer, found: Found) -> Event:
-    block = node.builder.block(node.parent, found)
+def _early_baseline(node: ScenarioNode, found: CandidatePair) -> Event:
+    block = node.builder.build_block(node.parent, found)
     verdict = replace(block.verdict, baseline_correct=90, baseline_total=100)
-    return BlockReceived(altered(block, verdict=verdict), block.end_milliseconds)
+    return BlockReceived(alter(block, verdict=verdict), block.end_milliseconds)
 
 
-def _build_second_block(node: Observer, correct: int, total: int) -> BlockReceived:
+def _build_second_block(node: ScenarioNode, correct: int, total: int) -> BlockReceived:
     """Return a block of the task's second height whose verdict says something else of the champion."""
     _continue_task(node)
     builder, parent = node.builder, node.parent
-    block = builder.block(parent, (builder.candidate(parent, "miner-1", 96),))
+    block = builder.build_block(parent, (builder.build_candidate(parent, "miner-1", 96),))
     verdict = replace(block.verdict, baseline_correct=correct, baseline_total=total)
-    return BlockReceived(altered(block, verdict=verdict), block.end_milliseconds)
+    return BlockReceived(alter(block, verdict=verdict), block.end_milliseconds)
 
 
-def _missing_baseline(node: Observer, _found: Found) -> Event:
+def _missing_baseline(node: ScenarioNode, _found: CandidatePair) -> Event:
     return _build_second_block(node, 0, 0)
 
 
-def _baseline_above_total(node: Observer, _found: Found) -> Event:
+def _baseline_above_total(node: ScenarioNode, _found: CandidatePair) -> Event:
     return _build_second_block(node, 101, 100)
 
 
-def _reveal_before_release(node: Observer, _found: Found) -> Event:
+def _reveal_before_release(node: ScenarioNode, _found: CandidatePair) -> Event:
     """Open at the second block what was committed to at the first."""
     first = node.parent
-    stale = node.builder.candidate(first, "miner-3", 99)
+    stale = node.builder.build_candidate(first, "miner-3", 99)
     _continue_task(node)
     parent, builder = node.parent, node.builder
-    own = builder.candidate(parent, "miner-3", 97)
+    own = builder.build_candidate(parent, "miner-3", 97)
     opens = node.round.selection.schedule.release_opens_milliseconds
-    node.feed(Released(builder.announcement(parent, (own,)), opens))
-    reveal = replace(builder.reveal(parent, own), model_cid=stale.model.model_cid)
-    return Revealed(altered(reveal), opens + 1)
+    node.feed(ReleaseReceived(builder.build_announcement(parent, (own,)), opens))
+    reveal = replace(builder.build_reveal(parent, own), model_cid=stale.model.model_cid)
+    return RevealReceived(alter(reveal), opens + 1)
 
 
 _R = RejectionReason
 
 
 PODL_BAD_INPUTS: tuple[BadInput, ...] = (
-    *(each for each in BAD_INPUTS if each.name not in DISPUTE_NAMES),
+    *(each for each in BAD_INPUTS if each.name not in BAD_DISPUTE_NAMES),
     BadInput("task_test_set_repeated", "begun", _R.TEST_SET_REPEATED, _post_repeated_test_set),
     BadInput("task_test_set_trained", "begun", _R.TEST_SET_TRAINED, _make_trained_test_set("plaintext_root")),
     BadInput("task_test_set_of_the_training_key", "begun", _R.TEST_SET_TRAINED, _make_trained_test_set("key_hash")),
@@ -181,4 +190,4 @@ PODL_BAD_INPUTS: tuple[BadInput, ...] = (
 """Every wrong event under PoDL: what all engines refuse, and what only a task over several blocks can break."""
 
 
-PLAY = EnginePlay(PODL, READINGS, PODL_CALLS, PODL_BAD_INPUTS, begun)
+SCENARIO = EngineScenario(PODL, INTERPRETATIONS, PODL_CALLS, PODL_BAD_INPUTS, start_podl_node)

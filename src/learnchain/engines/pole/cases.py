@@ -4,28 +4,37 @@ from dataclasses import replace
 
 from learnchain.consensus.validity import check_release
 from learnchain.encoding.numbers import WEI_PER_ETHER
-from learnchain.engines.contract import Case as Judgement
-from learnchain.engines.pole import READINGS, Pole
+from learnchain.engines.contract import JudgementCase
+from learnchain.engines.pole import INTERPRETATIONS, Pole
 from learnchain.engines.pole import mapping as maps
-from learnchain.engines.pole.equations import OmmerFormula, OmmerFunding, OmmerRules, header_of, ommer_reward
+from learnchain.engines.pole.equations import OmmerFormula, OmmerFunding, OmmerRules, build_header, ommer_reward
 from learnchain.engines.pole.mapping import MappingLayer, MappingMode, Shift, layer_shape
-from learnchain.engines.pole.rules import Times
-from learnchain.engines.pole.scenario import OPEN, POLE, POLE_BAD_INPUTS, THREE, UNABLE, learning, play_to_limit, stolen
+from learnchain.engines.pole.rules import PoleDurations
+from learnchain.engines.pole.scenario import (
+    OPEN_BROADCAST,
+    POLE,
+    POLE_BAD_INPUTS,
+    THREE_SOLUTIONS,
+    UNABLE,
+    run_to_limit,
+    start_pole_node,
+    steal_candidate,
+)
 from learnchain.protocol import messages
-from learnchain.protocol.events import Committed, Event
-from learnchain.protocol.measurement import Finding, MeasureKind, Measurement
+from learnchain.protocol.events import CommitmentReceived, Event
+from learnchain.protocol.measurement import Finding, Measurement, MeasurementKind
 from learnchain.protocol.messages import Block, Deadline
 from learnchain.protocol.model_presets import mlp, strided_cnn
 from learnchain.protocol.selection import PostedTask
-from learnchain.simulation.sample_tasks import address, sample_specification, sample_task
-from learnchain.simulation.scenario import Observer, Plan, candidates, play_empty, play_height
-from learnchain_conformance.bad_inputs import BadInput, Found, prepare
-from learnchain_conformance.vectors import Case, Vector, call, walk
+from learnchain.simulation.sample_tasks import address, build_sample_specification, build_sample_task
+from learnchain.simulation.scenario import HeightPlan, ScenarioNode, build_candidates, run_empty_height, run_height
+from learnchain_conformance.bad_inputs import BadInput, CandidatePair, prepare
+from learnchain_conformance.vectors import Case, Vector, build_call_case, build_walk_case
 
 _INTERPRETATIONS: dict[str, tuple[str, ...]] = {}
 
 
-for _each in READINGS:
+for _each in INTERPRETATIONS:
     _INTERPRETATIONS[_each.vector] = (*_INTERPRETATIONS.get(_each.vector, ()), _each.identifier)
 
 
@@ -50,7 +59,7 @@ def _vector(path: str, about: str, *cases: Case) -> Vector:
 
 def _mathematics() -> tuple[Vector, ...]:
     earned = [
-        call(
+        build_call_case(
             ommer_reward,
             block_reward_gwei=reward,
             winning_height=winning,
@@ -68,13 +77,15 @@ def _mathematics() -> tuple[Vector, ...]:
         )
     ]
     drawn = [
-        call(maps.query_vectors, previous_hash=_HASH, dimension=100, count=3, bits_per_weight=bits, shift=shift)
+        build_call_case(
+            maps.query_vectors, previous_hash=_HASH, dimension=100, count=3, bits_per_weight=bits, shift=shift
+        )
         for shift in maps.Shift
         for bits in (3, 8)
     ]
     full = (
-        call(maps.dense_vectors, seed=_HASH, dimension=20, count=3),
-        call(maps.sparse_vectors, seed=_HASH, dimension=12, count=6, entries=4),
+        build_call_case(maps.dense_vectors, seed=_HASH, dimension=20, count=3),
+        build_call_case(maps.sparse_vectors, seed=_HASH, dimension=12, count=6, entries=4),
     )
     return (
         _vector("pole/equations/2.json", "What an ommer earns.", *earned),
@@ -87,10 +98,14 @@ def _mathematics() -> tuple[Vector, ...]:
 
 
 def _selections() -> tuple[Vector, ...]:
-    node = learning()
+    node = start_pole_node()
     parent, parameters, selection = node.parent, node.builder.parameters, node.round.selection
-    valued = [_build_task_with_limit("slow", 6, 600), _build_task_with_limit("fast", 2, 100), _build_task_with_limit("twin", 2, 100)]
-    waiting = replace(parent, pool=tuple(sorted(valued, key=lambda each: each.task.task_id)))
+    valued = [
+        _build_task_with_limit("slow", 6, 600),
+        _build_task_with_limit("fast", 2, 100),
+        _build_task_with_limit("twin", 2, 100),
+    ]
+    waiting = replace(parent, queued_tasks=tuple(sorted(valued, key=lambda each: each.task.task_id)))
     later = replace(parent, block_hash=b"\x11" * 32)
     works = [
         messages.work_id(parameters.chain_id, selection.parent, selection.task.task_id, address(miner))
@@ -100,23 +115,28 @@ def _selections() -> tuple[Vector, ...]:
     engines = [replace(POLE, layer=MappingLayer(mode, 3, Shift.TRUNCATE, 3, False, 1)) for mode in MappingMode]
     layers = [each.layer for each in engines] + [MappingLayer(MappingMode.DENSE, 3, Shift.TRUNCATE, 3, True, 1)]
     found = prepare(node, "begun")
-    release = node.builder.announcement(parent, found)
+    release = node.builder.build_announcement(parent, found)
     test_set = [
-        call(check_release, announcement=each, selection=selection, parameters=parameters)
+        build_call_case(check_release, announcement=each, selection=selection, parameters=parameters)
         for each in (release, replace(release, release=replace(release.release, key=_HASH)))
     ]
     return (
         _vector(
             "pole/selection/value.json",
             "Two coins in 100 seconds beat six in 600; the lower task id wins a tie; without tasks a standing one.",
-            *(call(Pole.select_task, self=POLE, parent=each, parameters=parameters) for each in (waiting, parent)),
+            *(
+                build_call_case(Pole.select_task, self=POLE, parent=each, parameters=parameters)
+                for each in (waiting, parent)
+            ),
         ),
         _vector("pole/selection/test_set_fixed.json", "Only the key fixed at posting opens a test set.", *test_set),
         _vector(
             "pole/schedule/event_driven.json",
             "Deadlines bound the height of a task; its own time limit counts within the chain's.",
             *(
-                call(Times.schedule, self=POLE.times, parent=parent, specification=each.specification)
+                build_call_case(
+                    PoleDurations.schedule_height, self=POLE.times, parent=parent, specification=each.specification
+                )
                 for each in (valued[0], valued[1], _build_task_with_limit("endless", 1, 7_000))
             ),
         ),
@@ -124,7 +144,7 @@ def _selections() -> tuple[Vector, ...]:
             "pole/training/previous_hash.json",
             "Another parent block gives other vectors: what a mapping is named after, by mode and by miner.",
             *(
-                call(MappingLayer.identity, self=layer, selection=on, work=work)
+                build_call_case(MappingLayer.identity, self=layer, selection=on, work=work)
                 for layer in layers
                 for on in (selection, chosen)
                 for work in works
@@ -133,13 +153,13 @@ def _selections() -> tuple[Vector, ...]:
         _vector(
             "pole/training/layer.json",
             "The layer in front of a model for 16 numbers, in each mode.",
-            *(call(Pole.training_terms, self=each, selection=selection, work=works[0]) for each in engines),
+            *(build_call_case(Pole.training_terms, self=each, selection=selection, work=works[0]) for each in engines),
         ),
         _vector(
             "pole/training/parts.json",
             "Sixteen products of a sample in four parts: the same four vectors for each, in each mode.",
             *(
-                call(
+                build_call_case(
                     Pole.training_terms,
                     self=replace(each, layer=replace(each.layer, parts=4)),
                     selection=selection,
@@ -153,16 +173,16 @@ def _selections() -> tuple[Vector, ...]:
 
 
 def _build_task_with_limit(name: str, coins: int, seconds: int) -> PostedTask:
-    specification = replace(sample_specification(name), time_limit_seconds=seconds)
-    return sample_task(name, coins * WEI_PER_ETHER, specification=specification)
+    specification = replace(build_sample_specification(name), time_limit_seconds=seconds)
+    return build_sample_task(name, coins * WEI_PER_ETHER, specification=specification)
 
 
 def _shapes() -> list[Case]:
-    flat = sample_specification("shapes")
+    flat = build_sample_specification("shapes")
     image = replace(flat, data=replace(flat.data, sample_shape=(3, 8, 8)))
     models = (mlp((128,), 4), strided_cnn((3, 8, 8), 4, (4,), 8), strided_cnn((12, 8, 8), 4, (4,), 8), mlp((4, 4), 4))
     return [
-        call(layer_shape, specification=replace(task, model=model), layer=POLE.layer)
+        build_call_case(layer_shape, specification=replace(task, model=model), layer=POLE.layer)
         for task in (flat, image)
         for model in models
     ]
@@ -171,34 +191,34 @@ def _shapes() -> list[Case]:
 # --- commitment, reveal, verification ----------------------------------------------------------------------------
 
 
-def _judgement_case(node: Observer, found: Found, closed: bool, **world: tuple[int, int]) -> Case:
+def _judgement_case(node: ScenarioNode, found: CandidatePair, closed: bool, **world: tuple[int, int]) -> Case:
     """Return a judgement of these candidates; `world` holds the counts that were measured, by miner."""
     claims = {each.miner: each.correct for each in found}
-    reveals = {each.key: node.builder.reveal(node.parent, each) for each in found}
+    reveals = {each.key: node.builder.build_reveal(node.parent, each) for each in found}
     schedule = node.round.selection.schedule
-    measured: dict[tuple[bytes, MeasureKind], Measurement] = {}
+    measured: dict[tuple[bytes, MeasurementKind], Measurement] = {}
     for each in found:
         name = each.miner.replace("-", "_")
         if name not in world:
             continue
         test, training = world[name]
         said = (claims[each.miner], each.model.training.correct)
-        counts = ((MeasureKind.COUNT, test, said[0], 100), (MeasureKind.TRAINING, training, said[1], 400))
-        measured[each.key, MeasureKind.PAYLOAD] = Measurement(each.key, MeasureKind.PAYLOAD, Finding.ACCEPTED)
+        counts = ((MeasurementKind.COUNT, test, said[0], 100), (MeasurementKind.TRAINING, training, said[1], 400))
+        measured[each.key, MeasurementKind.PAYLOAD] = Measurement(each.key, MeasurementKind.PAYLOAD, Finding.ACCEPTED)
         for kind, right, claimed, total in counts:
             finding, reason = (Finding.ACCEPTED, "") if right == claimed else (Finding.REJECTED, "claim_not_exact")
             measured[each.key, kind] = Measurement(each.key, kind, finding, reason, right, total)
     released = schedule.time_limit_milliseconds if closed else schedule.release_opens_milliseconds
     listed = tuple((each.key, each.commitment) for each in sorted(found, key=lambda each: each.key))
-    case = Judgement(node.round.selection, listed, reveals, measured, True, released)
-    return call(Pole.judge, self=POLE, case=case)
+    case = JudgementCase(node.round.selection, listed, reveals, measured, True, released)
+    return build_call_case(Pole.judge, self=POLE, case=case)
 
 
 def _judgements() -> tuple[Vector, ...]:
-    node, weak = learning(), learning()
-    found = candidates(node, THREE)
+    node, weak = start_pole_node(), start_pole_node()
+    found = build_candidates(node, THREE_SOLUTIONS)
     weak.builder.training_claims.update({"miner-1": UNABLE, "miner-2": UNABLE})
-    unable = candidates(weak, THREE)
+    unable = build_candidates(weak, THREE_SOLUTIONS)
     honest = {"miner_1": (95, 400), "miner_2": (93, 400), "miner_3": (60, 400)}
     both = {"miner_1": (95, UNABLE), "miner_2": (93, UNABLE), "miner_3": (60, 400)}
     return (
@@ -230,12 +250,12 @@ def _judgements() -> tuple[Vector, ...]:
 
 
 def _commitments() -> tuple[Vector, ...]:
-    node, opened = learning(), learning(OPEN)
+    node, opened = start_pole_node(), start_pole_node(OPEN_BROADCAST)
     found, shown = prepare(node, "begun"), prepare(opened, "opened")
     selection, parameters = node.round.selection, node.builder.parameters
     last = selection.schedule.commitment_milliseconds
     times = [
-        call(
+        build_call_case(
             Pole.check_commitment,
             self=POLE,
             selection=selection,
@@ -245,17 +265,19 @@ def _commitments() -> tuple[Vector, ...]:
         )
         for at in (last, last + 1)
     ]
-    unlisted = node.builder.announcement(node.parent, found[:1])
-    listed = [call(messages.release_root, commitments=each) for each in (unlisted.commitments, ())]
-    thief = stolen(opened, shown[0], "miner-3")
+    unlisted = node.builder.build_announcement(node.parent, found[:1])
+    listed = [build_call_case(messages.release_root, commitments=each) for each in (unlisted.commitments, ())]
+    thief = steal_candidate(opened, shown[0], "miner-3")
     for each in (shown[0], thief):
-        opened.feed(Committed(each.commitment, opened.round.selection.schedule.start_milliseconds + 1))
+        opened.feed(CommitmentReceived(each.commitment, opened.round.selection.schedule.start_milliseconds + 1))
     return (
         _vector("pole/commitment/in_time.json", "Under the root of the release, or not at all.", *times, *listed),
         _vector(
             "pole/commitment/open.json",
             "With open broadcast a thief commits to the model that miner-1 has shown.",
-            walk(OPEN, opened.builder.parameters, opened.builder.genesis(), tuple(opened.events)),
+            build_walk_case(
+                OPEN_BROADCAST, opened.builder.parameters, opened.builder.build_genesis(), tuple(opened.events)
+            ),
         ),
         _vector("pole/training/requirement.json", "A header under the requirement or out of other rows.", *_headers()),
     )
@@ -264,21 +286,21 @@ def _commitments() -> tuple[Vector, ...]:
 def _headers() -> list[Case]:
     cases: list[Case] = []
     for right in (400, 360, 359):
-        node = learning()
+        node = start_pole_node()
         node.builder.training_claims["miner-1"] = right
-        won = node.builder.candidate(node.parent, "miner-1", 95)
+        won = node.builder.build_candidate(node.parent, "miner-1", 95)
         cases.append(_judgement_case(node, (won,), False, miner_1=(95, right)))
     return cases
 
 
 def _siblings() -> Vector:
-    node = learning()
-    found = candidates(node, THREE)
-    worse = node.builder.block(node.parent, found, winner=found[1], hidden=found[:1])
-    better = node.builder.block(node.parent, found)
+    node = start_pole_node()
+    found = build_candidates(node, THREE_SOLUTIONS)
+    worse = node.builder.build_block(node.parent, found, winner=found[1], hidden=found[:1])
+    better = node.builder.build_block(node.parent, found)
     waived = replace(better, verdict=replace(better.verdict, waived=True))
     cases = [
-        call(Pole.weigh, self=POLE, block=block, siblings=siblings)
+        build_call_case(Pole.weigh, self=POLE, block=block, siblings=siblings)
         for block, siblings in (
             (worse, (worse,)),
             (worse, (worse, better)),
@@ -295,10 +317,12 @@ def _siblings() -> Vector:
 
 def _payouts() -> tuple[Vector, ...]:
     shares = [
-        call(OmmerRules.shares, self=rules, block_reward_gwei=_REWARD, winning_height=9, ommer_height=8, ommers=1)
+        build_call_case(
+            OmmerRules.shares, self=rules, block_reward_gwei=_REWARD, winning_height=9, ommer_height=8, ommers=1
+        )
         for rules in _rules()
     ]
-    withheld = [call(OmmerRules.withheld_gwei, self=rules, block_reward_gwei=_REWARD) for rules in _rules()]
+    withheld = [build_call_case(OmmerRules.withheld_gwei, self=rules, block_reward_gwei=_REWARD) for rules in _rules()]
     return (
         _vector(
             "pole/payout/second_identity.json",
@@ -324,41 +348,48 @@ def _rules() -> tuple[OmmerRules, ...]:
     return tuple(OmmerRules(formula, funding, 250) for funding in OmmerFunding for formula in OmmerFormula)
 
 
-def _payout(node: Observer, block: Block) -> Case:
+def _payout(node: ScenarioNode, block: Block) -> Case:
     parameters = node.builder.parameters
-    return call(Pole.payouts, self=POLE, selection=node.round.selection, block=block, parameters=parameters)
+    return build_call_case(
+        Pole.compute_reward, self=POLE, selection=node.round.selection, block=block, parameters=parameters
+    )
 
 
 def _two_names() -> list[Case]:
-    node = learning()
-    parent, found = node.parent, candidates(node, Plan({"miner-1": 95, "miner-2": 94}))
-    cases = [_payout(node, node.builder.block(parent, each)) for each in (found[:1], found)]
-    play_height(node, Plan({"miner-1": 95, "miner-2": 94}))
-    won = (node.builder.candidate(node.parent, "miner-1", 95),)
-    ommer = node.builder.reveal(parent, found[1])
-    return [*cases, *(_payout(node, node.builder.block(node.parent, won, ommers=each)) for each in ((), (ommer,)))]
+    node = start_pole_node()
+    parent, found = node.parent, build_candidates(node, HeightPlan({"miner-1": 95, "miner-2": 94}))
+    cases = [_payout(node, node.builder.build_block(parent, each)) for each in (found[:1], found)]
+    run_height(node, HeightPlan({"miner-1": 95, "miner-2": 94}))
+    won = (node.builder.build_candidate(node.parent, "miner-1", 95),)
+    ommer = node.builder.build_reveal(parent, found[1])
+    return [
+        *cases,
+        *(_payout(node, node.builder.build_block(node.parent, won, ommers=each)) for each in ((), (ommer,))),
+    ]
 
 
 def _expired_cases() -> list[Case]:
-    node, cases = learning(), list[Case]()
-    play_height(node, Plan({"miner-1": 95, "miner-2": 94}))
+    node, cases = start_pole_node(), list[Case]()
+    run_height(node, HeightPlan({"miner-1": 95, "miner-2": 94}))
     for _ in range(6):
-        cases.append(_payout(node, node.builder.block(node.parent, candidates(node, Plan()))))
-        play_empty(node, Deadline.COMMITMENT)
+        cases.append(_payout(node, node.builder.build_block(node.parent, build_candidates(node, HeightPlan()))))
+        run_empty_height(node, Deadline.COMMITMENT)
     return cases
 
 
 def _settlement_cases() -> list[Case]:
-    node = learning()
-    play_height(node, Plan(posted=(sample_task("wanted", 50 * WEI_PER_ETHER),)))
-    play_height(node)
-    reached = node.builder.block(node.parent, candidates(node, Plan()))
+    node = start_pole_node()
+    run_height(node, HeightPlan(posted_tasks=(build_sample_task("wanted", 50 * WEI_PER_ETHER),)))
+    run_height(node)
+    reached = node.builder.build_block(node.parent, build_candidates(node, HeightPlan()))
     node.builder.training_claims["miner-1"] = UNABLE
-    unable = node.builder.block(node.parent, candidates(node, Plan()))
-    blocks = (reached, unable, node.builder.empty_block(node.parent, Deadline.RELEASE))
+    unable = node.builder.build_block(node.parent, build_candidates(node, HeightPlan()))
+    blocks = (reached, unable, node.builder.build_empty_block(node.parent, Deadline.RELEASE))
     parameters = node.builder.parameters
     return [
-        call(Pole.payouts, self=POLE, selection=node.round.selection, block=each, parameters=parameters)
+        build_call_case(
+            Pole.compute_reward, self=POLE, selection=node.round.selection, block=each, parameters=parameters
+        )
         for each in blocks
     ]
 
@@ -366,17 +397,17 @@ def _settlement_cases() -> list[Case]:
 # --- heights -----------------------------------------------------------------------------------------------------
 
 
-def _walk_case(node: Observer, *last: Event) -> Case:
-    return walk(POLE, node.builder.parameters, node.builder.genesis(), (*node.events, *last))
+def _walk_case(node: ScenarioNode, *last: Event) -> Case:
+    return build_walk_case(POLE, node.builder.parameters, node.builder.build_genesis(), (*node.events, *last))
 
 
 def _heights() -> tuple[Vector, ...]:
-    cited, limited, ended = learning(), learning(), learning()
-    blocks = [play_height(cited, THREE) for _ in range(2)]
+    cited, limited, ended = start_pole_node(), start_pole_node(), start_pole_node()
+    blocks = [run_height(cited, THREE_SOLUTIONS) for _ in range(2)]
     limited.builder.training_claims.update({"miner-1": UNABLE, "miner-2": UNABLE - 50})
-    play_to_limit(limited, Plan({"miner-1": 80, "miner-2": 83}))
+    run_to_limit(limited, HeightPlan({"miner-1": 80, "miner-2": 83}))
     prepare(ended, "opened")
-    play_empty(ended, Deadline.COMMITMENT)
+    run_empty_height(ended, Deadline.COMMITMENT)
     return (
         _vector("pole/height/ommer.json", "Three solutions; the next block cites the best loser.", _walk_case(cited)),
         _vector("pole/height/time_limit.json", "Nobody reaches the requirement in time.", _walk_case(limited)),
@@ -384,12 +415,12 @@ def _heights() -> tuple[Vector, ...]:
         _vector(
             "pole/header/header.json",
             "The header of 3.3, without and with an ommer.",
-            *(call(header_of, block=each) for each in blocks),
+            *(build_call_case(build_header, block=each) for each in blocks),
         ),
     )
 
 
 def _bad_input(wrong: BadInput) -> Vector:
-    node = learning()
+    node = start_pole_node()
     event = wrong.make(node, prepare(node, wrong.stage))
     return Vector(f"pole/bad_input/{wrong.name}.json", f"Refused: {wrong.reason.value}.", (_walk_case(node, event),))

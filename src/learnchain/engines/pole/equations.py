@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from learnchain.encoding.codec import Address, Hash32
-from learnchain.encoding.hashing import noun_hash, tagged_hash
+from learnchain.encoding.hashing import message_hash, tagged_hash
 from learnchain.protocol.citations import equation
 from learnchain.protocol.messages import Block
 from learnchain.protocol.task_specification import Cid
@@ -108,7 +108,7 @@ class OmmerRules:
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
+class PoleHeader:
     """Hold the eight entries of 3.3; `merkle_root` covers the body: tasks, data links, transactions, test set."""
 
     block_id: Hash32
@@ -122,18 +122,18 @@ class Header:
     merkle_root: Hash32
 
 
-def header_of(block: Block) -> Header:
+def build_header(block: Block) -> PoleHeader:
     """Return the header of 3.3; no ommer is cited where its hash is zeros (POLE-R19)."""
     training = block.reveal.training
-    body = (*block.unselected, block.payload_hash, noun_hash(block.key_release), noun_hash(block.release))
-    return Header(
-        block_id=noun_hash(block),
+    body = (*block.queued_tasks, block.payload_hash, message_hash(block.key_release), message_hash(block.release))
+    return PoleHeader(
+        block_id=message_hash(block),
         winner=block.proposer,
         selected_task=block.release.task_id,
         previous_hash=block.parent,
         trained_model=block.reveal.model_cid,
         training_correct=training.correct,
         training_total=training.total,
-        ommer_hash=noun_hash(block.ommers[0]) if block.ommers else b"\0" * 32,
-        merkle_root=tagged_hash("pole/body", *body, noun_hash(block.verdict)),
+        ommer_hash=message_hash(block.ommers[0]) if block.ommers else b"\0" * 32,
+        merkle_root=tagged_hash("pole/body", *body, message_hash(block.verdict)),
     )

@@ -4,10 +4,10 @@ POLE-R2 and R9 are about decryption, which `functional_encryption/` carries out.
 where there are 50,000, is about the experiments alone, as are the swapped captions of Figures 7 and 8.
 """
 
-from learnchain.protocol.citations import Reading
+from learnchain.protocol.citations import Interpretation
 
-READINGS = (
-    Reading(
+INTERPRETATIONS = (
+    Interpretation(
         "POLE-R1",
         "Algorithm 3 slices `master_weight[j(k-1) : jk]`, which is not k bits; `<<` and ToBinary are not defined",
         "Weight j is the bits `[(j-1)k : jk]`; `<<` is a parameter: truncate, rotate or grow; the hash has 256 bits.",
@@ -15,7 +15,7 @@ READINGS = (
         "depend on how small the hash happens to be.",
         "pole/algorithms/3.json",
     ),
-    Reading(
+    Interpretation(
         "POLE-R2",
         "Step 4 and Proposition 3.1 print the inner product as log_g(prod ct_j^z_j ct_0^eta) with eta = <s, z>",
         "ct_0^-eta.",
@@ -23,7 +23,7 @@ READINGS = (
         "With the printed sign there is no small logarithm to be found.",
         "pole/equations/1.json",
     ),
-    Reading(
+    Interpretation(
         "POLE-R3",
         "Eq. 2 is printed R_w H_w - H_o * O_num, which grows with the height of the chain; 'A winning block can only "
         "reference the ommer block with the highest test accuracy'",
@@ -34,7 +34,7 @@ READINGS = (
         "at height 1,000,000 would earn a million block rewards.",
         "pole/equations/2.json",
     ),
-    Reading(
+    Interpretation(
         "POLE-R4",
         "'If the test accuracy is greater than the required accuracy then the block pass' (3.2), while Algorithm 2 "
         "compares the training accuracy; 'When the training time exceeds the maximum completion time, the block with "
@@ -45,21 +45,21 @@ READINGS = (
         "'A minimum training accuracy that must be achieved' (3.1) is what a miner can know before the test set.",
         "pole/height/time_limit.json",
     ),
-    Reading(
+    Interpretation(
         "POLE-R5",
         "Algorithm 2 lists `train_blk: the test data block` and uses test_blk",
         "The test data block is the publisher's release.",
         "A misprint.",
         "pole/verification/algorithm_2.json",
     ),
-    Reading(
+    Interpretation(
         "POLE-R6",
         "Algorithm 1 lines 15-17 append an unverified block and stop; the text 'saves these blocks and continues'",
         "A miner that hears of other solutions goes on until its own is done or the release comes.",
         "Nothing unverified may enter a chain, and a later model may be the better one.",
         "pole/height/ommer.json",
     ),
-    Reading(
+    Interpretation(
         "POLE-R7",
         "Lines 10-14 and 24-25 broadcast the block twice; 'trained models' are sent before the test set is released",
         "One broadcast, and it is a commitment; the model is revealed after the release. `open_broadcast` shows the "
@@ -67,7 +67,7 @@ READINGS = (
         "Shown models can be copied: a thief commits to the same weights and grinds its salt until its hash is lower.",
         "pole/commitment/open.json",
     ),
-    Reading(
+    Interpretation(
         "POLE-R8",
         "'the first effective block received will be considered as the winner' (3.2), or the highest test accuracy "
         "(Algorithm 1, line 29)",
@@ -75,7 +75,7 @@ READINGS = (
         "Nobody can check in which order another node received something.",
         "pole/verification/best_wins.json",
     ),
-    Reading(
+    Interpretation(
         "POLE-R9",
         "'a master public key h used in encryption, and a master public key s used for decryption' (3.4, Step 1)",
         "s is the master secret key and never leaves the data node; h = g^s is published, and for each height eta = "
@@ -83,7 +83,7 @@ READINGS = (
         "With s everybody decrypts every sample; with eta only the products with the chosen vectors.",
         "pole/equations/1.json",
     ),
-    Reading(
+    Interpretation(
         "POLE-R10",
         "'its blockchain, which represents the best consensus known by this node' (3.2): how branches compare is open",
         "A block weighs 1 while it is the best verified candidate of its release, one that reached the requirement "
@@ -91,14 +91,14 @@ READINGS = (
         "Rivals on one parent share task and test set, so only they are comparable.",
         "pole/fork_choice/better_sibling.json",
     ),
-    Reading(
+    Interpretation(
         "POLE-R13",
         "'A task request contains hash pointers to the training set, but not the test set' (3.1)",
         "Root, key hash and sizes of the test set are fixed at posting; the release opens only the key.",
         "A data node that chose the test set after it saw commitments could choose the winner.",
         "pole/selection/test_set_fixed.json",
     ),
-    Reading(
+    Interpretation(
         "POLE-R14",
         "Query vectors come from the previous hash (Algorithm 3) or from it and the current Merkle root (Step 3)",
         "`paper` takes the previous hash alone; `dense` (the default) and `sparse` take a seed over previous hash, "
@@ -106,14 +106,14 @@ READINGS = (
         "Algorithm 3 repeats a word of 256 bits, so its rank is at most 256 / gcd(256, k): it loses accuracy.",
         "pole/algorithms/full_rank.json",
     ),
-    Reading(
+    Interpretation(
         "POLE-R15",
         "Algorithm 2 line 10 returns True",
         "It returns False: what did not return before has failed.",
         "A misprint: as printed every block is verified.",
         "pole/verification/algorithm_2.json",
     ),
-    Reading(
+    Interpretation(
         "POLE-R16",
         "'the test data is then appended in the body of the block' (3.2), whose hash the next height's vectors rest on",
         "The commitment fixes model and payload; release and verdict stand beside them, and the block hash, so the "
@@ -121,7 +121,7 @@ READINGS = (
         "A body that changes after it was hashed has no hash; what is left free is the set of commitments.",
         "pole/training/previous_hash.json",
     ),
-    Reading(
+    Interpretation(
         "POLE-R17",
         "'Those producers of ommer blocks can also get rewards' (3.5): nobody says who pays",
         "The winner beside whom others committed: a quarter of R_w and the referrer's bonus are withheld from it. Eq. "
@@ -133,7 +133,7 @@ READINGS = (
         "to a name but by their trace, and losers' traces are not audited.",
         "pole/payout/second_identity.json",
     ),
-    Reading(
+    Interpretation(
         "POLE-R18",
         "'blk.timestamp < test_blk.timestamp' (Algorithm 2), 'Data nodes will sign the timestamp' (3.1)",
         "A block is in time if and only if its commitment is under the root of the release, which the data node dates "
@@ -143,7 +143,7 @@ READINGS = (
         "it would leave no time for reveals, and either way the reward would go back. Such a release is as none.",
         "pole/commitment/in_time.json",
     ),
-    Reading(
+    Interpretation(
         "POLE-R19",
         "The header holds 'block ID, winner's ID, selected task, previous block hash, trained model, model's training "
         "accuracy, ommer block's hash and the hash of the Merkle Tree root' (3.3)",
@@ -152,7 +152,7 @@ READINGS = (
         "One block format serves all engines.",
         "pole/header/header.json",
     ),
-    Reading(
+    Interpretation(
         "POLE-R20",
         "'The data node can decide to wait for a number of solutions to arrive before releasing the test set' (3.1)",
         "The chain's `solutions` and a minimum time; only bonded commitments count. Who has not reached the "
@@ -160,14 +160,14 @@ READINGS = (
         "A number that everybody knows lets miners see whether training on is worth while.",
         "pole/schedule/event_driven.json",
     ),
-    Reading(
+    Interpretation(
         "POLE-R21",
         "'calculate train_accuracy' after every step (Algorithm 1, line 8)",
         "After every epoch whose running accuracy is half of the requirement, exactly, on all training rows.",
         "Counting all rows after every step would cost more than training.",
         "pole/training/requirement.json",
     ),
-    Reading(
+    Interpretation(
         "POLE-R22",
         "When a network gets a convolutional layer (CSML, 3.4), how wide its filters are, and what `I` is, is not said",
         "A flat model input of L numbers gets L vectors over the whole sample; an image input of the sample's height "
@@ -179,7 +179,7 @@ READINGS = (
         "its first weights can be solved for another block's layer (docs/pole.md), only a trace cannot.",
         "pole/training/layer_shape.json",
     ),
-    Reading(
+    Interpretation(
         "POLE-R23",
         "'The output dimension of Secure Mapping Layers is set to 128 for MLP [...]. The number of query vector is set "
         "to 32' (4.3): 128 products of 32 vectors",

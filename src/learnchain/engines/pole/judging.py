@@ -9,15 +9,15 @@ from fractions import Fraction
 
 from learnchain.encoding.codec import Hash32
 from learnchain.encoding.numbers import Accuracy
-from learnchain.engines.contract import Case
+from learnchain.engines.contract import JudgementCase
 from learnchain.protocol.citations import algorithm
-from learnchain.protocol.measurement import Finding, Measure, MeasureKind, Measurement
-from learnchain.protocol.messages import Outcome, Reveal, Verdict, VerdictEntry
-from learnchain.protocol.state import NOBODY
+from learnchain.protocol.measurement import Finding, Measurement, MeasurementKind, MeasurementRequest
+from learnchain.protocol.messages import CandidateOutcome, Reveal, Verdict, VerdictEntry
+from learnchain.protocol.state import ZERO_HASH
 from learnchain.protocol.task_specification import TaskSpecification
 from learnchain.rejection import RejectionReason
 
-KINDS = (MeasureKind.PAYLOAD, MeasureKind.COUNT, MeasureKind.TRAINING)
+KINDS = (MeasurementKind.PAYLOAD, MeasurementKind.COUNT, MeasurementKind.TRAINING)
 """What a candidate must pass, cheapest first; most candidates have more training rows than test rows."""
 
 
@@ -30,7 +30,7 @@ class _Tally:
 
 
 @algorithm("pole", 1, r"\text{sort by test accuracy; append the first } blk : VerifyBlock(blk) = True")
-def judge(case: Case) -> Measure | Verdict | None:
+def judge(case: JudgementCase) -> MeasurementRequest | Verdict | None:
     """Ask for the next measurement, give the verdict, or wait for reveals that may still come.
 
     Who reaches the required training accuracy goes first. When the time limit has passed and none of them stands, the
@@ -38,22 +38,22 @@ def judge(case: Case) -> Measure | Verdict | None:
     """
     if not case.reveals_closed and len(case.reveals) < len(case.commitments):
         return None
-    specification, tally = case.selection.posted.specification, _Tally()
-    ordered = in_accuracy_order(case)
-    able = [key for key in ordered if reaches_requirement(case.reveals[key], specification)]
+    specification, tally = case.selection.posted_task.specification, _Tally()
+    ordered = order_by_accuracy(case)
+    able = [key for key in ordered if has_reached_requirement(case.reveals[key], specification)]
     unable = [key for key in ordered if key not in able]
     found, waived = _find_first_verified(case, able, tally), False
-    if found == NOBODY and case.released_milliseconds >= case.selection.schedule.time_limit_milliseconds:
+    if found == ZERO_HASH and case.released_milliseconds >= case.selection.schedule.time_limit_milliseconds:
         found, waived = _find_first_verified(case, unable, tally), True
     else:
         tally.refused.update(dict.fromkeys(unable, RejectionReason.TRAINING_ACCURACY_LOW.value))
-    if isinstance(found, Measure):
+    if isinstance(found, MeasurementRequest):
         return found
-    return replace(_build_verdict(case, found, tally), waived=waived and found != NOBODY)
+    return replace(_build_verdict(case, found, tally), waived=waived and found != ZERO_HASH)
 
 
 @algorithm("pole", 2, r"acc_{train} \geq required \wedge blk.mapping = PHS \wedge blk.timestamp < test.timestamp")
-def verify_block(case: Case, key: Hash32) -> Measure | str | None:
+def verify_block(case: JudgementCase, key: Hash32) -> MeasurementRequest | str | None:
     """Return what to measure next, why a block fails, or None when it is verified.
 
     Its time stamp is that of the release that lists it (POLE-R18), its mapping was compared when it was opened; here
@@ -62,7 +62,7 @@ def verify_block(case: Case, key: Hash32) -> Measure | str | None:
     for kind in KINDS:
         measured = case.measurements.get((key, kind))
         if measured is None:
-            return Measure(key, kind)
+            return MeasurementRequest(key, kind)
         if measured.finding is Finding.UNAVAILABLE:
             return Finding.UNAVAILABLE.value
         reason = _compare_count(case, key, measured)
@@ -71,21 +71,21 @@ def verify_block(case: Case, key: Hash32) -> Measure | str | None:
     return None
 
 
-def in_accuracy_order(case: Case) -> list[Hash32]:
+def order_by_accuracy(case: JudgementCase) -> list[Hash32]:
     """Return the revealed candidates, highest test accuracy first; ties go to the lower commitment hash (ROUND-1)."""
     return sorted(case.reveals, key=lambda key: (-case.reveals[key].claim().share, key))
 
 
-def reaches_requirement(reveal: Reveal, specification: TaskSpecification) -> bool:
+def has_reached_requirement(reveal: Reveal, specification: TaskSpecification) -> bool:
     """Return whether a header's training accuracy is at least the required one (Algorithm 1, line 9)."""
     reached = Accuracy(reveal.training.correct, reveal.training.total)
-    return reached.reaches(specification.required_numerator, specification.required_denominator)
+    return reached.has_reached(specification.required_numerator, specification.required_denominator)
 
 
-def _find_first_verified(case: Case, keys: list[Hash32], tally: _Tally) -> Measure | Hash32:
+def _find_first_verified(case: JudgementCase, keys: list[Hash32], tally: _Tally) -> MeasurementRequest | Hash32:
     for key in keys:
         finding = verify_block(case, key)
-        if isinstance(finding, Measure):
+        if isinstance(finding, MeasurementRequest):
             return finding
         if finding is None:
             return key
@@ -93,20 +93,22 @@ def _find_first_verified(case: Case, keys: list[Hash32], tally: _Tally) -> Measu
             tally.missing.add(key)
         else:
             tally.refused[key] = finding
-    return NOBODY
+    return ZERO_HASH
 
 
-def _compare_count(case: Case, key: Hash32, measured: Measurement) -> str:
+def _compare_count(case: JudgementCase, key: Hash32, measured: Measurement) -> str:
     """Compare a count with the claim at hand: a miner may have shown others an opening with another claim."""
     inexact, reveal = RejectionReason.CLAIM_NOT_EXACT.value, case.reveals[key]
-    if measured.kind is MeasureKind.PAYLOAD or (measured.finding is Finding.REJECTED and measured.reason != inexact):
+    if measured.kind is MeasurementKind.PAYLOAD or (
+        measured.finding is Finding.REJECTED and measured.reason != inexact
+    ):
         return measured.reason if measured.finding is Finding.REJECTED else ""
     claim = reveal.claim()
-    if measured.kind is MeasureKind.TRAINING:
+    if measured.kind is MeasurementKind.TRAINING:
         claim = Accuracy(reveal.training.correct, reveal.training.total)
     if (measured.correct, measured.total) == (claim.correct, claim.total):
         return ""
-    classes = case.selection.posted.specification.data.classes
+    classes = case.selection.posted_task.specification.data.classes
     guesses = measured.total > 0 and _is_guessing(Fraction(measured.correct, measured.total), claim.share, classes)
     return RejectionReason.MAPPING_FOREIGN.value if guesses else inexact
 
@@ -116,20 +118,20 @@ def _is_guessing(measured: Fraction, claimed: Fraction, classes: int) -> bool:
     return 2 * measured < claimed + Fraction(1, classes)
 
 
-def _build_verdict(case: Case, winner: Hash32, tally: _Tally) -> Verdict:
+def _build_verdict(case: JudgementCase, winner: Hash32, tally: _Tally) -> Verdict:
     entries = tuple(_build_entry(case, key, commitment.miner, winner, tally) for key, commitment in case.commitments)
     won = case.reveals.get(winner)
     correct, total = (won.claim_correct, won.claim_total) if won else (0, 0)
     return Verdict(winner, correct, total, entries)
 
 
-def _build_entry(case: Case, key: Hash32, miner: bytes, winner: Hash32, tally: _Tally) -> VerdictEntry:
+def _build_entry(case: JudgementCase, key: Hash32, miner: bytes, winner: Hash32, tally: _Tally) -> VerdictEntry:
     reveal = case.reveals.get(key)
     claim, total = (reveal.claim_correct, reveal.claim_total) if reveal else (0, 0)
     if key == winner:
-        return VerdictEntry(key, miner, Outcome.WINNER, claim, "", total)
+        return VerdictEntry(key, miner, CandidateOutcome.WINNER, claim, "", total)
     if key in tally.refused:
-        return VerdictEntry(key, miner, Outcome.REJECTED, claim, tally.refused[key], total)
+        return VerdictEntry(key, miner, CandidateOutcome.REJECTED, claim, tally.refused[key], total)
     if reveal is None or key in tally.missing:
-        return VerdictEntry(key, miner, Outcome.UNREVEALED, 0, "")
-    return VerdictEntry(key, miner, Outcome.LOWER_CLAIM, claim, "", total)
+        return VerdictEntry(key, miner, CandidateOutcome.UNREVEALED, 0, "")
+    return VerdictEntry(key, miner, CandidateOutcome.LOWER_CLAIM, claim, "", total)

@@ -179,13 +179,15 @@ class MappingLayer:
         """Return what the vectors follow from, and what a header names as its mapping (Algorithm 2, line 5)."""
         if self.mode is MappingMode.PAPER:
             return selection.parent
-        rows = selection.posted.specification.data.training.plaintext_root
+        rows = selection.posted_task.specification.data.training.plaintext_root
         parts = (selection.parent, selection.task.task_id, rows)
         return tagged_hash("pole/mapping", *parts, work) if self.per_miner else tagged_hash("pole/mapping", *parts)
 
     def terms(self, selection: Selection, work: Hash32) -> SecureMapping:
         """Return the layer of a height (Algorithm 1, line 3; Algorithm 2, line 1)."""
-        return _build_terms(self, self.identity(selection, work), layer_shape(selection.posted.specification, self))
+        return _build_terms(
+            self, self.identity(selection, work), layer_shape(selection.posted_task.specification, self)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +232,7 @@ def check_encryption(task: Task, specification: TaskSpecification, layer: Mappin
     shape, detail = layer_shape(specification, layer), ""
     if shape.convolutional:
         detail = "a convolutional mapping gives as many equations as pixels: use symmetric encryption"
-    elif layer.per_miner or task.standing:
+    elif layer.per_miner or task.is_standing:
         detail = "one set of products may leave a data set: neither one a miner, nor one a height"
     elif shape.vectors > shape.dimension // LEAK_BUDGET_DIVISOR:
         detail = f"{shape.vectors} products of {shape.dimension} numbers: a quarter of them is the budget"

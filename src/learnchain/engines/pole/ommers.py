@@ -9,7 +9,7 @@ from typing import Annotated
 from learnchain.encoding.codec import Address, Bound, Hash32, decode, encode
 from learnchain.encoding.numbers import Accuracy
 from learnchain.engines.pole.equations import MAXIMUM_DEPTH, OmmerRules
-from learnchain.protocol.messages import Block, Outcome, Payout
+from learnchain.protocol.messages import Block, CandidateOutcome, Payout
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,39 +23,39 @@ class Loser:
 
 
 @dataclass(frozen=True, slots=True)
-class Losers:
+class CitableLosers:
     """Hold the losers that may still be cited, oldest height first."""
 
     entries: Annotated[tuple[Loser, ...], Bound(MAXIMUM_DEPTH)] = ()
 
 
-def remembered(memory: bytes) -> tuple[Loser, ...]:
+def decode_memory(memory: bytes) -> tuple[Loser, ...]:
     """Return the losers that a parent block remembers."""
-    return decode(Losers, memory).entries if memory else ()
+    return decode(CitableLosers, memory).entries if memory else ()
 
 
-def citable(memory: bytes, height: int) -> tuple[Hash32, ...]:
+def citable_commitments(memory: bytes, height: int) -> tuple[Hash32, ...]:
     """Return the commitments that the block of a height may cite; what is about to become too old comes first."""
-    return tuple(each.commitment for each in remembered(memory) if 1 <= height - each.height <= MAXIMUM_DEPTH)
+    return tuple(each.commitment for each in decode_memory(memory) if 1 <= height - each.height <= MAXIMUM_DEPTH)
 
 
-def best_loser(block: Block) -> Loser | None:
+def find_best_loser(block: Block) -> Loser | None:
     """Return the loser with the highest test accuracy, ties to the lower commitment; O_num counts all (3.5)."""
-    losers = [each for each in block.verdict.entries if each.outcome is Outcome.LOWER_CLAIM]
+    losers = [each for each in block.verdict.entries if each.outcome is CandidateOutcome.LOWER_CLAIM]
     if not losers:
         return None
     best = min(losers, key=lambda each: (-Accuracy(each.claim_correct, each.claim_total).share, each.commitment))
     return Loser(block.height, best.commitment, best.miner, len(losers))
 
 
-def settled(
+def settle_losers(
     rules: OmmerRules, reward_gwei: int, memory: bytes, height: int, block: Block | None
 ) -> tuple[tuple[Payout, ...], tuple[Loser, ...]]:
     """Return what a block pays for the losers that it cites, and those that may still be cited after it."""
     paid: list[Payout] = []
     kept: list[Loser] = []
     cited = {each.height: each.miner for each in (block.ommers if block is not None else ())}
-    for each in remembered(memory):
+    for each in decode_memory(memory):
         if block is not None and cited.get(each.height) == each.miner:
             shares = rules.shares(reward_gwei, height, each.height, each.ommers)
             paid.append(Payout(each.miner, shares.loser_gwei, "ommer reward"))
@@ -65,6 +65,6 @@ def settled(
     return tuple(each for each in paid if each.amount_gwei), tuple(kept)
 
 
-def memory_of(entries: tuple[Loser, ...]) -> bytes:
+def encode_memory(entries: tuple[Loser, ...]) -> bytes:
     """Return the memory that holds these losers; nothing where there are none."""
-    return encode(Losers(entries)) if entries else b""
+    return encode(CitableLosers(entries)) if entries else b""

@@ -10,12 +10,12 @@ from fractions import Fraction
 
 from learnchain.encoding.codec import Hash32, encode
 from learnchain.encoding.numbers import Accuracy
-from learnchain.engines.contract import Case, LocalTimes
+from learnchain.engines.contract import JudgementCase, LocalDurations
 from learnchain.engines.pole.equations import MAXIMUM_DEPTH, OmmerRules
-from learnchain.engines.pole.judging import judge, reaches_requirement
+from learnchain.engines.pole.judging import has_reached_requirement, judge
 from learnchain.engines.pole.mapping import MappingLayer, check_encryption, layer_shape
-from learnchain.engines.pole.ommers import best_loser, citable, memory_of, settled
-from learnchain.protocol.measurement import Measure
+from learnchain.engines.pole.ommers import citable_commitments, encode_memory, find_best_loser, settle_losers
+from learnchain.protocol.measurement import MeasurementRequest
 from learnchain.protocol.messages import (
     AnyBlock,
     Block,
@@ -30,7 +30,7 @@ from learnchain.protocol.messages import (
 )
 from learnchain.protocol.model_specification import ModelLimits, validate
 from learnchain.protocol.parameters import ChainParameters
-from learnchain.protocol.payload import Outcome, Settlement
+from learnchain.protocol.payload import Settlement, SettlementOutcome
 from learnchain.protocol.selection import PostedTask, Schedule, Selection
 from learnchain.protocol.state import ChainState, Reward
 from learnchain.protocol.task_specification import Metric, TaskSpecification
@@ -39,12 +39,12 @@ from learnchain.rejection import Rejected, RejectionReason
 
 
 @dataclass(frozen=True, slots=True)
-class Ranked:
+class RankedSelection:
     """Name the task of a height with its value, and all that were ranked; a standing task has no value."""
 
-    posted: PostedTask
+    posted_task: PostedTask
     value: Fraction | None
-    waiting: int
+    queue_length: int
     ranking: tuple[tuple[str, Hash32], ...]
 
 
@@ -53,15 +53,17 @@ def task_value(posted: PostedTask) -> Fraction:
     return Fraction(posted.task.reward_wei, posted.specification.time_limit_seconds)
 
 
-def most_valuable(parent: ChainState, in_time: tuple[PostedTask, ...], chain: ChainParameters) -> Ranked:
+def select_most_valuable(
+    parent: ChainState, in_time: tuple[PostedTask, ...], chain: ChainParameters
+) -> RankedSelection:
     """Return the most valuable recorded task, ties by task id; a standing task, in turn, when none waits (1, 3.2)."""
     scored = sorted((-task_value(each), each.task.task_id) for each in in_time)
     by_id = {each.task.task_id: each for each in in_time}
     ranking: tuple[tuple[str, Hash32], ...] = tuple((value_text(-value), task_id) for value, task_id in scored)
     if not scored:
         standing = chain.standing_tasks()
-        return Ranked(PostedTask(*standing[(parent.height + 1) % len(standing)]), None, 0, ranking)
-    return Ranked(by_id[scored[0][1]], -scored[0][0], len(in_time), ranking)
+        return RankedSelection(PostedTask(*standing[(parent.height + 1) % len(standing)]), None, 0, ranking)
+    return RankedSelection(by_id[scored[0][1]], -scored[0][0], len(in_time), ranking)
 
 
 def value_text(value: Fraction | None) -> str:
@@ -70,7 +72,7 @@ def value_text(value: Fraction | None) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Times:
+class PoleDurations:
     """Hold what bounds a height; nothing is due at a fixed time as long as solutions come.
 
     `minimum` passes before a release, `longest` bounds every task's own time limit, `grace` is for commitments of
@@ -85,7 +87,7 @@ class Times:
     release_milliseconds: int = 15_000
     reveal_milliseconds: int = 35_000
     block_milliseconds: int = 60_000
-    solutions: int = 2
+    sufficient_solutions: int = 2
 
     def check(self, maximum_commitments: int) -> None:
         """Refuse times that do not follow each other, and more solutions than a height holds."""
@@ -94,8 +96,8 @@ class Times:
         ordered = first < self.longest_milliseconds and 0 < self.reveal_milliseconds < self.block_milliseconds
         if min(times) < 1 or not ordered or self.longest_milliseconds < 1_000:
             raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{self}: times must be positive and follow each other")
-        if not 1 <= self.solutions <= maximum_commitments:
-            detail = f"{self.solutions} solutions to wait for, a height holds 1 to {maximum_commitments}"
+        if not 1 <= self.sufficient_solutions <= maximum_commitments:
+            detail = f"{self.sufficient_solutions} solutions to wait for, a height holds 1 to {maximum_commitments}"
             raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
 
     def limit_milliseconds(self, specification: TaskSpecification) -> int:
@@ -108,7 +110,7 @@ class Times:
         limit = self.limit_milliseconds(specification)
         return limit + self.grace_milliseconds + self.release_milliseconds + self.block_milliseconds
 
-    def schedule(self, parent: ChainState, specification: TaskSpecification) -> Schedule:
+    def schedule_height(self, parent: ChainState, specification: TaskSpecification) -> Schedule:
         """Return the deadlines of the height after `parent`; only a missed one is ever waited for."""
         start = parent.end_milliseconds
         limit = start + self.limit_milliseconds(specification)
@@ -120,35 +122,35 @@ class Times:
             release_milliseconds=limit + self.grace_milliseconds + self.release_milliseconds,
             reveal_after_milliseconds=self.reveal_milliseconds,
             block_after_milliseconds=self.block_milliseconds,
-            clocked=False,
+            is_clocked=False,
             payload_timestamp_seconds=max(parent.payload_timestamp_seconds + 1, start // 1000),
-            enough_commitments=self.solutions,
+            sufficient_commitments=self.sufficient_solutions,
             time_limit_milliseconds=limit,
         )
 
 
-def local_times(times: LocalTimes, miners: int) -> Times:
+def build_local_durations(times: LocalDurations, miners: int) -> PoleDurations:
     """Return what bounds an event-driven height whose tasks need these phases.
 
     Two solutions usually end it, so bounds may be wide: only what is missed is waited for.
     """
-    return Times(
-        key_milliseconds=3 * times.one_milliseconds,
-        minimum_milliseconds=min(1_000, times.two_milliseconds),
-        longest_milliseconds=4 * (times.one_milliseconds + times.two_milliseconds),
-        grace_milliseconds=2 * times.one_milliseconds,
+    return PoleDurations(
+        key_milliseconds=3 * times.key_milliseconds,
+        minimum_milliseconds=min(1_000, times.training_milliseconds),
+        longest_milliseconds=4 * (times.key_milliseconds + times.training_milliseconds),
+        grace_milliseconds=2 * times.key_milliseconds,
         release_milliseconds=times.release_milliseconds,
         reveal_milliseconds=times.reveal_milliseconds,
-        block_milliseconds=times.three_milliseconds,
-        solutions=min(2, miners),
+        block_milliseconds=times.judging_milliseconds,
+        sufficient_solutions=min(2, miners),
     )
 
 
-NOBODY_ADDRESS = b"\0" * 20
+BURN_ADDRESS = b"\0" * 20
 """The recipient of a burned bond."""
 
 
-MOST_SHOWN = 64
+MAXIMUM_RANKED_SHOWN = 64
 """Commitments that show their model are almost twice as long; a block lists all of them in one gossip message."""
 
 
@@ -160,7 +162,7 @@ class Pole:
     default a commitment stands for the broadcast and models are revealed after the release (POLE-R7).
     """
 
-    times: Times = field(default_factory=Times)
+    times: PoleDurations = field(default_factory=PoleDurations)
     layer: MappingLayer = field(default_factory=MappingLayer)
     ommers: OmmerRules = field(default_factory=OmmerRules)
     open_broadcast: bool = False
@@ -176,14 +178,14 @@ class Pole:
         self.layer.check()
         self.ommers.check()
         parameters.check_last_phase(self.times.block_milliseconds)
-        if self.open_broadcast and parameters.maximum_commitments > MOST_SHOWN:
+        if self.open_broadcast and parameters.maximum_commitments > MAXIMUM_RANKED_SHOWN:
             detail = f"{parameters.maximum_commitments} commitments that show their models fit into no block message"
             raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
         if parameters.finality_depth <= MAXIMUM_DEPTH:
             detail = f"finality after {parameters.finality_depth} blocks: ommers may be cited for {MAXIMUM_DEPTH}"
             raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
 
-    def canonical(self) -> bytes:
+    def encode_parameters(self) -> bytes:
         """Return the engine's parameters for the genesis hash."""
         return b"pole" + encode(self)
 
@@ -194,14 +196,14 @@ class Pole:
         layer_shape(specification, self.layer)
         check_encryption(task, specification, self.layer)
         specification.check_outputs()
-        if not task.standing and task.reward_wei < parameters.minimum_reward_wei:
+        if not task.is_standing and task.reward_wei < parameters.minimum_reward_wei:
             detail = f"{task.reward_wei} wei are below the minimum of {parameters.minimum_reward_wei}"
             raise Rejected(RejectionReason.REWARD_TOO_LOW, detail)
-        if not task.standing and task.bond_wei < parameters.minimum_task_bond_wei:
+        if not task.is_standing and task.bond_wei < parameters.minimum_task_bond_wei:
             detail = f"a bond of {task.bond_wei} wei is below the minimum of {parameters.minimum_task_bond_wei}"
             raise Rejected(RejectionReason.BOND_TOO_LOW, detail)
 
-    def escrow(self, task: Task) -> Escrow:
+    def required_escrow(self, task: Task) -> Escrow:
         """Move the reward to the virtual reservoir account at once, with the data node's bond (3.1)."""
         return Escrow(task.task_id, task.reward_wei + task.bond_wei, task.deadline_seconds)
 
@@ -210,22 +212,26 @@ class Pole:
         window = parameters.empty_window_milliseconds
         in_time = tuple(
             each
-            for each in parent.pool
+            for each in parent.queued_tasks
             if each.task.deadline_seconds - parameters.claim_window_seconds
             > (parent.end_milliseconds + self.times.round_milliseconds(each.specification) + window) // 1000
         )
-        found, height, memory = most_valuable(parent, in_time, parameters), parent.height + 1, parent.reward.memory
+        found, height, memory = (
+            select_most_valuable(parent, in_time, parameters),
+            parent.height + 1,
+            parent.reward.memory,
+        )
         return Selection(
             height,
             parent.block_hash,
-            found.posted,
+            found.posted_task,
             value_text(found.value),
-            found.waiting,
-            self.times.schedule(parent, found.posted.specification),
+            found.queue_length,
+            self.times.schedule_height(parent, found.posted_task.specification),
             found.ranking,
             memory,
-            citable=citable(memory, height),
-            discloses=self.open_broadcast,
+            citable_commitments=citable_commitments(memory, height),
+            shows_models=self.open_broadcast,
         )
 
     def training_terms(self, selection: Selection, work: Hash32) -> TrainingTerms:
@@ -244,7 +250,7 @@ class Pole:
 
     def check_reveal(self, selection: Selection, commitment: Commitment, reveal: Reveal) -> None:
         """Require this block's mapping layer and an exact training accuracy in the header (3.3, Algorithm 2)."""
-        specification, training = selection.posted.specification, reveal.training
+        specification, training = selection.posted_task.specification, reveal.training
         specification.check_claim(reveal.claim())
         specification.training.check(training.hyperparameters)
         work = work_id(reveal.chain_id, selection.parent, selection.task.task_id, reveal.miner)
@@ -256,7 +262,7 @@ class Pole:
             detail = f"a count out of {counted.total}, there are {specification.data.training.rows} training rows"
             raise Rejected(RejectionReason.CLAIM_OUT_OF_RANGE, detail)
 
-    def judge(self, case: Case) -> Measure | Verdict | None:
+    def judge(self, case: JudgementCase) -> MeasurementRequest | Verdict | None:
         """Verify in decreasing order of test accuracy; the first verified block wins (Algorithm 1, lines 26 to 35)."""
         return judge(case)
 
@@ -278,37 +284,37 @@ class Pole:
         best = min(rivals, key=_rank)
         return int(best.verdict.winner == block.verdict.winner)
 
-    def payouts(self, selection: Selection, block: AnyBlock, parameters: ChainParameters) -> Reward:
+    def compute_reward(self, selection: Selection, block: AnyBlock, parameters: ChainParameters) -> Reward:
         """Mint R_w, part of it for ommers by Eq. 2, and settle the reservoir by training accuracy (3.5; POLE-R3)."""
         reward, memory = parameters.block_reward_gwei, selection.memory
         trained = block if isinstance(block, Block) else None
-        paid, kept = settled(self.ommers, reward, memory, block.height, trained)
+        paid, kept = settle_losers(self.ommers, reward, memory, block.height, trained)
         if trained is None:
-            return Reward(paid, self._compute_settlements(selection, block), memory_of(kept))
+            return Reward(paid, self._compute_settlements(selection, block), encode_memory(kept))
         reached = _has_reached(selection, trained)
         # How many committed is the data node's word, not the winner's: nothing is gained by hiding who lost.
         withheld = self.ommers.withheld_gwei(reward) if reached and trained.release.count > 1 else 0
-        loser = best_loser(trained) if reached else None
+        loser = find_best_loser(trained) if reached else None
         kept = (*kept, loser) if loser else kept
         won = Payout(trained.proposer, reward - withheld, "block reward")
-        return Reward((won, *paid), self._compute_settlements(selection, block), memory_of(kept))
+        return Reward((won, *paid), self._compute_settlements(selection, block), encode_memory(kept))
 
     def _compute_settlements(self, selection: Selection, block: AnyBlock) -> tuple[Settlement, ...]:
         """Pay the winner that reached the required accuracy; refund what nobody earned, strike who failed (R4)."""
         task = selection.task
-        if task.standing:
+        if task.is_standing:
             return ()
-        recipient, outcome = task.publisher, Outcome.REFUNDED
+        recipient, outcome = task.publisher, SettlementOutcome.REFUNDED
         if isinstance(block, Block):
             if _has_reached(selection, block):
-                recipient, outcome = block.proposer, Outcome.PAID
+                recipient, outcome = block.proposer, SettlementOutcome.PAID
         elif block.missed in (Deadline.KEY, Deadline.RELEASE):
-            recipient, outcome = NOBODY_ADDRESS, Outcome.STRUCK
+            recipient, outcome = BURN_ADDRESS, SettlementOutcome.STRUCK
         return (Settlement(task.task_id, block.height, recipient, outcome),)
 
 
 def _has_reached(selection: Selection, block: Block) -> bool:
-    return reaches_requirement(block.reveal, selection.posted.specification)
+    return has_reached_requirement(block.reveal, selection.posted_task.specification)
 
 
 def _rank(block: Block) -> tuple[bool, object, Hash32]:

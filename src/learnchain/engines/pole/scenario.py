@@ -2,22 +2,36 @@
 
 from dataclasses import replace
 
-from learnchain.engines.pole import READINGS, Pole, mapping
-from learnchain.engines.pole.equations import OmmerFormula, OmmerFunding, OmmerRules, header_of, ommer_reward
+from learnchain.engines.pole import INTERPRETATIONS, Pole, mapping
+from learnchain.engines.pole.equations import OmmerFormula, OmmerFunding, OmmerRules, build_header, ommer_reward
 from learnchain.engines.pole.mapping import MappingLayer, MappingMode, Shift, layer_shape
-from learnchain.engines.pole.rules import Times
+from learnchain.engines.pole.rules import PoleDurations
 from learnchain.protocol.actions import ProposeBlock
-from learnchain.protocol.events import BlockReceived, Committed, Event, KeyReleased, Released, Revealed
+from learnchain.protocol.events import (
+    BlockReceived,
+    CommitmentReceived,
+    Event,
+    KeyReleaseReceived,
+    ReleaseReceived,
+    RevealReceived,
+)
 from learnchain.protocol.messages import Block, Deadline, TrainedModel, commitment_digest, work_id
 from learnchain.rejection import RejectionReason
-from learnchain.simulation.chain_builder import Candidate, ChainBuilder, altered, sample_parameters
-from learnchain.simulation.scenario import Observer, Plan, candidates, observe, play_height, reveal_models
-from learnchain_conformance.bad_disputes import DISPUTE_NAMES
-from learnchain_conformance.bad_inputs import BAD_INPUTS, BadInput, Found, Make
-from learnchain_conformance.engine_scenario import EnginePlay
+from learnchain.simulation.chain_builder import Candidate, ChainBuilder, alter, build_sample_parameters
+from learnchain.simulation.scenario import (
+    HeightPlan,
+    ScenarioNode,
+    build_candidates,
+    reveal_models,
+    run_height,
+    start_from_genesis,
+)
+from learnchain_conformance.bad_disputes import BAD_DISPUTE_NAMES
+from learnchain_conformance.bad_inputs import BAD_INPUTS, BadInput, CandidatePair, Make
+from learnchain_conformance.engine_scenario import EngineScenario
 
 POLE = Pole(
-    times=Times(60_000, 60_000, 600_000, 15_000, 15_000, 35_000, 60_000, 2),
+    times=PoleDurations(60_000, 60_000, 600_000, 15_000, 15_000, 35_000, 60_000, 2),
     layer=MappingLayer(MappingMode.DENSE, 3, Shift.TRUNCATE, 3, False, 1),
     ommers=OmmerRules(OmmerFormula.FRACTION, OmmerFunding.WINNER, 250),
     open_broadcast=False,
@@ -25,56 +39,56 @@ POLE = Pole(
 """Every number is written out: a changed default must not change a vector."""
 
 
-OPEN = replace(POLE, open_broadcast=True)
+OPEN_BROADCAST = replace(POLE, open_broadcast=True)
 
 
-THREE = Plan({"miner-1": 95, "miner-2": 93, "miner-3": 60})
+THREE_SOLUTIONS = HeightPlan({"miner-1": 95, "miner-2": 93, "miner-3": 60})
 
 
 UNABLE = 300
 """Of 400 training rows: below the nine tenths that the sample task requires."""
 
 
-def learning(engine: Pole = POLE, **parameters: int) -> Observer:
+def start_pole_node(engine: Pole = POLE, **parameters: int) -> ScenarioNode:
     """Return a fresh node on the sample chain under PoLe."""
-    return observe(ChainBuilder(engine, sample_parameters(**parameters)))
+    return start_from_genesis(ChainBuilder(engine, build_sample_parameters(**parameters)))
 
 
-def play_to_limit(node: Observer, plan: Plan) -> Block:
+def run_to_limit(node: ScenarioNode, plan: HeightPlan) -> Block:
     """Play a height that nobody ends before its time limit: everybody commits then; return the block."""
     schedule, parent = node.round.selection.schedule, node.parent
-    node.feed(KeyReleased(node.builder.key_release(parent), schedule.start_milliseconds))
-    found = candidates(node, plan)
+    node.feed(KeyReleaseReceived(node.builder.build_key_release(parent), schedule.start_milliseconds))
+    found = build_candidates(node, plan)
     for each in found:
-        node.feed(Committed(each.commitment, schedule.time_limit_milliseconds))
+        node.feed(CommitmentReceived(each.commitment, schedule.time_limit_milliseconds))
     late = schedule.time_limit_milliseconds - schedule.release_opens_milliseconds
-    announcement = node.builder.announcement(parent, found, late)
-    node.feed(Released(announcement, announcement.release.released_milliseconds))
+    announcement = node.builder.build_announcement(parent, found, late)
+    node.feed(ReleaseReceived(announcement, announcement.release.released_milliseconds))
     proposal = next(each for each in reveal_models(node, plan, found) if isinstance(each, ProposeBlock))
     winner = next(each for each in found if each.key == proposal.verdict.winner)
-    block = node.builder.from_verdict(proposal, winner)
+    block = node.builder.build_proposed_block(proposal, winner)
     node.receive(block)
     return block
 
 
-def remapped(node: Observer, candidate: Candidate, mapping: bytes) -> Candidate:
+def remap_candidate(node: ScenarioNode, candidate: Candidate, mapping: bytes) -> Candidate:
     """Return a candidate that was trained behind another mapping layer and says so."""
     record = replace(candidate.model.training, mapping=mapping)
     return _rebind_candidate(node, candidate, replace(candidate.model, training=record))
 
 
-def stolen(node: Observer, shown: Candidate, thief: str, salt: bytes = b"") -> Candidate:
+def steal_candidate(node: ScenarioNode, shown: Candidate, thief: str, salt: bytes = b"") -> Candidate:
     """Return a thief's candidate: the model that somebody else has shown, bound to the thief's own name."""
-    own = node.builder.candidate(node.parent, thief, shown.correct)
+    own = node.builder.build_candidate(node.parent, thief, shown.correct)
     return _rebind_candidate(node, replace(own, salt=salt or own.salt), shown.model)
 
 
-def _rebind_candidate(node: Observer, candidate: Candidate, model: TrainedModel) -> Candidate:
+def _rebind_candidate(node: ScenarioNode, candidate: Candidate, model: TrainedModel) -> Candidate:
     commitment, builder = candidate.commitment, node.builder
     work = work_id(commitment.chain_id, commitment.parent, commitment.task_id, commitment.miner)
     payload = (candidate.payload_hash, b"\x01\x55" + candidate.payload_hash)
     digest = commitment_digest(work, model, *payload, candidate.salt)
-    signed = altered(commitment, digest=digest, disclosed=(model,) if commitment.disclosed else ())
+    signed = alter(commitment, digest=digest, shown_model=(model,) if commitment.shown_model else ())
     builder.counts[model.model_cid] = candidate.correct
     return replace(candidate, model=model, commitment=signed)
 
@@ -82,65 +96,65 @@ def _rebind_candidate(node: Observer, candidate: Candidate, model: TrainedModel)
 # --- what must be refused ----------------------------------------------------------------------------------------
 
 
-def _date_release_late(node: Observer, found: Found) -> Event:
+def _date_release_late(node: ScenarioNode, found: CandidatePair) -> Event:
     schedule = node.round.selection.schedule
     late = schedule.release_milliseconds - schedule.release_opens_milliseconds + 1
-    announcement = node.builder.announcement(node.parent, found, late)
-    return Released(announcement, announcement.release.released_milliseconds)
+    announcement = node.builder.build_announcement(node.parent, found, late)
+    return ReleaseReceived(announcement, announcement.release.released_milliseconds)
 
 
-def _date_release_back(node: Observer, found: Found) -> Event:
+def _date_release_back(node: ScenarioNode, found: CandidatePair) -> Event:
     """Return a release that leaves a millisecond less than half the time for reveals, clocks aside."""
-    schedule, announcement = node.round.selection.schedule, node.builder.announcement(node.parent, found)
+    schedule, announcement = node.round.selection.schedule, node.builder.build_announcement(node.parent, found)
     skew, released = node.builder.parameters.clock_skew_milliseconds, announcement.release.released_milliseconds
     left = schedule.reveal_after_milliseconds // 2
-    return Released(announcement, schedule.deadline(Deadline.REVEAL, released) - left + skew + 1)
+    return ReleaseReceived(announcement, schedule.deadline(Deadline.REVEAL, released) - left + skew + 1)
 
 
-def _commit_with_shown_model(node: Observer, found: Found) -> Event:
-    shown = altered(found[1].commitment, disclosed=(found[1].model,))
-    return Committed(shown, node.round.selection.schedule.start_milliseconds + 1)
+def _commit_with_shown_model(node: ScenarioNode, found: CandidatePair) -> Event:
+    shown = alter(found[1].commitment, shown_model=(found[1].model,))
+    return CommitmentReceived(shown, node.round.selection.schedule.start_milliseconds + 1)
 
 
-def _release_and_open(node: Observer, candidate: Candidate) -> Event:
+def _release_and_open(node: ScenarioNode, candidate: Candidate) -> Event:
     """Release a list with a changed candidate and open it."""
     parent, opens = node.parent, node.round.selection.schedule.release_opens_milliseconds
-    node.feed(Released(node.builder.announcement(parent, (candidate,)), opens))
-    return Revealed(node.builder.reveal(parent, candidate), opens + 1)
+    node.feed(ReleaseReceived(node.builder.build_announcement(parent, (candidate,)), opens))
+    return RevealReceived(node.builder.build_reveal(parent, candidate), opens + 1)
 
 
-def _foreign_mapping(node: Observer, found: Found) -> Event:
-    return _release_and_open(node, remapped(node, found[1], node.round.selection.parent))
+def _foreign_mapping(node: ScenarioNode, found: CandidatePair) -> Event:
+    return _release_and_open(node, remap_candidate(node, found[1], node.round.selection.parent))
 
 
-def _wrong_rows(node: Observer, found: Found) -> Event:
+def _wrong_rows(node: ScenarioNode, found: CandidatePair) -> Event:
     record = replace(found[1].model.training, correct=100, total=100)
     return _release_and_open(node, _rebind_candidate(node, found[1], replace(found[1].model, training=record)))
 
 
-def _waive_verdict(node: Observer, found: Found) -> Event:
-    block = node.builder.block(node.parent, found)
+def _waive_verdict(node: ScenarioNode, found: CandidatePair) -> Event:
+    block = node.builder.build_block(node.parent, found)
     waived = replace(block.verdict, waived=True)
-    return BlockReceived(altered(block, verdict=waived), block.end_milliseconds)
+    return BlockReceived(alter(block, verdict=waived), block.end_milliseconds)
 
 
 def _make_citation(choose: str) -> Make:
     """Return a block at height 2 or later that cites a loser it may not cite."""
 
-    def make(node: Observer, _found: Found) -> Event:
+    def make(node: ScenarioNode, _found: CandidatePair) -> Event:
         builder, parent = node.builder, node.parent
-        losers = {each: builder.candidate(parent, each, right) for each, right in THREE.correct.items()}
-        play_height(node, THREE)
+        losers = {each: builder.build_candidate(parent, each, right) for each, right in THREE_SOLUTIONS.correct.items()}
+        run_height(node, THREE_SOLUTIONS)
         if choose == "again":
-            play_height(node, Plan({"miner-1": 95}))
+            run_height(node, HeightPlan({"miner-1": 95}))
         cited = "miner-3" if choose == "second best" else "miner-1" if choose == "winner" else "miner-2"
         claim = 92 if choose == "another claim" else None
-        reveal = builder.reveal(parent, losers[cited], claim)
+        reveal = builder.build_reveal(parent, losers[cited], claim)
         if choose == "too old":
             for _ in range(6):
-                play_height(node, Plan({"miner-1": 95, "miner-2": 96}, silent=frozenset({"miner-1"})))
-        won = builder.candidate(node.parent, "miner-1", 95)
-        block = builder.block(node.parent, (won,), ommers=(reveal,))
+                run_height(node, HeightPlan({"miner-1": 95, "miner-2": 96}, silent_miners=frozenset({"miner-1"})))
+        won = builder.build_candidate(node.parent, "miner-1", 95)
+        block = builder.build_block(node.parent, (won,), ommers=(reveal,))
         return BlockReceived(block, block.end_milliseconds)
 
     return make
@@ -149,14 +163,14 @@ def _make_citation(choose: str) -> Make:
 _R = RejectionReason
 
 
-_OF_THE_CLOCK = DISPUTE_NAMES | {"release_dated_late"}
+_OF_THE_CLOCK = BAD_DISPUTE_NAMES | {"release_dated_late"}
 
 
 POLE_BAD_INPUTS: tuple[BadInput, ...] = (
     *(each for each in BAD_INPUTS if each.name not in _OF_THE_CLOCK),
     BadInput("release_dated_late", "committed", _R.WRONG_PHASE, _date_release_late),
     BadInput("release_dated_back", "committed", _R.WRONG_PHASE, _date_release_back),
-    BadInput("commitment_shows_model", "opened", _R.DISCLOSURE_WRONG, _commit_with_shown_model),
+    BadInput("commitment_shows_model", "opened", _R.SHOWN_MODEL_WRONG, _commit_with_shown_model),
     BadInput("reveal_of_foreign_mapping", "opened", _R.MAPPING_FOREIGN, _foreign_mapping),
     BadInput("reveal_of_other_rows", "opened", _R.CLAIM_OUT_OF_RANGE, _wrong_rows),
     BadInput("block_waives_without_need", "revealed", _R.VERDICT_WRONG, _waive_verdict),
@@ -175,8 +189,8 @@ POLE_CALLS = (
     OmmerRules.shares,
     MappingLayer.identity,
     layer_shape,
-    header_of,
-    Times.schedule,
+    build_header,
+    PoleDurations.schedule_height,
     Pole.admit_task,
     Pole.select_task,
     Pole.training_terms,
@@ -184,11 +198,11 @@ POLE_CALLS = (
     Pole.check_reveal,
     Pole.judge,
     Pole.weigh,
-    Pole.payouts,
+    Pole.compute_reward,
     mapping.query_vectors,
     mapping.dense_vectors,
     mapping.sparse_vectors,
 )
 
 
-PLAY = EnginePlay(POLE, READINGS, POLE_CALLS, POLE_BAD_INPUTS, learning)
+SCENARIO = EngineScenario(POLE, INTERPRETATIONS, POLE_CALLS, POLE_BAD_INPUTS, start_pole_node)

@@ -9,12 +9,12 @@ open on a spine that was made for tasks.
 
 from dataclasses import replace
 
-from learnchain.engines.contract import LocalTimes
-from learnchain.engines.proof_of_work.interpretations import READINGS
+from learnchain.engines.contract import LocalDurations
+from learnchain.engines.proof_of_work.interpretations import INTERPRETATIONS
 from learnchain.engines.proof_of_work.rules import LOCAL, Difficulty, ProofOfWork
 from learnchain.protocol.puzzle import LARGEST_TARGET
 
-__all__ = ["LOCAL", "READINGS", "ProofOfWork", "local", "simulated"]
+__all__ = ["INTERPRETATIONS", "LOCAL", "ProofOfWork", "build_local_engine", "build_simulated_engine"]
 
 
 SIMULATED_AIM_MILLISECONDS = 60_000
@@ -22,18 +22,18 @@ SIMULATED_AIM_MILLISECONDS = 60_000
 the same for every block and would hide how much the search itself varies."""
 
 
-def local(times: LocalTimes, _miners: int) -> ProofOfWork:
+def build_local_engine(times: LocalDurations, _miners: int) -> ProofOfWork:
     """Return the engine for several nodes on one machine; blocks have as much time to spread as those that train."""
     return replace(
         LOCAL,
         release_milliseconds=max(LOCAL.release_milliseconds, times.release_milliseconds),
         reveal_milliseconds=max(LOCAL.reveal_milliseconds, times.reveal_milliseconds),
-        block_milliseconds=max(LOCAL.block_milliseconds, times.three_milliseconds),
+        block_milliseconds=max(LOCAL.block_milliseconds, times.judging_milliseconds),
     )
 
 
-def simulated(times: LocalTimes, hashes_per_second: int) -> ProofOfWork:
+def build_simulated_engine(times: LocalDurations, hashes_per_second: int) -> ProofOfWork:
     """Return the engine for simulated machines that try so many hashes a second together."""
     aim = SIMULATED_AIM_MILLISECONDS
     difficulty = Difficulty(aim, LARGEST_TARGET * 1_000 // (hashes_per_second * aim), 8)
-    return replace(local(times, 1), difficulty=difficulty, limit_milliseconds=50 * aim)
+    return replace(build_local_engine(times, 1), difficulty=difficulty, limit_milliseconds=50 * aim)

@@ -2,19 +2,24 @@
 
 from dataclasses import replace
 
-from learnchain.engines.proof_of_work import READINGS, ProofOfWork
-from learnchain.engines.proof_of_work.scenario import PROOF_OF_WORK, PROOF_OF_WORK_BAD_INPUTS, solving, unsolved_digest
+from learnchain.engines.proof_of_work import INTERPRETATIONS, ProofOfWork
+from learnchain.engines.proof_of_work.scenario import (
+    PROOF_OF_WORK,
+    PROOF_OF_WORK_BAD_INPUTS,
+    make_unsolved_digest,
+    start_proof_of_work_node,
+)
 from learnchain.protocol.events import Event
 from learnchain.protocol.messages import Deadline
-from learnchain.simulation.chain_builder import altered
-from learnchain.simulation.scenario import Observer, play_empty, play_height
+from learnchain.simulation.chain_builder import alter
+from learnchain.simulation.scenario import ScenarioNode, run_empty_height, run_height
 from learnchain_conformance.bad_inputs import PLAN, BadInput, prepare
-from learnchain_conformance.vectors import Case, Vector, call, walk
+from learnchain_conformance.vectors import Case, Vector, build_call_case, build_walk_case
 
 _INTERPRETATIONS: dict[str, tuple[str, ...]] = {}
 
 
-for _each in READINGS:
+for _each in INTERPRETATIONS:
     _INTERPRETATIONS[_each.vector] = (*_INTERPRETATIONS.get(_each.vector, ()), _each.identifier)
 
 
@@ -28,25 +33,29 @@ def _vector(path: str, about: str, *cases: Case) -> Vector:
 
 
 def _interpretation_vectors() -> tuple[Vector, ...]:
-    node, engine = solving(), PROOF_OF_WORK
+    node, engine = start_proof_of_work_node(), PROOF_OF_WORK
     parameters, selection = node.builder.parameters, node.round.selection
     found = prepare(node, "begun")
     solved = found[0].commitment
-    unsolved = altered(solved, digest=unsolved_digest(node, solved))
+    unsolved = alter(solved, digest=make_unsolved_digest(node, solved))
     shared = {"self": engine, "selection": selection, "parameters": parameters, "at_milliseconds": 1}
-    first, second = (node.builder.block(node.parent, (each,)) for each in found)
+    first, second = (node.builder.build_block(node.parent, (each,)) for each in found)
     paid = [
-        call(ProofOfWork.payouts, self=engine, selection=selection, block=block, parameters=parameters)
-        for block in (first, node.builder.empty_block(node.parent, Deadline.KEY))
+        build_call_case(
+            ProofOfWork.compute_reward, self=engine, selection=selection, block=block, parameters=parameters
+        )
+        for block in (first, node.builder.build_empty_block(node.parent, Deadline.KEY))
     ]
     late = replace(first, release=replace(first.release, released_milliseconds=selection.schedule.key_milliseconds))
-    slow = call(ProofOfWork.payouts, self=engine, selection=selection, block=late, parameters=parameters)
+    slow = build_call_case(
+        ProofOfWork.compute_reward, self=engine, selection=selection, block=late, parameters=parameters
+    )
     return (
         _vector(
             "proof_of_work/commitment/unsolved.json",
             "A digest below the target is a solution, the target itself is none.",
-            call(ProofOfWork.training_terms, self=engine, selection=selection, work=b"\0" * 32),
-            *(call(ProofOfWork.check_commitment, commitment=each, **shared) for each in (solved, unsolved)),
+            build_call_case(ProofOfWork.training_terms, self=engine, selection=selection, work=b"\0" * 32),
+            *(build_call_case(ProofOfWork.check_commitment, commitment=each, **shared) for each in (solved, unsolved)),
         ),
         _vector(
             "proof_of_work/payout/target.json",
@@ -57,21 +66,24 @@ def _interpretation_vectors() -> tuple[Vector, ...]:
         _vector(
             "proof_of_work/fork_choice/longest.json",
             "Solved siblings weigh the same.",
-            *(call(ProofOfWork.weigh, self=engine, block=each, siblings=(first, second)) for each in (first, second)),
+            *(
+                build_call_case(ProofOfWork.weigh, self=engine, block=each, siblings=(first, second))
+                for each in (first, second)
+            ),
         ),
     )
 
 
-def _walk_case(node: Observer, *last: Event) -> Case:
-    return walk(PROOF_OF_WORK, node.builder.parameters, node.builder.genesis(), (*node.events, *last))
+def _walk_case(node: ScenarioNode, *last: Event) -> Case:
+    return build_walk_case(PROOF_OF_WORK, node.builder.parameters, node.builder.build_genesis(), (*node.events, *last))
 
 
 def _heights() -> tuple[Vector, ...]:
-    solved, ended = solving(), solving()
+    solved, ended = start_proof_of_work_node(), start_proof_of_work_node()
     for _ in range(2):
-        play_height(solved, PLAN)
+        run_height(solved, PLAN)
     prepare(ended, "opened")
-    play_empty(ended, Deadline.COMMITMENT)
+    run_empty_height(ended, Deadline.COMMITMENT)
     return (
         _vector("proof_of_work/height/solved.json", "Two heights end with a solution.", _walk_case(solved)),
         _vector("proof_of_work/height/empty.json", "Nobody finds a solution in time.", _walk_case(ended)),
@@ -79,7 +91,7 @@ def _heights() -> tuple[Vector, ...]:
 
 
 def _bad_input(wrong: BadInput) -> Vector:
-    node = solving()
+    node = start_proof_of_work_node()
     event = wrong.make(node, prepare(node, wrong.stage))
     path = f"proof_of_work/bad_input/{wrong.name}.json"
     return Vector(path, f"Refused: {wrong.reason.value}.", (_walk_case(node, event),))

@@ -8,15 +8,15 @@ The ten answers of proof of work, in spine order; the fields are the puzzle's pa
 from dataclasses import dataclass, field
 
 from learnchain.encoding.codec import Hash32, encode
-from learnchain.engines.contract import Case
-from learnchain.protocol.measurement import Finding, Measure, MeasureKind
+from learnchain.engines.contract import JudgementCase
+from learnchain.protocol.measurement import Finding, MeasurementKind, MeasurementRequest
 from learnchain.protocol.messages import (
     AnyBlock,
     Block,
+    CandidateOutcome,
     Commitment,
     Deadline,
     Escrow,
-    Outcome,
     Payout,
     Reveal,
     Task,
@@ -26,7 +26,7 @@ from learnchain.protocol.messages import (
 from learnchain.protocol.parameters import ChainParameters
 from learnchain.protocol.puzzle import LARGEST_TARGET, expected_attempts, is_solved
 from learnchain.protocol.selection import PostedTask, Schedule, Selection
-from learnchain.protocol.state import NOBODY, ChainState, Reward
+from learnchain.protocol.state import ZERO_HASH, ChainState, Reward
 from learnchain.protocol.task_specification import TaskSpecification
 from learnchain.protocol.training_terms import HashPuzzle, TrainingTerms
 from learnchain.rejection import Rejected, RejectionReason
@@ -46,13 +46,13 @@ class Difficulty:
     first_target: int = LARGEST_TARGET >> 26
     damping: int = 8
 
-    def target(self, memory: bytes) -> int:
+    def decode_target(self, memory: bytes) -> int:
         """Return the target that a parent's memory holds; the first one at genesis."""
         return int.from_bytes(memory, "big") if memory else self.first_target
 
-    def memory(self, memory: bytes, solved_milliseconds: int) -> bytes:
+    def encode_next_target(self, memory: bytes, solved_milliseconds: int) -> bytes:
         """Return the memory with the target that follows a height which took so long to solve."""
-        target, aim = self.target(memory), self.aim_milliseconds
+        target, aim = self.decode_target(memory), self.aim_milliseconds
         error = min(max(solved_milliseconds - aim, -aim), _SLOWEST * aim)
         following = target + target * error // (aim * self.damping)
         return min(max(following, 1), LARGEST_TARGET).to_bytes(_TARGET_BYTES, "big")
@@ -63,35 +63,35 @@ _SLOWEST = 8
 while one late block does not open the door."""
 
 
-def judge(case: Case) -> Measure | Verdict | None:
+def judge(case: JudgementCase) -> MeasurementRequest | Verdict | None:
     """Ask for the payload of the lowest commitment, then the next; give the verdict or wait for reveals."""
     if not case.reveals_closed and len(case.reveals) < len(case.commitments):
         return None
     for key in sorted(case.reveals):
-        paid = case.measurements.get((key, MeasureKind.PAYLOAD))
+        paid = case.measurements.get((key, MeasurementKind.PAYLOAD))
         if paid is None:
-            return Measure(key, MeasureKind.PAYLOAD)
+            return MeasurementRequest(key, MeasurementKind.PAYLOAD)
         if paid.finding is Finding.ACCEPTED:
             return _build_verdict(case, key)
-    return _build_verdict(case, NOBODY)
+    return _build_verdict(case, ZERO_HASH)
 
 
-def _build_verdict(case: Case, winner: Hash32) -> Verdict:
+def _build_verdict(case: JudgementCase, winner: Hash32) -> Verdict:
     entries = tuple(_build_entry(case, key, commitment, winner) for key, commitment in case.commitments)
     won = case.reveals.get(winner)
     return Verdict(winner, 0, won.claim_total if won else 0, entries)
 
 
-def _build_entry(case: Case, key: Hash32, commitment: Commitment, winner: Hash32) -> VerdictEntry:
-    reveal, paid = case.reveals.get(key), case.measurements.get((key, MeasureKind.PAYLOAD))
+def _build_entry(case: JudgementCase, key: Hash32, commitment: Commitment, winner: Hash32) -> VerdictEntry:
+    reveal, paid = case.reveals.get(key), case.measurements.get((key, MeasurementKind.PAYLOAD))
     total = reveal.claim_total if reveal else 0
     if key == winner:
-        return VerdictEntry(key, commitment.miner, Outcome.WINNER, 0, "", total)
+        return VerdictEntry(key, commitment.miner, CandidateOutcome.WINNER, 0, "", total)
     if paid is not None and paid.finding is Finding.REJECTED:
-        return VerdictEntry(key, commitment.miner, Outcome.REJECTED, 0, paid.reason, total)
+        return VerdictEntry(key, commitment.miner, CandidateOutcome.REJECTED, 0, paid.reason, total)
     if reveal is None or (paid is not None and paid.finding is Finding.UNAVAILABLE):
-        return VerdictEntry(key, commitment.miner, Outcome.UNREVEALED, 0, "")
-    return VerdictEntry(key, commitment.miner, Outcome.LOWER_CLAIM, 0, "", total)
+        return VerdictEntry(key, commitment.miner, CandidateOutcome.UNREVEALED, 0, "")
+    return VerdictEntry(key, commitment.miner, CandidateOutcome.LOWER_CLAIM, 0, "", total)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,17 +123,17 @@ class ProofOfWork:
         if min(times) < 1 or not (rising and sought) or not 1 <= difficulty.first_target <= LARGEST_TARGET:
             raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{self}: times must be positive and rise")
 
-    def canonical(self) -> bytes:
+    def encode_parameters(self) -> bytes:
         """Return the engine's parameters for the genesis hash."""
         return b"proof_of_work" + encode(self)
 
     def admit_task(self, task: Task, specification: TaskSpecification, parameters: ChainParameters) -> None:
         """Refuse every commissioned task: nothing is trained; a standing task only names the steward (POW-R1)."""
         specification.check_numbers()
-        if not task.standing:
+        if not task.is_standing:
             raise Rejected(RejectionReason.TASK_NOT_TRAINED, "this chain hashes; post the task on one that trains")
 
-    def escrow(self, task: Task) -> Escrow:
+    def required_escrow(self, task: Task) -> Escrow:
         """Lock what the task declares, though no task is ever admitted."""
         return Escrow(task.task_id, task.reward_wei + task.bond_wei, task.deadline_seconds)
 
@@ -142,12 +142,12 @@ class ProofOfWork:
         standing = parameters.standing_tasks()
         height, memory = parent.height + 1, parent.reward.memory
         chosen = PostedTask(*standing[height % len(standing)])
-        score = str(expected_attempts(self.difficulty.target(memory)))
+        score = str(expected_attempts(self.difficulty.decode_target(memory)))
         return Selection(height, parent.block_hash, chosen, score, 0, self._schedule_height(parent), (), memory)
 
     def training_terms(self, selection: Selection, work: Hash32) -> TrainingTerms:
         """Train nothing; search a digest below the target (PoLe 1, 2.1; POW-R2)."""
-        return HashPuzzle(self.difficulty.target(selection.memory))
+        return HashPuzzle(self.difficulty.decode_target(selection.memory))
 
     def check_commitment(
         self, selection: Selection, commitment: Commitment, at_milliseconds: int, parameters: ChainParameters
@@ -158,16 +158,16 @@ class ProofOfWork:
         if commitment.bond_wei < parameters.minimum_commitment_bond_wei:
             detail = f"a bond of {commitment.bond_wei} wei is below {parameters.minimum_commitment_bond_wei}"
             raise Rejected(RejectionReason.BOND_TOO_LOW, detail)
-        if not is_solved(commitment.digest, self.difficulty.target(selection.memory)):
+        if not is_solved(commitment.digest, self.difficulty.decode_target(selection.memory)):
             raise Rejected(RejectionReason.PUZZLE_UNSOLVED, "the digest does not lie below the target")
 
     def check_reveal(self, selection: Selection, commitment: Commitment, reveal: Reveal) -> None:
         """Require a claim of nothing: no model was trained, so none may seem to have been."""
-        selection.posted.specification.check_claim(reveal.claim())
+        selection.posted_task.specification.check_claim(reveal.claim())
         if reveal.claim_correct:
             raise Rejected(RejectionReason.CLAIM_OUT_OF_RANGE, "a hash knows no test set; claim 0")
 
-    def judge(self, case: Case) -> Measure | Verdict | None:
+    def judge(self, case: JudgementCase) -> MeasurementRequest | Verdict | None:
         """Take the lowest solved commitment whose payload runs; nothing else is measured."""
         return judge(case)
 
@@ -182,12 +182,12 @@ class ProofOfWork:
         """Count solved blocks: the longest chain leads (PoLe 2.1; POW-R4)."""
         return int(isinstance(block, Block))
 
-    def payouts(self, selection: Selection, block: AnyBlock, parameters: ChainParameters) -> Reward:
+    def compute_reward(self, selection: Selection, block: AnyBlock, parameters: ChainParameters) -> Reward:
         """Mint the block reward for who solved the puzzle; remember the adjusted target (POW-R3)."""
         start = selection.schedule.start_milliseconds
         if not isinstance(block, Block):
-            return Reward((), (), self.difficulty.memory(selection.memory, self.limit_milliseconds))
-        memory = self.difficulty.memory(selection.memory, block.release.released_milliseconds - start)
+            return Reward((), (), self.difficulty.encode_next_target(selection.memory, self.limit_milliseconds))
+        memory = self.difficulty.encode_next_target(selection.memory, block.release.released_milliseconds - start)
         return Reward((Payout(block.proposer, parameters.block_reward_gwei, "block reward"),), (), memory)
 
     def _schedule_height(self, parent: ChainState) -> Schedule:
@@ -202,9 +202,9 @@ class ProofOfWork:
             release_milliseconds=closing + self.release_milliseconds,
             reveal_after_milliseconds=self.reveal_milliseconds,
             block_after_milliseconds=self.block_milliseconds,
-            clocked=False,
+            is_clocked=False,
             payload_timestamp_seconds=max(parent.payload_timestamp_seconds + 1, start // 1000),
-            enough_commitments=1,
+            sufficient_commitments=1,
         )
 
 

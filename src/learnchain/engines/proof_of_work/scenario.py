@@ -1,18 +1,18 @@
 """Play heights of a chain that hashes, and list every wrong event that it must refuse."""
 
-from learnchain.engines.proof_of_work import READINGS, ProofOfWork
+from learnchain.engines.proof_of_work import INTERPRETATIONS, ProofOfWork
 from learnchain.engines.proof_of_work.rules import Difficulty
-from learnchain.protocol.events import Committed, Event, Released, Revealed, TaskPosted
+from learnchain.protocol.events import CommitmentReceived, Event, ReleaseReceived, RevealReceived, TaskPosted
 from learnchain.protocol.messages import Commitment
 from learnchain.protocol.puzzle import LARGEST_TARGET, is_solved
 from learnchain.protocol.training_terms import HashPuzzle
 from learnchain.rejection import RejectionReason
-from learnchain.simulation.chain_builder import ChainBuilder, altered
-from learnchain.simulation.sample_tasks import sample_task
-from learnchain.simulation.scenario import Observer, observe
-from learnchain_conformance.bad_disputes import DISPUTE_NAMES
-from learnchain_conformance.bad_inputs import BAD_INPUTS, BadInput, Found
-from learnchain_conformance.engine_scenario import EnginePlay
+from learnchain.simulation.chain_builder import ChainBuilder, alter
+from learnchain.simulation.sample_tasks import build_sample_task
+from learnchain.simulation.scenario import ScenarioNode, start_from_genesis
+from learnchain_conformance.bad_disputes import BAD_DISPUTE_NAMES
+from learnchain_conformance.bad_inputs import BAD_INPUTS, BadInput, CandidatePair
+from learnchain_conformance.engine_scenario import EngineScenario
 
 PROOF_OF_WORK = ProofOfWork(
     difficulty=Difficulty(60_000, LARGEST_TARGET // 16, 8),
@@ -26,7 +26,7 @@ PROOF_OF_WORK = ProofOfWork(
 
 _OF_TRAINING = frozenset(
     {
-        *DISPUTE_NAMES,
+        *BAD_DISPUTE_NAMES,
         *(each.name for each in BAD_INPUTS if each.name.startswith(("task_", "escrow_short"))),
         "release_dated_late",
         "reveal_double",
@@ -37,12 +37,12 @@ _OF_TRAINING = frozenset(
 """What presumes a model, a task, two claims to choose from, or DLBC's clock."""
 
 
-def solving() -> Observer:
+def start_proof_of_work_node() -> ScenarioNode:
     """Return a fresh node on the sample chain under proof of work."""
-    return observe(ChainBuilder(PROOF_OF_WORK))
+    return start_from_genesis(ChainBuilder(PROOF_OF_WORK))
 
 
-def unsolved_digest(node: Observer, commitment: Commitment) -> bytes:
+def make_unsolved_digest(node: ScenarioNode, commitment: Commitment) -> bytes:
     """Return the commitment's digest changed as little as makes it unsolved."""
     terms = node.builder.rules.training_terms(node.round.selection, b"\0" * 32)
     target = terms.target if isinstance(terms, HashPuzzle) else 0
@@ -51,25 +51,27 @@ def unsolved_digest(node: Observer, commitment: Commitment) -> bytes:
     return target.to_bytes(32, "big")
 
 
-def _commit_unsolved(node: Observer, found: Found) -> Event:
-    digest = unsolved_digest(node, found[1].commitment)
-    return Committed(altered(found[1].commitment, digest=digest), node.round.selection.schedule.start_milliseconds + 1)
+def _commit_unsolved(node: ScenarioNode, found: CandidatePair) -> Event:
+    digest = make_unsolved_digest(node, found[1].commitment)
+    return CommitmentReceived(
+        alter(found[1].commitment, digest=digest), node.round.selection.schedule.start_milliseconds + 1
+    )
 
 
-def _claim_a_model(node: Observer, found: Found) -> Event:
-    reveal = altered(node.builder.reveal(node.parent, found[1]), claim_correct=1)
-    return Revealed(reveal, node.round.selection.schedule.release_opens_milliseconds + 2)
+def _claim_a_model(node: ScenarioNode, found: CandidatePair) -> Event:
+    reveal = alter(node.builder.build_reveal(node.parent, found[1]), claim_correct=1)
+    return RevealReceived(reveal, node.round.selection.schedule.release_opens_milliseconds + 2)
 
 
-def _date_release_late(node: Observer, found: Found) -> Event:
+def _date_release_late(node: ScenarioNode, found: CandidatePair) -> Event:
     schedule = node.round.selection.schedule
     late = schedule.release_milliseconds - schedule.release_opens_milliseconds + 1
-    announcement = node.builder.announcement(node.parent, found, late)
-    return Released(announcement, announcement.release.released_milliseconds)
+    announcement = node.builder.build_announcement(node.parent, found, late)
+    return ReleaseReceived(announcement, announcement.release.released_milliseconds)
 
 
-def _post_task(node: Observer, _found: Found) -> Event:
-    return TaskPosted(node.parent.block_hash, sample_task("wanted"))
+def _post_task(node: ScenarioNode, _found: CandidatePair) -> Event:
+    return TaskPosted(node.parent.block_hash, build_sample_task("wanted"))
 
 
 _R = RejectionReason
@@ -92,8 +94,10 @@ PROOF_OF_WORK_CALLS = (
     ProofOfWork.check_commitment,
     ProofOfWork.check_reveal,
     ProofOfWork.weigh,
-    ProofOfWork.payouts,
+    ProofOfWork.compute_reward,
 )
 
 
-PLAY = EnginePlay(PROOF_OF_WORK, READINGS, PROOF_OF_WORK_CALLS, PROOF_OF_WORK_BAD_INPUTS, solving)
+SCENARIO = EngineScenario(
+    PROOF_OF_WORK, INTERPRETATIONS, PROOF_OF_WORK_CALLS, PROOF_OF_WORK_BAD_INPUTS, start_proof_of_work_node
+)

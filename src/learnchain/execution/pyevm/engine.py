@@ -8,27 +8,27 @@ from learnchain.encoding.codec import Address, Hash32
 from learnchain.encoding.key_value import KeyValueStore
 from learnchain.execution.engine import EngineInfo
 from learnchain.execution.genesis import genesis_chain_id, genesis_payload
-from learnchain.execution.pyevm.execution import BlockExecution, InterpreterFault, Outcome
+from learnchain.execution.pyevm.execution import BlockExecution, ExecutionOutcome, InterpreterFault
 from learnchain.execution.pyevm.headers import (
     block_hash,
     encode_receipt,
     logs_bloom,
     next_base_fee_wei,
     ordered_root,
-    sealed,
+    seal_payload,
 )
-from learnchain.execution.pyevm.pruning import Collector, Keeping
+from learnchain.execution.pyevm.pruning import PruningPolicy, StatePruner
 from learnchain.execution.pyevm.queries import Queries
 from learnchain.execution.pyevm.records import (
     Batch,
-    Head,
+    ExecutionHead,
     Receipt,
     Records,
+    build_pool_batch,
     canonical_batch,
     head_batch,
     listing_batch,
     removal_batch,
-    waiting_batch,
 )
 from learnchain.execution.pyevm.simulation import HeadView
 from learnchain.execution.pyevm.state import Environment, environment_of, environment_on
@@ -40,7 +40,7 @@ from learnchain.protocol.payload import (
     Log,
     PayloadAttributes,
     PayloadStatus,
-    PayloadVerdict,
+    PayloadStatusCode,
     Withdrawal,
     encode_payload,
 )
@@ -52,7 +52,7 @@ ENGINE_NAME = "learnchain-pyevm"
 ENGINE_VERSION = "0.1.0"
 
 
-NO_HASH: Hash32 = b"\0" * 32
+ZERO_PAYLOAD_HASH: Hash32 = b"\0" * 32
 
 
 _TRANSACTIONS_BYTES = MAXIMUM_PAYLOAD_BYTES - 256 * 1024
@@ -74,15 +74,15 @@ class PyEvmEngine:
     All states are kept unless `keeping` says otherwise.
     """
 
-    def __init__(self, store: KeyValueStore, genesis: Mapping[str, Any], keeping: Keeping | None = None) -> None:
+    def __init__(self, store: KeyValueStore, genesis: Mapping[str, Any], keeping: PruningPolicy | None = None) -> None:
         self._records = Records(store)
-        self._collector = Collector(self._records, keeping or Keeping())
+        self._collector = StatePruner(self._records, keeping or PruningPolicy())
         self._chain_id = genesis_chain_id(genesis)
         self._pool = TransactionPool()
         self._head = self._open(genesis)
         self._gas_limit = self._records.known_payload(self._head.head).gas_limit
         self._view = HeadView(self._records, self._chain_id, self._records.known_payload(self._head.head))
-        self._waiting = self._records.waiting()
+        self._waiting = self._records.read_pool_transactions()
         for raw in self._waiting.values():
             self._return(raw)
 
@@ -94,7 +94,7 @@ class PyEvmEngine:
     def capabilities(self) -> EngineInfo:
         """Return the engine's name, rules, chain and head."""
         head = self._records.known_payload(self._head.head)
-        genesis_hash = self._records.canonical(0) or NO_HASH
+        genesis_hash = self._records.canonical(0) or ZERO_PAYLOAD_HASH
         return EngineInfo(
             ENGINE_NAME,
             ENGINE_VERSION,
@@ -129,24 +129,26 @@ class PyEvmEngine:
         try:
             self._check_content(payload, beacon_root)
             if self._records.payload(payload.block_hash) is not None:
-                return PayloadStatus(PayloadVerdict.VALID, payload.block_hash)
+                return PayloadStatus(PayloadStatusCode.VALID, payload.block_hash)
             if parent is None:
-                return PayloadStatus(PayloadVerdict.SYNCING, NO_HASH, "the parent payload is unknown")
+                return PayloadStatus(PayloadStatusCode.SYNCING, ZERO_PAYLOAD_HASH, "the parent payload is unknown")
             _check_header(payload, parent)
             if not self._records.has_state(parent):
-                return PayloadStatus(PayloadVerdict.SYNCING, NO_HASH, "the state of the parent payload is not kept")
+                return PayloadStatus(
+                    PayloadStatusCode.SYNCING, ZERO_PAYLOAD_HASH, "the state of the parent payload is not kept"
+                )
             outcome = self._execute(payload, parent)
         except Rejected as problem:
-            latest = NO_HASH if parent is None else parent.block_hash
-            return PayloadStatus(PayloadVerdict.INVALID, latest, problem.detail[:512])
-        self._records.put(self._records.executed(payload, outcome.receipts, outcome.nodes))
-        return PayloadStatus(PayloadVerdict.VALID, payload.block_hash)
+            latest = ZERO_PAYLOAD_HASH if parent is None else parent.block_hash
+            return PayloadStatus(PayloadStatusCode.INVALID, latest, problem.detail[:512])
+        self._records.put(self._records.build_execution_batch(payload, outcome.receipts, outcome.nodes))
+        return PayloadStatus(PayloadStatusCode.VALID, payload.block_hash)
 
     def set_head(self, head: Hash32, safe: Hash32, finalized: Hash32) -> PayloadStatus:
         """Make a known payload the head, on whatever branch; transactions of left blocks return to the pool."""
         payload = self._records.payload(head)
         if payload is None:
-            return PayloadStatus(PayloadVerdict.SYNCING, self._head.head, "the head payload is unknown")
+            return PayloadStatus(PayloadStatusCode.SYNCING, self._head.head, "the head payload is unknown")
         removed, added = self._paths(payload)
         self._check_on_branch(added, payload, (safe, finalized))
         batch: Batch = {}
@@ -154,14 +156,14 @@ class PyEvmEngine:
             batch |= removal_batch(old, self._hashes(old))
         for new in reversed(added):
             batch |= canonical_batch(new, self._hashes(new))
-        chosen = Head(head, safe, finalized)
+        chosen = ExecutionHead(head, safe, finalized)
         self._records.put(batch | head_batch(chosen))
         self._head = chosen
         self._view = HeadView(self._records, self._chain_id, payload)
         self._refresh_pool(removed, added)
         self._keep_pool()
         self._collector.step(chosen)
-        return PayloadStatus(PayloadVerdict.VALID, head)
+        return PayloadStatus(PayloadStatusCode.VALID, head)
 
     def logs(self, block_hash: Hash32, address: Address) -> tuple[Log, ...]:
         """Return the events of one contract in one known payload; raise `Unavailable` for an unknown one."""
@@ -189,16 +191,20 @@ class PyEvmEngine:
         queries = Queries(self._records, self._pool, self._chain_id, self._head, self.submit)
         return queries.answer(method, params)
 
-    def _open(self, genesis: Mapping[str, Any]) -> Head:
+    def _open(self, genesis: Mapping[str, Any]) -> ExecutionHead:
         payload, nodes = genesis_payload(genesis)
         head = self._records.head()
         if head is None:
-            head = Head(payload.block_hash, NO_HASH, NO_HASH)
-            batch = self._records.executed(payload, (), nodes) | canonical_batch(payload, ()) | head_batch(head)
+            head = ExecutionHead(payload.block_hash, ZERO_PAYLOAD_HASH, ZERO_PAYLOAD_HASH)
+            batch = (
+                self._records.build_execution_batch(payload, (), nodes)
+                | canonical_batch(payload, ())
+                | head_batch(head)
+            )
             self._records.put(batch | listing_batch(0))
         elif self._records.canonical(0) != payload.block_hash:
             raise Rejected(RejectionReason.WRONG_CHAIN, "the store belongs to another genesis; use an empty one")
-        elif self._records.listed_from() is None:
+        elif self._records.first_listed_number() is None:
             # A store of an earlier version: what lies on no chosen branch is listed nowhere until it is long past.
             self._records.put(listing_batch(self._records.known_payload(head.head).number + _LISTING_MARGIN))
         return head
@@ -213,7 +219,7 @@ class PyEvmEngine:
         if block_hash(payload) != payload.block_hash:
             raise Rejected(RejectionReason.PAYLOAD_INVALID, "the content does not hash to the block hash")
 
-    def _execute(self, payload: ExecutionPayload, parent: ExecutionPayload) -> Outcome:
+    def _execute(self, payload: ExecutionPayload, parent: ExecutionPayload) -> ExecutionOutcome:
         """Re-execute a payload; refuse it unless every result is exactly what the payload claims."""
         environment = environment_of(payload)
         transactions = [decode_transaction(raw, self._chain_id) for raw in payload.transactions]
@@ -222,7 +228,7 @@ class PyEvmEngine:
             execution.apply(transaction)
         outcome = execution.finish(payload.withdrawals)
         computed = _assemble(environment, payload.transactions, payload.withdrawals, outcome)
-        computed = sealed(replace(computed, extra_data=payload.extra_data))
+        computed = seal_payload(replace(computed, extra_data=payload.extra_data))
         if computed != payload:
             names = [name for name in payload.__slots__ if getattr(payload, name) != getattr(computed, name)]
             raise Rejected(RejectionReason.PAYLOAD_INVALID, f"execution gives another {', '.join(names)}")
@@ -248,7 +254,7 @@ class PyEvmEngine:
         numbers = {payload.number: payload.block_hash for payload in added}
         fork = min(numbers, default=head.number + 1)
         for named in hashes:
-            if named == NO_HASH:
+            if named == ZERO_PAYLOAD_HASH:
                 continue
             payload = self._records.known_payload(named)
             chosen = numbers.get(payload.number) if payload.number >= fork else self._records.canonical(payload.number)
@@ -272,7 +278,7 @@ class PyEvmEngine:
     def _keep_pool(self) -> None:
         """Write what has waited since the last move: a node that restarts need not ask for it again."""
         now = {transaction.hash: transaction.raw for transaction in self._pool.transactions()}
-        batch = waiting_batch(self._waiting, now)
+        batch = build_pool_batch(self._waiting, now)
         if batch:
             self._records.put(batch)
         self._waiting = now
@@ -342,7 +348,10 @@ class _Filler:
 
 
 def _assemble(
-    environment: Environment, transactions: tuple[bytes, ...], withdrawals: tuple[Withdrawal, ...], outcome: Outcome
+    environment: Environment,
+    transactions: tuple[bytes, ...],
+    withdrawals: tuple[Withdrawal, ...],
+    outcome: ExecutionOutcome,
 ) -> ExecutionPayload:
     encoded = [
         encode_receipt(receipt.kind, receipt.succeeded, receipt.cumulative_gas, receipt.logs)
@@ -361,7 +370,7 @@ def _assemble(
         timestamp_seconds=environment.timestamp_seconds,
         extra_data=b"",
         base_fee_wei=environment.base_fee_wei,
-        block_hash=NO_HASH,
+        block_hash=ZERO_PAYLOAD_HASH,
         transactions=transactions,
         withdrawals=withdrawals,
         blob_gas_used=0,
@@ -369,7 +378,7 @@ def _assemble(
         beacon_root=environment.beacon_root,
         execution_requests=outcome.requests,
     )
-    return sealed(payload)
+    return seal_payload(payload)
 
 
 def _check_header(payload: ExecutionPayload, parent: ExecutionPayload) -> None:

@@ -32,7 +32,7 @@ _REQUEST_CONTRACTS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ExecutionOutcome:
     """Hold what a block's execution gave."""
 
     state_root: Hash32
@@ -92,7 +92,7 @@ class BlockExecution:
         computation = self._run(transaction)
         return computation, self._receipt(transaction, computation)
 
-    def finish(self, withdrawals: tuple[Withdrawal, ...]) -> Outcome:
+    def finish(self, withdrawals: tuple[Withdrawal, ...]) -> ExecutionOutcome:
         """Credit the withdrawals, collect the requests and return the new state; the execution is spent afterwards."""
         state = self._state
         state.lock_changes()
@@ -103,7 +103,9 @@ class BlockExecution:
                 state.delete_account(withdrawal.address)
         requests = tuple(self._requests())
         state.persist()
-        return Outcome(bytes(state.state_root), tuple(self._receipts), requests, self._overlay.written, self.gas_used)
+        return ExecutionOutcome(
+            bytes(state.state_root), tuple(self._receipts), requests, self._overlay.written, self.gas_used
+        )
 
     def _write_roots(self) -> None:
         """Write the beacon root (EIP-4788) and the parent's hash (EIP-2935) where their contracts keep them."""

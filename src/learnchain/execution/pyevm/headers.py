@@ -107,7 +107,7 @@ def _header(payload: ExecutionPayload) -> list[RlpItem]:
     ]
 
 
-def sealed(payload: ExecutionPayload) -> ExecutionPayload:
+def seal_payload(payload: ExecutionPayload) -> ExecutionPayload:
     """Return the payload with the block hash that its content gives."""
     return replace(payload, block_hash=block_hash(payload))
 

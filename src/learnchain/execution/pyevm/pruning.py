@@ -12,7 +12,7 @@ import rlp
 from learnchain.encoding.codec import Hash32
 from learnchain.encoding.hashing import keccak256
 from learnchain.execution.pyevm.headers import EMPTY_TRIE_ROOT
-from learnchain.execution.pyevm.records import Batch, Collection, Head, Phase, Records
+from learnchain.execution.pyevm.records import Batch, Collection, ExecutionHead, Phase, Records
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ _NOTHING_BELOW = b"\xc2\x20\x80"
 
 
 @dataclass(frozen=True, slots=True)
-class Keeping:
+class PruningPolicy:
     """Say how many final payloads keep their states, beside everything above them; `blocks` 0 keeps all states."""
 
     blocks: int = 0
@@ -57,12 +57,12 @@ class Keeping:
     step_nodes: int = STEP_NODES
 
 
-class Collector:
+class StatePruner:
     """Collect in steps; what is in memory only saves work, everything that must last is in the store."""
 
     __slots__ = ("_done", "_keeping", "_records", "_seen_bytes", "_stack", "_stopped")
 
-    def __init__(self, records: Records, keeping: Keeping) -> None:
+    def __init__(self, records: Records, keeping: PruningPolicy) -> None:
         self._records = records
         self._keeping = keeping
         self._stack: list[tuple[Hash32, bytes | None]] = []
@@ -70,7 +70,7 @@ class Collector:
         self._seen_bytes = 0
         self._stopped = False
 
-    def step(self, head: Head) -> None:
+    def step(self, head: ExecutionHead) -> None:
         """Do one bounded piece of work, if there is any."""
         if not self._keeping.blocks or self._stopped:
             return
@@ -82,12 +82,12 @@ class Collector:
         else:
             self._begin(head)
 
-    def _begin(self, head: Head) -> None:
+    def _begin(self, head: ExecutionHead) -> None:
         state = self._records.nodes.state
         final = self._records.payload(head.finalized)
         floor = 0 if final is None else final.number - self._keeping.blocks
         worthwhile = state.written_bytes >= max(self._keeping.least_bytes, state.live_bytes)
-        listed = self._records.listed_from()
+        listed = self._records.first_listed_number()
         if not worthwhile or listed is None or floor <= max(state.floor, listed):
             return
         generation = state.generation + 1

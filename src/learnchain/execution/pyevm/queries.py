@@ -28,7 +28,7 @@ from learnchain.execution.pyevm.json_values import (
     write_transaction,
     wrong_argument,
 )
-from learnchain.execution.pyevm.records import Head, Records
+from learnchain.execution.pyevm.records import ExecutionHead, Records
 from learnchain.execution.pyevm.simulation import Call, HeadView, call_trace, check_tracer
 from learnchain.execution.pyevm.transactions import TransactionPool, decode_transaction
 from learnchain.protocol.payload import MAXIMUM_TRANSACTION_BYTES, ExecutionPayload, Log
@@ -77,7 +77,7 @@ class Queries:
         records: Records,
         pool: TransactionPool,
         chain_id: int,
-        head: Head,
+        head: ExecutionHead,
         submit: Callable[[bytes], Hash32],
     ) -> None:
         self._records = records
@@ -129,16 +129,16 @@ class Queries:
         recipients = [decode_transaction(raw, self._chain_id).recipient for raw in payload.transactions]
         return [write_receipt(receipt, payload, index, recipients[index]) for index, receipt in enumerate(receipts)]
 
-    def transactions_in_numbered(self, tag: Any) -> Any:
+    def transaction_count_by_number(self, tag: Any) -> Any:
         """Return how many transactions a block holds; null when it is unknown."""
         payload = self._find_tag(tag)
         return None if payload is None else hex(len(payload.transactions))
 
     def transactions_in(self, block_hash: Any) -> Any:
         """Return how many transactions a block holds, by its hash; null when it is unknown."""
-        return self.transactions_in_numbered({"blockHash": block_hash})
+        return self.transaction_count_by_number({"blockHash": block_hash})
 
-    def transaction_in_numbered(self, tag: Any, index: Any) -> Any:
+    def transaction_by_number_and_index(self, tag: Any, index: Any) -> Any:
         """Return a transaction by its place in a block; null when there is none."""
         payload, place = self._find_tag(tag), read_quantity(index, "index")
         if payload is None or place >= len(payload.transactions):
@@ -147,7 +147,7 @@ class Queries:
 
     def transaction_in(self, block_hash: Any, index: Any) -> Any:
         """Return a transaction by its place in a block that is named by its hash."""
-        return self.transaction_in_numbered({"blockHash": block_hash}, index)
+        return self.transaction_by_number_and_index({"blockHash": block_hash}, index)
 
     def gas_price(self) -> str:
         """Return a price that the next block accepts."""
@@ -339,9 +339,9 @@ _METHODS: dict[str, tuple[Callable[..., Any], int, int]] = {
     "eth_getBlockByHash": (Queries.block_by_hash, 1, 2),
     "eth_getBlockReceipts": (Queries.block_receipts, 1, 1),
     "eth_getBlockTransactionCountByHash": (Queries.transactions_in, 1, 1),
-    "eth_getBlockTransactionCountByNumber": (Queries.transactions_in_numbered, 1, 1),
+    "eth_getBlockTransactionCountByNumber": (Queries.transaction_count_by_number, 1, 1),
     "eth_getTransactionByBlockHashAndIndex": (Queries.transaction_in, 2, 2),
-    "eth_getTransactionByBlockNumberAndIndex": (Queries.transaction_in_numbered, 2, 2),
+    "eth_getTransactionByBlockNumberAndIndex": (Queries.transaction_by_number_and_index, 2, 2),
     "eth_getUncleCountByBlockHash": (_constant("0x0"), 1, 1),
     "eth_getUncleCountByBlockNumber": (_constant("0x0"), 1, 1),
     "eth_getProof": (Queries.proof, 2, 3),

@@ -94,7 +94,7 @@ class NodeStore:
         """Say whether an entry itself lies in the newest generation."""
         return self._read_from_generation(key, self.state.generation) is not None
 
-    def written(self, nodes: dict[bytes, bytes]) -> Batch:
+    def build_write_batch(self, nodes: dict[bytes, bytes]) -> Batch:
         """Return the batch that keeps what a block wrote, and count its bytes."""
         batch = self.entries(nodes)
         size_bytes = sum(len(key) + len(value or b"") for key, value in batch.items())
@@ -193,7 +193,7 @@ class Location:
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class ExecutionHead:
     """Hold the fork choice that consensus made; safe and finalized are zero until named."""
 
     head: Hash32
@@ -230,9 +230,11 @@ class Records:
             floor = self.nodes.state.floor
             raise Unavailable(f"the state after block {payload.number}; this node keeps states from block {floor} on")
 
-    def executed(self, payload: ExecutionPayload, receipts: tuple[Receipt, ...], nodes: dict[bytes, bytes]) -> Batch:
+    def build_execution_batch(
+        self, payload: ExecutionPayload, receipts: tuple[Receipt, ...], nodes: dict[bytes, bytes]
+    ) -> Batch:
         """Return the batch that keeps an executed payload with its receipts, its state root and new trie nodes."""
-        batch = self.nodes.written(nodes)
+        batch = self.nodes.build_write_batch(nodes)
         batch[_PAYLOAD + payload.block_hash] = _compress(encode_payload(payload))
         batch[_RECEIPTS + payload.block_hash] = _compress(encode(_Receipts(receipts)))
         batch[_ROOT + payload.number.to_bytes(8, "big") + payload.block_hash] = payload.state_root
@@ -246,7 +248,7 @@ class Records:
         """Return the batch that forgets the state roots below a number."""
         return {key: None for key, _ in self._store.scan(_ROOT) if _number_of(key) < floor}
 
-    def listed_from(self) -> int | None:
+    def first_listed_number(self) -> int | None:
         """Return the number from which on every payload's state root is listed; None in a store of earlier versions."""
         data = self._store.get(_LISTED_FROM)
         return None if data is None else int.from_bytes(data, "big")
@@ -289,12 +291,12 @@ class Records:
         data = self._store.get(_LOCATION + transaction_hash)
         return None if data is None else decode(Location, data)
 
-    def head(self) -> Head | None:
+    def head(self) -> ExecutionHead | None:
         """Return the stored fork choice; None in an empty store."""
         data = self._store.get(_HEAD)
-        return None if data is None else decode(Head, data)
+        return None if data is None else decode(ExecutionHead, data)
 
-    def waiting(self) -> dict[Hash32, bytes]:
+    def read_pool_transactions(self) -> dict[Hash32, bytes]:
         """Return the raw transactions that waited when the head moved last, by hash."""
         return {key[len(_WAITING) :]: raw for key, raw in self._store.scan(_WAITING)}
 
@@ -335,7 +337,7 @@ def listing_batch(number: int) -> Batch:
     return {_LISTED_FROM: number.to_bytes(8, "big")}
 
 
-def head_batch(head: Head) -> Batch:
+def head_batch(head: ExecutionHead) -> Batch:
     """Return the batch that records a fork choice."""
     return {_HEAD: encode(head)}
 
@@ -348,7 +350,7 @@ def canonical_batch(payload: ExecutionPayload, transaction_hashes: tuple[Hash32,
     return batch
 
 
-def waiting_batch(before: dict[Hash32, bytes], now: dict[Hash32, bytes]) -> Batch:
+def build_pool_batch(before: dict[Hash32, bytes], now: dict[Hash32, bytes]) -> Batch:
     """Return the batch that turns the kept waiting transactions into those that wait now."""
     batch: Batch = {_WAITING + key: None for key in before.keys() - now.keys()}
     return batch | {_WAITING + key: raw for key, raw in now.items() if key not in before}

@@ -36,7 +36,7 @@ from learnchain.learning.train import TrainingPlan, TrainingRun, Watcher, config
 from learnchain.protocol.model_presets import fcn34, keyword_cnn, lenet, mlp, strided_cnn, unet2d, unet3d
 from learnchain.protocol.model_specification import Layer, ModelSpecification, Setting, output_shape
 from learnchain.protocol.task_specification import Metric, Optimiser
-from learnchain.protocol.training_terms import Free, HyperParameters, Watermark
+from learnchain.protocol.training_terms import FreeTraining, HyperParameters, Watermark
 
 PORTABLE: Mapping[str, str] = {
     "ATEN_CPU_CAPABILITY": "default",
@@ -136,7 +136,7 @@ def _trained(family: Family) -> dict[str, Any]:
     specification = family.specification
     rate = 1_000 if family.optimiser is Optimiser.ADAM else 20_000
     chosen = HyperParameters(rate, 900_000 if family.optimiser is Optimiser.SGD else 0, 100, _BATCH_ROWS, 1)
-    plan = TrainingPlan(specification, family.optimiser, chosen, family.watermark or Free(), _SEED, _STEPS)
+    plan = TrainingPlan(specification, family.optimiser, chosen, family.watermark or FreeTraining(), _SEED, _STEPS)
     run = TrainingRun(plan, _synthetic(specification, _BATCH_ROWS * _STEPS))
     run.advance_to(_STEPS)
     return run.state()
@@ -273,7 +273,7 @@ def machine_probe(clock: Callable[[], float]) -> dict[str, Any]:
     specification = strided_cnn((1, 8, 8), 10, channels=(16, 32), hidden=64)
     chosen = HyperParameters(50_000, 900_000, 0, 32, _EPOCHS)
     seed = tagged_hash("machine-probe", b"")
-    plan = TrainingPlan(specification, Optimiser.SGD, chosen, Free(), seed, 1_000_000)
+    plan = TrainingPlan(specification, Optimiser.SGD, chosen, FreeTraining(), seed, 1_000_000)
     result = train(plan, training, Watcher(clock))
     counts = evaluate(specification, result.weights, training, test, Metric.ACCURACY)
     weights = b"".join(result.weights[name].tobytes() for name in sorted(result.weights))

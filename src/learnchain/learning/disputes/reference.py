@@ -51,7 +51,15 @@ from learnchain.learning.model import dropout_mask
 from learnchain.learning.safe_tensors import Array
 from learnchain.learning.train import GRADIENT_NORM, MILLION, NORM_EPSILON, TrainingPlan, segment_rows, step_seed
 from learnchain.learning.watermark import marked_tensor, target_of, watermark_matrix
-from learnchain.protocol.model_specification import INPUT, Layer, Shape, inputs_of, layer_shapes, settings_of, tensors
+from learnchain.protocol.model_specification import (
+    INPUT,
+    Layer,
+    Shape,
+    complete_settings,
+    layer_shapes,
+    resolve_inputs,
+    tensors,
+)
 from learnchain.protocol.task_specification import Optimiser
 from learnchain.protocol.training_terms import Watermark
 
@@ -184,7 +192,7 @@ SMALLEST = 2.0**-100
 
 
 @dataclass(frozen=True, slots=True)
-class Settlement:
+class StepComparison:
     """Say how a claimed step compares: the largest deviation in units of its radius, and in which tensor.
 
     `share` is the median over all changed numbers of radius / change: how much of an honest change a claim could
@@ -206,7 +214,7 @@ def within_bounds(
 
 def settled(
     plan: TrainingPlan, data: DataSet, step: int, before: Mapping[str, Array], after: Mapping[str, Array]
-) -> Settlement:
+) -> StepComparison:
     """Compare a claimed state with the reference; both states have the shapes and the digests they were named by."""
     reference = reference_step(plan, data, step, before)
     largest, where, shares = 0.0, "", list[Array]()
@@ -221,7 +229,7 @@ def settled(
         change = np.abs(bounded.value - before[name])
         shares.append((radius[change > 0] / change[change > 0]).ravel())
     share = float(np.median(np.concatenate(shares))) if any(each.size for each in shares) else np.inf
-    return Settlement(largest <= 1.0, largest, where, share)
+    return StepComparison(largest <= 1.0, largest, where, share)
 
 
 def reference_step(plan: TrainingPlan, data: DataSet, step: int, before: Mapping[str, Array]) -> dict[str, Bounded]:
@@ -244,7 +252,7 @@ class _Walk:
     def __init__(self, plan: TrainingPlan, before: Mapping[str, Array], seed: bytes) -> None:
         self._specification = plan.specification
         self._shapes = layer_shapes(plan.specification)
-        self._sources = inputs_of(plan.specification)
+        self._sources = resolve_inputs(plan.specification)
         self._weights = {tensor.name: before[tensor.name].astype(np.float64) for tensor in tensors(plan.specification)}
         self._seed = seed
         self._backward: dict[str, Backward] = {}
@@ -273,7 +281,7 @@ class _Walk:
         return found, self._running
 
     def _layer(self, layer: Layer, received: tuple[Bounded, ...], reads_samples: bool) -> tuple[Bounded, Backward]:
-        kind, settings, first = layer.kind, settings_of(layer), received[0]
+        kind, settings, first = layer.kind, complete_settings(layer), received[0]
         parameters = self._parameters(layer.name)
         if kind == "Linear":
             return linear(first, parameters, reads_samples)
@@ -290,7 +298,7 @@ class _Walk:
         return _plain(kind, settings, received)
 
     def _dropped(self, layer: Layer, received: Bounded) -> tuple[Bounded, Backward]:
-        percent = settings_of(layer)["percent"]
+        percent = complete_settings(layer)["percent"]
         if not percent:
             return received, lambda gradient: ((gradient,), {})
         return masking(received, dropout_mask(layer.name, self._seed, received.value.shape, percent))

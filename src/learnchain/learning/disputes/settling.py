@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from learnchain.consensus.audits import AuditFinding, agrees, answer_digests
+from learnchain.consensus.audits import AuditFinding, is_report_supported, parse_step_digests
 from learnchain.encoding.hashing import list_root
 from learnchain.learning.data import DataSet
 from learnchain.learning.disputes.reference import settled
@@ -18,7 +18,7 @@ from learnchain.learning.replay import corrupted, run_plan, state_shapes
 from learnchain.learning.safe_tensors import Array, write_tensors
 from learnchain.learning.trace import read_state, state_digest, state_path
 from learnchain.learning.train import TrainingPlan, TrainingRun
-from learnchain.protocol.dispute_messages import StateLeaf, StepAnswer
+from learnchain.protocol.dispute_messages import StateDisclosure, StateLeaf
 from learnchain.rejection import Rejected, RejectionReason
 
 State = dict[str, Array]
@@ -59,11 +59,11 @@ def join_answer(directory: Path, digests: bytes) -> None:
 def split_answer(directory: Path) -> bytes:
     """Lay out the states of a published answer one by one and return their digests; refuse states of several sizes."""
     digests = (directory / DIGESTS_NAME).read_bytes()
-    count, joined = len(answer_digests(digests)), directory / STATES_NAME
+    count, joined = len(parse_step_digests(digests)), directory / STATES_NAME
     size, rest = divmod(joined.stat().st_size, count)
     if rest or not size:
         raise Rejected(
-            RejectionReason.ANSWER_WRONG, f"{count} states of one size are not {joined.stat().st_size} bytes"
+            RejectionReason.RESPONSE_INVALID, f"{count} states of one size are not {joined.stat().st_size} bytes"
         )
     with joined.open("rb") as source:
         for offset in range(count):
@@ -74,7 +74,7 @@ def split_answer(directory: Path) -> bytes:
 def check_states(job: SegmentJob) -> None:
     """Refuse an answer whose states are not those of its digests: steps that nobody can read prove nothing."""
     plan, directory = run_plan(job.run), Path(job.directory)
-    for _ in _answered_states(plan, directory, answer_digests(split_answer(directory))):
+    for _ in _answered_states(plan, directory, parse_step_digests(split_answer(directory))):
         pass
 
 
@@ -88,10 +88,10 @@ def _beginning(plan: TrainingPlan, directory: Path, first: StateLeaf, forced: tu
 # --- the accuser ----------------------------------------------------------------------------------------------
 
 
-def chain_finding(first: StateLeaf, following: StateLeaf, answer: StepAnswer, digests: bytes) -> AuditFinding:
+def chain_finding(first: StateLeaf, following: StateLeaf, answer: StateDisclosure, digests: bytes) -> AuditFinding:
     """Return whether an answer's digests begin and end in the committed states, one a step; no arithmetic."""
     try:
-        listed = answer_digests(digests)
+        listed = parse_step_digests(digests)
     except Rejected:
         return AuditFinding.FAULT_STEP_CHAIN
     steps = following.step - first.step
@@ -107,7 +107,7 @@ def outlying_step(job: SegmentJob, data: DataSet, digests: bytes) -> int:
     The answer's states lie in the job's directory; one that does not hash to its digest raises `Rejected`.
     """
     plan = run_plan(job.run)
-    states = _answered_states(plan, Path(job.directory), answer_digests(digests))
+    states = _answered_states(plan, Path(job.directory), parse_step_digests(digests))
     before = next(states)
     for offset, after in enumerate(states):
         if not settled(plan, data, job.first.step + offset, before, after).within:
@@ -132,7 +132,7 @@ def proves(job: DisputeJob, data: DataSet) -> tuple[bool, str]:
     published it.
     """
     proof, directory = job.proof, Path(job.directory)
-    opening, (answer,) = proof.segments[0], proof.answers
+    opening, (answer,) = proof.segments[0], proof.disclosures
     if proof.finding is AuditFinding.FAULT_STEP_CHAIN:
         digests = (directory / DIGESTS_NAME).read_bytes()
         if job.reported:
@@ -154,10 +154,10 @@ def proves(job: DisputeJob, data: DataSet) -> tuple[bool, str]:
 
 def _breaks_report(job: DisputeJob, digests: bytes) -> bool:
     """Return whether an auditor's steps begin elsewhere, or come to something else, than what it reported."""
-    opening, (answer,), (said,) = job.proof.segments[0], job.proof.answers, job.reported
-    listed, start = answer_digests(digests), opening.first.digest
+    opening, (answer,), (said,) = job.proof.segments[0], job.proof.disclosures, job.reported
+    listed, start = parse_step_digests(digests), opening.first.digest
     if said.forced_seed:
         forced = (opening.index, said.forced_seed)
         start = state_digest(_beginning(run_plan(job.run), Path(job.directory), opening.first, forced))
     well = list_root(listed) == answer.root and len(listed) == answer.states
-    return not well or not agrees(said.line, opening, start, listed)
+    return not well or not is_report_supported(said.line, opening, start, listed)

@@ -230,22 +230,22 @@ class ImportedData:
     licence: str = ""
 
 
-def malformed(detail: str) -> Rejected:
+def malformed_error(detail: str) -> Rejected:
     """Return the refusal of a file that is not what its layout promises."""
     return Rejected(RejectionReason.MALFORMED, detail)
 
 
-def stacked(rows: Sequence[tuple[Array, Array | int]]) -> DataSet:
+def stack_rows(rows: Sequence[tuple[Array, Array | int]]) -> DataSet:
     """Return a data set of samples and labels, which must all have one shape."""
     if not rows:
-        raise malformed("the source holds no samples of this layout")
+        raise malformed_error("the source holds no samples of this layout")
     shapes = {row.shape for row, _ in rows}
     if len(shapes) != 1:
-        raise malformed(f"samples have different shapes: {sorted(shapes)[:4]}")
+        raise malformed_error(f"samples have different shapes: {sorted(shapes)[:4]}")
     labels = np.array([label for _, label in rows], dtype=np.uint8)
     return DataSet(np.stack([row for row, _ in rows]), labels)
 
 
 def stacked_or_none(rows: Sequence[tuple[Array, Array | int]]) -> DataSet | None:
     """Return a data set, or None without rows."""
-    return stacked(rows) if rows else None
+    return stack_rows(rows) if rows else None

@@ -23,9 +23,9 @@ from learnchain.learning.sources.files import (
     ImportOptions,
     SourceFile,
     digests,
-    malformed,
+    malformed_error,
     read_files,
-    stacked,
+    stack_rows,
     stacked_or_none,
 )
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
@@ -97,17 +97,17 @@ def _import(path: Path, options: ImportOptions, known: dict[str, str], class_nam
     for file in files:
         part = _part(file.name) or ""
         if part in by_part:
-            raise malformed(f"{by_part[part].name} and {file.name} are both the {part}")
+            raise malformed_error(f"{by_part[part].name} and {file.name} are both the {part}")
         by_part[part] = file
         expected = known.get(part) or options.sha256.get(file.stem)
         check_digest(file, expected)
     missing = [part for part in PARTS if part not in by_part]
     if missing:
-        raise malformed(f"{path} lacks {', '.join(f'{each}-idx?-ubyte' for each in missing)}")
+        raise malformed_error(f"{path} lacks {', '.join(f'{each}-idx?-ubyte' for each in missing)}")
     training = _data(by_part["train-images"], by_part["train-labels"])
     test = _data(by_part["t10k-images"], by_part["t10k-labels"])
     if training.sample_shape != test.sample_shape:
-        raise malformed(f"training images have shape {training.sample_shape}, test images {test.sample_shape}")
+        raise malformed_error(f"training images have shape {training.sample_shape}, test images {test.sample_shape}")
     names = class_names or tuple(str(label) for label in range(int(training.labels.max()) + 1))
     return ImportedData(training, test, names, digests(path, files))
 
@@ -123,10 +123,10 @@ def read_idx(file: SourceFile, dimensions: int) -> Array:
     """Return the unsigned bytes of one IDX file, whose size must be exactly what its header says."""
     data, header_bytes = file.data, 4 + 4 * dimensions
     if len(data) < header_bytes or data[:4] != bytes((0, 0, _UNSIGNED_BYTE, dimensions)):
-        raise malformed(f"{file.name} is no IDX file of unsigned bytes in {dimensions} dimensions")
+        raise malformed_error(f"{file.name} is no IDX file of unsigned bytes in {dimensions} dimensions")
     shape = tuple(int(size) for size in np.frombuffer(data, ">u4", dimensions, 4))
     if math.prod(shape) != len(data) - header_bytes:
-        raise malformed(f"{file.name} promises {shape} and holds {len(data) - header_bytes} bytes")
+        raise malformed_error(f"{file.name} promises {shape} and holds {len(data) - header_bytes} bytes")
     return np.frombuffer(data, np.uint8, offset=header_bytes).reshape(shape)
 
 
@@ -162,7 +162,7 @@ def import_cifar10(path: Path, options: ImportOptions) -> ImportedData:
     pattern = re.compile(r"(^|/)(data_batch_\d|test_batch)\.bin$")
     files = read_files(path, lambda name: pattern.search(name) is not None, options.progress)
     if not files:
-        raise malformed(f"{path} holds no data_batch_*.bin; take the binary version, never the one with pickles")
+        raise malformed_error(f"{path} holds no data_batch_*.bin; take the binary version, never the one with pickles")
     for file in files:
         check_digest(file, options.sha256.get(file.stem))
     training = _cifar_rows(file for file in files if file.stem.startswith("data"))
@@ -174,13 +174,13 @@ def _cifar_rows(files: Iterable[SourceFile]) -> DataSet:
     parts: list[Array] = []
     for file in files:
         if not file.data or len(file.data) % _CIFAR_ROW_BYTES:
-            raise malformed(f"{file.name} has {len(file.data)} bytes, which are no rows of {_CIFAR_ROW_BYTES}")
+            raise malformed_error(f"{file.name} has {len(file.data)} bytes, which are no rows of {_CIFAR_ROW_BYTES}")
         parts.append(np.frombuffer(file.data, np.uint8).reshape(-1, _CIFAR_ROW_BYTES))
     if not parts:
-        raise malformed("there are no training batches")
+        raise malformed_error("there are no training batches")
     rows = np.concatenate(parts)
     if rows[:, 0].max() >= len(CIFAR_NAMES):
-        raise malformed(f"a label is {rows[:, 0].max()}, CIFAR-10 has ten classes")
+        raise malformed_error(f"a label is {rows[:, 0].max()}, CIFAR-10 has ten classes")
     return DataSet(np.ascontiguousarray(rows[:, 1:]).reshape(-1, 3, 32, 32), rows[:, 0].copy())
 
 
@@ -190,18 +190,18 @@ def import_image_classes(path: Path, options: ImportOptions) -> ImportedData:
     placed = [(file, *_class_of(file)) for file in files]
     names = tuple(sorted({name for _, _, name in placed}))
     if not 2 <= len(names) <= 256:
-        raise malformed(f"{path} has {len(names)} class folders; a classifier needs 2 to 256")
+        raise malformed_error(f"{path} has {len(names)} class folders; a classifier needs 2 to 256")
     shape = options.shape or (3, 32, 32)
     rows: dict[str, list[tuple[Array, Array | int]]] = {"train": [], "test": []}
     for file, part, name in placed:
         rows[part].append((picture(file, shape), names.index(name)))
-    return ImportedData(stacked(rows["train"]), stacked_or_none(rows["test"]), names, digests(path, files))
+    return ImportedData(stack_rows(rows["train"]), stacked_or_none(rows["test"]), names, digests(path, files))
 
 
 def _class_of(file: SourceFile) -> tuple[str, str]:
     folders = file.name.split("/")[:-1]
     if not folders:
-        raise malformed(f"{file.name} lies in no class folder")
+        raise malformed_error(f"{file.name} lies in no class folder")
     above = folders[-2] if len(folders) > 1 else ""
     return "test" if above == "test" else "train", folders[-1]
 
@@ -212,27 +212,27 @@ def import_glas(path: Path, options: ImportOptions) -> ImportedData:
     shape = options.shape or GLAS_SHAPE
     by_stem = {file.stem.rpartition(".")[0]: file for file in files}
     if len(by_stem) != len(files):
-        raise malformed(f"{path} holds two files of one name")
+        raise malformed_error(f"{path} holds two files of one name")
     rows: dict[bool, list[tuple[Array, Array | int]]] = {True: [], False: []}
     for stem, file in by_stem.items():
         if stem.endswith("_anno"):
             continue
         mask = by_stem.get(f"{stem}_anno")
         if mask is None:
-            raise malformed(f"{file.name} has no annotation beside it")
+            raise malformed_error(f"{file.name} has no annotation beside it")
         rows[stem.startswith("train")].append((picture(file, shape), _mask(mask, file, shape)))
     names = ("background", "gland")
-    return ImportedData(stacked(rows[True]), stacked_or_none(rows[False]), names, digests(path, files))
+    return ImportedData(stack_rows(rows[True]), stacked_or_none(rows[False]), names, digests(path, files))
 
 
 def _mask(mask: SourceFile, image: SourceFile, shape: tuple[int, ...]) -> Array:
     """Return 1 wherever the annotation names any object; the objects' numbers are not classes."""
     with _open_picture(mask) as annotation, _open_picture(image) as original:
         if annotation.size != original.size:
-            raise malformed(f"{mask.name} has size {annotation.size}, its image {original.size}")
+            raise malformed_error(f"{mask.name} has size {annotation.size}, its image {original.size}")
         plain = annotation if annotation.mode in ("L", "P", "I;16", "I", "1") else annotation.convert("L")
         objects = np.asarray(plain)
-    return (resized(objects, shape[1:]) > 0).astype(np.uint8)
+    return (resize(objects, shape[1:]) > 0).astype(np.uint8)
 
 
 def picture(file: SourceFile, shape: tuple[int, ...]) -> Array:
@@ -249,7 +249,7 @@ def picture(file: SourceFile, shape: tuple[int, ...]) -> Array:
     return pixels[np.newaxis] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
-def resized(values: Array, shape: tuple[int, ...]) -> Array:
+def resize(values: Array, shape: tuple[int, ...]) -> Array:
     """Return the nearest values on another grid, in whole numbers: place i of n reads (2i + 1) size // 2n."""
     for axis, target in enumerate(shape):
         size = values.shape[axis]
@@ -273,5 +273,5 @@ def _open_picture(file: SourceFile) -> "Image":
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise Rejected(RejectionReason.TOO_LARGE, f"{file.name}: {error}") from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, IndexError, OverflowError) as error:
-        raise malformed(f"{file.name} is no JPEG, PNG or BMP: {error}") from error
+        raise malformed_error(f"{file.name} is no JPEG, PNG or BMP: {error}") from error
     return image

@@ -20,9 +20,9 @@ from learnchain.learning.sources.files import (
     ImportOptions,
     SourceFile,
     digests,
-    malformed,
+    malformed_error,
     read_files,
-    stacked,
+    stack_rows,
     stacked_or_none,
 )
 from learnchain.rejection import Rejected, RejectionReason
@@ -122,10 +122,10 @@ def read_wav(file: SourceFile) -> tuple[Array, int]:
     chunks = dict(_chunks(file))
     head, data = chunks.get(b"fmt ", b""), chunks.get(b"data", b"")
     if len(head) < 16 or not data or len(data) % 2:
-        raise malformed(f"{file.name} is no recording: its format or its samples are missing")
+        raise malformed_error(f"{file.name} is no recording: its format or its samples are missing")
     code, channels, rate, _, _, bits = struct.unpack_from("<HHIIHH", head)
     if code != _PCM or channels != 1 or bits != 16 or rate not in RATES:
-        raise malformed(f"{file.name} has {channels} channels of {bits} bits at {rate} Hz, coded as {code}")
+        raise malformed_error(f"{file.name} has {channels} channels of {bits} bits at {rate} Hz, coded as {code}")
     if len(data) // 2 > MAXIMUM_SECONDS * rate:
         raise Rejected(RejectionReason.TOO_LARGE, f"{file.name} has {len(data) // 2} samples")
     return np.frombuffer(data, "<i2"), rate
@@ -135,12 +135,12 @@ def _chunks(file: SourceFile) -> Iterator[tuple[bytes, bytes]]:
     """Yield the named chunks of a RIFF file; one that reaches beyond the file's end is refused."""
     data = file.data
     if len(data) < 12 or data[:4] != b"RIFF" or data[8:12] != b"WAVE":
-        raise malformed(f"{file.name} is no RIFF WAVE file")
+        raise malformed_error(f"{file.name} is no RIFF WAVE file")
     at = 12
     while at + 8 <= len(data):
         name, size = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
         if at + 8 + size > len(data):
-            raise malformed(f"a chunk of {file.name} is cut short")
+            raise malformed_error(f"a chunk of {file.name} is cut short")
         yield name, data[at + 8 : at + 8 + size]
         at += 8 + size + size % 2
 
@@ -155,7 +155,7 @@ def import_spoken_digits(path: Path, options: ImportOptions) -> ImportedData:
             rows[int(found[4]) < 5].append((spectrogram(*read_wav(file)), int(found[2])))
     licence = "CC BY-SA 4.0 if these are the recordings of the Free Spoken Digit Dataset"
     names = tuple("0123456789")
-    return ImportedData(stacked(rows[False]), stacked_or_none(rows[True]), names, digests(path, files), licence)
+    return ImportedData(stack_rows(rows[False]), stacked_or_none(rows[True]), names, digests(path, files), licence)
 
 
 def import_speech_commands(path: Path, options: ImportOptions) -> ImportedData:
@@ -173,11 +173,11 @@ def import_speech_commands(path: Path, options: ImportOptions) -> ImportedData:
             recordings.append((word, f"{word}/{file.stem}", file))
     names = tuple(sorted({word for word, _, _ in recordings}))
     if not 2 <= len(names) <= 256:
-        raise malformed(f"{path} has {len(names)} folders of words; a classifier needs 2 to 256")
+        raise malformed_error(f"{path} has {len(names)} folders of words; a classifier needs 2 to 256")
     rows: dict[bool, list[tuple[Array, Array | int]]] = {True: [], False: []}
     for word, place, file in recordings:
         rows[place in tested].append((spectrogram(*read_wav(file)), names.index(word)))
-    return ImportedData(stacked(rows[False]), stacked_or_none(rows[True]), names, digests(path, files))
+    return ImportedData(stack_rows(rows[False]), stacked_or_none(rows[True]), names, digests(path, files))
 
 
 def _read_test_list(file: SourceFile) -> set[str]:
@@ -186,4 +186,4 @@ def _read_test_list(file: SourceFile) -> set[str]:
     try:
         return {line.strip() for line in file.data.decode().splitlines() if line.strip()}
     except UnicodeDecodeError as error:
-        raise malformed(f"{file.name} is no list of names") from error
+        raise malformed_error(f"{file.name} is no list of names") from error

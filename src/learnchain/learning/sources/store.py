@@ -67,7 +67,7 @@ _NAME = re.compile(r"^[a-z0-9][a-z0-9_-]{0,63}$")
 
 
 @dataclass(frozen=True, slots=True)
-class Manifest:
+class StoredDataManifest:
     """Say what a stored data set is: layout, sizes, classes, the SHA-256 of its source files, whether it is made up.
 
     `test_rows` 0 means that the source has no split of its own; a task then draws one.
@@ -90,7 +90,7 @@ class Manifest:
 class StoredData:
     """Hold a data set that was read back, with its manifest."""
 
-    manifest: Manifest
+    manifest: StoredDataManifest
     training: DataSet
     test: DataSet | None
 
@@ -120,7 +120,7 @@ class DataStore:
 
     def import_data(
         self, kind: str, path: Path, name: str, options: ImportOptions | None = None, public: bool = True
-    ) -> Manifest:
+    ) -> StoredDataManifest:
         """Read a source in the layout of a kind and keep it under a name; an existing name is refused."""
         if kind not in IMPORTERS:
             known = ", ".join(IMPORTERS)
@@ -129,7 +129,9 @@ class DataStore:
         found = IMPORTERS[kind](path, options or ImportOptions())
         return self._keep(_manifest(name, kind, found, public=public, synthetic=False), found)
 
-    def generate(self, kind: str, name: str, seed: int, rows: int, options: ImportOptions | None = None) -> Manifest:
+    def generate(
+        self, kind: str, name: str, seed: int, rows: int, options: ImportOptions | None = None
+    ) -> StoredDataManifest:
         """Make files up in the layout of a kind, read them like real ones, and mark the result synthetic."""
         if kind not in WRITERS:
             known = ", ".join(WRITERS)
@@ -150,7 +152,7 @@ class DataStore:
             return []
         return sorted(each.parent.name for each in self._directory.glob(f"*/{MANIFEST_NAME}"))
 
-    def manifest(self, name: str) -> Manifest:
+    def manifest(self, name: str) -> StoredDataManifest:
         """Return what is known of a data set; the refusal of an unknown one says how to import it."""
         path = self._place(name) / MANIFEST_NAME
         if not path.is_file():
@@ -189,7 +191,7 @@ class DataStore:
             detail = f"there is a data set {name!r} in {self._directory}; choose another --name or delete that folder"
             raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
 
-    def _keep(self, manifest: Manifest, found: ImportedData) -> Manifest:
+    def _keep(self, manifest: StoredDataManifest, found: ImportedData) -> StoredDataManifest:
         """Write everything beside its place and move it there at once: an import is there whole or not at all."""
         self._directory.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=".import-", dir=self._directory))
@@ -204,7 +206,7 @@ class DataStore:
         return manifest
 
 
-def _manifest(name: str, kind: str, found: ImportedData, *, public: bool, synthetic: bool) -> Manifest:
+def _manifest(name: str, kind: str, found: ImportedData, *, public: bool, synthetic: bool) -> StoredDataManifest:
     training, test = found.training, found.test
     if test is not None and (test.sample_shape, test.labels.shape[1:]) != (
         training.sample_shape,
@@ -215,7 +217,7 @@ def _manifest(name: str, kind: str, found: ImportedData, *, public: bool, synthe
     largest = max(int(each.labels.max()) for each in (training, test) if each is not None)
     if largest >= len(found.class_names):
         raise Rejected(RejectionReason.MALFORMED, f"a label is {largest}, there are {len(found.class_names)} classes")
-    return Manifest(
+    return StoredDataManifest(
         name=name,
         kind=kind,
         training_rows=len(training),
@@ -230,12 +232,12 @@ def _manifest(name: str, kind: str, found: ImportedData, *, public: bool, synthe
     )
 
 
-def _parse_manifest(content: dict[str, Any]) -> Manifest:
+def _parse_manifest(content: dict[str, Any]) -> StoredDataManifest:
     if content.pop("format") != FORMAT:
         raise ValueError(f"this program reads format {FORMAT}")
     for name in ("sample_shape", "label_shape", "classes"):
         content[name] = tuple(content[name])
-    manifest = Manifest(**content)
+    manifest = StoredDataManifest(**content)
     if not all(isinstance(each, bool) for each in (manifest.public, manifest.synthetic)):
         raise ValueError("public and synthetic are true or false")
     return manifest

@@ -13,11 +13,11 @@ from learnchain.learning.sources.files import (
     ImportOptions,
     SourceFile,
     digests,
-    malformed,
+    malformed_error,
     read_files,
-    stacked,
+    stack_rows,
 )
-from learnchain.learning.sources.pictures import resized
+from learnchain.learning.sources.pictures import resize
 from learnchain.rejection import Rejected, RejectionReason
 
 HEADER_BYTES = 348
@@ -55,33 +55,33 @@ def read_nifti(file: SourceFile) -> Array:
     """Return the voxels of a single-file NIfTI-1 volume, scaled as its header says; three dimensions only."""
     data = file.data
     if len(data) < HEADER_BYTES + 4:
-        raise malformed(f"{file.name} is shorter than a NIfTI header")
+        raise malformed_error(f"{file.name} is shorter than a NIfTI header")
     order = next((each for each in "<>" if struct.unpack_from(f"{each}i", data)[0] == HEADER_BYTES), None)
     if order is None or data[344:348] not in (b"n+1\0",):
-        raise malformed(f"{file.name} is no single-file NIfTI-1 volume")
+        raise malformed_error(f"{file.name} is no single-file NIfTI-1 volume")
     rank, *sizes = struct.unpack_from(f"{order}8h", data, 40)
     code, bits = struct.unpack_from(f"{order}2h", data, 70)
     offset, slope, intercept = struct.unpack_from(f"{order}3f", data, 108)
     shape = tuple(sizes[:3])
     if not 3 <= rank <= 7 or any(size != 1 for size in sizes[3:rank]):
-        raise malformed(f"{file.name} has {rank} dimensions {sizes}; volumes have three")
+        raise malformed_error(f"{file.name} has {rank} dimensions {sizes}; volumes have three")
     if not all(1 <= size <= MAXIMUM_SIDE for size in shape) or math.prod(shape) > MAXIMUM_VOXELS:
         raise Rejected(RejectionReason.TOO_LARGE, f"{file.name} has {shape} voxels")
     if code not in _TYPES or bits != 8 * np.dtype(_TYPES[code]).itemsize:
-        raise malformed(f"{file.name} holds elements of type {code} with {bits} bits")
+        raise malformed_error(f"{file.name} holds elements of type {code} with {bits} bits")
     kind = np.dtype(order + _TYPES[code])
     expected = math.prod(shape) * kind.itemsize
     if not math.isfinite(offset) or not HEADER_BYTES + 4 <= offset <= len(data) or offset != int(offset):
-        raise malformed(f"{file.name} puts its voxels at {offset}")
+        raise malformed_error(f"{file.name} puts its voxels at {offset}")
     if len(data) - int(offset) != expected:
-        raise malformed(f"{file.name} has {len(data) - int(offset)} bytes of voxels, its header says {expected}")
+        raise malformed_error(f"{file.name} has {len(data) - int(offset)} bytes of voxels, its header says {expected}")
     voxels = np.frombuffer(data, kind, offset=int(offset)).reshape(shape, order="F")
     return _scale_voxels(voxels, slope, intercept, file.name)
 
 
 def _scale_voxels(voxels: Array, slope: float, intercept: float, name: str) -> Array:
     if not (math.isfinite(slope) and math.isfinite(intercept)):
-        raise malformed(f"{name} is scaled by {slope} and {intercept}")
+        raise malformed_error(f"{name} is scaled by {slope} and {intercept}")
     if slope in (0.0, 1.0) and intercept == 0.0:
         return voxels
     return voxels.astype(np.float64) * slope + intercept
@@ -100,31 +100,33 @@ def import_mmwhs(path: Path, options: ImportOptions) -> ImportedData:
             continue
         labels = by_name.get(name.removesuffix("_image.nii") + "_label.nii")
         if labels is None:
-            raise malformed(f"{file.name} has no label volume beside it")
+            raise malformed_error(f"{file.name} has no label volume beside it")
         rows.append(_pair(file, labels, shape[1:]))
-    return ImportedData(stacked(rows), None, HEART_NAMES, digests(path, files))
+    return ImportedData(stack_rows(rows), None, HEART_NAMES, digests(path, files))
 
 
 def _pair(image: SourceFile, labels: SourceFile, shape: tuple[int, ...]) -> tuple[Array, Array]:
     voxels, marked = read_nifti(image), read_nifti(labels)
     if voxels.shape != marked.shape:
-        raise malformed(f"{image.name} has shape {voxels.shape}, its labels {marked.shape}")
+        raise malformed_error(f"{image.name} has shape {voxels.shape}, its labels {marked.shape}")
     # Files run along x, y, z; models read z, y, x.
-    small, classes = resized(voxels.transpose(2, 1, 0), shape), resized(marked.transpose(2, 1, 0), shape)
+    small, classes = resize(voxels.transpose(2, 1, 0), shape), resize(marked.transpose(2, 1, 0), shape)
     found = set(np.unique(classes).tolist())
     if not found <= set(HEART_LABELS):
-        raise malformed(f"{labels.name} holds the labels {sorted(found - set(HEART_LABELS))[:5]}, which MM-WHS lacks")
+        raise malformed_error(
+            f"{labels.name} holds the labels {sorted(found - set(HEART_LABELS))[:5]}, which MM-WHS lacks"
+        )
     mapped = np.zeros(shape, np.uint8)
     for grey, number in HEART_LABELS.items():
         mapped[classes == grey] = number
-    return windowed(small, image.name)[np.newaxis], mapped
+    return scale_to_bytes(small, image.name)[np.newaxis], mapped
 
 
-def windowed(voxels: Array, name: str) -> Array:
+def scale_to_bytes(voxels: Array, name: str) -> Array:
     """Return voxels as bytes: the 1st percentile is 0 and the 99th is 255; elementwise, so the same everywhere."""
     values = voxels.astype(np.float64)
     if not np.isfinite(values).all():
-        raise malformed(f"{name} holds a voxel that is not finite")
+        raise malformed_error(f"{name} holds a voxel that is not finite")
     ordered = np.sort(values, axis=None)
     low = ordered[(len(ordered) - 1) * _LOW_PERCENT // 100]
     high = ordered[(len(ordered) - 1) * _HIGH_PERCENT // 100]

@@ -9,21 +9,21 @@ import logging
 from dataclasses import dataclass
 
 from learnchain.consensus.audits import (
-    HARDWARE_FREE,
-    Assignment,
+    HARDWARE_INDEPENDENT_FINDINGS,
+    AuditAssignment,
     AuditFinding,
     FraudProof,
-    assignment,
-    check_commitment,
-    check_report,
+    assign_segments,
+    check_audit_commitment,
+    check_audit_report,
     open_segment,
 )
-from learnchain.consensus.evidence import forged_trace
+from learnchain.consensus.evidence import build_trace_evidence
 from learnchain.encoding.codec import Hash32
 from learnchain.encoding.cryptography import UNSIGNED, sign
 from learnchain.learning.jobs import AuditLine
 from learnchain.node.ports import Ports
-from learnchain.node.roles.disputes import Accuser
+from learnchain.node.roles.disputes import Challenger
 from learnchain.protocol.actions import OpenHeight
 from learnchain.protocol.audit_messages import (
     UNDECLARED_CLASS,
@@ -33,31 +33,31 @@ from learnchain.protocol.audit_messages import (
     report_digest,
 )
 from learnchain.protocol.messages import Block, Evidence
-from learnchain.protocol.state import RoundFact
+from learnchain.protocol.state import HeightRecord
 from learnchain.rejection import Rejected, Unavailable
-from learnchain.verification.evidence_measurer import EvidenceMeasuring
-from learnchain.verification.replay import AuditScope, ReplayJudge, reported_lines
+from learnchain.verification.evidence_measurer import EvidenceMeasurer
+from learnchain.verification.replay import ReplayScope, TraceReplayer, reported_lines
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Auditing:
+class AuditTools:
     """Join what an auditor replays with and measures by."""
 
-    judge: ReplayJudge
-    measuring: EvidenceMeasuring
-    accuser: Accuser
+    judge: TraceReplayer
+    measuring: EvidenceMeasurer
+    accuser: Challenger
 
 
 class Auditor:
     """Audit one height at a time, the oldest open one first, whenever a block is added."""
 
-    def __init__(self, ports: Ports, auditing: Auditing) -> None:
+    def __init__(self, ports: Ports, auditing: AuditTools) -> None:
         self._ports = ports
         self._judge, self._measuring, self._accuser = auditing.judge, auditing.measuring, auditing.accuser
         self._class = UNDECLARED_CLASS
-        self._reports = {(each.height, each.parent): each for each in ports.archive.own.reports()}
+        self._reports = {(each.height, each.parent): each for each in ports.archive.slashing_protection.load_reports()}
         self._checked: set[Hash32] = set()
         self._busy = False
 
@@ -67,7 +67,7 @@ class Auditor:
             return
         self._busy = True
         try:
-            self._class = await self._ports.trainer.machine_class()
+            self._class = await self._ports.evaluator.machine_class()
             await self._open_due()
             await self._audit_next()
             await self._check_others()
@@ -78,7 +78,7 @@ class Auditor:
     # --- our own audits ------------------------------------------------------------------------------------------
 
     async def _audit_next(self) -> None:
-        for fact in self._ports.chain.round.parent.bonds.facts:
+        for fact in self._ports.chain.round.parent.bonds.height_records:
             if not self._is_open(fact):
                 continue
             report = self._reports.get((fact.height, fact.parent))
@@ -88,49 +88,49 @@ class Auditor:
                 # Our commitment stands in no block yet: a kill or a full block may have cost it its place.
                 await self._say(self._commitment(fact, report_digest(report)))
 
-    def _is_open(self, fact: RoundFact) -> bool:
+    def _is_open(self, fact: HeightRecord) -> bool:
         """Return whether our commitment to this height would count now: the winner must be of our class, for one."""
         state = self._ports.chain.round
         draft = self._commitment(fact, b"\0" * 32)
         try:
-            check_commitment(state.parent.bonds, draft, state.parent.height + 1, state.parameters)
+            check_audit_commitment(state.parent.bonds, draft, state.parent.height + 1, state.parameters)
         except Rejected:
             return False
         return True
 
-    async def _audit(self, fact: RoundFact) -> None:
+    async def _audit(self, fact: HeightRecord) -> None:
         """Check the run as a whole, replay our segments and bind ourselves to what was found."""
         state = self._ports.chain.round
-        given = assignment(state.parent.bonds, fact, self._ports.wallet.address, state.parameters)
+        given = assign_segments(state.parent.bonds, fact, self._ports.wallet.address, state.parameters)
         block = self._ports.archive.block(fact.block)
         if given is None or not isinstance(block, Block):
             return
         selection = self._measuring.selection(fact)
         try:
-            await self._prove_faults(fact, block, given.challenge.indices)
-            lines = await self._judge.replayed(block, selection, given)
+            await self._prove_faults(fact, block, given.sample.indices)
+            lines = await self._judge.replay_segments(block, selection, given)
         except Unavailable as error:
             logger.info("the audit of height %d waits: %s", fact.height, error)
             return
         found = reported_lines(lines)
         for segment in _find_differing_segments(lines, given):
             # Of our class and other bits: the winner shows its steps, or pays for its silence.
-            await self._accuser.suspect(fact, fact.winner, segment)
-        if tuple(each.segment for each in found) != given.challenge.indices:
+            await self._accuser.record_mismatch(fact, fact.winner, segment)
+        if tuple(each.segment for each in found) != given.sample.indices:
             return
         report = self._report(fact, found)
         # On disk before on the wire: whoever forgets its salt cannot open what it is bound to.
-        self._ports.archive.own.keep_report(report)
+        self._ports.archive.slashing_protection.store_report(report)
         self._reports[fact.height, fact.parent] = report
         self._note(fact, "audited", segments=len(found), reproduced=sum(each.reproduced for each in found))
         await self._say(self._commitment(fact, report_digest(report)))
 
-    async def _prove_faults(self, fact: RoundFact, block: Block, indices: tuple[int, ...]) -> None:
+    async def _prove_faults(self, fact: HeightRecord, block: Block, indices: tuple[int, ...]) -> None:
         """Report what the published bytes alone show to be forged: a quarter of the miner's bond is ours."""
         selection = self._measuring.selection(fact)
-        lines = await self._judge.audited(block, selection, AuditScope(indices, replay=False))
+        lines = await self._judge.audit(block, selection, ReplayScope(indices, replay=False))
         finding, segment = lines[-1].finding, lines[-1].segment
-        if finding not in HARDWARE_FREE:
+        if finding not in HARDWARE_INDEPENDENT_FINDINGS:
             return
         self._note(fact, "found forged", finding=finding.value, segment=segment)
         openings = ()
@@ -147,10 +147,10 @@ class Auditor:
             UNSIGNED,
         )
         key = self._ports.wallet.private_key
-        evidence = sign(forged_trace(sign(proof, key), fact), key)
+        evidence = sign(build_trace_evidence(sign(proof, key), fact), key)
         await self._say(evidence)
 
-    def _report(self, fact: RoundFact, lines: tuple[AuditedSegment, ...]) -> AuditReport:
+    def _report(self, fact: HeightRecord, lines: tuple[AuditedSegment, ...]) -> AuditReport:
         salt: Hash32 = self._ports.random_source.randbytes(32)
         report = AuditReport(
             self._ports.chain.parameters.chain_id,
@@ -163,7 +163,7 @@ class Auditor:
         )
         return sign(report, self._ports.wallet.private_key)
 
-    def _commitment(self, fact: RoundFact, digest: Hash32) -> AuditCommitment:
+    def _commitment(self, fact: HeightRecord, digest: Hash32) -> AuditCommitment:
         chain_id, auditor = self._ports.chain.parameters.chain_id, self._ports.wallet.address
         draft = AuditCommitment(chain_id, fact.height, fact.parent, auditor, digest, self._class, UNSIGNED)
         return sign(draft, self._ports.wallet.private_key)
@@ -171,12 +171,12 @@ class Auditor:
     async def _open_due(self) -> None:
         """Open the reports whose turn it is; repeat until a block carries them."""
         state = self._ports.chain.round
-        oldest = min((each.height for each in state.parent.bonds.facts), default=0)
+        oldest = min((each.height for each in state.parent.bonds.height_records), default=0)
         self._reports = {key: each for key, each in self._reports.items() if key[0] >= oldest}
-        self._ports.archive.own.forget_reports(oldest)
+        self._ports.archive.slashing_protection.forget_reports(oldest)
         for report in tuple(self._reports.values()):
             try:
-                check_report(state.parent.bonds, report, state.parent.height + 1, state.parameters)
+                check_audit_report(state.parent.bonds, report, state.parent.height + 1, state.parameters)
             except Rejected:
                 continue
             await self._say(report)
@@ -199,23 +199,23 @@ class Auditor:
 
     async def _check(self, report: AuditReport) -> None:
         book = self._ports.chain.round.parent.bonds
-        fact = book.fact(report.height, report.parent)
+        fact = book.height_record(report.height, report.parent)
         block = None if fact is None else self._ports.archive.block(fact.block)
-        if fact is None or not isinstance(block, Block) or fact.training[0].machine_class != self._class:
+        if fact is None or not isinstance(block, Block) or fact.training_records[0].machine_class != self._class:
             return
-        given = assignment(book, fact, report.auditor, self._ports.chain.parameters)
+        given = assign_segments(book, fact, report.auditor, self._ports.chain.parameters)
         if given is None:
             return
         try:
-            lines = await self._judge.replayed(block, self._measuring.selection(fact), given)
+            lines = await self._judge.replay_segments(block, self._measuring.selection(fact), given)
         except Unavailable as error:
             logger.info("checking an audit waits: %s", error)
             self._checked.discard(report_digest(report))
             return
         ours = {each.segment: each for each in reported_lines(lines)}
-        for line in report.lines:
+        for line in report.segments:
             if ours.get(line.segment, line) != line:
-                await self._accuser.suspect(fact, report.auditor, line.segment)
+                await self._accuser.record_mismatch(fact, report.auditor, line.segment)
                 return
 
     async def _say(self, message: AuditCommitment | AuditReport | Evidence) -> None:
@@ -224,12 +224,12 @@ class Auditor:
         except (Rejected, Unavailable) as error:
             logger.info("%s is of no use now: %s", type(message).__name__, error)
 
-    def _note(self, fact: RoundFact, what: str, **facts: float | int | str) -> None:
+    def _note(self, fact: HeightRecord, what: str, **facts: float | int | str) -> None:
         now = self._ports.clock.now_milliseconds()
         self._ports.decisions.note(now, fact.height, what, "0x" + fact.winner.hex(), **facts)
 
 
-def _find_differing_segments(lines: tuple[AuditLine, ...], given: Assignment) -> tuple[int, ...]:
+def _find_differing_segments(lines: tuple[AuditLine, ...], given: AuditAssignment) -> tuple[int, ...]:
     """Return the first segment whose bits differ although nothing was corrupted; one proof punishes the whole run."""
     found = (each.segment for each in lines if each.finding is AuditFinding.NUMERIC_MISMATCH)
     return tuple(each for each in found if each not in given.forced)[:1]

@@ -15,7 +15,7 @@ from learnchain.execution.escrow import (
     task_calldata,
 )
 from learnchain.node.ports import Ports
-from learnchain.protocol.payload import Outcome, Settlement
+from learnchain.protocol.payload import Settlement, SettlementOutcome
 from learnchain.protocol.state import ChainState
 from learnchain.rejection import Rejected
 
@@ -28,7 +28,7 @@ MAXIMUM_CLAIMS_PER_PAYLOAD = 4
 SETTLE_GAS = 400_000
 
 
-class Place(StrEnum):
+class SettlementStage(StrEnum):
     """Say where a settlement stands in the contract."""
 
     OPEN = "open"
@@ -50,10 +50,10 @@ async def settling_transactions(ports: Ports, parent: ChainState, timestamp_seco
         if len(claims) == MAXIMUM_CLAIMS_PER_PAYLOAD:
             break
         found = await _place(ports, history[index], index)
-        if found is Place.OPEN:
+        if found is SettlementStage.OPEN:
             branch = history_branch(leaves, index)
             claims.append(Claim(history[index], index, branch, parent.block_hash, timestamp_seconds))
-        elif found is Place.DONE and index < len(history) - MAXIMUM_CLAIMS_PER_PAYLOAD:
+        elif found is SettlementStage.DONE and index < len(history) - MAXIMUM_CLAIMS_PER_PAYLOAD:
             # Claims are retried in every payload, so a settled one this far back means that those before it are too.
             break
     if not claims:
@@ -61,15 +61,17 @@ async def settling_transactions(ports: Ports, parent: ChainState, timestamp_seco
     return await _sign_claims(ports, claims)
 
 
-async def _place(ports: Ports, settlement: Settlement, index: int) -> Place:
+async def _place(ports: Ports, settlement: Settlement, index: int) -> SettlementStage:
     """Ask the contract where a settlement stands; shares of a pot wait until the pot is filled."""
-    if settlement.outcome is not Outcome.SLASHED:
+    if settlement.outcome is not SettlementOutcome.SLASHED:
         status = decode_task(await _call_contract(ports, task_calldata(settlement.task_id))).status
-        return Place.OPEN if status == STATUS_OPEN else Place.DONE
+        return SettlementStage.OPEN if status == STATUS_OPEN else SettlementStage.DONE
     if any(await _call_contract(ports, collected_calldata(index))):
-        return Place.DONE
+        return SettlementStage.DONE
     pot = decode_stake(await _call_contract(ports, bond_calldata(settlement.task_id)))
-    return Place.OPEN if pot.active_wei + pot.leaving_wei >= settlement.amount_wei else Place.WAITING
+    return (
+        SettlementStage.OPEN if pot.active_wei + pot.leaving_wei >= settlement.amount_wei else SettlementStage.WAITING
+    )
 
 
 async def _call_contract(ports: Ports, data: bytes) -> bytes:

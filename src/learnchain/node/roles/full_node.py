@@ -5,21 +5,21 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from learnchain.consensus.disputes import last_accusation_height
-from learnchain.consensus.fork_choice import empty_block_lot, lowest_lot
+from learnchain.consensus.disputes import last_challenge_height
+from learnchain.consensus.fork_choice import empty_block_priority, lowest_priority
 from learnchain.consensus.state import (
-    may_return,
+    can_requeue,
+    compute_queued_tasks,
+    compute_settlement_root,
+    is_task_requeued,
     outage_milliseconds,
     payload_timestamp,
-    returns_task,
-    settlement_root,
-    unselected_after,
 )
 from learnchain.encoding.codec import Hash32
 from learnchain.encoding.content_id import Cid
 from learnchain.encoding.cryptography import UNSIGNED, sign
-from learnchain.encoding.hashing import noun_hash
-from learnchain.learning.trace import published_states
+from learnchain.encoding.hashing import message_hash
+from learnchain.learning.trace import read_published_states
 from learnchain.node.ports import Ports
 from learnchain.protocol.actions import (
     ForgetBlocks,
@@ -32,17 +32,17 @@ from learnchain.protocol.actions import (
     RevealModel,
     StoreBlock,
 )
-from learnchain.protocol.events import DeadlineMissed, Event, Measured, ReleaseDue, RevealsClosed
-from learnchain.protocol.measurement import Finding, Measure, MeasureKind, Measurement
+from learnchain.protocol.events import DeadlineMissed, Event, MeasurementFinished, ReleaseDue, RevealsClosed
+from learnchain.protocol.measurement import Finding, Measurement, MeasurementKind, MeasurementRequest
 from learnchain.protocol.messages import AnyBlock, Block, Deadline, EmptyBlock, Reveal
 from learnchain.protocol.payload import MAXIMUM_PAYLOAD_BYTES, encode_payload
 from learnchain.protocol.selection import Selection
 from learnchain.protocol.task_specification import DataPart
 from learnchain.rejection import Unavailable
-from learnchain.storage.blobs.blob_store import Nowhere
+from learnchain.storage.blobs.blob_store import BlobNotFound
 from learnchain.storage.retention import Retention
 from learnchain.verification.assurance import Trust
-from learnchain.verification.measurer import Measuring, claimed, named_by
+from learnchain.verification.measurer import Measurer, build_claimed_measurement, named_by
 from learnchain.verification.training_chain import earlier_runs
 
 logger = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ MAXIMUM_RETRY_SECONDS = 15.0
 CATCHING_UP_SECONDS = 0.1
 
 
-WARM_SECONDS = 60.0
+READY_SECONDS = 60.0
 """How long a node that just started leaves the ending of heights to others while its training processes load."""
 
 
@@ -91,22 +91,22 @@ class FullNode:
 
     def __init__(self, ports: Ports, head_moved: Callable[[MoveHead], None], policy: Policy = Policy()) -> None:
         self._ports = ports
-        self._measuring = Measuring(
+        self._measuring = Measurer(
             ports.chain.rules,
             ports.chain.parameters,
             ports.blobs,
             ports.data,
             ports.engine,
-            ports.trainer,
+            ports.evaluator,
             policy.trust,
         )
-        self._trust, self._verifies_models = policy.trust, policy.trust.judges
+        self._trust, self._verifies_models = policy.trust, policy.trust.verifies_models
         self._retention = Retention(ports.archive, ports.blobs, policy.retain_blocks, self._can_be_challenged)
         self._head_moved = head_moved
         self._timers: list[asyncio.Task[None]] = []
         self._heads: asyncio.Lock = asyncio.Lock()
         self._heights = 0
-        self.is_warm = False
+        self.is_ready = False
         """Whether the training processes of this node run: who ends a height before that loses the next one too."""
 
     async def open_height(self, action: OpenHeight) -> None:
@@ -122,27 +122,29 @@ class FullNode:
             for at in sorted({schedule.release_opens_milliseconds, schedule.commitment_milliseconds})
         ]
         over = {missed: schedule.deadline(missed) + window for missed in ENDING}
-        waits = [self._at(when, event) for when, event in due] + [self._end_height_after_deadline(parent, each, over) for each in ENDING]
+        waits = [self._at(when, event) for when, event in due] + [
+            self._end_height_after_deadline(parent, each, over) for each in ENDING
+        ]
         self._timers = [self._ports.tasks.start(each, "timer") for each in waits]
-        await self._retention.prune(self._ports.chain.round.head, frozenset({selection.baseline}))
+        await self._retention.prune(self._ports.chain.round.head, frozenset({selection.baseline_model}))
         if self._verifies_models:
-            data = selection.posted.specification.data
+            data = selection.posted_task.specification.data
             if selection.task.publisher != self._ports.wallet.address:
-                self._ports.archive.blobs.note(selection.height, (data.training.cid, selection.test.cid))
+                self._ports.archive.blobs.note(selection.height, (data.training.cid, selection.test_set.cid))
             last = schedule.deadline(Deadline.BLOCK)
-            await asyncio.gather(self._prefetch(data.training, last), self._prefetch(selection.test, last))
+            await asyncio.gather(self._prefetch(data.training, last), self._prefetch(selection.test_set, last))
 
     def _can_be_challenged(self, height: int) -> bool:
         """Return whether this node won or audited a height whose steps it may have to show (AUDIT-5)."""
         parent, address = self._ports.chain.round.parent, self._ports.wallet.address
         book, parameters = parent.bonds, self._ports.chain.parameters
-        if any(each.height == height and each.accused == address and each.is_open for each in book.disputes):
+        if any(each.height == height and each.respondent == address and each.is_open for each in book.disputes):
             return True
         audited = any(each.height == height and each.auditor == address for each in book.audits)
-        own = (each for each in book.facts if each.height == height and (audited or each.winner == address))
-        return any(parent.height < last_accusation_height(each, parameters) for each in own)
+        own = (each for each in book.height_records if each.height == height and (audited or each.winner == address))
+        return any(parent.height < last_challenge_height(each, parameters) for each in own)
 
-    async def keep_again(self) -> None:
+    async def resume_fetching(self) -> None:
         """Fetch what recent blocks rest on and a kill or a full disk kept from coming."""
         final = self._ports.chain.round.tree.root
         for record in self._ports.archive.records_above(self._ports.archive.state(final)):
@@ -165,8 +167,8 @@ class FullNode:
         deadline = self._block_deadline(action.selection)
         started, delay = self._ports.clock.monotonic_seconds(), RETRY_SECONDS
         while (found := await self._try_measure(action)) is None:
-            measure, state = action.measure, self._ports.chain.round
-            if (measure.candidate, measure.kind) not in state.asked:
+            measure, state = action.request, self._ports.chain.round
+            if (measure.candidate, measure.kind) not in state.requested_measurements:
                 return
             late = self._ports.clock.now_milliseconds() + 1000 * delay > deadline
             waited = self._ports.clock.monotonic_seconds() - started >= EMPTY_BLOCK_SECONDS
@@ -187,23 +189,23 @@ class FullNode:
             self._ports.decisions.note_measured(found.kind.value, self._ports.clock.monotonic_seconds() - began)
             return found
         except Unavailable as error:
-            logger.info("measuring %s waits: %s", action.measure.candidate.hex()[:16], error)
+            logger.info("measuring %s waits: %s", action.request.candidate.hex()[:16], error)
             return None
 
     async def _measure_or_trust(self, action: MeasureCandidate) -> Measurement:
         """Measure, or take the claim where that was chosen; whoever asks later is told which it was (ROUND-10)."""
-        is_model = action.measure.kind is not MeasureKind.PAYLOAD
-        believed = is_model and self._trust.believes(action)
+        is_model = action.request.kind is not MeasurementKind.PAYLOAD
+        believed = is_model and self._trust.is_trusted(action)
         try:
-            found = await self._measuring.measured(action)
-        except Nowhere as error:
+            found = await self._measuring.measure(action)
+        except BlobNotFound as error:
             if not is_model or action.reveal is None or not error.asked:
                 raise
             if not self._trust.settles_for_claim(action):
                 raise
-            believed, found = True, claimed(action, action.reveal)
+            believed, found = True, build_claimed_measurement(action, action.reveal)
         if believed:
-            self._ports.archive.note_believed(action.measure.candidate)
+            self._ports.archive.mark_as_trusted(action.request.candidate)
         return found
 
     async def _report(self, action: MeasureCandidate, found: Measurement) -> None:
@@ -216,7 +218,7 @@ class FullNode:
         delay = RETRY_SECONDS
         while True:
             try:
-                self._ports.chain.feed(Measured(found, self._ports.clock.now_milliseconds()))
+                self._ports.chain.feed(MeasurementFinished(found, self._ports.clock.now_milliseconds()))
             except Unavailable as error:
                 logger.error("what was measured cannot be kept: %s", error)
                 await asyncio.sleep(delay)
@@ -259,7 +261,7 @@ class FullNode:
     async def _point_to(self, action: MoveHead) -> None:
         archive = self._ports.archive
         archive.store_head(action.head)
-        archive.forget_waiting(self._ports.chain.waiting().keys())
+        archive.forget_pending_messages(self._ports.chain.list_pending_messages().keys())
         safe, final = archive.payload_hash(action.head.safe), archive.payload_hash(action.head.finalized)
         await self._ports.engine.set_head(action.state.payload_hash, safe, final)
 
@@ -268,11 +270,11 @@ class FullNode:
         selection, parent = action.selection, action.parent
         address, parameters = self._ports.wallet.address, self._ports.chain.parameters
         known = self._ports.chain.round
-        own = empty_block_lot(selection.parent, action.missed, address, listing=bool(action.commitments))
-        if own >= lowest_lot(known.tree, selection.parent, known.witnessed):
+        own = empty_block_priority(selection.parent, action.missed, address, listing=bool(action.commitments))
+        if own >= lowest_priority(known.tree, selection.parent, known.witnessed_deadlines):
             return
         stamp = payload_timestamp(parent, selection, action.end_milliseconds, trained=False)
-        payload = await self._ports.engine.build(parent.payload_hash, parent.attributes(stamp, address), ())
+        payload = await self._ports.engine.build(parent.payload_hash, parent.payload_attributes(stamp, address), ())
         payload_cid = await self._ports.blobs.add_bytes(encode_payload(payload))
         draft = EmptyBlock(
             chain_id=parameters.chain_id,
@@ -283,23 +285,25 @@ class FullNode:
             payload_hash=payload.block_hash,
             payload_cid=payload_cid,
             commitments=action.commitments,
-            unselected=(),
+            queued_tasks=(),
             end_milliseconds=action.end_milliseconds,
             evidence=action.evidence,
-            accusations=action.accusations,
-            answers=action.answers,
+            challenges=action.challenges,
+            responses=action.responses,
             settlement_root=b"\0" * 32,
             signature=UNSIGNED,
         )
-        returned = returns_task(selection, draft)
-        unselected = unselected_after(parent, selection, parameters.maximum_tasks, returned=returned)
-        draft = replace(draft, unselected=tuple(each.task.task_id for each in unselected))
-        reward = self._ports.chain.rules.payouts(selection, draft, parameters)
-        block = replace(draft, settlement_root=settlement_root(parent, selection, draft, reward, parameters))
+        returned = is_task_requeued(selection, draft)
+        unselected = compute_queued_tasks(parent, selection, parameters.maximum_tasks, returned=returned)
+        draft = replace(draft, queued_tasks=tuple(each.task.task_id for each in unselected))
+        reward = self._ports.chain.rules.compute_reward(selection, draft, parameters)
+        block = replace(draft, settlement_root=compute_settlement_root(parent, selection, draft, reward, parameters))
         block = sign(block, self._ports.wallet.private_key)
         # Our own need not wait behind strangers' blocks whose payloads may never come.
         bound = (None, b"", b"", b"", block.payload_hash, block.payload_cid)
-        measure = MeasureCandidate(Measure(noun_hash(block), MeasureKind.PAYLOAD), parent, selection, *bound)
+        measure = MeasureCandidate(
+            MeasurementRequest(message_hash(block), MeasurementKind.PAYLOAD), parent, selection, *bound
+        )
         found = await self._try_measure(measure)
         if found is not None and self._ports.chain.round.selection.parent == selection.parent:
             await self._report(measure, found)
@@ -308,7 +312,7 @@ class FullNode:
     async def forget_blocks(self, action: ForgetBlocks) -> None:
         """Delete empty blocks that lost and what only they rest on; one that has come again meanwhile stays."""
         tree = self._ports.chain.round.tree
-        gone = [each for each in action.blocks if noun_hash(each) not in tree]
+        gone = [each for each in action.blocks if message_hash(each) not in tree]
         self._ports.archive.forget_blocks(gone)
         needed = {record.block.payload_cid for record in tree.records.values() if record.block is not None}
         for cid in {each.payload_cid for each in gone} - needed:
@@ -347,7 +351,7 @@ class FullNode:
         """Keep what repeats one run: its model, the index of its trace, every state."""
         blobs, training = self._ports.blobs, reveal.training
         await self._pin_under_height(height, (reveal.model_cid, training.trace_cid))
-        states = published_states(await blobs.read(training.trace_cid, MAXIMUM_TRACE_INDEX_BYTES))
+        states = read_published_states(await blobs.read(training.trace_cid, MAXIMUM_TRACE_INDEX_BYTES))
         await self._pin_under_height(height, states)
         for cid in (*states, reveal.model_cid):
             await blobs.fetch(cid, max_bytes=MAXIMUM_STATE_BYTES)
@@ -364,11 +368,11 @@ class FullNode:
         several deadlines that passed meanwhile only the last counts: an empty block that missed an earlier one loses.
         """
         await self._ports.clock.sleep_until(over[missed])
-        limit = self._ports.clock.monotonic_seconds() + WARM_SECONDS
-        while not self._ports.chain.is_current or (not self.is_warm and self._ports.clock.monotonic_seconds() < limit):
+        limit = self._ports.clock.monotonic_seconds() + READY_SECONDS
+        while not self._ports.chain.is_current or (not self.is_ready and self._ports.clock.monotonic_seconds() < limit):
             await asyncio.sleep(GATE_SECONDS)
         state = self._ports.chain.round
-        if self._heights == 1 and may_return(state.selection) and not state.commitments:
+        if self._heights == 1 and can_requeue(state.selection) and not state.commitments:
             # Others that were there end the height without us. If all were away, its task is trained after all.
             await self._ports.clock.sleep_until(outage_milliseconds(state.selection))
         now = self._ports.clock.now_milliseconds()

@@ -10,18 +10,18 @@ import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from learnchain.consensus.state import settlement_root, unselected_after
+from learnchain.consensus.state import compute_queued_tasks, compute_settlement_root
 from learnchain.encoding.content_id import cid_from_text, cid_text
 from learnchain.encoding.cryptography import UNSIGNED, sign
 from learnchain.encoding.files import clear_directory
-from learnchain.encoding.hashing import noun_hash
+from learnchain.encoding.hashing import message_hash
 from learnchain.encoding.numbers import Accuracy
-from learnchain.learning.jobs import EvaluationJob, Progress, SearchJob, TrainedFiles, Training, TrainingJob
+from learnchain.learning.jobs import EvaluationJob, SearchJob, TrainedFiles, Training, TrainingJob, TrainingProgress
 from learnchain.learning.trace import INDEX_NAME
 from learnchain.node.ports import Ports
 from learnchain.node.roles.claims import settling_transactions
 from learnchain.protocol.actions import ProposeBlock, RevealModel, SendCommitment, TrainModel
-from learnchain.protocol.events import Trained
+from learnchain.protocol.events import TrainingFinished
 from learnchain.protocol.messages import (
     Block,
     Commitment,
@@ -36,11 +36,11 @@ from learnchain.protocol.messages import (
 )
 from learnchain.protocol.payload import encode_payload
 from learnchain.protocol.puzzle import Puzzle
-from learnchain.protocol.selection import Ahead, Course, Selection
-from learnchain.protocol.state import NOBODY
+from learnchain.protocol.selection import Lookahead, MultiBlockPosition, Selection
+from learnchain.protocol.state import ZERO_HASH
 from learnchain.protocol.training_terms import (
     FULL_BITS,
-    Free,
+    FreeTraining,
     HashPuzzle,
     HyperParameters,
     SecureMapping,
@@ -48,14 +48,14 @@ from learnchain.protocol.training_terms import (
     Watermark,
 )
 from learnchain.rejection import Unavailable
-from learnchain.storage.slashing_protection import OwnCandidate
+from learnchain.storage.slashing_protection import CommitmentOpening
 from learnchain.tasks.task_data import OpenedKeys
 from learnchain.verification.training_chain import (
-    AheadRun,
     EndState,
-    Finished,
+    FinishedRun,
+    LookaheadRun,
+    encode_index,
     end_state,
-    indexed,
     own_end_state,
     seeds_of,
 )
@@ -72,7 +72,7 @@ LAST_EPOCH_THOUSANDTHS = 1_500
 
 
 @dataclass(frozen=True)
-class Strategy:
+class HyperParameterStrategy:
     """Say how this miner chooses inside the task's ranges: the place in each range, in thousandths from its minimum."""
 
     learning_rate_thousandths: int = 500
@@ -81,9 +81,9 @@ class Strategy:
     margin_milliseconds: int = 600
     search_attempts: int = 20_000
 
-    def chosen(self, selection: Selection, epochs: int) -> HyperParameters:
+    def choose_hyper_parameters(self, selection: Selection, epochs: int) -> HyperParameters:
         """Return hyper-parameters inside the ranges of a task."""
-        rules = selection.posted.specification.training
+        rules = selection.posted_task.specification.training
 
         def within(low: int, high: int, thousandths: int) -> int:
             return low + (high - low) * thousandths // 1_000
@@ -97,7 +97,7 @@ class Strategy:
             epochs=epochs,
         )
 
-    def planned(self, closing_milliseconds: int, now_milliseconds: int, epoch_seconds: float) -> tuple[int, int]:
+    def plan_epochs(self, closing_milliseconds: int, now_milliseconds: int, epoch_seconds: float) -> tuple[int, int]:
         """Return the epochs to plan until commitments close, and when to end early at the latest."""
         closing = closing_milliseconds - self.margin_milliseconds
         left_seconds = (closing - now_milliseconds) / 1000
@@ -116,14 +116,14 @@ MAXIMUM_OWN_BYTES = 1 << 40
 class Miner:
     """Earn block rewards by training; keeps what it committed to on disk, so that a restart can still reveal."""
 
-    def __init__(self, ports: Ports, trainer: Training, directory: Path, strategy: Strategy) -> None:
+    def __init__(self, ports: Ports, trainer: Training, directory: Path, strategy: HyperParameterStrategy) -> None:
         self._ports = ports
         self._trainer = trainer
         self._directory = directory
         clear_directory(directory)
         self._strategy = strategy
         self._training: asyncio.Task[None] | None = None
-        self._ahead: AheadRun | None = None
+        self._ahead: LookaheadRun | None = None
         self._epoch_seconds = 1.0
 
     async def train_model(self, action: TrainModel) -> None:
@@ -132,7 +132,7 @@ class Miner:
         if self._training is not None and not self._training.done():
             self._training.cancel()
         ahead, self._ahead = self._ahead, None
-        own = self._ports.archive.own.candidate(selection.parent)
+        own = self._ports.archive.slashing_protection.load_candidate(selection.parent)
         if ahead is not None and (own is not None or not ahead.fits(selection)):
             ahead.task.cancel()
             ahead = None
@@ -143,10 +143,12 @@ class Miner:
             return
         self._training = asyncio.current_task()
         if isinstance(self._terms(selection), HashPuzzle):
-            self._ports.chain.feed(Trained(await self._build_empty_model(selection), self._ports.clock.now_milliseconds()))
+            self._ports.chain.feed(
+                TrainingFinished(await self._build_empty_model(selection), self._ports.clock.now_milliseconds())
+            )
             return
         data = await self._open_training_data(selection, action.key_release)
-        finished = None if ahead is None else await ahead.taken()
+        finished = None if ahead is None else await ahead.take_result()
         if finished is None:
             finished = await self._train_new_run(selection, data)
         run = finished.run
@@ -154,14 +156,14 @@ class Miner:
         self._record_share(selection, finished)
         model = await self._publish_model(selection, finished)
         self._note(selection, "trained", epochs=run.epochs, training_seconds=run.training_seconds)
-        self._ports.chain.feed(Trained(model, self._ports.clock.now_milliseconds()))
+        self._ports.chain.feed(TrainingFinished(model, self._ports.clock.now_milliseconds()))
 
-    async def _train_new_run(self, selection: Selection, data: Path) -> Finished:
+    async def _train_new_run(self, selection: Selection, data: Path) -> FinishedRun:
         """Train from the derived initialisation, or from our own last committed state (ROUND-9)."""
         start = await own_end_state(self._ports.archive, self._ports.blobs, selection)
         train = self._train_until_reached if selection.schedule.time_limit_milliseconds else self._train_until_closing
         run = await train(selection, data, start)
-        return Finished(run, start, self._ports.clock.now_milliseconds())
+        return FinishedRun(run, start, self._ports.clock.now_milliseconds())
 
     async def _train_until_closing(self, selection: Selection, data: Path, start: EndState | None) -> TrainedFiles:
         """Train for as many epochs as end before commitments close; a probe of one before tells what it takes."""
@@ -170,7 +172,7 @@ class Miner:
         epoch_seconds = await self._trainer.probe(await self._job(selection, data, 1))
         await self._ports.clock.sleep_until(selection.schedule.training_milliseconds)
         now = self._ports.clock.now_milliseconds()
-        epochs, stopping = self._strategy.planned(selection.schedule.commitment_milliseconds, now, epoch_seconds)
+        epochs, stopping = self._strategy.plan_epochs(selection.schedule.commitment_milliseconds, now, epoch_seconds)
         self._note(selection, "probe", epoch_seconds=epoch_seconds, epochs=epochs)
         self._note(selection, "training begins", goes_on=int(start is not None))
         return await self._train_until(selection, await self._job(selection, data, epochs, None, start), stopping)
@@ -179,25 +181,25 @@ class Miner:
         """Train until the required accuracy is reached on the training rows, or the time limit (PoLe Algorithm 1)."""
         limit = selection.schedule.time_limit_milliseconds
         job = await self._job(selection, data, MAXIMUM_EPOCHS, None, start)
-        wanted = selection.posted.specification
+        wanted = selection.posted_task.specification
         numerator, denominator = wanted.required_numerator, wanted.required_denominator
         job = replace(job, required_numerator=numerator, required_denominator=denominator, metric=wanted.metric)
         run = await self._train_until(selection, job, limit - self._strategy.margin_milliseconds)
-        if not Accuracy(run.training_correct, run.training_total).reaches(numerator, denominator):
+        if not Accuracy(run.training_correct, run.training_total).has_reached(numerator, denominator):
             # Only now is the requirement waived: whoever commits earlier without reaching it cannot win.
             await self._ports.clock.sleep_until(limit)
         return run
 
-    def _start_lookahead(self, selection: Selection, own: OwnCandidate) -> None:
+    def _start_lookahead(self, selection: Selection, own: CommitmentOpening) -> None:
         """Train on for the next block while this one is judged, where the engine's selection allows it (PoDL III-B)."""
-        for ahead in selection.ahead:
-            result: asyncio.Future[Finished | None] = asyncio.get_running_loop().create_future()
+        for ahead in selection.lookahead:
+            result: asyncio.Future[FinishedRun | None] = asyncio.get_running_loop().create_future()
             task = self._ports.tasks.start(self._train_lookahead(selection, ahead, own, result), "training ahead")
             task.add_done_callback(lambda _task, result=result: result.done() or result.set_result(None))
-            self._ahead = AheadRun(selection.task.task_id, ahead.course, own.commitment, task, result)
+            self._ahead = LookaheadRun(selection.task.task_id, ahead.position, own.commitment, task, result)
 
     async def _train_lookahead(
-        self, selection: Selection, ahead: Ahead, own: OwnCandidate, result: asyncio.Future[Finished | None]
+        self, selection: Selection, ahead: Lookahead, own: CommitmentOpening, result: asyncio.Future[FinishedRun | None]
     ) -> None:
         opened = self._ports.chain.round.key_release
         if opened is None:
@@ -205,24 +207,28 @@ class Miner:
         data = await self._open_training_data(selection, opened)
         start = await end_state(self._ports.blobs, own)
         now, about = self._ports.clock.now_milliseconds(), selection.task.task_id.hex()
-        epochs, stopping = self._strategy.planned(ahead.commitment_milliseconds, now, self._epoch_seconds)
+        epochs, stopping = self._strategy.plan_epochs(ahead.commitment_milliseconds, now, self._epoch_seconds)
         self._ports.decisions.note(now, selection.height + 1, "training begins", about, goes_on=1, ahead=1)
-        run = await self._train_until(selection, await self._job(selection, data, epochs, ahead.course, start), stopping)
+        run = await self._train_until(
+            selection, await self._job(selection, data, epochs, ahead.position, start), stopping
+        )
         if not result.done():
-            result.set_result(Finished(run, start, self._ports.clock.now_milliseconds()))
+            result.set_result(FinishedRun(run, start, self._ports.clock.now_milliseconds()))
 
     async def send_commitment(self, action: SendCommitment) -> None:
         """Build the payload, bind it to the model and commit, before the test set exists (step 5)."""
         selection, trained = action.selection, action.model
         parent = self._ports.chain.round.tree.state(selection.parent)
-        attributes = parent.attributes(selection.schedule.payload_timestamp_seconds, self._ports.wallet.address)
+        attributes = parent.payload_attributes(selection.schedule.payload_timestamp_seconds, self._ports.wallet.address)
         transactions = await settling_transactions(self._ports, parent, attributes.timestamp_seconds)
         payload = await self._ports.engine.build(parent.payload_hash, attributes, transactions)
         payload_cid = await self._ports.blobs.add_bytes(encode_payload(payload))
         work, terms = self._work(selection), self._terms(selection)
         salt: bytes | None = self._ports.random_source.randbytes(32)
         if isinstance(terms, HashPuzzle):
-            salt = await self._search_puzzle(selection, Puzzle(work, trained, payload.block_hash, payload_cid, terms.target))
+            salt = await self._search_puzzle(
+                selection, Puzzle(work, trained, payload.block_hash, payload_cid, terms.target)
+            )
         if salt is None:
             return
         commitment = Commitment(
@@ -233,13 +239,13 @@ class Miner:
             miner=self._ports.wallet.address,
             digest=commitment_digest(work, trained, payload.block_hash, payload_cid, salt),
             bond_wei=self._ports.chain.parameters.minimum_commitment_bond_wei,
-            disclosed=(trained,) if selection.discloses else (),
+            shown_model=(trained,) if selection.shows_models else (),
             signature=UNSIGNED,
         )
         commitment = sign(commitment, self._ports.wallet.private_key)
-        own = OwnCandidate(commitment, trained.model_cid, trained.training, payload.block_hash, payload_cid, salt)
+        own = CommitmentOpening(commitment, trained.model_cid, trained.training, payload.block_hash, payload_cid, salt)
         # On disk before on the wire: after a crash this miner reveals what it committed to and commits to nothing else.
-        self._ports.archive.own.keep_candidate(own)
+        self._ports.archive.slashing_protection.store_candidate(own)
         await self._ports.announce(commitment)
         self._note(selection, "committed", model=cid_text(trained.model_cid))
         if self._is_selected(selection):
@@ -248,14 +254,14 @@ class Miner:
     async def reveal_model(self, action: RevealModel) -> None:
         """Count exactly on the released test set and open the commitment with that claim (step 6)."""
         selection, release = action.selection, action.announcement.release
-        own = self._ports.archive.own.candidate(selection.parent)
+        own = self._ports.archive.slashing_protection.load_candidate(selection.parent)
         if own is None:
             self._give_up(selection)
             return
         if own.commitment not in action.announcement.commitments:
-            self._note(selection, "not under the release", commitment=noun_hash(own.commitment).hex())
+            self._note(selection, "not under the release", commitment=message_hash(own.commitment).hex())
             return
-        specification = selection.posted.specification
+        specification = selection.posted_task.specification
         count = await self._count_on_test_set(selection, own, release.key)
         digest = attestation_digest(own.model_cid, specification.data.training.plaintext_root, selection.task.task_id)
         reveal = Reveal(
@@ -279,38 +285,40 @@ class Miner:
 
     def _give_up(self, selection: Selection) -> None:
         """End a training that the release has overtaken: its model can no longer win (PoLe 3.2)."""
-        if self._training is not None and not self._training.done() and not selection.schedule.clocked:
+        if self._training is not None and not self._training.done() and not selection.schedule.is_clocked:
             self._training.cancel()
             self._note(selection, "overtaken")
 
-    async def _count_on_test_set(self, selection: Selection, own: OwnCandidate, test_key: bytes) -> tuple[int, int]:
+    async def _count_on_test_set(
+        self, selection: Selection, own: CommitmentOpening, test_key: bytes
+    ) -> tuple[int, int]:
         """Return the exact count of our model on the test set; nothing where nothing is trained."""
-        specification = selection.posted.specification
+        specification = selection.posted_task.specification
         if isinstance(self._terms(selection), HashPuzzle):
-            return 0, selection.test.rows
+            return 0, selection.test_set.rows
         opened = self._ports.chain.round.key_release
         if opened is None:
             raise Unavailable("the training data key")
         training = await self._open_training_data(selection, opened)
-        test = await self._ports.data.opened(selection.test, test_key, specification)
+        test = await self._ports.data.open_part(selection.test_set, test_key, specification)
         model = await self._ports.blobs.fetch(own.model_cid, max_bytes=MAXIMUM_OWN_BYTES)
         mapping = await self._ports.data.mapping_path(self._terms(selection))
         job = EvaluationJob(specification.model, str(model), str(training), str(test), specification.metric, mapping)
-        count = await self._ports.trainer.evaluate(job)
+        count = await self._ports.evaluator.evaluate(job)
         return count.correct, count.total
 
     async def _open_training_data(self, selection: Selection, release: KeyRelease) -> Path:
         """Return the training rows, or where they stay encrypted their products with this block's vectors alone."""
-        keys, specification = OpenedKeys(release.key, release.functional_key), selection.posted.specification
+        keys, specification = OpenedKeys(release.key, release.functional_key), selection.posted_task.specification
         return await self._ports.data.training(keys, specification, self._terms(selection))
 
     async def propose_block(self, action: ProposeBlock) -> None:
         """Publish the block when this node's own verdict names this miner the winner (step 8)."""
         selection, verdict = action.selection, action.verdict
-        if action.reveal.miner != self._ports.wallet.address or verdict.winner == NOBODY:
+        if action.reveal.miner != self._ports.wallet.address or verdict.winner == ZERO_HASH:
             return
         rules, parameters = self._ports.chain.rules, self._ports.chain.parameters
-        unselected = unselected_after(action.parent, selection, parameters.maximum_tasks)
+        unselected = compute_queued_tasks(action.parent, selection, parameters.maximum_tasks)
         draft = Block(
             chain_id=parameters.chain_id,
             height=selection.height,
@@ -320,21 +328,23 @@ class Miner:
             release=action.announcement.release,
             reveal=action.reveal,
             verdict=verdict,
-            unselected=tuple(each.task.task_id for each in unselected),
+            queued_tasks=tuple(each.task.task_id for each in unselected),
             end_milliseconds=selection.schedule.deadline(
                 Deadline.BLOCK, action.announcement.release.released_milliseconds
             ),
             evidence=action.evidence,
             audits=action.audits,
             audit_reports=action.audit_reports,
-            accusations=action.accusations,
-            answers=action.answers,
+            challenges=action.challenges,
+            responses=action.responses,
             ommers=action.ommers,
-            settlement_root=NOBODY,
+            settlement_root=ZERO_HASH,
             signature=UNSIGNED,
         )
-        reward = rules.payouts(selection, draft, parameters)
-        block = replace(draft, settlement_root=settlement_root(action.parent, selection, draft, reward, parameters))
+        reward = rules.compute_reward(selection, draft, parameters)
+        block = replace(
+            draft, settlement_root=compute_settlement_root(action.parent, selection, draft, reward, parameters)
+        )
         await self._ports.announce(sign(block, self._ports.wallet.private_key))
         self._note(selection, "proposed", correct=verdict.correct, total=verdict.total)
 
@@ -344,7 +354,9 @@ class Miner:
     async def _build_empty_model(self, selection: Selection) -> TrainedModel:
         """Return what stands for a model where nothing is trained: an empty file."""
         nothing = await self._ports.blobs.add_bytes(b"{}")
-        return TrainedModel(nothing, TrainingRecord(NOBODY, 0, nothing, self._strategy.chosen(selection, 1)))
+        return TrainedModel(
+            nothing, TrainingRecord(ZERO_HASH, 0, nothing, self._strategy.choose_hyper_parameters(selection, 1))
+        )
 
     async def _search_puzzle(self, selection: Selection, puzzle: Puzzle) -> bytes | None:
         """Search slice by slice until a salt is found or somebody else's solution ended the height."""
@@ -384,16 +396,16 @@ class Miner:
         selection: Selection,
         data: Path,
         epochs: int,
-        course: Course | None = None,
+        course: MultiBlockPosition | None = None,
         start: EndState | None = None,
     ) -> TrainingJob:
         seeds = seeds_of(self._ports.chain.parameters.chain_id, selection, self._ports.wallet.address, course)
-        specification = selection.posted.specification
+        specification = selection.posted_task.specification
         terms = self._terms(selection)
         return TrainingJob(
             specification=specification.model,
             optimiser=specification.training.optimiser,
-            hyper_parameters=self._strategy.chosen(selection, epochs),
+            hyper_parameters=self._strategy.choose_hyper_parameters(selection, epochs),
             watermarks=(terms,) if isinstance(terms, Watermark) else (),
             work_id=seeds.order,
             checkpoint_interval_steps=specification.training.checkpoint_interval_steps,
@@ -402,7 +414,7 @@ class Miner:
             initial_id=seeds.initial,
             start_path="" if start is None else str(start.path),
             start_digest=b"" if start is None else start.digest,
-            weight_bits=terms.weight_bits if isinstance(terms, Free) else FULL_BITS,
+            weight_bits=terms.weight_bits if isinstance(terms, FreeTraining) else FULL_BITS,
             mapping_path=await self._ports.data.mapping_path(terms),
         )
 
@@ -425,7 +437,7 @@ class Miner:
         finally:
             stopper.cancel()
 
-    def _record_share(self, selection: Selection, finished: Finished) -> None:
+    def _record_share(self, selection: Selection, finished: FinishedRun) -> None:
         run, ended = finished.run, finished.ended_milliseconds
         facts = {
             "training_milliseconds": [ended - int(1000 * run.process_seconds), ended],
@@ -438,23 +450,23 @@ class Miner:
         }
         self._ports.decisions.note_training(selection.height, facts)
 
-    async def _publish_model(self, selection: Selection, finished: Finished) -> TrainedModel:
+    async def _publish_model(self, selection: Selection, finished: FinishedRun) -> TrainedModel:
         """Put the model, every checkpoint and their index where peers can fetch them (IV-B: checkpoints published)."""
         run = finished.run
         directory = Path(run.trace_directory)
         model_cid = await self._ports.blobs.add(Path(run.weights_path))
         states = [cid_text(await self._ports.blobs.add(path)) for path in sorted(directory.glob("state-*.safetensors"))]
         index = {**json.loads((directory / INDEX_NAME).read_text()), "states": states}
-        trace_cid = await self._ports.blobs.add_bytes(indexed(index, finished.start))
+        trace_cid = await self._ports.blobs.add_bytes(encode_index(index, finished.start))
         self._ports.archive.blobs.note(selection.height, (model_cid, trace_cid, *map(cid_from_text, states)))
-        chosen, terms = self._strategy.chosen(selection, run.epochs), self._terms(selection)
-        mapping = terms.identity if isinstance(terms, SecureMapping) else NOBODY
+        chosen, terms = self._strategy.choose_hyper_parameters(selection, run.epochs), self._terms(selection)
+        mapping = terms.identity if isinstance(terms, SecureMapping) else ZERO_HASH
         shutil.rmtree(self._directory / directory.parent.name, ignore_errors=True)
         counted, named = (run.training_correct, run.training_total), await self._trainer.machine_class()
         record = TrainingRecord(run.trace_root, len(states), trace_cid, chosen, mapping, *counted, named)
         return TrainedModel(model_cid, record)
 
-    def _show_progress(self, point: Progress) -> None:
+    def _show_progress(self, point: TrainingProgress) -> None:
         self._ports.decisions.curve.append({**asdict(point), "height": self._ports.chain.round.selection.height})
 
     def _note(self, selection: Selection, step: str, **facts: float | int | str) -> None:

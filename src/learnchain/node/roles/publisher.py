@@ -23,7 +23,7 @@ class Publisher:
     async def open_height(self, action: OpenHeight) -> None:
         """Release the training-data key when the height starts (step 3, DLBC IV-E)."""
         selection = action.selection
-        key = self._own_key(selection, selection.posted.specification.data.training.key_hash)
+        key = self._own_key(selection, selection.posted_task.specification.data.training.key_hash)
         if key is None or (selection.parent, "key") in self._released:
             return
         await self._ports.clock.sleep_until(selection.schedule.start_milliseconds)
@@ -43,17 +43,17 @@ class Publisher:
 
     async def _announce_again(self, selection: Selection) -> None:
         """Send the release that an earlier life signed: it may have been killed before anybody had it."""
-        announcement = self._ports.archive.own.release(selection.parent)
+        announcement = self._ports.archive.slashing_protection.load_release(selection.parent)
         if announcement is not None:
             await self._ports.announce(announcement)
 
     async def release_test_set(self, action: ReleaseTestSet) -> None:
         """Close the list of commitments and open the test set, once per height: two releases are slashable (step 6)."""
         selection = action.selection
-        key = self._own_key(selection, selection.test.key_hash)
+        key = self._own_key(selection, selection.test_set.key_hash)
         if key is None:
             return
-        announcement = self._ports.archive.own.release(selection.parent)
+        announcement = self._ports.archive.slashing_protection.load_release(selection.parent)
         if announcement is None:
             now = max(self._ports.clock.now_milliseconds(), selection.schedule.release_opens_milliseconds)
             release = Release(
@@ -69,13 +69,13 @@ class Publisher:
             )
             announcement = ReleaseAnnouncement(sign(release, self._ports.wallet.private_key), action.commitments)
             # On disk before on the wire: a publisher that restarts must never sign a second release.
-            self._ports.archive.own.keep_release(announcement)
+            self._ports.archive.slashing_protection.store_release(announcement)
         await self._ports.announce(announcement)
         self._note(selection, "test set released", commitments=len(announcement.commitments))
 
     async def _functional_key(self, selection: Selection) -> Cid:
         """Issue this block's functional key where rows stay encrypted: its queries follow from the block before."""
-        specification, ports = selection.posted.specification, self._ports
+        specification, ports = selection.posted_task.specification, self._ports
         if specification.encryption is not Encryption.INNER_PRODUCT:
             return b""
         work = work_id(ports.chain.parameters.chain_id, selection.parent, selection.task.task_id, ports.wallet.address)

@@ -5,15 +5,15 @@ import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 
-from learnchain.consensus.evidence import Statement, accusation
+from learnchain.consensus.evidence import Statement, build_evidence
 from learnchain.encoding.codec import Address, Hash32
 from learnchain.encoding.cryptography import check_signature, sign
-from learnchain.node.chain import WaitingMessage, WireMessage
+from learnchain.node.chain import PendingMessage, WireMessage
 from learnchain.node.ports import Ports
-from learnchain.protocol.actions import MeasureAnswer, MeasureEvidence, OpenHeight, RevealModel, TrainModel
-from learnchain.protocol.dispute_messages import Accusation, DisputeAnswer
-from learnchain.protocol.events import Measured
-from learnchain.protocol.measurement import Measure, Measurement
+from learnchain.protocol.actions import MeasureEvidence, MeasureResponse, OpenHeight, RevealModel, TrainModel
+from learnchain.protocol.dispute_messages import Challenge, ChallengeResponse
+from learnchain.protocol.events import MeasurementFinished
+from learnchain.protocol.measurement import Measurement, MeasurementRequest
 from learnchain.protocol.messages import (
     Block,
     Commitment,
@@ -27,8 +27,8 @@ from learnchain.protocol.messages import (
 from learnchain.protocol.selection import Selection
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.tasks.task_data import OpenedKeys
-from learnchain.verification.evidence_measurer import EvidenceMeasuring
-from learnchain.verification.state_disclosures import StepAnswers
+from learnchain.verification.evidence_measurer import EvidenceMeasurer
+from learnchain.verification.state_disclosures import StateDisclosures
 
 logger = logging.getLogger(__name__)
 
@@ -46,10 +46,12 @@ MAXIMUM_RETRY_SECONDS = 15.0
 class Reporter:
     """Compare what is refused with what is known, open published data, measure others' evidence."""
 
-    def __init__(self, ports: Ports, measuring: EvidenceMeasuring, answers: StepAnswers) -> None:
+    def __init__(self, ports: Ports, measuring: EvidenceMeasurer, answers: StateDisclosures) -> None:
         self._ports = ports
         self._measuring, self._answers = measuring, answers
-        self._pending_evidence = OrderedDict((each.fault_id, each) for each in ports.archive.own.evidence())
+        self._pending_evidence = OrderedDict(
+            (each.fault_id, each) for each in ports.archive.slashing_protection.load_evidence()
+        )
 
     # --- what signed words prove ---------------------------------------------------------------------------------
 
@@ -104,16 +106,16 @@ class Reporter:
         except Rejected as error:
             logger.debug("no accusation from a forged statement: %s", error)
             return
-        draft = accusation(fault, offender, self._ports.wallet.address, signed)
+        draft = build_evidence(fault, offender, self._ports.wallet.address, signed)
         if draft.fault_id in self._pending_evidence or offender == self._ports.wallet.address:
             return
         evidence = sign(draft, self._ports.wallet.private_key)
-        self._ports.archive.own.keep_evidence(evidence)
+        self._ports.archive.slashing_protection.store_evidence(evidence)
         self._pending_evidence[draft.fault_id] = evidence
         while len(self._pending_evidence) > MAXIMUM_ACCUSATIONS:
             self._forget(next(iter(self._pending_evidence)))
         now = self._ports.clock.now_milliseconds()
-        self._ports.decisions.note(now, draft.height, "accused", "0x" + offender.hex(), fault=fault.value)
+        self._ports.decisions.note(now, draft.height, "reported", "0x" + offender.hex(), fault=fault.value)
 
     # --- what opened data prove ----------------------------------------------------------------------------------
 
@@ -126,26 +128,26 @@ class Reporter:
         await self._compare_data(action.selection, action.announcement.release)
 
     async def _compare_data(self, selection: Selection, signed: KeyRelease | Release) -> None:
-        if not self._measuring.judges or selection.task.standing:
+        if not self._measuring.verifies_models or selection.task.is_standing:
             return
-        specification, data = selection.posted.specification, self._ports.data
+        specification, data = selection.posted_task.specification, self._ports.data
         try:
             if isinstance(signed, KeyRelease):
                 keys = OpenedKeys(signed.key, signed.functional_key)
                 await data.training(keys, specification, self._measuring.terms(selection))
             else:
-                await data.opened(selection.test, signed.key, specification)
+                await data.open_part(selection.test_set, signed.key, specification)
         except Rejected as error:
             # Our own disk may lie too: the accusation rests on a second opening of the file itself.
             logger.warning("the data of task %s are not as promised: %s", selection.task.task_id.hex()[:16], error)
-            if await self._measuring.is_changed(selection, signed):
+            if await self._measuring.is_data_changed(selection, signed):
                 self._build_evidence(Fault.DATA_CHANGED, selection.task.publisher, (signed,))
 
     # --- sending and measuring -----------------------------------------------------------------------------------
 
     async def open_height(self, action: OpenHeight) -> None:
         """Send the accusations whose height is a block now, and again what waits of ours: a kill may cut it off."""
-        for message in self._ports.chain.waiting().values():
+        for message in self._ports.chain.list_pending_messages().values():
             if signer_of(message) == self._ports.wallet.address:
                 await self._ports.network.publish(message)
         for key, evidence in tuple(self._pending_evidence.items()):
@@ -159,33 +161,37 @@ class Reporter:
 
     def _forget(self, fault_id: Hash32) -> None:
         self._pending_evidence.pop(fault_id, None)
-        self._ports.archive.own.forget_evidence(fault_id)
+        self._ports.archive.slashing_protection.forget_evidence(fault_id)
 
-    async def measure_answer(self, action: MeasureAnswer) -> None:
+    async def measure_response(self, action: MeasureResponse) -> None:
         """Fetch and check what an answer names until it is here, or nobody asks any more."""
         head = self._ports.chain.round.parent.height + 1
-        files = (action.answer.answer.digests_cid, action.answer.answer.states_cid)
+        files = (action.response.disclosure.digests_cid, action.response.disclosure.states_cid)
         self._ports.archive.blobs.note(head, files)
-        found = await self._retry_measuring(action.measure, lambda: self._measuring.answered(action, self._answers))
+        found = await self._retry_measuring(
+            action.request, lambda: self._measuring.measure_response(action, self._answers)
+        )
         if found is not None:
             now = self._ports.clock.now_milliseconds()
-            facts = {"finding": found.finding.value, "segment": action.answer.answer.segment}
-            self._ports.decisions.note(now, action.fact.height, "measured answer", found.candidate.hex(), **facts)
-            self._ports.chain.feed(Measured(found, now))
+            facts = {"finding": found.finding.value, "segment": action.response.disclosure.segment}
+            self._ports.decisions.note(now, action.record.height, "measured answer", found.candidate.hex(), **facts)
+            self._ports.chain.feed(MeasurementFinished(found, now))
 
     async def measure_evidence(self, action: MeasureEvidence) -> None:
         """Measure evidence until what it rests on is here or it does not count any more."""
-        found = await self._retry_measuring(action.measure, lambda: self._measuring.measured(action))
+        found = await self._retry_measuring(action.request, lambda: self._measuring.measure(action))
         if found is not None:
             now = self._ports.clock.now_milliseconds()
             facts = {"finding": found.finding.value, "fault": action.evidence.fault.value}
             self._ports.decisions.note(now, action.evidence.height, "measured evidence", found.candidate.hex(), **facts)
-            self._ports.chain.feed(Measured(found, now))
+            self._ports.chain.feed(MeasurementFinished(found, now))
 
-    async def _retry_measuring(self, measure: Measure, measuring: Callable[[], Awaitable[Measurement]]) -> Measurement | None:
+    async def _retry_measuring(
+        self, measure: MeasurementRequest, measuring: Callable[[], Awaitable[Measurement]]
+    ) -> Measurement | None:
         """Return what measuring comes to once everything is here; None when nobody asks any more."""
         delay = RETRY_SECONDS
-        while (measure.candidate, measure.kind) in self._ports.chain.round.asked:
+        while (measure.candidate, measure.kind) in self._ports.chain.round.requested_measurements:
             try:
                 return await measuring()
             except Unavailable as error:
@@ -195,10 +201,10 @@ class Reporter:
         return None
 
 
-def signer_of(message: WaitingMessage) -> Address:
+def signer_of(message: PendingMessage) -> Address:
     """Return who signed a message that waits for a block."""
     if isinstance(message, Evidence):
         return message.reporter
-    if isinstance(message, Accusation):
-        return message.accuser
-    return message.accused if isinstance(message, DisputeAnswer) else message.auditor
+    if isinstance(message, Challenge):
+        return message.challenger
+    return message.respondent if isinstance(message, ChallengeResponse) else message.auditor

@@ -29,13 +29,13 @@ from learnchain.encoding.content_id import (
     FileBuilder,
     Layout,
     Link,
-    check_block,
+    check_cid,
     cid_from_text,
     cid_of_block,
     cid_text,
     parse_cid,
 )
-from learnchain.encoding.files import disk_refused, sync_file
+from learnchain.encoding.files import storage_error, sync_file
 from learnchain.rejection import Rejected, RejectionReason
 from learnchain.storage.blobs.blob_store import Leaf, Tree, read_tree, write_tree
 
@@ -192,7 +192,7 @@ class BlobFiles:
                 file.seek(leaf.offset)
                 data = file.read(leaf.size)
                 with contextlib.suppress(Rejected):
-                    check_block(leaf.cid, data)
+                    check_cid(leaf.cid, data)
                     return data
         return None
 
@@ -207,7 +207,7 @@ class BlobFiles:
             if written != len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def missing(self, tree: Tree) -> list[int]:
+    def find_missing_leaves(self, tree: Tree) -> list[int]:
         """Return the leaves of a partial blob that are not here, by reading and hashing what is."""
         return [index for index, leaf in enumerate(tree.leaves) if self.read_leaf(tree.root, leaf) is None]
 
@@ -274,7 +274,7 @@ class BlobFiles:
         """Note that it has it."""
         self._place("owed", cid).unlink(missing_ok=True)
 
-    def owed(self) -> tuple[Cid, ...]:
+    def list_undelivered(self) -> tuple[Cid, ...]:
         """Return every blob that the store elsewhere has to get still."""
         return tuple(cid for cid, _ in self._list_blobs("owed"))
 
@@ -309,7 +309,7 @@ class BlobFiles:
         try:
             yield
         except OSError as error:
-            raise disk_refused(self._directory, error) from error
+            raise storage_error(self._directory, error) from error
 
     def _list_blobs(self, folder: str) -> Iterator[tuple[Cid, Path]]:
         for path in sorted((self._directory / folder).iterdir()):

@@ -15,9 +15,9 @@ from typing import Protocol
 from learnchain.encoding.content_id import (
     MAXIMUM_BLOCK_BYTES,
     MAXIMUM_DEPTH,
-    Block,
     Cid,
     Codec,
+    IpldBlock,
     Link,
     decode_node,
     parse_cid,
@@ -74,16 +74,16 @@ def write_tree(root: Link, nodes: Mapping[Cid, bytes]) -> bytes:
     return bytes(written)
 
 
-def nodes_of_tree(root: Cid, written: bytes) -> list[Block]:
+def nodes_of_tree(root: Cid, written: bytes) -> list[IpldBlock]:
     """Return the nodes of a tree that `read_tree` has found right, in the order in which they were written."""
     position = 0
-    nodes: list[Block] = []
+    nodes: list[IpldBlock] = []
     waiting = deque([root])
     while waiting:
         cid = waiting.popleft()
         if parse_cid(cid).codec is Codec.DAG_PB:
             node, position = _next_node(written, position)
-            nodes.append(Block(cid, node))
+            nodes.append(IpldBlock(cid, node))
             waiting.extend(link.cid for link in decode_node(cid, node))
     return nodes
 
@@ -155,7 +155,7 @@ class BlobStat:
     pinned: bool
 
 
-class Nowhere(Unavailable):
+class BlobNotFound(Unavailable):
     """Say that none of the peers that were asked has all of a blob; a full disk or a lost peer is another matter."""
 
     def __init__(self, what: str, asked: int) -> None:

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from learnchain.encoding.content_id import MAXIMUM_BLOCK_BYTES, Cid, Codec, check_block, cid_text, parse_cid
+from learnchain.encoding.content_id import MAXIMUM_BLOCK_BYTES, Cid, Codec, check_cid, cid_text, parse_cid
 from learnchain.network.network import Network
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.storage.blobs.blob_files import BlobFiles
-from learnchain.storage.blobs.blob_store import Leaf, Nowhere, Progress, Tree, maximum_tree_bytes, read_tree
+from learnchain.storage.blobs.blob_store import BlobNotFound, Leaf, Progress, Tree, maximum_tree_bytes, read_tree
 from learnchain.storage.blobs.origins import BlobOrigin
 
 logger = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ class BlobFetcher:
             tree = await self._fetch_single_leaf(cid, max_bytes, sources)
         else:
             tree = await self._find_tree(cid, max_bytes, sources)
-            missing = await asyncio.to_thread(self._files.missing, tree)
+            missing = await asyncio.to_thread(self._files.find_missing_leaves, tree)
             if sum(tree.leaves[index].size for index in missing) > self._files.free_disk_bytes():
                 raise Unavailable(f"the disk has no room for {tree.size_bytes} bytes; free some and try again")
             await self._fetch_leaves(_Job(tree, deque(missing), set(missing), set(sources), progress))
@@ -191,7 +191,7 @@ class BlobFetcher:
         if data is None:
             return None
         try:
-            check_block(leaf.cid, data)
+            check_cid(leaf.cid, data)
             if leaf.size not in {-1, len(data)}:
                 raise Rejected(RejectionReason.WRONG_HASH, "the leaf has another size than its node says")
         except Rejected as rejected:
@@ -222,8 +222,8 @@ class BlobFetcher:
             self._network.report(source, rejected)
 
 
-def _not_found_error(cid: Cid, asked: Sized) -> Nowhere:
-    return Nowhere(f"no connected peer has all of the blob {cid_text(cid)}", len(asked))
+def _not_found_error(cid: Cid, asked: Sized) -> BlobNotFound:
+    return BlobNotFound(f"no connected peer has all of the blob {cid_text(cid)}", len(asked))
 
 
 def too_large(size: int, max_bytes: int) -> Rejected:

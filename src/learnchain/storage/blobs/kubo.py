@@ -10,7 +10,7 @@ from typing import Any
 
 import aiohttp
 
-from learnchain.encoding.content_id import MAXIMUM_BLOCK_BYTES, Block, Cid, Codec, HashKind, cid_text, parse_cid
+from learnchain.encoding.content_id import MAXIMUM_BLOCK_BYTES, Cid, Codec, HashKind, IpldBlock, cid_text, parse_cid
 from learnchain.encoding.numbers import parse_json
 from learnchain.rejection import Unavailable
 from learnchain.storage.blobs.blob_store import Leaf, Tree, nodes_of_tree
@@ -47,7 +47,7 @@ class Kubo:
     async def put(self, tree: Tree, written: bytes, path: Path) -> None:
         """Store leaves, then nodes: whoever finds the root finds all of it."""
         for leaf in dict.fromkeys(tree.leaves):
-            await self._put(Block(leaf.cid, await asyncio.to_thread(_part, path, leaf)))
+            await self._put(IpldBlock(leaf.cid, await asyncio.to_thread(_part, path, leaf)))
         nodes = await asyncio.to_thread(nodes_of_tree, tree.root, written)
         for node in reversed(nodes):
             await self._put(node)
@@ -71,7 +71,7 @@ class Kubo:
         status, raw = await self._ask("block/get", query, limit_bytes=limit_bytes)
         return raw if status == 200 else None
 
-    async def _put(self, block: Block) -> None:
+    async def _put(self, block: IpldBlock) -> None:
         parts = parse_cid(block.cid)
         query = {"cid-codec": _CODEC_NAMES[parts.codec], "mhtype": _HASH_NAMES[parts.hash_kind], "pin": "false"}
         if parts.codec is Codec.RAW:

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
-from learnchain.encoding.content_id import Cid, Codec, check_block, cid_text, decode_node, parse_cid
-from learnchain.encoding.files import disk_refused
+from learnchain.encoding.content_id import Cid, Codec, check_cid, cid_text, decode_node, parse_cid
+from learnchain.encoding.files import storage_error
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.storage.blobs.blob_store import Leaf, Tree, maximum_tree_bytes
 
@@ -72,7 +72,7 @@ class Folder:
             temporary.replace(place)
         except OSError as error:
             temporary.unlink(missing_ok=True)
-            raise disk_refused(place, error) from error
+            raise storage_error(place, error) from error
 
     def _place(self, kind: str, cid: Cid) -> Path:
         return self._directory / kind / cid_text(cid)
@@ -249,7 +249,7 @@ async def walk_tree(root: Cid, max_bytes: int, block: Callable[[Cid], Awaitable[
         node = await block(cid)
         if node is None:
             return None
-        check_block(cid, node)
+        check_cid(cid, node)
         written += len(node).to_bytes(4, "big") + node
         if len(written) > maximum_tree_bytes(max_bytes):
             raise Rejected(RejectionReason.TOO_LARGE, f"a tree above {maximum_tree_bytes(max_bytes)} bytes")

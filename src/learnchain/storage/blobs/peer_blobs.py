@@ -41,10 +41,10 @@ class Delivery:
         with contextlib.suppress(Unavailable):
             await self._origin.unpin(cid)
 
-    async def done(self) -> None:
+    async def wait_until_delivered(self) -> None:
         """Wait until nothing is owed; raise `Unavailable` when the origin does not take it."""
         await asyncio.shield(self._start())
-        if owed := self._files.owed():
+        if owed := self._files.list_undelivered():
             raise Unavailable(f"the blob store: it has not taken {len(owed)} blobs yet")
 
     async def close(self) -> None:
@@ -81,7 +81,7 @@ class Delivery:
             self._files.settle(cid)
 
     def _list_undelivered(self) -> list[tuple[Cid, bool]]:
-        return [(cid, self._files.is_pinned(cid)) for cid in self._files.owed()]
+        return [(cid, self._files.is_pinned(cid)) for cid in self._files.list_undelivered()]
 
 
 SMALL_BYTES = 1 << 16
@@ -186,7 +186,7 @@ class PeerBlobs:
     async def handed_over(self) -> None:
         """Wait until the store elsewhere has all that was added; raise `Unavailable` when it does not take it."""
         if self._delivery is not None:
-            await self._delivery.done()
+            await self._delivery.wait_until_delivered()
 
     async def close(self) -> None:
         """End what runs for the store elsewhere; what it has to get still it gets after the next start."""
@@ -223,7 +223,7 @@ class PeerBlobs:
 
     async def _respect_quota(self, just_used: Cid) -> None:
         if self._quota_bytes is not None:
-            keep = frozenset({just_used, *self._fetching, *self._files.owed()})
+            keep = frozenset({just_used, *self._fetching, *self._files.list_undelivered()})
             await asyncio.to_thread(self._files.collect, self._quota_bytes, keep)
 
     # --- serving -----------------------------------------------------------------------------------------------------
