@@ -7,7 +7,7 @@ BIN := .venv/bin
 FOUNDRY := 1.7.1
 NPM_ADD := npm install --no-save --no-package-lock --no-audit --no-fund
 
-.PHONY: demo test test-all lint bench reproduce contracts test-contracts test-eels test-interop install install-dev clean
+.PHONY: demo test test-all lint bench reproduce measure walk contracts test-contracts test-eels test-interop install install-dev clean
 
 install: .venv/.installed
 install-dev: .venv/.installed-dev
@@ -58,6 +58,14 @@ reproduce: install
 		$(BIN)/python reproduce/pole/block_times.py "$(DATA)" mnist && \
 		$(BIN)/python reproduce/pole/secure_mapping.py "$(DATA)"; \
 	fi
+
+# What the house measures beside its limits; with `--check` after the script's name it fails where one is broken.
+measure: install
+	$(BIN)/python tools/measure.py
+
+# How many files and functions a posted task and a commitment pass through.
+walk: install
+	$(BIN)/python tools/walk.py
 
 contracts/node_modules: contracts/package-lock.json
 	cd contracts && npm ci --no-audit --no-fund

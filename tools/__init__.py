@@ -1,0 +1,1 @@
+"""Scripts about the repository; none of them is shipped."""
