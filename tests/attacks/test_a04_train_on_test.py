@@ -19,18 +19,17 @@ from typing import Any
 
 import pytest
 
+from learnchain.encoding.codec import Hash32
 from learnchain.learning.data import DataSet
-from learnchain.learning.jobs import TRACE_NAME, WEIGHTS_NAME, Progress, TrainedFiles, TrainingJob
+from learnchain.learning.jobs import TRACE_NAME, WEIGHTS_NAME, TrainedFiles, TrainingJob, TrainingProgress
 from learnchain.learning.model import save_weights
 from learnchain.learning.train import Watcher, plan_of, train
-from learnchain.node.built_in_tasks import BUILT_IN
 from learnchain.node.local_network import LocalPlan
-from learnchain.node.task_file import task_draft
-from learnchain.primitives.audit_messages import UNDECLARED_CLASS
-from learnchain.primitives.codec import Hash32
-from learnchain.testing.in_process_training import SIMULATED_CLASS, InProcessTraining
-from learnchain.testing.simulated_clock import run_simulated
-from learnchain.testing.simulated_nodes import SimulatedNodes
+from learnchain.protocol.audit_messages import UNDECLARED_CLASS
+from learnchain.simulation.simulated_network import run_simulated
+from learnchain.simulation.simulated_nodes import SIMULATED_CLASS, InProcessTraining, SimulatedNodes
+from learnchain.tasks.built_in_tasks import BUILT_IN
+from learnchain.tasks.task_file import task_draft
 from tests.attacks.leaked_rows import join_rows
 from tests.attacks.simulated_chain import address_of_node, balance_wei, trained_blocks
 
@@ -69,7 +68,9 @@ class KnowsTestRows(InProcessTraining):
     async def machine_class(self) -> Hash32:
         return UNDECLARED_CLASS if self._disguise is Disguise.NO_CLASS else await super().machine_class()
 
-    async def train(self, job: TrainingJob, on_progress: Callable[[Progress], None] | None = None) -> TrainedFiles:
+    async def train(
+        self, job: TrainingJob, on_progress: Callable[[TrainingProgress], None] | None = None
+    ) -> TrainedFiles:
         self._finished = False
         while not self._finished:
             await asyncio.sleep(0.1)
@@ -107,7 +108,7 @@ async def play(directory: Path, disguise: Disguise, blocks: int, parameters: Map
     )
     await nodes.start()
     before = await balance_wei(nodes, CHEAT)
-    await nodes.until_height(blocks, 3_000)
+    await nodes.wait_for_height(blocks, 3_000)
     chain = nodes.node(0).ports.chain.round.parent
     won, cheat = trained_blocks(nodes), address_of_node(nodes, CHEAT)
     result = TrainedOnTest(
@@ -115,7 +116,7 @@ async def play(directory: Path, disguise: Disguise, blocks: int, parameters: Map
         won_by_cheat=sum(block.proposer == cheat for block in won),
         reports=sum(len(block.audit_reports) for block in won),
         evidence=sum(proof.offender == cheat for block in won for proof in block.evidence),
-        accusations=sum(len(block.accusations) for block in won),
+        accusations=sum(len(block.challenges) for block in won),
         gained_wei=await balance_wei(nodes, CHEAT) - before,
         forfeited_gwei=chain.ledger.forfeited_gwei,
     )

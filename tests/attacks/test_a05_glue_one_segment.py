@@ -13,17 +13,17 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from learnchain.consensus.audits import AuditFinding
 from learnchain.learning.data import DataSet
 from learnchain.learning.fixed_point import evaluate
 from learnchain.learning.model import save_weights
-from learnchain.learning.replay.segments import AuditedRun, AuditScope, audit_run
+from learnchain.learning.replay import AuditedRun, SegmentAuditScope, audit_run
 from learnchain.learning.trace import Trace, TraceWriter
 from learnchain.learning.train import TrainingPlan, TrainingRun, Watcher, configure_torch, train
 from learnchain.learning.watermark import check_watermark
-from learnchain.node.built_in_tasks import BUILT_IN
-from learnchain.node.task_file import task_draft
-from learnchain.primitives.audit import AuditFinding
-from learnchain.primitives.training_terms import HyperParameters, Watermark
+from learnchain.protocol.training_terms import HyperParameters, Watermark
+from learnchain.tasks.built_in_tasks import BUILT_IN
+from learnchain.tasks.task_file import task_draft
 from tests.attacks.leaked_rows import join_rows
 
 WORK_ID = b"\7" * 32
@@ -76,7 +76,7 @@ def attack(directory: Path) -> GluedRun:
     save_weights(directory / "model", weights)
     audited = AuditedRun(plan, rules, trace, directory, directory / "model")
     findings = [
-        audit_run(audited, rows, AuditScope((index,), whole=index == 0), time.perf_counter).checks[-1].finding
+        audit_run(audited, rows, SegmentAuditScope((index,), whole=index == 0), time.perf_counter).checks[-1].finding
         for index in range(audited.segments)
     ]
     return GluedRun(

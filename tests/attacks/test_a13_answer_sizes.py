@@ -32,13 +32,13 @@ class AnswerSize:
     model_bytes: int
     answer_bytes: int
     block_bytes: int
-    accusation_cost_gwei: int
+    challenge_cost_gwei: int
 
 
 def size_of(parameter_bytes: int, copies: int, interval_steps: int) -> AnswerSize:
     """Return the size of an answer: one state more than the segment has steps."""
     answer = parameter_bytes * copies * (interval_steps + 1)
-    cost = ChainParameters.__dataclass_fields__["accusation_cost_gwei"].default
+    cost = ChainParameters.__dataclass_fields__["challenge_cost_gwei"].default
     return AnswerSize(parameter_bytes, answer, MAXIMUM_CHALLENGES * answer, cost)
 
 
@@ -52,7 +52,7 @@ def attack(task: str) -> AnswerSize:
 @pytest.mark.parametrize("task", ["mnist", "fashion"])
 def test_one_free_accusation_moves_more_than_a_gigabyte(task: str) -> None:
     result = attack(task)
-    assert result.accusation_cost_gwei == 0
+    assert result.challenge_cost_gwei == 0
     assert result.model_bytes < 500_000
     assert result.answer_bytes > 1.6e9
     assert result.block_bytes > 6.4e9

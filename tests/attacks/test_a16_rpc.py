@@ -20,12 +20,12 @@ from typing import Any
 import aiohttp
 import pytest
 
+from learnchain.api.json_rpc import JsonRpcServer, JsonRpcSettings
+from learnchain.execution.call_process import CallProcess
+from learnchain.execution.engine import WorkerEngine
 from learnchain.execution.pyevm.engine import PyEvmEngine
-from learnchain.node.api.json_rpc import JsonRpcServer, JsonRpcSettings
-from learnchain.node.execution.call_process import CallProcess
-from learnchain.node.execution.engine import WorkerEngine
-from learnchain.node.storage.lmdb_store import LmdbStore
-from tests.execution.chain import CHAIN_ID, genesis
+from learnchain.storage.lmdb_store import LmdbStore
+from tests.execution.pyevm.chain import CHAIN_ID, genesis
 
 pytestmark = pytest.mark.network
 PAGE = "https://evil.example"

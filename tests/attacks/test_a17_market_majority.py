@@ -15,6 +15,10 @@ from typing import Any
 from coincurve import PrivateKey
 from eth_abi import encode
 
+from learnchain.encoding.content_id import Codec, HashKind, cid_of_block
+from learnchain.encoding.hashing import keccak256
+from learnchain.encoding.numbers import WEI_PER_ETHER
+from learnchain.execution.wallet import Wallet, development_accounts
 from learnchain.market.contract import (
     announce_calldata,
     announce_model_calldata,
@@ -31,14 +35,10 @@ from learnchain.market.contract import (
     task_calldata,
     withdraw_calldata,
 )
-from learnchain.market.terms import Payment, Reading, Terms
+from learnchain.market.demo_stage import LOCAL_CHAIN_ID, LocalChain
+from learnchain.market.terms import Payment, Terms, VoteInterpretation
 from learnchain.market.votes import Vote
 from learnchain.node.local_network import DEVELOPMENT_MNEMONIC
-from learnchain.node.wallet import Wallet, development_accounts
-from learnchain.primitives.content_id import Codec, HashKind, cid_of_block
-from learnchain.primitives.hashing import keccak256
-from learnchain.primitives.numbers import WEI_PER_ETHER
-from learnchain.testing.local_chain import LOCAL_CHAIN_ID, LocalChain
 
 PLACES, MODELS, COMMITTEE = 64, 2, 3
 SALT = b"\5" * 32
@@ -124,7 +124,7 @@ def terms_of(now_seconds: int) -> Terms:
         rows=1_000,
         fitness=0,
         tolerance=50,
-        reading=Reading.GAIN,
+        interpretation=VoteInterpretation.GAIN,
         payment=Payment.WITHIN_TOLERANCE,
         models=MODELS,
         committee=COMMITTEE,
@@ -167,7 +167,7 @@ async def play() -> BoughtMajority:
         honest_verifier_enrolled=refused["status"] == "0x1",
         deposited_wei=terms.value_wei,
         gained_wei=await sender.balance_wei((*names, *sellers)) - before,
-        judged_models=state.judged,
+        judged_models=state.judged_count,
         accepted_correct=state.accepted,
     )
 

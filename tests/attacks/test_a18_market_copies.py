@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 
 from learnchain.learning.data import SOURCES
-from learnchain.node.market.home import HomeTerms
-from learnchain.testing.market_cast import SMALL, recommended_model, train_private
-from learnchain.testing.market_play import Market, Script
-from learnchain.testing.market_stage import local_stage
+from learnchain.market.demo import MarketRun, MarketScenario
+from learnchain.market.demo_cast import SMALL, recommended_model, train_private
+from learnchain.market.demo_stage import open_local_chain
+from learnchain.market.local_training import LocalTrainingTerms
 
 pytestmark = pytest.mark.slow
 COPIES, CONTRIBUTOR = 5, 3
@@ -34,7 +34,7 @@ class SoldCopies:
     paid: int
 
 
-class CopyingMarket(Market):
+class CopyingMarket(MarketRun):
     """Offer the model of one contributor under every name."""
 
     def _train(self) -> None:
@@ -44,17 +44,19 @@ class CopyingMarket(Market):
         home = train_private(model, own, self._script.home, self._directory / "one", time.monotonic)
         self._homes = [home] * COPIES
         self._private = tuple([own] * COPIES)
-        self._offers = [(f"copy {index + 1}", home.trained) for index in range(COPIES)]
+        self._offers = [(f"copy {index + 1}", home.model) for index in range(COPIES)]
 
-    def _curves(self) -> dict[str, Any]:
+    def _measure_curves(self) -> dict[str, Any]:
         return {}
 
 
 async def play(directory: Path, fitness: int) -> SoldCopies:
     """Play a market in which one contributor stands under five names."""
-    stage, _ = local_stage(12)
-    script = Script(scenario=2, split=SMALL, home=HomeTerms(), fusion_epochs=12, threshold=0, fitness=fitness)
-    report = await CopyingMarket(script, stage, SOURCES["digits"](), directory).play()
+    stage, _ = open_local_chain(12)
+    script = MarketScenario(
+        scenario=2, split=SMALL, home=LocalTrainingTerms(), fusion_epochs=12, threshold=0, fitness=fitness
+    )
+    report = await CopyingMarket(script, stage, SOURCES["digits"](), directory).run()
     models = report["models"]
     return SoldCopies(len(models), sum(model["status"] == "accepted" for model in models))
 

@@ -17,13 +17,13 @@ import pytest
 import torch
 from torch.nn import functional
 
+from learnchain.learning.disputes.reference import reference_step, settled
 from learnchain.learning.fixed_point import evaluate
 from learnchain.learning.model import build_model, set_weights
-from learnchain.learning.replay.reference import reference_step, settled
 from learnchain.learning.train import TrainingPlan, TrainingRun, configure_torch, to_float
-from learnchain.node.built_in_tasks import BUILT_IN
-from learnchain.node.task_file import TaskDraft, task_draft
-from learnchain.primitives.training_terms import Free, HyperParameters
+from learnchain.protocol.training_terms import FreeTraining, HyperParameters
+from learnchain.tasks.built_in_tasks import BUILT_IN
+from learnchain.tasks.task_file import TaskDraft, task_draft
 
 WORK_ID = b"\7" * 32
 SHARE, LARGEST_SHARE = 0.9, 0.98
@@ -97,7 +97,7 @@ def attack(steps: int, honest_epochs: int, settle_every: int, hidden: int = 64) 
     draft = task_draft({**BUILT_IN["digits"], "model": {"preset": "mlp", "hidden": [hidden]}})
     choice = HyperParameters(150_000, 900_000, 0, 16, 1_000)
     plan, rows = (
-        TrainingPlan(draft.model, draft.training.optimiser, choice, Free(32), WORK_ID, 200),
+        TrainingPlan(draft.model, draft.training.optimiser, choice, FreeTraining(32), WORK_ID, 200),
         draft.training_data,
     )
     run = TrainingRun(plan, rows)

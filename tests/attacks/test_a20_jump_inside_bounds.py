@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from learnchain.learning.disputes.reference import reference_step, settled
 from learnchain.learning.fixed_point import evaluate
-from learnchain.learning.replay.reference import reference_step, settled
 from learnchain.learning.train import TrainingPlan, TrainingRun, configure_torch
-from learnchain.node.built_in_tasks import BUILT_IN
-from learnchain.node.task_file import task_draft
-from learnchain.primitives.model_specification import Layer, ModelSpecification, Setting
-from learnchain.primitives.task_specification import Optimiser
-from learnchain.primitives.training_terms import Free, HyperParameters
+from learnchain.protocol.model_specification import Layer, ModelSpecification, Setting
+from learnchain.protocol.task_specification import Optimiser
+from learnchain.protocol.training_terms import FreeTraining, HyperParameters
+from learnchain.tasks.built_in_tasks import BUILT_IN
+from learnchain.tasks.task_file import task_draft
 from tests.attacks.leaked_rows import join_rows
 
 WORK_ID = b"\7" * 32
@@ -86,7 +86,9 @@ def attack(steps: int, honest_epochs: int, settle_every: int, width: int = 4, de
     configure_torch()
     draft = task_draft(BUILT_IN["digits"])
     rows, specification = draft.training_data, normalised_network(width, depth)
-    plan = TrainingPlan(specification, Optimiser.ADAM, HyperParameters(4_000, 0, 0, 16, 1_000), Free(32), WORK_ID, 200)
+    plan = TrainingPlan(
+        specification, Optimiser.ADAM, HyperParameters(4_000, 0, 0, 16, 1_000), FreeTraining(32), WORK_ID, 200
+    )
     run = TrainingRun(plan, rows)
     run.advance_to(honest_epochs * run.steps_per_epoch)
     first, start = run.step, copy_of(run.state())
