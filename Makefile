@@ -37,8 +37,8 @@ test-all: install-dev
 	$(BIN)/pytest -q -n 2
 
 lint: install-dev
-	$(BIN)/ruff check src packages tests benchmarks reproduce
-	$(BIN)/ruff format --check src packages tests benchmarks reproduce
+	$(BIN)/ruff check src packages tests benchmarks reproduce tools examples
+	$(BIN)/ruff format --check src packages tests benchmarks reproduce tools examples
 	$(BIN)/pyrefly check
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/lint-imports --no-cache
 	$(BIN)/codespell src packages tests docs README.md Makefile benchmarks reproduce
