@@ -38,7 +38,7 @@ def attack(play: EngineScenario) -> Reorganisation:
     node = play.start_node()
     block = run_height(node, HeightPlan(correct={"miner-1": 95, "miner-2": 90}))
     schedule = node.round.selection.schedule
-    node.feed(KeyReleaseReceived(node.builder.key_release(node.parent), schedule.start_milliseconds))
+    node.feed(KeyReleaseReceived(node.builder.build_key_release(node.parent), schedule.start_milliseconds))
     (honest,) = build_candidates(node, HeightPlan(correct={"miner-2": 80}))
     last = schedule.time_limit_milliseconds or schedule.commitment_milliseconds
     node.feed(CommitmentReceived(honest.commitment, last - 2))

@@ -34,7 +34,7 @@ from tests.attacks.leaked_rows import join_rows
 from tests.attacks.simulated_chain import address_of_node, balance_wei, trained_blocks
 
 CHEAT, HONEST, AUDITOR = 1, 2, 3
-BONDS: Mapping[str, Any] = {"minimum_commitment_bond_wei": 2 * 10**18, "accusation_cost_gwei": 10**6}
+BONDS: Mapping[str, Any] = {"minimum_commitment_bond_wei": 2 * 10**18, "challenge_cost_gwei": 10**6}
 
 
 class Disguise(Enum):

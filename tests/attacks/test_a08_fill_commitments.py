@@ -28,7 +28,7 @@ CHEAT, BLOCKS, PLACES = 1, 1, 8
 PARAMETERS = {
     "maximum_commitments": PLACES,
     "minimum_commitment_bond_wei": 10**18,
-    "accusation_cost_gwei": 10**6,
+    "challenge_cost_gwei": 10**6,
 }
 
 

@@ -43,7 +43,7 @@ def attack(play: EngineScenario, blocks_on_top: int) -> LateOpening:
         run_height(node, HeightPlan(correct={"miner-2": 91}))
     head = node.round.head
     best = next(candidate for candidate in candidates if candidate.miner == "miner-1")
-    late = node.builder.block(parent, candidates, winner=best)
+    late = node.builder.build_block(parent, candidates, winner=best)
     node.feed(BlockReceived(late, node.round.selection.schedule.commitment_milliseconds - 1))
     reorganised = node.round.head.block != head.block
     return LateOpening(reorganised, head.height - parent.height if reorganised else 0)

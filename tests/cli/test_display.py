@@ -88,8 +88,8 @@ def test_a_line_says_what_won_the_block():
 
 
 def test_a_line_says_that_nobody_commissioned_the_task():
-    assert "digits (is_standing)" in block_line({**trained_block(2), "is_standing": True})
-    assert "digits (is_standing)" in block_line({**empty_block(2), "is_standing": True})
+    assert "digits (standing)" in block_line({**trained_block(2), "is_standing": True})
+    assert "digits (standing)" in block_line({**empty_block(2), "is_standing": True})
     assert "(standing)" not in block_line(trained_block(2))
 
 

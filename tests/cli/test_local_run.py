@@ -18,7 +18,7 @@ class Client:
         if state is None:
             raise Unavailable("the node")
         standing, commitments = state
-        return {"deciding": {"standing": standing}, "commitments": commitments}
+        return {"deciding": {"is_standing": standing}, "commitments": commitments}
 
 
 class Observer:

@@ -206,7 +206,7 @@ def test_who_is_honest_earns_and_everybody_else_loses_over_sixty_blocks() -> Non
     assert not any(each["slashed"] for each in of_kind(result, AgentKind.HONEST, AgentKind.MINER, AgentKind.GRIEFER))
     (griefer,), (forger,) = of_kind(result, AgentKind.GRIEFER), of_kind(result, AgentKind.FORGER)
     assert griefer["net_gwei"] < 0
-    assert forger["slashed"] > forger["forged"] // 2, "the last ones are not judged yet"
+    assert forger["slashed"] > forger["forged_segments"] // 2, "the last ones are not judged yet"
     reward = result["reward_gwei"]
     for miner in of_kind(result, AgentKind.MINER):
         assert miner["net_gwei"] + miner["withheld_gwei"] >= miner["wins"] * reward
@@ -223,4 +223,4 @@ def test_who_is_honest_earns_and_everybody_else_loses_over_two_hundred_blocks() 
     assert not any(each["slashed"] for each in of_kind(result, AgentKind.HONEST, AgentKind.MINER, AgentKind.GRIEFER))
     assert all(each["slashed"] > 20 for each in of_kind(result, AgentKind.LAZY, AgentKind.OPPORTUNIST))
     (forger,) = of_kind(result, AgentKind.FORGER)
-    assert forger["slashed"] > 2 * forger["forged"] // 3, "two auditors do not draw every segment"
+    assert forger["slashed"] > 2 * forger["forged_segments"] // 3, "two auditors do not draw every segment"

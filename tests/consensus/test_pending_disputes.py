@@ -167,10 +167,10 @@ def test_nobody_accuses_in_the_name_of_another() -> None:
 def test_an_accuser_stakes_what_it_may_cost() -> None:
     node = chain()
     assert refusal(node, build_challenge(first(node), challenger="node-4")) is _R.CHALLENGE_UNCOVERED
-    poor = chain(accusation_cost_gwei=STAKE_WEI // WEI_PER_GWEI)
+    poor = chain(challenge_cost_gwei=STAKE_WEI // WEI_PER_GWEI)
     disputed(poor, 0)
     assert refusal(poor, build_challenge(first(poor), 1)) is _R.CHALLENGE_UNCOVERED, "the stake covers one of them"
-    free = chain(accusation_cost_gwei=0)
+    free = chain(challenge_cost_gwei=0)
     send_message(free, build_challenge(first(free), challenger="node-4"))
     run_height(free)
     assert outcome(free) is DisputeOutcome.CHALLENGED
@@ -480,7 +480,7 @@ def test_the_head_does_not_depend_on_the_order_of_arrival() -> None:
 
 def test_messages_wait_in_limited_number() -> None:
     names = ("node-1", "node-2", "node-3", "node-4", "miner-3", "miner-7", "miner-8")
-    node = chain(*names, accusation_cost_gwei=0)
+    node = chain(*names, challenge_cost_gwei=0)
     pass_heights(node, 12)
     facts = [each for each in node.parent.bonds.height_records if each.winner == address(WINNER)]
     asked = [(fact, segment) for fact in facts for segment in range(3)]

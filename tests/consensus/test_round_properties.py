@@ -437,7 +437,7 @@ class SpineUnderPodl(Spine):
     engine = PODL
     parameters: ClassVar[dict[str, Any]] = {
         "finality_depth": 64,
-        "standing": (build_sample_specification("standing", tests=3),),
+        "standing_specifications": (build_sample_specification("standing", tests=3),),
     }
 
     def new_task(self) -> object:

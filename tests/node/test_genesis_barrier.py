@@ -68,7 +68,7 @@ def test_a_node_is_warm_only_when_its_training_is_and_goes_on_when_the_network_i
         assert not is_ready(outlined.network.settings[1].parent, os.getpid() + 1), "another process said it"
         assert not node.done()
         assert existing_network(outlined.plan.directory) is None
-        outlined.found(await outlined.standing(), 1_000_123)
+        outlined.write_genesis(await outlined.prepare_standing_tasks(), 1_000_123)
         assert await node
         assert not training.closed
         assert not _warm(outlined)
@@ -79,7 +79,7 @@ def test_a_node_is_warm_only_when_its_training_is_and_goes_on_when_the_network_i
 
 def test_a_node_of_a_founded_network_waits_for_nothing(outlined):
     async def run():
-        outlined.found(await outlined.standing(), 1_000_123)
+        outlined.write_genesis(await outlined.prepare_standing_tasks(), 1_000_123)
         return await _waiting(outlined, Warming(), asyncio.Event())
 
     assert asyncio.run(run())

@@ -335,7 +335,7 @@ async def _style(_request: web.Request) -> web.Response:
 def _block_row(view: dict[str, Any]) -> tuple[Any, ...]:
     result: Any = mark(False, f"empty: no {view['missed']}") if view["empty"] else _result(view)
     winner = "" if view["empty"] else _account(view["winner"])
-    name = view["task"]["name"] + (" (standing)" if view["standing"] else "")
+    name = view["task"]["name"] + (" (standing)" if view["is_standing"] else "")
     task: Any = "hash puzzle" if view["won_by"] == "hashing" else _task_link(view["task"]["id"], name)
     return link(f"block/{view['hash']}", view["height"]), task, result, winner, view["interval_seconds"]
 
@@ -346,7 +346,7 @@ def _block_facts(view: dict[str, Any], on_branch: bool) -> list[tuple[str, Any]]
         ("branch", mark(on_branch, "the head's" if on_branch else "left by the head")),
         ("parent", link(f"block/{view['parent']}", code(view["parent"])) if view["height"] > 1 else "genesis"),
         ("task", _task_link(view["task"]["id"], view["task"]["name"])),
-        ("commissioned", "no: a standing task, so that blocks go on" if view["standing"] else "yes"),
+        ("commissioned", "no: a standing task, so that blocks go on" if view["is_standing"] else "yes"),
         ("score", view["score"]),
         ("payload", code(view["payload"])),
     ]
@@ -410,7 +410,7 @@ def _carried_rows(view: dict[str, Any]) -> list[tuple[Any, ...]]:
 
 
 def _task_row(each: dict[str, Any]) -> tuple[Any, ...]:
-    name = each["name"] + (" (standing)" if each["standing"] else "")
+    name = each["name"] + (" (standing)" if each["is_standing"] else "")
     return _task_link(each["id"], name), _coins(each["reward_wei"]), _account(each["publisher"]), each["score"]
 
 

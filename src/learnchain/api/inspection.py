@@ -195,7 +195,7 @@ def _task(posted: PostedTask, state: str) -> dict[str, Any]:
         "reward_wei": task.reward_wei,
         "bond_wei": task.bond_wei,
         "deadline_seconds": task.deadline_seconds,
-        "standing": task.is_standing,
+        "is_standing": task.is_standing,
         "specification_hash": message_hash(posted.specification).hex(),
         "specification": encode(posted.specification).hex(),
     }

@@ -15,7 +15,7 @@ from learnchain.cli import (
     doctor,
     explain,
     lab,
-    market_demo,
+    market,
     model,
     new,
     node,
@@ -76,7 +76,7 @@ application.add_typer(model.application, name="model")
 application.add_typer(chain.application, name="chain")
 
 
-application.add_typer(market_demo.application, name="market")
+application.add_typer(market.application, name="market")
 
 
 application.add_typer(lab.application, name="lab")

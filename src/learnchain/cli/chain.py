@@ -126,7 +126,7 @@ async def _run_verification(verifier: Any, quiet: bool) -> dict[str, Any]:
         bar = progress.add_task("verifying", total=total)
         async for check in verifier.run():
             progress.update(bar, completed=check.height, description=f"block {check.height}")
-            checks.append({**dataclasses.asdict(check), "trained": check.trained, "passed": check.passed})
+            checks.append({**dataclasses.asdict(check), "trained": check.is_trained, "passed": check.is_valid})
             if quoted is None and sample.is_enough_with(check):
                 # The first blocks give the price of all, before most of the work is done.
                 quoted = sample.quote(total)

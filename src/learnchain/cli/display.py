@@ -96,7 +96,7 @@ def work_text(view: View) -> str:
     """Name what a height was about: a commissioned task, one of the chain's own, or no task but a hash puzzle."""
     if view["won_by"] == "hashing":
         return "hash puzzle"
-    return view["task"]["name"] + (" (is_standing)" if view["is_standing"] else "")
+    return view["task"]["name"] + (" (standing)" if view["is_standing"] else "")
 
 
 def hashing_text(view: View) -> str:
@@ -184,7 +184,7 @@ def _phase(snapshot: Snapshot) -> RenderableType:
 
 
 def _standing(deciding: View) -> str:
-    return " (is_standing: nobody commissioned one)" if deciding["is_standing"] else ""
+    return " (standing: nobody commissioned one)" if deciding["is_standing"] else ""
 
 
 def _nodes(snapshot: Snapshot) -> RenderableType:

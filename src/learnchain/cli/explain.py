@@ -111,7 +111,7 @@ def _vector(citation: Citation) -> dict[str, Any] | None:
 
 def _readings(citation: Citation, docstring: str) -> list[dict[str, str]]:
     engine = f"learnchain.engines.{citation.paper}"
-    name = "learnchain.market.terms" if citation.paper == MARKET else f"{engine}.readings"
+    name = "learnchain.market.terms" if citation.paper == MARKET else f"{engine}.interpretations"
     if importlib.util.find_spec(name) is None:
         return []
     prefix = citation.paper.upper().replace("_", "-")
@@ -121,7 +121,7 @@ def _readings(citation: Citation, docstring: str) -> list[dict[str, str]]:
     mentions = re.compile(rf"\b{called}\b{citation.number}\b")
     shared = f"{citation.paper}/{citation.kind}s/{citation.number}.json"
     found: list[dict[str, str]] = []
-    for each in importlib.import_module(name).READINGS:
+    for each in importlib.import_module(name).INTERPRETATIONS:
         is_shown = each.identifier in named or each.vector == shared
         if is_shown or mentions.search(f"{each.paper_says} {each.we_do}"):
             texts = {"identifier": each.identifier, "paper_says": each.paper_says, "we_do": each.we_do}

@@ -282,7 +282,7 @@ def _awaits_judgement(client: NodeClient) -> bool:
         found = client.call("learn_round")
     except (Rejected, Unavailable):
         return False
-    return bool(found["commitments"]) and not found["deciding"]["standing"]
+    return bool(found["commitments"]) and not found["deciding"]["is_standing"]
 
 
 def _are_nodes_ready(snapshot: Snapshot, height: int) -> bool:

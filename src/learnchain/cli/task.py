@@ -101,7 +101,7 @@ def _one(client: NodeClient, identifier: str) -> dict[str, Any]:
             "model": block.get("model"),
             "accuracy": block.get("accuracy"),
         }
-    if not view.get("standing"):
+    if not view.get("is_standing"):
         report["contract"] = contract_status(client, client.call("learn_network")["escrow"], view["id"])
     return report
 
@@ -125,7 +125,7 @@ def _show_list(data: dict[str, Any]) -> None:
     ]
     rows += [("posted", each) for each in data["posted_tasks"]]
     for state, each in rows:
-        kind = f"{state}, standing" if each["standing"] else state
+        kind = f"{state}, standing" if each["is_standing"] else state
         numbers = (ether(each["reward_wei"]), each["score"], f"{each['parameters']:,}")
         table.add_row(each["id"][:16], each["name"], kind, *numbers, "")
     for each in data["settled"]:

@@ -68,7 +68,7 @@ def _run(run: Any, as_json: bool) -> dict[str, Any]:
     previous = signal.signal(signal.SIGTERM, _as_interrupt)
     console = Console(file=sys.stderr if as_json else sys.stdout, highlight=False)
     try:
-        network = run.network()
+        network = run.provision_network()
         header = (
             f"RPC http://127.0.0.1:{network.rpc_ports[0]}   consensus {network.consensus}   data {network.directory}"
         )
@@ -130,7 +130,7 @@ def _won_lines(blocks: list[dict[str, Any]]) -> list[str]:
     if trained:
         best = max(each["accuracy"]["correct"] / each["accuracy"]["total"] for each in trained)
         lines.append(f"{len(trained)} blocks mined by training, best exact accuracy {best:.4f}")
-    standing = sum(each["standing"] for each in trained)
+    standing = sum(each["is_standing"] for each in trained)
     if standing:
         lines.append(f"{standing} of them trained a standing task: nobody had commissioned one")
     hashed = [each for each in blocks if each["won_by"] == "hashing"]

@@ -93,7 +93,7 @@ def _block(client: NodeClient, height: int) -> dict[str, Any]:
 def _describe_commission(view: dict[str, Any]) -> str:
     if view["won_by"] == "hashing":
         return "no: this chain hashes; the standing task only names the steward"
-    if view["standing"]:
+    if view["is_standing"]:
         return "no: nobody had asked for a model, so the chain trained a standing task; it mints no publisher's share"
     return "yes: its publisher locked the reward"
 

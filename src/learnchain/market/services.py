@@ -118,7 +118,7 @@ async def collect(seat: Session, name: TaskReference, out: Path) -> dict[str, An
         for place, (manifest, weights) in zip(places, models, strict=True):
             judge.add(place, manifest.specification, manifest.labels, weights)
         files = await asyncio.to_thread(judge.export, places, out)
-        accuracy = judge.fused(places).accuracy
+        accuracy = judge.fuse(places).accuracy
         fused = {"files": [str(file) for file in files], "correct": accuracy.correct, "total": accuracy.total}
         return {"accepted": list(places), "withdrawn_wei": refund_wei, "fused": fused}
 

@@ -28,8 +28,8 @@ class ChainParameters:
     phase must have room for (ROUND-14). A miner that has not deposited its bond may commit all the same if
     `bond_from_reward`: the bond is kept back from its reward for `audit_window_blocks`, as long as evidence counts.
     `audit_reward_gwei` is minted for each audit of `audit_segments` segments, and kept back for as long; 0 turns audits
-    off. Whoever is accused shows the steps of a segment within `answer_blocks` heights; a proof against them comes
-    within `proof_blocks` more, or the accuser pays `accusation_cost_gwei` out of its deposit. `accepted_classes` are
+    off. Whoever is accused shows the steps of a segment within `response_blocks` heights; a proof against them comes
+    within `proof_blocks` more, or the accuser pays `challenge_cost_gwei` out of its deposit. `accepted_classes` are
     the reproducibility classes in which winners may train; none named means any.
     """
 

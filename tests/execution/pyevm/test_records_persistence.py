@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from learnchain.execution.pyevm.engine import PyEvmEngine
 from learnchain.storage.lmdb_store import LmdbStore
-from tests.execution.chain import KEYS, Chain, genesis, signed
+from tests.execution.pyevm.chain import KEYS, Chain, genesis, signed
 
 chain = Chain(PyEvmEngine(LmdbStore(Path(sys.argv[1])), genesis()))
 for nonce in range(100_000):

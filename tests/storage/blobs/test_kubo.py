@@ -25,7 +25,7 @@ def test_a_real_kubo_reads_our_trees(tmp_path: Path):
     alone = ["unshare", "--net"]
     if shutil.which("unshare") is None or subprocess.run([*alone, "true"], check=False, capture_output=True).returncode:
         pytest.skip("no network namespace to keep the node by itself: needs unshare and its rights")
-    command = [*alone, sys.executable, "-m", "tests.node.blobs.read_with_kubo", str(library), str(tmp_path)]
+    command = [*alone, sys.executable, "-m", "tests.storage.blobs.read_with_kubo", str(library), str(tmp_path)]
     # It leaves a log where it starts.
     seen = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
     run = subprocess.run(command, cwd=tmp_path, env=seen, check=False, capture_output=True, text=True, timeout=200)

@@ -72,7 +72,7 @@ def setting(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 def kubo(folder: Path) -> Iterator[str]:
     if shutil.which("node") is None or not (KUBO_SERVER / "node_modules").is_dir():
-        pytest.skip("js-ipfs is not installed: make tests/node/blobs/kubo_server/node_modules")
+        pytest.skip("js-ipfs is not installed: make tests/storage/blobs/kubo_server/node_modules")
     command = ["node", "serve.mjs", str(folder / "repository")]
     with subprocess.Popen(command, cwd=KUBO_SERVER, stdout=subprocess.PIPE, text=True) as process:
         try:

@@ -105,7 +105,7 @@ table. A decoder refuses any second way to write the same noun.
    back as long as evidence against the report counts. Both sides name their reproducibility class, and only auditors
    of the winner's class are matched with it.
 10. Whoever claims to have trained a segment, winner or auditor, can be asked for its steps: a block of either kind
-   carries the `Accusation`, one of the next `answer_blocks` the `DisputeAnswer`, whose files every node fetches
+   carries the `Challenge`, one of the next `response_blocks` the `ChallengeResponse`, whose files every node fetches
    before it admits the block. The first block after that slashes whoever kept silent. Steps that no honest machine
    takes are proven by `Evidence`; if nobody does within `proof_blocks`, the accuser pays the accused. Empty blocks
    carry both messages and count as heights.
