@@ -37,7 +37,7 @@ COMMITMENT_BEGINS = ("miner.py", "send_commitment")
 COMMITMENT_DECIDED = ("miner.py", "propose_block")
 """The file and the name of the function whose first entry opens or closes the window."""
 NODES = ("simulated_nodes", "SimulatedNodes")
-RUN = ("simulated_clock", "run_simulated")
+RUN = ("simulated_network", "run_simulated")
 PLAN = ("local_network", "LocalPlan")
 TASKS = ("built_in_tasks", "BUILT_IN")
 """The module and the name of what makes the network."""
@@ -63,7 +63,7 @@ class Chain:
     def selected_height(self) -> int | None:
         """Return the height under way if a posted task was selected for it."""
         selection = self._ports.chain.round.selection
-        return None if selection.task.standing else int(selection.height)
+        return None if selection.task.is_standing else int(selection.height)
 
     def settled_tasks(self) -> int:
         """Return how many settlements the head's branch holds."""
@@ -172,11 +172,11 @@ async def _walk(profile: Profile, directory: Path) -> None:
         profile.open_task()
         await nodes.publish({**_load(*TASKS)["digits"], **TASK_CHANGES})
         profile.close_task()
-        await nodes.until(lambda: chain.selected_height() is not None, WITHIN_SECONDS)
+        await nodes.wait_until(lambda: chain.selected_height() is not None, WITHIN_SECONDS)
         height = chain.selected_height()
         profile.open_task()
         profile.await_commitment()
-        await nodes.until(lambda: chain.head_height() == height, WITHIN_SECONDS)
+        await nodes.wait_until(lambda: chain.head_height() == height, WITHIN_SECONDS)
         profile.close_task()
         if not chain.settled_tasks():
             raise RuntimeError(f"the block of height {height} settled no task")

@@ -82,7 +82,7 @@ class Nodes:
         self._logs = [path.parent / LOG_FOLDER / LOG_NAME for path in settings]
         self._processes: list[subprocess.Popen[bytes]] = []
         for path, group in zip(settings, GROUP_OF_NODE, strict=True):
-            words = ["ip", "netns", "exec", site.names[group], sys.executable, "-m", "learnchain.node", str(path)]
+            words = ["ip", "netns", "exec", site.names[group], sys.executable, "-m", "learnchain.app", str(path)]
             self._processes.append(subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
 
     def heads(self, node: int) -> dict[int, str]:

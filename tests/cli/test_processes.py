@@ -62,7 +62,7 @@ def test_one_run_owns_a_directory(broken, tmp_path):
 def test_leftovers_of_a_killed_run_are_ended_and_nobody_else(broken, tmp_path):
     settings = str(broken.settings[0])
     sleep = "import time; time.sleep(300)"
-    ours = subprocess.Popen([sys.executable, "-c", sleep, "learnchain.node", settings])
+    ours = subprocess.Popen([sys.executable, "-c", sleep, "learnchain.app", settings])
     other = subprocess.Popen([sys.executable, "-c", sleep])
     try:
         time.sleep(0.3)

@@ -1,4 +1,4 @@
-"""Start one node: `python -m learnchain.node SETTINGS [--await-genesis]`."""
+"""Start one node: `python -m learnchain.app SETTINGS [--await-genesis]`."""
 
 import asyncio
 import os
@@ -29,7 +29,7 @@ def main() -> int:
     """Run the node that a settings file describes; exit with 2 when it cannot start."""
     path, *flags = sys.argv[1:] or [""]
     if not path or flags not in ([], [AWAIT_GENESIS_FLAG]):
-        sys.stderr.write(f"usage: python -m learnchain.node SETTINGS [{AWAIT_GENESIS_FLAG}]\n")
+        sys.stderr.write(f"usage: python -m learnchain.app SETTINGS [{AWAIT_GENESIS_FLAG}]\n")
         return 2
     sys.setswitchinterval(SWITCH_SECONDS)
     try:

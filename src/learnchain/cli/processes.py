@@ -163,7 +163,7 @@ class NodeProcesses:
             log.replace(log.with_suffix(".log.old"))
         with log.open("ab") as output:
             child.process = subprocess.Popen(
-                [sys.executable, "-m", "learnchain.node", str(child.settings), *flags],
+                [sys.executable, "-m", "learnchain.app", str(child.settings), *flags],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -212,7 +212,7 @@ def _runs(process_id: int, settings: str) -> bool:
         words = Path(f"/proc/{process_id}/cmdline").read_bytes().split(b"\0")
     except OSError:
         return False
-    return b"learnchain.node" in words and settings.encode() in words
+    return b"learnchain.app" in words and settings.encode() in words
 
 
 def _exists(process_id: int) -> bool:

@@ -43,7 +43,7 @@ class LocalProcesses:
         settings = self.network.settings[index]
         with (settings.parent / "test.log").open("ab") as output:
             self._running[index] = subprocess.Popen(
-                [sys.executable, "-m", "learnchain.node", str(settings)],
+                [sys.executable, "-m", "learnchain.app", str(settings)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
