@@ -6,10 +6,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from learnchain.engines.contract import STEPS, Rules
+from learnchain.protocol.training_terms import TrainingTerms
 from learnchain_conformance.documents import ENGINES
 
 SOURCE = Path(__file__).parent.parent / "src" / "learnchain"
@@ -70,6 +72,55 @@ def test_docstrings_begin_with_one_imperative_line(path: Path) -> None:
         assert first.rstrip(".:?!") != first, f"line {node.lineno}: the first line ends without a stop"
         if not isinstance(node, ast.ClassDef):
             assert not NO_IMPERATIVE.match(first), f"line {node.lineno}: {first!r} is not imperative"
+
+
+TERMS = {kind.__name__ for kind in get_args(TrainingTerms)}
+
+
+def kinds_asked_for(source: str) -> set[str]:
+    """Return the names of the types that `isinstance`, `type(...) is` or a `match` asks for."""
+    found: list[ast.AST] = []
+    for node in ast.walk(ast.parse(source)):
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id in ("isinstance", "issubclass")
+        ):
+            found.extend(node.args[1:])
+        elif isinstance(node, ast.MatchClass):
+            found.append(node.cls)
+        elif isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+            if any(isinstance(each, ast.Call) and ast.unparse(each.func) == "type" for each in sides):
+                found.extend(sides)
+    names = [each for part in found for each in ast.walk(part)]
+    return {each.id for each in names if isinstance(each, ast.Name)} | {
+        each.attr for each in names if isinstance(each, ast.Attribute)
+    }
+
+
+@pytest.mark.parametrize(
+    "asking",
+    [
+        "isinstance(terms, Watermark)",
+        "isinstance(terms, int | training_terms.Watermark)",
+        "type(terms) is Watermark",
+        "match terms:\n    case Watermark():\n        pass",
+    ],
+)
+def test_the_house_sees_who_asks_for_a_kind_of_terms(asking: str) -> None:
+    assert "Watermark" in kinds_asked_for(asking)
+    assert not kinds_asked_for("mark = terms.watermark or Watermark(bits, 1, 2)")
+
+
+def test_training_terms_are_asked_what_they_demand_and_never_which_kind_they_are() -> None:
+    asking = {
+        relative(path): names
+        for path in FILES
+        if "engines" not in path.parts and path.name != "training_terms.py"
+        if (names := kinds_asked_for(path.read_text()) & {*TERMS, "TrainingTerms", "LoopTerms"})
+    }
+    assert not asking
 
 
 def cited() -> list[tuple[str, str, int]]:

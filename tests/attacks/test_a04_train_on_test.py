@@ -78,7 +78,7 @@ class KnowsTestRows(InProcessTraining):
         directory = Path(job.directory)
         watcher = Watcher(asyncio.get_running_loop().time)
         result = train(plan_of(job), self._rows, watcher, directory / TRACE_NAME, None)
-        save_weights(directory / WEIGHTS_NAME, result.weights, job.weight_bits)
+        save_weights(directory / WEIGHTS_NAME, result.weights, job.terms.weight_bits)
         if self._disguise is Disguise.ONE_STATE:
             for path in sorted((directory / TRACE_NAME).glob("state-*"))[1:]:
                 path.unlink()

@@ -32,6 +32,11 @@ class Inner:
 
 
 @dataclass(frozen=True, slots=True)
+class One:
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
 class Everything:
     number: int
     flag: bool
@@ -40,6 +45,7 @@ class Everything:
     inner: Inner
     several: Annotated[tuple[Inner, ...], Bound(3)]
     shape: tuple[int, ...]
+    either: Inner | One
 
 
 def _fits(text: str) -> bool:
@@ -59,12 +65,13 @@ EVERYTHING = st.builds(
     INNER,
     st.lists(INNER, max_size=3).map(tuple),
     st.lists(st.integers(0, 2**64), max_size=20).map(tuple),
+    st.one_of(INNER, st.builds(One, st.integers(0, 300))),
 )
 
 
 @dataclass(frozen=True, slots=True)
-class One:
-    value: int
+class Either:
+    value: "One | Flag"
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +180,8 @@ TOO_LARGE = RejectionReason.TOO_LARGE
         (Choice, "c685677265656e", MALFORMED),
         (Several, "c4c3010203", TOO_LARGE),
         (Several, "c101", MALFORMED),
+        (Either, "c7c68354776fc105", MALFORMED),  # a message that is none of the two
+        (Either, "c8c7834f6e65c10501", MALFORMED),  # something follows the message
     ],
 )
 def test_every_other_form_is_refused(kind: type, data: str, reason: RejectionReason) -> None:
@@ -199,6 +208,7 @@ def test_a_digest_of_the_wrong_length_cannot_be_written() -> None:
 
 
 def test_bytes_by_hand() -> None:
+    assert encode(Either(One(5))).hex() == "c7c6834f6e65c105"
     assert encode(One(0)).hex() == "c180"
     assert encode(One(127)).hex() == "c17f"
     assert encode(One(1024)).hex() == "c3820400"

@@ -18,7 +18,7 @@ from learnchain.learning.jobs import TrainingJob, pack_frame
 from learnchain.learning.trainer import Trainer
 from learnchain.protocol.model_presets import strided_cnn
 from learnchain.protocol.task_specification import Optimiser
-from learnchain.protocol.training_terms import HyperParameters
+from learnchain.protocol.training_terms import FreeTraining, HyperParameters
 from learnchain.rejection import Unavailable
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is no fork server where forking is not safe")
@@ -43,7 +43,7 @@ def fork_server(tmp_path):
 def job(rows, directory):
     chosen = HyperParameters(50_000, 900_000, 0, 32, 2)
     return TrainingJob(
-        strided_cnn((1, 8, 8), 10), Optimiser.SGD, chosen, (), bytes(range(32)), 40, rows, str(directory)
+        strided_cnn((1, 8, 8), 10), Optimiser.SGD, chosen, FreeTraining(), bytes(range(32)), 40, rows, str(directory)
     )
 
 

@@ -44,7 +44,7 @@ def job(files: Path, required: int = 9) -> TrainingJob:
         MODEL,
         Optimiser.SGD,
         HyperParameters(50_000, 900_000, 0, 32, 30),
-        (),
+        FreeTraining(),
         b"\1" * 32,
         1_000,
         str(files / "training"),

@@ -30,7 +30,7 @@ def files(tmp_path_factory):
 def training_job(files, directory, epochs=16, specification=MODEL):
     chosen = HyperParameters(50_000, 900_000, 0, 32, epochs)
     training_path = str(files / "training")
-    return TrainingJob(specification, Optimiser.SGD, chosen, (MARK,), WORK_ID, 40, training_path, str(directory))
+    return TrainingJob(specification, Optimiser.SGD, chosen, MARK, WORK_ID, 40, training_path, str(directory))
 
 
 def evaluation_job(files, weights_path, test="test"):

@@ -148,8 +148,7 @@ def solved_puzzle(rules: Rules, selection: Selection, block: AnyBlock) -> HashPu
     if not isinstance(block, Block) or block.verdict.correct:
         return None
     work = work_id(block.chain_id, block.parent, selection.task.task_id, block.proposer)
-    terms = rules.training_terms(selection, work)
-    return terms if isinstance(terms, HashPuzzle) else None
+    return rules.training_terms(selection, work).puzzle
 
 
 def block_view(

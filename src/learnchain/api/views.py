@@ -19,7 +19,6 @@ from learnchain.protocol.model_specification import model_bytes, parameter_count
 from learnchain.protocol.payload import SettlementOutcome
 from learnchain.protocol.selection import PostedTask, Selection
 from learnchain.protocol.state import ZERO_HASH, ChainState
-from learnchain.protocol.training_terms import HashPuzzle
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.storage.genesis import Genesis
 from learnchain.tasks.publishing import TaskPublisher, prepare_task
@@ -289,7 +288,7 @@ class LearnInterface:
         chain = self._ports.chain
         selection, parameters = chain.round.selection, chain.parameters
         work = work_id(parameters.chain_id, selection.parent, selection.task.task_id, self._ports.wallet.address)
-        return "hashing" if isinstance(chain.rules.training_terms(selection, work), HashPuzzle) else "training"
+        return "training" if chain.rules.training_terms(selection, work).puzzle is None else "hashing"
 
 
 def _read_cid(params: tuple[Any, ...]) -> Cid:

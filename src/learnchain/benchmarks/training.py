@@ -24,7 +24,7 @@ from learnchain.learning.train import TrainingPlan, Watcher, configure_torch, tr
 from learnchain.protocol.model_presets import mlp, strided_cnn
 from learnchain.protocol.model_specification import ModelSpecification
 from learnchain.protocol.task_specification import Optimiser
-from learnchain.protocol.training_terms import FreeTraining, HyperParameters, Watermark
+from learnchain.protocol.training_terms import FreeTraining, HyperParameters, LoopTerms, Watermark
 
 Figures = dict[str, Any]
 
@@ -76,7 +76,7 @@ def watermark_cost() -> Figures:
     terms = Watermark(shake256("benchmark/mark", _SEED, 32), 100_000, 999_900)
     for name, specification in (("MLP 784-500-10", _LINEAR), ("strided CNN", _SPECIFICATION)):
 
-        def epoch(terms: FreeTraining | Watermark, chosen: ModelSpecification = specification) -> float:
+        def epoch(terms: LoopTerms, chosen: ModelSpecification = specification) -> float:
             return _train_seconds(data, terms, chosen, time.process_time)
 
         marked, plain = alternate(partial(epoch, terms), partial(epoch, FreeTraining()), _TERM_ROUNDS)
@@ -148,7 +148,7 @@ def alternate(first: Callable[[], float], second: Callable[[], float], times: in
 
 
 def _plan(
-    terms: FreeTraining | Watermark, epochs: int, interval: int = 50, specification: ModelSpecification = _SPECIFICATION
+    terms: LoopTerms, epochs: int, interval: int = 50, specification: ModelSpecification = _SPECIFICATION
 ) -> TrainingPlan:
     chosen = HyperParameters(50_000, 900_000, 0, _BATCH_ROWS, epochs)
     return TrainingPlan(specification, Optimiser.SGD, chosen, terms, _SEED, interval)
@@ -156,7 +156,7 @@ def _plan(
 
 def _train_seconds(
     data: DataSet,
-    terms: FreeTraining | Watermark,
+    terms: LoopTerms,
     specification: ModelSpecification = _SPECIFICATION,
     clock: Callable[[], float] = time.perf_counter,
 ) -> float:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
 from functools import cache
 from operator import attrgetter
+from types import UnionType
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from learnchain.rejection import Rejected, RejectionReason
@@ -197,6 +198,8 @@ def _coder(annotation: Any) -> tuple[_Encoder, _Decoder]:
         return _enum_coder(annotation)
     if is_dataclass(annotation):
         return _message_coder(annotation)
+    if isinstance(annotation, UnionType):
+        return _union_coder({kind.__name__: _coder(kind) for kind in get_args(annotation)})
     raise TypeError(f"the codec has no encoding for {annotation!r}")
 
 
@@ -318,3 +321,24 @@ def _message_coder(kind: type) -> tuple[_Encoder, _Decoder]:
         return kind(*values), stop
 
     return encode_noun, decode_noun
+
+
+def _union_coder(coders: dict[str, tuple[_Encoder, _Decoder]]) -> tuple[_Encoder, _Decoder]:
+    """Return the coder of one of several messages: a list of its name and itself."""
+    decode_name = _text_coder(Bound(64))[1]
+
+    def encode_named(message: object) -> bytes:
+        name = type(message).__name__
+        return _encode_list((_encode_string(name.encode()), coders[name][0](message)))
+
+    def decode_named(data: bytes, start: int, end: int) -> tuple[Any, int]:
+        position, stop = _open_list(data, start, end)
+        name, position = decode_name(data, position, stop)
+        if name not in coders:
+            raise _malformed_error(f"{name!r} is none of {sorted(coders)}")
+        message, position = coders[name][1](data, position, stop)
+        if position != stop:
+            raise _malformed_error(f"something follows the {name}")
+        return message, stop
+
+    return encode_named, decode_named

@@ -19,7 +19,7 @@ from learnchain.protocol.dispute_messages import StateLeaf
 from learnchain.protocol.model_specification import ModelSpecification
 from learnchain.protocol.puzzle import Puzzle
 from learnchain.protocol.task_specification import Metric, Optimiser, TrainingRules
-from learnchain.protocol.training_terms import FULL_BITS, HyperParameters, Watermark
+from learnchain.protocol.training_terms import HyperParameters, LoopTerms, Watermark
 from learnchain.rejection import Rejected, RejectionReason
 
 MAXIMUM_FRAME_BYTES = 1 << 20
@@ -40,7 +40,7 @@ FilePath = Annotated[str, Bound(4_096)]
 
 @dataclass(frozen=True, slots=True)
 class TrainingJob:
-    """Ask for a run, or for the probe of one epoch; files go to `directory`. No watermark means free terms.
+    """Ask for a run, or for the probe of one epoch; files go to `directory`.
 
     `mapping_path` names a file with the mapping layer in front of the model, or nothing. With a required accuracy the
     run ends after the epoch in which the training rows are counted right that often (PoLe Algorithm 1, line 9).
@@ -51,7 +51,7 @@ class TrainingJob:
     specification: ModelSpecification
     optimiser: Optimiser
     hyper_parameters: HyperParameters
-    watermarks: Annotated[tuple[Watermark, ...], Bound(1)]
+    terms: LoopTerms
     work_id: Hash32
     checkpoint_interval_steps: int
     training_path: FilePath
@@ -63,7 +63,6 @@ class TrainingJob:
     initial_id: Annotated[bytes, Bound(32)] = b""
     start_path: FilePath = ""
     start_digest: Annotated[bytes, Bound(32)] = b""
-    weight_bits: int = FULL_BITS
 
 
 @dataclass(frozen=True, slots=True)

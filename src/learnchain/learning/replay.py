@@ -25,7 +25,6 @@ from learnchain.learning.train import TrainingPlan, TrainingRun, plan_of, segmen
 from learnchain.protocol.dispute_messages import StateLeaf
 from learnchain.protocol.model_specification import tensors
 from learnchain.protocol.task_specification import Optimiser, TrainingMode, TrainingRules
-from learnchain.protocol.training_terms import FULL_BITS, FreeTraining
 from learnchain.rejection import Rejected, Unavailable
 
 
@@ -187,8 +186,7 @@ def _last_state(run: AuditedRun) -> tuple[AuditFinding, str]:
         weights = load_weights(run.weights_path, run.plan.specification)
     except Rejected as error:
         return AuditFinding.FAULT_MERKLE_PATH, f"{path.name} at step {leaf.step}: {error.detail}"
-    bits = run.plan.terms.weight_bits if isinstance(run.plan.terms, FreeTraining) else FULL_BITS
-    committed = round_as_committed({name: state[name] for name in weights}, bits)
+    committed = round_as_committed({name: state[name] for name in weights}, run.plan.terms.weight_bits)
     if any(committed[name].tobytes() != array.tobytes() for name, array in weights.items()):
         return AuditFinding.FAULT_END_POINTS, "the last state is not the committed model"
     return AuditFinding.REPRODUCED, "ranges, seeds, steps, first state, last state"

@@ -23,7 +23,7 @@ from learnchain.learning.watermark import WatermarkTerm
 from learnchain.protocol.dispute_messages import StateLeaf
 from learnchain.protocol.model_specification import ModelSpecification, output_shape
 from learnchain.protocol.task_specification import Optimiser
-from learnchain.protocol.training_terms import FreeTraining, HyperParameters, Watermark
+from learnchain.protocol.training_terms import HyperParameters, LoopTerms
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 MILLION = 1_000_000
@@ -62,7 +62,7 @@ class TrainingPlan:
     specification: ModelSpecification
     optimiser: Optimiser
     hyper_parameters: HyperParameters
-    terms: FreeTraining | Watermark
+    terms: LoopTerms
     work_id: bytes
     checkpoint_interval_steps: int
     initial_id: bytes = b""
@@ -178,8 +178,7 @@ def probe(plan: TrainingPlan, data: DataSet, clock: Clock) -> float:
 
 def plan_of(job: TrainingJob) -> TrainingPlan:
     """Return what determines the run that a job asks for."""
-    terms = job.watermarks[0] if job.watermarks else FreeTraining(job.weight_bits)
-    chosen = (job.specification, job.optimiser, job.hyper_parameters, terms)
+    chosen = (job.specification, job.optimiser, job.hyper_parameters, job.terms)
     return TrainingPlan(*chosen, job.work_id, job.checkpoint_interval_steps, job.initial_id)
 
 
@@ -200,7 +199,8 @@ class TrainingRun:
         self._model.train()
         self._parameters = list(self._model.parameters())
         self._optimiser = _optimiser(plan, self._model)
-        self._term = _term(plan, self._model)
+        mark = plan.terms.watermark
+        self._term = None if mark is None else WatermarkTerm(mark, plan.specification, self._model)
         self._dropouts = [module for module in self._model.modules() if isinstance(module, SeededDropout)]
         self._shown = ShownRows(data)
         self._data = data
@@ -336,10 +336,6 @@ class _Meter:
 def to_float(inputs: torch.Tensor) -> torch.Tensor:
     """Return samples as the model reads them: bytes divided by 256, which is exact."""
     return inputs if inputs.dtype == torch.float32 else inputs.to(torch.float32).mul_(1 / 256)
-
-
-def _term(plan: TrainingPlan, model: torch.nn.Module) -> WatermarkTerm | None:
-    return WatermarkTerm(plan.terms, plan.specification, model) if isinstance(plan.terms, Watermark) else None
 
 
 def _optimiser(plan: TrainingPlan, model: torch.nn.Module) -> torch.optim.Optimizer:

@@ -192,7 +192,7 @@ class Worker:
         result = train(plan_of(asked), rows, watcher, directory / TRACE_NAME, start_of(asked))
         counted = required.count(result.weights) if asked.required_denominator else None
         weights_path = directory / WEIGHTS_NAME
-        save_weights(weights_path, result.weights, asked.weight_bits)
+        save_weights(weights_path, result.weights, asked.terms.weight_bits)
         return {
             "weights_path": str(weights_path),
             "trace_directory": str(directory / TRACE_NAME),

@@ -1,7 +1,12 @@
-"""What an engine may ask of training, as data: the training loop never learns which chain it serves."""
+"""What an engine may ask of training, as data: nothing outside the engines learns which chain it serves.
+
+All terms answer the same questions, so that a reader asks them and never of which kind they are: `weight_bits` of the
+committed model, the `watermark` that it must carry, the `mapping` layer in front of it, the `puzzle` that replaces
+training (then there is no model, no trace and no count), and what the training `loop` itself obeys.
+"""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from learnchain.encoding.codec import Bound
 
@@ -21,6 +26,14 @@ class FreeTraining:
     """
 
     weight_bits: int = FULL_BITS
+    watermark: ClassVar[None] = None
+    mapping: ClassVar[None] = None
+    puzzle: ClassVar[None] = None
+
+    @property
+    def loop(self) -> "FreeTraining":
+        """Return these terms."""
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +46,19 @@ class Watermark:
     bits: Annotated[bytes, Bound(64)]
     strength_millionths: int
     threshold_millionths: int
+    weight_bits: ClassVar[int] = FULL_BITS
+    mapping: ClassVar[None] = None
+    puzzle: ClassVar[None] = None
+
+    @property
+    def watermark(self) -> "Watermark":
+        """Return this mark."""
+        return self
+
+    @property
+    def loop(self) -> "Watermark":
+        """Return this mark."""
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +72,15 @@ class SecureMapping:
     rows: Annotated[tuple[Annotated[bytes, Bound(65_536)], ...], Bound(4_096)]
     kernel: int = 0
     identity: Annotated[bytes, Bound(32)] = b""
+    weight_bits: ClassVar[int] = FULL_BITS
+    watermark: ClassVar[None] = None
+    puzzle: ClassVar[None] = None
+    loop: ClassVar[FreeTraining] = FreeTraining()
+
+    @property
+    def mapping(self) -> "SecureMapping":
+        """Return this layer."""
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +88,18 @@ class HashPuzzle:
     """Train nothing; search a commitment whose SHA-256 digest, read as a number, lies below the target."""
 
     target: int
+    weight_bits: ClassVar[int] = FULL_BITS
+    watermark: ClassVar[None] = None
+    mapping: ClassVar[None] = None
+    loop: ClassVar[FreeTraining] = FreeTraining()
+
+    @property
+    def puzzle(self) -> "HashPuzzle":
+        """Return this puzzle."""
+        return self
+
+
+LoopTerms = FreeTraining | Watermark
 
 
 TrainingTerms = FreeTraining | Watermark | SecureMapping | HashPuzzle

@@ -43,7 +43,7 @@ from learnchain.protocol.parameters import ChainParameters
 from learnchain.protocol.puzzle import Puzzle
 from learnchain.protocol.selection import PostedTask, Selection
 from learnchain.protocol.state import BondChange, ChainState, build_genesis_state
-from learnchain.protocol.training_terms import HashPuzzle, HyperParameters, SecureMapping
+from learnchain.protocol.training_terms import HyperParameters
 from learnchain.simulation.sample_tasks import (
     address,
     build_sample_specification,
@@ -213,15 +213,15 @@ class ChainBuilder:
         terms = self.rules.training_terms(selection, work)
         record = build_training_record(seed)
         self.traces[record.state_root] = build_trace(seed)
-        if isinstance(terms, SecureMapping):
+        if terms.mapping is not None:
             rows = selection.posted_task.specification.data.training.rows
             right = self.training_claims.get(miner, rows)
-            record = replace(record, mapping=terms.identity, correct=right, total=rows)
+            record = replace(record, mapping=terms.mapping.identity, correct=right, total=rows)
         model = TrainedModel(b"\x01\x55" + seed, record)
         salt: Hash32 = tagged_hash("salt", seed)
         payload_hash = self.build_payload(parent, selection.schedule.payload_timestamp_seconds, address(miner), posted)
-        if isinstance(terms, HashPuzzle):
-            puzzle = Puzzle(work, model, payload_hash, b"\x01\x55" + payload_hash, terms.target)
+        if terms.puzzle is not None:
+            puzzle = Puzzle(work, model, payload_hash, b"\x01\x55" + payload_hash, terms.puzzle.target)
             (salt, _), correct = puzzle.search(int.from_bytes(salt, "big") >> 8, MAXIMUM_ATTEMPTS), 0
         digest = commitment_digest(work, model, payload_hash, b"\x01\x55" + payload_hash, salt)
         bond = self.parameters.minimum_commitment_bond_wei

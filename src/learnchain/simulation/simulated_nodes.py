@@ -115,7 +115,7 @@ class InProcessTraining:
             epochs += 1
         directory = Path(job.directory)
         result = self._train_until_done(job, rows, epochs, directory / TRACE_NAME, on_progress)
-        save_weights(directory / WEIGHTS_NAME, result.weights, job.weight_bits)
+        save_weights(directory / WEIGHTS_NAME, result.weights, job.terms.weight_bits)
         counted = required.count(result.weights) if job.required_denominator else None
         seconds = self._epoch_seconds * epochs
         return TrainedFiles(

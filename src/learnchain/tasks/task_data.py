@@ -92,28 +92,29 @@ class TaskData:
         part = promised.data.training
         if promised.encryption is Encryption.SYMMETRIC:
             return await self.open_part(part, opened.key, promised)
-        if not isinstance(terms, SecureMapping):
+        mapping = terms.mapping
+        if mapping is None:
             raise Rejected(RejectionReason.ENCRYPTION_UNSUITABLE, "rows stay encrypted, and nothing maps them")
-        name = tagged_hash("products", part.plaintext_root, encode(terms), opened.functional_key).hex()
+        name = tagged_hash("products", part.plaintext_root, encode(mapping), opened.functional_key).hex()
         products = self._directory / f"{name}.safetensors"
         async with self._opening.setdefault(bytes.fromhex(name), asyncio.Lock()):
             if not products.exists():
                 rows = await self.open_part(part, opened.key, promised)
-                await self._decrypt(opened, promised, terms, rows, products)
+                await self._decrypt(opened, promised, mapping, rows, products)
                 await asyncio.to_thread(self._forget_old, products)
         return products
 
     async def _decrypt(
-        self, opened: OpenedKeys, promised: TaskSpecification, terms: SecureMapping, rows: Path, products: Path
+        self, opened: OpenedKeys, promised: TaskSpecification, mapping: SecureMapping, rows: Path, products: Path
     ) -> None:
         """Verify the functional key and decrypt the features of a block, once, in a process without torch."""
-        functional_key = await self._blobs.fetch(opened.functional_key, max_bytes=key_bytes_bound(terms))
+        functional_key = await self._blobs.fetch(opened.functional_key, max_bytes=key_bytes_bound(mapping))
         partial = products.with_name(products.name + PARTIAL_SUFFIX)
         paths = (str(rows), str(functional_key), str(partial))
         try:
             # Crafted points are opened one by one: whoever posts them must not keep a node busy for days.
             async with asyncio.timeout(promised.time_limit_seconds):
-                await self._encryption(OpenRows(*paths, terms, promised_rows(promised, opened.key)))
+                await self._encryption(OpenRows(*paths, mapping, promised_rows(promised, opened.key)))
             await asyncio.to_thread(sync_file, partial)
             partial.replace(products)
         except TimeoutError as error:
@@ -125,16 +126,17 @@ class TaskData:
 
     async def mapping_path(self, terms: TrainingTerms) -> str:
         """Return where the mapping layer of a height lies for training processes; nothing where there is none."""
-        if not isinstance(terms, SecureMapping):
+        mapping = terms.mapping
+        if mapping is None:
             return ""
-        path = self._directory / f"{terms.identity.hex()}-{len(terms.rows)}-{terms.kernel}{MAPPING_SUFFIX}"
+        path = self._directory / f"{mapping.identity.hex()}-{len(mapping.rows)}-{mapping.kernel}{MAPPING_SUFFIX}"
         async with self._mapping:
             if not path.exists():
-                await asyncio.to_thread(self._write_mapping, path, terms)
+                await asyncio.to_thread(self._write_mapping, path, mapping)
         return str(path)
 
-    def _write_mapping(self, path: Path, terms: SecureMapping) -> None:
-        write_whole(path, encode(terms), 0o644)
+    def _write_mapping(self, path: Path, mapping: SecureMapping) -> None:
+        write_whole(path, encode(mapping), 0o644)
         found = sorted(self._directory.glob(f"*{MAPPING_SUFFIX}"), key=lambda each: each.stat().st_mtime_ns)
         for old in found[:-MAXIMUM_MAPPINGS]:
             old.unlink(missing_ok=True)
@@ -145,8 +147,8 @@ class TaskData:
         """Open the training data themselves in an empty directory: rows, and where they stay encrypted all products."""
         rows = place / "rows"
         await self.reopen_part(promised.data.training, opened.key, promised, rows)
-        if is_encrypted(promised.data.training, promised) and isinstance(terms, SecureMapping):
-            await self._decrypt(opened, promised, terms, rows, place / "products")
+        if is_encrypted(promised.data.training, promised) and terms.mapping is not None:
+            await self._decrypt(opened, promised, terms.mapping, rows, place / "products")
 
     async def reopen_part(self, part: DataPart, key: bytes, promised: TaskSpecification, plain: Path) -> None:
         """Open the encrypted file itself to `plain`, whatever was opened before: rows are compared with the promise."""

@@ -85,14 +85,14 @@ async def prepare_encrypted_part(
 
 async def issued_key(vault: Vault, carry_out: EncryptionRunner, part: DataPart, terms: TrainingTerms) -> bytes:
     """Return the functional key of one block's vectors; refuse beyond the leak budget, which survives restarts."""
-    seed = vault.seed(part.plaintext_root)
-    if seed is None or not isinstance(terms, SecureMapping):
+    seed, mapping = vault.seed(part.plaintext_root), terms.mapping
+    if seed is None or mapping is None:
         raise Rejected(RejectionReason.ENCRYPTION_UNSUITABLE, "no master key, or no mapping layer, for these rows")
     with TemporaryDirectory() as place:
         target = Path(place) / "key"
-        await carry_out(IssueKey(seed, terms, vault.list_released(part.plaintext_root), str(target)))
+        await carry_out(IssueKey(seed, mapping, vault.list_released(part.plaintext_root), str(target)))
         # On disk before on the wire: what a killed data node may have given away counts as given away.
-        vault.record_release(part.plaintext_root, terms)
+        vault.record_release(part.plaintext_root, mapping)
         return target.read_bytes()
 
 

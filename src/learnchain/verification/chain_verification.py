@@ -22,7 +22,6 @@ from learnchain.protocol.measurement import Finding, Measurement, MeasurementKin
 from learnchain.protocol.messages import AnyBlock, Block, work_id
 from learnchain.protocol.payload import Settlement, SettlementOutcome
 from learnchain.protocol.state import ChainState
-from learnchain.protocol.training_terms import HashPuzzle
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.storage.archive import Archive
 from learnchain.storage.blobs.peer_blobs import PeerBlobs
@@ -291,7 +290,7 @@ class Verifier:
         rules, parameters = self.genesis.rules, self.genesis.parameters
         selection = rules.select_task(archive.state(block.parent), parameters)
         work = work_id(parameters.chain_id, block.parent, selection.task.task_id, block.proposer)
-        return not isinstance(rules.training_terms(selection, work), HashPuzzle)
+        return rules.training_terms(selection, work).puzzle is None
 
     async def _check_trace(self, block: Block, measuring: Measurer) -> None:
         """Refuse a published trace whose index is not under the committed root."""

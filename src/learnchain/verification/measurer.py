@@ -27,7 +27,7 @@ from learnchain.protocol.payload import MAXIMUM_PAYLOAD_BYTES, ExecutionPayload,
 from learnchain.protocol.selection import PostedTask
 from learnchain.protocol.state import BondChange, ChainState
 from learnchain.protocol.task_specification import Cid, TaskSpecification, decode_specification, specification_hash
-from learnchain.protocol.training_terms import FULL_BITS, FreeTraining, TrainingTerms, Watermark
+from learnchain.protocol.training_terms import Watermark
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.storage.archive import Archive
 from learnchain.storage.blobs.blob_store import BlobStore
@@ -133,13 +133,13 @@ class Measurer:
         specification = selection.posted_task.specification
         work = work_id(self.parameters.chain_id, selection.parent, selection.task.task_id, reveal.miner)
         terms = self.rules.training_terms(selection, work)
-        bits = terms.weight_bits if isinstance(terms, FreeTraining) else FULL_BITS
-        maximum_bytes = committed_bytes(specification.model, bits) + WEIGHTS_HEADER_BYTES
+        maximum_bytes = committed_bytes(specification.model, terms.weight_bits) + WEIGHTS_HEADER_BYTES
         of_baseline = measure.kind is MeasurementKind.BASELINE
         cid = selection.baseline_model if of_baseline else reveal.model_cid
         model = await self.blobs.fetch(cid, max_bytes=maximum_bytes)
         if measure.kind is MeasurementKind.WATERMARK:
-            await self._check_terms(specification.model, model, terms)
+            if terms.watermark is not None:
+                await self._check_watermark(specification.model, model, terms.watermark)
             return Measurement(measure.candidate, measure.kind, Finding.ACCEPTED)
         keys = OpenedKeys(action.training_key, action.functional_key)
         training = await self.data.training(keys, specification, terms)
@@ -154,13 +154,11 @@ class Measurer:
         reason = "" if exact else RejectionReason.CLAIM_NOT_EXACT.value
         return Measurement(measure.candidate, measure.kind, finding, reason, count.correct, count.total)
 
-    async def _check_terms(self, model: ModelSpecification, weights: Path, terms: TrainingTerms) -> None:
-        """Refuse weights that do not carry what the engine demanded of training."""
-        if not isinstance(terms, Watermark):
-            return
-        check = await self.evaluator.check_watermark(WatermarkJob(model, str(weights), terms))
+    async def _check_watermark(self, model: ModelSpecification, weights: Path, mark: Watermark) -> None:
+        """Refuse weights that do not carry the mark that the engine demanded of training."""
+        check = await self.evaluator.check_watermark(WatermarkJob(model, str(weights), mark))
         if not check.matches:
-            detail = f"the rows reach {check.confidences}, {terms.threshold_millionths} millionths are needed"
+            detail = f"the rows reach {check.confidences}, {mark.threshold_millionths} millionths are needed"
             raise Rejected(RejectionReason.WATERMARK_MISSING, detail)
 
 

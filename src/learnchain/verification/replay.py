@@ -45,7 +45,7 @@ from learnchain.protocol.model_specification import model_bytes
 from learnchain.protocol.parameters import ChainParameters
 from learnchain.protocol.selection import Selection
 from learnchain.protocol.task_specification import TrainingMode
-from learnchain.protocol.training_terms import FULL_BITS, FreeTraining, TrainingTerms, Watermark
+from learnchain.protocol.training_terms import TrainingTerms
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.storage.archive import Archive
 from learnchain.storage.blobs.blob_store import BlobStore
@@ -203,14 +203,13 @@ class TraceReplayer:
             specification=specification.model,
             optimiser=specification.training.optimiser,
             hyper_parameters=block.reveal.training.hyperparameters,
-            watermarks=(terms,) if isinstance(terms, Watermark) else (),
+            terms=terms.loop,
             work_id=seeds.order,
             checkpoint_interval_steps=specification.training.checkpoint_interval_steps,
             training_path=await self._rows(block, selection, terms),
             directory=str(place),
             mapping_path=await self.data.mapping_path(terms),
             initial_id=seeds.initial,
-            weight_bits=terms.weight_bits if isinstance(terms, FreeTraining) else FULL_BITS,
         )
 
     async def _rows(self, block: Block, selection: Selection, terms: TrainingTerms) -> str:

@@ -47,7 +47,7 @@ def job_of(run, directory):
         plan.specification,
         plan.optimiser,
         plan.hyper_parameters,
-        (),
+        plan.terms,
         plan.work_id,
         plan.checkpoint_interval_steps,
         str(directory / "rows"),

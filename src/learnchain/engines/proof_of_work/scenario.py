@@ -5,7 +5,6 @@ from learnchain.engines.proof_of_work.rules import Difficulty
 from learnchain.protocol.events import CommitmentReceived, Event, ReleaseReceived, RevealReceived, TaskPosted
 from learnchain.protocol.messages import Commitment
 from learnchain.protocol.puzzle import LARGEST_TARGET, is_solved
-from learnchain.protocol.training_terms import HashPuzzle
 from learnchain.rejection import RejectionReason
 from learnchain.simulation.chain_builder import ChainBuilder, alter
 from learnchain.simulation.sample_tasks import build_sample_task
@@ -45,7 +44,7 @@ def start_proof_of_work_node() -> ScenarioNode:
 def make_unsolved_digest(node: ScenarioNode, commitment: Commitment) -> bytes:
     """Return the commitment's digest changed as little as makes it unsolved."""
     terms = node.builder.rules.training_terms(node.round.selection, b"\0" * 32)
-    target = terms.target if isinstance(terms, HashPuzzle) else 0
+    target = 0 if terms.puzzle is None else terms.puzzle.target
     if is_solved(target.to_bytes(32, "big"), target):
         raise AssertionError("the target itself must not count as below it")
     return target.to_bytes(32, "big")

@@ -71,8 +71,8 @@ def updated(
 ) -> dict[str, Bounded]:
     """Return every trained tensor and its memories after the step, with bounds."""
     shortened = _shortened({name: Bounded(each.value, each.width) for name, each in gradients.items()})
-    if isinstance(plan.terms, Watermark):
-        shortened = _marked(plan, plan.terms, before, shortened)
+    if plan.terms.watermark is not None:
+        shortened = _marked(plan, plan.terms.watermark, before, shortened)
     state: dict[str, Bounded] = {}
     for tensor in tensors(plan.specification):
         if tensor.trained:

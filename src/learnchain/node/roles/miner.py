@@ -38,15 +38,7 @@ from learnchain.protocol.payload import encode_payload
 from learnchain.protocol.puzzle import Puzzle
 from learnchain.protocol.selection import Lookahead, MultiBlockPosition, Selection
 from learnchain.protocol.state import ZERO_HASH
-from learnchain.protocol.training_terms import (
-    FULL_BITS,
-    FreeTraining,
-    HashPuzzle,
-    HyperParameters,
-    SecureMapping,
-    TrainingTerms,
-    Watermark,
-)
+from learnchain.protocol.training_terms import HyperParameters, TrainingTerms
 from learnchain.rejection import Unavailable
 from learnchain.storage.slashing_protection import CommitmentOpening
 from learnchain.tasks.task_data import OpenedKeys
@@ -142,7 +134,7 @@ class Miner:
             self._start_lookahead(selection, own)
             return
         self._training = asyncio.current_task()
-        if isinstance(self._terms(selection), HashPuzzle):
+        if self._terms(selection).puzzle is not None:
             self._ports.chain.feed(
                 TrainingFinished(await self._build_empty_model(selection), self._ports.clock.now_milliseconds())
             )
@@ -223,11 +215,11 @@ class Miner:
         transactions = await settling_transactions(self._ports, parent, attributes.timestamp_seconds)
         payload = await self._ports.engine.build(parent.payload_hash, attributes, transactions)
         payload_cid = await self._ports.blobs.add_bytes(encode_payload(payload))
-        work, terms = self._work(selection), self._terms(selection)
+        work, puzzle = self._work(selection), self._terms(selection).puzzle
         salt: bytes | None = self._ports.random_source.randbytes(32)
-        if isinstance(terms, HashPuzzle):
+        if puzzle is not None:
             salt = await self._search_puzzle(
-                selection, Puzzle(work, trained, payload.block_hash, payload_cid, terms.target)
+                selection, Puzzle(work, trained, payload.block_hash, payload_cid, puzzle.target)
             )
         if salt is None:
             return
@@ -294,7 +286,7 @@ class Miner:
     ) -> tuple[int, int]:
         """Return the exact count of our model on the test set; nothing where nothing is trained."""
         specification = selection.posted_task.specification
-        if isinstance(self._terms(selection), HashPuzzle):
+        if self._terms(selection).puzzle is not None:
             return 0, selection.test_set.rows
         opened = self._ports.chain.round.key_release
         if opened is None:
@@ -406,7 +398,7 @@ class Miner:
             specification=specification.model,
             optimiser=specification.training.optimiser,
             hyper_parameters=self._strategy.choose_hyper_parameters(selection, epochs),
-            watermarks=(terms,) if isinstance(terms, Watermark) else (),
+            terms=terms.loop,
             work_id=seeds.order,
             checkpoint_interval_steps=specification.training.checkpoint_interval_steps,
             training_path=str(data),
@@ -414,7 +406,6 @@ class Miner:
             initial_id=seeds.initial,
             start_path="" if start is None else str(start.path),
             start_digest=b"" if start is None else start.digest,
-            weight_bits=terms.weight_bits if isinstance(terms, FreeTraining) else FULL_BITS,
             mapping_path=await self._ports.data.mapping_path(terms),
         )
 
@@ -459,8 +450,8 @@ class Miner:
         index = {**json.loads((directory / INDEX_NAME).read_text()), "states": states}
         trace_cid = await self._ports.blobs.add_bytes(encode_index(index, finished.start))
         self._ports.archive.blobs.note(selection.height, (model_cid, trace_cid, *map(cid_from_text, states)))
-        chosen, terms = self._strategy.choose_hyper_parameters(selection, run.epochs), self._terms(selection)
-        mapping = terms.identity if isinstance(terms, SecureMapping) else ZERO_HASH
+        chosen, layer = self._strategy.choose_hyper_parameters(selection, run.epochs), self._terms(selection).mapping
+        mapping = ZERO_HASH if layer is None else layer.identity
         shutil.rmtree(self._directory / directory.parent.name, ignore_errors=True)
         counted, named = (run.training_correct, run.training_total), await self._trainer.machine_class()
         record = TrainingRecord(run.trace_root, len(states), trace_cid, chosen, mapping, *counted, named)
