@@ -11,11 +11,12 @@ import pytest
 
 from learnchain_conformance.bad_inputs import BadInput
 from learnchain_conformance.documents import ENGINES
-from learnchain_conformance.engine_scenarios import SCENARIOS
+from learnchain_conformance.engine_scenarios import find_scenario, shipped_engines
 from learnchain_conformance.vector_cases import all_vectors
 from learnchain_conformance.vectors import Vector, run_vector_file
 from tests.test_house import PAPERS
 
+SCENARIOS = tuple(map(find_scenario, shipped_engines()))
 VECTORS = Path(__file__).parent.parent / "vectors"
 FOLDERS = ("messages", *(play.rules.name for play in SCENARIOS))
 """What `fill` writes; other folders hold vectors of other rooms, checked there."""

@@ -18,8 +18,7 @@ from learnchain.encoding.hashing import message_hash
 from learnchain.protocol.events import BlockReceived, CommitmentReceived, KeyReleaseReceived
 from learnchain.simulation.sample_tasks import private_key_of
 from learnchain.simulation.scenario import HeightPlan, build_candidates, run_height
-from learnchain_conformance.engine_scenario import EngineScenario
-from learnchain_conformance.engine_scenarios import SCENARIOS
+from learnchain_conformance.engine_scenarios import EngineScenario, find_scenario, shipped_engines
 from tests.attacks.signing import sign_until_lower
 
 
@@ -54,7 +53,7 @@ def attack(play: EngineScenario) -> Reorganisation:
     )
 
 
-@pytest.mark.parametrize("play", SCENARIOS, ids=lambda play: play.rules.name)
+@pytest.mark.parametrize("play", map(find_scenario, shipped_engines()), ids=lambda play: play.rules.name)
 def test_the_winner_voids_the_next_height_by_signing_again(play: EngineScenario) -> None:
     result = attack(play)
     assert result.same_statement

@@ -15,10 +15,9 @@ import pytest
 from learnchain.protocol.actions import ProposeBlock
 from learnchain.protocol.events import BlockReceived
 from learnchain.simulation.scenario import HeightPlan, build_proposed_block, open_height, reveal_models, run_height
-from learnchain_conformance.engine_scenario import EngineScenario
-from learnchain_conformance.engine_scenarios import SCENARIOS
+from learnchain_conformance.engine_scenarios import EngineScenario, find_scenario, shipped_engines
 
-COUNTING = tuple(play for play in SCENARIOS if play.rules.name != "proof_of_work")
+COUNTING = tuple(find_scenario(name) for name in shipped_engines() if name != "proof_of_work")
 
 
 @dataclass(frozen=True)

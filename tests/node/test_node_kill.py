@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from learnchain.engines.dlbc.rules import Phases
+from learnchain.engines.contract import LocalDurations
 from learnchain.execution.pyevm.engine import PyEvmEngine
 from learnchain.node.local_network import LocalPlan, provision_network
 from learnchain.node.settings import load_settings
@@ -23,7 +23,7 @@ from learnchain.storage.genesis import load_genesis
 from learnchain.storage.lmdb_store import LmdbStore
 from learnchain_conformance.node_processes import LocalProcesses
 
-PHASES = Phases(
+PHASES = LocalDurations(
     key_milliseconds=1_500,
     training_milliseconds=2_500,
     judging_milliseconds=2_000,
@@ -33,7 +33,7 @@ PHASES = Phases(
 
 
 @contextmanager
-def network(directory: Path, miners: int = 2, phases: Phases = PHASES) -> Iterator[LocalProcesses]:
+def network(directory: Path, miners: int = 2, phases: LocalDurations = PHASES) -> Iterator[LocalProcesses]:
     plan = LocalPlan(directory, miners=miners, rpc_port=0, first_block_milliseconds=12_000, phases=phases)
     laid_out = asyncio.run(provision_network(plan, time.time_ns() // 1_000_000))
     nodes = LocalProcesses(laid_out)

@@ -24,7 +24,8 @@ from learnchain.consensus.audits import (
 from learnchain.encoding.codec import Address, Hash32
 from learnchain.encoding.cryptography import UNSIGNED, sign
 from learnchain.encoding.numbers import WEI_PER_GWEI
-from learnchain.engines.dlbc import Dlbc
+from learnchain.engines import DEFAULT_ENGINE
+from learnchain.engines.registry import find_engine
 from learnchain.protocol.audit_messages import AuditCommitment, AuditedSegment, AuditReport, report_digest
 from learnchain.protocol.dispute_messages import ChallengeResponse
 from learnchain.protocol.events import AuditMessageReceived, DisputeMessageReceived, Event, EvidenceReported
@@ -166,7 +167,8 @@ BOND_WEI = 2 * 10**18
 
 def simulate_audits(blocks: int, seed: int) -> dict[str, Any]:
     """Play so many trained blocks; return what each player did and has, and the earnings after every block."""
-    node = start_from_genesis(ChainBuilder(Dlbc(), build_sample_parameters(minimum_commitment_bond_wei=BOND_WEI)))
+    parameters = build_sample_parameters(minimum_commitment_bond_wei=BOND_WEI)
+    node = start_from_genesis(ChainBuilder(find_engine(DEFAULT_ENGINE).kind(), parameters))
     players = [Agent(name, kind) for name, kind in AGENTS]
     stake_challenger(node, *(each.name for each in players if each.kind in STAKED_KINDS))
     random, miners = Random(seed), [each for each in players if each.kind in (AgentKind.MINER, AgentKind.FORGER)]

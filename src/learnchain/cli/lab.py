@@ -45,10 +45,10 @@ def compare(
     """Run every engine on the same seed, tasks and simulated machines; training and hashing are real."""
 
     def work() -> dict[str, Any]:
-        from learnchain.engines.registry import ENGINES, find_engine
+        from learnchain.engines.registry import compared_engines, find_engine
         from learnchain.simulation.plot import svg
 
-        engines = list(dict.fromkeys(engine or (name for name, each in ENGINES.items() if not each.is_variant)))
+        engines = list(dict.fromkeys(engine or compared_engines()))
         for name in engines:
             find_engine(name)
         if real:

@@ -17,6 +17,7 @@ from learnchain.cli.display import Display
 from learnchain.cli.observation import NetworkObserver, Snapshot
 from learnchain.cli.processes import NodeProcesses
 from learnchain.cli.rpc import NodeClient, layout_of, token_of
+from learnchain.engines import DEFAULT_ENGINE
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class LocalRunPlan:
     """Say what network to run and when it has done enough; `blocks` 0 means until it is stopped."""
 
     directory: Path
-    consensus: str = "dlbc"
+    consensus: str = DEFAULT_ENGINE
     miners: int = 3
     tasks: tuple[str, ...] = ()
     blocks: int = 0

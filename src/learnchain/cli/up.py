@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from learnchain.cli.output import LOCAL_DIRECTORY, DataDirectoryOption, JsonOption, ether, page, run_verb
+from learnchain.engines import DEFAULT_ENGINE
 
 if TYPE_CHECKING:
     from learnchain.node.local_network import LocalNetwork
@@ -23,7 +24,7 @@ def up(
             help="The protocol that decides who wins a block: dlbc, pole, podl train; proof_of_work only hashes, the "
             "baseline to compare them with."
         ),
-    ] = "dlbc",
+    ] = DEFAULT_ENGINE,
     miners: Annotated[int, typer.Option(help="How many miners compete, 1 to 16 (new networks).")] = 3,
     task: Annotated[
         list[str] | None, typer.Option(help="A built-in task or a TOML file, posted at the start; repeatable.")

@@ -4,8 +4,9 @@ An engine's fields are its paper's parameters. There is no base class to inherit
 a fifth protocol is a copied folder. The first docstring line of each answer says what the paper decides.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from learnchain.encoding.codec import Hash32
 from learnchain.protocol.measurement import Measurement, MeasurementKind, MeasurementRequest
@@ -45,33 +46,23 @@ class JudgementCase:
     released_milliseconds: int = 0
 
 
-class LocalDurations(Protocol):
-    """The phases that a task asks for on one machine: key, training, then release, reveals and judging."""
+@dataclass(frozen=True, slots=True)
+class LocalDurations:
+    """Hold what tasks ask for on one machine: key, data and a probe of training; training; judging.
+
+    `release_*` and `reveal_*` count from the end of training: test set and models are opened at the latest then.
+    """
+
+    key_milliseconds: int
+    training_milliseconds: int
+    judging_milliseconds: int
+    release_milliseconds: int
+    reveal_milliseconds: int
 
     @property
-    def key_milliseconds(self) -> int:
-        """Return how long key, data and a probe of training take."""
-        ...
-
-    @property
-    def training_milliseconds(self) -> int:
-        """Return how long training takes."""
-        ...
-
-    @property
-    def judging_milliseconds(self) -> int:
-        """Return how long judging takes."""
-        ...
-
-    @property
-    def release_milliseconds(self) -> int:
-        """Return how long after training the test set is released at the latest."""
-        ...
-
-    @property
-    def reveal_milliseconds(self) -> int:
-        """Return how long after training models are opened at the latest."""
-        ...
+    def interval_milliseconds(self) -> int:
+        """Return how long a height is where everything follows one after the other."""
+        return self.key_milliseconds + self.training_milliseconds + self.judging_milliseconds
 
 
 class Rules(Protocol):
@@ -131,3 +122,31 @@ class Rules(Protocol):
     def compute_reward(self, selection: Selection, block: AnyBlock, parameters: ChainParameters) -> Reward:
         """Say what a block mints and how its task is settled."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """Join an engine's class with what builds it for so many miners on one machine, whose tasks need these durations.
+
+    An entry point of the group `learnchain.engines` names one. `tasks` are what a local network trains where nobody
+    names another, and posts too unless the engine takes no commissions. A `variant` is an engine under other
+    parameters; comparisons leave it out. An engine whose work is no training needs other parameters on `simulated`
+    machines, which try so many hashes a second together.
+    """
+
+    kind: type[Any]
+    build_local: Callable[[LocalDurations, int], Rules]
+    tasks: tuple[str, ...] = ("digits",)
+    is_variant: bool = False
+    accepts_posted_tasks: bool = True
+    build_simulated: Callable[[LocalDurations, int], Rules] | None = None
+
+    @property
+    def about(self) -> str:
+        """Return what the engine is, as the first line of its class says."""
+        return (self.kind.__doc__ or "").partition("\n")[0]
+
+    @property
+    def package(self) -> str:
+        """Return the package that holds the engine, with its interpretations, equations and what it is tried with."""
+        return self.kind.__module__.rpartition(".")[0]

@@ -1,60 +1,80 @@
-"""The consensus engines by the name that `--consensus` takes; a fifth protocol is one more line."""
+"""Find engines by the name that `--consensus` takes: those shipped, and plug-ins by their entry point.
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+Any package adds an engine with an entry point of the group `learnchain.engines` that names an `Engine`. A module is
+loaded when its engine is asked for, not before. The shipped names are found in a bare checkout too, where no
+installed metadata say so; no plug-in takes one of them.
+"""
+
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 
 from learnchain.encoding.codec import decode
-from learnchain.engines import dlbc, podl, pole, proof_of_work
-from learnchain.engines.contract import LocalDurations, Rules
+from learnchain.engines.contract import Engine, Rules
 from learnchain.rejection import Rejected, RejectionReason
 
-
-@dataclass(frozen=True, slots=True)
-class Engine:
-    """Join an engine's class with what builds it for so many miners on one machine, whose tasks need these phases.
-
-    `tasks` are what a local network trains where nobody names another, and posts too unless the engine takes no
-    commissions. A `variant` is an engine under other parameters; comparisons leave it out. An engine whose work is no
-    training needs other parameters on `simulated` machines, which try so many hashes a second together.
-    """
-
-    kind: type[Any]
-    build_local: Callable[[LocalDurations, int], Rules]
-    tasks: tuple[str, ...] = ("digits",)
-    is_variant: bool = False
-    accepts_posted_tasks: bool = True
-    build_simulated: Callable[[LocalDurations, int], Rules] | None = None
-
-    @property
-    def about(self) -> str:
-        """Return what the engine is, as the first line of its class says."""
-        return (self.kind.__doc__ or "").partition("\n")[0]
+GROUP = "learnchain.engines"
 
 
-ENGINES: dict[str, Engine] = {
-    "dlbc": Engine(dlbc.Dlbc, dlbc.build_local_engine),
-    "pole": Engine(pole.Pole, pole.build_local_engine),
-    "pole-paper": Engine(pole.Pole, pole.build_printed_engine, is_variant=True),
-    "podl": Engine(podl.Podl, podl.build_local_engine, ("digits-in-blocks",)),
-    "podl-quantised": Engine(podl.Podl, podl.build_quantised_engine, ("digits-in-blocks",), is_variant=True),
-    "proof_of_work": Engine(
-        proof_of_work.ProofOfWork,
-        proof_of_work.build_local_engine,
-        accepts_posted_tasks=False,
-        build_simulated=proof_of_work.build_simulated_engine,
-    ),
-    # new engines above this line
+SHIPPED = {
+    "dlbc": "learnchain.engines.dlbc:ENGINE",
+    "pole": "learnchain.engines.pole:ENGINE",
+    "pole-paper": "learnchain.engines.pole:PRINTED_ENGINE",
+    "proof_of_work": "learnchain.engines.proof_of_work:ENGINE",
+    "podl": "learnchain.engines.podl:ENGINE",
+    "podl-quantised": "learnchain.engines.podl:QUANTISED_ENGINE",
 }
+"""The project's own entry points, as `pyproject.toml` names them."""
 
 
+@cache
+def _declared_engines() -> dict[str, tuple[EntryPoint, ...]]:
+    """Return what declares each name; more than one declaration is a clash."""
+    declared: dict[str, tuple[EntryPoint, ...]] = {
+        name: (EntryPoint(name, value, GROUP),) for name, value in SHIPPED.items()
+    }
+    for plug_in in entry_points(group=GROUP):
+        # What the project declares of itself is the table above, whatever an older installation says.
+        if plug_in.dist is None or plug_in.dist.name != "learnchain":
+            declared[plug_in.name] = (*declared.get(plug_in.name, ()), plug_in)
+    return declared
+
+
+def engine_names() -> tuple[str, ...]:
+    """Return every name that an engine is declared under, the shipped ones first; nothing is loaded."""
+    return tuple(_declared_engines())
+
+
+def compared_engines() -> tuple[str, ...]:
+    """Return the names of all engines but variants: those that a comparison runs, each with a scenario of its own."""
+    return tuple(name for name in engine_names() if not find_engine(name).is_variant)
+
+
+@cache
 def find_engine(name: str) -> Engine:
-    """Return the engine of a name; refuse any other name."""
-    found = ENGINES.get(name)
-    if found is None:
-        known = ", ".join(sorted(ENGINES))
-        raise Rejected(RejectionReason.ARGUMENT_INVALID, f"there is no consensus {name!r}; choose one of: {known}")
-    return found
+    """Return the engine of a name; refuse any other name, one declared twice, and a plug-in that does not load."""
+    declared = _declared_engines().get(name, ())
+    if not declared:
+        known = ", ".join(sorted(engine_names()))
+        detail = f"there is no consensus {name!r}; choose one of: {known}"
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
+    described = " and ".join(_describe(each) for each in declared)
+    if len(declared) > 1:
+        detail = f"consensus {name!r} is declared more than once: {described}; uninstall or rename the plug-in"
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
+    try:
+        engine = declared[0].load()
+    except Exception as error:
+        detail = f"consensus {name!r} cannot be loaded: {described}: {error!r}"
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, detail) from error
+    if not isinstance(engine, Engine):
+        detail = f"consensus {name!r} names no engine: {described} is a {type(engine).__name__}"
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
+    return engine
+
+
+def _describe(declared: EntryPoint) -> str:
+    package = "learnchain" if declared.dist is None else declared.dist.name
+    return f"{declared.value} of {package}"
 
 
 def decode_engine(name: str, canonical: bytes) -> Rules:

@@ -12,8 +12,8 @@ from typing import Any
 
 from learnchain.encoding.files import write_whole
 from learnchain.encoding.numbers import WEI_PER_ETHER
-from learnchain.engines.contract import Rules
-from learnchain.engines.dlbc.rules import Phases
+from learnchain.engines import DEFAULT_ENGINE
+from learnchain.engines.contract import LocalDurations, Rules
 from learnchain.engines.registry import find_engine
 from learnchain.execution.genesis import ESCROW_ADDRESS, execution_genesis
 from learnchain.execution.wallet import Wallet, development_accounts
@@ -59,7 +59,7 @@ LOCAL_MARGINS = {
 """All nodes share one clock and one disk, so the last phase may be short (ROUND-14)."""
 
 
-LOCAL_PHASES = Phases(
+LOCAL_PHASES = LocalDurations(
     key_milliseconds=1_500,
     training_milliseconds=5_000,
     judging_milliseconds=2_000,
@@ -76,7 +76,7 @@ class LocalNeeds:
     """
 
     standing: tuple[str, ...] = ()
-    phases: Phases = LOCAL_PHASES
+    phases: LocalDurations = LOCAL_PHASES
     evaluation_milliseconds: int = LOCAL_MARGINS["evaluation_milliseconds"]
 
 
@@ -95,7 +95,7 @@ def local_needs(tables: Iterable[Mapping[str, Any]]) -> LocalNeeds:
             evaluation = int(local["evaluation_milliseconds"])
         except (KeyError, TypeError, ValueError) as error:
             raise Rejected(RejectionReason.ARGUMENT_INVALID, f"the task's table [local] is wrong: {error!r}") from error
-        phases = Phases(one, two, three, release, reveal)
+        phases = LocalDurations(one, two, three, release, reveal)
         if phases.interval_milliseconds > needs.phases.interval_milliseconds:
             needs = LocalNeeds(needs.standing, phases, evaluation)
         if local.get("standing") and BUILT_IN.get(str(table.get("name"))) == table:
@@ -120,13 +120,13 @@ class LocalPlan:
     """
 
     directory: Path
-    consensus: str = "dlbc"
+    consensus: str = DEFAULT_ENGINE
     miners: int = 3
     standing: tuple[str, ...] = ()
     rpc_port: int = 8545
     first_block_milliseconds: int = 7_000
     mnemonic: str = DEVELOPMENT_MNEMONIC
-    phases: Phases = LOCAL_PHASES
+    phases: LocalDurations = LOCAL_PHASES
     rules: Rules | None = None
     evaluation_milliseconds: int = LOCAL_MARGINS["evaluation_milliseconds"]
     finality_depth: int = 16

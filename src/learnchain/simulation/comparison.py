@@ -17,8 +17,7 @@ from statistics import fmean, pvariance
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from learnchain.engines.contract import Rules
-from learnchain.engines.dlbc.rules import Phases
+from learnchain.engines.contract import LocalDurations, Rules
 from learnchain.engines.registry import find_engine
 from learnchain.node.chain import Decision
 from learnchain.node.local_network import LOCAL_PHASES, LocalPlan
@@ -161,7 +160,7 @@ def run_engine(experiment: Experiment, name: str, note: Note) -> EngineReport:
         return reports[0]
 
 
-def rules_for(name: str, miners: int, phases: Phases = LOCAL_PHASES) -> Rules:
+def rules_for(name: str, miners: int, phases: LocalDurations = LOCAL_PHASES) -> Rules:
     """Return an engine with the parameters that fit simulated machines."""
     engine = find_engine(name)
     if engine.build_simulated is not None:
@@ -169,12 +168,12 @@ def rules_for(name: str, miners: int, phases: Phases = LOCAL_PHASES) -> Rules:
     return engine.build_local(phases, miners)
 
 
-def stretch_phases(phases: Phases, slack_milliseconds: int) -> Phases:
+def stretch_phases(phases: LocalDurations, slack_milliseconds: int) -> LocalDurations:
     """Return phases with so much more time for every message that somebody waits for.
 
     Training's phase grows by as much as judging's: PoDL's judging must fit beside the next training.
     """
-    return Phases(
+    return LocalDurations(
         phases.key_milliseconds + slack_milliseconds,
         phases.training_milliseconds + 3 * slack_milliseconds,
         phases.judging_milliseconds + 3 * slack_milliseconds,

@@ -12,10 +12,10 @@ from learnchain.encoding.codec import Bound, Exact
 from learnchain.engines.contract import STEPS, Rules
 from learnchain.protocol import audit_messages, dispute_messages, messages
 from learnchain.protocol.citations import Interpretation
-from learnchain_conformance.engine_scenarios import SCENARIOS
+from learnchain_conformance.engine_scenarios import find_scenario, shipped_engines
 
 ENGINES: tuple[tuple[type, tuple[Interpretation, ...]], ...] = tuple(
-    (type(play.rules), play.interpretations) for play in SCENARIOS
+    (type(play.rules), play.interpretations) for play in map(find_scenario, shipped_engines())
 )
 """Every engine with its readings."""
 

@@ -14,7 +14,7 @@ from learnchain.simulation.sample_tasks import build_sample_task
 from learnchain.simulation.scenario import HeightPlan, ScenarioNode, run_height
 from learnchain_conformance.bad_inputs import prepare
 from learnchain_conformance.dispute_vectors import audit_vectors, dispute_vectors
-from learnchain_conformance.engine_cases import engine_vectors
+from learnchain_conformance.engine_scenarios import engine_vectors, shipped_engines
 from learnchain_conformance.evidence_cases import build_double_commitment
 from learnchain_conformance.reference_cases import reference_vectors
 from learnchain_conformance.vectors import Case, Vector, build_call_case, build_message_case, build_walk_case
@@ -29,7 +29,7 @@ def all_vectors() -> tuple[Vector, ...]:
         *audit_vectors(start_dlbc_node()),
         *dispute_vectors((start_dlbc_node(), start_dlbc_node(), start_dlbc_node(), start_dlbc_node())),
         *reference_vectors(),
-        *engine_vectors(),
+        *(vector for name in shipped_engines() for vector in engine_vectors(name)),
     )
     return tuple(sorted(found, key=lambda each: each.path))
 

@@ -30,7 +30,7 @@ from learnchain.protocol.parameters import ChainParameters
 from learnchain.protocol.state import ChainState
 from learnchain.rejection import Rejected, RejectionReason
 from learnchain_conformance import references
-from learnchain_conformance.engine_scenarios import SCENARIOS
+from learnchain_conformance.engine_scenarios import all_scenarios
 
 
 def to_json(value: Any, annotation: Any) -> Any:
@@ -145,7 +145,7 @@ _WITHOUT_PREFIX = frozenset({"dlbc", "pole", "proof_of_work"})
 CALLS: dict[str, Callable[..., Any]] = {each.__qualname__: each for each in _SHARED}
 
 
-for _play in SCENARIOS:
+for _play in all_scenarios():
     _prefix = "" if _play.rules.name in _WITHOUT_PREFIX else f"{_play.rules.name}."
     CALLS.update({_prefix + each.__qualname__: each for each in _play.calls})
 
@@ -154,7 +154,7 @@ _NAMES = {function: name for name, function in CALLS.items()}
 """Every function that a vector may call, by its name."""
 
 
-ENGINES: dict[str, type] = {type(play.rules).__name__: type(play.rules) for play in SCENARIOS}
+ENGINES: dict[str, type] = {type(play.rules).__name__: type(play.rules) for play in all_scenarios()}
 
 
 Case = dict[str, Any]

@@ -9,13 +9,16 @@ Read `rules.py` for the ten answers, `equations.py` for Equations 1-6, and the r
 contradicts itself.
 """
 
-from learnchain.engines.contract import LocalDurations
+from learnchain.engines.contract import Engine, LocalDurations
 from learnchain.engines.dlbc.interpretations import INTERPRETATIONS
 from learnchain.engines.dlbc.rules import Dlbc, build_local_phases
 
-__all__ = ["INTERPRETATIONS", "Dlbc", "build_local_engine"]
+__all__ = ["ENGINE", "INTERPRETATIONS", "Dlbc"]
 
 
 def build_local_engine(times: LocalDurations, _miners: int) -> Dlbc:
     """Return the engine for several nodes on one machine."""
     return Dlbc(build_local_phases(times))
+
+
+ENGINE = Engine(Dlbc, build_local_engine)

@@ -21,7 +21,7 @@ from learnchain_conformance.vectors import Case, Vector, build_call_case, build_
 _INTERPRETATION_OF = {each.vector: each.identifier for each in INTERPRETATIONS}
 
 
-def dlbc_vectors() -> tuple[Vector, ...]:
+def build_vectors() -> tuple[Vector, ...]:
     """Return the vectors of DLBC."""
     return (*_equations(), *_interpretation_vectors(), *_heights(), *(_bad_input(each) for each in BAD_INPUTS))
 

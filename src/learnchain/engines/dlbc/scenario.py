@@ -12,7 +12,7 @@ from learnchain.simulation.chain_builder import ChainBuilder
 from learnchain.simulation.sample_tasks import build_sample_specification, build_sample_task
 from learnchain.simulation.scenario import ScenarioNode, start_from_genesis
 from learnchain_conformance.bad_inputs import BAD_INPUTS
-from learnchain_conformance.engine_scenario import EngineScenario
+from learnchain_conformance.engine_scenarios import EngineScenario
 
 MILLION = 1_000_000
 

@@ -11,12 +11,12 @@ overlap, and the readings for what the paper leaves open.
 
 from dataclasses import replace
 
-from learnchain.engines.contract import LocalDurations
+from learnchain.engines.contract import Engine, LocalDurations
 from learnchain.engines.podl.interpretations import INTERPRETATIONS
 from learnchain.engines.podl.rules import Podl, TwoPhases, build_local_phases
 from learnchain.protocol.training_terms import QUANTISED_BITS
 
-__all__ = ["INTERPRETATIONS", "Podl", "TwoPhases", "build_local_engine", "build_quantised_engine"]
+__all__ = ["ENGINE", "INTERPRETATIONS", "QUANTISED_ENGINE", "Podl", "TwoPhases"]
 
 
 def build_local_engine(times: LocalDurations, _miners: int) -> Podl:
@@ -27,3 +27,9 @@ def build_local_engine(times: LocalDurations, _miners: int) -> Podl:
 def build_quantised_engine(times: LocalDurations, miners: int) -> Podl:
     """Return PoDL whose miners commit to weights of eight bits: models of a quarter of the size (III-C, PODL-R9)."""
     return replace(build_local_engine(times, miners), model_bits=QUANTISED_BITS)
+
+
+ENGINE = Engine(Podl, build_local_engine, ("digits-in-blocks",))
+
+
+QUANTISED_ENGINE = Engine(Podl, build_quantised_engine, ("digits-in-blocks",), is_variant=True)

@@ -16,7 +16,7 @@ from learnchain_conformance.vectors import Case, Vector, build_call_case, build_
 _INTERPRETATION_OF = {each.vector: each.identifier for each in INTERPRETATIONS}
 
 
-def podl_vectors() -> tuple[Vector, ...]:
+def build_vectors() -> tuple[Vector, ...]:
     """Return the vectors of PoDL."""
     return (*_interpretation_vectors(), *_payouts(), *_heights(), *(_bad_input(each) for each in PODL_BAD_INPUTS))
 

@@ -20,7 +20,7 @@ from learnchain.simulation.sample_tasks import build_sample_specification, build
 from learnchain.simulation.scenario import HeightPlan, ScenarioNode, run_height, start_from_genesis
 from learnchain_conformance.bad_disputes import BAD_DISPUTE_NAMES
 from learnchain_conformance.bad_inputs import BAD_INPUTS, PLAN, BadInput, CandidatePair, Make
-from learnchain_conformance.engine_scenario import EngineScenario
+from learnchain_conformance.engine_scenarios import EngineScenario
 
 PODL = Podl(
     phases=TwoPhases(600_000, 60_000, 60_000, 15_000, 35_000),

@@ -11,13 +11,13 @@ Read `rules.py` for the ten answers, `judging.py` for Algorithms 1 and 2, `mappi
 a height's layer, `ommers.py` and `equations.py` for the losers, and the readings for what the paper leaves open.
 """
 
-from learnchain.engines.contract import LocalDurations
+from learnchain.engines.contract import Engine, LocalDurations
 from learnchain.engines.pole.equations import OmmerFormula, OmmerFunding, OmmerRules
 from learnchain.engines.pole.interpretations import INTERPRETATIONS
 from learnchain.engines.pole.mapping import MappingLayer, MappingMode
 from learnchain.engines.pole.rules import Pole, build_local_durations
 
-__all__ = ["INTERPRETATIONS", "Pole", "build_local_engine", "build_printed_engine"]
+__all__ = ["ENGINE", "INTERPRETATIONS", "PRINTED_ENGINE", "Pole"]
 
 
 def build_local_engine(times: LocalDurations, miners: int) -> Pole:
@@ -29,3 +29,9 @@ def build_printed_engine(times: LocalDurations, miners: int) -> Pole:
     """Return PoLe as its paper prints it: Algorithm 3, models shown at once, Equation 2 in new coins (POLE-R3, R7)."""
     ommers = OmmerRules(OmmerFormula.LITERAL, OmmerFunding.MINTED)
     return Pole(build_local_durations(times, miners), MappingLayer(MappingMode.PAPER), ommers, open_broadcast=True)
+
+
+ENGINE = Engine(Pole, build_local_engine)
+
+
+PRINTED_ENGINE = Engine(Pole, build_printed_engine, is_variant=True)

@@ -44,7 +44,7 @@ _HASH = bytes.fromhex("00f3" + "9c5a" * 15)
 _REWARD = 2_000_000_000
 
 
-def pole_vectors() -> tuple[Vector, ...]:
+def build_vectors() -> tuple[Vector, ...]:
     """Return the vectors of PoLe."""
     wrong = (_bad_input(each) for each in POLE_BAD_INPUTS)
     return (*_mathematics(), *_selections(), *_judgements(), *_payouts(), *_heights(), *wrong)

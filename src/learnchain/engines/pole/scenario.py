@@ -28,7 +28,7 @@ from learnchain.simulation.scenario import (
 )
 from learnchain_conformance.bad_disputes import BAD_DISPUTE_NAMES
 from learnchain_conformance.bad_inputs import BAD_INPUTS, BadInput, CandidatePair, Make
-from learnchain_conformance.engine_scenario import EngineScenario
+from learnchain_conformance.engine_scenarios import EngineScenario
 
 POLE = Pole(
     times=PoleDurations(60_000, 60_000, 600_000, 15_000, 15_000, 35_000, 60_000, 2),

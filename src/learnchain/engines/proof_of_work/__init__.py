@@ -9,12 +9,12 @@ open on a spine that was made for tasks.
 
 from dataclasses import replace
 
-from learnchain.engines.contract import LocalDurations
+from learnchain.engines.contract import Engine, LocalDurations
 from learnchain.engines.proof_of_work.interpretations import INTERPRETATIONS
 from learnchain.engines.proof_of_work.rules import LOCAL, Difficulty, ProofOfWork
 from learnchain.protocol.puzzle import LARGEST_TARGET
 
-__all__ = ["INTERPRETATIONS", "LOCAL", "ProofOfWork", "build_local_engine", "build_simulated_engine"]
+__all__ = ["ENGINE", "INTERPRETATIONS", "LOCAL", "ProofOfWork"]
 
 
 SIMULATED_AIM_MILLISECONDS = 60_000
@@ -37,3 +37,6 @@ def build_simulated_engine(times: LocalDurations, hashes_per_second: int) -> Pro
     aim = SIMULATED_AIM_MILLISECONDS
     difficulty = Difficulty(aim, LARGEST_TARGET * 1_000 // (hashes_per_second * aim), 8)
     return replace(build_local_engine(times, 1), difficulty=difficulty, limit_milliseconds=50 * aim)
+
+
+ENGINE = Engine(ProofOfWork, build_local_engine, accepts_posted_tasks=False, build_simulated=build_simulated_engine)

@@ -23,7 +23,7 @@ for _each in INTERPRETATIONS:
     _INTERPRETATIONS[_each.vector] = (*_INTERPRETATIONS.get(_each.vector, ()), _each.identifier)
 
 
-def proof_of_work_vectors() -> tuple[Vector, ...]:
+def build_vectors() -> tuple[Vector, ...]:
     """Return the vectors of proof of work."""
     return (*_interpretation_vectors(), *_heights(), *(_bad_input(each) for each in PROOF_OF_WORK_BAD_INPUTS))
 

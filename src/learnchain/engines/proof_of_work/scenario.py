@@ -11,7 +11,7 @@ from learnchain.simulation.sample_tasks import build_sample_task
 from learnchain.simulation.scenario import ScenarioNode, start_from_genesis
 from learnchain_conformance.bad_disputes import BAD_DISPUTE_NAMES
 from learnchain_conformance.bad_inputs import BAD_INPUTS, BadInput, CandidatePair
-from learnchain_conformance.engine_scenario import EngineScenario
+from learnchain_conformance.engine_scenarios import EngineScenario
 
 PROOF_OF_WORK = ProofOfWork(
     difficulty=Difficulty(60_000, LARGEST_TARGET // 16, 8),
