@@ -16,7 +16,7 @@ def _viewed(node, play):
     parent, selection = node.parent, node.round.selection
     block = play(node)
     puzzle = solved_puzzle(node.builder.rules, selection, block)
-    return block_view(block, parent, node.parent, selection, puzzle), selection.schedule
+    return block_view(block, parent, node.parent, selection, node.builder.rules.parts, puzzle), selection.schedule
 
 
 PLAYS = {

@@ -182,7 +182,8 @@ class Hashed:
         node = start_proof_of_work_node()
         parent, selection = node.parent, node.round.selection
         block = run_height(node)
-        self.view = block_view(block, parent, node.parent, selection, solved_puzzle(PROOF_OF_WORK, selection, block))
+        puzzle = solved_puzzle(PROOF_OF_WORK, selection, block)
+        self.view = block_view(block, parent, node.parent, selection, PROOF_OF_WORK.parts, puzzle)
 
     async def status(self) -> dict[str, Any]:
         return {"head": {"hash": self.view["hash"], "height": 1, "weight": 1}}

@@ -109,7 +109,9 @@ def test_everything_named_fits_the_size_that_the_chain_gives_it(tmp_path: Path) 
         ports = nodes.node(0).ports
         named = NamedBlobs(ports.archive, ports.chain.rules, ports.chain.parameters)
         states = ports.archive.branch(ports.chain.round.head.block, 0)[:-1]
-        found = {cid for state in states for cid in named_by(ports.archive.block(state.block_hash), state)}
+        found = {
+            cid for state in states for cid in named_by(ports.chain.rules, ports.archive.block(state.block_hash), state)
+        }
         standing = {each.cid for _, each in _standing_parts(nodes)}
         posted = sum(len(state.posted_tasks) for state in states)
         # Payload, model and trace of each block, and two files of each posted task; models may repeat.

@@ -74,7 +74,7 @@ async def fill_places(nodes: SimulatedNodes) -> None:
                 address_of(key),
                 tagged_hash("nothing", key),
                 parameters.minimum_commitment_bond_wei,
-                (),
+                b"",
                 UNSIGNED,
             )
             with suppress(Rejected, Unavailable):

@@ -4,15 +4,17 @@ from dataclasses import replace
 
 import pytest
 
+from learnchain.encoding.codec import encode
 from learnchain.encoding.hashing import message_hash
 from learnchain.engines.dlbc import Dlbc
+from learnchain.engines.pole.parts import CitedLosers, cited_losers
 from learnchain.engines.pole.scenario import THREE_SOLUTIONS, start_pole_node
 from learnchain.protocol.actions import MeasureCandidate, ProposeBlock, RefuseBlock
 from learnchain.protocol.events import BlockReceived
 from learnchain.protocol.measurement import MeasurementKind
 from learnchain.protocol.messages import Block, Deadline
 from learnchain.rejection import Rejected, RejectionReason
-from learnchain.simulation.chain_builder import Candidate, ChainBuilder, build_sample_parameters
+from learnchain.simulation.chain_builder import Candidate, ChainBuilder, alter, build_sample_parameters
 from learnchain.simulation.sample_tasks import name_of
 from learnchain.simulation.scenario import (
     HeightPlan,
@@ -34,7 +36,7 @@ def lost(node: ScenarioNode, miner: str = "miner-2") -> Candidate:
 
 def citing(node: ScenarioNode, *cited: object) -> Block:
     won = node.builder.build_candidate(node.parent, "miner-1", 95)
-    return node.builder.build_block(node.parent, (won,), ommers=cited)  # type: ignore[arg-type]
+    return node.builder.build_block(node.parent, (won,), cited=cited)  # type: ignore[arg-type]
 
 
 def test_the_best_loser_is_measured_at_once_and_cited_by_the_next_winner() -> None:
@@ -48,7 +50,7 @@ def test_the_best_loser_is_measured_at_once_and_cited_by_the_next_winner() -> No
         MeasurementKind.TRAINING,
     ]
     block = run_height(node, ALONE)
-    assert [each.miner for each in block.ommers] == [loser.commitment.miner]
+    assert [each.miner for each in cited_losers(block)] == [loser.commitment.miner]
     kinds = {name_of(each.recipient): each.kind for each in node.parent.reward.payouts if "ommer r" in each.kind}
     assert kinds == {"miner-2": "ommer reward"}
     assert node.round.losers == {}
@@ -61,7 +63,7 @@ def test_an_ommer_waits_through_empty_heights_and_is_cited_six_heights_later_at_
         run_empty_height(node, Deadline.COMMITMENT)
         assert len(node.round.losers) == 1
     block = run_height(node, ALONE)
-    assert [each.height for each in block.ommers] == [1]
+    assert [each.height for each in cited_losers(block)] == [1]
     assert block.height == 7
 
 
@@ -71,13 +73,13 @@ def test_after_six_heights_nobody_can_cite_it() -> None:
     for _ in range(6):
         run_empty_height(node, Deadline.COMMITMENT)
     assert node.round.losers == {}
-    assert run_height(node, ALONE).ommers == ()
+    assert run_height(node, ALONE).engine == b""
 
 
 def test_a_dishonest_loser_is_not_cited() -> None:
     node = start_pole_node()
     run_height(node, HeightPlan({"miner-1": 95, "miner-2": 60}, claims={"miner-2": 94}))
-    assert run_height(node, ALONE).ommers == ()
+    assert run_height(node, ALONE).engine == b""
 
 
 def test_a_block_that_cites_a_dishonest_loser_is_refused() -> None:
@@ -101,7 +103,7 @@ def test_a_late_node_measures_what_a_block_cites() -> None:
     for block in blocks:
         late.receive(block)
     asked = [each for each in late.actions if isinstance(each, MeasureCandidate)]
-    cited = message_hash(blocks[1].ommers[0])
+    cited = message_hash(cited_losers(blocks[1])[0])
     assert {each.request.kind for each in asked if each.request.candidate == cited} == {
         MeasurementKind.COUNT,
         MeasurementKind.TRAINING,
@@ -114,7 +116,7 @@ def test_an_ommers_payload_is_never_executed() -> None:
     loser = lost(node)
     run_height(node, THREE_SOLUTIONS)
     del node.builder.payloads[loser.payload_hash]
-    assert len(run_height(node, ALONE).ommers) == 1
+    assert len(cited_losers(run_height(node, ALONE))) == 1
 
 
 def test_a_loser_of_another_branch_is_refused() -> None:
@@ -128,7 +130,7 @@ def test_a_loser_of_another_branch_is_refused() -> None:
     node.receive(fork)
     parent = node.round.tree.state(message_hash(fork))
     won = node.builder.build_candidate(parent, "miner-1", 95)
-    block = node.builder.build_block(parent, (won,), ommers=(node.builder.build_reveal(genesis, found[1]),))
+    block = node.builder.build_block(parent, (won,), cited=(node.builder.build_reveal(genesis, found[1]),))
     with pytest.raises(Rejected) as refusal:
         node.receive(block)
     assert refusal.value.reason is RejectionReason.OMMER_NOT_CITABLE
@@ -138,10 +140,11 @@ def test_an_engine_without_ommers_takes_none() -> None:
     node = start_from_genesis(ChainBuilder(Dlbc(), build_sample_parameters()))
     genesis, loser = node.parent, node.builder.build_candidate(node.parent, "miner-2", 93)
     run_height(node, HeightPlan({"miner-1": 95, "miner-2": 93}))
-    block = citing(node, node.builder.build_reveal(genesis, loser))
+    cited = CitedLosers((node.builder.build_reveal(genesis, loser),))
+    block = alter(citing(node), engine=encode(cited))
     with pytest.raises(Rejected) as refusal:
         node.feed(BlockReceived(block, block.end_milliseconds))
-    assert refusal.value.reason is RejectionReason.OMMER_NOT_CITABLE
+    assert refusal.value.reason is RejectionReason.MALFORMED
 
 
 def test_a_forged_opening_is_refused() -> None:
@@ -162,4 +165,4 @@ def test_a_proposal_comes_without_an_ommer_while_it_is_unmeasured() -> None:
     node.round = missing
     plan = HeightPlan({"miner-1": 95})
     proposals = [each for each in reveal_models(node, plan, open_height(node, plan)) if isinstance(each, ProposeBlock)]
-    assert proposals[0].ommers == ()
+    assert proposals[0].engine == b""

@@ -417,7 +417,7 @@ class SpineUnderPole(SpineUnderProofOfWork):
         parent = self.any_parent(which)
         won = self.node.builder.build_candidate(parent, MINERS[0], correct % 101, variant=str(correct % 101))
         cited = (losers[which % len(losers)][1],) if losers else ()
-        self.arrive(self.node.builder.build_block(parent, (won,), ommers=cited))
+        self.arrive(self.node.builder.build_block(parent, (won,), cited=cited))
 
     @invariant()
     def a_height_mints_no_more_than_its_block_reward(self) -> None:

@@ -14,7 +14,7 @@ from learnchain.rejection import Rejected, RejectionReason
 ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 KEY = (1).to_bytes(32, "big")
 DIGEST = b"\x11" * 32
-COMMITMENT = Commitment(1, 1, b"\1" * 32, b"\2" * 32, address_of(KEY), b"\3" * 32, 0, (), UNSIGNED)
+COMMITMENT = Commitment(1, 1, b"\1" * 32, b"\2" * 32, address_of(KEY), b"\3" * 32, 0, b"", UNSIGNED)
 
 
 def refused(digest: bytes, signature: bytes) -> RejectionReason:

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from learnchain.engines.podl import Podl, TwoPhases
 from learnchain.engines.podl.multi_block_progress import StoppingRule
+from learnchain.engines.podl.parts import baseline_count
 from learnchain.learning.jobs import Evaluation, EvaluationJob
 from learnchain.node.local_network import LocalPlan
 from learnchain.protocol.messages import Block
@@ -102,7 +103,9 @@ def test_a_task_over_several_blocks_keeps_its_champion_and_lets_the_others_go(tm
         states = ports.archive.branch(ports.chain.round.head.block, 0)
         blocks = [each for state in states if isinstance(each := ports.archive.block(state.block_hash), Block)]
         assert len(blocks) == sets
-        assert [each.verdict.baseline_correct for each in blocks[1:]] == [each.verdict.correct for each in blocks[:-1]]
+        assert [baseline_count(each.verdict)[0] for each in blocks[1:]] == [
+            each.verdict.correct for each in blocks[:-1]
+        ]
         best = ports.archive.blobs.best_model(blocks[0].reveal.task_id)
         assert best is not None
         here = [each.height for each in blocks if ports.blobs.path(each.reveal.model_cid) is not None]
@@ -144,7 +147,7 @@ def test_the_model_that_the_next_winner_is_compared_with_stays_though_it_is_old_
         trained = [each for each in blocks if isinstance(each, Block)]
         assert len(trained) == len(blocks) == 2 * sets
         first, second = trained[0].reveal.model_cid, trained[sets].reveal.model_cid
-        assert {each.verdict.baseline_correct for each in trained[sets + 1 :]} == {trained[sets].verdict.correct}
+        assert {baseline_count(each.verdict)[0] for each in trained[sets + 1 :]} == {trained[sets].verdict.correct}
         assert trained[sets].verdict.correct < trained[0].verdict.correct
         # Once its course is over the second champion goes as any other model does; the task's best stays.
         await nodes.wait_for_height(2 * sets + 5, 100)

@@ -13,6 +13,7 @@ from learnchain.encoding.hashing import list_root
 from learnchain.engines.podl.scenario import start_podl_node
 from learnchain.protocol.dispute_messages import StateLeaf
 from learnchain.protocol.messages import Block, TrainedModel, TrainingRecord, commitment_digest, work_id
+from learnchain.protocol.selection import Assignment
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.simulation.chain_builder import HYPER_PARAMETERS, Candidate, alter
 from learnchain.simulation.sample_tasks import address
@@ -159,7 +160,7 @@ def test_seeds_of_a_task_of_one_block_are_one_and_of_several_are_two() -> None:
     selection, chain_id = node.round.selection, node.builder.parameters.chain_id
     seeds = seeds_of(chain_id, selection, address("miner-1"))
     assert seeds.initial != seeds.order
-    plain = replace(selection, position=type(selection.position)())
+    plain = replace(selection, assignments=(Assignment(selection.posted_task),))
     same = seeds_of(chain_id, plain, address("miner-1"))
     assert same.initial == same.order == work_id(chain_id, selection.parent, selection.task.task_id, address("miner-1"))
 

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from typing import Any
 
 from learnchain.encoding.content_id import cid_text
-from learnchain.engines.contract import Rules
+from learnchain.engines.contract import EngineParts, Rules
 from learnchain.node.ports import Ports
 from learnchain.protocol.dispute_messages import Challenge
 from learnchain.protocol.messages import AnyBlock, Block, work_id
@@ -152,17 +152,22 @@ def solved_puzzle(rules: Rules, selection: Selection, block: AnyBlock) -> HashPu
 
 
 def block_view(
-    block: AnyBlock, parent: ChainState, state: ChainState, selection: Selection, puzzle: HashPuzzle | None = None
+    block: AnyBlock,
+    parent: ChainState,
+    state: ChainState,
+    selection: Selection,
+    parts: EngineParts,
+    puzzle: HashPuzzle | None = None,
 ) -> dict[str, Any]:
     """Return a block as JSON values; `won_by` says whether a model, a hash or nobody won it."""
     view = _describe_content(block, parent, state, selection)
     if not isinstance(block, Block):
         return {**view, "empty": True, "won_by": None, "trained": False, "missed": block.missed.value}
-    won = {**view, "empty": False, **_describe_winner(block, selection.schedule)}
+    won = {**view, "empty": False, **_describe_winner(block, selection.schedule, parts)}
     return {
         **won,
         **(
-            _describe_trained_block(block, selection)
+            _describe_trained_block(block, selection, parts)
             if puzzle is None
             else _describe_hashed_block(block, selection, puzzle)
         ),
@@ -207,7 +212,7 @@ def _describe_content(block: AnyBlock, parent: ChainState, state: ChainState, se
     }
 
 
-def _describe_winner(block: Block, schedule: Schedule) -> dict[str, Any]:
+def _describe_winner(block: Block, schedule: Schedule, parts: EngineParts) -> dict[str, Any]:
     """Return who won, by whose verdict, and when the phases of the height ended."""
     entries = [
         {
@@ -222,17 +227,17 @@ def _describe_winner(block: Block, schedule: Schedule) -> dict[str, Any]:
         "winner": "0x" + block.reveal.miner.hex(),
         **_phases(schedule, block),
         "verdict": entries,
-        "waived": block.verdict.waived,
+        "waived": parts.is_waived(block.verdict),
         "ommers": [
             {"height": each.height, "miner": "0x" + each.miner.hex(), "correct": each.claim_correct}
-            for each in block.ommers
+            for each in parts.cited_losers(block)
         ],
     }
 
 
-def _describe_trained_block(block: Block, selection: Selection) -> dict[str, Any]:
+def _describe_trained_block(block: Block, selection: Selection, parts: EngineParts) -> dict[str, Any]:
     """Return the model that won, what it is worth, and the record of its training."""
-    training = block.reveal.training
+    training, (correct, total) = block.reveal.training, parts.baseline_count(block.verdict)
     return {
         "won_by": "training",
         "trained": True,
@@ -244,7 +249,7 @@ def _describe_trained_block(block: Block, selection: Selection) -> dict[str, Any
         "mapping": None if training.mapping == ZERO_HASH else training.mapping.hex(),
         "epochs": training.hyperparameters.epochs,
         "block_index": selection.position.block_index,
-        "best_before": {"correct": block.verdict.baseline_correct, "total": block.verdict.baseline_total},
+        "best_before": {"correct": correct, "total": total},
         "training_accuracy": {"correct": training.correct, "total": training.total} if training.total else None,
     }
 

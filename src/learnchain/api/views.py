@@ -262,8 +262,9 @@ class LearnInterface:
         selection = self._ports.chain.rules.select_task(parent, self._ports.chain.parameters)
         believed = isinstance(block, Block) and self._ports.archive.is_trusted(block.verdict.winner)
         level = Level.HEADERS if believed else Level.ACCURACY
-        puzzle = solved_puzzle(self._ports.chain.rules, selection, block)
-        return {**block_view(block, parent, state, selection, puzzle), "level": level.value}
+        rules = self._ports.chain.rules
+        puzzle = solved_puzzle(rules, selection, block)
+        return {**block_view(block, parent, state, selection, rules.parts, puzzle), "level": level.value}
 
     def _phase(self, now: int) -> dict[str, Any]:
         """Return the phase of the height, and when it ends at the latest; what has come ends a phase early."""

@@ -19,7 +19,7 @@ from learnchain.consensus.fork_choice import (
 )
 from learnchain.consensus.round import Round, Transition, candidate_key, data_keys_of, request_candidate_measurement
 from learnchain.consensus.state import apply_block
-from learnchain.consensus.validity import check_block, check_payload_facts, check_time
+from learnchain.consensus.validity import check_block, check_engine_parts, check_payload_facts, check_time
 from learnchain.encoding.codec import Hash32
 from learnchain.encoding.hashing import message_hash
 from learnchain.engines.contract import JudgementCase
@@ -114,6 +114,7 @@ def on_block(state: Round, event: BlockReceived | DeadlineMissed) -> Transition:
     check_block(
         parent, selection, block, state.rules.compute_reward(selection, block, state.parameters), state.parameters
     )
+    check_engine_parts(state.rules, selection, block)
     state.rules.check_header(parent, selection, block)
     check_time(block, event.at_milliseconds, state.parameters)
     if isinstance(block, Block):
@@ -138,7 +139,7 @@ def admit_block(state: Round, key: Hash32, at_milliseconds: int) -> Transition:
                 state, requested_measurements=state.requested_measurements - {(answer.candidate, answer.kind)}
             )
         subject = block.reveal if isinstance(block, Block) else block
-        keys = data_keys_of(block) if isinstance(block, Block) else (b"", b"", b"")
+        keys = data_keys_of(state.rules, block) if isinstance(block, Block) else (b"", b"", b"")
         return request_candidate_measurement(state, answer, selection, subject, keys)
     if not isinstance(answer, str):
         beside = _examine_attachments(state, parent, block)
@@ -186,11 +187,8 @@ def _examine_block(state: Round, selection: Selection, block: AnyBlock) -> Measu
         if answer is None or answer.winner != candidate:
             reason = answer.entries[0].reason if answer is not None else ""
             return reason or RejectionReason.VERDICT_WRONG.value
-        counted, stated = answer, block.verdict
-        if counted.baseline_total and (counted.baseline_correct, counted.baseline_total) != (
-            stated.baseline_correct,
-            stated.baseline_total,
-        ):
+        counted = state.rules.parts.baseline_count(answer)
+        if counted[1] and counted != state.rules.parts.baseline_count(block.verdict):
             return RejectionReason.BASELINE_NOT_EXACT.value
     return paid.facts
 
@@ -285,7 +283,9 @@ def _open_height_on(state: Round, tip: Hash32) -> Transition:
     disputed = pending_disputes.retain_valid(state, branch[-1].state)
     needed = {candidate_key(block) for block in alive.values()} | set(reported) | set(disputed)
     needed |= {
-        key for block in alive.values() for key in (*map(message_hash, block.evidence), *ommers.measurement_keys(block))
+        key
+        for block in alive.values()
+        for key in (*map(message_hash, block.evidence), *ommers.measurement_keys(state, block))
     }
     needed |= {key for block in alive.values() for key in pending_disputes.measurement_keys(block)}
     needed |= set(state.losers)

@@ -160,8 +160,8 @@ def _check_statements(evidence: Evidence, fact: HeightRecord) -> None:
     """Refuse statements that the offender did not sign on this height, or that do not contradict each other."""
     found = decode_statements(evidence)
     for each in found:
-        place = (each.chain_id, each.height, each.parent, each.task_id)
-        if place != (evidence.chain_id, fact.height, fact.parent, fact.task_id):
+        place = (each.chain_id, each.height, each.parent)
+        if place != (evidence.chain_id, fact.height, fact.parent) or each.task_id not in fact.task_ids:
             raise Rejected(RejectionReason.EVIDENCE_INVALID, "a statement is about another height, branch or task")
         if isinstance(each, Commitment | Reveal) and each.miner != evidence.offender:
             raise Rejected(RejectionReason.EVIDENCE_INVALID, "a statement names another miner")

@@ -23,7 +23,6 @@ from learnchain.consensus.validity import (
     check_opening,
     check_payload_links,
     check_release,
-    check_shown_model,
 )
 from learnchain.encoding.codec import Hash32
 from learnchain.encoding.hashing import message_hash
@@ -87,6 +86,7 @@ def on_selection(state: Round, event: KeyReleaseReceived) -> Transition:
     if event.message == state.key_release:
         return state, (), ()
     check_key_release(event.message, state.selection, state.parameters)
+    state.rules.parts.check(state.selection, event.message)
     if event.at_milliseconds > state.selection.schedule.key_milliseconds:
         raise Rejected(RejectionReason.WRONG_PHASE, "the data key came after its deadline")
     if state.key_release is not None:
@@ -121,7 +121,7 @@ def on_commitment(state: Round, event: CommitmentReceived) -> Transition:
         return state, (), ()
     check_message(message, state.selection, message.miner, state.parameters)
     check_bond_cover(state.parent.bonds, message, state.parameters.bond_from_reward)
-    check_shown_model(message, state.selection)
+    state.rules.parts.check(state.selection, message)
     state.rules.check_commitment(state.selection, message, event.at_milliseconds, state.parameters)
     if state.announcement is not None:
         raise Rejected(RejectionReason.COMMITMENT_LATE, "the publisher has closed the list of commitments")
@@ -160,6 +160,8 @@ def _on_release(state: Round, event: ReleaseReceived) -> Transition:
     if event.message == state.announcement:
         return state, (), ()
     check_release(event.message, state.selection, state.parameters)
+    for commitment in event.message.commitments:
+        state.rules.parts.check(state.selection, commitment)
     if state.announcement is not None:
         raise Rejected(RejectionReason.RELEASE_DOUBLE, "the publisher signed two releases for one height")
     check_arrival(release, state.selection, event.at_milliseconds, state.parameters)
@@ -220,7 +222,7 @@ def on_verification(state: Round, event: RevealsClosed | MeasurementFinished) ->
         state, more, _ = ommers.request_all(state)
         actions = (*actions, *more)
     for key in sorted(state.pending_blocks):
-        if key in state.pending_blocks and _is_waiting_for(state.pending_blocks[key], found.candidate):
+        if key in state.pending_blocks and _is_waiting_for(state, state.pending_blocks[key], found.candidate):
             state, more, after = admit_block(state, key, event.at_milliseconds)
             actions, later = (*actions, *more), (*later, *after)
     return state, actions, later
@@ -238,7 +240,7 @@ def _judge_candidates(state: Round) -> Transition:
     if answer is None:
         return state, (), ()
     if isinstance(answer, MeasurementRequest):
-        keys = (opened.key, opened.functional_key, announcement.release.key)
+        keys = (opened.key, state.rules.parts.functional_key(opened), announcement.release.key)
         return request_candidate_measurement(state, answer, state.selection, state.reveals[answer.candidate], keys)
     state = replace(state, verdict=answer)
     if answer.winner == ZERO_HASH:
@@ -258,17 +260,17 @@ def _judge_candidates(state: Round) -> Transition:
         audit_reports=reports,
         challenges=accusations,
         responses=answers,
-        ommers=ommers.select_for_block(state),
+        engine=state.rules.parts.block_part(ommers.select_for_block(state)),
     )
     return state, (proposal,), ()
 
 
-def _is_waiting_for(block: AnyBlock, candidate: Hash32) -> bool:
+def _is_waiting_for(state: Round, block: AnyBlock, candidate: Hash32) -> bool:
     """Return whether a pending block rests on a measurement of this candidate or piece of evidence."""
     beside = {
         *(message_hash(each) for each in block.evidence),
         *pending_disputes.measurement_keys(block),
-        *ommers.measurement_keys(block),
+        *ommers.measurement_keys(state, block),
     }
     return candidate in {candidate_key(block), *beside}
 

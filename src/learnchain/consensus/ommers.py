@@ -1,7 +1,7 @@
 """Step 8, beside the block itself: losers of earlier heights are kept, verified, offered where an engine cites them.
 
-Which of them a block may cite stands in its selection (`citable`); what citing pays, the engine answers. A loser is
-judged as it would have been at its own height, but its payload is never executed.
+Which of them a block may cite, where it cites them and what that pays, the engine answers. A loser is judged as it
+would have been at its own height, but its payload is never executed.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from learnchain.encoding.hashing import message_hash
 from learnchain.engines.contract import JudgementCase
 from learnchain.protocol.actions import Action
 from learnchain.protocol.measurement import Finding, Measurement, MeasurementKind, MeasurementRequest
-from learnchain.protocol.messages import MAXIMUM_OMMERS, Block, CandidateOutcome, Commitment, Reveal
+from learnchain.protocol.messages import AnyBlock, Block, CandidateOutcome, Commitment, Reveal
 from learnchain.protocol.selection import Selection
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
@@ -35,17 +35,18 @@ class LosingCandidate:
 
 def check_ommers(state: Round, selection: Selection, block: Block) -> None:
     """Refuse a block that cites a loser which its selection does not name, or an opening that is not that loser's."""
-    for reveal in block.ommers:
+    for reveal in state.rules.parts.cited_losers(block):
         find_loser(state, selection, reveal)
 
 
 def find_loser(state: Round, selection: Selection, reveal: Reveal) -> LosingCandidate:
     """Return the height that a loser lost, on the branch of the selection that would cite it."""
-    if not selection.citable_commitments or reveal.height >= selection.height:
+    citable = state.rules.parts.citable_commitments(selection)
+    if not citable or reveal.height >= selection.height:
         raise Rejected(RejectionReason.OMMER_NOT_CITABLE, "no loser of that height may be cited here")
     block = _find_block(state, selection.parent, reveal)
     found = [each for each in block.commitments if each.miner == reveal.miner]
-    if not found or message_hash(found[0]) not in selection.citable_commitments:
+    if not found or message_hash(found[0]) not in citable:
         raise Rejected(RejectionReason.OMMER_NOT_CITABLE, f"0x{reveal.miner.hex()} lost, but may not be cited here")
     entry = next(each for each in block.verdict.entries if each.miner == reveal.miner)
     claim = (reveal.claim_correct, reveal.claim_total)
@@ -80,12 +81,14 @@ def judge_loser(state: Round, lost: LosingCandidate) -> MeasurementRequest | str
 
 def request_measurement(state: Round, lost: LosingCandidate, measure: MeasurementRequest) -> Transition:
     """Have a loser measured, once, with the keys that its height released."""
-    return request_candidate_measurement(state, measure, lost.selection, lost.reveal, data_keys_of(lost.block))
+    return request_candidate_measurement(
+        state, measure, lost.selection, lost.reveal, data_keys_of(state.rules, lost.block)
+    )
 
 
 def examine_cited(state: Round, selection: Selection, block: Block) -> Transition | str | None:
     """Return what the losers that a block cites still need, why one does not stand, or None."""
-    for reveal in block.ommers:
+    for reveal in state.rules.parts.cited_losers(block):
         lost = find_loser(state, selection, reveal)
         answer = judge_loser(state, lost)
         if isinstance(answer, MeasurementRequest):
@@ -98,7 +101,7 @@ def examine_cited(state: Round, selection: Selection, block: Block) -> Transitio
 def retain_citable(state: Round, reveals: tuple[Reveal, ...]) -> dict[Hash32, Reveal]:
     """Return the losers among these openings that the next block on the head may cite."""
     found: dict[Hash32, Reveal] = {}
-    for reveal in reveals if state.selection.citable_commitments else ():
+    for reveal in reveals if state.rules.parts.citable_commitments(state.selection) else ():
         try:
             found[find_loser(state, state.selection, reveal).key] = reveal
         except (Rejected, Unavailable):
@@ -119,18 +122,19 @@ def request_all(state: Round) -> Transition:
 
 
 def select_for_block(state: Round) -> tuple[Reveal, ...]:
-    """Return the losers that a block on the head should cite: only those that were measured and stand."""
+    """Return the losers that a block on the head may cite, the preferred first: only those measured that stand."""
     standing: dict[Hash32, Reveal] = {}
     for reveal in state.losers.values():
         lost = find_loser(state, state.selection, reveal)
         if judge_loser(state, lost) is None:
             standing[message_hash(lost.commitment)] = reveal
-    return tuple(standing[key] for key in state.selection.citable_commitments if key in standing)[:MAXIMUM_OMMERS]
+    citable = state.rules.parts.citable_commitments(state.selection)
+    return tuple(standing[key] for key in citable if key in standing)
 
 
-def measurement_keys(block: object) -> frozenset[Hash32]:
+def measurement_keys(state: Round, block: AnyBlock) -> frozenset[Hash32]:
     """Return the keys under which the losers that a block cites are measured."""
-    return frozenset(message_hash(each) for each in block.ommers) if isinstance(block, Block) else frozenset()
+    return frozenset(message_hash(each) for each in state.rules.parts.cited_losers(block))
 
 
 def _find_block(state: Round, tip: Hash32, reveal: Reveal) -> Block:

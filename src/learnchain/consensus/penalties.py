@@ -155,11 +155,13 @@ def _compensate_miners(
         return settlements
     result: list[Settlement] = []
     for each in settlements:
-        if each.outcome is not SettlementOutcome.STRUCK or each.task_id != selection.task.task_id:
+        if each.outcome is not SettlementOutcome.STRUCK:
             result.append(each)
             continue
-        harmed = [commitment.miner for commitment in block.commitments if commitment.miner != selection.task.publisher]
-        share = selection.task.bond_wei // HARMED_PART // max(1, len(harmed))
+        task = selection.tasks[each.task_id].task
+        of_task = (commitment.miner for commitment in block.commitments if commitment.task_id == task.task_id)
+        harmed = [miner for miner in of_task if miner != task.publisher]
+        share = task.bond_wei // HARMED_PART // max(1, len(harmed))
         shares = [
             Settlement(each.task_id, block.height, miner, SettlementOutcome.SLASHED, share) for miner in harmed if share
         ]
@@ -311,16 +313,15 @@ def _release_publisher_bond(
     result: PenaltyResult, selection: Selection, settlements: tuple[Settlement, ...]
 ) -> PenaltyResult:
     """Let the publisher's bond leave when its task is over: it can be slashed until the contract pays it out."""
-    task = selection.task
-    over = any(
-        each.task_id == task.task_id and each.outcome in (SettlementOutcome.PAID, SettlementOutcome.REFUNDED)
-        for each in settlements
-    )
-    if not over or not task.bond_wei:
-        return result
-    held = result.registry.deposit(task.publisher)
-    changed = replace(held, leaving_wei=held.leaving_wei + task.bond_wei)
-    return replace(result, registry=result.registry.with_deposit(changed))
+    for each in settlements:
+        posted = selection.tasks.get(each.task_id)
+        over = each.outcome in (SettlementOutcome.PAID, SettlementOutcome.REFUNDED)
+        if posted is None or not over or not posted.task.bond_wei:
+            continue
+        held = result.registry.deposit(posted.task.publisher)
+        changed = replace(held, leaving_wei=held.leaving_wei + posted.task.bond_wei)
+        result = replace(result, registry=result.registry.with_deposit(changed))
+    return result
 
 
 def _withhold_bond(result: PenaltyResult, block: AnyBlock) -> PenaltyResult:

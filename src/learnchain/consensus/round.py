@@ -88,13 +88,14 @@ def request_candidate_measurement(
     subject: Reveal | EmptyBlock,
     keys: tuple[bytes, Cid, bytes],
 ) -> Transition:
-    """Ask the node for a measurement, once."""
+    """Ask the node for a measurement, once; of a candidate's own assignment."""
     if (measure.candidate, measure.kind) in state.requested_measurements:
         return state, (), ()
+    own = selection.assigned_to(subject.miner) if isinstance(subject, Reveal) else None
     action = MeasureCandidate(
         measure,
         state.tree.state(selection.parent),
-        selection,
+        own or selection,
         subject if isinstance(subject, Reveal) else None,
         *keys,
         subject.payload_hash,
@@ -107,9 +108,9 @@ def request_candidate_measurement(
     )
 
 
-def data_keys_of(block: Block) -> tuple[bytes, Cid, bytes]:
+def data_keys_of(rules: Rules, block: Block) -> tuple[bytes, Cid, bytes]:
     """Return what opens the data that a block rests on: training rows, their products where encrypted, test set."""
-    return block.key_release.key, block.key_release.functional_key, block.release.key
+    return block.key_release.key, rules.parts.functional_key(block.key_release), block.release.key
 
 
 def require_current(state: Round, parent: Hash32, height: int) -> None:

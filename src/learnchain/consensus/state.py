@@ -6,7 +6,7 @@ from learnchain.consensus.penalties import PenaltyResult, add_height_record, app
 from learnchain.encoding.codec import Hash32
 from learnchain.encoding.hashing import History, message_hash
 from learnchain.encoding.numbers import Accuracy
-from learnchain.protocol.messages import AnyBlock, Block, Deadline, EmptyBlock, Task, block_consensus_root
+from learnchain.protocol.messages import AnyBlock, Block, Deadline, EmptyBlock, block_consensus_root
 from learnchain.protocol.parameters import ChainParameters
 from learnchain.protocol.payload import Settlement, SettlementOutcome
 from learnchain.protocol.selection import PostedTask, Selection
@@ -19,11 +19,11 @@ def outage_milliseconds(selection: Selection) -> int:
 
 
 def can_requeue(selection: Selection) -> bool:
-    """Return whether the task of a height can go back into the list: a commissioned one that has no model yet.
+    """Return whether the tasks of a height can go back into the list: commissioned ones that have no model yet.
 
     A task in the middle of its blocks was interrupted and is settled by its engine (PODL-R6).
     """
-    return not selection.task.is_standing and not selection.position.block_index
+    return not selection.task.is_standing and not any(each.position.block_index for each in selection.assignments)
 
 
 def is_task_requeued(selection: Selection, block: AnyBlock) -> bool:
@@ -50,7 +50,7 @@ def compute_queued_tasks(
     waiting = [
         each
         for each in (*parent.queued_tasks, *parent.posted_tasks)
-        if (returned or each.task.task_id != selection.task.task_id) and each.task.deadline_seconds > horizon_seconds
+        if (returned or each.task.task_id not in selection.tasks) and each.task.deadline_seconds > horizon_seconds
     ]
     waiting.sort(key=lambda each: (each.task.posted_height, each.task.task_id))
     return tuple(sorted(waiting[:maximum], key=lambda each: each.task.task_id))
@@ -71,9 +71,8 @@ def _due_settlements(selection: Selection, block: AnyBlock, reward: Reward) -> t
         return ()
     if not isinstance(block, EmptyBlock) or block.missed is not Deadline.RELEASE or block.commitments:
         return reward.settlements
-    owner = selection.task.publisher
     return tuple(
-        replace(each, recipient=owner, outcome=SettlementOutcome.REFUNDED)
+        replace(each, recipient=selection.tasks[each.task_id].task.publisher, outcome=SettlementOutcome.REFUNDED)
         if each.outcome is SettlementOutcome.STRUCK
         else each
         for each in reward.settlements
@@ -104,7 +103,8 @@ def apply_block(
     result, block_hash = settle_block(parent, selection, block, reward, parameters), message_hash(block)
     returned = is_task_requeued(selection, block)
     pool = compute_queued_tasks(parent, selection, parameters.maximum_tasks, returned=returned)
-    going_on = () if returned else _ongoing_task(selection, reward)
+    going_on = () if returned else _ongoing_tasks(selection, reward)
+    decided = frozenset() if returned else frozenset(selection.tasks)
     stamp = payload_timestamp(parent, selection, block.end_milliseconds, isinstance(block, Block))
     return ChainState(
         block_hash=block_hash,
@@ -119,9 +119,7 @@ def apply_block(
         queued_tasks=pool,
         posted_tasks=(),
         reward=Reward(result.payouts, result.settlements, reward.memory),
-        ledger=_update_ledger(
-            parent.ledger, selection, result, _expired_wei(parent, pool, () if returned else (selection.task,))
-        ),
+        ledger=_update_ledger(parent.ledger, selection, result, _expired_wei(parent, pool, decided)),
         high_accuracy=_is_high_accuracy(block, parameters),
         bonds=add_height_record(result.registry, build_height_record(selection, block, block_hash), parameters),
         ongoing_task=going_on,
@@ -143,10 +141,11 @@ def add_posted_task(state: ChainState, posted: PostedTask) -> ChainState:
     return replace(state, posted_tasks=incoming, ledger=ledger)
 
 
-def _ongoing_task(selection: Selection, reward: Reward) -> tuple[PostedTask, ...]:
-    """Return the trained task if its block did not settle it; a standing task never is settled and needs no place."""
+def _ongoing_tasks(selection: Selection, reward: Reward) -> tuple[PostedTask, ...]:
+    """Return what was trained and not settled by its block; a standing task never is settled and needs no place."""
     settled = {each.task_id for each in reward.settlements}
-    return () if selection.task.is_standing or selection.task.task_id in settled else (selection.posted_task,)
+    left = (each for task_id, each in selection.tasks.items() if task_id not in settled)
+    return tuple(each for each in left if not each.task.is_standing)
 
 
 def apply_bond_change(state: ChainState, change: BondChange) -> ChainState:
@@ -160,22 +159,24 @@ def apply_bond_change(state: ChainState, change: BondChange) -> ChainState:
     return replace(state, bonds=bonds, ledger=ledger)
 
 
-def _expired_wei(parent: ChainState, pool: tuple[PostedTask, ...], decided: tuple[Task, ...]) -> int:
+def _expired_wei(parent: ChainState, pool: tuple[PostedTask, ...], decided: frozenset[Hash32]) -> int:
     """Return what expired tasks had locked: from now on anybody may have the contract refund them."""
-    kept = {each.task.task_id for each in pool} | {each.task_id for each in decided}
+    kept = {each.task.task_id for each in pool} | decided
     waiting = (each.task for each in (*parent.queued_tasks, *parent.posted_tasks, *parent.ongoing_task))
     return sum(task.reward_wei + task.bond_wei for task in waiting if task.task_id not in kept)
 
 
 def _update_ledger(ledger: Ledger, selection: Selection, result: PenaltyResult, dropped_wei: int) -> Ledger:
-    task, book = selection.task, replace(ledger, refunded_wei=ledger.refunded_wei + dropped_wei)
+    book = replace(ledger, refunded_wei=ledger.refunded_wei + dropped_wei)
     minted = book.minted_gwei + sum(payout.amount_gwei for payout in result.payouts)
     for each in result.settlements:
         if each.outcome is SettlementOutcome.SLASHED:
             # What is taken out of a struck task's bond was counted with its striking.
-            taken = 0 if each.task_id == task.task_id else each.amount_wei
+            taken = 0 if each.task_id in selection.tasks else each.amount_wei
             book = replace(book, slashed_wei=book.slashed_wei + taken)
-        elif each.outcome is SettlementOutcome.STRUCK:
+            continue
+        task = selection.tasks[each.task_id].task
+        if each.outcome is SettlementOutcome.STRUCK:
             book = replace(
                 book,
                 refunded_wei=book.refunded_wei + task.reward_wei,

@@ -14,6 +14,7 @@ from learnchain.encoding.codec import Address, Hash32
 from learnchain.encoding.cryptography import check_signature, key_hash, recover
 from learnchain.encoding.hashing import message_hash
 from learnchain.encoding.numbers import Accuracy
+from learnchain.engines.contract import Rules
 from learnchain.protocol.measurement import PayloadFacts
 from learnchain.protocol.messages import (
     AnyBlock,
@@ -38,7 +39,6 @@ from learnchain.protocol.messages import (
 from learnchain.protocol.parameters import ChainParameters
 from learnchain.protocol.selection import Selection
 from learnchain.protocol.state import ChainState, Reward
-from learnchain.protocol.task_specification import Encryption
 from learnchain.rejection import Rejected, RejectionReason
 
 RoundMessage = KeyRelease | Commitment | Release | Reveal
@@ -52,18 +52,25 @@ def check_message(message: RoundMessage, selection: Selection, signer: Address, 
         raise Rejected(RejectionReason.WRONG_HEIGHT, f"height {message.height} is not {selection.height}")
     if message.parent != selection.parent:
         raise Rejected(RejectionReason.WRONG_PARENT, f"parent {message.parent.hex()[:16]} is not the selection's")
-    if message.task_id != selection.task.task_id:
+    own = selection.assigned_to(message.miner) if isinstance(message, Commitment | Reveal) else selection
+    if own is None or message.task_id != own.task.task_id:
         raise Rejected(RejectionReason.WRONG_TASK, f"task {message.task_id.hex()[:16]} is not the selected one")
     check_signature(message, signer)
+
+
+def check_engine_parts(rules: Rules, selection: Selection, block: AnyBlock) -> None:
+    """Refuse a block in which a part is malformed, or stands where its engine adds none (ROUND-23)."""
+    for commitment in block.commitments:
+        rules.parts.check(selection, commitment)
+    if isinstance(block, Block):
+        for message in (block.key_release, block.verdict, block):
+            rules.parts.check(selection, message)
 
 
 def check_key_release(message: KeyRelease, selection: Selection, parameters: ChainParameters) -> None:
     """Refuse a training-data key that is not the publisher's, or not the one committed at posting."""
     check_message(message, selection, selection.task.publisher, parameters)
-    specification = selection.posted_task.specification
-    _check_key(message.key, specification.data.training.key_hash, "training data")
-    if bool(message.functional_key) != (specification.encryption is Encryption.INNER_PRODUCT):
-        raise Rejected(RejectionReason.FUNCTIONAL_KEY_WRONG, "a functional key belongs to encrypted rows only")
+    _check_key(message.key, selection.posted_task.specification.data.training.key_hash, "training data")
 
 
 def check_release(announcement: ReleaseAnnouncement, selection: Selection, parameters: ChainParameters) -> None:
@@ -84,7 +91,6 @@ def check_release(announcement: ReleaseAnnouncement, selection: Selection, param
         raise Rejected(RejectionReason.COMMITMENT_DOUBLE, "the release lists two commitments of one miner")
     for commitment in announcement.commitments:
         check_message(commitment, selection, commitment.miner, parameters)
-        check_shown_model(commitment, selection)
 
 
 def check_arrival(release: Release, selection: Selection, at_milliseconds: int, parameters: ChainParameters) -> None:
@@ -102,27 +108,19 @@ def check_arrival(release: Release, selection: Selection, at_milliseconds: int, 
         raise Rejected(RejectionReason.WRONG_PHASE, "the release came after its deadline, or long after its own date")
 
 
-def check_shown_model(commitment: Commitment, selection: Selection) -> None:
-    """Refuse a commitment that shows its model where the engine keeps models closed, or hides it where it does not."""
-    if bool(commitment.shown_model) != selection.shows_models:
-        wanted = "shows no model, it must" if selection.shows_models else "shows a model, it must not"
-        raise Rejected(RejectionReason.SHOWN_MODEL_WRONG, f"the commitment {wanted}")
-
-
 def check_opening(commitment: Commitment, reveal: Reveal, selection: Selection, parameters: ChainParameters) -> None:
     """Refuse a reveal that does not open its commitment, or whose attestation the miner did not sign."""
     check_message(reveal, selection, commitment.miner, parameters)
-    work = work_id(parameters.chain_id, selection.parent, selection.task.task_id, reveal.miner)
+    own = selection.assigned_to(reveal.miner) or selection
+    work = work_id(parameters.chain_id, selection.parent, reveal.task_id, reveal.miner)
     trained = TrainedModel(reveal.model_cid, reveal.training)
     digest = commitment_digest(work, trained, reveal.payload_hash, reveal.payload_cid, reveal.salt)
     if digest != commitment.digest:
         raise Rejected(RejectionReason.REVEAL_MISMATCH, "the opened values do not hash to the commitment")
-    rows = selection.posted_task.specification.data.training.plaintext_root
-    digest = attestation_digest(reveal.model_cid, rows, selection.task.task_id)
+    rows = own.posted_task.specification.data.training.plaintext_root
+    digest = attestation_digest(reveal.model_cid, rows, reveal.task_id)
     if recover(digest, reveal.attestation) != reveal.miner:
         raise Rejected(RejectionReason.WRONG_SIGNATURE, "the attestation of model, data and task is not the miner's")
-    if selection.shows_models and commitment.shown_model != (trained,):
-        raise Rejected(RejectionReason.SHOWN_MODEL_WRONG, "the commitment showed another model than it binds")
     classes = parameters.accepted_classes
     if classes and reveal.training.states > 1 and reveal.training.machine_class not in classes:
         raise Rejected(RejectionReason.MACHINE_CLASS_REFUSED, "the chain does not accept the class of this training")
@@ -201,8 +199,6 @@ def _check_candidate(selection: Selection, block: Block, parameters: ChainParame
     if winner is None:
         raise Rejected(RejectionReason.COMMITMENT_NOT_RELEASED, "the winner's commitment is not under the release")
     check_opening(winner, block.reveal, selection, parameters)
-    if block.verdict.waived and not selection.schedule.time_limit_milliseconds:
-        raise Rejected(RejectionReason.VERDICT_WRONG, "nothing is waived where no time limit ends the training")
     _check_verdict(block, by_hash)
 
 

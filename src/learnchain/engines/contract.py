@@ -1,7 +1,8 @@
 """The ten questions that every engine answers, in the order of the spine; one frozen dataclass answers them.
 
 An engine's fields are its paper's parameters. There is no base class to inherit from and no engine imports another:
-a fifth protocol is a copied folder. The first docstring line of each answer says what the paper decides.
+a fifth protocol is a copied folder. The first docstring line of each answer says what the paper decides. What an engine
+alone adds to a message stands in its `EngineParts`, apart from the ten: most engines add nothing.
 """
 
 from collections.abc import Callable
@@ -10,12 +11,23 @@ from typing import Any, Protocol
 
 from learnchain.encoding.codec import Hash32
 from learnchain.protocol.measurement import Measurement, MeasurementKind, MeasurementRequest
-from learnchain.protocol.messages import AnyBlock, Commitment, Escrow, Reveal, Task, Verdict
+from learnchain.protocol.messages import (
+    AnyBlock,
+    Block,
+    Commitment,
+    Escrow,
+    KeyRelease,
+    Reveal,
+    Task,
+    TrainedModel,
+    Verdict,
+)
 from learnchain.protocol.parameters import ChainParameters
-from learnchain.protocol.selection import Selection
+from learnchain.protocol.selection import MultiBlockPosition, Selection
 from learnchain.protocol.state import ChainState, Reward
-from learnchain.protocol.task_specification import TaskSpecification
+from learnchain.protocol.task_specification import Cid, TaskSpecification
 from learnchain.protocol.training_terms import TrainingTerms
+from learnchain.rejection import Rejected, RejectionReason
 
 STEPS = (
     "admit_task",
@@ -47,6 +59,75 @@ class JudgementCase:
 
 
 @dataclass(frozen=True, slots=True)
+class Lookahead:
+    """Name the position of a task in the next height if it goes on, and when commitments to that close.
+
+    A miner may begin it as soon as it has committed: Phase 1 of a block overlaps Phase 2 of the last (PoDL III-B).
+    """
+
+    position: MultiBlockPosition
+    commitment_milliseconds: int
+
+
+class EngineParts:
+    """Answer for what an engine alone adds to messages; these are the answers of one that adds nothing (ROUND-23).
+
+    An engine with parts derives its own, and nobody else decodes a part. Answers are pure, as all of an engine's.
+    """
+
+    def check(self, selection: Selection, message: KeyRelease | Commitment | Verdict | Block) -> None:
+        """Refuse a part that is malformed, or that does not belong to this message of a height."""
+        refuse_part(message)
+
+    def key_release_part(self, functional_key: Cid) -> bytes:
+        """Say what a publisher adds to its key release when rows stay encrypted."""
+        return b""
+
+    def functional_key(self, release: KeyRelease) -> Cid:
+        """Return where the functional key of a height lies; nothing where rows are opened."""
+        return b""
+
+    def commitment_part(self, selection: Selection, trained: TrainedModel) -> bytes:
+        """Say what a miner adds to its commitment to a model."""
+        return b""
+
+    def citable_commitments(self, selection: Selection) -> tuple[Hash32, ...]:
+        """Name the losers of earlier heights that the block of this height may cite, the one to prefer first."""
+        return ()
+
+    def block_part(self, standing: tuple[Reveal, ...]) -> bytes:
+        """Say what a winner adds to its block when these losers may be cited and stand, the preferred first."""
+        return b""
+
+    def cited_losers(self, block: AnyBlock) -> tuple[Reveal, ...]:
+        """Return the openings of the losers that a block cites."""
+        return ()
+
+    def lookahead(self, parent: ChainState, selection: Selection, parameters: ChainParameters) -> Lookahead | None:
+        """Say what may be trained for the next height before this one is decided."""
+        return None
+
+    def baseline_model(self, selection: Selection) -> Cid:
+        """Name the earlier model of the task that the winner's is compared with, if there is one."""
+        return b""
+
+    def baseline_count(self, verdict: Verdict) -> tuple[int, int]:
+        """Return (correct, total) of that earlier model on the winner's test set; zeros where none was counted."""
+        return 0, 0
+
+    def is_waived(self, verdict: Verdict) -> bool:
+        """Return whether the winner won without reaching what the task requires of its training."""
+        return False
+
+
+def refuse_part(message: KeyRelease | Commitment | Verdict | Block) -> None:
+    """Refuse a message that carries a part where the engine has none: nobody smuggles bytes."""
+    if message.engine:
+        detail = f"a {type(message).__name__} carries {len(message.engine)} bytes for an engine that adds none to it"
+        raise Rejected(RejectionReason.MALFORMED, detail)
+
+
+@dataclass(frozen=True, slots=True)
 class LocalDurations:
     """Hold what tasks ask for on one machine: key, data and a probe of training; training; judging.
 
@@ -71,6 +152,11 @@ class Rules(Protocol):
     @property
     def name(self) -> str:
         """Name the consensus as `--consensus` does."""
+        ...
+
+    @property
+    def parts(self) -> EngineParts:
+        """Answer for what the engine alone adds to messages."""
         ...
 
     def check_parameters(self, parameters: ChainParameters) -> None:

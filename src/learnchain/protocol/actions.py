@@ -112,7 +112,7 @@ class MeasureResponse:
 
 @dataclass(frozen=True, slots=True)
 class ProposeBlock:
-    """Publish the block of this verdict, if this node is the winner; `ommers` are measured losers it may cite."""
+    """Publish the block of this verdict, if this node is the winner; `engine` is what the engine adds to it."""
 
     selection: Selection
     parent: ChainState
@@ -125,7 +125,7 @@ class ProposeBlock:
     audit_reports: tuple[AuditReport, ...] = ()
     challenges: tuple[Challenge, ...] = ()
     responses: tuple[ChallengeResponse, ...] = ()
-    ommers: tuple[Reveal, ...] = ()
+    engine: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,8 +81,11 @@ MAXIMUM_QUEUED_TASKS = 512
 """Bound of the list of unselected tasks in a block (DLBC IV-G names it as a limit of the paper's design)."""
 
 
-MAXIMUM_OMMERS = 1
-"""Losers that one block may cite: only the best of a height (PoLe 3.5)."""
+EnginePart = Annotated[bytes, Bound(2_048)]
+"""What one engine alone adds to a message: canonical bytes of a noun of its own, empty where it adds nothing.
+
+It is hashed and signed with the message. Only the engine that defines a part decodes it (ROUND-23).
+"""
 
 
 MAXIMUM_EVIDENCE = 2
@@ -118,18 +121,14 @@ class Escrow:
 
 @dataclass(frozen=True, slots=True)
 class KeyRelease:
-    """Step 3: the publisher opens the training data of the selected task to everybody at once (DLBC IV-E).
-
-    `functional_key` locates the functional key of this height where rows stay encrypted (PoLe 3.4, Step 3).
-    The key is unique for data and query vectors, and everybody verifies it, so that its place need not be committed to.
-    """
+    """Step 3: the publisher opens the training data of the selected task to everybody at once (DLBC IV-E)."""
 
     chain_id: int
     height: int
     parent: Hash32
     task_id: Hash32
     key: Hash32
-    functional_key: Cid
+    engine: EnginePart
     signature: Signature
 
 
@@ -163,10 +162,7 @@ class TrainedModel:
 
 @dataclass(frozen=True, slots=True)
 class Commitment:
-    """Step 5: bind a miner to a model, its training trace and a payload before the test set exists.
-
-    `disclosed` shows the model at once where an engine has it broadcast openly (PoLe Algorithm 1, line 11).
-    """
+    """Step 5: bind a miner to a model, its training trace and a payload before the test set exists."""
 
     chain_id: int
     height: int
@@ -175,7 +171,7 @@ class Commitment:
     miner: Address
     digest: Hash32
     bond_wei: int
-    shown_model: Annotated[tuple[TrainedModel, ...], Bound(1)]
+    engine: EnginePart
     signature: Signature
 
 
@@ -245,7 +241,8 @@ class CandidateOutcome(StrEnum):
 class VerdictEntry:
     """Step 7: the outcome of one commitment, with the reason if it was rejected.
 
-    The claim has its own total: Dice counts of two models on one test set differ in both numbers.
+    The commitment names the task, and so the assignment that was decided. The claim has its own total: Dice counts of
+    two models on one test set differ in both numbers.
     """
 
     commitment: Hash32
@@ -258,27 +255,20 @@ class VerdictEntry:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Step 7: the outcome of every commitment of the release, recomputed by all; entries in the release's order.
-
-    `waived`: the time limit passed and nobody reached what the task requires, so the best of the others won (PoLe 3.2).
-    `baseline_*` count the earlier model of a task over several blocks on the same test set (PODL-R1); else they are 0.
-    """
+    """Step 7: the outcome of every commitment of the release, recomputed by all; entries in the release's order."""
 
     winner: Hash32
     correct: int
     total: int
     entries: Annotated[tuple[VerdictEntry, ...], Bound(MAXIMUM_COMMITMENTS)]
-    baseline_correct: int = 0
-    baseline_total: int = 0
-    waived: bool = False
+    engine: EnginePart = b""
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
     """Step 8: candidate, release and verdict under one hash, signed by the winner.
 
-    `unselected` is the list of DLBC IV-D, recomputed by every node; `settlement_root` accumulates all settlements.
-    `ommers` cite losers of earlier heights that the selection names as citable (PoLe 3.2); they open with their reveal.
+    `queued_tasks` is the list of DLBC IV-D, recomputed by every node; `settlement_root` accumulates all settlements.
     """
 
     chain_id: int
@@ -296,7 +286,7 @@ class Block:
     audit_reports: Annotated[tuple[AuditReport, ...], Bound(MAXIMUM_AUDITS)]
     challenges: Annotated[tuple[Challenge, ...], Bound(MAXIMUM_CHALLENGES)]
     responses: Annotated[tuple[ChallengeResponse, ...], Bound(MAXIMUM_RESPONSES)]
-    ommers: Annotated[tuple[Reveal, ...], Bound(MAXIMUM_OMMERS)]
+    engine: EnginePart
     settlement_root: Hash32
     signature: Signature
 

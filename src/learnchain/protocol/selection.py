@@ -1,10 +1,11 @@
 """Step 3: the selected task, its place in the ranking and the deadlines of the height; recomputed, never sent."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Annotated
 
-from learnchain.encoding.codec import Hash32
-from learnchain.protocol.messages import Deadline, Task
-from learnchain.protocol.task_specification import Cid, DataPart, TaskSpecification
+from learnchain.encoding.codec import Address, Bound, Hash32
+from learnchain.protocol.messages import MAXIMUM_COMMITMENTS, Deadline, Task
+from learnchain.protocol.task_specification import DataPart, TaskSpecification
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +71,8 @@ class Schedule:
 class MultiBlockPosition:
     """Say where a task stands that spans several blocks, and which blocks seed its training (ROUND-9).
 
-    `turn` counts its blocks from 0. `origin` seeds the initialisation, `order` the order of the batches; empty, they
-    are the parent: the task starts and ends in one block.
+    `block_index` counts its blocks from 0 and names the test set of the height. Empty seeds are the parent: the task
+    starts and ends in one block.
     """
 
     block_index: int = 0
@@ -80,46 +81,62 @@ class MultiBlockPosition:
 
 
 @dataclass(frozen=True, slots=True)
-class Lookahead:
-    """Name the course of the next height if the task goes on, and when its commitments close.
+class Assignment:
+    """Name a task and who may train it at a height: the listed miners, or everybody where none is listed (ASSIGN-1)."""
 
-    A miner may begin it as soon as it has committed: Phase 1 of a block overlaps Phase 2 of the last (PoDL III-B).
-    """
-
-    position: MultiBlockPosition
-    commitment_milliseconds: int
+    posted_task: PostedTask
+    miners: Annotated[tuple[Address, ...], Bound(MAXIMUM_COMMITMENTS)] = ()
+    position: MultiBlockPosition = MultiBlockPosition()
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Say which task every miner works on at a height, and what the next block must list as unselected.
+    """Say what is trained at a height and by whom, and what the next block must list as unselected.
 
-    `score` is the engine's ranking number as text, for display and for the decision trace; `queue_length` is l of
+    A race has one assignment, for everybody; the properties read the first, whose publisher opens data and test set for
+    all. `score` is the engine's ranking number as text, for display and for the decision trace; `queue_length` is l of
     DLBC Eq. 1: publishers' tasks in the parent's list, the selected one included (reading DLBC-R7). `memory` is what
-    the engine remembers from the parent block (`Reward.memory`). `citable` names commitments of earlier heights that
-    lost and that the block of this height may cite as ommers, the one to prefer first. `discloses` says whether miners
-    show their model with the commitment. `baseline` is the model that this height's winner is compared with on the same
-    test set (PODL-R1); `ahead` is what may be trained before the height is decided.
+    the engine remembers from the parent block (`Reward.memory`).
     """
 
     height: int
     parent: Hash32
-    posted_task: PostedTask
+    assignments: tuple[Assignment, ...]
     score: str
     queue_length: int
     schedule: Schedule
     ranking: tuple[tuple[str, Hash32], ...]
     memory: bytes = b""
-    citable_commitments: tuple[Hash32, ...] = ()
-    shows_models: bool = False
-    position: MultiBlockPosition = MultiBlockPosition()
-    baseline_model: Cid = b""
-    lookahead: tuple[Lookahead, ...] = ()
+
+    def assigned_to(self, miner: Address) -> "Selection | None":
+        """Return the selection as one miner reads it, with its own assignment alone; None: nothing is assigned to it.
+
+        A miner is listed in one assignment at most; a race is the same for all.
+        """
+        own = next((each for each in self.assignments if not each.miners or miner in each.miners), None)
+        if own is None or len(self.assignments) == 1:
+            return self if own else None
+        return replace(self, assignments=(own,))
+
+    @property
+    def posted_task(self) -> PostedTask:
+        """Return the selected task with its specification."""
+        return self.assignments[0].posted_task
 
     @property
     def task(self) -> Task:
         """Name the selected task."""
         return self.posted_task.task
+
+    @property
+    def tasks(self) -> dict[Hash32, PostedTask]:
+        """Return every task that is assigned at this height."""
+        return {each.posted_task.task.task_id: each.posted_task for each in self.assignments}
+
+    @property
+    def position(self) -> MultiBlockPosition:
+        """Say where the selected task stands."""
+        return self.assignments[0].position
 
     @property
     def test_set(self) -> DataPart:

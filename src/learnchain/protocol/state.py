@@ -75,7 +75,7 @@ class HeightRecord:
     height: int
     parent: Hash32
     block: Hash32
-    task_id: Hash32
+    task_ids: Annotated[tuple[Hash32, ...], Bound(MAXIMUM_COMMITMENTS)]
     publisher: Address
     task_bond_wei: int
     release_key: Hash32
@@ -210,7 +210,7 @@ def build_height_record(selection: Selection, block: AnyBlock, block_hash: Hash3
         height=block.height,
         parent=block.parent,
         block=block_hash,
-        task_id=task.task_id,
+        task_ids=tuple(selection.tasks),
         publisher=task.publisher,
         task_bond_wei=task.bond_wei,
         release_key=block.release.key if isinstance(block, Block) else b"\0" * 32,

@@ -14,10 +14,10 @@ from learnchain.consensus.state import compute_settlement_root, is_task_requeued
 from learnchain.encoding.codec import Address, Hash32, encode
 from learnchain.encoding.cryptography import UNSIGNED, sign, sign_digest
 from learnchain.encoding.hashing import list_root, message_hash, tagged_hash
-from learnchain.engines.contract import Rules
+from learnchain.engines.contract import JudgementCase, Rules
 from learnchain.protocol.actions import ProposeBlock
 from learnchain.protocol.dispute_messages import StateLeaf
-from learnchain.protocol.measurement import PayloadFacts
+from learnchain.protocol.measurement import Finding, Measurement, MeasurementKind, PayloadFacts
 from learnchain.protocol.messages import (
     AnyBlock,
     Block,
@@ -195,6 +195,11 @@ class ChainBuilder:
         """Return what the engine selects on a parent."""
         return self.rules.select_task(parent, self.parameters)
 
+    def select_assignment(self, parent: ChainState, miner: str) -> Selection:
+        """Return the selection as a miner reads it; a stranger to it trains what the first assignment names."""
+        selection = self.select_task(parent)
+        return selection.assigned_to(address(miner)) or selection
+
     def build_key_release(self, parent: ChainState) -> KeyRelease:
         """Return the publisher's release of the training-data key."""
         selection = self.select_task(parent)
@@ -207,7 +212,7 @@ class ChainBuilder:
         self, parent: ChainState, miner: str, correct: int, *, variant: str = "", posted: tuple[PostedTask, ...] = ()
     ) -> Candidate:
         """Return a trained, bound and committed model that is right `correct` times; `variant` makes another one."""
-        selection = self.select_task(parent)
+        selection = self.select_assignment(parent, miner)
         seed = tagged_hash("builder-model", parent.block_hash, miner.encode(), variant.encode())
         work = work_id(self.parameters.chain_id, parent.block_hash, selection.task.task_id, address(miner))
         terms = self.rules.training_terms(selection, work)
@@ -225,8 +230,8 @@ class ChainBuilder:
             (salt, _), correct = puzzle.search(int.from_bytes(salt, "big") >> 8, MAXIMUM_ATTEMPTS), 0
         digest = commitment_digest(work, model, payload_hash, b"\x01\x55" + payload_hash, salt)
         bond = self.parameters.minimum_commitment_bond_wei
-        shown = (model,) if selection.shows_models else ()
-        commitment = Commitment(*self._message_header(selection), address(miner), digest, bond, shown, UNSIGNED)
+        part = self.rules.parts.commitment_part(selection, model)
+        commitment = Commitment(*self._message_header(selection), address(miner), digest, bond, part, UNSIGNED)
         self.counts[model.model_cid] = correct
         signed = sign(commitment, private_key_of(address(miner)))
         return Candidate(miner, model, payload_hash, salt, correct, signed)
@@ -249,7 +254,7 @@ class ChainBuilder:
 
     def build_reveal(self, parent: ChainState, candidate: Candidate, claim: int | None = None) -> Reveal:
         """Return the opening of a candidate; the claim is the truth unless another one is given."""
-        selection = self.select_task(parent)
+        selection = self.select_assignment(parent, candidate.miner)
         data = selection.posted_task.specification.data
         digest = attestation_digest(candidate.model.model_cid, data.training.plaintext_root, selection.task.task_id)
         key = private_key_of(address(candidate.miner))
@@ -274,7 +279,7 @@ class ChainBuilder:
         candidates: tuple[Candidate, ...],
         winner: Candidate | None = None,
         hidden: tuple[Candidate, ...] = (),
-        ommers: tuple[Reveal, ...] = (),
+        cited: tuple[Reveal, ...] = (),
     ) -> Block:
         """Return the winner's block; without a named winner the best candidate that is not hidden wins."""
         shown = sorted((each for each in candidates if each not in hidden), key=lambda each: (-each.correct, each.key))
@@ -297,7 +302,7 @@ class ChainBuilder:
             audit_reports=(),
             challenges=(),
             responses=(),
-            ommers=ommers,
+            engine=self.rules.parts.block_part(cited),
             settlement_root=b"\0" * 32,
             signature=UNSIGNED,
         )
@@ -321,7 +326,7 @@ class ChainBuilder:
             audit_reports=proposal.audit_reports,
             challenges=proposal.challenges,
             responses=proposal.responses,
-            ommers=proposal.ommers,
+            engine=proposal.engine,
             settlement_root=b"\0" * 32,
             signature=UNSIGNED,
         )
@@ -344,9 +349,26 @@ class ChainBuilder:
                 outcome, reason = CandidateOutcome.REJECTED, "claim_not_exact"
             counted = 0 if each in hidden else total
             entries.append(VerdictEntry(each.key, address(each.miner), outcome, claim, reason, counted))
-        baseline = (self.counts[selection.baseline_model], total) if selection.baseline_model else (0, 0)
-        counts = {"baseline_correct": baseline[0], "baseline_total": baseline[1]}
-        return Verdict(won.key, won.correct, total, tuple(entries), **counts)
+        return Verdict(won.key, won.correct, total, tuple(entries), self._build_verdict_part(parent, won))
+
+    def _build_verdict_part(self, parent: ChainState, won: Candidate) -> bytes:
+        """Return what the engine adds to a verdict in which `won` wins, every measurement of it being as it claims."""
+        selection, key = self.select_task(parent), won.key
+        reveal = self.build_reveal(parent, won, won.correct)
+        counts = dict.fromkeys(MeasurementKind, (won.correct, selection.test_set.rows))
+        counts[MeasurementKind.TRAINING] = (reveal.training.correct, reveal.training.total)
+        baseline = self.rules.parts.baseline_model(selection)
+        counts[MeasurementKind.BASELINE] = (self.counts.get(baseline, 0), selection.test_set.rows)
+        case = JudgementCase(
+            selection,
+            ((key, won.commitment),),
+            {key: reveal},
+            {(key, kind): Measurement(key, kind, Finding.ACCEPTED, "", *count) for kind, count in counts.items()},
+            True,
+            selection.schedule.release_opens_milliseconds,
+        )
+        verdict = self.rules.judge(case)
+        return verdict.engine if isinstance(verdict, Verdict) else b""
 
     def build_empty_block(
         self,

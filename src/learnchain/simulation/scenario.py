@@ -100,7 +100,7 @@ def measure(builder: ChainBuilder, action: MeasureCandidate | MeasureEvidence | 
     if reveal is None or reveal.model_cid not in builder.counts:
         return Measurement(candidate, kind, Finding.UNAVAILABLE)
     if kind is MeasurementKind.BASELINE:
-        baseline = builder.counts.get(action.selection.baseline_model)
+        baseline = builder.counts.get(builder.rules.parts.baseline_model(action.selection))
         if baseline is None:
             return Measurement(candidate, kind, Finding.UNAVAILABLE)
         return Measurement(candidate, kind, Finding.ACCEPTED, "", baseline, action.selection.test_set.rows)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from learnchain.encoding.content_id import Cid
+from learnchain.engines.contract import Rules
 from learnchain.protocol.messages import Block, Head
 from learnchain.storage.archive import Archive, BestModel
 
@@ -34,10 +35,11 @@ class Retention:
         self,
         archive: Archive,
         blobs: Discarding,
+        rules: Rules,
         retain_blocks: int,
         is_needed: Callable[[int], bool] = lambda _height: False,
     ) -> None:
-        self._archive, self._blobs, self._retain_blocks = archive, blobs, retain_blocks
+        self._archive, self._blobs, self._rules, self._retain_blocks = archive, blobs, rules, retain_blocks
         self._is_needed = is_needed
         self._highest = 0
         self._lock = asyncio.Lock()
@@ -86,16 +88,15 @@ class Retention:
         mine = BestModel(height, block.reveal.model_cid, block.verdict.correct, block.verdict.total)
         task_id = block.reveal.task_id
         best = self._archive.blobs.best_model(task_id)
-        if best is not None and best.model_cid != mine.model_cid and not _outdoes(block, mine, best):
+        if best is not None and best.model_cid != mine.model_cid and not self._outdoes(block, mine, best):
             return frozenset(), ()
         self._archive.blobs.keep_best_model(task_id, mine)
         passed = (best.model_cid,) if best is not None and best.model_cid != mine.model_cid else ()
         return frozenset({mine.model_cid}), passed
 
-
-def _outdoes(block: Block, mine: BestModel, best: BestModel) -> bool:
-    """Compare on one test set where the block does: counts of different sets say nothing (PODL-R1)."""
-    verdict = block.verdict
-    if verdict.baseline_total:
-        return verdict.correct * verdict.baseline_total > verdict.baseline_correct * verdict.total
-    return mine.beats(best)
+    def _outdoes(self, block: Block, mine: BestModel, best: BestModel) -> bool:
+        """Compare on one test set where the block does: counts of different sets say nothing (PODL-R1)."""
+        correct, total = self._rules.parts.baseline_count(block.verdict)
+        if total:
+            return block.verdict.correct * total > correct * block.verdict.total
+        return mine.beats(best)

@@ -96,14 +96,19 @@ class EvidenceMeasurer:
         """Return whether keys open other data than the task promises; the files themselves are opened, not copies.
 
         A file of another length than declared is a broken promise too, and so is a functional key that does not verify;
-        what is not here yet is `Unavailable`.
+        what is not here yet is `Unavailable`. A key release that every node refuses opened nothing.
         """
+        if isinstance(signed, KeyRelease):
+            try:
+                self.rules.parts.check(selection, signed)
+            except Rejected:
+                return False
         specification = selection.posted_task.specification
         with tempfile.TemporaryDirectory(prefix="learnchain-evidence-") as name:
             place = Path(name)
             try:
                 if isinstance(signed, KeyRelease):
-                    keys = OpenedKeys(signed.key, signed.functional_key)
+                    keys = OpenedKeys(signed.key, self.rules.parts.functional_key(signed))
                     await self.data.reopen_training_data(keys, specification, self.terms(selection), place)
                 elif isinstance(signed, Release):
                     await self.data.reopen_part(selection.test_set, signed.key, specification, place / "rows")
@@ -118,5 +123,6 @@ class EvidenceMeasurer:
         return self.rules.training_terms(selection, work_id(*place))
 
     def selection(self, fact: HeightRecord) -> Selection:
-        """Return what was selected at a recent height, recomputed from the state before it."""
-        return self.rules.select_task(self.archive.state(fact.parent), self.parameters)
+        """Return what was assigned to the winner of a recent height, recomputed from the state before it."""
+        selection = self.rules.select_task(self.archive.state(fact.parent), self.parameters)
+        return selection.assigned_to(fact.winner) or selection

@@ -213,7 +213,7 @@ class TraceReplayer:
         )
 
     async def _rows(self, block: Block, selection: Selection, terms: TrainingTerms) -> str:
-        keys = OpenedKeys(block.key_release.key, block.key_release.functional_key)
+        keys = OpenedKeys(block.key_release.key, self.rules.parts.functional_key(block.key_release))
         return str(await self.data.training(keys, selection.posted_task.specification, terms))
 
     async def _provision(

@@ -88,8 +88,9 @@ class LookaheadRun:
 
 
 def seeds_of(chain_id: int, selection: Selection, miner: Address, course: MultiBlockPosition | None = None) -> Seeds:
-    """Return the seeds of a height, or of the course that follows it; a task of one block has one seed."""
-    chosen, task_id = course or selection.position, selection.task.task_id
+    """Return the seeds of a height, or of the position that follows it; a task of one block has one seed."""
+    own = selection.assigned_to(miner) or selection
+    chosen, task_id = course or own.position, own.task.task_id
     initial = work_id(chain_id, chosen.initialisation_seed or selection.parent, task_id, miner)
     return Seeds(initial, work_id(chain_id, chosen.batch_order_seed or selection.parent, task_id, miner))
 

@@ -7,8 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from learnchain.encoding.numbers import Accuracy
+from learnchain.engines.contract import Lookahead
 from learnchain.engines.podl import Podl, TwoPhases
 from learnchain.engines.podl.multi_block_progress import StoppingRule, decode_memory
+from learnchain.engines.podl.parts import baseline_count, encode_baseline
 from learnchain.engines.podl.scenario import PODL, PODL_BAD_INPUTS, build_multi_block_task, run_blocks, start_podl_node
 from learnchain.protocol.actions import MeasureCandidate, ProposeBlock, RefuseBlock
 from learnchain.protocol.events import BlockReceived
@@ -41,6 +43,10 @@ def name(node: ScenarioNode) -> str:
     return node.round.selection.posted_task.specification.name
 
 
+def lookahead(node: ScenarioNode) -> Lookahead | None:
+    return PODL.parts.lookahead(node.parent, node.round.selection, node.builder.parameters)
+
+
 # --- how a task goes on ------------------------------------------------------------------------------------------
 
 
@@ -50,8 +56,8 @@ def test_a_task_spans_blocks_each_with_the_next_test_set_until_the_last() -> Non
     for turn in range(4):
         selection = node.round.selection
         assert (name(node), selection.position.block_index, selection.test_set) == ("wanted", turn, tests[turn])
-        assert bool(selection.baseline_model) == (turn > 0)
-        assert len(selection.lookahead) == (turn < 3)
+        assert bool(PODL.parts.baseline_model(selection)) == (turn > 0)
+        assert (lookahead(node) is not None) == (turn < 3)
         run_height(node, HeightPlan({"miner-1": 91 + turn}))
     assert settled(node) == [(Settled.PAID, address("miner-1"))]
     assert name(node) == "standing"
@@ -61,19 +67,20 @@ def test_seeds_follow_the_selecting_block_and_the_block_before_the_last() -> Non
     node = run_blocks(())
     origin = node.parent.block_hash
     for _ in range(3):
-        course, before = node.round.selection.position, node.round.selection
+        course, before = node.round.selection.position, lookahead(node)
         assert course.initialisation_seed == origin
         assert course.batch_order_seed == node.parent.parent
         run_height(node, HeightPlan({"miner-1": 91 + node.parent.height}))
         if node.round.selection.position.block_index:
-            assert node.round.selection.position == before.lookahead[0].position
-            assert node.round.selection.schedule.commitment_milliseconds == before.lookahead[0].commitment_milliseconds
+            assert before is not None
+            assert node.round.selection.position == before.position
+            assert node.round.selection.schedule.commitment_milliseconds == before.commitment_milliseconds
 
 
 def test_the_champion_is_counted_on_the_winners_test_set_and_stays_when_it_is_better() -> None:
     node = run_blocks((95,))
     block = run_height(node, HeightPlan({"miner-2": 80}))
-    assert (block.verdict.correct, block.verdict.baseline_correct, block.verdict.baseline_total) == (80, 95, 100)
+    assert (block.verdict.correct, *baseline_count(block.verdict)) == (80, 95, 100)
     progress = decode_memory(node.parent.reward.memory)
     assert progress is not None
     assert (progress.best_miner, progress.best_correct, progress.stalled_blocks) == (address("miner-1"), 95, 1)
@@ -98,11 +105,11 @@ def test_a_standing_task_makes_room_for_whoever_pays() -> None:
 
 def test_nobody_trains_a_standing_task_on_that_makes_room_with_the_next_block() -> None:
     node = start_podl_node()
-    assert len(node.round.selection.lookahead) == 1
+    assert lookahead(node) is not None
     run_height(node, HeightPlan({"miner-1": 91}, posted_tasks=(build_multi_block_task("wanted"),)))
-    assert (name(node), node.round.selection.lookahead) == ("standing", ())
+    assert (name(node), lookahead(node)) == ("standing", None)
     run_height(node, HeightPlan({"miner-1": 92}))
-    assert (name(node), len(node.round.selection.lookahead)) == ("wanted", 1)
+    assert (name(node), lookahead(node) is not None) == ("wanted", True)
 
 
 def test_a_posted_task_that_comes_too_late_takes_no_head_start_away() -> None:
@@ -112,7 +119,7 @@ def test_a_posted_task_that_comes_too_late_takes_no_head_start_away() -> None:
         node, HeightPlan({"miner-1": 91}, posted_tasks=(build_multi_block_task("hopeless", deadline_seconds=soon),))
     )
     assert node.parent.posted_tasks
-    assert (name(node), len(node.round.selection.lookahead)) == ("standing", 1)
+    assert (name(node), lookahead(node) is not None) == ("standing", True)
     run_height(node, HeightPlan({"miner-1": 92}))
     assert (name(node), node.round.selection.position.block_index) == ("standing", 2)
 
@@ -344,7 +351,7 @@ def test_ties_go_to_the_lower_commitment() -> None:
 
 def test_without_its_champion_nobody_proposes() -> None:
     node = run_blocks((95,))
-    del node.builder.counts[node.round.selection.baseline_model]
+    del node.builder.counts[PODL.parts.baseline_model(node.round.selection)]
     plan = HeightPlan({"miner-1": 96})
     actions = reveal_models(node, plan, open_height(node, plan))
     assert not any(isinstance(each, ProposeBlock) for each in actions)
@@ -354,7 +361,7 @@ def test_a_block_that_counts_the_champion_wrongly_is_refused() -> None:
     node = run_blocks((95,))
     builder, parent = node.builder, node.parent
     block = builder.build_block(parent, (builder.build_candidate(parent, "miner-1", 96),))
-    wrong = alter(block, verdict=replace(block.verdict, baseline_correct=94))
+    wrong = alter(block, verdict=replace(block.verdict, engine=encode_baseline(94, 100)))
     actions = node.receive(wrong)
     refused = [each.reason for each in actions if isinstance(each, RefuseBlock)]
     assert refused == [RejectionReason.BASELINE_NOT_EXACT.value]
@@ -384,6 +391,7 @@ def test_bad_input_is_refused_and_the_height_goes_on(wrong: BadInput) -> None:
 def test_a_task_of_one_test_set_ends_in_one_block() -> None:
     builder = ChainBuilder(PODL)
     assert len(build_sample_specification("x").data.test_sets) == 1
-    selection = builder.select_task(builder.build_genesis())
-    assert selection.lookahead == ()
+    genesis = builder.build_genesis()
+    selection = builder.select_task(genesis)
+    assert PODL.parts.lookahead(genesis, selection, builder.parameters) is None
     assert selection.schedule.deadline(Deadline.BLOCK) < FAR_DEADLINE_SECONDS * 1000

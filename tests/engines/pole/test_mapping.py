@@ -17,6 +17,7 @@ from learnchain.engines.pole.mapping import (
 )
 from learnchain.engines.pole.scenario import POLE, start_pole_node
 from learnchain.protocol.model_presets import mlp, strided_cnn
+from learnchain.protocol.selection import Assignment
 from learnchain.protocol.task_specification import TaskSpecification
 from learnchain.rejection import Rejected, RejectionReason
 from learnchain.simulation.sample_tasks import build_sample_specification
@@ -106,7 +107,9 @@ def test_parameters_that_draw_nothing_are_refused(wrong: MappingLayer) -> None:
 def test_sparse_mode_draws_for_any_number_of_vectors(vectors: int) -> None:
     specification = task((16,), (vectors,))
     selection = start_pole_node().round.selection
-    selection = replace(selection, posted_task=replace(selection.posted_task, specification=specification))
+    selection = replace(
+        selection, assignments=(Assignment(replace(selection.posted_task, specification=specification)),)
+    )
     assert len(MappingLayer(MappingMode.SPARSE).terms(selection, WORK).rows) == vectors
 
 

@@ -4,14 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from learnchain.consensus.validity import check_key_release
+from learnchain.encoding.codec import encode
 from learnchain.encoding.cryptography import UNSIGNED, sign
 from learnchain.engines.dlbc import Dlbc
 from learnchain.engines.podl import Podl
 from learnchain.engines.pole.mapping import MappingLayer, check_encryption
+from learnchain.engines.pole.parts import FunctionalKey
 from learnchain.engines.pole.scenario import POLE, start_pole_node
 from learnchain.protocol.model_presets import mlp, strided_cnn
-from learnchain.protocol.selection import PostedTask
+from learnchain.protocol.selection import Assignment, PostedTask
 from learnchain.protocol.task_specification import (
     Encryption,
     TaskSpecification,
@@ -83,14 +84,14 @@ def test_the_specification_travels() -> None:
 @pytest.mark.parametrize("encryption", list(Encryption))
 def test_a_functional_key_belongs_to_encrypted_rows_only(encryption: Encryption) -> None:
     node = start_pole_node()
-    selection, parameters = node.round.selection, build_sample_parameters()
+    selection = node.round.selection
     plain = node.builder.build_key_release(node.parent)
     key = private_key("steward")
-    place = sign(replace(plain, functional_key=b"\1" * 36, signature=UNSIGNED), key)
+    place = sign(replace(plain, engine=encode(FunctionalKey(b"\1" * 36)), signature=UNSIGNED), key)
     specification = replace(selection.posted_task.specification, encryption=encryption)
-    changed = replace(selection, posted_task=PostedTask(selection.task, specification))
+    changed = replace(selection, assignments=(Assignment(PostedTask(selection.task, specification)),))
     right, wrong = (place, plain) if encryption is Encryption.INNER_PRODUCT else (plain, place)
-    check_key_release(right, changed, parameters)
+    POLE.parts.check(changed, right)
     with pytest.raises(Rejected) as caught:
-        check_key_release(wrong, changed, parameters)
+        POLE.parts.check(changed, wrong)
     assert caught.value.reason is RejectionReason.FUNCTIONAL_KEY_WRONG

@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from learnchain.encoding.codec import decode, encode
 from learnchain.encoding.numbers import WEI_PER_ETHER
 from learnchain.engines.pole import Pole
+from learnchain.engines.pole.parts import is_waived
 from learnchain.engines.pole.rules import PoleDurations, task_value
 from learnchain.engines.pole.scenario import (
     OPEN_BROADCAST,
@@ -19,7 +21,7 @@ from learnchain.engines.pole.scenario import (
 )
 from learnchain.protocol.actions import ProposeBlock, ReleaseTestSet
 from learnchain.protocol.events import CommitmentReceived, KeyReleaseReceived, ReleaseReceived
-from learnchain.protocol.messages import CandidateOutcome, Deadline
+from learnchain.protocol.messages import CandidateOutcome, Deadline, TrainedModel
 from learnchain.rejection import Rejected, RejectionReason
 from learnchain.simulation.chain_builder import alter, build_sample_parameters
 from learnchain.simulation.sample_tasks import build_sample_specification, build_sample_task, name_of
@@ -111,10 +113,10 @@ def test_a_height_at_the_time_limit_refunds_the_task_and_has_no_ommer() -> None:
     assert not node.round.selection.task.is_standing
     node.builder.training_claims.update({"miner-1": UNABLE, "miner-2": UNABLE})
     block = run_to_limit(node, HeightPlan({"miner-1": 80, "miner-2": 83}))
-    assert block.verdict.waived
+    assert is_waived(block.verdict)
     assert name_of(block.proposer) == "miner-2"
     assert [each.outcome.value for each in node.parent.reward.settlements] == ["refunded"]
-    assert node.round.selection.citable_commitments == ()
+    assert POLE.parts.citable_commitments(node.round.selection) == ()
 
 
 def test_at_the_time_limit_everybody_has_the_time_of_grace_not_only_the_first_two() -> None:
@@ -148,7 +150,7 @@ def test_who_reaches_the_requirement_wins_over_a_better_test_count_even_at_the_l
     node.builder.training_claims["miner-2"] = UNABLE
     block = run_to_limit(node, HeightPlan({"miner-1": 70, "miner-2": 99}))
     assert name_of(block.proposer) == "miner-1"
-    assert not block.verdict.waived
+    assert not is_waived(block.verdict)
     entry = next(each for each in block.verdict.entries if name_of(each.miner) == "miner-2")
     assert (entry.outcome, entry.reason) == (CandidateOutcome.REJECTED, RejectionReason.TRAINING_ACCURACY_LOW.value)
 
@@ -169,7 +171,7 @@ def test_openly_broadcast_models_can_be_stolen_and_the_thief_can_win() -> None:
     node = start_pole_node(OPEN_BROADCAST)
     honest = prepare(node, "opened")[0]
     node.feed(CommitmentReceived(honest.commitment, node.round.selection.schedule.start_milliseconds + 1))
-    shown = next(iter(node.round.commitments.values())).shown_model[0]
+    shown = decode(TrainedModel, next(iter(node.round.commitments.values())).engine)
     assert shown == honest.model
     tried = (steal_candidate(node, honest, "miner-3", bytes([variant]) * 32) for variant in range(1, 65))
     thief = next(each for each in tried if each.key < honest.key)
@@ -203,8 +205,8 @@ def test_two_commitments_to_nothing_end_a_height_and_return_its_task() -> None:
 def test_closed_commitments_show_nothing_to_steal() -> None:
     node = start_pole_node()
     honest = prepare(node, "committed")[0]
-    assert next(iter(node.round.commitments.values())).shown_model == ()
+    assert next(iter(node.round.commitments.values())).engine == b""
     with pytest.raises(Rejected) as refusal:
-        shown = alter(honest.commitment, shown_model=(honest.model,))
+        shown = alter(honest.commitment, engine=encode(honest.model))
         node.feed(CommitmentReceived(shown, node.round.selection.schedule.start_milliseconds + 2))
     assert refusal.value.reason is RejectionReason.SHOWN_MODEL_WRONG

@@ -14,6 +14,7 @@ from learnchain.encoding.codec import decode, encode
 from learnchain.encoding.hashing import list_root, message_hash
 from learnchain.engines.podl import Podl, TwoPhases
 from learnchain.engines.podl.multi_block_progress import StoppingRule
+from learnchain.engines.podl.parts import baseline_count
 from learnchain.learning.model import load_weights
 from learnchain.learning.safe_tensors import read_header
 from learnchain.node.local_network import LocalPlan
@@ -119,7 +120,7 @@ def test_a_commissioned_task_spans_blocks_and_pays_once_through_the_contract(tmp
         spanned = [each for each in trained(nodes) if each.release.task_id == settlements[0].task_id]
         assert 2 <= len(spanned) <= 3
         assert len({each.release.key for each in spanned}) == len(spanned)
-        assert all(each.verdict.baseline_total for each in spanned[1:])
+        assert all(baseline_count(each.verdict)[1] for each in spanned[1:])
         assert settlements[0].recipient in {each.reveal.miner for each in spanned}
         assert states[-1].ledger.locked_wei == 0
 
@@ -200,7 +201,7 @@ def test_what_a_winners_index_says_wrongly_is_a_fault_that_every_machine_sees(tm
         await nodes.start()
         await nodes.wait_for_height(3, 60)
         ports, judge = nodes.node(0).ports, judge_of(nodes)
-        block = next(each for each in trained(nodes) if each.verdict.baseline_total)
+        block = next(each for each in trained(nodes) if baseline_count(each.verdict)[1])
         selection = ports.chain.rules.select_task(ports.archive.state(block.parent), ports.chain.parameters)
         index = json.loads(await ports.blobs.read(block.reveal.training.trace_cid, 1 << 20))
         stranger = encode(

@@ -8,15 +8,16 @@ from typing import Any
 
 import pytest
 
-from learnchain.encoding.codec import encode
+from learnchain.encoding.codec import decode, encode
 from learnchain.engines.pole import Pole
 from learnchain.engines.pole.mapping import dense_vectors, mapping_layer
+from learnchain.engines.pole.parts import cited_losers, is_waived
 from learnchain.engines.pole.rules import PoleDurations
 from learnchain.engines.registry import find_engine
 from learnchain.learning.jobs import Evaluation, EvaluationJob, TrainedFiles, TrainingJob, TrainingProgress
 from learnchain.node.local_network import LOCAL_PHASES, LocalPlan
 from learnchain.node.roles import publisher
-from learnchain.protocol.messages import Block, CandidateOutcome, Deadline, EmptyBlock, Release
+from learnchain.protocol.messages import Block, CandidateOutcome, Deadline, EmptyBlock, Release, TrainedModel
 from learnchain.protocol.payload import SettlementOutcome as Settled
 from learnchain.protocol.state import ChainState
 from learnchain.rejection import RejectionReason
@@ -72,9 +73,9 @@ def test_a_loser_is_cited_and_paid_and_a_late_node_agrees(tmp_path: Path) -> Non
     async def scenario(nodes: SimulatedNodes) -> None:
         await nodes.start()
         await nodes.wait_for_height(3, 120)
-        citing = [each for each in blocks(nodes) if isinstance(each, Block) and each.ommers]
+        citing = [each for each in blocks(nodes) if isinstance(each, Block) and cited_losers(each)]
         assert citing
-        ommer = citing[0].ommers[0]
+        ommer = cited_losers(citing[0])[0]
         paid = [each for each in branch(nodes)[citing[0].height - 1].reward.payouts if each.kind == "ommer reward"]
         assert [(each.recipient, each.amount_gwei > 0) for each in paid] == [(ommer.miner, True)]
         lost = blocks(nodes)[ommer.height - 1]
@@ -107,7 +108,7 @@ def test_the_papers_own_mode_runs_and_shows_every_model_before_the_test_set(tmp_
         for block in blocks(nodes):
             assert isinstance(block, Block)
             won = next(each for each in block.commitments if each.miner == block.proposer)
-            assert [each.model_cid for each in won.shown_model] == [block.reveal.model_cid]
+            assert [decode(TrainedModel, won.engine).model_cid] == [block.reveal.model_cid]
             assert block.reveal.training.mapping == block.parent
 
     engine = find_engine("pole-paper").build_local(LOCAL_PHASES, 2)
@@ -125,13 +126,13 @@ def test_a_height_ends_at_the_time_limit_and_the_task_is_refunded(tmp_path: Path
         state = next(each for each in branch(nodes) if each.reward.settlements)
         block = nodes.node(0).ports.archive.block(state.block_hash)
         assert isinstance(block, Block)
-        assert block.verdict.waived
+        assert is_waived(block.verdict)
         assert block.release.released_milliseconds - branch(nodes)[state.height - 2].end_milliseconds >= 20_000
         assert [each.outcome for each in state.reward.settlements] == [Settled.REFUNDED]
         assert sum(each.kind == "block reward" for each in state.reward.payouts) == 1
         # Losers of other heights may be cited, those of this one not.
         await nodes.wait_for_height(state.height + 1, 120)
-        cited = [ommer.parent for each in blocks(nodes) if isinstance(each, Block) for ommer in each.ommers]
+        cited = [ommer.parent for each in blocks(nodes) for ommer in cited_losers(each)]
         assert block.parent not in cited
 
     run(tmp_path, scenario, 2, Pole(times=TIMES))

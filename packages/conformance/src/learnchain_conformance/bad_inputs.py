@@ -315,6 +315,8 @@ def _same_task_again(node: ScenarioNode, _found: CandidatePair) -> Event:
 
 
 _WRONG = b"\x77" * 32
+_NO_PART = b"\1" * 36
+"""Bytes that no engine reads as a part of its own."""
 
 
 _R = RejectionReason
@@ -370,7 +372,10 @@ BAD_INPUTS: tuple[BadInput, ...] = (
     BadInput("audit_report_without_commitment", "begun", _R.AUDIT_CLOSED, _make_audit(build_audit_report)),
     *(BadInput(name, "begun", reason, make) for name, reason, make in BAD_DISPUTES),
     BadInput("key_mismatch", "begun", _R.KEY_MISMATCH, _make_key(key=_WRONG)),
-    BadInput("key_for_encrypted_rows", "begun", _R.FUNCTIONAL_KEY_WRONG, _make_key(functional_key=b"\1" * 36)),
+    BadInput("key_release_part_malformed", "begun", _R.MALFORMED, _make_key(engine=_NO_PART)),
+    BadInput("commitment_part_malformed", "opened", _R.MALFORMED, _make_commitment(engine=_NO_PART)),
+    BadInput("verdict_part_malformed", "revealed", _R.MALFORMED, _make_verdict(lambda _: {"engine": _NO_PART})),
+    BadInput("block_part_malformed", "revealed", _R.MALFORMED, _make_block(engine=_NO_PART)),
     BadInput("key_signed_by_stranger", "begun", _R.WRONG_SIGNATURE, _make_key(signer="stranger")),
     BadInput("key_of_another_chain", "begun", _R.WRONG_CHAIN, _make_key(chain_id=1)),
     BadInput("key_of_another_height", "begun", _R.WRONG_HEIGHT, _make_key(height=2)),

@@ -90,8 +90,8 @@ table. A decoder refuses any second way to write the same noun.
 6. The winner signs a `Block` of key, list, release, its reveal and the verdict. After a missed deadline and
    one window anybody may sign an `EmptyBlock` of weight 0 instead; the lowest `H("empty", randao, proposer)`
    wins.
-   A block may also cite the reveal of a loser of an earlier height (`ommers`), where its selection names that loser
-   and the loser's model stands; such a reveal's payload is never executed.
+   What one engine alone adds to a message stands in the message's `engine`: canonical bytes of a noun of the
+   engine's own (`parts.py` in its folder), empty in every other engine.
 7. The next payload carries the block's `Payout`s as withdrawals and `keccak(settlement_root, block_hash)` as
    parent beacon root.
 8. Whoever sees a rule broken in signed words, or in training that does not follow from its trace, signs `Evidence`

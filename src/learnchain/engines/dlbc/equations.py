@@ -15,7 +15,7 @@ from learnchain.encoding.numbers import CONTEXT, logarithm, power, quantise
 from learnchain.protocol.citations import equation
 from learnchain.protocol.model_specification import model_bytes, training_flops_per_sample
 from learnchain.protocol.parameters import ChainParameters
-from learnchain.protocol.selection import PostedTask, Schedule, Selection
+from learnchain.protocol.selection import Assignment, PostedTask, Schedule, Selection
 from learnchain.protocol.state import ChainState
 from learnchain.protocol.task_specification import TaskSpecification
 
@@ -94,7 +94,7 @@ class Ranking:
         else:
             chosen, score = by_id[scored[0][1]], str(scored[0][0])
         ranking: tuple[tuple[str, Hash32], ...] = tuple((str(value), task_id) for value, task_id in scored)
-        return Selection(height, parent.block_hash, chosen, score, len(waiting), schedule, ranking)
+        return Selection(height, parent.block_hash, (Assignment(chosen),), score, len(waiting), schedule, ranking)
 
 
 @lru_cache(maxsize=4_096)

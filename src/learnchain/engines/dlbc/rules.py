@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from learnchain.encoding.codec import Hash32, encode
 from learnchain.encoding.numbers import WEI_PER_GWEI, Accuracy
-from learnchain.engines.contract import JudgementCase, LocalDurations
+from learnchain.engines.contract import EngineParts, JudgementCase, LocalDurations
 from learnchain.engines.dlbc.equations import Ranking, miner_share, publisher_share
 from learnchain.engines.dlbc.judging import judge
 from learnchain.protocol.measurement import MeasurementRequest
@@ -97,6 +97,11 @@ class Dlbc:
     def name(self) -> str:
         """Name the consensus."""
         return "dlbc"
+
+    @property
+    def parts(self) -> EngineParts:
+        """Add nothing to any message."""
+        return EngineParts()
 
     def check_parameters(self, parameters: ChainParameters) -> None:
         """Refuse L < 2, a k or a median that is not positive, and phases too short to judge in (DLBC-R7; ROUND-14)."""

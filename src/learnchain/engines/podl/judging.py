@@ -2,6 +2,8 @@
 
 from learnchain.encoding.codec import Hash32
 from learnchain.engines.contract import JudgementCase
+from learnchain.engines.podl.multi_block_progress import decode_memory
+from learnchain.engines.podl.parts import encode_baseline
 from learnchain.protocol.measurement import Finding, MeasurementKind, MeasurementRequest
 from learnchain.protocol.messages import CandidateOutcome, Commitment, Verdict, VerdictEntry
 from learnchain.protocol.state import ZERO_HASH
@@ -52,7 +54,7 @@ def _examine(case: JudgementCase, key: Hash32) -> MeasurementRequest | str:
 
 def _accept_winner(case: JudgementCase, key: Hash32, out: dict[Hash32, str]) -> MeasurementRequest | Verdict | None:
     """Count the champion on the winner's test set, where there is one, and close the verdict (PODL-R1)."""
-    if not case.selection.baseline_model:
+    if decode_memory(case.selection.memory) is None:
         return _build_verdict(case, key, out, (0, 0))
     measured = case.measurements.get((key, MeasurementKind.BASELINE))
     if measured is None:
@@ -67,7 +69,7 @@ def _build_verdict(case: JudgementCase, winner: Hash32, out: dict[Hash32, str], 
     entries = tuple(_build_entry(case, key, commitment, winner, out) for key, commitment in case.commitments)
     won = case.reveals.get(winner)
     correct, total = (won.claim_correct, won.claim_total) if won else (0, 0)
-    return Verdict(winner, correct, total, entries, baseline_correct=baseline[0], baseline_total=baseline[1])
+    return Verdict(winner, correct, total, entries, encode_baseline(*baseline))
 
 
 def _build_entry(

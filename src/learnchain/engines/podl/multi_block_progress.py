@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from learnchain.encoding.codec import Address, Hash32, decode, encode
 from learnchain.encoding.numbers import Accuracy
+from learnchain.engines.podl.parts import baseline_count
 from learnchain.protocol.messages import Block
 from learnchain.protocol.selection import Selection
 from learnchain.protocol.task_specification import Cid, TaskSpecification
@@ -64,14 +65,15 @@ class StoppingRule:
         course = selection.position
         won = (reveal.model_cid, reveal.miner, verdict.correct, verdict.total)
         place = (selection.task.task_id, course.block_index, course.initialisation_seed)
-        if before is None or not verdict.baseline_total:
+        correct, total = baseline_count(verdict)
+        if before is None or not total:
             return MultiBlockProgress(*place, *won, 0)
         won_share = Accuracy(verdict.correct, verdict.total).share
-        gain = TEN_THOUSAND * (won_share - Accuracy(verdict.baseline_correct, verdict.baseline_total).share)
+        gain = TEN_THOUSAND * (won_share - Accuracy(correct, total).share)
         dull = 0 if gain >= self.gain_ten_thousandths else before.stalled_blocks + 1
         if gain > 0:
             return MultiBlockProgress(*place, *won, dull)
-        kept = (before.best_cid, before.best_miner, verdict.baseline_correct, verdict.baseline_total)
+        kept = (before.best_cid, before.best_miner, correct, total)
         return MultiBlockProgress(*place, *kept, dull)
 
     def is_over(self, progress: MultiBlockProgress, specification: TaskSpecification) -> bool:

@@ -6,18 +6,32 @@ The ten answers of PoDL, in spine order; the fields are the paper's parameters.
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from typing_extensions import override
+
 from learnchain.encoding.codec import Address, Hash32, encode
-from learnchain.engines.contract import JudgementCase, LocalDurations
+from learnchain.engines.contract import EngineParts, JudgementCase, LocalDurations, Lookahead, refuse_part
 from learnchain.engines.podl.judging import judge
 from learnchain.engines.podl.multi_block_progress import MultiBlockProgress, StoppingRule, decode_memory, encode_memory
+from learnchain.engines.podl.parts import baseline_count
 from learnchain.protocol.measurement import MeasurementRequest
-from learnchain.protocol.messages import AnyBlock, Block, Commitment, Deadline, Escrow, Payout, Reveal, Task, Verdict
+from learnchain.protocol.messages import (
+    AnyBlock,
+    Block,
+    Commitment,
+    Deadline,
+    Escrow,
+    KeyRelease,
+    Payout,
+    Reveal,
+    Task,
+    Verdict,
+)
 from learnchain.protocol.model_specification import ModelLimits, validate
 from learnchain.protocol.parameters import ChainParameters
 from learnchain.protocol.payload import Settlement, SettlementOutcome
-from learnchain.protocol.selection import Lookahead, MultiBlockPosition, PostedTask, Schedule, Selection
+from learnchain.protocol.selection import Assignment, MultiBlockPosition, PostedTask, Schedule, Selection
 from learnchain.protocol.state import ChainState, Reward
-from learnchain.protocol.task_specification import TaskSpecification
+from learnchain.protocol.task_specification import Cid, TaskSpecification
 from learnchain.protocol.training_terms import FULL_BITS, QUANTISED_BITS, FreeTraining, TrainingTerms
 from learnchain.rejection import Rejected, RejectionReason
 
@@ -61,6 +75,11 @@ class TwoPhases:
             payload_timestamp_seconds=max(parent.payload_timestamp_seconds + 1, commitment // 1000),
         )
 
+    def is_late(self, task: Task, end_milliseconds: int, parameters: ChainParameters) -> bool:
+        """Return whether a task could not be settled in time after one more block on an end (ROUND-5)."""
+        longest = self.training_milliseconds + self.judging_milliseconds + parameters.empty_window_milliseconds
+        return task.deadline_seconds <= (end_milliseconds + longest) // 1000 + parameters.claim_window_seconds
+
 
 def build_local_phases(times: LocalDurations) -> TwoPhases:
     """Return the phases for one machine: all that comes before judging is Phase 1, which judging overlaps."""
@@ -89,6 +108,11 @@ class Podl:
     def name(self) -> str:
         """Name the consensus."""
         return "podl"
+
+    @property
+    def parts(self) -> "PodlParts":
+        """Answer for runs ahead, and for the best model so far that a verdict counts."""
+        return PodlParts(self.phases)
 
     def check_parameters(self, parameters: ChainParameters) -> None:
         """Refuse phases that do not overlap as III-B says, a Phase 2 too short to judge in, and odd weights."""
@@ -122,7 +146,9 @@ class Podl:
     def select_task(self, parent: ChainState, parameters: ChainParameters) -> Selection:
         """Go on with the task of the last block until its requester collects; then take the earliest posted (III-B)."""
         waiting = [
-            each for each in parent.queued_tasks if not self._is_late(each.task, parent.end_milliseconds, parameters)
+            each
+            for each in parent.queued_tasks
+            if not self.phases.is_late(each.task, parent.end_milliseconds, parameters)
         ]
         before = self._find_ongoing_progress(parent, waiting)
         turn = before.block_index + 1 if before else 0
@@ -132,24 +158,16 @@ class Podl:
             else self._select_next(waiting, parent, parameters)
         )
         origin = before.initialisation_seed if before else parent.block_hash
-        schedule = self.phases.schedule_height(parent, turn)
-        closing = schedule.commitment_milliseconds + self.phases.training_milliseconds
-        ends = chosen.task.is_standing and self._is_standing_task_ending(
-            parent, schedule.deadline(Deadline.BLOCK), parameters
-        )
-        goes_on = turn + 1 < len(chosen.specification.data.test_sets) and not ends
+        position = MultiBlockPosition(turn, origin, parent.parent)
         return Selection(
             height=parent.height + 1,
             parent=parent.block_hash,
-            posted_task=chosen,
+            assignments=(Assignment(chosen, position=position),),
             score=f"block {turn + 1} of at most {len(chosen.specification.data.test_sets)}",
             queue_length=len(waiting),
-            schedule=schedule,
+            schedule=self.phases.schedule_height(parent, turn),
             ranking=(),
             memory=parent.reward.memory if before else b"",
-            position=MultiBlockPosition(turn, origin, parent.parent),
-            baseline_model=before.best_cid if before else b"",
-            lookahead=(Lookahead(MultiBlockPosition(turn + 1, origin, parent.block_hash), closing),) if goes_on else (),
         )
 
     def training_terms(self, selection: Selection, work: Hash32) -> TrainingTerms:
@@ -182,11 +200,8 @@ class Podl:
             return
         if block.end_milliseconds != selection.schedule.deadline(Deadline.BLOCK):
             raise Rejected(RejectionReason.TIMESTAMP_WRONG, "the block does not end where Phase 2 ends")
-        verdict = block.verdict
-        if (
-            bool(verdict.baseline_total) != bool(selection.baseline_model)
-            or verdict.baseline_correct > verdict.baseline_total
-        ):
+        correct, total = baseline_count(block.verdict)
+        if bool(total) != bool(self.parts.baseline_model(selection)) or correct > total:
             raise Rejected(RejectionReason.VERDICT_WRONG, "the champion is not counted, or there is none to count")
 
     def weigh(self, block: AnyBlock, siblings: tuple[AnyBlock, ...]) -> int:
@@ -205,7 +220,7 @@ class Podl:
         progress = self.stopping.advance_progress(selection, block)
         task, specification = selection.task, selection.posted_task.specification
         over = self.stopping.is_over(progress, specification)
-        if not over and (task.is_standing or not self._is_late(task, block.end_milliseconds, parameters)):
+        if not over and (task.is_standing or not self.phases.is_late(task, block.end_milliseconds, parameters)):
             return Reward(minted, (), encode_memory(progress))
         winner = progress.best_miner if progress.has_reached_requirement(specification) else b""
         return Reward(minted, _settle_task(selection, block, winner))
@@ -222,23 +237,12 @@ class Podl:
         standing = (PostedTask(*each) for each in parameters.standing_tasks())
         return next(each for each in (*parent.ongoing_task, *standing) if each.task.task_id == before.task_id)
 
-    def _is_standing_task_ending(self, parent: ChainState, end_milliseconds: int, parameters: ChainParameters) -> bool:
-        """Return whether a standing task ends with the next block: somebody paid, so nobody trains it on (PODL-R12)."""
-        return any(not self._is_late(each.task, end_milliseconds, parameters) for each in parent.posted_tasks)
-
     def _select_next(self, waiting: list[PostedTask], parent: ChainState, parameters: ChainParameters) -> PostedTask:
         """Return the earliest posted task, or a standing one in turn; the paper knows one requester only (PODL-R4)."""
         if waiting:
             return min(waiting, key=lambda each: (each.task.posted_height, each.task.task_id))
         standing = parameters.standing_tasks()
         return PostedTask(*standing[(parent.height + 1) % len(standing)])
-
-    def _is_late(self, task: Task, end_milliseconds: int, parameters: ChainParameters) -> bool:
-        """Return whether a task could not be settled in time after one more block on an end (ROUND-5)."""
-        longest = (
-            self.phases.training_milliseconds + self.phases.judging_milliseconds + parameters.empty_window_milliseconds
-        )
-        return task.deadline_seconds <= (end_milliseconds + longest) // 1000 + parameters.claim_window_seconds
 
     def _settle_interrupted(self, selection: Selection, block: AnyBlock) -> tuple[Settlement, ...]:
         """Settle a task whose height was missed: its champion is paid, else whoever failed bears it (PODL-R6)."""
@@ -247,6 +251,46 @@ class Podl:
             return _settle_task(selection, block, before.best_miner)
         silent = not isinstance(block, Block) and block.missed in (Deadline.KEY, Deadline.RELEASE)
         return _settle_task(selection, block, b"", SettlementOutcome.STRUCK if silent else SettlementOutcome.REFUNDED)
+
+
+@dataclass(frozen=True, slots=True)
+class PodlParts(EngineParts):
+    """Answer for what only a task over several blocks asks: runs ahead, and the best earlier model."""
+
+    phases: TwoPhases
+
+    @override
+    def check(self, selection: Selection, message: KeyRelease | Commitment | Verdict | Block) -> None:
+        """Refuse a verdict that does not count in one way, and a part of any other message."""
+        if isinstance(message, Verdict):
+            baseline_count(message)
+        else:
+            refuse_part(message)
+
+    @override
+    def lookahead(self, parent: ChainState, selection: Selection, parameters: ChainParameters) -> Lookahead | None:
+        """Let whoever has committed begin the next block, where the task goes on (III-B; PODL-R5)."""
+        position, schedule = selection.position, selection.schedule
+        if position.block_index + 1 == len(selection.posted_task.specification.data.test_sets):
+            return None
+        end = schedule.deadline(Deadline.BLOCK)
+        posted = (each.task for each in parent.posted_tasks)
+        if selection.task.is_standing and any(not self.phases.is_late(each, end, parameters) for each in posted):
+            # Somebody paid, so the standing task ends with the next block and nobody trains it on (PODL-R12).
+            return None
+        following = MultiBlockPosition(position.block_index + 1, position.initialisation_seed, selection.parent)
+        return Lookahead(following, schedule.commitment_milliseconds + self.phases.training_milliseconds)
+
+    @override
+    def baseline_model(self, selection: Selection) -> Cid:
+        """Name the best model of the task so far (PODL-R1)."""
+        before = decode_memory(selection.memory)
+        return before.best_cid if before else b""
+
+    @override
+    def baseline_count(self, verdict: Verdict) -> tuple[int, int]:
+        """Return its count on the winner's fresh test set (PODL-R1)."""
+        return baseline_count(verdict)
 
 
 def _settle_task(

@@ -5,6 +5,7 @@ from typing import Any
 
 from learnchain.engines.podl import INTERPRETATIONS, Podl, TwoPhases
 from learnchain.engines.podl.multi_block_progress import StoppingRule
+from learnchain.engines.podl.parts import encode_baseline
 from learnchain.protocol.events import (
     BlockReceived,
     CommitmentReceived,
@@ -135,7 +136,7 @@ def _release_old_key(node: ScenarioNode, _found: CandidatePair) -> Event:
 
 def _early_baseline(node: ScenarioNode, found: CandidatePair) -> Event:
     block = node.builder.build_block(node.parent, found)
-    verdict = replace(block.verdict, baseline_correct=90, baseline_total=100)
+    verdict = replace(block.verdict, engine=encode_baseline(90, 100))
     return BlockReceived(alter(block, verdict=verdict), block.end_milliseconds)
 
 
@@ -144,7 +145,7 @@ def _build_second_block(node: ScenarioNode, correct: int, total: int) -> BlockRe
     _continue_task(node)
     builder, parent = node.builder, node.parent
     block = builder.build_block(parent, (builder.build_candidate(parent, "miner-1", 96),))
-    verdict = replace(block.verdict, baseline_correct=correct, baseline_total=total)
+    verdict = replace(block.verdict, engine=encode_baseline(correct, total))
     return BlockReceived(alter(block, verdict=verdict), block.end_milliseconds)
 
 

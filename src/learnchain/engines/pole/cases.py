@@ -3,12 +3,14 @@
 from dataclasses import replace
 
 from learnchain.consensus.validity import check_release
+from learnchain.encoding.codec import encode
 from learnchain.encoding.numbers import WEI_PER_ETHER
 from learnchain.engines.contract import JudgementCase
 from learnchain.engines.pole import INTERPRETATIONS, Pole
 from learnchain.engines.pole import mapping as maps
 from learnchain.engines.pole.equations import OmmerFormula, OmmerFunding, OmmerRules, build_header, ommer_reward
 from learnchain.engines.pole.mapping import MappingLayer, MappingMode, Shift, layer_shape
+from learnchain.engines.pole.parts import Waiver
 from learnchain.engines.pole.rules import PoleDurations
 from learnchain.engines.pole.scenario import (
     OPEN_BROADCAST,
@@ -298,7 +300,7 @@ def _siblings() -> Vector:
     found = build_candidates(node, THREE_SOLUTIONS)
     worse = node.builder.build_block(node.parent, found, winner=found[1], hidden=found[:1])
     better = node.builder.build_block(node.parent, found)
-    waived = replace(better, verdict=replace(better.verdict, waived=True))
+    waived = replace(better, verdict=replace(better.verdict, engine=encode(Waiver())))
     cases = [
         build_call_case(Pole.weigh, self=POLE, block=block, siblings=siblings)
         for block, siblings in (
@@ -364,7 +366,7 @@ def _two_names() -> list[Case]:
     ommer = node.builder.build_reveal(parent, found[1])
     return [
         *cases,
-        *(_payout(node, node.builder.build_block(node.parent, won, ommers=each)) for each in ((), (ommer,))),
+        *(_payout(node, node.builder.build_block(node.parent, won, cited=each)) for each in ((), (ommer,))),
     ]
 
 

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from learnchain.encoding.codec import Address, Hash32
 from learnchain.encoding.hashing import message_hash, tagged_hash
+from learnchain.engines.pole.parts import cited_losers
 from learnchain.protocol.citations import equation
 from learnchain.protocol.messages import Block
 from learnchain.protocol.task_specification import Cid
@@ -124,7 +125,7 @@ class PoleHeader:
 
 def build_header(block: Block) -> PoleHeader:
     """Return the header of 3.3; no ommer is cited where its hash is zeros (POLE-R19)."""
-    training = block.reveal.training
+    training, cited = block.reveal.training, cited_losers(block)
     body = (*block.queued_tasks, block.payload_hash, message_hash(block.key_release), message_hash(block.release))
     return PoleHeader(
         block_id=message_hash(block),
@@ -134,6 +135,6 @@ def build_header(block: Block) -> PoleHeader:
         trained_model=block.reveal.model_cid,
         training_correct=training.correct,
         training_total=training.total,
-        ommer_hash=message_hash(block.ommers[0]) if block.ommers else b"\0" * 32,
+        ommer_hash=message_hash(cited[0]) if cited else b"\0" * 32,
         merkle_root=tagged_hash("pole/body", *body, message_hash(block.verdict)),
     )

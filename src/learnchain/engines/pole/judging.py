@@ -7,9 +7,10 @@ time limit, broadcast once (POLE-R6, R7). Line 1 is `ranking.most_valuable`; lin
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
-from learnchain.encoding.codec import Hash32
+from learnchain.encoding.codec import Hash32, encode
 from learnchain.encoding.numbers import Accuracy
 from learnchain.engines.contract import JudgementCase
+from learnchain.engines.pole.parts import Waiver
 from learnchain.protocol.citations import algorithm
 from learnchain.protocol.measurement import Finding, Measurement, MeasurementKind, MeasurementRequest
 from learnchain.protocol.messages import CandidateOutcome, Reveal, Verdict, VerdictEntry
@@ -49,7 +50,8 @@ def judge(case: JudgementCase) -> MeasurementRequest | Verdict | None:
         tally.refused.update(dict.fromkeys(unable, RejectionReason.TRAINING_ACCURACY_LOW.value))
     if isinstance(found, MeasurementRequest):
         return found
-    return replace(_build_verdict(case, found, tally), waived=waived and found != ZERO_HASH)
+    verdict = _build_verdict(case, found, tally)
+    return replace(verdict, engine=encode(Waiver())) if waived and found != ZERO_HASH else verdict
 
 
 @algorithm("pole", 2, r"acc_{train} \geq required \wedge blk.mapping = PHS \wedge blk.timestamp < test.timestamp")

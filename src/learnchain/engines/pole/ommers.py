@@ -9,6 +9,7 @@ from typing import Annotated
 from learnchain.encoding.codec import Address, Bound, Hash32, decode, encode
 from learnchain.encoding.numbers import Accuracy
 from learnchain.engines.pole.equations import MAXIMUM_DEPTH, OmmerRules
+from learnchain.engines.pole.parts import cited_losers
 from learnchain.protocol.messages import Block, CandidateOutcome, Payout
 
 
@@ -54,7 +55,7 @@ def settle_losers(
     """Return what a block pays for the losers that it cites, and those that may still be cited after it."""
     paid: list[Payout] = []
     kept: list[Loser] = []
-    cited = {each.height: each.miner for each in (block.ommers if block is not None else ())}
+    cited = {each.height: each.miner for each in cited_losers(block)}
     for each in decode_memory(memory):
         if block is not None and cited.get(each.height) == each.miner:
             shares = rules.shares(reward_gwei, height, each.height, each.ommers)

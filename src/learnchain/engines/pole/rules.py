@@ -8,13 +8,23 @@ The ten answers of PoLe, in spine order; the fields are the paper's parameters.
 from dataclasses import dataclass, field
 from fractions import Fraction
 
+from typing_extensions import override
+
 from learnchain.encoding.codec import Hash32, encode
 from learnchain.encoding.numbers import Accuracy
-from learnchain.engines.contract import JudgementCase, LocalDurations
+from learnchain.engines.contract import EngineParts, JudgementCase, LocalDurations, refuse_part
 from learnchain.engines.pole.equations import MAXIMUM_DEPTH, OmmerRules
 from learnchain.engines.pole.judging import has_reached_requirement, judge
 from learnchain.engines.pole.mapping import MappingLayer, check_encryption, layer_shape
 from learnchain.engines.pole.ommers import citable_commitments, encode_memory, find_best_loser, settle_losers
+from learnchain.engines.pole.parts import (
+    CitedLosers,
+    FunctionalKey,
+    cited_losers,
+    functional_key,
+    is_waived,
+    shown_model,
+)
 from learnchain.protocol.measurement import MeasurementRequest
 from learnchain.protocol.messages import (
     AnyBlock,
@@ -22,18 +32,20 @@ from learnchain.protocol.messages import (
     Commitment,
     Deadline,
     Escrow,
+    KeyRelease,
     Payout,
     Reveal,
     Task,
+    TrainedModel,
     Verdict,
     work_id,
 )
 from learnchain.protocol.model_specification import ModelLimits, validate
 from learnchain.protocol.parameters import ChainParameters
 from learnchain.protocol.payload import Settlement, SettlementOutcome
-from learnchain.protocol.selection import PostedTask, Schedule, Selection
+from learnchain.protocol.selection import Assignment, PostedTask, Schedule, Selection
 from learnchain.protocol.state import ChainState, Reward
-from learnchain.protocol.task_specification import Metric, TaskSpecification
+from learnchain.protocol.task_specification import Cid, Encryption, Metric, TaskSpecification
 from learnchain.protocol.training_terms import TrainingTerms
 from learnchain.rejection import Rejected, RejectionReason
 
@@ -146,6 +158,68 @@ def build_local_durations(times: LocalDurations, miners: int) -> PoleDurations:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class PoleParts(EngineParts):
+    """Answer for functional keys, models that are shown with their commitment, waivers and cited losers."""
+
+    open_broadcast: bool
+
+    @override
+    def check(self, selection: Selection, message: KeyRelease | Commitment | Verdict | Block) -> None:
+        """Refuse a part that is malformed, missing, or not asked for."""
+        if isinstance(message, KeyRelease):
+            self._check_key_release(selection, message)
+        elif isinstance(message, Commitment):
+            shown_model(message)
+            if bool(message.engine) != self.open_broadcast:
+                wanted = "shows no model, it must" if self.open_broadcast else "shows a model, it must not"
+                raise Rejected(RejectionReason.SHOWN_MODEL_WRONG, f"the commitment {wanted}")
+        elif isinstance(message, Verdict):
+            is_waived(message)
+        elif not cited_losers(message):
+            refuse_part(message)
+
+    def _check_key_release(self, selection: Selection, message: KeyRelease) -> None:
+        encrypted = selection.posted_task.specification.encryption is Encryption.INNER_PRODUCT
+        if bool(functional_key(message)) != encrypted or bool(message.engine) != encrypted:
+            raise Rejected(RejectionReason.FUNCTIONAL_KEY_WRONG, "a functional key belongs to encrypted rows only")
+
+    @override
+    def key_release_part(self, functional_key: Cid) -> bytes:
+        """Locate the functional key of the height (3.4, Step 3)."""
+        return encode(FunctionalKey(functional_key)) if functional_key else b""
+
+    @override
+    def functional_key(self, release: KeyRelease) -> Cid:
+        """Return where the functional key of the height lies."""
+        return functional_key(release)
+
+    @override
+    def commitment_part(self, selection: Selection, trained: TrainedModel) -> bytes:
+        """Show the model at once where models are broadcast openly (Algorithm 1, line 11)."""
+        return encode(trained) if self.open_broadcast else b""
+
+    @override
+    def citable_commitments(self, selection: Selection) -> tuple[Hash32, ...]:
+        """Name the best losers of the last heights; what is about to become too old comes first (3.2)."""
+        return citable_commitments(selection.memory, selection.height)
+
+    @override
+    def block_part(self, standing: tuple[Reveal, ...]) -> bytes:
+        """Cite one loser (3.5)."""
+        return encode(CitedLosers(standing[:1])) if standing else b""
+
+    @override
+    def cited_losers(self, block: AnyBlock) -> tuple[Reveal, ...]:
+        """Return the loser that a block cites."""
+        return cited_losers(block)
+
+    @override
+    def is_waived(self, verdict: Verdict) -> bool:
+        """Return whether the requirement was waived (POLE-R4)."""
+        return is_waived(verdict)
+
+
 BURN_ADDRESS = b"\0" * 20
 """The recipient of a burned bond."""
 
@@ -171,6 +245,11 @@ class Pole:
     def name(self) -> str:
         """Name the consensus."""
         return "pole"
+
+    @property
+    def parts(self) -> PoleParts:
+        """Answer for functional keys, shown models, waivers and cited losers."""
+        return PoleParts(self.open_broadcast)
 
     def check_parameters(self, parameters: ChainParameters) -> None:
         """Refuse times that do not rise, a last phase too short to judge in, and finality above the ommers' depth."""
@@ -216,22 +295,16 @@ class Pole:
             if each.task.deadline_seconds - parameters.claim_window_seconds
             > (parent.end_milliseconds + self.times.round_milliseconds(each.specification) + window) // 1000
         )
-        found, height, memory = (
-            select_most_valuable(parent, in_time, parameters),
-            parent.height + 1,
-            parent.reward.memory,
-        )
+        found = select_most_valuable(parent, in_time, parameters)
         return Selection(
-            height,
+            parent.height + 1,
             parent.block_hash,
-            found.posted_task,
+            (Assignment(found.posted_task),),
             value_text(found.value),
             found.queue_length,
             self.times.schedule_height(parent, found.posted_task.specification),
             found.ranking,
-            memory,
-            citable_commitments=citable_commitments(memory, height),
-            shows_models=self.open_broadcast,
+            parent.reward.memory,
         )
 
     def training_terms(self, selection: Selection, work: Hash32) -> TrainingTerms:
@@ -253,6 +326,8 @@ class Pole:
         specification, training = selection.posted_task.specification, reveal.training
         specification.check_claim(reveal.claim())
         specification.training.check(training.hyperparameters)
+        if self.open_broadcast and shown_model(commitment) != TrainedModel(reveal.model_cid, training):
+            raise Rejected(RejectionReason.SHOWN_MODEL_WRONG, "the commitment showed another model than it binds")
         work = work_id(reveal.chain_id, selection.parent, selection.task.task_id, reveal.miner)
         if training.mapping != self.layer.identity(selection, work):
             detail = f"the model was trained behind mapping {training.mapping.hex()[:16]}, of another block or task"
@@ -272,7 +347,7 @@ class Pole:
             due = selection.schedule.deadline(Deadline.BLOCK, block.release.released_milliseconds)
             if block.end_milliseconds != due:
                 raise Rejected(RejectionReason.TIMESTAMP_WRONG, "the block does not end as long after its release")
-            if block.verdict.waived == _has_reached(selection, block):
+            if is_waived(block.verdict) == _has_reached(selection, block):
                 detail = "the verdict waives what its winner reaches, or does not say that it waives it"
                 raise Rejected(RejectionReason.VERDICT_WRONG, detail)
 
@@ -319,4 +394,4 @@ def _has_reached(selection: Selection, block: Block) -> bool:
 
 def _rank(block: Block) -> tuple[bool, object, Hash32]:
     """Order rivals of one release as the judgement does: who reached the requirement first, then by test accuracy."""
-    return block.verdict.waived, -block.reveal.claim().share, block.verdict.winner
+    return is_waived(block.verdict), -block.reveal.claim().share, block.verdict.winner

@@ -2,9 +2,11 @@
 
 from dataclasses import replace
 
+from learnchain.encoding.codec import encode
 from learnchain.engines.pole import INTERPRETATIONS, Pole, mapping
 from learnchain.engines.pole.equations import OmmerFormula, OmmerFunding, OmmerRules, build_header, ommer_reward
 from learnchain.engines.pole.mapping import MappingLayer, MappingMode, Shift, layer_shape
+from learnchain.engines.pole.parts import Waiver
 from learnchain.engines.pole.rules import PoleDurations
 from learnchain.protocol.actions import ProposeBlock
 from learnchain.protocol.events import (
@@ -88,7 +90,7 @@ def _rebind_candidate(node: ScenarioNode, candidate: Candidate, model: TrainedMo
     work = work_id(commitment.chain_id, commitment.parent, commitment.task_id, commitment.miner)
     payload = (candidate.payload_hash, b"\x01\x55" + candidate.payload_hash)
     digest = commitment_digest(work, model, *payload, candidate.salt)
-    signed = alter(commitment, digest=digest, shown_model=(model,) if commitment.shown_model else ())
+    signed = alter(commitment, digest=digest, engine=encode(model) if commitment.engine else b"")
     builder.counts[model.model_cid] = candidate.correct
     return replace(candidate, model=model, commitment=signed)
 
@@ -112,7 +114,7 @@ def _date_release_back(node: ScenarioNode, found: CandidatePair) -> Event:
 
 
 def _commit_with_shown_model(node: ScenarioNode, found: CandidatePair) -> Event:
-    shown = alter(found[1].commitment, shown_model=(found[1].model,))
+    shown = alter(found[1].commitment, engine=encode(found[1].model))
     return CommitmentReceived(shown, node.round.selection.schedule.start_milliseconds + 1)
 
 
@@ -134,7 +136,7 @@ def _wrong_rows(node: ScenarioNode, found: CandidatePair) -> Event:
 
 def _waive_verdict(node: ScenarioNode, found: CandidatePair) -> Event:
     block = node.builder.build_block(node.parent, found)
-    waived = replace(block.verdict, waived=True)
+    waived = replace(block.verdict, engine=encode(Waiver()))
     return BlockReceived(alter(block, verdict=waived), block.end_milliseconds)
 
 
@@ -154,7 +156,7 @@ def _make_citation(choose: str) -> Make:
             for _ in range(6):
                 run_height(node, HeightPlan({"miner-1": 95, "miner-2": 96}, silent_miners=frozenset({"miner-1"})))
         won = builder.build_candidate(node.parent, "miner-1", 95)
-        block = builder.build_block(node.parent, (won,), ommers=(reveal,))
+        block = builder.build_block(node.parent, (won,), cited=(reveal,))
         return BlockReceived(block, block.end_milliseconds)
 
     return make

@@ -8,7 +8,7 @@ The ten answers of proof of work, in spine order; the fields are the puzzle's pa
 from dataclasses import dataclass, field
 
 from learnchain.encoding.codec import Hash32, encode
-from learnchain.engines.contract import JudgementCase
+from learnchain.engines.contract import EngineParts, JudgementCase
 from learnchain.protocol.measurement import Finding, MeasurementKind, MeasurementRequest
 from learnchain.protocol.messages import (
     AnyBlock,
@@ -25,7 +25,7 @@ from learnchain.protocol.messages import (
 )
 from learnchain.protocol.parameters import ChainParameters
 from learnchain.protocol.puzzle import LARGEST_TARGET, expected_attempts, is_solved
-from learnchain.protocol.selection import PostedTask, Schedule, Selection
+from learnchain.protocol.selection import Assignment, PostedTask, Schedule, Selection
 from learnchain.protocol.state import ZERO_HASH, ChainState, Reward
 from learnchain.protocol.task_specification import TaskSpecification
 from learnchain.protocol.training_terms import HashPuzzle, TrainingTerms
@@ -113,6 +113,11 @@ class ProofOfWork:
         """Name the consensus."""
         return "proof_of_work"
 
+    @property
+    def parts(self) -> EngineParts:
+        """Add nothing to any message."""
+        return EngineParts()
+
     def check_parameters(self, parameters: ChainParameters) -> None:
         """Refuse a target beyond the hash, times that do not rise, and a last phase too short to spread a block."""
         parameters.check_last_phase(self.block_milliseconds)
@@ -141,7 +146,7 @@ class ProofOfWork:
         """Set the puzzle of the next height: the target that the parent's solution time left (POW-R3)."""
         standing = parameters.standing_tasks()
         height, memory = parent.height + 1, parent.reward.memory
-        chosen = PostedTask(*standing[height % len(standing)])
+        chosen = (Assignment(PostedTask(*standing[height % len(standing)])),)
         score = str(expected_attempts(self.difficulty.decode_target(memory)))
         return Selection(height, parent.block_hash, chosen, score, 0, self._schedule_height(parent), (), memory)
 

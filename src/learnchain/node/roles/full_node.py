@@ -101,7 +101,9 @@ class FullNode:
             policy.trust,
         )
         self._trust, self._verifies_models = policy.trust, policy.trust.verifies_models
-        self._retention = Retention(ports.archive, ports.blobs, policy.retain_blocks, self._can_be_challenged)
+        self._retention = Retention(
+            ports.archive, ports.blobs, ports.chain.rules, policy.retain_blocks, self._can_be_challenged
+        )
         self._head_moved = head_moved
         self._timers: list[asyncio.Task[None]] = []
         self._heads: asyncio.Lock = asyncio.Lock()
@@ -126,7 +128,9 @@ class FullNode:
             self._end_height_after_deadline(parent, each, over) for each in ENDING
         ]
         self._timers = [self._ports.tasks.start(each, "timer") for each in waits]
-        await self._retention.prune(self._ports.chain.round.head, frozenset({selection.baseline_model}))
+        await self._retention.prune(
+            self._ports.chain.round.head, frozenset({self._ports.chain.rules.parts.baseline_model(selection)})
+        )
         if self._verifies_models:
             data = selection.posted_task.specification.data
             if selection.task.publisher != self._ports.wallet.address:
@@ -234,7 +238,9 @@ class FullNode:
 
     def store_block(self, action: StoreBlock) -> None:
         """Write the block and its state durably before anything builds on them (step 8)."""
-        self._ports.archive.blobs.name(named_by(action.block, action.state), action.state.block_hash)
+        self._ports.archive.blobs.name(
+            named_by(self._ports.chain.rules, action.block, action.state), action.state.block_hash
+        )
         self._ports.archive.store_block(action.block, action.state, at_once=self._ports.chain.is_current)
         self._ports.tasks.start(self._pin_block_content(action.block), "keeping what a block rests on")
         now = self._ports.clock.now_milliseconds()
@@ -340,7 +346,8 @@ class FullNode:
         await blobs.fetch(block.payload_cid, max_bytes=MAXIMUM_PAYLOAD_BYTES)
         if not isinstance(block, Block) or not self._verifies_models or self._retention.is_over(block.height):
             return
-        await self._pin_under_height(block.height, tuple(each.model_cid for each in block.ommers))
+        cited = self._ports.chain.rules.parts.cited_losers(block)
+        await self._pin_under_height(block.height, tuple(each.model_cid for each in cited))
         await self._kept_run(block.height, block.reveal)
         # A winner's run may rest on runs that lost: nobody could repeat it once its miner is gone (PODL-R10).
         chain = self._ports.chain

@@ -16,6 +16,7 @@ from learnchain.encoding.cryptography import UNSIGNED, sign
 from learnchain.encoding.files import clear_directory
 from learnchain.encoding.hashing import message_hash
 from learnchain.encoding.numbers import Accuracy
+from learnchain.engines.contract import Lookahead
 from learnchain.learning.jobs import EvaluationJob, SearchJob, TrainedFiles, Training, TrainingJob, TrainingProgress
 from learnchain.learning.trace import INDEX_NAME
 from learnchain.node.ports import Ports
@@ -36,7 +37,7 @@ from learnchain.protocol.messages import (
 )
 from learnchain.protocol.payload import encode_payload
 from learnchain.protocol.puzzle import Puzzle
-from learnchain.protocol.selection import Lookahead, MultiBlockPosition, Selection
+from learnchain.protocol.selection import MultiBlockPosition, Selection
 from learnchain.protocol.state import ZERO_HASH
 from learnchain.protocol.training_terms import HyperParameters, TrainingTerms
 from learnchain.rejection import Unavailable
@@ -120,9 +121,11 @@ class Miner:
 
     async def train_model(self, action: TrainModel) -> None:
         """Probe one epoch in Phase 1, then train for as many epochs as end before commitments close (IV-B)."""
-        selection = action.selection
         if self._training is not None and not self._training.done():
             self._training.cancel()
+        selection = action.selection.assigned_to(self._ports.wallet.address)
+        if selection is None:
+            return
         ahead, self._ahead = self._ahead, None
         own = self._ports.archive.slashing_protection.load_candidate(selection.parent)
         if ahead is not None and (own is not None or not ahead.fits(selection)):
@@ -183,8 +186,10 @@ class Miner:
         return run
 
     def _start_lookahead(self, selection: Selection, own: CommitmentOpening) -> None:
-        """Train on for the next block while this one is judged, where the engine's selection allows it (PoDL III-B)."""
-        for ahead in selection.lookahead:
+        """Train on for the next block while this one is judged, where the engine allows it (PoDL III-B)."""
+        chain = self._ports.chain
+        ahead = chain.rules.parts.lookahead(chain.round.tree.state(selection.parent), selection, chain.parameters)
+        if ahead is not None:
             result: asyncio.Future[FinishedRun | None] = asyncio.get_running_loop().create_future()
             task = self._ports.tasks.start(self._train_lookahead(selection, ahead, own, result), "training ahead")
             task.add_done_callback(lambda _task, result=result: result.done() or result.set_result(None))
@@ -209,7 +214,7 @@ class Miner:
 
     async def send_commitment(self, action: SendCommitment) -> None:
         """Build the payload, bind it to the model and commit, before the test set exists (step 5)."""
-        selection, trained = action.selection, action.model
+        selection, trained = self._assigned(action.selection), action.model
         parent = self._ports.chain.round.tree.state(selection.parent)
         attributes = parent.payload_attributes(selection.schedule.payload_timestamp_seconds, self._ports.wallet.address)
         transactions = await settling_transactions(self._ports, parent, attributes.timestamp_seconds)
@@ -231,7 +236,7 @@ class Miner:
             miner=self._ports.wallet.address,
             digest=commitment_digest(work, trained, payload.block_hash, payload_cid, salt),
             bond_wei=self._ports.chain.parameters.minimum_commitment_bond_wei,
-            shown_model=(trained,) if selection.shows_models else (),
+            engine=self._ports.chain.rules.parts.commitment_part(selection, trained),
             signature=UNSIGNED,
         )
         commitment = sign(commitment, self._ports.wallet.private_key)
@@ -245,7 +250,7 @@ class Miner:
 
     async def reveal_model(self, action: RevealModel) -> None:
         """Count exactly on the released test set and open the commitment with that claim (step 6)."""
-        selection, release = action.selection, action.announcement.release
+        selection, release = self._assigned(action.selection), action.announcement.release
         own = self._ports.archive.slashing_protection.load_candidate(selection.parent)
         if own is None:
             self._give_up(selection)
@@ -301,8 +306,8 @@ class Miner:
 
     async def _open_training_data(self, selection: Selection, release: KeyRelease) -> Path:
         """Return the training rows, or where they stay encrypted their products with this block's vectors alone."""
-        keys, specification = OpenedKeys(release.key, release.functional_key), selection.posted_task.specification
-        return await self._ports.data.training(keys, specification, self._terms(selection))
+        keys = OpenedKeys(release.key, self._ports.chain.rules.parts.functional_key(release))
+        return await self._ports.data.training(keys, selection.posted_task.specification, self._terms(selection))
 
     async def propose_block(self, action: ProposeBlock) -> None:
         """Publish the block when this node's own verdict names this miner the winner (step 8)."""
@@ -329,7 +334,7 @@ class Miner:
             audit_reports=action.audit_reports,
             challenges=action.challenges,
             responses=action.responses,
-            ommers=action.ommers,
+            engine=action.engine,
             settlement_root=ZERO_HASH,
             signature=UNSIGNED,
         )
@@ -368,6 +373,10 @@ class Miner:
         seconds = self._ports.clock.monotonic_seconds() - begun_seconds
         self._note(selection, step, attempts=attempts, seconds=round(seconds, 3))
         self._ports.decisions.note_training(selection.height, {"attempts": attempts, "search_seconds": seconds})
+
+    def _assigned(self, selection: Selection) -> Selection:
+        """Return the selection as this miner reads it."""
+        return selection.assigned_to(self._ports.wallet.address) or selection
 
     def _is_selected(self, selection: Selection) -> bool:
         """Return whether this height is still the one that is being decided."""

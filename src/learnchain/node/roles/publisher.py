@@ -30,13 +30,13 @@ class Publisher:
         if self._ports.chain.round.selection.parent != selection.parent:
             return
         self._released.add((selection.parent, "key"))
-        functional_key = await self._functional_key(selection)
+        part = self._ports.chain.rules.parts.key_release_part(await self._functional_key(selection))
         if self._ports.clock.now_milliseconds() > selection.schedule.key_milliseconds:
             await self._announce_again(selection)
             return
         chain_id = self._ports.chain.parameters.chain_id
         task_id = selection.task.task_id
-        message = KeyRelease(chain_id, selection.height, selection.parent, task_id, key, functional_key, UNSIGNED)
+        message = KeyRelease(chain_id, selection.height, selection.parent, task_id, key, part, UNSIGNED)
         await self._ports.announce(sign(message, self._ports.wallet.private_key))
         self._note(selection, "key released")
         await self._announce_again(selection)

@@ -133,7 +133,7 @@ class Reporter:
         specification, data = selection.posted_task.specification, self._ports.data
         try:
             if isinstance(signed, KeyRelease):
-                keys = OpenedKeys(signed.key, signed.functional_key)
+                keys = OpenedKeys(signed.key, self._ports.chain.rules.parts.functional_key(signed))
                 await data.training(keys, specification, self._measuring.terms(selection))
             else:
                 await data.open_part(selection.test_set, signed.key, specification)
