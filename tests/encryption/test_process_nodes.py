@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from learnchain.encryption.functional import decode_key, encode_key
-from learnchain.engines.pole.parts import functional_key
+from learnchain.engines.pole.parts import functional_key, mapped_training
 from learnchain.node.local_network import LocalPlan
 from learnchain.node.roles import publisher
 from learnchain.protocol.messages import Block, CandidateOutcome, Deadline, EmptyBlock, Fault
@@ -72,7 +72,8 @@ def test_a_model_is_trained_and_paid_and_no_row_leaves_the_data_node(tmp_path: P
         block, settled = found
         assert isinstance(block, Block) and settled == (Settled.PAID,)
         assert functional_key(block.key_release)
-        assert 2 * block.reveal.training.correct >= block.reveal.training.total == 1_437
+        counted = mapped_training(block.reveal.training)
+        assert 2 * counted.correct >= counted.total == 1_437
         assert {each.outcome for each in block.verdict.entries} <= {
             CandidateOutcome.WINNER,
             CandidateOutcome.LOWER_CLAIM,

@@ -21,7 +21,7 @@ from learnchain.protocol.messages import AnyBlock, Block, work_id
 from learnchain.protocol.parameters import ChainParameters
 from learnchain.protocol.puzzle import expected_attempts
 from learnchain.protocol.selection import Schedule, Selection
-from learnchain.protocol.state import ZERO_HASH, AuditEntry, BondRegistry, ChainState, Dispute, DisputeOutcome
+from learnchain.protocol.state import AuditEntry, BondRegistry, ChainState, Dispute, DisputeOutcome
 from learnchain.protocol.task_specification import Metric, TaskSpecification
 from learnchain.protocol.training_terms import HashPuzzle
 from learnchain.verification.training_chain import seeds_of
@@ -238,6 +238,7 @@ def _describe_winner(block: Block, schedule: Schedule, parts: EngineParts) -> di
 def _describe_trained_block(block: Block, selection: Selection, parts: EngineParts) -> dict[str, Any]:
     """Return the model that won, what it is worth, and the record of its training."""
     training, (correct, total) = block.reveal.training, parts.baseline_count(block.verdict)
+    reached, rows = parts.training_count(training)
     return {
         "won_by": "training",
         "trained": True,
@@ -246,11 +247,11 @@ def _describe_trained_block(block: Block, selection: Selection, parts: EnginePar
         "training_mode": selection.posted_task.specification.training.mode.value,
         "model": cid_text(block.reveal.model_cid),
         "trace": cid_text(training.trace_cid),
-        "mapping": None if training.mapping == ZERO_HASH else training.mapping.hex(),
+        "mapping": parts.mapping_identity(training).hex() or None,
         "epochs": training.hyperparameters.epochs,
         "block_index": selection.position.block_index,
         "best_before": {"correct": correct, "total": total},
-        "training_accuracy": {"correct": training.correct, "total": training.total} if training.total else None,
+        "training_accuracy": {"correct": reached, "total": rows} if rows else None,
     }
 
 

@@ -187,6 +187,7 @@ def _on_reveal_received(state: Round, event: RevealReceived) -> Transition:
     if message == state.reveals.get(key):
         return state, (), ()
     check_opening(state.commitments[key], message, state.selection, state.parameters)
+    state.rules.parts.check(state.selection, message.training)
     state.rules.check_reveal(state.selection, state.commitments[key], message)
     if key in state.reveals:
         raise Rejected(RejectionReason.REVEAL_DOUBLE, "the miner opened its commitment with two claims")

@@ -54,6 +54,7 @@ def find_loser(state: Round, selection: Selection, reveal: Reveal) -> LosingCand
         raise Rejected(RejectionReason.OMMER_NOT_CITABLE, "the verdict of its height names another claim")
     earlier = state.rules.select_task(state.tree.state(block.parent), state.parameters)
     check_opening(found[0], reveal, earlier, state.parameters)
+    state.rules.parts.check(earlier, reveal.training)
     state.rules.check_reveal(earlier, found[0], reveal)
     return LosingCandidate(reveal, earlier, block, found[0])
 

@@ -63,7 +63,7 @@ def check_engine_parts(rules: Rules, selection: Selection, block: AnyBlock) -> N
     for commitment in block.commitments:
         rules.parts.check(selection, commitment)
     if isinstance(block, Block):
-        for message in (block.key_release, block.verdict, block):
+        for message in (block.key_release, block.reveal.training, block.verdict, block):
             rules.parts.check(selection, message)
 
 

@@ -20,6 +20,7 @@ from learnchain.protocol.messages import (
     Reveal,
     Task,
     TrainedModel,
+    TrainingRecord,
     Verdict,
 )
 from learnchain.protocol.parameters import ChainParameters
@@ -69,13 +70,17 @@ class Lookahead:
     commitment_milliseconds: int
 
 
+PartedMessage = KeyRelease | TrainingRecord | Commitment | Verdict | Block
+"""The messages to which an engine may add something."""
+
+
 class EngineParts:
     """Answer for what an engine alone adds to messages; these are the answers of one that adds nothing (ROUND-23).
 
     An engine with parts derives its own, and nobody else decodes a part. Answers are pure, as all of an engine's.
     """
 
-    def check(self, selection: Selection, message: KeyRelease | Commitment | Verdict | Block) -> None:
+    def check(self, selection: Selection, message: PartedMessage) -> None:
         """Refuse a part that is malformed, or that does not belong to this message of a height."""
         refuse_part(message)
 
@@ -85,6 +90,18 @@ class EngineParts:
 
     def functional_key(self, release: KeyRelease) -> Cid:
         """Return where the functional key of a height lies; nothing where rows are opened."""
+        return b""
+
+    def training_part(self, selection: Selection, work: Hash32, correct: int, total: int) -> bytes:
+        """Say what a miner adds to the record of its run, which got so many of all training rows right."""
+        return b""
+
+    def training_count(self, record: TrainingRecord) -> tuple[int, int]:
+        """Return (correct, total) that a record claims on the training rows; zeros where it claims nothing."""
+        return 0, 0
+
+    def mapping_identity(self, record: TrainingRecord) -> bytes:
+        """Return what names the mapping layer that a model was trained behind; nothing without one."""
         return b""
 
     def commitment_part(self, selection: Selection, trained: TrainedModel) -> bytes:
@@ -120,7 +137,7 @@ class EngineParts:
         return False
 
 
-def refuse_part(message: KeyRelease | Commitment | Verdict | Block) -> None:
+def refuse_part(message: PartedMessage) -> None:
     """Refuse a message that carries a part where the engine has none: nobody smuggles bytes."""
     if message.engine:
         detail = f"a {type(message).__name__} carries {len(message.engine)} bytes for an engine that adds none to it"

@@ -136,8 +136,6 @@ class KeyRelease:
 class TrainingRecord:
     """Step 4: what a training run leaves behind: the root over its full states, where they lie, what was chosen.
 
-    `mapping` names the mapping layer that the model was trained behind (PoLe Algorithm 2, line 5); zeros where there
-    is none. `correct` of `total` is the exact count on the training rows where a paper asks for one (PoLe 3.3), else 0.
     `machine_class` is the digest of the reproducibility class in which it was trained, zeros where none is declared:
     only auditors of that class are matched with it.
     """
@@ -146,9 +144,7 @@ class TrainingRecord:
     states: int
     trace_cid: Cid
     hyperparameters: HyperParameters
-    mapping: Hash32 = b"\0" * 32
-    correct: int = 0
-    total: int = 0
+    engine: EnginePart = b""
     machine_class: Hash32 = UNDECLARED_CLASS
 
 

@@ -218,10 +218,9 @@ class ChainBuilder:
         terms = self.rules.training_terms(selection, work)
         record = build_training_record(seed)
         self.traces[record.state_root] = build_trace(seed)
-        if terms.mapping is not None:
-            rows = selection.posted_task.specification.data.training.rows
-            right = self.training_claims.get(miner, rows)
-            record = replace(record, mapping=terms.mapping.identity, correct=right, total=rows)
+        rows = selection.posted_task.specification.data.training.rows
+        part = self.rules.parts.training_part(selection, work, self.training_claims.get(miner, rows), rows)
+        record = replace(record, engine=part)
         model = TrainedModel(b"\x01\x55" + seed, record)
         salt: Hash32 = tagged_hash("salt", seed)
         payload_hash = self.build_payload(parent, selection.schedule.payload_timestamp_seconds, address(miner), posted)
@@ -356,7 +355,7 @@ class ChainBuilder:
         selection, key = self.select_task(parent), won.key
         reveal = self.build_reveal(parent, won, won.correct)
         counts = dict.fromkeys(MeasurementKind, (won.correct, selection.test_set.rows))
-        counts[MeasurementKind.TRAINING] = (reveal.training.correct, reveal.training.total)
+        counts[MeasurementKind.TRAINING] = self.rules.parts.training_count(reveal.training)
         baseline = self.rules.parts.baseline_model(selection)
         counts[MeasurementKind.BASELINE] = (self.counts.get(baseline, 0), selection.test_set.rows)
         case = JudgementCase(

@@ -109,11 +109,11 @@ def measure(builder: ChainBuilder, action: MeasureCandidate | MeasureEvidence | 
             return Measurement(candidate, kind, Finding.REJECTED, RejectionReason.WATERMARK_MISSING.value)
         return Measurement(candidate, kind, Finding.ACCEPTED)
     if kind is MeasurementKind.TRAINING:
-        said = reveal.training
-        right = builder.trained.get(reveal.model_cid, said.correct)
-        found = Finding.ACCEPTED if right == said.correct else Finding.REJECTED
-        reason = "" if right == said.correct else RejectionReason.CLAIM_NOT_EXACT.value
-        return Measurement(candidate, kind, found, reason, right, said.total)
+        claimed, total = builder.rules.parts.training_count(reveal.training)
+        right = builder.trained.get(reveal.model_cid, claimed)
+        found = Finding.ACCEPTED if right == claimed else Finding.REJECTED
+        reason = "" if right == claimed else RejectionReason.CLAIM_NOT_EXACT.value
+        return Measurement(candidate, kind, found, reason, right, total)
     correct = builder.counts[reveal.model_cid]
     exact = correct == reveal.claim_correct
     finding, reason = (Finding.ACCEPTED, "") if exact else (Finding.REJECTED, RejectionReason.CLAIM_NOT_EXACT.value)

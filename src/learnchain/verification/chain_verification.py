@@ -264,7 +264,7 @@ class Verifier:
                 if action.request.kind is MeasurementKind.PAYLOAD or reveal is None:
                     raise
                 self._believed = True
-        return build_claimed_measurement(action, reveal)
+        return build_claimed_measurement(self.genesis.rules.parts, action, reveal)
 
     def _find_reached_level(self, block: AnyBlock) -> str:
         """Return the level that a block was really checked at: what is gone or of another class lowers it."""

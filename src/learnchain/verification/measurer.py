@@ -8,7 +8,7 @@ Which blobs the chain names, and how large each may be: a stranger's call makes 
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from learnchain.engines.contract import Rules
+from learnchain.engines.contract import EngineParts, Rules
 from learnchain.execution.engine import ExecutionEngine
 from learnchain.execution.escrow import decode_bond_change, decode_task_posted
 from learnchain.learning.jobs import EvaluationJob, Training, WatermarkJob
@@ -129,7 +129,7 @@ class Measurer:
         if reveal is None:
             raise Unavailable("a reveal: an empty block has no model to measure")
         if self.trust.is_trusted(action):
-            return build_claimed_measurement(action, reveal)
+            return build_claimed_measurement(self.rules.parts, action, reveal)
         specification = selection.posted_task.specification
         work = work_id(self.parameters.chain_id, selection.parent, selection.task.task_id, reveal.miner)
         terms = self.rules.training_terms(selection, work)
@@ -148,7 +148,7 @@ class Measurer:
         mapping = await self.data.mapping_path(terms)
         paths = (str(model), str(training), str(counted))
         count = await self.evaluator.evaluate(EvaluationJob(specification.model, *paths, specification.metric, mapping))
-        claim = build_claimed_measurement(action, reveal)
+        claim = build_claimed_measurement(self.rules.parts, action, reveal)
         exact = of_baseline or (count.correct, count.total) == (claim.correct, claim.total)
         finding = Finding.ACCEPTED if exact else Finding.REJECTED
         reason = "" if exact else RejectionReason.CLAIM_NOT_EXACT.value
@@ -162,11 +162,11 @@ class Measurer:
             raise Rejected(RejectionReason.WATERMARK_MISSING, detail)
 
 
-def build_claimed_measurement(action: MeasureCandidate, reveal: Reveal) -> Measurement:
+def build_claimed_measurement(parts: EngineParts, action: MeasureCandidate, reveal: Reveal) -> Measurement:
     """Return what the winner says of itself: all that header level knows; of an earlier model it says nothing here."""
     measure, count = action.request, (reveal.claim_correct, reveal.claim_total)
     if measure.kind is MeasurementKind.TRAINING:
-        count = (reveal.training.correct, reveal.training.total)
+        count = parts.training_count(reveal.training)
     if measure.kind is MeasurementKind.BASELINE:
         count = (0, 0)
     return Measurement(measure.candidate, measure.kind, Finding.ACCEPTED, "", *count)

@@ -11,7 +11,7 @@ import pytest
 from learnchain.encoding.codec import decode, encode
 from learnchain.engines.pole import Pole
 from learnchain.engines.pole.mapping import dense_vectors, mapping_layer
-from learnchain.engines.pole.parts import cited_losers, is_waived
+from learnchain.engines.pole.parts import cited_losers, is_waived, mapped_training, training_claim
 from learnchain.engines.pole.rules import PoleDurations
 from learnchain.engines.registry import find_engine
 from learnchain.learning.jobs import Evaluation, EvaluationJob, TrainedFiles, TrainingJob, TrainingProgress
@@ -82,7 +82,7 @@ def test_a_loser_is_cited_and_paid_and_a_late_node_agrees(tmp_path: Path) -> Non
         assert isinstance(lost, Block)
         outcomes = {each.miner: each.outcome for each in lost.verdict.entries}
         assert outcomes[ommer.miner] is CandidateOutcome.LOWER_CLAIM
-        assert all(each.reveal.training.correct * 10 >= each.reveal.training.total * 9 for each in citing)
+        assert all(training_claim(each.reveal).has_reached(9, 10) for each in citing)
         # A node that saw nothing of it joins now and measures every block again.
         late = nodes.places[3]
         await nodes.kill(3)
@@ -109,7 +109,7 @@ def test_the_papers_own_mode_runs_and_shows_every_model_before_the_test_set(tmp_
             assert isinstance(block, Block)
             won = next(each for each in block.commitments if each.miner == block.proposer)
             assert [decode(TrainedModel, won.engine).model_cid] == [block.reveal.model_cid]
-            assert block.reveal.training.mapping == block.parent
+            assert mapped_training(block.reveal.training).mapping == block.parent
 
     engine = find_engine("pole-paper").build_local(LOCAL_PHASES, 2)
     assert isinstance(engine, Pole)

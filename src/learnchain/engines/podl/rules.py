@@ -9,7 +9,14 @@ from itertools import pairwise
 from typing_extensions import override
 
 from learnchain.encoding.codec import Address, Hash32, encode
-from learnchain.engines.contract import EngineParts, JudgementCase, LocalDurations, Lookahead, refuse_part
+from learnchain.engines.contract import (
+    EngineParts,
+    JudgementCase,
+    LocalDurations,
+    Lookahead,
+    PartedMessage,
+    refuse_part,
+)
 from learnchain.engines.podl.judging import judge
 from learnchain.engines.podl.multi_block_progress import MultiBlockProgress, StoppingRule, decode_memory, encode_memory
 from learnchain.engines.podl.parts import baseline_count
@@ -20,7 +27,6 @@ from learnchain.protocol.messages import (
     Commitment,
     Deadline,
     Escrow,
-    KeyRelease,
     Payout,
     Reveal,
     Task,
@@ -260,7 +266,7 @@ class PodlParts(EngineParts):
     phases: TwoPhases
 
     @override
-    def check(self, selection: Selection, message: KeyRelease | Commitment | Verdict | Block) -> None:
+    def check(self, selection: Selection, message: PartedMessage) -> None:
         """Refuse a verdict that does not count in one way, and a part of any other message."""
         if isinstance(message, Verdict):
             baseline_count(message)

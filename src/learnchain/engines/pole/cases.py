@@ -10,7 +10,7 @@ from learnchain.engines.pole import INTERPRETATIONS, Pole
 from learnchain.engines.pole import mapping as maps
 from learnchain.engines.pole.equations import OmmerFormula, OmmerFunding, OmmerRules, build_header, ommer_reward
 from learnchain.engines.pole.mapping import MappingLayer, MappingMode, Shift, layer_shape
-from learnchain.engines.pole.parts import Waiver
+from learnchain.engines.pole.parts import Waiver, mapped_training
 from learnchain.engines.pole.rules import PoleDurations
 from learnchain.engines.pole.scenario import (
     OPEN_BROADCAST,
@@ -204,7 +204,7 @@ def _judgement_case(node: ScenarioNode, found: CandidatePair, closed: bool, **wo
         if name not in world:
             continue
         test, training = world[name]
-        said = (claims[each.miner], each.model.training.correct)
+        said = (claims[each.miner], mapped_training(each.model.training).correct)
         counts = ((MeasurementKind.COUNT, test, said[0], 100), (MeasurementKind.TRAINING, training, said[1], 400))
         measured[each.key, MeasurementKind.PAYLOAD] = Measurement(each.key, MeasurementKind.PAYLOAD, Finding.ACCEPTED)
         for kind, right, claimed, total in counts:

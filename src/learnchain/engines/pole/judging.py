@@ -8,9 +8,8 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 from learnchain.encoding.codec import Hash32, encode
-from learnchain.encoding.numbers import Accuracy
 from learnchain.engines.contract import JudgementCase
-from learnchain.engines.pole.parts import Waiver
+from learnchain.engines.pole.parts import Waiver, training_claim
 from learnchain.protocol.citations import algorithm
 from learnchain.protocol.measurement import Finding, Measurement, MeasurementKind, MeasurementRequest
 from learnchain.protocol.messages import CandidateOutcome, Reveal, Verdict, VerdictEntry
@@ -80,8 +79,7 @@ def order_by_accuracy(case: JudgementCase) -> list[Hash32]:
 
 def has_reached_requirement(reveal: Reveal, specification: TaskSpecification) -> bool:
     """Return whether a header's training accuracy is at least the required one (Algorithm 1, line 9)."""
-    reached = Accuracy(reveal.training.correct, reveal.training.total)
-    return reached.has_reached(specification.required_numerator, specification.required_denominator)
+    return training_claim(reveal).has_reached(specification.required_numerator, specification.required_denominator)
 
 
 def _find_first_verified(case: JudgementCase, keys: list[Hash32], tally: _Tally) -> MeasurementRequest | Hash32:
@@ -107,7 +105,7 @@ def _compare_count(case: JudgementCase, key: Hash32, measured: Measurement) -> s
         return measured.reason if measured.finding is Finding.REJECTED else ""
     claim = reveal.claim()
     if measured.kind is MeasurementKind.TRAINING:
-        claim = Accuracy(reveal.training.correct, reveal.training.total)
+        claim = training_claim(reveal)
     if (measured.correct, measured.total) == (claim.correct, claim.total):
         return ""
     classes = case.selection.posted_task.specification.data.classes

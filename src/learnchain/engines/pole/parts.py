@@ -3,8 +3,18 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from learnchain.encoding.codec import Bound, decode
-from learnchain.protocol.messages import AnyBlock, Block, Commitment, KeyRelease, Reveal, TrainedModel, Verdict
+from learnchain.encoding.codec import Bound, Hash32, decode
+from learnchain.encoding.numbers import Accuracy
+from learnchain.protocol.messages import (
+    AnyBlock,
+    Block,
+    Commitment,
+    KeyRelease,
+    Reveal,
+    TrainedModel,
+    TrainingRecord,
+    Verdict,
+)
 from learnchain.protocol.task_specification import Cid
 
 
@@ -16,6 +26,15 @@ class FunctionalKey:
     """
 
     cid: Cid
+
+
+@dataclass(frozen=True, slots=True)
+class MappedTraining:
+    """Name in a training record the mapping layer of the run, and its exact count on the training rows (3.3)."""
+
+    mapping: Hash32
+    correct: int
+    total: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +55,17 @@ class CitedLosers:
 def functional_key(release: KeyRelease) -> Cid:
     """Return where the functional key of a height lies; nothing where the release names none."""
     return decode(FunctionalKey, release.engine).cid if release.engine else b""
+
+
+def mapped_training(record: TrainingRecord) -> MappedTraining:
+    """Return what a training record adds; refuse one that adds nothing."""
+    return decode(MappedTraining, record.engine)
+
+
+def training_claim(reveal: Reveal) -> Accuracy:
+    """Return the accuracy on the training rows that a header claims (3.3)."""
+    part = mapped_training(reveal.training)
+    return Accuracy(part.correct, part.total)
 
 
 def shown_model(commitment: Commitment) -> TrainedModel | None:

@@ -11,8 +11,7 @@ from fractions import Fraction
 from typing_extensions import override
 
 from learnchain.encoding.codec import Hash32, encode
-from learnchain.encoding.numbers import Accuracy
-from learnchain.engines.contract import EngineParts, JudgementCase, LocalDurations, refuse_part
+from learnchain.engines.contract import EngineParts, JudgementCase, LocalDurations, PartedMessage, refuse_part
 from learnchain.engines.pole.equations import MAXIMUM_DEPTH, OmmerRules
 from learnchain.engines.pole.judging import has_reached_requirement, judge
 from learnchain.engines.pole.mapping import MappingLayer, check_encryption, layer_shape
@@ -20,10 +19,13 @@ from learnchain.engines.pole.ommers import citable_commitments, encode_memory, f
 from learnchain.engines.pole.parts import (
     CitedLosers,
     FunctionalKey,
+    MappedTraining,
     cited_losers,
     functional_key,
     is_waived,
+    mapped_training,
     shown_model,
+    training_claim,
 )
 from learnchain.protocol.measurement import MeasurementRequest
 from learnchain.protocol.messages import (
@@ -37,6 +39,7 @@ from learnchain.protocol.messages import (
     Reveal,
     Task,
     TrainedModel,
+    TrainingRecord,
     Verdict,
     work_id,
 )
@@ -160,12 +163,13 @@ def build_local_durations(times: LocalDurations, miners: int) -> PoleDurations:
 
 @dataclass(frozen=True, slots=True)
 class PoleParts(EngineParts):
-    """Answer for functional keys, models that are shown with their commitment, waivers and cited losers."""
+    """Answer for functional keys, mapped training, models shown with their commitment, waivers and cited losers."""
 
+    layer: MappingLayer
     open_broadcast: bool
 
     @override
-    def check(self, selection: Selection, message: KeyRelease | Commitment | Verdict | Block) -> None:
+    def check(self, selection: Selection, message: PartedMessage) -> None:
         """Refuse a part that is malformed, missing, or not asked for."""
         if isinstance(message, KeyRelease):
             self._check_key_release(selection, message)
@@ -176,6 +180,8 @@ class PoleParts(EngineParts):
                 raise Rejected(RejectionReason.SHOWN_MODEL_WRONG, f"the commitment {wanted}")
         elif isinstance(message, Verdict):
             is_waived(message)
+        elif isinstance(message, TrainingRecord):
+            mapped_training(message)
         elif not cited_losers(message):
             refuse_part(message)
 
@@ -193,6 +199,22 @@ class PoleParts(EngineParts):
     def functional_key(self, release: KeyRelease) -> Cid:
         """Return where the functional key of the height lies."""
         return functional_key(release)
+
+    @override
+    def training_part(self, selection: Selection, work: Hash32, correct: int, total: int) -> bytes:
+        """Name this block's mapping layer, and the exact count behind it (3.3)."""
+        return encode(MappedTraining(self.layer.identity(selection, work), correct, total))
+
+    @override
+    def training_count(self, record: TrainingRecord) -> tuple[int, int]:
+        """Return the training accuracy of the header (3.3)."""
+        part = mapped_training(record)
+        return part.correct, part.total
+
+    @override
+    def mapping_identity(self, record: TrainingRecord) -> bytes:
+        """Return what the layer's vectors follow from (Algorithm 2, line 5)."""
+        return mapped_training(record).mapping
 
     @override
     def commitment_part(self, selection: Selection, trained: TrainedModel) -> bytes:
@@ -248,8 +270,8 @@ class Pole:
 
     @property
     def parts(self) -> PoleParts:
-        """Answer for functional keys, shown models, waivers and cited losers."""
-        return PoleParts(self.open_broadcast)
+        """Answer for functional keys, mapped training, shown models, waivers and cited losers."""
+        return PoleParts(self.layer, self.open_broadcast)
 
     def check_parameters(self, parameters: ChainParameters) -> None:
         """Refuse times that do not rise, a last phase too short to judge in, and finality above the ommers' depth."""
@@ -329,10 +351,11 @@ class Pole:
         if self.open_broadcast and shown_model(commitment) != TrainedModel(reveal.model_cid, training):
             raise Rejected(RejectionReason.SHOWN_MODEL_WRONG, "the commitment showed another model than it binds")
         work = work_id(reveal.chain_id, selection.parent, selection.task.task_id, reveal.miner)
-        if training.mapping != self.layer.identity(selection, work):
-            detail = f"the model was trained behind mapping {training.mapping.hex()[:16]}, of another block or task"
+        mapping = mapped_training(training).mapping
+        if mapping != self.layer.identity(selection, work):
+            detail = f"the model was trained behind mapping {mapping.hex()[:16]}, of another block or task"
             raise Rejected(RejectionReason.MAPPING_FOREIGN, detail)
-        counted = Accuracy(training.correct, training.total)
+        counted = training_claim(reveal)
         if specification.metric is Metric.ACCURACY and counted.total != specification.data.training.rows:
             detail = f"a count out of {counted.total}, there are {specification.data.training.rows} training rows"
             raise Rejected(RejectionReason.CLAIM_OUT_OF_RANGE, detail)

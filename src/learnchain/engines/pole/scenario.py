@@ -6,7 +6,7 @@ from learnchain.encoding.codec import encode
 from learnchain.engines.pole import INTERPRETATIONS, Pole, mapping
 from learnchain.engines.pole.equations import OmmerFormula, OmmerFunding, OmmerRules, build_header, ommer_reward
 from learnchain.engines.pole.mapping import MappingLayer, MappingMode, Shift, layer_shape
-from learnchain.engines.pole.parts import Waiver
+from learnchain.engines.pole.parts import Waiver, mapped_training
 from learnchain.engines.pole.rules import PoleDurations
 from learnchain.protocol.actions import ProposeBlock
 from learnchain.protocol.events import (
@@ -75,7 +75,8 @@ def run_to_limit(node: ScenarioNode, plan: HeightPlan) -> Block:
 
 def remap_candidate(node: ScenarioNode, candidate: Candidate, mapping: bytes) -> Candidate:
     """Return a candidate that was trained behind another mapping layer and says so."""
-    record = replace(candidate.model.training, mapping=mapping)
+    part = replace(mapped_training(candidate.model.training), mapping=mapping)
+    record = replace(candidate.model.training, engine=encode(part))
     return _rebind_candidate(node, candidate, replace(candidate.model, training=record))
 
 
@@ -130,7 +131,8 @@ def _foreign_mapping(node: ScenarioNode, found: CandidatePair) -> Event:
 
 
 def _wrong_rows(node: ScenarioNode, found: CandidatePair) -> Event:
-    record = replace(found[1].model.training, correct=100, total=100)
+    part = replace(mapped_training(found[1].model.training), correct=100, total=100)
+    record = replace(found[1].model.training, engine=encode(part))
     return _release_and_open(node, _rebind_candidate(node, found[1], replace(found[1].model, training=record)))
 
 

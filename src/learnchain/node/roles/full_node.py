@@ -207,7 +207,7 @@ class FullNode:
                 raise
             if not self._trust.settles_for_claim(action):
                 raise
-            believed, found = True, build_claimed_measurement(action, action.reveal)
+            believed, found = True, build_claimed_measurement(self._ports.chain.rules.parts, action, action.reveal)
         if believed:
             self._ports.archive.mark_as_trusted(action.request.candidate)
         return found

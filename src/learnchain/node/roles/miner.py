@@ -459,11 +459,12 @@ class Miner:
         index = {**json.loads((directory / INDEX_NAME).read_text()), "states": states}
         trace_cid = await self._ports.blobs.add_bytes(encode_index(index, finished.start))
         self._ports.archive.blobs.note(selection.height, (model_cid, trace_cid, *map(cid_from_text, states)))
-        chosen, layer = self._strategy.choose_hyper_parameters(selection, run.epochs), self._terms(selection).mapping
-        mapping = ZERO_HASH if layer is None else layer.identity
+        chosen = self._strategy.choose_hyper_parameters(selection, run.epochs)
+        count = (run.training_correct, run.training_total)
+        part = self._ports.chain.rules.parts.training_part(selection, self._work(selection), *count)
         shutil.rmtree(self._directory / directory.parent.name, ignore_errors=True)
-        counted, named = (run.training_correct, run.training_total), await self._trainer.machine_class()
-        record = TrainingRecord(run.trace_root, len(states), trace_cid, chosen, mapping, *counted, named)
+        named = await self._trainer.machine_class()
+        record = TrainingRecord(run.trace_root, len(states), trace_cid, chosen, part, named)
         return TrainedModel(model_cid, record)
 
     def _show_progress(self, point: TrainingProgress) -> None:
