@@ -14,6 +14,8 @@ class RejectionReason(StrEnum):
     """The bytes are not the canonical encoding of the noun they claim to be."""
     TOO_LARGE = "too_large"
     """A size, a count or a depth lies above its bound."""
+    FORMAT_UNSUPPORTED = "format_unsupported"
+    """The peer, genesis file or data directory is of another format version than this program."""
     WRONG_CHAIN = "wrong_chain"
     """The message belongs to another chain identity."""
     WRONG_SIGNATURE = "wrong_signature"

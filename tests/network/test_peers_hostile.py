@@ -6,12 +6,25 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
+from learnchain.encoding.codec import FORMAT_VERSION, decode
 from learnchain.network.gossip import DEFERRED_MESSAGES_PER_PEER, WANTED_IDENTIFIERS_PER_PEER, ValidationResult
 from learnchain.network.multiplexer import WINDOW_BYTES
-from learnchain.network.network import Network
+from learnchain.network.network import LONGEST_PAUSE_SECONDS, Network
 from learnchain.network.peers import NetworkLimits
 from learnchain.network.transport import Connection, ConnectionLost, Stream, Transport
-from learnchain.network.wire import Full, Have, Hello, MessageKind, Want, message_bytes, message_id, raw_message
+from learnchain.network.wire import (
+    Full,
+    Have,
+    Hello,
+    MessageKind,
+    Refusal,
+    Want,
+    message_bytes,
+    message_id,
+    raw_message,
+    read_message,
+)
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.simulation.simulated_network import SimulatedClock, SimulatedNetwork, run_simulated
 from tests.network.worlds import identity
 
@@ -52,7 +65,7 @@ def attack(
         attacker = simulated.transport(ATTACKER)
         connection = await attacker.connect(victim.address())
         gossip = await connection.open_stream()
-        introduction = message_bytes(MessageKind.HELLO, Hello(1, NETWORK_ID, bytes(32), "", 0))
+        introduction = message_bytes(MessageKind.HELLO, Hello(FORMAT_VERSION, NETWORK_ID, bytes(32), "", 0))
         await gossip.write(introduction if hello is None else hello)
         heard = await connection.accept_stream()
         await asyncio.sleep(1)
@@ -79,7 +92,7 @@ def test_peer_that_comes_back_replaces_its_dead_connection() -> None:
     async def scenario(attack: Attack) -> None:
         connection = await attack.attacker.connect(attack.victim.address())
         gossip = await connection.open_stream()
-        await gossip.write(message_bytes(MessageKind.HELLO, Hello(1, NETWORK_ID, bytes(32), "", 0)))
+        await gossip.write(message_bytes(MessageKind.HELLO, Hello(FORMAT_VERSION, NETWORK_ID, bytes(32), "", 0)))
         await asyncio.sleep(1)
         assert attack.is_connected()
         with pytest.raises(ConnectionLost):
@@ -95,7 +108,7 @@ def test_peer_that_comes_back_replaces_its_dead_connection() -> None:
         raw_message(MessageKind.FULL, b""),
         raw_message(MessageKind.HELLO, b"garbage"),
         bytes((MessageKind.HELLO,)) + b"\xff\xff\xff\xff",
-        message_bytes(MessageKind.HELLO, Hello(1, b"x" * 32, bytes(32), "", 0)),
+        message_bytes(MessageKind.HELLO, Hello(FORMAT_VERSION, b"x" * 32, bytes(32), "", 0)),
     ],
     ids=["no hello", "garbage", "oversize", "other network"],
 )
@@ -105,6 +118,69 @@ def test_bad_introduction_ends_it(hello: bytes) -> None:
         assert attack.score < -15
 
     attack(scenario, hello=hello)
+
+
+def hello_of_format(version: int) -> bytes:
+    return message_bytes(MessageKind.HELLO, Hello(version, NETWORK_ID, bytes(32), "", 0))
+
+
+@pytest.mark.parametrize("version", [0, 1, FORMAT_VERSION + 1, 2**32 - 1])
+def test_peer_of_another_format_hears_why_and_is_named(version: int) -> None:
+    async def scenario(attack: Attack) -> None:
+        assert (await read_message(attack.heard, frozenset({MessageKind.HELLO})))[0] is MessageKind.HELLO
+        _, body = await read_message(attack.heard, frozenset({MessageKind.REFUSAL}))
+        refusal = decode(Refusal, body)
+        assert refusal.reason == RejectionReason.FORMAT_UNSUPPORTED.value
+        assert refusal.detail == f"the node that refuses speaks format {FORMAT_VERSION}"
+        await asyncio.sleep(2)
+        assert not attack.is_connected()
+        assert -2 < attack.score < 0
+        (refused,) = attack.victim.refused_peers()
+        assert refused.peer_id == ATTACKER
+        assert f"the peer speaks format {version}, this node {FORMAT_VERSION}" in refused.why
+        with pytest.raises(ConnectionLost):
+            await attack.connection.open_stream()
+
+    attack(scenario, hello=hello_of_format(version))
+
+
+@pytest.mark.parametrize(
+    "opening",
+    [hello_of_format(FORMAT_VERSION - 1), message_bytes(MessageKind.REFUSAL, Refusal("format_unsupported", "old"))],
+    ids=["another format", "a refusal"],
+)
+def test_peer_of_another_format_is_dialled_seldom_until_it_changes(opening: bytes) -> None:
+    async def whole() -> None:
+        simulated = SimulatedNetwork(11)
+        victim = Network(simulated.transport(identity("victim")), NETWORK_ID, SimulatedClock(), random.Random(1))
+        other = simulated.transport(ATTACKER)
+        dials, says = 0, opening
+
+        async def answer() -> None:
+            nonlocal dials
+            while True:
+                connection = await other.accept()
+                dials += 1
+                await (await connection.open_stream()).write(says)
+
+        answering = asyncio.create_task(answer())
+        await victim.start([other.address()])
+        await asyncio.sleep(20 * LONGEST_PAUSE_SECONDS)
+        assert 10 <= dials <= 21
+        (refused,) = victim.refused_peers()
+        assert refused.peer_id == ATTACKER
+        assert victim.rejections.total() == (dials if "this node" in refused.why else 0)
+        with pytest.raises((Rejected, Unavailable), match="format"):
+            await victim.connect(other.address())
+        says = hello_of_format(FORMAT_VERSION)
+        await asyncio.sleep(3 * LONGEST_PAUSE_SECONDS)
+        assert victim.peers()
+        assert not victim.refused_peers()
+        answering.cancel()
+        await victim.close()
+        await other.close()
+
+    run_simulated(whole())
 
 
 def test_missing_introduction_ends_in_time() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from learnchain.api.json_rpc import JsonRpcServer, JsonRpcSettings, Origin
 from learnchain.consensus import audits
 from learnchain.consensus.audits import AuditFinding, decode_fraud_proof, draw_segments
-from learnchain.encoding.codec import decode, encode
+from learnchain.encoding.codec import FORMAT_VERSION, decode, encode
 from learnchain.encoding.content_id import (
     Codec,
     Link,
@@ -236,7 +236,7 @@ def _instances() -> tuple[object, ...]:
     roots += _disputed()
     record = address_book.AddressRecord(bytes(32), "10.0.0.1", 9, 1 << 40, bytes(64))
     roots += [
-        wire.Hello(1, bytes(32), bytes(32), "10.0.0.1", 80),
+        wire.Hello(FORMAT_VERSION, bytes(32), bytes(32), "10.0.0.1", 80),
         wire.Full("topic", b"payload" * 20),
         wire.Have((bytes(32), b"x" * 32)),
         wire.Want((b"y" * 32,)),

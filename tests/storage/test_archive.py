@@ -11,7 +11,7 @@ from learnchain.encoding.key_value import MemoryStore
 from learnchain.engines.dlbc import Dlbc
 from learnchain.node.local_network import LocalPlan
 from learnchain.protocol.state import ChainState
-from learnchain.rejection import Unavailable
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.simulation.chain_builder import ChainBuilder
 from learnchain.simulation.dispute_cases import build_audit_commitment, build_audit_report, run_until_seeded
 from learnchain.simulation.scenario import ScenarioNode, run_height, start_from_genesis
@@ -97,6 +97,20 @@ def test_an_answer_reads_no_more_of_a_long_chain_than_of_a_short_one(chain: tupl
     Counting.read = 0
     archive.hashes_above(tip, 2, 4)
     assert 4 <= Counting.read <= 4 + 4
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [(b"format", b"3"), (b"format_version", b"1"), (b"format_version", b"x" * 99)]
+)
+def test_another_format_is_refused_before_anything_is_written(
+    chain: tuple[MemoryStore, ChainState], key: bytes, value: bytes
+) -> None:
+    store = MemoryStore()
+    store.put_many({key: value})
+    with pytest.raises(Rejected, match=r"has format .{1,20}, this program reads 2: start anew") as refused:
+        Archive(store, chain[1])
+    assert refused.value.reason is RejectionReason.FORMAT_UNSUPPORTED
+    assert dict(store.scan(b"")) == {key: value}
 
 
 def test_a_height_of_the_heads_branch_is_found_without_walking_the_chain(chain: tuple[MemoryStore, ChainState]) -> None:

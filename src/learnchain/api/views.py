@@ -62,6 +62,7 @@ class LearnInterface:
             "learn_decisions": self.decisions,
             "learn_ledger": self.ledger,
             "learn_peers": self.peers,
+            "learn_refusedPeers": self.refused_peers,
             "learn_blob": self.blob,
             "learn_publishTask": self.publish_task if publishes else _refuse_to_publish,
         }
@@ -193,6 +194,11 @@ class LearnInterface:
     async def peers(self, *_params: Any) -> list[dict[str, Any]]:
         """Return the connected peers."""
         return [{"id": each.peer_id.hex(), "score": each.score} for each in self._network.peers()]
+
+    async def refused_peers(self, *_params: Any) -> list[dict[str, Any]]:
+        """Return the peers of another format version, and those that refused this node, and why."""
+        refused = self._network.refused_peers()
+        return [{"id": peer.peer_id.hex(), "host": peer.host, "why": peer.why} for peer in refused]
 
     async def blob(self, *params: Any) -> dict[str, Any]:
         """Return one chunk of a blob: {size, data}; what the chain names is fetched if need be, nothing else.

@@ -25,6 +25,7 @@ from learnchain.node.node import Node, Parts
 from learnchain.node.settings import NodeSettings
 from learnchain.protocol.actions import MoveHead
 from learnchain.rejection import Rejected, RejectionReason
+from learnchain.storage.archive import check_format
 from learnchain.storage.genesis import Genesis, load_genesis
 from learnchain.storage.lmdb_store import LmdbStore
 from learnchain.verification.assurance import NoTraining
@@ -62,13 +63,14 @@ class NodeService:
         """Run the node until it is told to stop."""
         settings, directory = self._settings, Path(self._settings.data_directory)
         check_peers(settings.transport, settings.peers)
-        directory.mkdir(parents=True, exist_ok=True)
         judge, trainer = self._trainings()
-        if self._awaits_genesis and not await await_genesis(settings, (judge, trainer), self._stopping, self._clock):
-            return
+        if self._awaits_genesis:
+            directory.mkdir(parents=True, exist_ok=True)
+            if not await await_genesis(settings, (judge, trainer), self._stopping, self._clock):
+                return
         genesis = load_genesis(Path(settings.genesis))
         wallet = load_wallet(Path(settings.wallet))
-        stores = (LmdbStore(directory / "chain"), LmdbStore(directory / "execution"))
+        stores = _open_stores(directory)
         transport = await listen(
             ListenPlan(
                 load_identity(directory / IDENTITY_NAME),
@@ -124,6 +126,17 @@ class NodeService:
 
     async def _interface(self, node: Node, directory: Path) -> JsonRpcServer | None:
         return await open_interface(node, self._settings, directory) if self._settings.rpc_port else None
+
+
+def _open_stores(directory: Path) -> tuple[LmdbStore, LmdbStore]:
+    """Return the stores of chain and execution; a directory of another format is refused before anything is written."""
+    chain = LmdbStore(directory / "chain")
+    try:
+        check_format(chain)
+        return chain, LmdbStore(directory / "execution")
+    except BaseException:
+        chain.close()
+        raise
 
 
 async def _execution(

@@ -14,6 +14,13 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from learnchain.rejection import Rejected, RejectionReason
 
+FORMAT_VERSION = 2
+"""The version of every byte that leaves a process: messages of peers, genesis files, data directories (ROUND-15).
+
+Raise it with any change that a program of the old version would misread. 0.1.0 wrote 1 or no version at all.
+"""
+
+
 Message = TypeVar("Message")
 
 

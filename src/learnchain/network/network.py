@@ -2,8 +2,9 @@
 
 The network as the node sees it: topics, requests and peers, on any transport.
 
-Every connection runs the same course: each side opens its gossip stream with a `Hello`; a peer of another chain, a
-banned one, or one too many of an address range is closed; then gossip flows and requests open streams of their own.
+Every connection runs the same course: each side opens its gossip stream with a `Hello`; a peer of another format or
+chain, a banned one, or one too many of an address range is closed; then gossip flows and requests open streams of
+their own. A peer of another format hears why before it is closed, and is not dialled again for a while (ROUND-15).
 """
 
 import asyncio
@@ -14,11 +15,11 @@ from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import replace
 
-from learnchain.encoding.codec import Hash32, decode, encode
+from learnchain.encoding.codec import FORMAT_VERSION, Hash32, decode, encode
 from learnchain.network.address_book import AddressBook, AddressRecord, AddressRecords
 from learnchain.network.concurrency import Clock, TaskSet
 from learnchain.network.gossip import Gossip, GossipContext, Validate
-from learnchain.network.peers import NetworkLimits, Peer, PeerBook, PeerInfo, address_range
+from learnchain.network.peers import NetworkLimits, Peer, PeerBook, PeerInfo, RefusedPeer, address_range
 from learnchain.network.transport import (
     DIAL_TIMEOUT_SECONDS,
     Connection,
@@ -27,7 +28,20 @@ from learnchain.network.transport import (
     Stream,
     Transport,
 )
-from learnchain.network.wire import Handle, Hello, MessageKind, Request, ask, message_bytes, read_message, serve
+from learnchain.network.wire import (
+    Handle,
+    Hello,
+    MessageKind,
+    PeerRefused,
+    Request,
+    ask,
+    build_refusal_error,
+    decode_hello,
+    message_bytes,
+    read_message,
+    refuse,
+    serve,
+)
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 METHOD_PEERS = "network/peers"
@@ -136,9 +150,6 @@ class Dialler:
             raise
 
 
-VERSION = 1
-
-
 REQUEST_SECONDS = 10.0
 
 
@@ -151,13 +162,13 @@ REQUEST_PAUSE_SECONDS = 0.05
 TICK_SECONDS = 0.5
 
 
-_ONLY_HELLO = frozenset({MessageKind.HELLO})
+_GREETING = frozenset({MessageKind.HELLO, MessageKind.REFUSAL})
 
 
 _ONLY_REQUEST = frozenset({MessageKind.REQUEST})
 
 
-_GOSSIP = frozenset({MessageKind.FULL, MessageKind.HAVE, MessageKind.WANT})
+_GOSSIP = frozenset({MessageKind.FULL, MessageKind.HAVE, MessageKind.WANT, MessageKind.REFUSAL})
 
 
 OnPeerConnected = Callable[[bytes], Awaitable[None]]
@@ -284,6 +295,10 @@ class Network:
             for peer_id, peer in sorted(self._peers.items())
         )
 
+    def refused_peers(self) -> tuple[RefusedPeer, ...]:
+        """Return the peers of another format version, and those that refused this node, the latest last."""
+        return tuple(self._book.refused.values())
+
     @property
     def own_record(self) -> AddressRecord | None:
         """Return the signed record of our own address, once started."""
@@ -302,6 +317,9 @@ class Network:
         known = self._peers.get(address.peer_id)
         if known is not None:
             return known.peer_id
+        refused = self._book.refused.get(address.peer_id)
+        if refused is not None and self._clock.monotonic_seconds() - refused.since_seconds < LONGEST_PAUSE_SECONDS:
+            raise Unavailable(f"not dialled again so soon: {refused.why}")
         connection = await self._transport.connect(address, timeout_seconds)
         if connection.peer_id == self.peer_id:
             await connection.close()
@@ -353,6 +371,7 @@ class Network:
                     greeted.set_exception(ending)
             if isinstance(ending, Rejected):
                 self.report(connection.peer_id, ending)
+            self._remember_refusal(connection, ending)
         finally:
             self._admitted[block] -= 1
             self._admitted += Counter()
@@ -362,6 +381,18 @@ class Network:
             if known is not None and known.connection is connection:
                 del self._peers[connection.peer_id]
             await connection.close()
+
+    def _remember_refusal(self, connection: Connection, ending: Rejected | Unavailable) -> None:
+        """Name a peer to the operator that cannot be talked to until one side changes its program."""
+        if isinstance(ending, Rejected) and ending.reason is RejectionReason.FORMAT_UNSUPPORTED:
+            why = ending.detail
+        elif isinstance(ending, PeerRefused):
+            why = str(ending)
+        else:
+            return
+        now, peer_id = self._clock.monotonic_seconds(), connection.peer_id
+        if self._book.remember_refusal(RefusedPeer(peer_id, connection.remote_host, why, now)):
+            _log.warning("peer %s at %s: %.400r", peer_id.hex()[:16], connection.remote_host, why)
 
     def _check_admission(self, connection: Connection, block: str) -> None:
         now = self._clock.monotonic_seconds()
@@ -377,14 +408,23 @@ class Network:
         """Exchange introductions and register the peer; return the stream that its gossip comes on."""
         address = self._transport.address()
         outgoing = await connection.open_stream()
-        hello = Hello(VERSION, self._network_id, self._session, address.host, address.port)
+        hello = Hello(FORMAT_VERSION, self._network_id, self._session, address.host, address.port)
         await outgoing.write(message_bytes(MessageKind.HELLO, hello))
         try:
             async with asyncio.timeout(self._limits.hello_seconds):
                 incoming = await connection.accept_stream()
-                theirs = decode(Hello, (await read_message(incoming, _ONLY_HELLO))[1])
+                kind, body = await read_message(incoming, _GREETING)
         except TimeoutError as error:
             raise Unavailable("the peer does not introduce itself") from error
+        if kind is MessageKind.REFUSAL:
+            raise build_refusal_error(body)
+        try:
+            theirs = decode_hello(body)
+        except Rejected as rejected:
+            if rejected.reason is RejectionReason.FORMAT_UNSUPPORTED:
+                await refuse(outgoing, rejected.reason.value, f"the node that refuses speaks format {FORMAT_VERSION}")
+                await self._let_go(outgoing)
+            raise
         if theirs.network_id != self._network_id:
             raise Rejected(RejectionReason.WRONG_CHAIN, "the peer is on another network")
         now = self._clock.monotonic_seconds()
@@ -402,6 +442,7 @@ class Network:
                 raise ConnectionLost("the peer is connected already")
             self._tasks.start("closing the other connection", known.connection.close())
         self._peers[peer.peer_id] = peer
+        self._book.refused.pop(peer.peer_id, None)
         self._tasks.start("outbox", self._send(peer, outgoing))
         self._gossip.greet(peer)
         for callback in self._callbacks:
@@ -448,6 +489,8 @@ class Network:
     async def _listen(self, peer: Peer, incoming: Stream) -> None:
         while True:
             kind, body = await read_message(incoming, _GOSSIP)
+            if kind is MessageKind.REFUSAL:
+                raise build_refusal_error(body)
             await self._gossip.handle(peer, kind, body)
 
     async def _answer_requests(self, peer: Peer) -> None:

@@ -59,6 +59,7 @@ HONEST_DIFFERENCES = frozenset(
         RejectionReason.EMPTY_BLOCK_EARLY,
         RejectionReason.BELOW_FINAL,
         RejectionReason.METHOD_UNKNOWN,
+        RejectionReason.FORMAT_UNSUPPORTED,
         RejectionReason.RATE_LIMITED,
         RejectionReason.PEER_RECORD_STALE,
     }
@@ -75,6 +76,9 @@ DEFAULT_PENALTY = 20.0
 
 
 _REMEMBERED_STANDINGS = 4_096
+
+
+_REMEMBERED_REFUSALS = 256
 
 
 _KNOWN_IDENTIFIERS = 4_096
@@ -130,6 +134,16 @@ class PeerStanding:
         return True
 
 
+@dataclass(frozen=True, slots=True)
+class RefusedPeer:
+    """Name a peer of another format version, or one that refused this node, and say why to people."""
+
+    peer_id: bytes
+    host: str
+    why: str
+    since_seconds: float
+
+
 class PeerBook:
     """Remember the standing of the peers seen last, and of their hosts; the oldest is forgotten first."""
 
@@ -137,6 +151,16 @@ class PeerBook:
         self._limits = limits
         self._host_bans: OrderedDict[str, deque[float]] = OrderedDict()
         self._standings: OrderedDict[bytes, PeerStanding] = OrderedDict()
+        self.refused: OrderedDict[bytes, RefusedPeer] = OrderedDict()
+        """The peers refused last, by identity; one that connects after all is taken out."""
+
+    def remember_refusal(self, refused: RefusedPeer) -> bool:
+        """Note a refusal; return whether it says anything new."""
+        before = self.refused.pop(refused.peer_id, None)
+        self.refused[refused.peer_id] = refused
+        if len(self.refused) > _REMEMBERED_REFUSALS:
+            self.refused.popitem(last=False)
+        return before is None or before.why != refused.why
 
     def standing(self, peer_id: bytes, now_seconds: float) -> PeerStanding:
         """Return a peer's standing, a spotless one for a stranger."""

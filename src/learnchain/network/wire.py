@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Annotated
 
-from learnchain.encoding.codec import Bound, Hash32, decode, encode
+from learnchain.encoding.codec import FORMAT_VERSION, Bound, Hash32, decode, decode_prefix, encode
 from learnchain.encoding.hashing import tagged_hash
 from learnchain.network.transport import Connection, ConnectionLost, Stream
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
@@ -30,6 +30,9 @@ MAXIMUM_CHUNK_BYTES = 2 * 1024 * 1024 + 1024
 
 
 MAXIMUM_METHOD_BYTES = 64
+
+
+_LARGEST_VERSION = 0xFFFF_FFFF
 
 
 UNAVAILABLE = "unavailable"
@@ -57,7 +60,7 @@ class Hello:
     """Introduce a node: which network it is on and where it listens; opens the one gossip stream of a side.
 
     `session` is drawn anew at every start: a peer that comes back under another one has lost all its connections.
-    `version` is that of the messages (ROUND-15).
+    `version` is that of all formats (ROUND-15) and stays the first field, whatever follows it in later versions.
     """
 
     version: int
@@ -65,6 +68,11 @@ class Hello:
     session: Hash32
     host: Annotated[str, Bound(253)]
     port: int
+
+
+@dataclass(frozen=True, slots=True)
+class _HelloVersion:
+    version: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +123,17 @@ MAXIMUM_BYTES = {
     MessageKind.DONE: 0,
     MessageKind.REFUSAL: 1_200,
 }
+
+
+def decode_hello(body: bytes) -> Hello:
+    """Return a peer's introduction; nothing behind the version is read unless the version is ours (ROUND-15)."""
+    version = decode_prefix(_HelloVersion, body).version
+    if version > _LARGEST_VERSION:
+        raise Rejected(RejectionReason.MALFORMED, "the introduction names no format version")
+    if version != FORMAT_VERSION:
+        detail = f"the peer speaks format {version}, this node {FORMAT_VERSION}: run the same version on both sides"
+        raise Rejected(RejectionReason.FORMAT_UNSUPPORTED, detail)
+    return decode(Hello, body)
 
 
 def message_id(full: Full) -> Hash32:
@@ -189,7 +208,7 @@ async def ask(
             if kind is MessageKind.DONE:
                 return
             if kind is MessageKind.REFUSAL:
-                raise _build_refusal_error(decode(Refusal, body))
+                raise build_refusal_error(body)
             left -= len(body)
             yield body
     finally:
@@ -213,17 +232,18 @@ async def serve(stream: Stream, peer_id: bytes, body: bytes, handlers: dict[str,
     except ConnectionLost:
         return None
     except Rejected as rejected:
-        await _refuse(stream, rejected.reason.value, rejected.detail)
+        await refuse(stream, rejected.reason.value, rejected.detail)
         return rejected
     except Unavailable as unavailable:
-        await _refuse(stream, UNAVAILABLE, unavailable.what)
+        await refuse(stream, UNAVAILABLE, unavailable.what)
     except Exception:  # noqa: BLE001 - a handler's bug must not end the node, nor leave the asker waiting
         _log.exception("answering a request failed: this is a bug")
-        await _refuse(stream, UNAVAILABLE, "the node failed to answer")
+        await refuse(stream, UNAVAILABLE, "the node failed to answer")
     return None
 
 
-async def _refuse(stream: Stream, reason: str, detail: str) -> None:
+async def refuse(stream: Stream, reason: str, detail: str) -> None:
+    """Send the reason why nothing more follows on a stream; a peer that is gone already need not know."""
     shortened = detail.encode()[:1_000].decode(errors="ignore")
     try:
         await _write(stream, message_bytes(MessageKind.REFUSAL, Refusal(reason, shortened)))
@@ -251,7 +271,9 @@ async def _until(deadline: float) -> AsyncGenerator[None, None]:
         raise Unavailable("no answer in time") from error
 
 
-def _build_refusal_error(refusal: Refusal) -> Exception:
+def build_refusal_error(body: bytes) -> Exception:
+    """Return what a refusal means to us: `PeerRefused`, `Unavailable`, or `Rejected` for a reason that is none."""
+    refusal = decode(Refusal, body)
     if refusal.reason == UNAVAILABLE:
         return Unavailable(f"the peer says: {refusal.detail}")
     try:

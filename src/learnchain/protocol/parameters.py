@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated
 
-from learnchain.encoding.codec import Address, Bound, Hash32
+from learnchain.encoding.codec import FORMAT_VERSION, Address, Bound, Hash32
 from learnchain.encoding.hashing import message_hash, tagged_hash
 from learnchain.encoding.numbers import WEI_PER_ETHER
 from learnchain.protocol.audit_messages import MAXIMUM_AUDITED_SEGMENTS
@@ -104,8 +104,9 @@ class ChainParameters:
         )
 
     def genesis_hash(self, execution_genesis_hash: Hash32, engine: bytes) -> Hash32:
-        """Return the hash that block 1 names as parent: parameters, engine and execution genesis are all bound."""
-        return tagged_hash("genesis", message_hash(self), engine, execution_genesis_hash)
+        """Return the hash that block 1 names as parent: format, parameters, engine and execution genesis are bound."""
+        version = FORMAT_VERSION.to_bytes(4, "big")
+        return tagged_hash("genesis", version, message_hash(self), engine, execution_genesis_hash)
 
 
 @lru_cache(maxsize=256)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from learnchain.consensus.fork_choice import BlockRecord
-from learnchain.encoding.codec import Hash32, decode, decode_prefix, encode
+from learnchain.encoding.codec import FORMAT_VERSION, Hash32, decode, decode_prefix, encode
 from learnchain.encoding.hashing import message_hash
 from learnchain.encoding.key_value import KeyValueStore
 from learnchain.protocol.audit_messages import AuditCommitment, AuditReport
@@ -98,7 +98,11 @@ class BlobNotes:
         return self._store.get(NAMED + cid)
 
 
-FORMAT = b"3"
+_FORMAT_KEY = b"format_version"
+
+
+_FIRST_FORMAT_KEY = b"format"
+"""Where 0.1.0 wrote numbers of its own, which count as version 1 here."""
 
 
 MAXIMUM_BLOCK_BYTES = 1 << 18
@@ -177,6 +181,21 @@ def decode_block(data: bytes) -> AnyBlock:
     raise Rejected(RejectionReason.MALFORMED, "the bytes are neither a block nor an empty block")
 
 
+def check_format(store: KeyValueStore) -> bool:
+    """Return whether anything is stored yet; refuse a data directory of another format version (ROUND-15).
+
+    Nothing else of a directory is read or written before.
+    """
+    version = store.get(_FORMAT_KEY)
+    if version is None and store.get(_FIRST_FORMAT_KEY) is not None:
+        version = b"1"
+    if version is not None and version != str(FORMAT_VERSION).encode():
+        detail = f"the data directory has format {version.decode(errors='replace')[:20]}, this program reads"
+        detail += f" {FORMAT_VERSION}: start anew in another directory, or run the program version that wrote this one"
+        raise Rejected(RejectionReason.FORMAT_UNSUPPORTED, detail)
+    return version is not None
+
+
 class Archive:
     """Keep what a node may not forget; reopening it continues exactly where the last atomic batch ended."""
 
@@ -185,21 +204,16 @@ class Archive:
         self.slashing_protection = SlashingProtectionStore(self._store)
         self.blobs = BlobNotes(self._store)
         self._settled: OrderedDict[Hash32, tuple[Settlement, ...]] = OrderedDict()
-        known = store.get(b"format")
-        if known is None:
+        if not check_format(store):
             head = Head(genesis.block_hash, 0, 0, genesis.block_hash, genesis.block_hash)
             store.put_many(
                 {
-                    b"format": FORMAT,
+                    _FORMAT_KEY: str(FORMAT_VERSION).encode(),
                     b"genesis": genesis.block_hash,
                     b"state/" + genesis.block_hash: encode(genesis),
                     b"head": encode(head),
                 }
             )
-        elif known != FORMAT:
-            formats = f"{known.decode()}, this program reads {FORMAT.decode()}"
-            detail = f"the data directory has format {formats}: start anew in another directory"
-            raise Rejected(RejectionReason.MALFORMED, detail)
         elif store.get(b"genesis") != genesis.block_hash:
             raise Rejected(RejectionReason.WRONG_CHAIN, "the data directory belongs to another network's genesis")
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from learnchain.encoding.codec import Hash32, decode, encode
+from learnchain.encoding.codec import FORMAT_VERSION, Hash32, decode, encode
 from learnchain.encoding.files import write_whole
 from learnchain.encoding.numbers import parse_json
 from learnchain.engines.contract import Rules
@@ -14,9 +14,6 @@ from learnchain.execution.genesis import genesis_block_hash
 from learnchain.protocol.parameters import ChainParameters
 from learnchain.protocol.state import ChainState, build_genesis_state
 from learnchain.rejection import Rejected, RejectionReason
-
-FORMAT = 1
-
 
 MAXIMUM_GENESIS_BYTES = 4 << 20
 
@@ -53,7 +50,7 @@ def save_genesis(genesis: Genesis, path: Path) -> None:
     """Write the genesis file: canonical bytes for machines, a summary beside them for people."""
     parameters = genesis.parameters
     content = {
-        "format": FORMAT,
+        "format": FORMAT_VERSION,
         "consensus": genesis.rules.name,
         "genesis_hash": genesis.hash.hex(),
         "engine": genesis.rules.encode_parameters().hex(),
@@ -78,8 +75,11 @@ def load_genesis(path: Path) -> Genesis:
         raise Rejected(RejectionReason.TOO_LARGE, f"{path} is larger than {MAXIMUM_GENESIS_BYTES} bytes")
     try:
         content = parse_json(path.read_text())
-        if content["format"] != FORMAT:
-            raise Rejected(RejectionReason.MALFORMED, f"{path} has format {content['format']}, this program reads 1")
+        version = content.get("format") if isinstance(content, dict) else None
+        if type(version) is not int or version != FORMAT_VERSION:
+            detail = f"{path} has format {version!r:.40}, this program reads {FORMAT_VERSION}: take the genesis file"
+            detail += f" of a network of format {FORMAT_VERSION}, or run the program version that wrote this one"
+            raise Rejected(RejectionReason.FORMAT_UNSUPPORTED, detail)
         parameters = decode(ChainParameters, bytes.fromhex(content["parameters"]))
         rules = decode_engine(content["consensus"], bytes.fromhex(content["engine"]))
         genesis = Genesis(parameters, rules, content["execution"])
