@@ -218,7 +218,7 @@ def start_engine(directory: Path, name: str, like: str) -> tuple[Path, ...]:
         if importlib.util.find_spec("ruff") is not None:
             # Another name sorts elsewhere and makes longer lines.
             for verb in (("check", "--fix", "--quiet", "--select", "I"), ("format", "--quiet")):
-                command = [sys.executable, "-m", "ruff", *verb, "."]
+                command = [sys.executable, "-m", "ruff", *verb, "--no-cache", "."]
                 subprocess.run(command, cwd=unfinished, check=False, stdout=subprocess.DEVNULL)
         unfinished.rename(target)
     return tuple(sorted(files))
