@@ -14,6 +14,7 @@ from learnchain.api.json_rpc import JsonRpcServer, JsonRpcSettings, Origin
 from learnchain.api.views import TOKEN_NAME, LearnInterface
 from learnchain.encoding.codec import decode
 from learnchain.encoding.cryptography import check_signature, recover
+from learnchain.engines.dlbc import Dlbc
 from learnchain.node.local_network import LocalPlan
 from learnchain.protocol.messages import Commitment, Release
 from learnchain.rejection import RejectionReason
@@ -57,6 +58,8 @@ def on_a_network(directory: Path, story: Callable[[SimulatedNodes, Ask], Awaitab
 @pytest.mark.slow
 def test_a_trace_is_signed_by_those_who_decided_and_can_be_checked_elsewhere(tmp_path: Path):
     async def story(nodes: SimulatedNodes, ask: Ask) -> None:
+        formulas = (await ask("learn_network"))["result"]["formulas"]
+        assert formulas == {"score": Dlbc.score_formula, "reward": Dlbc.reward_formula}
         blocks = (await ask("learn_blocks"))["result"]
         trained = next(each for each in blocks if each["trained"])
         trace = (await ask("learn_trace", trained["height"]))["result"]

@@ -5,6 +5,8 @@ from typing import Any
 
 from learnchain.cli.application import run
 from learnchain.encoding.content_id import UNIXFS_V1_2025, cid_of_bytes, cid_text
+from learnchain.engines.contract import Rules
+from learnchain.engines.dlbc import Dlbc
 from tests.cli.fake_node import Answers, RpcProblem
 
 WINNER, PUBLISHER = "0x" + "11" * 20, "0x" + "22" * 20
@@ -12,6 +14,9 @@ MODEL = bytes(range(256)) * 6_000
 CHUNK_BYTES = 300_000
 _NOBODY = {"empty": True, "won_by": None, "trained": False, "missed": "commitment"}
 TASK_ID, WAITING_ID = "ab" * 32, "cd" * 32
+
+
+DLBC = Dlbc()
 
 
 def model_cid() -> str:
@@ -97,7 +102,7 @@ def status(height: int = 2, address: str = WINNER) -> dict[str, Any]:
     }
 
 
-def node_answers() -> Answers:
+def node_answers(rules: Rules = DLBC) -> Answers:
     views = {1: empty_block(1), 2: trained_block(2)}
 
     def block(height: int = 2) -> dict[str, Any]:
@@ -112,7 +117,8 @@ def node_answers() -> Answers:
         "learn_status": status,
         "learn_network": lambda: {
             "genesis": "ee" * 32,
-            "consensus": "dlbc",
+            "consensus": rules.name,
+            "formulas": {"score": rules.score_formula, "reward": rules.reward_formula},
             "escrow": "0x" + "33" * 20,
             "block_reward_gwei": 2_000_000_000,
         },

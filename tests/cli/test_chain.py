@@ -6,6 +6,10 @@ import pytest
 
 from learnchain.cli.output import ether
 from learnchain.cli.wallet import wei_of
+from learnchain.engines.dlbc import Dlbc
+from learnchain.engines.podl import Podl
+from learnchain.engines.pole import Pole
+from learnchain.engines.proof_of_work import ProofOfWork
 from learnchain.protocol.payload import selector
 from tests.cli.fake_node import RpcProblem, fake_node
 from tests.cli.samples import (
@@ -83,6 +87,25 @@ def test_why_names_the_waiting_tasks_and_the_candidates(rpc, capsys):
     _, envelope = spoken(capsys, "why", "block", "2", "--rpc", rpc)
     assert envelope["data"]["queued_tasks"] == [WAITING_ID]
     assert envelope["data"]["candidates"][0]["outcome"] == "winner"
+
+
+@pytest.mark.parametrize(
+    ("rules", "score", "reward"),
+    [
+        (Dlbc(), "Eq. 1-4", "Eq. 5"),
+        (Pole(), "time limit", "ommers"),
+        (Podl(), "earliest posted", "III-B"),
+        (ProofOfWork(), "hashes", "POW-R3"),
+    ],
+    ids=lambda each: getattr(each, "name", ""),
+)
+def test_why_shows_the_formulas_of_the_chains_own_engine(rules, score, reward, capsys):
+    with fake_node(node_answers(rules)) as url:
+        _, block = spoken(capsys, "why", "block", "2", "--rpc", url)
+        _, paid = spoken(capsys, "why", "reward", "2", "--rpc", url)
+    assert score in block["data"]["score_formula"]
+    assert reward in paid["data"]["formula"]
+    assert ("explain dlbc" in paid["data"]["formula"]) == (rules.name == "dlbc")
 
 
 @pytest.mark.parametrize("question", ["block", "reward"])

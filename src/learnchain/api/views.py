@@ -94,11 +94,12 @@ class LearnInterface:
 
     async def network(self, *_params: Any) -> dict[str, Any]:
         """Return what identifies the network, and the parameters that decide money."""
-        parameters = self._genesis.parameters
+        parameters, rules = self._genesis.parameters, self._genesis.rules
         return {
             "genesis": self._genesis.hash.hex(),
-            "consensus": self._genesis.rules.name,
-            "engine": repr(self._genesis.rules),
+            "consensus": rules.name,
+            "engine": repr(rules),
+            "formulas": {"score": rules.score_formula, "reward": rules.reward_formula},
             "chain_id": parameters.chain_id,
             "escrow": "0x" + parameters.escrow.hex(),
             "steward": "0x" + parameters.steward.hex(),

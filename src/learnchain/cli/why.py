@@ -82,6 +82,7 @@ def _block(client: NodeClient, height: int) -> dict[str, Any]:
         "task": view["task"],
         "commissioned": _describe_commission(view),
         "score": view["score"],
+        "score_formula": client.call("learn_network")["formulas"]["score"],
         "queued_tasks": view["queued_tasks"],
         "candidates": view.get("verdict", []),
         "signed": _list_signed_messages(client, view["hash"]),
@@ -122,7 +123,7 @@ def _reward(client: NodeClient, height: int) -> dict[str, Any]:
         "payouts": view["payouts"],
         "settlements": settled,
         "signed": _list_signed_messages(client, view["hash"]),
-        "formula": "publisher's share: Eq. 5, miner's share: Eq. 6 (`learnchain explain dlbc 5`)",
+        "formula": network["formulas"]["reward"],
     }
 
 

@@ -7,7 +7,7 @@ alone adds to a message stands in its `EngineParts`, apart from the ten: most en
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from learnchain.encoding.codec import Hash32
 from learnchain.protocol.measurement import Measurement, MeasurementKind, MeasurementRequest
@@ -164,7 +164,13 @@ class LocalDurations:
 
 
 class Rules(Protocol):
-    """What an engine answers. Every answer is pure: no clock, disk, network, randomness or torch."""
+    """What an engine answers. Every answer is pure: no clock, disk, network, randomness or torch.
+
+    For people, a line each: how the number is made that `Selection.score` shows, and who gets what of a block's reward.
+    """
+
+    score_formula: ClassVar[str]
+    reward_formula: ClassVar[str]
 
     @property
     def name(self) -> str:

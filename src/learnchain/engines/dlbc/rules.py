@@ -5,6 +5,7 @@ The ten answers of DLBC, in spine order; the fields are the paper's parameters.
 
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import ClassVar
 
 from learnchain.encoding.codec import Hash32, encode
 from learnchain.encoding.numbers import WEI_PER_GWEI, Accuracy
@@ -92,6 +93,10 @@ class Dlbc:
     ranking: Ranking = field(default_factory=Ranking)
     watermark_strength_millionths: int = 100_000
     watermark_threshold_millionths: int = 999_900
+    score_formula: ClassVar[str] = (
+        "score = (d_n + d_c^q) / reward, the smallest is trained: Eq. 1-4 (`learnchain explain dlbc 4`)"
+    )
+    reward_formula: ClassVar[str] = "publisher's share: Eq. 5, miner's share: Eq. 6 (`learnchain explain dlbc 5`)"
 
     @property
     def name(self) -> str:

@@ -5,6 +5,7 @@ The ten answers of PoDL, in spine order; the fields are the paper's parameters.
 
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import ClassVar
 
 from typing_extensions import override
 
@@ -109,6 +110,12 @@ class Podl:
     phases: TwoPhases = field(default_factory=TwoPhases)
     stopping: StoppingRule = field(default_factory=StoppingRule)
     model_bits: int = FULL_BITS
+    score_formula: ClassVar[str] = (
+        "no number ranks tasks: the earliest posted is trained to its end, block by block (III-B; PODL-R4)"
+    )
+    reward_formula: ClassVar[str] = (
+        "the block's miner takes the block reward; the task pays the best miner of its blocks when it ends (III-B)"
+    )
 
     @property
     def name(self) -> str:

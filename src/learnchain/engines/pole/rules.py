@@ -7,6 +7,7 @@ The ten answers of PoLe, in spine order; the fields are the paper's parameters.
 
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import ClassVar
 
 from typing_extensions import override
 
@@ -262,6 +263,12 @@ class Pole:
     layer: MappingLayer = field(default_factory=MappingLayer)
     ommers: OmmerRules = field(default_factory=OmmerRules)
     open_broadcast: bool = False
+    score_formula: ClassVar[str] = (
+        "score = reward in wei / the task's time limit in seconds, the largest is trained (3.5)"
+    )
+    reward_formula: ClassVar[str] = (
+        "the winner takes the block reward less the share of ommers: Eq. 2 (`learnchain explain pole 2`)"
+    )
 
     @property
     def name(self) -> str:

@@ -6,6 +6,7 @@ The ten answers of proof of work, in spine order; the fields are the puzzle's pa
 """
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from learnchain.encoding.codec import Hash32, encode
 from learnchain.engines.contract import EngineParts, JudgementCase
@@ -107,6 +108,8 @@ class ProofOfWork:
     release_milliseconds: int = 10_000
     reveal_milliseconds: int = 10_000
     block_milliseconds: int = 50_000
+    score_formula: ClassVar[str] = "score = 2^256 / target: the hashes that a solution takes on average (POW-R3)"
+    reward_formula: ClassVar[str] = "who solved the puzzle takes the whole block reward (POW-R3)"
 
     @property
     def name(self) -> str:
