@@ -12,12 +12,11 @@ from learnchain.learning.fixed_point import compile_model, dice_counts, evaluate
 from learnchain.learning.fixed_point_layers import Folded, _quantise_weights
 from learnchain.learning.model import build_model, initial_weights, set_weights
 from learnchain.learning.train import Watcher, to_float, train
-from learnchain.learning.worker import float_accuracy
 from learnchain.protocol.model_presets import mlp
 from learnchain.protocol.model_specification import KINDS, Layer, ModelSpecification, Setting
 from learnchain.protocol.task_specification import Metric, Optimiser
 from learnchain.rejection import Rejected, RejectionReason
-from tests.learning.conftest import DIGITS_CNN, plan_of
+from tests.learning.conftest import DIGITS_CNN, float_accuracy, plan_of
 from tests.learning.fixed_point_models import SPECIFICATIONS, rows_for, weights_for
 
 LINEAR = Layer("x", "Linear", (), (Setting("out_features", 2),))

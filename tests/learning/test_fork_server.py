@@ -14,7 +14,7 @@ import pytest
 
 from learnchain.learning.data import digits, save_data, split
 from learnchain.learning.fork_server import ID_BYTES, VARIABLE, ForkServer
-from learnchain.learning.jobs import TrainingJob, pack_frame
+from learnchain.learning.jobs import ReadyJob, TrainingJob, pack_frame
 from learnchain.learning.trainer import Trainer
 from learnchain.protocol.model_presets import strided_cnn
 from learnchain.protocol.task_specification import Optimiser
@@ -66,9 +66,7 @@ def test_forked_workers_train_the_bits_of_a_started_one(fork_server, rows, tmp_p
         try:
             await asyncio.gather(*(each.start() for each in trainers))
             ids = [each.process_id for each in trainers]
-            trained = [
-                await each.train(job(rows, tmp_path / str(index))) for index, each in enumerate(trainers, start=1)
-            ]
+            trained = [await each.run(job(rows, tmp_path / str(index))) for index, each in enumerate(trainers, start=1)]
             threads = len(list(Path(f"/proc/{fork_server.process.pid}/task").iterdir()))
             assert [os.getsid(each) for each in ids[1:]] == ids[1:]
             return ids, [parent_of(each) for each in ids], trained, threads, os.getpriority(os.PRIO_PROCESS, ids[2])
@@ -128,7 +126,7 @@ def test_a_worker_ends_when_its_node_is_killed_with_answers_unread(fork_server):
     line = fork_server.fork(0)
     line.setblocking(True)
     process = int.from_bytes(line.recv(ID_BYTES, socket.MSG_WAITALL), "big")
-    line.sendall(pack_frame({"id": 1, "method": "ready", "job": ""}))
+    line.sendall(pack_frame({"id": 1, **ReadyJob().request()}))
     assert select.select([line], [], [], 60)[0]
     line.close()
     assert is_gone(process)

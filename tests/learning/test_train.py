@@ -13,12 +13,11 @@ from learnchain.learning.jobs import TrainingProgress
 from learnchain.learning.model import build_model, set_weights
 from learnchain.learning.trace import read_trace
 from learnchain.learning.train import TrainingRun, Watcher, epoch_rows, probe, segment_rows, train
-from learnchain.learning.worker import float_accuracy
 from learnchain.protocol.model_presets import keyword_cnn, mlp
 from learnchain.protocol.task_specification import Optimiser
 from learnchain.protocol.training_terms import Watermark
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
-from tests.learning.conftest import plan_of
+from tests.learning.conftest import float_accuracy, plan_of
 
 WATCHER = Watcher(time.perf_counter)
 MARK = Watermark(bytes(range(64)), 100_000, 999_900)

@@ -6,7 +6,7 @@ import pytest
 
 from learnchain.learning.data import digits, save_data, split
 from learnchain.learning.disputes.machine_class import class_elsewhere
-from learnchain.learning.jobs import EvaluationJob, TrainingJob, TrainingProgress, WatermarkJob
+from learnchain.learning.jobs import EvaluationJob, ProbeJob, TrainingJob, TrainingProgress, WatermarkJob
 from learnchain.learning.trainer import Trainer, TrainerFailed
 from learnchain.protocol.model_presets import mlp, strided_cnn
 from learnchain.protocol.task_specification import Metric, Optimiser
@@ -56,14 +56,14 @@ async def rejected(awaitable):
 
 def test_a_model_is_probed_trained_evaluated_and_checked_in_its_own_process(files, tmp_path):
     async def action(trainer):
-        seconds = await trainer.probe(training_job(files, tmp_path))
+        seconds = await trainer.run(ProbeJob(training_job(files, tmp_path)))
         seen: list[TrainingProgress] = []
-        trained = await trainer.train(training_job(files, tmp_path), seen.append)
+        trained = await trainer.run(training_job(files, tmp_path), seen.append)
         job = evaluation_job(files, trained.weights_path)
-        mark = await trainer.check_watermark(WatermarkJob(MODEL, trained.weights_path, MARK))
-        return seconds, seen, trained, await trainer.evaluate(job), await trainer.float_accuracy(job), mark
+        mark = await trainer.run(WatermarkJob(MODEL, trained.weights_path, MARK))
+        return seconds, seen, trained, await trainer.run(job), mark
 
-    seconds, seen, trained, exact, shown, mark = with_trainer(action)
+    seconds, seen, trained, exact, mark = with_trainer(action)
     assert 0 < seconds < 30
     # A point is shown at every epoch's end, and in between whenever enough time has passed: sometimes at both at once.
     ends = sorted({progress.step for progress in seen if progress.step % 45 == 0})
@@ -72,7 +72,6 @@ def test_a_model_is_probed_trained_evaluated_and_checked_in_its_own_process(file
     assert 0 < trained.training_seconds <= trained.process_seconds
     assert exact.total == 360
     assert exact.correct > 0.9 * exact.total
-    assert abs(exact.correct / exact.total - shown) < 0.02
     assert mark.matches
 
 
@@ -83,18 +82,18 @@ def test_a_refused_job_is_answered_with_its_reason_and_the_process_goes_on(files
         await trainer.start()
         process = trainer.process_id
         reasons = [
-            await rejected(trainer.evaluate(evaluation_job(files, tmp_path / "weights"))),
-            await rejected(trainer.train(training_job(files, tmp_path, specification=mlp((3,), 2)))),
-            await rejected(trainer.train(training_job(files, tmp_path, epochs=0))),
+            await rejected(trainer.run(evaluation_job(files, tmp_path / "weights"))),
+            await rejected(trainer.run(training_job(files, tmp_path, specification=mlp((3,), 2)))),
+            await rejected(trainer.run(training_job(files, tmp_path, epochs=0))),
             await rejected(
-                trainer.probe(training_job(files, tmp_path, specification=mlp((1, 8, 8), 1 << 20, (1 << 20,))))
+                trainer.run(ProbeJob(training_job(files, tmp_path, specification=mlp((1, 8, 8), 1 << 20, (1 << 20,)))))
             ),
         ]
         with pytest.raises(Unavailable):
-            await trainer.evaluate(evaluation_job(files, tmp_path / "missing"))
+            await trainer.run(evaluation_job(files, tmp_path / "missing"))
         with pytest.raises(TrainerFailed):
-            await trainer.train(training_job(files, tmp_path / "weights" / "no-directory"))
-        await trainer.probe(training_job(files, tmp_path))
+            await trainer.run(training_job(files, tmp_path / "weights" / "no-directory"))
+        await trainer.run(ProbeJob(training_job(files, tmp_path)))
         assert trainer.process_id == process
         return reasons
 
@@ -110,7 +109,7 @@ def test_training_ends_early_is_cancelled_and_survives_a_killed_process(files, t
     async def started(trainer, directory):
         running = asyncio.Event()
         job = training_job(files, directory, epochs=100_000)
-        task = asyncio.create_task(trainer.train(job, lambda _: running.set()))
+        task = asyncio.create_task(trainer.run(job, lambda _: running.set()))
         await running.wait()
         return task
 
@@ -120,24 +119,19 @@ def test_training_ends_early_is_cancelled_and_survives_a_killed_process(files, t
         early = await task
         assert 1 <= early.epochs < 100_000
 
-        task = await started(trainer, tmp_path / "cancelled")
-        await trainer.cancel()
-        with pytest.raises(Unavailable):
-            await task
-        assert not (tmp_path / "cancelled" / "model.safetensors").exists()
-
         task = await started(trainer, tmp_path / "dropped")
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await trainer.probe(training_job(files, tmp_path))
+        await trainer.run(ProbeJob(training_job(files, tmp_path)))
+        assert not (tmp_path / "dropped" / "model.safetensors").exists()
 
         task = await started(trainer, tmp_path / "killed")
         killed = trainer.process_id
         os.kill(killed, 9)
         with pytest.raises(Unavailable):
             await task
-        await trainer.probe(training_job(files, tmp_path))
+        await trainer.run(ProbeJob(training_job(files, tmp_path)))
         return killed, trainer.process_id
 
     before, after = with_trainer(action)
@@ -149,9 +143,7 @@ def test_the_process_does_not_outlive_its_input(files, tmp_path):
         trainer = Trainer()
         await trainer.start()
         running = asyncio.Event()
-        task = asyncio.create_task(
-            trainer.train(training_job(files, tmp_path, epochs=100_000), lambda _: running.set())
-        )
+        task = asyncio.create_task(trainer.run(training_job(files, tmp_path, epochs=100_000), lambda _: running.set()))
         await running.wait()
         process = trainer.process_id
         await trainer.close()

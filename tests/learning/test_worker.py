@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from learnchain.learning.jobs import UNAVAILABLE, pack_frame, read_frame
+from learnchain.encoding.codec import encode
+from learnchain.learning.jobs import UNAVAILABLE, ReadyJob, pack_frame, read_frame
 from learnchain.learning.worker import Worker
 from learnchain.rejection import RejectionReason
 
@@ -31,20 +32,19 @@ def asked(process, message):
 
 
 def test_a_full_disk_is_no_bug_of_ours_and_says_what_to_do():
-    def full(_number, _job, _arrived):
+    def full(_job, _watcher, _arrived):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/data/trace")
 
-    worker = Worker(io.BytesIO(), io.BytesIO(), lambda: 0.0)
-    worker._methods["train"] = full
-    answer = worker._answer(1, "train", b"", 0.0)
+    worker = Worker(io.BytesIO(), io.BytesIO(), lambda: 0.0, full)
+    answer = worker.answer(1, "ReadyJob", encode(ReadyJob()), 0.0)
     assert answer["error"]["reason"] == UNAVAILABLE
     assert "free disk space" in answer["error"]["detail"]
 
 
 def test_wrong_requests_are_answered_and_the_next_one_too(worker):
     assert asked(worker, {"id": 1, "method": "explode", "job": ""}) == RejectionReason.METHOD_UNKNOWN
-    assert asked(worker, {"id": 2, "method": "train", "job": "c0"}) == RejectionReason.MALFORMED
-    assert asked(worker, {"id": 3, "method": "evaluate", "job": "80"}) == RejectionReason.MALFORMED
+    assert asked(worker, {"id": 2, "method": "TrainingJob", "job": "c0"}) == RejectionReason.MALFORMED
+    assert asked(worker, {"id": 3, "method": "EvaluationJob", "job": "80"}) == RejectionReason.MALFORMED
 
 
 @pytest.mark.parametrize("data", [b"\xff\xff\xff\xff", pack_frame({"id": "x"}), b"\0\0\0\1["])

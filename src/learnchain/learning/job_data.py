@@ -201,10 +201,14 @@ def job_rows(path: str, training_path: str = "", mapping_path: str = "") -> Data
     return _map_rows(_version(path), _version(training_path), _version(mapping_path))
 
 
+def training_rows(job: TrainingJob | EvaluationJob) -> DataSet:
+    """Return the rows that a job trains on, or that calibrate its evaluation."""
+    return job_rows(job.training_path, job.training_path, job.mapping_path)
+
+
 def evaluation_rows(job: EvaluationJob) -> tuple[DataSet, DataSet]:
     """Return the training rows that calibrate an evaluation, and the rows that are counted."""
-    training = job_rows(job.training_path, job.training_path, job.mapping_path)
-    return training, job_rows(job.test_path, job.training_path, job.mapping_path)
+    return training_rows(job), job_rows(job.test_path, job.training_path, job.mapping_path)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,18 +1,18 @@
-"""What a node and its training process say to each other: jobs as nouns, answers as JSON, in bounded frames.
+"""What a node and its training process say to each other: typed jobs, answers as JSON, in bounded frames.
 
-A frame is four bytes of length and JSON. A request names an id, a method and the hex of a job's canonical bytes; the
-answers carry the same id and `progress`, `result` or `error`. No torch here: the node imports this file.
-
-Ask a process to audit somebody else's run: a job as a noun, findings as its answer; no torch here.
+A frame is four bytes of length and JSON. A request names an id, the kind of a job and the hex of the job's canonical
+bytes; the answers carry the same id and `progress`, `result` or `error`. Every kind of job names the type of its
+answer, so that one more kind touches this file and the table of `worker` and nothing between them. No torch here: the
+node imports this file.
 """
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Annotated, Any, BinaryIO, Protocol
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Annotated, Any, BinaryIO, Generic, Protocol, TypeVar, get_args, get_origin, get_type_hints
 
 from learnchain.consensus.audits import MAXIMUM_SAMPLED_SEGMENTS, AuditFinding, FraudProof
-from learnchain.encoding.codec import Bound, Hash32
+from learnchain.encoding.codec import Bound, Hash32, encode
 from learnchain.encoding.numbers import parse_json
 from learnchain.protocol.audit_messages import AuditedSegment
 from learnchain.protocol.dispute_messages import StateLeaf
@@ -38,89 +38,53 @@ UNAVAILABLE, INTERNAL = "unavailable", "internal"
 FilePath = Annotated[str, Bound(4_096)]
 
 
-@dataclass(frozen=True, slots=True)
-class TrainingJob:
-    """Ask for a run, or for the probe of one epoch; files go to `directory`.
-
-    `mapping_path` names a file with the mapping layer in front of the model, or nothing. With a required accuracy the
-    run ends after the epoch in which the training rows are counted right that often (PoLe Algorithm 1, line 9).
-    `work_id` seeds the order of the batches, `initial_id` the initialisation where another seed does (ROUND-9).
-    With a `start_path` the run goes on from that state, whose digest is `start_digest`.
-    """
-
-    specification: ModelSpecification
-    optimiser: Optimiser
-    hyper_parameters: HyperParameters
-    terms: LoopTerms
-    work_id: Hash32
-    checkpoint_interval_steps: int
-    training_path: FilePath
-    directory: FilePath
-    mapping_path: FilePath = ""
-    required_numerator: int = 0
-    required_denominator: int = 0
-    metric: Metric = Metric.ACCURACY
-    initial_id: Annotated[bytes, Bound(32)] = b""
-    start_path: FilePath = ""
-    start_digest: Annotated[bytes, Bound(32)] = b""
+Answer = TypeVar("Answer")
 
 
-@dataclass(frozen=True, slots=True)
-class EvaluationJob:
-    """Ask for the exact counts of a model; the first rows of the training file calibrate the fixed-point image."""
+class Job(Generic[Answer]):
+    """Ask a training process for one thing; the parameter of this class is the type of the answer."""
 
-    specification: ModelSpecification
-    weights_path: FilePath
-    training_path: FilePath
-    test_path: FilePath
-    metric: Metric
-    mapping_path: FilePath = ""
+    __slots__ = ()
+
+    def request(self) -> dict[str, str]:
+        """Return what the line to the process carries of the job: its kind and its canonical bytes."""
+        return {"method": type(self).__name__, "job": encode(self).hex()}
+
+    @classmethod
+    def read_answer(cls, answer: Any) -> Answer:
+        """Return the answer that its JSON stands for."""
+        return _from_json(get_args(cls.__orig_bases__[-1])[0], answer)  # pyrefly: ignore[missing-attribute]
 
 
-@dataclass(frozen=True, slots=True)
-class WatermarkJob:
-    """Ask whether a model carries a mark."""
+def answer_to_json(answer: object) -> Any:
+    """Return an answer as JSON: nouns as objects, tuples as lists, bytes as hex."""
+    if isinstance(answer, bytes):
+        return answer.hex()
+    if isinstance(answer, tuple):
+        return [answer_to_json(item) for item in answer]
+    if is_dataclass(answer):
+        return {field.name: answer_to_json(getattr(answer, field.name)) for field in fields(answer)}
+    return answer
 
-    specification: ModelSpecification
-    weights_path: FilePath
-    watermark: Watermark
+
+def _from_json(kind: Any, value: Any) -> Any:
+    if get_origin(kind) is Annotated:
+        kind = get_args(kind)[0]
+    if kind is None or kind is type(None):
+        return None
+    if kind is bytes:
+        return bytes.fromhex(value)
+    if get_origin(kind) is tuple:
+        return tuple(_from_json(get_args(kind)[0], item) for item in value)
+    if is_dataclass(kind):
+        hints = get_type_hints(kind)
+        return kind(**{name: _from_json(hints[name], item) for name, item in value.items()})
+    return kind(value)
 
 
 @dataclass(frozen=True, slots=True)
-class SearchJob:
-    """Ask for at most so many attempts at a hash puzzle, counted from `first`."""
-
-    puzzle: Puzzle
-    first: int
-    attempts: int
-
-
-@dataclass(frozen=True, slots=True)
-class ClassJob:
-    """Ask for the reproducibility class of the process; `directory` remembers it for processes like this one."""
-
-    directory: FilePath
-
-
-@dataclass(frozen=True, slots=True)
-class Search:
-    """Hold the salt that solves a puzzle, or nothing, and how many were tried."""
-
-    salt: bytes
-    attempts: int
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingProgress:
-    """Say how far a run is; loss and accuracy are means over the epoch's measured batches, for display only."""
-
-    epoch: int
-    epochs: int
-    step: int
-    steps: int
-    loss: float
-    accuracy: float
-    seconds: float
+class ReadyJob(Job[None]):
+    """Ask whether the process has loaded all that jobs need."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +111,56 @@ class TrainedFiles:
 
 
 @dataclass(frozen=True, slots=True)
+class TrainingProgress:
+    """Say how far a run is; loss and accuracy are means over the epoch's measured batches, for display only."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    loss: float
+    accuracy: float
+    seconds: float
+
+
+OnProgress = Callable[[TrainingProgress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingJob(Job[TrainedFiles]):
+    """Ask for a run; weights and trace then lie in `directory`.
+
+    `mapping_path` names a file with the mapping layer in front of the model, or nothing. With a required accuracy the
+    run ends after the epoch in which the training rows are counted right that often (PoLe Algorithm 1, line 9).
+    `work_id` seeds the order of the batches, `initial_id` the initialisation where another seed does (ROUND-9).
+    With a `start_path` the run goes on from that state, whose digest is `start_digest`.
+    """
+
+    specification: ModelSpecification
+    optimiser: Optimiser
+    hyper_parameters: HyperParameters
+    terms: LoopTerms
+    work_id: Hash32
+    checkpoint_interval_steps: int
+    training_path: FilePath
+    directory: FilePath
+    mapping_path: FilePath = ""
+    required_numerator: int = 0
+    required_denominator: int = 0
+    metric: Metric = Metric.ACCURACY
+    initial_id: Annotated[bytes, Bound(32)] = b""
+    start_path: FilePath = ""
+    start_digest: Annotated[bytes, Bound(32)] = b""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeJob(Job[float]):
+    """Ask for the seconds of one epoch of a run."""
+
+    run: TrainingJob
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
     """Hold the exact counts and the digest of all logits."""
 
@@ -157,11 +171,56 @@ class Evaluation:
 
 
 @dataclass(frozen=True, slots=True)
+class EvaluationJob(Job[Evaluation]):
+    """Ask for the exact counts of a model; the first rows of the training file calibrate the fixed-point image."""
+
+    specification: ModelSpecification
+    weights_path: FilePath
+    training_path: FilePath
+    test_path: FilePath
+    metric: Metric
+    mapping_path: FilePath = ""
+
+
+@dataclass(frozen=True, slots=True)
 class WatermarkCheck:
     """Hold the decision and, for display only, the confidence of each effective row."""
 
     matches: bool
     confidences: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WatermarkJob(Job[WatermarkCheck]):
+    """Ask whether a model carries a mark."""
+
+    specification: ModelSpecification
+    weights_path: FilePath
+    watermark: Watermark
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Hold the salt that solves a puzzle, or nothing, and how many were tried."""
+
+    salt: bytes
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class SearchJob(Job[Search]):
+    """Ask for at most so many attempts at a hash puzzle, counted from `first`."""
+
+    puzzle: Puzzle
+    first: int
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClassJob(Job[Hash32]):
+    """Ask for the reproducibility class of the process; `directory` remembers it for processes like this one."""
+
+    directory: FilePath
 
 
 def pack_frame(message: dict[str, Any]) -> bytes:
@@ -205,7 +264,19 @@ WHOLE_RUN = -1
 
 
 @dataclass(frozen=True, slots=True)
-class AuditJob:
+class AuditLine:
+    """Report one check: the segment, or -1 for the run as a whole; `witness` is a digest of what replaying came to."""
+
+    segment: int
+    finding: AuditFinding
+    detail: str
+    steps: int
+    seconds: float
+    witness: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AuditJob(Job[tuple[AuditLine, ...]]):
     """Ask for the check of a published run: as a whole, and of these segments.
 
     `run` says what the miner had to do; its directory holds the published index and the states of the segments.
@@ -230,20 +301,8 @@ class AuditJob:
 
 
 @dataclass(frozen=True, slots=True)
-class AuditLine:
-    """Report one check: the segment, or -1 for the run as a whole; `witness` is a digest of what replaying came to."""
-
-    segment: int
-    finding: AuditFinding
-    detail: str
-    steps: int
-    seconds: float
-    witness: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class SegmentJob:
-    """Ask for the states of a segment's steps (the accused), or for its first step out of bounds (the accuser).
+    """Name a segment and where its states lie, or an answer that shows its steps.
 
     The directory holds the segment's first state as state 0, or an answer: `DIGESTS_NAME` and `STATES_NAME`. An auditor
     that was given a forced error names its `forced_seed`: its steps begin in the state that the seed corrupts.
@@ -258,6 +317,21 @@ class SegmentJob:
 
 
 @dataclass(frozen=True, slots=True)
+class DisclosureJob(SegmentJob, Job[None]):
+    """Ask to train a segment again; its directory then holds the states of all steps and their digests."""
+
+
+@dataclass(frozen=True, slots=True)
+class DisclosedStatesJob(SegmentJob, Job[None]):
+    """Ask to refuse an answer whose states are not those of its digests."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutlyingStepJob(SegmentJob, Job[int]):
+    """Ask for the first step of an answer that no honest machine takes, or -1."""
+
+
+@dataclass(frozen=True, slots=True)
 class ReportedSegment:
     """Say what an auditor reported of a segment; a `forced_seed` corrupted the state that it had to begin with."""
 
@@ -266,7 +340,7 @@ class ReportedSegment:
 
 
 @dataclass(frozen=True, slots=True)
-class DisputeJob:
+class DisputeJob(Job[bool]):
     """Ask whether a proof of `FAULT_STEP_CHAIN` or `FAULT_OUT_OF_BOUNDS` holds.
 
     The directory holds what it rests on: the digests of the answer, or the two states of the opened step. Where an
@@ -286,39 +360,8 @@ STATES_NAME = "states"
 """How the files of a dispute are called."""
 
 
-def decode_audit_lines(answer: dict[str, Any]) -> tuple[AuditLine, ...]:
-    """Return the lines of a process's answer."""
-    return tuple(
-        AuditLine(
-            each["segment"],
-            AuditFinding(each["finding"]),
-            each["detail"],
-            each["steps"],
-            each["seconds"],
-            bytes.fromhex(each["middle_state_hash"]),
-        )
-        for each in answer["segments"]
-    )
-
-
-def encode_audit_lines(lines: tuple[AuditLine, ...]) -> dict[str, Any]:
-    """Return the answer that carries these lines."""
-    named = [
-        {
-            "segment": each.segment,
-            "finding": each.finding.value,
-            "detail": each.detail[:200],
-            "steps": each.steps,
-            "seconds": each.seconds,
-            "middle_state_hash": each.witness.hex(),
-        }
-        for each in lines
-    ]
-    return {"segments": named}
-
-
 class Training(Protocol):
-    """Train and measure models somewhere else: in a process of its own, or in a simulation in this one."""
+    """Train and measure models elsewhere: in a process of its own, or in a simulation in this one."""
 
     async def start(self) -> None:
         """Get ready; the first job then need not wait."""
@@ -328,50 +371,12 @@ class Training(Protocol):
         """Return the reproducibility class of the process that trains; zero where nobody may compare bits with it."""
         ...
 
-    async def probe(self, job: TrainingJob) -> float:
-        """Return the seconds of one epoch."""
-        ...
-
-    async def train(
-        self, job: TrainingJob, on_progress: Callable[[TrainingProgress], None] | None = None
-    ) -> TrainedFiles:
-        """Run a job; weights and trace then lie in its directory."""
+    async def run(self, job: Job[Answer], on_progress: OnProgress | None = None) -> Answer:
+        """Return the answer to a job; raise `Rejected` or `Unavailable` where there is none."""
         ...
 
     async def finish_early(self) -> None:
         """End running training after its present epoch."""
-        ...
-
-    async def evaluate(self, job: EvaluationJob) -> Evaluation:
-        """Return the exact counts of a model."""
-        ...
-
-    async def check_watermark(self, job: WatermarkJob) -> WatermarkCheck:
-        """Return whether a model carries a mark."""
-        ...
-
-    async def search(self, job: SearchJob) -> Search:
-        """Try salts of a puzzle, at most as many as the job says."""
-        ...
-
-    async def audit(self, job: AuditJob) -> tuple[AuditLine, ...]:
-        """Return what the check of a published run came to, up to the first fault."""
-        ...
-
-    async def disclose_steps(self, job: SegmentJob) -> None:
-        """Train a segment again; its directory then holds the states of all steps and their digests."""
-        ...
-
-    async def check_states(self, job: SegmentJob) -> None:
-        """Refuse an answer whose states are not those of its digests."""
-        ...
-
-    async def first_step_out_of_bounds(self, job: SegmentJob) -> int:
-        """Return the first step of an answer that no honest machine takes, or -1."""
-        ...
-
-    async def settle_dispute(self, job: DisputeJob) -> bool:
-        """Return whether a proof about one step, or about an answer's ends, holds."""
         ...
 
     async def close(self) -> None:

@@ -269,7 +269,7 @@ def audit_published_run(job: AuditJob, data: DataSet, clock: Callable[[], float]
     scope = SegmentAuditScope(job.indices, job.whole, job.replay, job.forced, job.forced_seed, job.every)
     audit = audit_run(run, data, scope, clock)
     return tuple(
-        AuditLine(each.segment, each.finding, each.detail, each.steps, each.seconds, each.witness)
+        AuditLine(each.segment, each.finding, each.detail[:200], each.steps, each.seconds, each.witness)
         for each in audit.checks
     )
 

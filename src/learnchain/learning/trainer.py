@@ -8,31 +8,22 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from learnchain.encoding.codec import Hash32, encode
+from learnchain.encoding.codec import Hash32
 from learnchain.learning.fork_server import ID_BYTES, THREADS, ForkServer
 from learnchain.learning.jobs import (
     UNAVAILABLE,
-    AuditJob,
-    AuditLine,
+    Answer,
     ClassJob,
-    DisputeJob,
-    Evaluation,
-    EvaluationJob,
-    Search,
-    SearchJob,
-    SegmentJob,
-    TrainedFiles,
+    Job,
+    OnProgress,
+    ReadyJob,
     TrainingJob,
     TrainingProgress,
-    WatermarkCheck,
-    WatermarkJob,
-    decode_audit_lines,
     frame_length,
     pack_frame,
     unpack_body,
@@ -103,9 +94,6 @@ async def forked_worker(fork_server: ForkServer, nice: int) -> WorkerConnection:
 logger = logging.getLogger(__name__)
 
 
-OnProgress = Callable[[TrainingProgress], None]
-
-
 _CLOSE_SECONDS = 1.0
 """A process that still loads torch does not see the end of its input; it holds nothing that is worth waiting for."""
 
@@ -125,7 +113,7 @@ class Trainer:
         self._class: Hash32 | None = None
         self._line: WorkerConnection | None = None
         self._reader: asyncio.Task[None] | None = None
-        self._waiting: dict[int, tuple[asyncio.Future[dict[str, Any]], OnProgress | None]] = {}
+        self._waiting: dict[int, tuple[asyncio.Future[Any], OnProgress | None]] = {}
         self._training: set[int] = set()
         self._last_id = 0
         self._starting = asyncio.Lock()
@@ -137,7 +125,7 @@ class Trainer:
 
     async def start(self) -> None:
         """Start the process if it does not run and return once torch is loaded: the first job need not wait for it."""
-        await self._ask("ready", b"")
+        await self.run(ReadyJob())
 
     async def _spawn(self) -> None:
         """Start the process if it does not run."""
@@ -158,71 +146,37 @@ class Trainer:
         """Return the reproducibility class of this trainer's process: measured once a machine, then read."""
         if self._class is None:
             try:
-                answer = await self._ask("class", encode(ClassJob(str(self._classes))))
+                self._class = await self.run(ClassJob(str(self._classes)))
             except TrainerFailed as error:
                 # A machine on which the probe fails may still train; nobody compares bits with it.
                 logger.warning("the probe of the reproducibility class failed: %s", error)
-                answer = {"class": UNDECLARED_CLASS.hex()}
-            self._class = bytes.fromhex(answer["class"])
+                self._class = UNDECLARED_CLASS
         return self._class
 
-    async def probe(self, job: TrainingJob) -> float:
-        """Return the seconds of one epoch."""
-        return float((await self._ask("probe", encode(job)))["seconds"])
-
-    async def train(self, job: TrainingJob, on_progress: OnProgress | None = None) -> TrainedFiles:
-        """Run a job; weights and trace then lie in its directory."""
-        result = await self._ask("train", encode(job), on_progress)
-        result["trace_root"] = bytes.fromhex(result["trace_root"])
-        return TrainedFiles(**result)
-
-    async def evaluate(self, job: EvaluationJob) -> Evaluation:
-        """Return the exact counts of a model."""
-        result = await self._ask("evaluate", encode(job))
-        result["digest"] = bytes.fromhex(result["digest"])
-        return Evaluation(**result)
-
-    async def check_watermark(self, job: WatermarkJob) -> WatermarkCheck:
-        """Return whether a model carries a mark."""
-        result = await self._ask("check_watermark", encode(job))
-        return WatermarkCheck(bool(result["matches"]), tuple(result["confidences"]))
-
-    async def search(self, job: SearchJob) -> Search:
-        """Try salts of a puzzle."""
-        result = await self._ask("search", encode(job))
-        return Search(bytes.fromhex(result["salt"]), result["attempts"])
-
-    async def audit(self, job: AuditJob) -> tuple[AuditLine, ...]:
-        """Return what the check of a published run came to, up to the first fault."""
-        return decode_audit_lines(await self._ask("audit", encode(job)))
-
-    async def disclose_steps(self, job: SegmentJob) -> None:
-        """Train a segment again; its directory then holds the states of all steps and their digests."""
-        await self._ask("disclose_steps", encode(job))
-
-    async def check_states(self, job: SegmentJob) -> None:
-        """Refuse an answer whose states are not those of its digests."""
-        await self._ask("check_states", encode(job))
-
-    async def first_step_out_of_bounds(self, job: SegmentJob) -> int:
-        """Return the first step of an answer that no honest machine takes, or -1."""
-        return int((await self._ask("first_step_out_of_bounds", encode(job)))["offset"])
-
-    async def settle_dispute(self, job: DisputeJob) -> bool:
-        """Return whether a proof about one step, or about an answer's ends, holds."""
-        return bool((await self._ask("settle_dispute", encode(job)))["holds"])
-
-    async def float_accuracy(self, job: EvaluationJob) -> float:
-        """Return the float32 accuracy of a model, for display only."""
-        return float((await self._ask("float_accuracy", encode(job)))["accuracy"])
+    async def run(self, job: Job[Answer], on_progress: OnProgress | None = None) -> Answer:
+        """Return the process's answer; a caller that is cancelled has its job dropped."""
+        await self._spawn()
+        self._last_id += 1
+        number = self._last_id
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = (future, on_progress)
+        if isinstance(job, TrainingJob):
+            self._training.add(number)
+        try:
+            await self._send({"id": number, **job.request()})
+            return job.read_answer(await future)
+        except asyncio.CancelledError:
+            with suppress(Unavailable):
+                await self._send({"id": number, "method": "cancel"})
+            raise
+        finally:
+            self._waiting.pop(number, None)
+            self._training.discard(number)
 
     async def finish_early(self) -> None:
         """End running training after its present epoch; its result is that of the finished epochs."""
-        await self._tell_training("finish")
-
-    async def cancel(self) -> None:
-        """Drop running training; its caller sees `Unavailable`."""
-        await self._tell_training("cancel")
+        for number in tuple(self._training):
+            await self._send({"id": number, "method": "finish"})
 
     async def close(self) -> None:
         """End the process: its input closes, and it does not outlive that."""
@@ -232,29 +186,6 @@ class Trainer:
             if not done:
                 self._line.kill()
         await self._reap()
-
-    async def _ask(self, method: str, job: bytes, on_progress: OnProgress | None = None) -> dict[str, Any]:
-        await self._spawn()
-        self._last_id += 1
-        number = self._last_id
-        future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        self._waiting[number] = (future, on_progress)
-        if method == "train":
-            self._training.add(number)
-        try:
-            await self._send({"id": number, "method": method, "job": job.hex()})
-            return await future
-        except asyncio.CancelledError:
-            with suppress(Unavailable):
-                await self._send({"id": number, "method": "cancel"})
-            raise
-        finally:
-            self._waiting.pop(number, None)
-            self._training.discard(number)
-
-    async def _tell_training(self, method: str) -> None:
-        for number in tuple(self._training):
-            await self._send({"id": number, "method": method})
 
     async def _send(self, message: dict[str, Any]) -> None:
         if self._line is None or self._line.ended:

@@ -12,14 +12,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
-
-import torch
+from typing import Any, BinaryIO
 
 from learnchain.encoding.codec import decode
-from learnchain.learning.data import DataSet
 from learnchain.learning.disputes.machine_class import machine_class
 from learnchain.learning.disputes.settling import (
     check_states,
@@ -30,7 +27,7 @@ from learnchain.learning.disputes.settling import (
     write_answer,
 )
 from learnchain.learning.fixed_point import evaluate
-from learnchain.learning.job_data import Requirement, evaluation_rows, job_rows
+from learnchain.learning.job_data import Requirement, evaluation_rows, training_rows
 from learnchain.learning.jobs import (
     INTERNAL,
     TRACE_NAME,
@@ -38,71 +35,139 @@ from learnchain.learning.jobs import (
     WEIGHTS_NAME,
     AuditJob,
     ClassJob,
+    DisclosedStatesJob,
+    DisclosureJob,
     DisputeJob,
+    Evaluation,
     EvaluationJob,
+    Job,
+    OutlyingStepJob,
+    ProbeJob,
+    ReadyJob,
+    Search,
     SearchJob,
     SegmentJob,
+    TrainedFiles,
     TrainingJob,
-    TrainingProgress,
+    WatermarkCheck,
     WatermarkJob,
-    encode_audit_lines,
+    answer_to_json,
     pack_frame,
     read_frame,
 )
-from learnchain.learning.model import build_model, load_weights, save_weights, set_weights
+from learnchain.learning.model import load_weights, save_weights
 from learnchain.learning.replay import audit_published_run
-from learnchain.learning.train import Watcher, configure_torch, plan_of, probe, start_of, to_float, train
+from learnchain.learning.train import Watcher, configure_torch, plan_of, probe, start_of, train
 from learnchain.learning.watermark import check_watermark
 from learnchain.protocol.model_specification import ModelLimits, validate
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
-_DISPLAY_BATCH = 256
+Performer = Callable[[Any, Watcher, float], Any]
+"""Takes a job, what watches and stops it, and the seconds of its arrival; returns the answer."""
 
 
-Answer = dict[str, Any]
+def _train(job: TrainingJob, watcher: Watcher, arrived: float) -> TrainedFiles:
+    directory, rows = Path(job.directory), training_rows(job)
+    required = Requirement(job, rows)
+    watcher = replace(watcher, reached=required.is_reached)
+    result = train(plan_of(job), rows, watcher, directory / TRACE_NAME, start_of(job))
+    counted = required.count(result.weights) if job.required_denominator else None
+    save_weights(directory / WEIGHTS_NAME, result.weights, job.terms.weight_bits)
+    return TrainedFiles(
+        weights_path=str(directory / WEIGHTS_NAME),
+        trace_directory=str(directory / TRACE_NAME),
+        trace_root=result.trace.root(),
+        epochs=result.epochs,
+        steps=result.steps,
+        loss=result.loss,
+        accuracy=result.accuracy,
+        training_seconds=result.training_seconds,
+        trace_seconds=result.trace_seconds,
+        process_seconds=watcher.clock() - arrived,
+        training_correct=counted.correct if counted else 0,
+        training_total=counted.total if counted else 0,
+    )
 
 
-Job = TypeVar("Job", TrainingJob, EvaluationJob, WatermarkJob)
+def _evaluate(job: EvaluationJob, watcher: Watcher, arrived: float) -> Evaluation:
+    weights = load_weights(Path(job.weights_path), job.specification)
+    training, test = evaluation_rows(job)
+    counts = evaluate(job.specification, weights, training, test, job.metric)
+    return Evaluation(counts.correct, counts.total, counts.digest, watcher.clock() - arrived)
+
+
+def _check_watermark(job: WatermarkJob, *_: object) -> WatermarkCheck:
+    weights = load_weights(Path(job.weights_path), job.specification)
+    return check_watermark(weights, job.specification, job.watermark)
+
+
+def _find_outlying_step(job: OutlyingStepJob, *_: object) -> int:
+    digests = split_answer(Path(job.directory))
+    return outlying_step(job, training_rows(job.run), digests)
+
+
+PERFORMERS: dict[type[Job[Any]], Performer] = {
+    ReadyJob: lambda *_: None,
+    ClassJob: lambda job, *_: machine_class(Path(job.directory)),
+    ProbeJob: lambda job, watcher, _: probe(plan_of(job.run), training_rows(job.run), watcher.clock),
+    TrainingJob: _train,
+    EvaluationJob: _evaluate,
+    WatermarkJob: _check_watermark,
+    SearchJob: lambda job, *_: Search(*job.puzzle.search(job.first, job.attempts)),
+    AuditJob: lambda job, watcher, _: audit_published_run(job, training_rows(job.run), watcher.clock),
+    DisclosureJob: lambda job, *_: join_answer(Path(job.directory), write_answer(job, training_rows(job.run))),
+    DisclosedStatesJob: lambda job, *_: check_states(job),
+    OutlyingStepJob: _find_outlying_step,
+    DisputeJob: lambda job, *_: proves(job, training_rows(job.run))[0],
+}
+"""What a process does for each kind of job."""
+
+
+def perform(job: Job[Any], watcher: Watcher, arrived: float) -> Any:
+    """Return the answer to a job whose model is within the default limits: a second line behind the chain's own."""
+    run = job.run if isinstance(job, ProbeJob | AuditJob | SegmentJob | DisputeJob) else job
+    if isinstance(run, TrainingJob | EvaluationJob | WatermarkJob):
+        validate(run.specification, ModelLimits())
+    return PERFORMERS[type(job)](job, watcher, arrived)
 
 
 class Worker:
     """Answer jobs one after the other; a thread of its own reads the frames, so that a run can be stopped."""
 
-    def __init__(self, source: BinaryIO, target: BinaryIO, clock: Callable[[], float]) -> None:
-        self._source, self._target, self._clock = source, target, clock
+    def __init__(
+        self,
+        source: BinaryIO,
+        target: BinaryIO,
+        clock: Callable[[], float],
+        perform: Callable[[Job[Any], Watcher, float], Any] = perform,
+    ) -> None:
+        self._source, self._target, self._clock, self._perform = source, target, clock, perform
         self._jobs: queue.Queue[tuple[int, str, bytes, float]] = queue.Queue()
         self._finished: set[int] = set()
         self._cancelled: set[int] = set()
-        self._methods: dict[str, Callable[[int, bytes, float], Answer]] = {
-            "ready": lambda _number, _job, _arrived: {},
-            "class": self._class,
-            "probe": self._probe,
-            "train": self._train,
-            "evaluate": self._evaluate,
-            "check_watermark": self._check_watermark,
-            "search": self._search,
-            "audit": self._audit,
-            "disclose_steps": self._disclose_steps,
-            "check_states": self._check_states,
-            "first_step_out_of_bounds": self._first_step_out_of_bounds,
-            "settle_dispute": self._settle_dispute,
-            "float_accuracy": self._float_accuracy,
-        }
+        self._kinds = {kind.__name__: kind for kind in PERFORMERS}
 
     def serve(self) -> None:
         """Answer until the input ends; the reading thread then ends the process."""
         threading.Thread(target=self._read, daemon=True).start()
         while True:
             number, method, job, arrived = self._jobs.get()
-            self._send({"id": number, **self._answer(number, method, job, arrived)})
+            self._send({"id": number, **self.answer(number, method, job, arrived)})
 
-    def _answer(self, number: int, method: str, job: bytes, arrived: float) -> Answer:
+    def answer(self, number: int, method: str, job: bytes, arrived: float) -> dict[str, Any]:
+        """Return the result of one job, or the reason why there is none."""
+        watcher = Watcher(
+            self._clock,
+            lambda progress: self._send({"id": number, "progress": asdict(progress)}),
+            lambda: number in self._finished,
+            lambda: number in self._cancelled,
+        )
         try:
             if number in self._cancelled:
                 raise Unavailable("the job was cancelled")
-            if method not in self._methods:
+            if method not in self._kinds:
                 raise Rejected(RejectionReason.METHOD_UNKNOWN, method)
-            return {"result": self._methods[method](number, job, arrived)}
+            return {"result": answer_to_json(self._perform(decode(self._kinds[method], job), watcher, arrived))}
         except Rejected as error:
             return _error(error.reason.value, error.detail)
         except (Unavailable, FileNotFoundError) as error:
@@ -138,137 +203,12 @@ class Worker:
             except ValueError as error:
                 raise Rejected(RejectionReason.MALFORMED, "a job is written in hex") from error
 
-    def _send(self, message: Answer) -> None:
+    def _send(self, message: dict[str, Any]) -> None:
         self._target.write(pack_frame(message))
         self._target.flush()
 
-    def _class(self, _number: int, job: bytes, _arrived: float) -> Answer:
-        return {"class": machine_class(Path(decode(ClassJob, job).directory)).hex()}
 
-    def _audit(self, _number: int, job: bytes, _arrived: float) -> Answer:
-        asked = decode(AuditJob, job)
-        return encode_audit_lines(audit_published_run(asked, _training_rows(asked.run), self._clock))
-
-    def _disclose_steps(self, _number: int, job: bytes, _arrived: float) -> Answer:
-        asked = _segment(job)
-        join_answer(Path(asked.directory), write_answer(asked, _training_rows(asked.run)))
-        return {}
-
-    def _check_states(self, _number: int, job: bytes, _arrived: float) -> Answer:
-        check_states(_segment(job))
-        return {}
-
-    def _first_step_out_of_bounds(self, _number: int, job: bytes, _arrived: float) -> Answer:
-        asked = _segment(job)
-        digests = split_answer(Path(asked.directory))
-        return {"offset": outlying_step(asked, _training_rows(asked.run), digests)}
-
-    def _settle_dispute(self, _number: int, job: bytes, _arrived: float) -> Answer:
-        asked = decode(DisputeJob, job)
-        validate(asked.run.specification, ModelLimits())
-        holds, detail = proves(asked, _training_rows(asked.run))
-        return {"holds": holds, "detail": detail}
-
-    def _probe(self, _number: int, job: bytes, _arrived: float) -> Answer:
-        asked = _decode_job(TrainingJob, job)
-        return {"seconds": probe(plan_of(asked), _training_rows(asked), self._clock)}
-
-    def _train(self, number: int, job: bytes, arrived: float) -> Answer:
-        asked = _decode_job(TrainingJob, job)
-        directory = Path(asked.directory)
-
-        def report(progress: TrainingProgress) -> None:
-            self._send({"id": number, "progress": asdict(progress)})
-
-        rows = _training_rows(asked)
-        required = Requirement(asked, rows)
-        watcher = Watcher(
-            self._clock,
-            report,
-            lambda: number in self._finished,
-            lambda: number in self._cancelled,
-            required.is_reached,
-        )
-        result = train(plan_of(asked), rows, watcher, directory / TRACE_NAME, start_of(asked))
-        counted = required.count(result.weights) if asked.required_denominator else None
-        weights_path = directory / WEIGHTS_NAME
-        save_weights(weights_path, result.weights, asked.terms.weight_bits)
-        return {
-            "weights_path": str(weights_path),
-            "trace_directory": str(directory / TRACE_NAME),
-            "trace_root": result.trace.root().hex(),
-            "epochs": result.epochs,
-            "steps": result.steps,
-            "loss": result.loss,
-            "accuracy": result.accuracy,
-            "training_seconds": result.training_seconds,
-            "trace_seconds": result.trace_seconds,
-            "process_seconds": self._clock() - arrived,
-            "training_correct": counted.correct if counted else 0,
-            "training_total": counted.total if counted else 0,
-        }
-
-    def _evaluate(self, _number: int, job: bytes, arrived: float) -> Answer:
-        asked = _decode_job(EvaluationJob, job)
-        weights = load_weights(Path(asked.weights_path), asked.specification)
-        training, test = evaluation_rows(asked)
-        counts = evaluate(asked.specification, weights, training, test, asked.metric)
-        seconds = self._clock() - arrived
-        return {
-            "correct": counts.correct,
-            "total": counts.total,
-            "digest": counts.digest.hex(),
-            "seconds": seconds,
-        }
-
-    def _check_watermark(self, _number: int, job: bytes, _arrived: float) -> Answer:
-        asked = _decode_job(WatermarkJob, job)
-        weights = load_weights(Path(asked.weights_path), asked.specification)
-        return asdict(check_watermark(weights, asked.specification, asked.watermark))
-
-    def _search(self, _number: int, job: bytes, _arrived: float) -> Answer:
-        asked = decode(SearchJob, job)
-        salt, tried = asked.puzzle.search(asked.first, asked.attempts)
-        return {"salt": salt.hex(), "attempts": tried}
-
-    def _float_accuracy(self, _number: int, job: bytes, _arrived: float) -> Answer:
-        asked = _decode_job(EvaluationJob, job)
-        model = build_model(asked.specification)
-        set_weights(model, load_weights(Path(asked.weights_path), asked.specification))
-        _, test = evaluation_rows(asked)
-        return {"accuracy": float_accuracy(model, test)}
-
-
-def float_accuracy(model: torch.nn.Module, test: DataSet) -> float:
-    """Return the accuracy of the float32 model: for display, never for consensus."""
-    model.eval()
-    correct = 0
-    with torch.inference_mode():
-        for start in range(0, len(test), _DISPLAY_BATCH):
-            logits = model(to_float(torch.from_numpy(test.inputs[start : start + _DISPLAY_BATCH].copy())))
-            labels = torch.from_numpy(test.labels[start : start + _DISPLAY_BATCH].copy())
-            correct += int((logits.argmax(1) == labels).sum())
-    return correct / test.labels.size
-
-
-def _decode_job(kind: type[Job], data: bytes) -> Job:
-    """Return a job whose model is within the default limits: a second line behind the chain's own."""
-    job = decode(kind, data)
-    validate(job.specification, ModelLimits())
-    return job
-
-
-def _segment(data: bytes) -> SegmentJob:
-    job = decode(SegmentJob, data)
-    validate(job.run.specification, ModelLimits())
-    return job
-
-
-def _training_rows(job: TrainingJob) -> DataSet:
-    return job_rows(job.training_path, job.training_path, job.mapping_path)
-
-
-def _error(reason: str, detail: str) -> Answer:
+def _error(reason: str, detail: str) -> dict[str, Any]:
     return {"error": {"reason": reason, "detail": detail[:1_000]}}
 
 

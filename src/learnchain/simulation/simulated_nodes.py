@@ -5,7 +5,7 @@ A whole network in one process and in virtual time: real nodes, engine and train
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,39 +17,22 @@ from learnchain.encoding.key_value import MemoryStore
 from learnchain.encryption.process import in_this_process
 from learnchain.execution.engine_api import EngineApiClient
 from learnchain.execution.pyevm.engine import PyEvmEngine
-from learnchain.learning.data import DataSet
-from learnchain.learning.disputes.settling import (
-    check_states,
-    join_answer,
-    outlying_step,
-    proves,
-    split_answer,
-    write_answer,
-)
-from learnchain.learning.fixed_point import evaluate
-from learnchain.learning.job_data import Requirement, evaluation_rows, job_rows
+from learnchain.learning.job_data import Requirement, training_rows
 from learnchain.learning.jobs import (
-    TRACE_NAME,
-    WEIGHTS_NAME,
-    AuditJob,
-    AuditLine,
-    DisputeJob,
+    Answer,
     Evaluation,
     EvaluationJob,
+    Job,
+    OnProgress,
+    ProbeJob,
     Search,
     SearchJob,
-    SegmentJob,
     TrainedFiles,
     Training,
     TrainingJob,
-    TrainingProgress,
-    WatermarkCheck,
-    WatermarkJob,
 )
-from learnchain.learning.model import load_weights, save_weights
-from learnchain.learning.replay import audit_published_run
-from learnchain.learning.train import TrainingResult, Watcher, configure_torch, plan_of, start_of, train
-from learnchain.learning.watermark import check_watermark
+from learnchain.learning.train import Watcher, configure_torch, plan_of, start_of, train
+from learnchain.learning.worker import perform
 from learnchain.node.local_network import LocalPlan, provision_network
 from learnchain.node.node import Node, Parts
 from learnchain.node.settings import NodeSettings, load_settings
@@ -57,9 +40,6 @@ from learnchain.simulation.simulated_network import LinkConditions, SimulatedClo
 from learnchain.storage.genesis import Genesis, load_genesis
 from learnchain.tasks.publishing import TaskPublisher, prepare_task
 from learnchain.tasks.task_file import task_draft
-
-OnProgress = Callable[[TrainingProgress], None]
-
 
 SIMULATED_HASHES_PER_SECOND = 4_000
 """Few enough that a simulated hour of hashing takes seconds."""
@@ -93,59 +73,36 @@ class InProcessTraining:
         """Return the class that this node says it has."""
         return self._class
 
-    async def probe(self, job: TrainingJob) -> float:
-        """Return the seconds of one epoch, after having spent them."""
+    async def run(self, job: Job[Answer], on_progress: OnProgress | None = None) -> Answer:
+        """Do what a training process does, in the time that the simulation says; audits and disputes take none."""
+        timed: dict[type[Job[Any]], Callable[[Any], Awaitable[Any]]] = {
+            ProbeJob: self._probe,
+            TrainingJob: lambda run: self.train(run, on_progress),
+            EvaluationJob: self.evaluate,
+            SearchJob: self._search,
+        }
+        return await timed[type(job)](job) if type(job) in timed else self._perform(job)
+
+    async def _probe(self, _job: ProbeJob) -> float:
         await asyncio.sleep(self._epoch_seconds)
         return self._epoch_seconds
 
-    async def train(
-        self, job: TrainingJob, on_progress: Callable[[TrainingProgress], None] | None = None
-    ) -> TrainedFiles:
+    async def train(self, job: TrainingJob, on_progress: OnProgress | None = None) -> TrainedFiles:
         """Train for real; the time that passes is the simulation's."""
         self._finished = False
-        rows = job_rows(job.training_path, job.training_path, job.mapping_path)
-        required = Requirement(job, rows)
         planned = min(job.hyper_parameters.epochs, self._maximum_epochs)
         if job.required_denominator:
             # How long the run takes is known only from the run itself: it is repeated if it is stopped before.
-            planned = self._train_until_done(job, rows, planned, None).epochs
+            rows, limited = training_rows(job), _limit_epochs(job, planned)
+            watcher = Watcher(asyncio.get_running_loop().time, reached=Requirement(job, rows).is_reached)
+            planned = train(plan_of(limited), rows, watcher, None, start_of(job)).epochs
         epochs = 0
         while epochs < planned and not self._finished:
             await asyncio.sleep(self._epoch_seconds)
             epochs += 1
-        directory = Path(job.directory)
-        result = self._train_until_done(job, rows, epochs, directory / TRACE_NAME, on_progress)
-        save_weights(directory / WEIGHTS_NAME, result.weights, job.terms.weight_bits)
-        counted = required.count(result.weights) if job.required_denominator else None
+        files: TrainedFiles = self._perform(_limit_epochs(job, epochs), on_progress)
         seconds = self._epoch_seconds * epochs
-        return TrainedFiles(
-            weights_path=str(directory / WEIGHTS_NAME),
-            trace_directory=str(directory / TRACE_NAME),
-            trace_root=result.trace.root(),
-            epochs=result.epochs,
-            steps=result.steps,
-            loss=result.loss,
-            accuracy=result.accuracy,
-            training_seconds=seconds,
-            trace_seconds=0.0,
-            process_seconds=seconds,
-            training_correct=counted.correct if counted else 0,
-            training_total=counted.total if counted else 0,
-        )
-
-    def _train_until_done(
-        self,
-        job: TrainingJob,
-        rows: DataSet,
-        epochs: int,
-        directory: Path | None,
-        on_progress: OnProgress | None = None,
-    ) -> TrainingResult:
-        """Train for real, for so many epochs or until the requirement is reached."""
-        plan = plan_of(replace(job, hyper_parameters=replace(job.hyper_parameters, epochs=epochs)))
-        clock = asyncio.get_running_loop().time
-        watcher = Watcher(clock, on_progress or (lambda _progress: None), reached=Requirement(job, rows).is_reached)
-        return train(plan, rows, watcher, directory, start_of(job))
+        return replace(files, training_seconds=seconds, process_seconds=seconds)
 
     async def finish_early(self) -> None:
         """End running training after its present epoch."""
@@ -153,48 +110,26 @@ class InProcessTraining:
 
     async def evaluate(self, job: EvaluationJob) -> Evaluation:
         """Return the exact counts of a model."""
-        weights = load_weights(Path(job.weights_path), job.specification)
-        training, test = evaluation_rows(job)
-        counts = evaluate(job.specification, weights, training, test, job.metric)
-        return Evaluation(counts.correct, counts.total, counts.digest, 0.0)
+        return self._perform(job)
 
-    async def check_watermark(self, job: WatermarkJob) -> WatermarkCheck:
-        """Return whether a model carries a mark."""
-        weights = load_weights(Path(job.weights_path), job.specification)
-        return check_watermark(weights, job.specification, job.watermark)
-
-    async def search(self, job: SearchJob) -> Search:
+    async def _search(self, job: SearchJob) -> Search:
         """Try salts for real, a twentieth of a virtual second of them at a time."""
-        salt, tried = job.puzzle.search(job.first, min(job.attempts, self._hashes_per_second // 20))
-        await asyncio.sleep(tried / self._hashes_per_second)
-        return Search(salt, tried)
-
-    async def audit(self, job: AuditJob) -> tuple[AuditLine, ...]:
-        """Audit for real, in no virtual time."""
-        return audit_published_run(job, self._load_rows(job.run), asyncio.get_running_loop().time)
-
-    async def disclose_steps(self, job: SegmentJob) -> None:
-        """Train the segment for real, in no virtual time."""
-        join_answer(Path(job.directory), write_answer(job, self._load_rows(job.run)))
-
-    async def check_states(self, job: SegmentJob) -> None:
-        """Check for real, in no virtual time."""
-        check_states(job)
-
-    async def first_step_out_of_bounds(self, job: SegmentJob) -> int:
-        """Settle step after step for real, in no virtual time."""
-        return outlying_step(job, self._load_rows(job.run), split_answer(Path(job.directory)))
-
-    async def settle_dispute(self, job: DisputeJob) -> bool:
-        """Settle for real, in no virtual time."""
-        return proves(job, self._load_rows(job.run))[0]
+        attempts = min(job.attempts, self._hashes_per_second // 20)
+        search: Search = self._perform(replace(job, attempts=attempts))
+        await asyncio.sleep(search.attempts / self._hashes_per_second)
+        return search
 
     @staticmethod
-    def _load_rows(run: TrainingJob) -> DataSet:
-        return job_rows(run.training_path, run.training_path, run.mapping_path)
+    def _perform(job: Job[Answer], on_progress: OnProgress | None = None) -> Answer:
+        clock = asyncio.get_running_loop().time
+        return perform(job, Watcher(clock, on_progress or (lambda _progress: None)), clock())
 
     async def close(self) -> None:
         """Nothing runs."""
+
+
+def _limit_epochs(job: TrainingJob, epochs: int) -> TrainingJob:
+    return replace(job, hyper_parameters=replace(job.hyper_parameters, epochs=epochs))
 
 
 @dataclass

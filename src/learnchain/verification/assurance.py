@@ -1,25 +1,10 @@
 """How much of a block a node checks itself, and what it then takes from signatures: stated before work starts."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
 from learnchain.encoding.codec import Hash32
-from learnchain.learning.jobs import (
-    AuditJob,
-    AuditLine,
-    DisputeJob,
-    Evaluation,
-    EvaluationJob,
-    Search,
-    SearchJob,
-    SegmentJob,
-    TrainedFiles,
-    TrainingJob,
-    TrainingProgress,
-    WatermarkCheck,
-    WatermarkJob,
-)
+from learnchain.learning.jobs import Answer, Job, OnProgress
 from learnchain.protocol.actions import MeasureCandidate
 from learnchain.protocol.messages import Deadline
 from learnchain.rejection import Unavailable
@@ -126,54 +111,12 @@ class NoTraining:
         """Return no class: nothing is trained here."""
         return b"\0" * 32
 
-    async def probe(self, job: TrainingJob) -> float:
+    async def run(self, job: Job[Answer], on_progress: OnProgress | None = None) -> Answer:
         """Refuse: this node has no training process."""
-        raise _no_training_error()
-
-    async def train(
-        self, job: TrainingJob, on_progress: Callable[[TrainingProgress], None] | None = None
-    ) -> TrainedFiles:
-        """Refuse: this node has no training process."""
-        raise _no_training_error()
+        raise Unavailable("a training process: this node does not judge (settings: judge)")
 
     async def finish_early(self) -> None:
         """Nothing runs."""
 
-    async def evaluate(self, job: EvaluationJob) -> Evaluation:
-        """Refuse: this node has no training process."""
-        raise _no_training_error()
-
-    async def search(self, job: SearchJob) -> Search:
-        """Refuse: this node has no training process."""
-        raise _no_training_error()
-
-    async def check_watermark(self, job: WatermarkJob) -> WatermarkCheck:
-        """Refuse: this node has no training process."""
-        raise _no_training_error()
-
-    async def audit(self, job: AuditJob) -> tuple[AuditLine, ...]:
-        """Refuse: this node has no training process."""
-        raise _no_training_error()
-
-    async def disclose_steps(self, job: SegmentJob) -> None:
-        """Refuse: this node has no training process."""
-        raise _no_training_error()
-
-    async def check_states(self, job: SegmentJob) -> None:
-        """Refuse: this node has no training process."""
-        raise _no_training_error()
-
-    async def first_step_out_of_bounds(self, job: SegmentJob) -> int:
-        """Refuse: this node has no training process."""
-        raise _no_training_error()
-
-    async def settle_dispute(self, job: DisputeJob) -> bool:
-        """Refuse: this node has no training process."""
-        raise _no_training_error()
-
     async def close(self) -> None:
         """Nothing runs."""
-
-
-def _no_training_error() -> Unavailable:
-    return Unavailable("a training process: this node does not judge (settings: judge)")

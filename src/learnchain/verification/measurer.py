@@ -147,7 +147,7 @@ class Measurer:
         counted = training if measure.kind is MeasurementKind.TRAINING else test
         mapping = await self.data.mapping_path(terms)
         paths = (str(model), str(training), str(counted))
-        count = await self.evaluator.evaluate(EvaluationJob(specification.model, *paths, specification.metric, mapping))
+        count = await self.evaluator.run(EvaluationJob(specification.model, *paths, specification.metric, mapping))
         claim = build_claimed_measurement(self.rules.parts, action, reveal)
         exact = of_baseline or (count.correct, count.total) == (claim.correct, claim.total)
         finding = Finding.ACCEPTED if exact else Finding.REJECTED
@@ -156,7 +156,7 @@ class Measurer:
 
     async def _check_watermark(self, model: ModelSpecification, weights: Path, mark: Watermark) -> None:
         """Refuse weights that do not carry the mark that the engine demanded of training."""
-        check = await self.evaluator.check_watermark(WatermarkJob(model, str(weights), mark))
+        check = await self.evaluator.run(WatermarkJob(model, str(weights), mark))
         if not check.matches:
             detail = f"the rows reach {check.confidences}, {mark.threshold_millionths} millionths are needed"
             raise Rejected(RejectionReason.WATERMARK_MISSING, detail)

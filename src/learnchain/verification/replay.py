@@ -100,7 +100,7 @@ class TraceReplayer:
         place = Path(tempfile.mkdtemp(prefix="learnchain-audit-"))
         try:
             faults = await self._provision(block, selection, scope, place)
-            return faults or await self.evaluator.audit(await self._job(block, selection, scope, origin, place))
+            return faults or await self.evaluator.run(await self._job(block, selection, scope, origin, place))
         finally:
             shutil.rmtree(place, ignore_errors=True)
 
@@ -147,7 +147,7 @@ class TraceReplayer:
                 state = read_published_states(index)[proof.segments[0].index]
                 shutil.copyfile(await self.blobs.fetch(state, max_bytes=size), state_path(place, 0))
             run = await self.run(block, selection, place)
-            return await self.evaluator.settle_dispute(DisputeJob(run, proof, str(place), reported))
+            return await self.evaluator.run(DisputeJob(run, proof, str(place), reported))
         finally:
             shutil.rmtree(place, ignore_errors=True)
 

@@ -9,13 +9,21 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from learnchain.consensus.audits import open_segment, parse_step_digests
 from learnchain.encoding.codec import Hash32
 from learnchain.encoding.content_id import Cid
 from learnchain.encoding.cryptography import UNSIGNED
 from learnchain.encoding.hashing import list_root
-from learnchain.learning.jobs import DIGESTS_NAME, STATES_NAME, SegmentJob
+from learnchain.learning.jobs import (
+    DIGESTS_NAME,
+    STATES_NAME,
+    DisclosedStatesJob,
+    DisclosureJob,
+    OutlyingStepJob,
+    SegmentJob,
+)
 from learnchain.learning.trace import MAXIMUM_INDEX_BYTES, read_published_states, state_path
 from learnchain.protocol.dispute_messages import SegmentOpening, StateDisclosure
 from learnchain.protocol.messages import Block
@@ -23,6 +31,8 @@ from learnchain.protocol.model_specification import model_bytes
 from learnchain.protocol.selection import Selection
 from learnchain.rejection import Rejected, RejectionReason
 from learnchain.verification.replay import HEADER_BYTES, STATE_COPIES, TraceReplayer
+
+SegmentJobKind = TypeVar("SegmentJobKind", bound=SegmentJob)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +71,10 @@ class StateDisclosures:
         blobs = self.replayer.blobs
         opening = open_segment(await self.replayer.leaves(run.block), segment)
         async with self._temporary_directory() as place:
-            job = await self._build_segment_job(run, opening, place)
+            job = await self._build_segment_job(DisclosureJob, run, opening, place)
             states = await self._read_published_states(run.block)
             await self._fetch_to(states[segment], state_path(place, 0), self._maximum_state_bytes(run))
-            await self.replayer.evaluator.disclose_steps(job)
+            await self.replayer.evaluator.run(job)
             digests = parse_step_digests((place / DIGESTS_NAME).read_bytes())
             if not run.forced_seed and digests[-1] != opening.following.digest:
                 committed = await blobs.fetch(states[segment + 1], max_bytes=self._maximum_state_bytes(run))
@@ -79,7 +89,8 @@ class StateDisclosures:
         """Refuse an answer whose files are not what it names; raise `Unavailable` while they are not here (AUDIT-6)."""
         async with self._temporary_directory() as place:
             await self._fetch_files(run, answer, place)
-            await self.replayer.evaluator.check_states(await self._build_segment_job(run, opening, place))
+            job = await self._build_segment_job(DisclosedStatesJob, run, opening, place)
+            await self.replayer.evaluator.run(job)
 
     async def find_first_out_of_bounds(
         self, run: DisputedRun, answer: StateDisclosure, opening: SegmentOpening
@@ -87,9 +98,8 @@ class StateDisclosures:
         """Return the first step of an answer that no honest machine takes, or None if all may be honest."""
         async with self._temporary_directory() as place:
             digests = await self._fetch_files(run, answer, place)
-            offset = await self.replayer.evaluator.first_step_out_of_bounds(
-                await self._build_segment_job(run, opening, place)
-            )
+            job = await self._build_segment_job(OutlyingStepJob, run, opening, place)
+            offset = await self.replayer.evaluator.run(job)
             if offset < 0:
                 return None
             before = await self.replayer.blobs.add(state_path(place, offset))
@@ -108,9 +118,11 @@ class StateDisclosures:
         await self._fetch_to(answer.states_cid, place / STATES_NAME, answer.states * self._maximum_state_bytes(run))
         return digests
 
-    async def _build_segment_job(self, run: DisputedRun, opening: SegmentOpening, place: Path) -> SegmentJob:
+    async def _build_segment_job(
+        self, kind: type[SegmentJobKind], run: DisputedRun, opening: SegmentOpening, place: Path
+    ) -> SegmentJobKind:
         training = await self.replayer.run(run.block, run.selection, place)
-        return SegmentJob(training, opening.first, opening.following, str(place), opening.index, run.forced_seed)
+        return kind(training, opening.first, opening.following, str(place), opening.index, run.forced_seed)
 
     async def _read_published_states(self, block: Block) -> tuple[Cid, ...]:
         return read_published_states(

@@ -12,7 +12,8 @@ from learnchain.consensus.audits import AuditFinding, decode_fraud_proof
 from learnchain.encoding.codec import encode
 from learnchain.encoding.cryptography import UNSIGNED, sign
 from learnchain.execution.escrow import deposit_calldata
-from learnchain.learning.data import DataSet
+from learnchain.learning.data import DataSet, save_data
+from learnchain.learning.job_data import training_rows
 from learnchain.learning.jobs import TrainedFiles, TrainingJob, TrainingProgress
 from learnchain.learning.trace import INDEX_NAME, Trace, read_trace
 from learnchain.node.local_network import LocalPlan
@@ -43,32 +44,19 @@ class OtherRows(InProcessTraining):
     ) -> TrainedFiles:
         honest = await super().train(job, on_progress)
         named = read_trace(Path(honest.trace_directory), honest.trace_root).leaves
-        rows = self._load_rows(job)
+        rows = training_rows(job)
         inputs = rows.inputs.copy()
         inputs[:100] = inputs[:100, ..., ::-1]
-        self._rows_shown = DataSet(inputs, rows.labels)
-        files = await self._forged(job, honest.epochs)
+        shown = Path(job.training_path).with_suffix(".shown")
+        save_data(shown, DataSet(inputs, rows.labels))
+        chosen = replace(job.hyper_parameters, epochs=honest.epochs)
+        cheat = InProcessTraining(epoch_seconds=0.0)
+        files = await cheat.train(replace(job, training_path=str(shown), hyper_parameters=chosen))
         forged = read_trace(Path(files.trace_directory), files.trace_root).leaves
         trace = Trace(tuple(replace(b, order=a.order, points=a.points) for a, b in zip(named, forged, strict=True)))
         index = {"root": trace.root().hex(), "leaves": [encode(leaf).hex() for leaf in trace.leaves]}
         (Path(files.trace_directory) / INDEX_NAME).write_text(json.dumps(index))
         return replace(files, trace_root=trace.root())
-
-    async def _forged(self, job: TrainingJob, epochs: int) -> TrainedFiles:
-        cheat = Showing(self._rows_shown)
-        chosen = replace(job.hyper_parameters, epochs=epochs)
-        return await cheat.train(replace(job, hyper_parameters=chosen))
-
-
-class Showing(InProcessTraining):
-    """Train on given rows, in no time."""
-
-    def __init__(self, rows: DataSet) -> None:
-        super().__init__(epoch_seconds=0.0)
-        self._shown = rows
-
-    def _trained(self, job: TrainingJob, rows: DataSet, *others: Any) -> Any:
-        return super()._train_until_done(job, self._shown, *others)
 
 
 def run(

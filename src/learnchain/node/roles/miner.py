@@ -17,7 +17,15 @@ from learnchain.encoding.files import clear_directory
 from learnchain.encoding.hashing import message_hash
 from learnchain.encoding.numbers import Accuracy
 from learnchain.engines.contract import Lookahead
-from learnchain.learning.jobs import EvaluationJob, SearchJob, TrainedFiles, Training, TrainingJob, TrainingProgress
+from learnchain.learning.jobs import (
+    EvaluationJob,
+    ProbeJob,
+    SearchJob,
+    TrainedFiles,
+    Training,
+    TrainingJob,
+    TrainingProgress,
+)
 from learnchain.learning.trace import INDEX_NAME
 from learnchain.node.ports import Ports
 from learnchain.node.roles.claims import settling_transactions
@@ -163,8 +171,8 @@ class Miner:
     async def _train_until_closing(self, selection: Selection, data: Path, start: EndState | None) -> TrainedFiles:
         """Train for as many epochs as end before commitments close; a probe of one before tells what it takes."""
         # The first epoch of a process pays for what torch sets up once; the second tells what an epoch takes.
-        await self._trainer.probe(await self._job(selection, data, 1))
-        epoch_seconds = await self._trainer.probe(await self._job(selection, data, 1))
+        await self._trainer.run(ProbeJob(await self._job(selection, data, 1)))
+        epoch_seconds = await self._trainer.run(ProbeJob(await self._job(selection, data, 1)))
         await self._ports.clock.sleep_until(selection.schedule.training_milliseconds)
         now = self._ports.clock.now_milliseconds()
         epochs, stopping = self._strategy.plan_epochs(selection.schedule.commitment_milliseconds, now, epoch_seconds)
@@ -301,7 +309,7 @@ class Miner:
         model = await self._ports.blobs.fetch(own.model_cid, max_bytes=MAXIMUM_OWN_BYTES)
         mapping = await self._ports.data.mapping_path(self._terms(selection))
         job = EvaluationJob(specification.model, str(model), str(training), str(test), specification.metric, mapping)
-        count = await self._ports.evaluator.evaluate(job)
+        count = await self._ports.evaluator.run(job)
         return count.correct, count.total
 
     async def _open_training_data(self, selection: Selection, release: KeyRelease) -> Path:
@@ -360,7 +368,7 @@ class Miner:
         first, tried = self._ports.random_source.randrange(1 << 200), 0
         begun_seconds = self._ports.clock.monotonic_seconds()
         while self._is_open(selection):
-            found = await self._trainer.search(SearchJob(puzzle, first + tried, self._strategy.search_attempts))
+            found = await self._trainer.run(SearchJob(puzzle, first + tried, self._strategy.search_attempts))
             tried += found.attempts
             if found.salt and self._is_open(selection):
                 self._note_search(selection, "puzzle solved", tried, begun_seconds)
@@ -428,7 +436,7 @@ class Miner:
 
         stopper = self._ports.tasks.start(stop(), "end of training")
         try:
-            return await self._trainer.train(job, self._show_progress)
+            return await self._trainer.run(job, self._show_progress)
         except asyncio.CancelledError:
             # Work that no model came of: whoever adds up what a height cost must count it.
             spent_seconds = round(self._ports.clock.monotonic_seconds() - begun_seconds, 3)
