@@ -6,13 +6,11 @@ Every role here goes on after a stop at any moment: what it needs is on chain, o
 """
 
 import asyncio
-import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 
@@ -28,8 +26,9 @@ from learnchain.market.contract_client import ContractClient, TaskView, http_rpc
 from learnchain.market.market_task_file import MarketDraft
 from learnchain.market.package import PackageManifest, derive_public_key
 from learnchain.market.terms import Description, Terms, encode_description
+from learnchain.network.concurrency import Result, retry
 from learnchain.protocol.payload import Log
-from learnchain.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.rejection import Rejected, RejectionReason
 from learnchain.storage.blobs.origins import open_origin
 from learnchain.storage.blobs.peer_blobs import PeerBlobs
 
@@ -77,9 +76,6 @@ class Initiator:
         return await self._me.withdraw()
 
 
-logger = logging.getLogger(__name__)
-
-
 MAXIMUM_SAMPLE_BYTES = 1 << 28
 """Each of the three files of an initiator's sample."""
 
@@ -117,6 +113,10 @@ class Session:
     blob_store: str
     entropy: Callable[[int], bytes]
     pause: Callable[[], Awaitable[None]]
+
+    async def retry(self, what: str, work: Callable[[], Awaitable[Result]]) -> Result:
+        """Return what `work` returns, tried again while something is not here yet."""
+        return await retry(what, work, sleep=lambda _seconds: self.pause())
 
 
 @asynccontextmanager
@@ -194,15 +194,3 @@ def check_sample(data: VerifierData, terms: Terms, description: Description) -> 
             raise Rejected(RejectionReason.MODEL_SHAPE_MISMATCH, f"the sample has rows of {part.sample_shape}")
         if int(part.labels.min()) < 0 or int(part.labels.max()) >= len(description.labels):
             raise Rejected(RejectionReason.MALFORMED, "the sample has labels that the task does not name")
-
-
-async def retry_until_available(
-    what: str, work: Callable[[], Awaitable[Any]], pause: Callable[[], Awaitable[None]]
-) -> Any:
-    """Return what `work` returns, tried again while something is not here yet."""
-    while True:
-        try:
-            return await work()
-        except Unavailable as missing:
-            logger.info("%s waits for %s", what, missing.what)
-        await pause()

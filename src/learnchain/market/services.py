@@ -23,7 +23,6 @@ from learnchain.market.initiator import (
     build_fusion_evaluator,
     join_task,
     ledger_at,
-    retry_until_available,
 )
 from learnchain.market.local_training import HeldOutSplit, LocalTrainingTerms, LocalTrainingTools, train_locally
 from learnchain.market.package import PackageManifest, check_manifest
@@ -50,7 +49,7 @@ async def contribute(seat: Session, name: TaskReference, work: PrivateWork) -> d
     """Train, publish if the threshold is reached, hand out keys until the task is closed, take what was earned."""
     async with join_task(seat, name) as me:
         seller = ComputingContributor(me)
-        await retry_until_available("contribution", seller.step, seat.pause)
+        await seat.retry("contribution", seller.step)
         # A model that is on chain already was announced in an earlier life: it is not trained again.
         report = _read_report(me.directory)
         if seller.place is None:
@@ -59,17 +58,17 @@ async def contribute(seat: Session, name: TaskReference, work: PrivateWork) -> d
             async def offer() -> bool:
                 return await seller.offer(trained)
 
-            if not await retry_until_available("contribution", offer, seat.pause):
+            if not await seat.retry("contribution", offer):
                 return {"published": False, **report, "threshold": me.view.description.threshold / BASIS_POINTS}
 
         async def served() -> bool:
             await seller.step()
             return (await me.view.task()).closed
 
-        while not await retry_until_available("contribution", served, seat.pause):
+        while not await seat.retry("contribution", served):
             await seat.pause()
-        await retry_until_available("contribution", seller.step, seat.pause)
-        earned_wei = await retry_until_available("contribution", seller.withdraw, seat.pause)
+        await seat.retry("contribution", seller.step)
+        earned_wei = await seat.retry("contribution", seller.withdraw)
         assert seller.place is not None
         status, median, _ = me.view.judged.get(seller.place, (ModelStatus.UNKNOWN, 0, 0))
         outcome = {"place": seller.place, "status": status.name.lower(), "median_correct": median}
@@ -84,10 +83,10 @@ async def verify(seat: Session, name: TaskReference) -> dict[str, Any]:
         async def judge() -> Any:
             return await build_fusion_evaluator(me)
 
-        verifier = VerificationContributor(me, await retry_until_available("verification", judge, seat.pause))
-        before = await retry_until_available("verification", lambda: me.ledger.balance(me.wallet.address), seat.pause)
+        verifier = VerificationContributor(me, await seat.retry("verification", judge))
+        before = await seat.retry("verification", lambda: me.ledger.balance(me.wallet.address))
         await verifier.run(seat.pause)
-        after = await retry_until_available("verification", lambda: me.ledger.balance(me.wallet.address), seat.pause)
+        after = await seat.retry("verification", lambda: me.ledger.balance(me.wallet.address))
         own = [vote for vote in me.view.votes if vote.verifier == me.wallet.address]
         votes = [
             {
@@ -105,16 +104,16 @@ async def collect(seat: Session, name: TaskReference, out: Path) -> dict[str, An
     configure_torch()
     async with join_task(seat, name) as me:
         initiator = Initiator(me)
-        while not await retry_until_available("initiator", initiator.step, seat.pause):
+        while not await seat.retry("initiator", initiator.step):
             await seat.pause()
-        refund_wei = await retry_until_available("initiator", initiator.withdraw, seat.pause)
+        refund_wei = await seat.retry("initiator", initiator.withdraw)
         # The last decision may have fallen between a look at the events and one at the contract.
-        await retry_until_available("initiator", me.view.refresh, seat.pause)
+        await seat.retry("initiator", me.view.refresh)
         places = me.view.list_accepted()
         if not places:
             return {"accepted": [], "withdrawn_wei": refund_wei, "fused": None}
-        models = await retry_until_available("initiator", initiator.collect, seat.pause)
-        judge = await retry_until_available("initiator", lambda: build_fusion_evaluator(me), seat.pause)
+        models = await seat.retry("initiator", initiator.collect)
+        judge = await seat.retry("initiator", lambda: build_fusion_evaluator(me))
         for place, (manifest, weights) in zip(places, models, strict=True):
             judge.add(place, manifest.specification, manifest.labels, weights)
         files = await asyncio.to_thread(judge.export, places, out)

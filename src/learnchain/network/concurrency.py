@@ -1,14 +1,15 @@
 """Tell the time: handed to everything that waits, so that a simulation can hand out another one.
 
-Background tasks under supervision: the one place of the network where an unknown exception is caught and logged.
+Background tasks under supervision, the one place where an unknown exception is caught and logged; and one way to try
+again.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from learnchain.rejection import Rejected, Unavailable
 
@@ -51,77 +52,78 @@ class SystemClock:
             await asyncio.sleep(min(left / 1000, MAXIMUM_SLEEP_SECONDS))
 
 
-_log = logging.getLogger(__name__)
-
-
-class TaskSet:
-    """Run tasks that nobody awaits; a failure of one is logged and ends only itself."""
-
-    def __init__(self) -> None:
-        # A dictionary, not a set: what ends first when all end must not depend on places in memory.
-        self._tasks: dict[asyncio.Task[None], None] = {}
-        self._closed = False
-
-    def start(self, what: str, coroutine: Coroutine[Any, Any, object]) -> None:
-        """Start a task; `what` names it in the log. After `close` nothing starts any more."""
-        if self._closed:
-            coroutine.close()
-            return
-        task = asyncio.create_task(_run_supervised(what, coroutine), name=what)
-        self._tasks[task] = None
-        task.add_done_callback(lambda done: self._tasks.pop(done, None))
-
-    async def close(self) -> None:
-        """Cancel every task and wait for its end."""
-        self._closed = True
-        tasks = [task for task in self._tasks if task is not asyncio.current_task()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _run_supervised(what: str, coroutine: Coroutine[Any, Any, object]) -> None:
-    try:
-        await coroutine
-    except (Rejected, Unavailable) as outcome:
-        _log.debug("%s: %s", what, outcome)
-    except Exception:  # noqa: BLE001 - the supervisor: the bug is logged, the node goes on
-        _log.exception("%s failed: this is a bug", what)
-
-
 logger = logging.getLogger(__name__)
+
+
+FIRST_PAUSE_SECONDS = 0.5
+
+
+LONGEST_PAUSE_SECONDS = 15.0
+
+
+Result = TypeVar("Result")
+
+
+async def retry(
+    what: str,
+    work: Callable[[], Awaitable[Result]],
+    gives_up: Callable[[float], bool] = lambda _pause_seconds: False,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    level: int = logging.INFO,
+) -> Result:
+    """Return what `work` comes to, tried again with growing pauses while something is `Unavailable`.
+
+    `gives_up` is asked after every failure with the pause that would follow; when it says so the failure is raised.
+    """
+    pause_seconds = FIRST_PAUSE_SECONDS
+    while True:
+        try:
+            return await work()
+        except Unavailable as error:
+            logger.log(level, "%s waits: %s", what, error)
+            if gives_up(pause_seconds):
+                raise
+        await sleep(pause_seconds)
+        pause_seconds = min(2 * pause_seconds, LONGEST_PAUSE_SECONDS)
 
 
 @dataclass
 class Tasks:
-    """Supervise what runs beside the event loop's main path: a failure is logged, the node goes on."""
+    """Supervise what runs beside the event loop's main path: a failure is logged and ends only itself.
 
-    running: dict[asyncio.Task[None], None] = field(default_factory=dict)
+    Where strangers cause refusals, as in the network, they are logged for debugging only.
+    """
+
+    refusal_level: int = logging.WARNING
+    _running: dict[asyncio.Task[None], None] = field(default_factory=dict)
     """In the order of their start: a set of tasks is ordered by places in memory."""
+    _is_closed: bool = False
 
-    def start(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        """Run a coroutine under supervision."""
-        task = asyncio.create_task(self._run_supervised(coroutine, name), name=name)
-        self.running[task] = None
-        task.add_done_callback(lambda done: self.running.pop(done, None))
+    def start(self, name: str, coroutine: Coroutine[Any, Any, object]) -> asyncio.Task[None]:
+        """Run a coroutine under supervision; after `close` it is cancelled before its first step."""
+        task = asyncio.create_task(self._run_supervised(name, coroutine), name=name)
+        self._running[task] = None
+        task.add_done_callback(lambda done: self._running.pop(done, None))
         # A task that is cancelled before its first step never awaits its coroutine.
         task.add_done_callback(lambda _task: coroutine.close())
+        if self._is_closed:
+            task.cancel()
         return task
 
     async def close(self) -> None:
         """Cancel everything and wait for it."""
-        for task in tuple(self.running):
+        self._is_closed = True
+        tasks = [task for task in self._running if task is not asyncio.current_task()]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self.running, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _run_supervised(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
+    async def _run_supervised(self, name: str, coroutine: Coroutine[Any, Any, object]) -> None:
         try:
             await coroutine
-        except asyncio.CancelledError:
-            raise
         except Rejected as error:
-            logger.warning("%s is refused: %s", name, error)
+            logger.log(self.refusal_level, "%s is refused: %s", name, error)
         except Unavailable as error:
-            logger.info("%s waits for what is not here: %s", name, error)
+            logger.log(min(self.refusal_level, logging.INFO), "%s waits for what is not here: %s", name, error)
         except Exception:
             logger.exception("%s failed; this is a bug of ours", name)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from learnchain.encoding.codec import Hash32, decode
-from learnchain.network.concurrency import Clock, TaskSet
+from learnchain.network.concurrency import Clock, Tasks
 from learnchain.network.peers import NetworkLimits, Peer, RecentIdentifiers
 from learnchain.network.wire import MAXIMUM_IDENTIFIERS, Full, Have, MessageKind, Want, message_bytes, message_id
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
@@ -102,7 +102,7 @@ class GossipContext:
     clock: Clock
     random: random.Random
     limits: NetworkLimits
-    tasks: TaskSet
+    tasks: Tasks
     peers: dict[bytes, Peer]
     report: Callable[[bytes, Rejected], None]
 

@@ -22,7 +22,7 @@ from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZerocon
 
 from learnchain.encoding.codec import decode, encode
 from learnchain.network.address_book import AddressRecord
-from learnchain.network.concurrency import TaskSet
+from learnchain.network.concurrency import Tasks
 from learnchain.network.network import Network
 from learnchain.network.tls_transport import TlsTransport
 from learnchain.network.transport import Transport, parse_address
@@ -51,7 +51,7 @@ class LocalDiscovery:
 
     def __init__(self, network: Network) -> None:
         self._network = network
-        self._tasks = TaskSet()
+        self._tasks = Tasks(logging.DEBUG)
         self._lookups = asyncio.Semaphore(MAXIMUM_LOOKUPS)
         self._under_way: set[str] = set()
         self._zeroconf: AsyncZeroconf | None = None

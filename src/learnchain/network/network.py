@@ -17,7 +17,7 @@ from dataclasses import replace
 
 from learnchain.encoding.codec import FORMAT_VERSION, Hash32, decode, encode
 from learnchain.network.address_book import AddressBook, AddressRecord, AddressRecords
-from learnchain.network.concurrency import Clock, TaskSet
+from learnchain.network.concurrency import Clock, Tasks
 from learnchain.network.gossip import Gossip, GossipContext, Validate
 from learnchain.network.peers import NetworkLimits, Peer, PeerBook, PeerInfo, RefusedPeer, address_range
 from learnchain.network.transport import (
@@ -71,7 +71,7 @@ class Dialler:
         self._random = random_source
         self._target_peers = target_peers
 
-    def start(self, tasks: TaskSet, bootstrap: tuple[PeerAddress, ...]) -> None:
+    def start(self, tasks: Tasks, bootstrap: tuple[PeerAddress, ...]) -> None:
         """Begin dialling, and answer peers that ask whom we know."""
         self._network.on_request(METHOD_PEERS, self._tell)
         for address in bootstrap:
@@ -193,7 +193,7 @@ class Network:
         self._session = random_source.randbytes(32)
         self._clock = clock
         self._limits = limits or NetworkLimits()
-        self._tasks = TaskSet()
+        self._tasks = Tasks(logging.DEBUG)
         self._book = PeerBook(self._limits)
         self._peers: dict[bytes, Peer] = {}
         self._handlers: dict[str, Handle] = {}

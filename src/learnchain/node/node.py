@@ -132,7 +132,7 @@ class Dispatcher:
             immediate(action)
             return
         for duty in self._handlers[type(action)]:
-            self._ports.tasks.start(_carried_out(duty, action), type(action).__name__)
+            self._ports.tasks.start(type(action).__name__, _carried_out(duty, action))
 
 
 async def _carried_out(duty: Handler, action: Action) -> None:
@@ -196,12 +196,12 @@ class Node:
         archive = self.ports.archive
         final = archive.state(archive.head().finalized)
         later = tuple((each.block, each.state) for each in archive.records_above(final) if each.block is not None)
-        self.ports.tasks.start(self._start_training_processes(), "start of the training processes")
+        self.ports.tasks.start("start of the training processes", self._start_training_processes())
         self.ports.chain.start(final, later, archive.head(), self._dispatcher.perform)
         self._remember(archive)
         await self.network.start(parse_address(each) for each in self._settings.peers)
-        self.ports.tasks.start(self._synchroniser.run(), "synchronising")
-        self.ports.tasks.start(self.roles.full_node.resume_fetching(), "keeping again what recent blocks rest on")
+        self.ports.tasks.start("synchronising", self._synchroniser.run())
+        self.ports.tasks.start("keeping again what recent blocks rest on", self.roles.full_node.resume_fetching())
 
     def _remember(self, archive: Archive) -> None:
         """Go on with what an earlier life heard: the messages of the height, and those that wait for a block."""

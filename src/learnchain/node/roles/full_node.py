@@ -20,6 +20,7 @@ from learnchain.encoding.content_id import Cid
 from learnchain.encoding.cryptography import UNSIGNED, sign
 from learnchain.encoding.hashing import message_hash
 from learnchain.learning.trace import read_published_states
+from learnchain.network.concurrency import retry
 from learnchain.node.ports import Ports
 from learnchain.protocol.actions import (
     ForgetBlocks,
@@ -52,12 +53,6 @@ MAXIMUM_TRACE_INDEX_BYTES = 1 << 26
 
 
 MAXIMUM_STATE_BYTES = 1 << 34
-
-
-RETRY_SECONDS = 0.5
-
-
-MAXIMUM_RETRY_SECONDS = 15.0
 
 
 CATCHING_UP_SECONDS = 0.1
@@ -127,7 +122,7 @@ class FullNode:
         waits = [self._at(when, event) for when, event in due] + [
             self._end_height_after_deadline(parent, each, over) for each in ENDING
         ]
-        self._timers = [self._ports.tasks.start(each, "timer") for each in waits]
+        self._timers = [self._ports.tasks.start("timer", each) for each in waits]
         await self._retention.prune(
             self._ports.chain.round.head, frozenset({self._ports.chain.rules.parts.baseline_model(selection)})
         )
@@ -160,7 +155,7 @@ class FullNode:
         selection, released = action.selection, action.announcement.release.released_milliseconds
         closed = selection.schedule.deadline(Deadline.REVEAL, released) + 1
         timer = self._at(closed, lambda now: RevealsClosed(selection.parent, now))
-        self._timers.append(self._ports.tasks.start(timer, "timer"))
+        self._timers.append(self._ports.tasks.start("timer", timer))
 
     async def measure_candidate(self, action: MeasureCandidate) -> None:
         """Measure one thing of one candidate and report it; what is missing is tried again until the height is over.
@@ -169,35 +164,32 @@ class FullNode:
         whose payload never comes leave room, and comes again from whoever builds on it.
         """
         deadline = self._block_deadline(action.selection)
-        started, delay = self._ports.clock.monotonic_seconds(), RETRY_SECONDS
-        while (found := await self._try_measure(action)) is None:
-            measure, state = action.request, self._ports.chain.round
-            if (measure.candidate, measure.kind) not in state.requested_measurements:
+        measure, clock = action.request, self._ports.clock
+        started = clock.monotonic_seconds()
+
+        def is_requested() -> bool:
+            return (measure.candidate, measure.kind) in self._ports.chain.round.requested_measurements
+
+        def gives_up(pause_seconds: float) -> bool:
+            is_late = clock.now_milliseconds() + 1000 * pause_seconds > deadline
+            has_waited = clock.monotonic_seconds() - started >= EMPTY_BLOCK_SECONDS
+            is_over = is_late and measure.candidate in self._ports.chain.round.reveals
+            return not is_requested() or is_over or (has_waited and action.reveal is None)
+
+        try:
+            found = await retry(f"measuring {measure.candidate.hex()[:16]}", lambda: self._measure(action), gives_up)
+        except Unavailable:
+            if not is_requested():
                 return
-            late = self._ports.clock.now_milliseconds() + 1000 * delay > deadline
-            waited = self._ports.clock.monotonic_seconds() - started >= EMPTY_BLOCK_SECONDS
-            if (late and measure.candidate in state.reveals) or (waited and action.reveal is None):
-                found = Measurement(measure.candidate, measure.kind, Finding.UNAVAILABLE)
-                break
-            await asyncio.sleep(delay)
-            delay = min(2 * delay, MAXIMUM_RETRY_SECONDS)
+            found = Measurement(measure.candidate, measure.kind, Finding.UNAVAILABLE)
         await self._report(action, found)
 
-    async def _try_measure(self, action: MeasureCandidate) -> Measurement | None:
-        try:
-            if action.reveal is not None and self._verifies_models:
-                # Losing models are let go too: whatever is fetched is noted under its height.
-                self._ports.archive.blobs.note(action.selection.height, (action.reveal.model_cid,))
-            began = self._ports.clock.monotonic_seconds()
-            found = await self._measure_or_trust(action)
-            self._ports.decisions.note_measured(found.kind.value, self._ports.clock.monotonic_seconds() - began)
-            return found
-        except Unavailable as error:
-            logger.info("measuring %s waits: %s", action.request.candidate.hex()[:16], error)
-            return None
-
-    async def _measure_or_trust(self, action: MeasureCandidate) -> Measurement:
+    async def _measure(self, action: MeasureCandidate) -> Measurement:
         """Measure, or take the claim where that was chosen; whoever asks later is told which it was (ROUND-10)."""
+        if action.reveal is not None and self._verifies_models:
+            # Losing models are let go too: whatever is fetched is noted under its height.
+            self._ports.archive.blobs.note(action.selection.height, (action.reveal.model_cid,))
+        began = self._ports.clock.monotonic_seconds()
         is_model = action.request.kind is not MeasurementKind.PAYLOAD
         believed = is_model and self._trust.is_trusted(action)
         try:
@@ -210,6 +202,7 @@ class FullNode:
             believed, found = True, build_claimed_measurement(self._ports.chain.rules.parts, action, action.reveal)
         if believed:
             self._ports.archive.mark_as_trusted(action.request.candidate)
+        self._ports.decisions.note_measured(found.kind.value, self._ports.clock.monotonic_seconds() - began)
         return found
 
     async def _report(self, action: MeasureCandidate, found: Measurement) -> None:
@@ -219,16 +212,11 @@ class FullNode:
         self._ports.decisions.note(
             now, action.selection.height, f"measured {found.kind.value}", found.candidate.hex(), **facts
         )
-        delay = RETRY_SECONDS
-        while True:
-            try:
-                self._ports.chain.feed(MeasurementFinished(found, self._ports.clock.now_milliseconds()))
-            except Unavailable as error:
-                logger.error("what was measured cannot be kept: %s", error)
-                await asyncio.sleep(delay)
-                delay = min(2 * delay, MAXIMUM_RETRY_SECONDS)
-            else:
-                return
+
+        async def feed() -> None:
+            self._ports.chain.feed(MeasurementFinished(found, self._ports.clock.now_milliseconds()))
+
+        await retry("keeping what was measured", feed, level=logging.ERROR)
 
     def _block_deadline(self, selection: Selection) -> int:
         known = self._ports.chain.round
@@ -242,7 +230,7 @@ class FullNode:
             named_by(self._ports.chain.rules, action.block, action.state), action.state.block_hash
         )
         self._ports.archive.store_block(action.block, action.state, at_once=self._ports.chain.is_current)
-        self._ports.tasks.start(self._pin_block_content(action.block), "keeping what a block rests on")
+        self._ports.tasks.start("keeping what a block rests on", self._pin_block_content(action.block))
         now = self._ports.clock.now_milliseconds()
         about = f"missed {action.block.missed.value}" if isinstance(action.block, EmptyBlock) else "trained"
         self._ports.decisions.note(now, action.block.height, "block", about, hash=action.state.block_hash.hex())
@@ -253,19 +241,13 @@ class FullNode:
             if not self._ports.chain.is_current and self._ports.chain.round.head == action.head:
                 # Behind the others heads come by the dozen: only the last one is worth the disk's time.
                 await asyncio.sleep(CATCHING_UP_SECONDS)
-            delay = RETRY_SECONDS
-            while self._ports.chain.round.head == action.head:
-                try:
-                    await self._point_to(action)
-                    break
-                except Unavailable as error:
-                    logger.error("the new head cannot be kept: %s", error)
-                    await asyncio.sleep(delay)
-                    delay = min(2 * delay, MAXIMUM_RETRY_SECONDS)
+            await retry("keeping the new head", lambda: self._point_to(action), level=logging.ERROR)
         self._head_moved(action)
 
     async def _point_to(self, action: MoveHead) -> None:
         archive = self._ports.archive
+        if self._ports.chain.round.head != action.head:
+            return
         archive.store_head(action.head)
         archive.forget_pending_messages(self._ports.chain.list_pending_messages().keys())
         safe, final = archive.payload_hash(action.head.safe), archive.payload_hash(action.head.finalized)
@@ -310,9 +292,13 @@ class FullNode:
         measure = MeasureCandidate(
             MeasurementRequest(message_hash(block), MeasurementKind.PAYLOAD), parent, selection, *bound
         )
-        found = await self._try_measure(measure)
-        if found is not None and self._ports.chain.round.selection.parent == selection.parent:
-            await self._report(measure, found)
+        try:
+            found = await self._measure(measure)
+        except Unavailable as error:
+            logger.info("our own empty block is not measured yet: %s", error)
+        else:
+            if self._ports.chain.round.selection.parent == selection.parent:
+                await self._report(measure, found)
         await self._ports.announce(block)
 
     async def forget_blocks(self, action: ForgetBlocks) -> None:
@@ -393,12 +379,9 @@ class FullNode:
 
     async def _prefetch(self, part: DataPart, over_milliseconds: int) -> None:
         """Fetch encrypted data until they are here or the height is over."""
-        delay = RETRY_SECONDS
-        while self._ports.clock.now_milliseconds() < over_milliseconds:
-            try:
+
+        async def prefetch() -> None:
+            if self._ports.clock.now_milliseconds() < over_milliseconds:
                 await self._ports.data.prefetch(part)
-                return
-            except Unavailable as error:
-                logger.info("data are not here yet: %s", error)
-            await asyncio.sleep(delay)
-            delay = min(2 * delay, MAXIMUM_RETRY_SECONDS)
+
+        await retry("fetching data early", prefetch)

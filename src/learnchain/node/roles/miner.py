@@ -199,7 +199,7 @@ class Miner:
         ahead = chain.rules.parts.lookahead(chain.round.tree.state(selection.parent), selection, chain.parameters)
         if ahead is not None:
             result: asyncio.Future[FinishedRun | None] = asyncio.get_running_loop().create_future()
-            task = self._ports.tasks.start(self._train_lookahead(selection, ahead, own, result), "training ahead")
+            task = self._ports.tasks.start("training ahead", self._train_lookahead(selection, ahead, own, result))
             task.add_done_callback(lambda _task, result=result: result.done() or result.set_result(None))
             self._ahead = LookaheadRun(selection.task.task_id, ahead.position, own.commitment, task, result)
 
@@ -434,7 +434,7 @@ class Miner:
             await self._ports.clock.sleep_until(stopping_milliseconds)
             await self._trainer.finish_early()
 
-        stopper = self._ports.tasks.start(stop(), "end of training")
+        stopper = self._ports.tasks.start("end of training", stop())
         try:
             return await self._trainer.run(job, self._show_progress)
         except asyncio.CancelledError:

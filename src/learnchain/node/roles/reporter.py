@@ -1,6 +1,5 @@
 """The reporter: every node that sees a rule broken in signed words says so, and earns a quarter of the bond."""
 
-import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
@@ -8,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from learnchain.consensus.evidence import Statement, build_evidence
 from learnchain.encoding.codec import Address, Hash32
 from learnchain.encoding.cryptography import check_signature, sign
+from learnchain.network.concurrency import retry
 from learnchain.node.chain import PendingMessage, WireMessage
 from learnchain.node.ports import Ports
 from learnchain.protocol.actions import MeasureEvidence, MeasureResponse, OpenHeight, RevealModel, TrainModel
@@ -35,12 +35,6 @@ logger = logging.getLogger(__name__)
 
 MAXIMUM_ACCUSATIONS = 64
 """Accusations that wait for their height to be a block; the oldest is dropped first."""
-
-
-RETRY_SECONDS = 0.5
-
-
-MAXIMUM_RETRY_SECONDS = 15.0
 
 
 class Reporter:
@@ -190,15 +184,12 @@ class Reporter:
         self, measure: MeasurementRequest, measuring: Callable[[], Awaitable[Measurement]]
     ) -> Measurement | None:
         """Return what measuring comes to once everything is here; None when nobody asks any more."""
-        delay = RETRY_SECONDS
-        while (measure.candidate, measure.kind) in self._ports.chain.round.requested_measurements:
-            try:
-                return await measuring()
-            except Unavailable as error:
-                logger.info("measuring %s waits: %s", measure.kind.value, error)
-                await asyncio.sleep(delay)
-                delay = min(2 * delay, MAXIMUM_RETRY_SECONDS)
-        return None
+
+        async def attempt() -> Measurement | None:
+            is_requested = (measure.candidate, measure.kind) in self._ports.chain.round.requested_measurements
+            return await measuring() if is_requested else None
+
+        return await retry(f"measuring {measure.kind.value}", attempt)
 
 
 def signer_of(message: PendingMessage) -> Address:
