@@ -140,6 +140,8 @@ class RejectionReason(StrEnum):
     """No commitment of the release holds a valid model."""
     TRACE_MISMATCH = "trace_mismatch"
     """The published training trace does not match its committed root."""
+    TRACE_TOO_LONG = "trace_too_long"
+    """The training trace has more states than the chain admits."""
     SEGMENT_SAMPLE_WRONG = "segment_sample_wrong"
     """The challenged segments are not those that the seed draws."""
     FRAUD_PROOF_INVALID = "fraud_proof_invalid"

@@ -4,19 +4,23 @@ import numpy as np
 import pytest
 
 from learnchain.encoding.codec import encode
+from learnchain.encoding.content_id import cid_of_block, cid_text
 from learnchain.encoding.hashing import check_list_branch, list_branch
 from learnchain.learning.data import DataSet
 from learnchain.learning.safe_tensors import write_tensors
 from learnchain.learning.trace import (
     INDEX_NAME,
+    MAXIMUM_INDEX_BYTES,
     ShownRows,
     TraceWriter,
+    read_index,
     read_state,
     read_trace,
     state_digest,
     state_path,
 )
 from learnchain.protocol.dispute_messages import StateLeaf
+from learnchain.protocol.messages import MAXIMUM_STATES
 from learnchain.rejection import Rejected, RejectionReason
 
 STATE = {"w": np.arange(4, dtype=np.float32), "m/w": np.zeros(4, dtype=np.float32)}
@@ -104,3 +108,19 @@ def test_states_are_read_only_if_they_hash_to_their_leaf(written):
     write_tensors(path, {"w": STATE["w"]})
     assert refusal(read_state, path, trace.leaves[1].digest, SHAPES) is RejectionReason.TRACE_MISMATCH
     assert "root" in json.loads((directory / INDEX_NAME).read_text())
+
+
+def index_of(states):
+    """Return the longest index that a run of so many states can have, but for what it went on from."""
+    named = encode(StateLeaf((1 << 63) - 1, b"\xff" * 32, b"\xff" * 32, b"\xff" * 32, b"\xff" * 32)).hex()
+    text = cid_text(cid_of_block(b"state"))
+    return json.dumps({"root": "ff" * 32, "leaves": [named] * states, "states": [text] * states}).encode()
+
+
+def test_an_index_of_as_many_states_as_a_run_may_have_is_read_and_one_more_is_refused_by_name():
+    longest = index_of(MAXIMUM_STATES)
+    assert len(longest) < MAXIMUM_INDEX_BYTES // 2
+    index = read_index(longest)
+    assert len(index.leaf_bytes) == len(index.states) == MAXIMUM_STATES
+    assert refusal(read_index, index_of(MAXIMUM_STATES + 1)) is RejectionReason.TRACE_TOO_LONG
+    assert refusal(read_index, b" " * (MAXIMUM_INDEX_BYTES + 1)) is RejectionReason.TOO_LARGE

@@ -30,7 +30,7 @@ from learnchain.execution.engine import EngineSignals
 from learnchain.execution.pyevm.engine import PyEvmEngine
 from learnchain.execution.pyevm.transactions import decode_transaction
 from learnchain.learning.safe_tensors import read_header, write_tensors
-from learnchain.learning.trace import read_published_states
+from learnchain.learning.trace import read_index
 from learnchain.market.package import PackageManifest, read_package, write_package
 from learnchain.market.terms import decode_description, encode_description
 from learnchain.network import address_book, wire
@@ -174,7 +174,7 @@ def _executed_decoders() -> dict[str, Decoder]:
         "payload": Decoder(payloads, execute),
         "transaction": Decoder(transactions, lambda data: decode_transaction(data, execution_chain.CHAIN_ID)),
         "specification": Decoder((specification,), decode_specification),
-        "states of a trace": Decoder((states, json.dumps({"leaves": []}).encode()), read_published_states),
+        "states of a trace": Decoder((states, json.dumps({"leaves": []}).encode()), read_index),
     }
 
 

@@ -34,14 +34,14 @@ from learnchain.protocol.audit_messages import (
     report_digest,
 )
 from learnchain.protocol.dispute_messages import (
-    MAXIMUM_STATES,
+    MAXIMUM_STEP_STATES,
     Branch,
     SegmentOpening,
     StateDisclosure,
     StateLeaf,
     check_branch,
 )
-from learnchain.protocol.messages import Block, TrainingRecord, training_record_hash
+from learnchain.protocol.messages import MAXIMUM_STATES, Block, TrainingRecord, training_record_hash
 from learnchain.protocol.parameters import ChainParameters
 from learnchain.protocol.state import AuditEntry, BondRegistry, HeightRecord
 from learnchain.protocol.task_specification import Cid
@@ -283,7 +283,7 @@ def decode_fraud_proof(data: bytes) -> FraudProof:
 
 def parse_step_digests(digests: bytes) -> tuple[bytes, ...]:
     """Return the digests of a list blob; refuse one that is no whole number of them."""
-    if len(digests) % 32 or not 64 <= len(digests) <= 32 * MAXIMUM_STATES:
+    if len(digests) % 32 or not 64 <= len(digests) <= 32 * MAXIMUM_STEP_STATES:
         raise Rejected(RejectionReason.MALFORMED, f"{len(digests)} bytes are no list of two or more digests")
     return tuple(digests[place : place + 32] for place in range(0, len(digests), 32))
 

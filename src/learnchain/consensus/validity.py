@@ -17,6 +17,7 @@ from learnchain.encoding.numbers import Accuracy
 from learnchain.engines.contract import Rules
 from learnchain.protocol.measurement import PayloadFacts
 from learnchain.protocol.messages import (
+    MAXIMUM_STATES,
     AnyBlock,
     Block,
     CandidateOutcome,
@@ -121,6 +122,10 @@ def check_opening(commitment: Commitment, reveal: Reveal, selection: Selection, 
     digest = attestation_digest(reveal.model_cid, rows, reveal.task_id)
     if recover(digest, reveal.attestation) != reveal.miner:
         raise Rejected(RejectionReason.WRONG_SIGNATURE, "the attestation of model, data and task is not the miner's")
+    if reveal.training.states > MAXIMUM_STATES:
+        # Refused here, so that no reader of the trace's index comes to another view of it later (AUDIT-9).
+        detail = f"{reveal.training.states} states; a trace has at most {MAXIMUM_STATES}"
+        raise Rejected(RejectionReason.TRACE_TOO_LONG, detail)
     classes = parameters.accepted_classes
     if classes and reveal.training.states > 1 and reveal.training.machine_class not in classes:
         raise Rejected(RejectionReason.MACHINE_CLASS_REFUSED, "the chain does not accept the class of this training")

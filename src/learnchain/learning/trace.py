@@ -20,12 +20,17 @@ from learnchain.encoding.numbers import parse_json
 from learnchain.learning.data import DataSet
 from learnchain.learning.safe_tensors import Array, raw_bytes, read_header, read_tensor, write_tensors
 from learnchain.protocol.dispute_messages import StateLeaf
+from learnchain.protocol.messages import MAXIMUM_STATES, TrainingRecord
 from learnchain.rejection import Rejected, RejectionReason
 
 INDEX_NAME = "trace.json"
 
 
 MAXIMUM_INDEX_BYTES = 1 << 26
+"""Room for the index of a run with `MAXIMUM_STATES` states, which takes about a third of it."""
+
+
+CONTINUES_KEY = "continues"
 
 
 FIRST_DIGEST = b"\0" * 32
@@ -114,19 +119,57 @@ class TraceWriter:
         return trace
 
 
-def read_trace(directory: Path, root: Hash32) -> Trace:
-    """Return the published trace if it is the one under the committed root."""
-    path = directory / INDEX_NAME
-    if path.stat().st_size > MAXIMUM_INDEX_BYTES:
+@dataclass(frozen=True, slots=True)
+class TraceIndex:
+    """Hold what the published index of a run names: its leaves' bytes, its states' files, what the run went on from.
+
+    The index is a stranger's file: `read_index` bounds it, `check` compares it with what a training record promises.
+    """
+
+    leaf_bytes: tuple[bytes, ...]
+    states: tuple[Cid, ...]
+    continues: bytes
+    """The opening of the commitment whose end state the run began with, or nothing."""
+
+    def trace(self) -> Trace:
+        """Return the decoded leaves."""
+        return Trace(tuple(decode(StateLeaf, leaf) for leaf in self.leaf_bytes))
+
+    def check_root(self, root: Hash32) -> None:
+        """Refuse leaves that are not under the committed root."""
+        if list_root(self.leaf_bytes) != root:
+            raise Rejected(RejectionReason.TRACE_MISMATCH, "the published states do not hash to the committed root")
+
+    def check(self, training: TrainingRecord) -> None:
+        """Refuse an index that is not the one of a training record."""
+        self.check_root(training.state_root)
+        if not len(self.leaf_bytes) == len(self.states) == training.states:
+            raise Rejected(RejectionReason.TRACE_MISMATCH, "the trace has another number of states than revealed")
+
+
+def read_index(data: bytes) -> TraceIndex:
+    """Return what an index names: the one reader of a trace's index, under the one limit of its states (AUDIT-9)."""
+    if len(data) > MAXIMUM_INDEX_BYTES:
         raise Rejected(RejectionReason.TOO_LARGE, f"the trace's index is larger than {MAXIMUM_INDEX_BYTES} bytes")
     try:
-        lines = parse_json(path.read_bytes())["leaves"]
-        leaves = tuple(decode(StateLeaf, bytes.fromhex(line)) for line in lines)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        index = parse_json(data)
+        named, states = index["leaves"], index.get("states", [])
+        if not isinstance(named, list) or not isinstance(states, list):
+            raise TypeError("no lists of states")
+        if max(len(named), len(states)) > MAXIMUM_STATES:
+            raise Rejected(RejectionReason.TRACE_TOO_LONG, f"an index of more than {MAXIMUM_STATES} states")
+        leaves, continues = tuple(bytes.fromhex(line) for line in named), bytes.fromhex(index.get(CONTINUES_KEY, ""))
+        return TraceIndex(leaves, tuple(cid_from_text(text) for text in states), continues)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Rejected(RejectionReason.MALFORMED, f"the trace's index is wrong: {error}") from error
-    trace = Trace(leaves)
-    if trace.root() != root:
-        raise Rejected(RejectionReason.TRACE_MISMATCH, "the published states do not hash to the committed root")
+
+
+def read_trace(directory: Path, root: Hash32) -> Trace:
+    """Return the published trace if it is the one under the committed root."""
+    with (directory / INDEX_NAME).open("rb") as file:
+        index = read_index(file.read(MAXIMUM_INDEX_BYTES + 1))
+    trace = index.trace()
+    index.check_root(root)
     return trace
 
 
@@ -142,22 +185,3 @@ def read_state(path: Path, digest: Hash32, expected: Mapping[str, tuple[int, ...
     if state_digest(state) != digest:
         raise Rejected(RejectionReason.TRACE_MISMATCH, f"{path.name} does not hash to its committed digest")
     return state
-
-
-MAXIMUM_PUBLISHED_STATES = 65_536
-
-
-def read_published_states(index: bytes) -> tuple[Cid, ...]:
-    """Return the checkpoints that a winner's index names; the index is a stranger's, so anything may stand in it."""
-    try:
-        found = parse_json(index)
-    except (ValueError, RecursionError) as error:
-        raise Rejected(RejectionReason.MALFORMED, "the index of a trace is no JSON") from error
-    texts = found.get("states", []) if isinstance(found, dict) else None
-    if (
-        not isinstance(texts, list)
-        or len(texts) > MAXIMUM_PUBLISHED_STATES
-        or not all(isinstance(each, str) for each in texts)
-    ):
-        raise Rejected(RejectionReason.MALFORMED, "the index of a trace names no list of states")
-    return tuple(cid_from_text(text) for text in texts)

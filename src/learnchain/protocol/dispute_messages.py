@@ -13,8 +13,8 @@ from learnchain.encoding.hashing import check_list_branch
 from learnchain.protocol.task_specification import Cid
 from learnchain.rejection import Rejected, RejectionReason
 
-MAXIMUM_STATES = 1 << 24
-"""Bound of the states of a trace, and of the steps of a segment; it bounds every branch."""
+MAXIMUM_STEP_STATES = 1 << 24
+"""Bound of the states that show a segment's steps; it bounds every branch."""
 
 
 MAXIMUM_CHALLENGES = 4

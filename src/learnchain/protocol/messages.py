@@ -132,6 +132,10 @@ class KeyRelease:
     signature: Signature
 
 
+MAXIMUM_STATES = 1 << 16
+"""How many states a training run may commit to: the one limit of whatever admits or reads a trace (AUDIT-9)."""
+
+
 @dataclass(frozen=True, slots=True)
 class TrainingRecord:
     """Step 4: what a training run leaves behind: the root over its full states, where they lie, what was chosen.

@@ -13,7 +13,6 @@ from learnchain.execution.engine import WorkerEngine
 from learnchain.execution.escrow import decode_task, task_calldata
 from learnchain.execution.pyevm.engine import PyEvmEngine
 from learnchain.learning.jobs import Training
-from learnchain.learning.trace import INDEX_NAME, read_trace
 from learnchain.learning.trainer import Trainer
 from learnchain.network.concurrency import Clock
 from learnchain.protocol.actions import Action, MeasureCandidate, RefuseBlock, StoreBlock
@@ -31,9 +30,7 @@ from learnchain.tasks.task_data import TaskData
 from learnchain.verification.assurance import TRUSTED_CLAIM, Level, NoTraining, checked_at
 from learnchain.verification.measurer import Measurer, build_claimed_measurement
 from learnchain.verification.replay import ReplaySummary, SegmentReplayer, TraceReplayer
-
-MAXIMUM_TRACE_INDEX_BYTES = 1 << 26
-
+from learnchain.verification.training_chain import fetch_index
 
 QUOTED_BLOCKS = 3
 """Trained blocks that a quote measures."""
@@ -296,16 +293,12 @@ class Verifier:
         """Refuse a published trace whose index is not under the committed root."""
         training = block.reveal.training
         try:
-            index = await measuring.blobs.read(training.trace_cid, MAXIMUM_TRACE_INDEX_BYTES)
+            index = await fetch_index(measuring.blobs, training)
         except Unavailable:
             # The winner may have gone before it served the index; the committed root stands all the same.
             self._measurements.append("trace not here")
             return
-        with tempfile.TemporaryDirectory() as place:
-            (Path(place) / INDEX_NAME).write_bytes(index)
-            trace = read_trace(Path(place), training.state_root)
-        if len(trace.leaves) != training.states:
-            raise Rejected(RejectionReason.TRACE_MISMATCH, "the trace has another number of states than revealed")
+        index.check(training)
         self._measurements.append("trace root")
 
     async def _check_escrow(self, stored: ChainState, archive: Archive, measuring: Measurer) -> None:

@@ -37,9 +37,9 @@ from learnchain.learning.jobs import (
     Training,
     TrainingJob,
 )
-from learnchain.learning.trace import INDEX_NAME, MAXIMUM_INDEX_BYTES, read_published_states, read_trace, state_path
+from learnchain.learning.trace import INDEX_NAME, MAXIMUM_INDEX_BYTES, state_path
 from learnchain.protocol.audit_messages import AuditedSegment
-from learnchain.protocol.dispute_messages import MAXIMUM_STATES, StateLeaf
+from learnchain.protocol.dispute_messages import MAXIMUM_STEP_STATES, StateLeaf
 from learnchain.protocol.messages import Block, training_record_hash, work_id
 from learnchain.protocol.model_specification import model_bytes
 from learnchain.protocol.parameters import ChainParameters
@@ -51,7 +51,7 @@ from learnchain.storage.archive import Archive
 from learnchain.storage.blobs.blob_store import BlobStore
 from learnchain.tasks.task_data import OpenedKeys, TaskData
 from learnchain.verification.assurance import Level
-from learnchain.verification.training_chain import EarlierRun, earlier_runs, find_start_digest, seeds_of
+from learnchain.verification.training_chain import EarlierRun, earlier_runs, fetch_index, find_start_digest, seeds_of
 
 logger = logging.getLogger(__name__)
 
@@ -137,14 +137,14 @@ class TraceReplayer:
         try:
             for answer in proof.disclosures:
                 if not proof.steps:
-                    digests = await self.blobs.fetch(answer.digests_cid, max_bytes=32 * MAXIMUM_STATES)
+                    digests = await self.blobs.fetch(answer.digests_cid, max_bytes=32 * MAXIMUM_STEP_STATES)
                     shutil.copyfile(digests, place / DIGESTS_NAME)
             for step in proof.steps:
                 for cid, name in ((step.before_cid, BEFORE_NAME), (step.after_cid, AFTER_NAME)):
                     shutil.copyfile(await self.blobs.fetch(cid, max_bytes=size), place / name)
             if not proof.steps and any(each.forced_seed for each in reported):
-                index = await self.blobs.read(block.reveal.training.trace_cid, MAXIMUM_INDEX_BYTES)
-                state = read_published_states(index)[proof.segments[0].index]
+                index = await fetch_index(self.blobs, block.reveal.training)
+                state = index.states[proof.segments[0].index]
                 shutil.copyfile(await self.blobs.fetch(state, max_bytes=size), state_path(place, 0))
             run = await self.run(block, selection, place)
             return await self.evaluator.run(DisputeJob(run, proof, str(place), reported))
@@ -153,10 +153,9 @@ class TraceReplayer:
 
     async def leaves(self, block: Block) -> tuple[StateLeaf, ...]:
         """Return the committed states of a block's winner, from its published index."""
-        with tempfile.TemporaryDirectory(prefix="learnchain-audit-") as place:
-            index = await self.blobs.read(block.reveal.training.trace_cid, MAXIMUM_INDEX_BYTES)
-            (Path(place) / INDEX_NAME).write_bytes(index)
-            return read_trace(Path(place), block.reveal.training.state_root).leaves
+        index = await fetch_index(self.blobs, block.reveal.training)
+        index.check_root(block.reveal.training.state_root)
+        return index.trace().leaves
 
     async def replay_segments(
         self, block: Block, selection: Selection, given: AuditAssignment
@@ -225,14 +224,13 @@ class TraceReplayer:
         """
         training, model = block.reveal.training, selection.posted_task.specification.model
         try:
-            index = await self.blobs.read(training.trace_cid, MAXIMUM_INDEX_BYTES)
-            states = read_published_states(index)
+            states = (await fetch_index(self.blobs, training)).states
         except Rejected as error:
             return _faulty(AuditFinding.FAULT_MERKLE_PATH, error.detail)
         if len(states) != training.states:
             detail = f"the index names {len(states)} states, the reveal {training.states}"
             return _faulty(AuditFinding.FAULT_END_POINTS, detail)
-        (place / INDEX_NAME).write_bytes(index)
+        shutil.copyfile(await self.blobs.fetch(training.trace_cid, max_bytes=MAXIMUM_INDEX_BYTES), place / INDEX_NAME)
         maximum = STATE_COPIES * model_bytes(model) + HEADER_BYTES
         wanted = set(scope.indices) | ({len(states) - 1} if scope.whole else set())
         for number in sorted(wanted):

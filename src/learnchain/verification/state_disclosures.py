@@ -24,13 +24,14 @@ from learnchain.learning.jobs import (
     OutlyingStepJob,
     SegmentJob,
 )
-from learnchain.learning.trace import MAXIMUM_INDEX_BYTES, read_published_states, state_path
+from learnchain.learning.trace import state_path
 from learnchain.protocol.dispute_messages import SegmentOpening, StateDisclosure
 from learnchain.protocol.messages import Block
 from learnchain.protocol.model_specification import model_bytes
 from learnchain.protocol.selection import Selection
 from learnchain.rejection import Rejected, RejectionReason
 from learnchain.verification.replay import HEADER_BYTES, STATE_COPIES, TraceReplayer
+from learnchain.verification.training_chain import fetch_index
 
 SegmentJobKind = TypeVar("SegmentJobKind", bound=SegmentJob)
 
@@ -72,7 +73,7 @@ class StateDisclosures:
         opening = open_segment(await self.replayer.leaves(run.block), segment)
         async with self._temporary_directory() as place:
             job = await self._build_segment_job(DisclosureJob, run, opening, place)
-            states = await self._read_published_states(run.block)
+            states = (await fetch_index(blobs, run.block.reveal.training)).states
             await self._fetch_to(states[segment], state_path(place, 0), self._maximum_state_bytes(run))
             await self.replayer.evaluator.run(job)
             digests = parse_step_digests((place / DIGESTS_NAME).read_bytes())
@@ -123,11 +124,6 @@ class StateDisclosures:
     ) -> SegmentJobKind:
         training = await self.replayer.run(run.block, run.selection, place)
         return kind(training, opening.first, opening.following, str(place), opening.index, run.forced_seed)
-
-    async def _read_published_states(self, block: Block) -> tuple[Cid, ...]:
-        return read_published_states(
-            await self.replayer.blobs.read(block.reveal.training.trace_cid, MAXIMUM_INDEX_BYTES)
-        )
 
     async def _fetch_to(self, cid: Cid, target: Path, maximum_bytes: int) -> None:
         shutil.copyfile(await self.replayer.blobs.fetch(cid, max_bytes=maximum_bytes), target)

@@ -9,16 +9,22 @@ import json
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from learnchain.encoding.codec import Address, Hash32, decode, encode
-from learnchain.encoding.content_id import cid_from_text
-from learnchain.encoding.hashing import list_root, message_hash
-from learnchain.encoding.numbers import parse_json
+from learnchain.encoding.hashing import message_hash
 from learnchain.engines.contract import Rules
 from learnchain.learning.jobs import TrainedFiles
+from learnchain.learning.trace import CONTINUES_KEY, MAXIMUM_INDEX_BYTES, TraceIndex, read_index
 from learnchain.protocol.dispute_messages import StateLeaf
-from learnchain.protocol.messages import AnyBlock, Block, Commitment, TrainedModel, commitment_digest, work_id
+from learnchain.protocol.messages import (
+    AnyBlock,
+    Block,
+    Commitment,
+    TrainedModel,
+    TrainingRecord,
+    commitment_digest,
+    work_id,
+)
 from learnchain.protocol.parameters import ChainParameters
 from learnchain.protocol.selection import MultiBlockPosition, Selection
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
@@ -29,14 +35,7 @@ from learnchain.storage.slashing_protection import CommitmentOpening
 logger = logging.getLogger(__name__)
 
 
-MAXIMUM_INDEX_BYTES = 1 << 26
-
-
 MAXIMUM_STATE_BYTES = 1 << 34
-
-
-CONTINUES_KEY = "continues"
-"""The entry of a trace's index that opens the commitment whose end state the run began with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +96,9 @@ def seeds_of(chain_id: int, selection: Selection, miner: Address, course: MultiB
 
 async def end_state(blobs: BlobStore, opening: CommitmentOpening) -> EndState:
     """Return the last state of a committed run of our own."""
-    index = await read_index(blobs, opening)
-    last = decode(StateLeaf, bytes.fromhex(index["leaves"][-1]))
-    path = await blobs.fetch(cid_from_text(index["states"][-1]), max_bytes=MAXIMUM_STATE_BYTES)
-    return EndState(path, last.digest, opening)
+    index = await _committed_index(blobs, opening)
+    path = await blobs.fetch(index.states[-1], max_bytes=MAXIMUM_STATE_BYTES)
+    return EndState(path, decode(StateLeaf, index.leaf_bytes[-1]).digest, opening)
 
 
 async def own_end_state(archive: Archive, blobs: BlobStore, selection: Selection) -> EndState | None:
@@ -135,22 +133,17 @@ async def find_start_digest(blobs: BlobStore, parent: AnyBlock, block: Block, ch
     opening = await read_continued_opening(blobs, parent, block, chain_id)
     if opening is None:
         return None
-    leaves = (await read_index(blobs, opening))["leaves"]
-    return decode(StateLeaf, bytes.fromhex(leaves[-1])).digest
+    return decode(StateLeaf, (await _committed_index(blobs, opening)).leaf_bytes[-1]).digest
 
 
 async def read_continued_opening(
     blobs: BlobStore, parent: AnyBlock, block: Block, chain_id: int
 ) -> CommitmentOpening | None:
     """Return the opened commitment of the run that a winner's goes on from, checked against the parent block."""
-    index = await _read_index_object(blobs, block.reveal.training.trace_cid)
-    text = index.get(CONTINUES_KEY)
-    if text is None:
+    index = await fetch_index(blobs, block.reveal.training)
+    if not index.continues:
         return None
-    try:
-        opening = decode(CommitmentOpening, bytes.fromhex(text))
-    except (ValueError, TypeError) as error:
-        raise Rejected(RejectionReason.MALFORMED, "the index does not open a commitment") from error
+    opening = decode(CommitmentOpening, index.continues)
     committed = opening.commitment
     if not _holds(parent, opening) or (committed.miner, committed.task_id) != (block.proposer, block.reveal.task_id):
         raise Rejected(RejectionReason.TRACE_MISMATCH, "the run goes on from what the parent block does not hold")
@@ -195,28 +188,17 @@ async def earlier_runs(
     return tuple(found)
 
 
-async def read_index(blobs: BlobStore, opening: CommitmentOpening) -> dict[str, list[str]]:
-    """Return the index of a committed trace; refuse one whose leaves are not under the committed root."""
-    index = await _read_index_object(blobs, opening.training.trace_cid)
-    try:
-        named, states = index["leaves"], index["states"]
-        if not isinstance(named, list) or not isinstance(states, list) or not named:
-            raise TypeError("no lists of states")
-        leaves = tuple(bytes.fromhex(each) for each in named)
-    except (ValueError, KeyError, TypeError) as error:
-        raise Rejected(RejectionReason.MALFORMED, "the index of a trace is wrong") from error
-    if list_root(leaves) != opening.training.state_root or not len(leaves) == len(states) == opening.training.states:
-        raise Rejected(RejectionReason.TRACE_MISMATCH, "the published states do not hash to the committed root")
-    return index
+async def fetch_index(blobs: BlobStore, training: TrainingRecord) -> TraceIndex:
+    """Return the index that a training record names; what does not parse or is too long is refused alike everywhere."""
+    return read_index(await blobs.read(training.trace_cid, MAXIMUM_INDEX_BYTES))
 
 
-async def _read_index_object(blobs: BlobStore, cid: bytes) -> dict[str, Any]:
-    try:
-        index = parse_json(await blobs.read(cid, MAXIMUM_INDEX_BYTES))
-    except (ValueError, RecursionError) as error:
-        raise Rejected(RejectionReason.MALFORMED, "the index of a trace is no JSON") from error
-    if not isinstance(index, dict):
-        raise Rejected(RejectionReason.MALFORMED, "the index of a trace is no object")
+async def _committed_index(blobs: BlobStore, opening: CommitmentOpening) -> TraceIndex:
+    """Return the index of an opened commitment; refuse one that is not its own, or of no state."""
+    index = await fetch_index(blobs, opening.training)
+    index.check(opening.training)
+    if not index.leaf_bytes:
+        raise Rejected(RejectionReason.MALFORMED, "the index of a trace names no state")
     return index
 
 

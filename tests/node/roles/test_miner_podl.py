@@ -17,6 +17,7 @@ from learnchain.engines.podl.multi_block_progress import StoppingRule
 from learnchain.engines.podl.parts import baseline_count
 from learnchain.learning.model import load_weights
 from learnchain.learning.safe_tensors import read_header
+from learnchain.learning.trace import CONTINUES_KEY
 from learnchain.node.local_network import LocalPlan
 from learnchain.protocol.dispute_messages import StateLeaf
 from learnchain.protocol.messages import Block, Reveal
@@ -32,7 +33,7 @@ from learnchain.tasks.built_in_tasks import BUILT_IN
 from learnchain.verification.assurance import Level
 from learnchain.verification.chain_verification import BlockCheck, Verifier
 from learnchain.verification.replay import ReplayScope, TraceReplayer
-from learnchain.verification.training_chain import CONTINUES_KEY, find_start_digest, own_end_state, read_index
+from learnchain.verification.training_chain import fetch_index, find_start_digest, own_end_state
 
 ENGINE = Podl(TwoPhases(6_500, 2_000, 1_500, 500, 1_300), StoppingRule(gain_ten_thousandths=0, stalled_blocks=2))
 """Any block that does not fall behind the champion goes on, so that the task's length follows from its test sets."""
@@ -147,7 +148,7 @@ def test_a_run_goes_on_from_the_miners_own_committed_state_and_the_audit_follows
             own = nodes.node(miner).ports
             earlier = own.archive.slashing_protection.load_candidate(parent.parent)
             assert earlier is not None
-            last = decode(StateLeaf, bytes.fromhex((await read_index(own.blobs, earlier))["leaves"][-1]))
+            last = (await fetch_index(own.blobs, earlier.training)).trace().leaves[-1]
             assert origin == last.digest
             start = await own_end_state(own.archive, own.blobs, selection)
             assert start is not None

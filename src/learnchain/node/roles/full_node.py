@@ -19,7 +19,6 @@ from learnchain.encoding.codec import Hash32
 from learnchain.encoding.content_id import Cid
 from learnchain.encoding.cryptography import UNSIGNED, sign
 from learnchain.encoding.hashing import message_hash
-from learnchain.learning.trace import read_published_states
 from learnchain.network.concurrency import retry
 from learnchain.node.ports import Ports
 from learnchain.protocol.actions import (
@@ -44,15 +43,9 @@ from learnchain.storage.blobs.blob_store import BlobNotFound
 from learnchain.storage.retention import Retention
 from learnchain.verification.assurance import Trust
 from learnchain.verification.measurer import Measurer, build_claimed_measurement, named_by
-from learnchain.verification.training_chain import earlier_runs
+from learnchain.verification.training_chain import MAXIMUM_STATE_BYTES, earlier_runs, fetch_index
 
 logger = logging.getLogger(__name__)
-
-
-MAXIMUM_TRACE_INDEX_BYTES = 1 << 26
-
-
-MAXIMUM_STATE_BYTES = 1 << 34
 
 
 CATCHING_UP_SECONDS = 0.1
@@ -344,7 +337,7 @@ class FullNode:
         """Keep what repeats one run: its model, the index of its trace, every state."""
         blobs, training = self._ports.blobs, reveal.training
         await self._pin_under_height(height, (reveal.model_cid, training.trace_cid))
-        states = read_published_states(await blobs.read(training.trace_cid, MAXIMUM_TRACE_INDEX_BYTES))
+        states = (await fetch_index(blobs, training)).states
         await self._pin_under_height(height, states)
         for cid in (*states, reveal.model_cid):
             await blobs.fetch(cid, max_bytes=MAXIMUM_STATE_BYTES)
