@@ -16,10 +16,7 @@ from learnchain.execution.engine import EngineSignals
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 logger = logging.getLogger(__name__)
-
-
 MAXIMUM_EVENTS = 4_096
-
 
 MAXIMUM_DEPTH = 256
 """Blocks that one move may add before the feed shows the new head only: a node that catches up tells no history."""
@@ -185,7 +182,6 @@ def _number(tag: Any) -> int | None:
 
 
 MAXIMUM_FILTERS = 1_024
-
 
 LIFETIME_SECONDS = 300.0
 """A filter that nobody asked for this long is forgotten."""

@@ -24,7 +24,6 @@ from learnchain.rejection import Rejected, Unavailable
 POLICY = "default-src 'none'; style-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 """Nothing is loaded but our own style sheet, nothing runs, nobody frames the page."""
 
-
 HEADERS = {
     "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
@@ -34,9 +33,7 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 
-
 ROOT = "/explorer"
-
 
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:0 auto;padding:1rem;color:#1c2430;
 background:#fff}nav a{margin-right:1rem}h1{font-size:1.4rem}h2{font-size:1.1rem;margin-top:2rem}
@@ -45,7 +42,6 @@ table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.25rem .
 code{font:13px ui-monospace,monospace}.bad{color:#a1160a;font-weight:600}.good{color:#0b6b2e}input{width:60%}
 @media(prefers-color-scheme:dark){body{color:#e3e7ee;background:#12161c}a{color:#8ab4f8}th,td{border-color:#2c3440}}
 """
-
 
 SHORT = 18
 
@@ -117,14 +113,8 @@ def page(title: str, parts: Iterable[Markup]) -> str:
 
 
 logger = logging.getLogger(__name__)
-
-
 PAGE_BLOCKS = 25
-
-
 _ADDRESS_LENGTH = 42
-
-
 Page = Callable[[web.Request], Awaitable[str]]
 
 

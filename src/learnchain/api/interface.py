@@ -28,19 +28,12 @@ from learnchain.storage.genesis import Genesis
 
 GIFT_WEI = 10 * WEI_PER_ETHER
 
-
 ENOUGH_WEI = 100 * WEI_PER_ETHER
 """Who owns this much gets nothing."""
 
-
 GIFTS_PER_MINUTE = 10
-
-
 _ACCOUNTS = 20
-
-
 _GAS = 21_000
-
 
 Send = Callable[[bytes], Awaitable[object]]
 """Put raw bytes into the pool and spread them."""

@@ -52,10 +52,7 @@ def read_hash(value: Any, what: str = "hash") -> Hash32:
 
 
 logger = logging.getLogger(__name__)
-
-
 HOST = "127.0.0.1"
-
 
 PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR = (
     -32700,
@@ -65,15 +62,9 @@ PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR =
     -32603,
 )
 
-
 SERVER_ERROR = -32000
-
-
 EXECUTION_REVERTED = 3
-
-
 _ENGINE_NAMESPACES = ("eth_", "net_", "web3_", "debug_")
-
 
 _CODES = {
     RejectionReason.METHOD_UNKNOWN: METHOD_NOT_FOUND,
@@ -82,7 +73,6 @@ _CODES = {
     RejectionReason.TOO_LARGE: INVALID_PARAMS,
 }
 
-
 _CORS = {
     "Access-Control-Allow-Origin": "*",
     "Access-Control-Allow-Methods": "POST, OPTIONS",
@@ -90,10 +80,7 @@ _CORS = {
     "Access-Control-Max-Age": "600",
 }
 
-
 Handler = Callable[..., Awaitable[Any]]
-
-
 TransactionHook = Callable[[bytes], Awaitable[None]]
 
 

@@ -22,17 +22,9 @@ from learnchain.protocol.selection import Selection
 from learnchain.rejection import Unavailable
 
 Family = GaugeMetricFamily | CounterMetricFamily
-
-
 PHASES = ("waiting", "training", "reveal", "last")
-
-
 LAG_SECONDS = 0.25
-
-
 DISK_SECONDS = 10.0
-
-
 _STATUS = Path("/proc/self/status")
 
 

@@ -27,14 +27,8 @@ from learnchain.verification.assurance import Level
 from learnchain.verification.measurer import NamedBlobs
 
 MAXIMUM_BLOCKS = 128
-
-
 CHUNK_BYTES = 1 << 19
-
-
 TOKEN_NAME = "admin.token"
-
-
 Handler = Callable[..., Awaitable[Any]]
 
 

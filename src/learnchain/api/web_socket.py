@@ -38,21 +38,13 @@ def is_web_page(request: web.Request) -> bool:
 
 
 logger = logging.getLogger(__name__)
-
-
 MAXIMUM_CONNECTIONS = 64
-
-
 MAXIMUM_SUBSCRIPTIONS = 64
-
 
 MAXIMUM_WAITING_EVENTS = 1_024
 """A reader that falls behind by more is cut off: its events must not fill the memory."""
 
-
 _HEARTBEAT_SECONDS = 30.0
-
-
 Handler = Callable[..., Awaitable[Any]]
 
 
@@ -164,7 +156,8 @@ class _Connection:
                 event = await self._events.get()
                 for identity, (kind, criteria) in tuple(self._subscriptions.items()):
                     for result in await self._results(event, kind, criteria):
-                        await self._notify(identity, result)
+                        params = {"subscription": identity, "result": result}
+                        await self._send(json.dumps({"jsonrpc": "2.0", "method": "eth_subscription", "params": params}))
         except asyncio.CancelledError:
             with contextlib.suppress(ConnectionError):
                 await self._socket.close(code=1008, message=b"too slow")
@@ -182,10 +175,6 @@ class _Connection:
         except (Rejected, Unavailable) as error:
             logger.info("logs of a subscription are not to be had: %s", error)
             return []
-
-    async def _notify(self, identity: str, result: Any) -> None:
-        params = {"subscription": identity, "result": result}
-        await self._send(json.dumps({"jsonrpc": "2.0", "method": "eth_subscription", "params": params}))
 
     async def _send(self, text: str) -> None:
         with contextlib.suppress(ConnectionError):

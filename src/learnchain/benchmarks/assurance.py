@@ -24,11 +24,7 @@ from learnchain.verification.assurance import Level
 from learnchain.verification.chain_verification import BlockCheck, Verifier
 
 Figures = dict[str, Any]
-
-
 _HEIGHT, _EPOCHS, _SEED = 3, 40, 9
-
-
 _SEGMENTS = 1
 
 

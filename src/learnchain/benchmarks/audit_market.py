@@ -73,8 +73,6 @@ class AgentKind(StrEnum):
 
 
 AUDITING_KINDS = (AgentKind.HONEST, AgentKind.LAZY, AgentKind.OPPORTUNIST)
-
-
 STAKED_KINDS = (*AUDITING_KINDS, AgentKind.GRIEFER)
 
 
@@ -160,7 +158,6 @@ AGENTS = (
     ("miner-3", AgentKind.FORGER),
 )
 
-
 BOND_WEI = 2 * 10**18
 """What a commitment promises: all that its block pays, so that forging puts the whole reward at stake."""
 
@@ -180,7 +177,8 @@ def simulate_audits(blocks: int, seed: int) -> dict[str, Any]:
         block = run_height(node, HeightPlan({won.name: 95 + random.randrange(5), rival.name: 90}))
         if won.kind is AgentKind.FORGER and random.random() < 0.5:
             won.forged_segments += 1
-            _forge(node, block, random)
+            trace = node.builder.traces[block.reveal.training.state_root]
+            node.builder.untrained.add(trace[1 + random.randrange(STATES - 1)].digest)
         offenders.update(_count_penalised(node, block))
         for player in players:
             player.record_block(node, block)
@@ -200,12 +198,6 @@ def simulate_audits(blocks: int, seed: int) -> dict[str, Any]:
         "audited_gwei": ledger.audited_gwei,
         "forfeited_gwei": ledger.forfeited_gwei,
     }
-
-
-def _forge(node: ScenarioNode, block: Block, random: Random) -> None:
-    """Have the winner commit to a segment that it did not train."""
-    trace = node.builder.traces[block.reveal.training.state_root]
-    node.builder.untrained.add(trace[1 + random.randrange(STATES - 1)].digest)
 
 
 def _count_penalised(node: ScenarioNode, block: Block) -> Counter[Address]:

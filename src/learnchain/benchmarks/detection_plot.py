@@ -11,11 +11,7 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 _WIDTH, _HEIGHT, _LEFT, _TOP, _RIGHT, _BOTTOM = 720, 420, 60, 56, 24, 48
-
-
 _COLOURS = {"found": "#3b6ea5", "exact": "#c2593f", "cost": "#5f9e6e"}
-
-
 _NAMES = {"found": "found, measured", "exact": "found, expected", "cost": "cost, share of training"}
 
 

@@ -41,38 +41,18 @@ from learnchain.engines.pole.mapping import Shift, dense_vectors, query_vectors,
 from learnchain.rejection import Rejected, RejectionReason
 
 Figures = dict[str, Any]
-
-
 Peers = Mapping[str, Path]
-
-
 Result = TypeVar("Result")
-
-
 DIMENSION, OUTPUTS = 784, 128
-
-
 SAMPLES, WHOLE = 256, 60_000
-
-
 MODULI = (3_072, 2_048)
-
-
 _SEED = b"\1" * 32
-
-
 _PEER_QUERIES = 2
-
-
 _THREADS = 2
-
-
 _ROUNDS = 3
-
 
 _EXPONENT = 384
 """Additions of one exponentiation bit by bit: 256 doublings and 128 additions."""
-
 
 _IDX_HEADER_BYTES = 16
 
@@ -173,7 +153,9 @@ class _WholeSet:
 
         def opened(group: int) -> int:
             own = self._samples[group * rows : (group + 1) * rows]
-            values = opener.open_group([self._read(each) for each in self._group(group)])
+            values = opener.open_group(
+                [self._read(each) for each in range(group * LANES, min((group + 1) * LANES, self._header.batches()))]
+            )
             return int((values[: len(own)] != own @ queries.T.astype(np.int64)).sum())
 
         self.wrong += sum(self._map_in_order(opened, -(-self._header.batches() // LANES)))
@@ -187,9 +169,6 @@ class _WholeSet:
         with self.wire.open("rb") as file:
             file.seek(index * size)
             return decode_batch(self._header, index, file.read(size), self._leaves[index]).points.tobytes()
-
-    def _group(self, group: int) -> range:
-        return range(group * LANES, min((group + 1) * LANES, self._header.batches()))
 
     def _read(self, index: int) -> CipherBatch:
         shape = (1 + self._header.slots * DIMENSION, 2, 32)

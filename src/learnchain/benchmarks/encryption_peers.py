@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 BOUND = 255
-
-
 _PYMIFE_SECONDS = 600
 
 
@@ -121,7 +119,6 @@ for query in queries:
     assert value == sum(x * z for x, z in zip(sample, query))
 print(json.dumps([encrypted, opening / len(queries)]))
 """
-
 
 _PI_2048 = (
     "FFFFFFFFFFFFFFFFC90FDAA22168C234C4C6628B80DC1CD129024E088A67CC74020BBEA63B139B22514A08798E3404DDEF9519B3CD3A431B"

@@ -29,38 +29,16 @@ from learnchain.protocol.payload import ExecutionPayload, PayloadAttributes, Pay
 from learnchain.storage.lmdb_store import LmdbStore
 
 Figures = dict[str, Any]
-
-
 CHAIN_ID = 1337
-
-
 GAS_LIMIT = 60_000_000
-
-
 BLOCKS = 4
-
-
 TRANSACTIONS_PER_BLOCK = 100
-
-
 LONG_BLOCKS, LONG_TRANSACTIONS = 64, 8
-
-
 REQUESTS = 1_000
-
-
 PROMISED_TRANSFERS, PROMISED_CALLS, PROMISED_BYTES, PROMISED_MILLISECONDS = 200, 150, 1_000, 20
-
-
 _GWEI_WEI = 10**9
-
-
 _NONE = b"\0" * 32
-
-
 _WALLETS = tuple(Wallet(bytes([index]) * 32) for index in range(1, 21))
-
-
 _FAR_SECONDS = 10**10
 
 

@@ -21,22 +21,11 @@ from learnchain.protocol.task_specification import Optimiser
 from learnchain.protocol.training_terms import FreeTraining, HyperParameters, SecureMapping
 
 _SEED = b"\2" * 32
-
-
 _PIXELS = 784
-
-
 _HIDDEN = (256, 128)
-
-
 _FILTERS = 4
-
-
 _IMAGE = 32
-
-
 _VGG_WIDTH = 16
-
 
 _VGG_ROWS_DIVISOR = 16
 """A convolutional network takes about so many times as long for a row."""

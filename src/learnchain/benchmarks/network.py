@@ -31,26 +31,12 @@ from learnchain.storage.blobs.blob_files import tree_of_file
 from learnchain.storage.blobs.peer_blobs import PeerBlobs
 
 Figures = dict[str, Any]
-
-
 BLOB_BYTES = 200_000_000
-
-
 MODEL_BYTES = 270_000_000
-
-
 NODES = 5
-
-
 MESSAGES_PER_SECOND = 100
-
-
 GOSSIP_SECONDS = 10
-
-
 SLOWEST_SECONDS = 0.05
-
-
 _ROUNDS, _HASH_ROUNDS = 3, 15
 
 

@@ -28,26 +28,12 @@ from learnchain.rejection import Rejected, RejectionReason
 from learnchain.storage.blobs.peer_blobs import PeerBlobs
 
 Part = Callable[..., Coroutine[Any, Any, None]]
-
-
 PIECE_BYTES = 1 << 20
-
-
 MESSAGE_BYTES = 2_048
-
-
 NETWORK_ID = b"b" * 32
-
-
 WARM_UP_SECONDS = 2.0
-
-
 SETTLE_SECONDS = 3.0
-
-
 _STAMP_BYTES = 8
-
-
 _SIGNATURE_BYTES = 64
 
 

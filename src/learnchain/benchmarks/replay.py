@@ -32,30 +32,18 @@ from learnchain.protocol.training_terms import FreeTraining, HyperParameters
 from learnchain.rejection import RejectionReason
 
 Figures = dict[str, Any]
-
-
 _CLOCK = time.process_time
-
-
 _CNN = strided_cnn((1, 28, 28), 10, channels=(32, 64), hidden=128)
-
-
 _SEED = b"\1" * 32
-
-
 _ROWS, _BATCH_ROWS = 3_840, 64
-
 
 _SEGMENT_STEPS, _EPOCHS = 20, 25
 """75 segments of 20 steps: a twentieth of them are four."""
 
-
 _SETTLED_STEPS = 5
-
 
 _DEFAULT_SEGMENT_STEPS = 200
 """What a task file without an interval asks for."""
-
 
 _INSTRUCTIONS: Mapping[str, Mapping[str, str]] = {
     "native": {},
@@ -63,21 +51,15 @@ _INSTRUCTIONS: Mapping[str, Mapping[str, str]] = {
     "default": {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"},
 }
 
-
 _FEIGNED = {"GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX2,-AVX512F,-FMA,-ERMS", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"}
 """Hides instructions from what chooses by itself: the C library and MKL."""
 
-
 _FEIGNED_NAME = "portable, other machine feigned"
-
 
 _LOUDEST = ("residual", "transposed")
 """Normalised deep nets: whatever rounding does, they make much of it."""
 
-
 _DETECTION_CHALLENGES = 10_000
-
-
 _DRAWN = (1, 2, 3, 5, 8, 12, 16, 19)
 
 
@@ -115,7 +97,7 @@ def settlement_cost() -> Figures:
         list[float](),
     )
     for step in range(_SETTLED_STEPS + 1):
-        before = _copy_state(run.state())
+        before = {name: array.copy() for name, array in run.state().items()}
         started = _CLOCK()
         run.advance_to(step + 1)
         trained = _CLOCK()
@@ -280,7 +262,3 @@ def _indices(run: AuditedRun, drawn: int, number: int) -> tuple[int, ...]:
     """Return the segments of one of many challenges; the last one is always among them and never forged here."""
     seed = tagged_hash("benchmark-challenge", number.to_bytes(8, "big"))
     return draw_segments(seed, run.trace.root(), run.segments, drawn).indices
-
-
-def _copy_state(state: dict[str, Array]) -> dict[str, Array]:
-    return {name: array.copy() for name, array in state.items()}

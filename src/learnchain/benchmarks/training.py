@@ -27,26 +27,12 @@ from learnchain.protocol.task_specification import Optimiser
 from learnchain.protocol.training_terms import FreeTraining, HyperParameters, LoopTerms, Watermark
 
 Figures = dict[str, Any]
-
-
 _SPECIFICATION = strided_cnn((1, 28, 28), 10, channels=(32, 64), hidden=128)
-
-
 _LINEAR = mlp((1, 28, 28), 10, (500,))
-
-
 _ROUNDS, _TERM_ROUNDS = 5, 3
-
-
 TRAINING_ROWS = 4_096
-
-
 _EVALUATION_ROWS = 10_000
-
-
 _BATCH_ROWS = 64
-
-
 _SEED = b"\1" * 32
 
 

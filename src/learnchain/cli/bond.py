@@ -9,8 +9,6 @@ from learnchain.cli.rpc import NodeClient, client_for
 from learnchain.cli.wallet import WalletArgument, address_of, send_contract_call, wei_of
 
 application = typer.Typer(help="Stake coins behind commitments and audits.", no_args_is_help=True)
-
-
 AmountOption = Annotated[str, typer.Option("--ether", help="How much, in ether; a decimal number.")]
 
 

@@ -21,15 +21,12 @@ if TYPE_CHECKING:
 
 application = typer.Typer(help="Import data sets, make some up, and list them.", no_args_is_help=True)
 
-
 StoreOption = Annotated[
     Path | None,
     typer.Option("--data-dir", help="Where data sets lie; $LEARNCHAIN_DATA or ~/.learnchain/data.", file_okay=False),
 ]
 
-
 NameOption = Annotated[str, typer.Option("--name", help="Name of the data set; tasks say data.source = NAME.")]
-
 
 ShapeOption = Annotated[
     str | None, typer.Option("--shape", help="Bring samples to this shape, as 3x64x96: channels first.")

@@ -15,14 +15,8 @@ from learnchain.cli.observation import NodeView, Snapshot, View
 from learnchain.cli.output import ether
 
 _LEVELS = "▁▂▃▄▅▆▇█"
-
-
 _CURVE_POINTS = 16
-
-
 _SHOWN_BLOCKS = 8
-
-
 _SHOWN_NOTES = 6
 
 
@@ -71,13 +65,11 @@ class PlainDisplay:
         """Print the blocks that are new."""
         for view in snapshot.blocks:
             # A winner reports its training a moment after its block is seen.
-            if view["hash"] not in self._seen and (view["height"] < snapshot.blocks[-1]["height"] or _complete(view)):
+            if view["hash"] not in self._seen and (
+                view["height"] < snapshot.blocks[-1]["height"] or (view["empty"] or "training" in view)
+            ):
                 self._seen.add(view["hash"])
                 self.note(block_line(view))
-
-
-def _complete(view: View) -> bool:
-    return view["empty"] or "training" in view
 
 
 def block_line(view: View) -> str:

@@ -17,15 +17,9 @@ from learnchain.cli.output import LOCAL_DIRECTORY, DataDirectoryOption, JsonOpti
 WANTED_TORCH = "2.13.0"
 """The version that the rules name: reproducible training is part of consensus."""
 
-
 _LOWEST_FREE_BYTES = 2 << 30
-
-
 _LOWEST_MEMORY_BYTES = 4 << 30
-
-
 _SENSIBLE_YEAR = 2024
-
 
 _SPEEDUPS = {"coincurve": "coincurve", "pysha3": "sha3", "rusty-rlp": "rusty_rlp"}
 """What makes the execution engine fast: package and module."""
@@ -61,7 +55,9 @@ def _examine_machine(directory: Path, rpc_port: int, probe: bool, portable: bool
     findings = [_python(), _torch(), _disk(directory), _memory(), _port(rpc_port), _clock(), *_libraries()]
     measured = None
     if probe:
-        measured = _probe_training()
+        from learnchain.learning.disputes.machine_class import machine_probe, reproducibility_class
+
+        measured = {**machine_probe(time.perf_counter), "reproducibility": reproducibility_class()}
         share = measured["correct"] / measured["total"]
         text = f"{measured['samples_per_second']:,.0f} samples/s, {measured['correct']}/{measured['total']} exact"
         advice = "" if share > 0.9 else "The model did not learn: torch or the processor computes something else."
@@ -70,7 +66,9 @@ def _examine_machine(directory: Path, rpc_port: int, probe: bool, portable: bool
         text = f"{found['class'][:16]} ({found['capability']}, {found['threads']} thread), {found['seconds']:.1f} s"
         findings.append(Diagnosis("class", True, text))
     if portable:
-        found = _portable_class()
+        from learnchain.learning.disputes.machine_class import PORTABLE, class_elsewhere
+
+        found = class_elsewhere(PORTABLE)
         text = f"{found['class'][:16]} ({found['capability']}, {found['threads']} thread), {found['seconds']:.1f} s"
         findings.append(Diagnosis("portable class", True, text))
     return {
@@ -78,19 +76,6 @@ def _examine_machine(directory: Path, rpc_port: int, probe: bool, portable: bool
         "findings": [asdict(each) for each in findings],
         "probe": measured,
     }
-
-
-def _probe_training() -> dict[str, Any]:
-    # Loaded when asked for: this is what needs torch.
-    from learnchain.learning.disputes.machine_class import machine_probe, reproducibility_class
-
-    return {**machine_probe(time.perf_counter), "reproducibility": reproducibility_class()}
-
-
-def _portable_class() -> dict[str, Any]:
-    from learnchain.learning.disputes.machine_class import PORTABLE, class_elsewhere
-
-    return class_elsewhere(PORTABLE)
 
 
 def _python() -> Diagnosis:

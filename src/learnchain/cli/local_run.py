@@ -26,30 +26,18 @@ if TYPE_CHECKING:
 
 
 POLL_SECONDS = 0.5
-
-
 START_SECONDS = 60.0
-
-
 READY_SECONDS = 120.0
-
-
 _READY_POLL_SECONDS = 0.05
-
-
 _SHORTEST_AHEAD_SECONDS = 1.0
-
 
 CLAIM_BLOCKS = 2
 """Blocks to wait for after the last wanted one, so that its settlement is claimed (one carries the proof)."""
 
-
 AGREE_SECONDS = 10.0
-
 
 DRAIN_SECONDS = 30.0
 """How long the end waits for models that are committed and not judged; longer last phases end without them."""
-
 
 _LOWEST_FREE_BYTES = 500 << 20
 
@@ -136,7 +124,13 @@ class LocalRun:
                 if self._outline is not None:
                     self._write_genesis_when_ready(self._outline, processes, display)
                 snapshot = self._until(
-                    observer, processes, display, lambda seen: _are_nodes_ready(seen, observer.base_height)
+                    observer,
+                    processes,
+                    display,
+                    lambda seen: (
+                        all(each.status is not None for each in seen.nodes)
+                        and seen.nodes[0].height >= observer.base_height
+                    ),
                 )
                 self._post(observer, tables, display)
                 snapshot = self._watch(observer, processes, display)
@@ -196,7 +190,11 @@ class LocalRun:
                 self._look_after(processes, display)
                 snapshot = observer.look()
                 display.update(snapshot)
-                self._measure(snapshot)
+                now = time.monotonic()
+                if len(snapshot.won_blocks) > self._won:
+                    self._won, self._progress_seconds = len(snapshot.won_blocks), now
+                if snapshot.won_blocks and self._first_won_seconds is None:
+                    self._first_won_seconds = now - self.started_seconds
                 if self.wanted.blocks and self._is_finished(observer, snapshot):
                     return snapshot
                 if self.wanted.blocks and time.monotonic() - self._progress_seconds > self.wanted.patience_seconds:
@@ -228,13 +226,6 @@ class LocalRun:
             for line in death.last_lines:
                 display.note(f"  {line}")
             display.note(f"  {death.name} is {'started again' if death.restarted else 'left alone'}")
-
-    def _measure(self, snapshot: Snapshot) -> None:
-        now = time.monotonic()
-        if len(snapshot.won_blocks) > self._won:
-            self._won, self._progress_seconds = len(snapshot.won_blocks), now
-        if snapshot.won_blocks and self._first_won_seconds is None:
-            self._first_won_seconds = now - self.started_seconds
 
     def _is_finished(self, observer: NetworkObserver, snapshot: Snapshot) -> bool:
         """Say whether the wanted blocks are on every node's head and what they settled was claimed if it can be."""
@@ -284,11 +275,6 @@ def _awaits_judgement(client: NodeClient) -> bool:
     except (Rejected, Unavailable):
         return False
     return bool(found["commitments"]) and not found["deciding"]["is_standing"]
-
-
-def _are_nodes_ready(snapshot: Snapshot, height: int) -> bool:
-    """Return whether every node answers and the publisher has its chain back."""
-    return all(each.status is not None for each in snapshot.nodes) and snapshot.nodes[0].height >= height
 
 
 def _stored_height(network: "LocalNetwork") -> int:

@@ -12,20 +12,15 @@ from learnchain.cli.output import JsonOption, page, run_verb
 from learnchain.rejection import Rejected, RejectionReason
 
 TaskArgument = Annotated[str, typer.Argument(metavar="TASK", help="0xCONTRACT/0xTASK@BLOCK, as `announce` prints it.")]
-
-
 ChainOption = Annotated[str, typer.Option("--rpc", help="JSON-RPC address of any EVM chain: a node, anvil, geth.")]
-
 
 WalletOption = Annotated[
     Path, typer.Option("--wallet", help="Keystore (.json; LEARNCHAIN_PASSWORD opens it) or key file.")
 ]
 
-
 FolderOption = Annotated[
     Path, typer.Option("--directory", help="What a restart needs: models, keys, votes. One for each account.")
 ]
-
 
 StoreOption = Annotated[
     str,
@@ -34,13 +29,8 @@ StoreOption = Annotated[
     ),
 ]
 
-
 PollOption = Annotated[float, typer.Option("--poll-seconds", min=0.05, help="Between two looks at the chain.")]
-
-
 _RPC = "http://127.0.0.1:8545"
-
-
 _DIRECTORY = Path(".learnchain/market")
 
 

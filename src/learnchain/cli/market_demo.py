@@ -10,13 +10,8 @@ from learnchain.cli.output import JsonOption, ether, page, run_verb
 from learnchain.rejection import Rejected, RejectionReason
 
 application = typer.Typer(help="Sell and buy models that private data taught (BaaS).", no_args_is_help=True)
-
-
 _ACCOUNTS = 14
-
-
 _ACTS = {"lying_verifier": "lying_verifier", "late": "late_joiner", "leaving_verifier": "leaving_verifier"}
-
 
 TROUBLES = (*_ACTS, "nan", "oversized", "garbage", "shape", "absent")
 """A lying verifier, one who joins late, one who vanishes, and five kinds of hostile models."""

@@ -14,14 +14,8 @@ from learnchain.cli.rpc import NodeClient, client_for
 from learnchain.rejection import Rejected, RejectionReason
 
 application = typer.Typer(help="Download trained models.", no_args_is_help=True)
-
-
 MAXIMUM_MODEL_BYTES = 16 << 30
-
-
 _INPUTS = "It takes float32 samples; data that are stored as bytes (pictures, sound) are divided by 256 first."
-
-
 _MAPPED = "It was trained behind a mapping layer: it takes that layer's outputs, not the rows."
 
 

@@ -20,11 +20,7 @@ if TYPE_CHECKING:
 
 
 application = typer.Typer(help="Run one node, or set one up.", no_args_is_help=True)
-
-
 SETTINGS_NAME = "settings.json"
-
-
 SettingsArgument = Annotated[Path, typer.Argument(metavar="SETTINGS", help="A settings file, or its directory.")]
 
 

@@ -15,11 +15,7 @@ from learnchain.cli.rpc import NodeClient
 from learnchain.rejection import Rejected, Unavailable
 
 BLOCKS_AT_ONCE = 16
-
-
 _LOOK_TIMEOUT_SECONDS = 5.0
-
-
 View = dict[str, Any]
 
 
@@ -151,17 +147,11 @@ def _status(client: NodeClient) -> View | None:
 
 CONTRACT_STATUS = {0: "unknown", 1: "paid", 2: "refunded", 3: "struck", 4: "open"}
 
-
 MAXIMUM_SUPPLY_BLOCKS = 2_000
 """Beyond so many blocks the fees are not added up: that many calls would take longer than anybody waits."""
 
-
 _WEI_PER_GWEI = 10**9
-
-
 _ZERO_ADDRESS = "0x" + "0" * 40
-
-
 _BURN_ADDRESS = "0x" + "dead".rjust(40, "0")
 
 

@@ -21,8 +21,6 @@ from rich.console import Console
 from learnchain.rejection import Rejected, Unavailable
 
 logger = logging.getLogger(__name__)
-
-
 Data = TypeVar("Data")
 
 
@@ -38,26 +36,19 @@ class ExitCode(IntEnum):
 
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print exactly one JSON envelope on standard output.")]
-
-
 RpcOption = Annotated[str | None, typer.Option("--rpc", help="Address of a node's JSON-RPC server.")]
-
 
 DataDirectoryOption = Annotated[
     Path, typer.Option("--data-dir", help="Directory of a local network or of one node.", file_okay=False)
 ]
 
-
 PLAIN_WIDTH = 160
 """Columns of tables in files and pipes, which have no width of their own."""
 
-
 LOCAL_DIRECTORY = Path(".learnchain/local")
-
 
 _EXACT = Context(prec=100)
 """Amounts are shown as they are: a binary float would round beyond 2^53, and fail beyond its largest number."""
-
 
 _WHAT_TO_DO = {
     "argument_invalid": "Correct the value that the detail names; `--help` on the verb lists all options.",
@@ -84,14 +75,11 @@ _WHAT_TO_DO = {
     "task_unknown": "Take an identifier from `learnchain task list`; its first digits are enough.",
 }
 
-
 _DEFAULT_ADVICE = "docs/reasons.md explains the reason; the detail names what broke the rule."
-
 
 _UNAVAILABLE_ADVICE = (
     "Bring what the detail names, or wait until it is free, and try again; node logs lie in the data directory."
 )
-
 
 _SURROUNDINGS = frozenset(
     {
@@ -101,7 +89,6 @@ _SURROUNDINGS = frozenset(
     }
 )
 """Failures of the operating system that say something of the machine and of paths, not of this program."""
-
 
 _SURROUNDINGS_ADVICE = "Check the path, its permissions and the free space of what the detail names, and try again."
 
@@ -132,7 +119,9 @@ def run_verb(as_json: bool, work: Callable[[], Data], show: Callable[[Data], Non
         raise
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _SURROUNDINGS:
-            _fail_by_surroundings(as_json, error)
+            named = f": {error.filename}" if error.filename is not None else ""
+            detail = f"{(error.strerror or 'the operating system refuses').lower()}{named}"
+            exit_with_failure(as_json, ExitCode.UNAVAILABLE, "unavailable", detail, _SURROUNDINGS_ADVICE)
         # The last place where a fault of our own can be told to a person and to a program alike.
         logger.exception("a fault of our own")
         exit_with_failure(as_json, ExitCode.BUG, "bug", f"{type(error).__name__}: {error}")
@@ -141,12 +130,6 @@ def run_verb(as_json: bool, work: Callable[[], Data], show: Callable[[Data], Non
             write_envelope({"success": True, "data": data, "error": None})
         else:
             show(data)
-
-
-def _fail_by_surroundings(as_json: bool, error: OSError) -> None:
-    named = f": {error.filename}" if error.filename is not None else ""
-    detail = f"{(error.strerror or 'the operating system refuses').lower()}{named}"
-    exit_with_failure(as_json, ExitCode.UNAVAILABLE, "unavailable", detail, _SURROUNDINGS_ADVICE)
 
 
 def exit_with_failure(as_json: bool, code: ExitCode, reason: str, detail: str, advice: str = "") -> None:

@@ -19,30 +19,16 @@ if TYPE_CHECKING:
 
 
 LOG_NAME = "node.log"
-
-
 LOCK_NAME = "up.lock"
-
-
 LIST_NAME = "processes.json"
-
-
 GRACE_SECONDS = 10.0
-
-
 MAXIMUM_LOG_BYTES = 16 << 20
-
 
 MAXIMUM_QUICK_DEATHS = 3
 """So often in a row a node may die within its first seconds before starting it again is given up."""
 
-
 QUICK_DEATH_SECONDS = 15.0
-
-
 _TAIL_LINES = 8
-
-
 _TAIL_BYTES = 16 << 10
 
 
@@ -190,7 +176,7 @@ class NodeProcesses:
         for each in left:
             _signal(each, signal.SIGTERM)
         limit = time.monotonic() + GRACE_SECONDS
-        while any(_exists(each) for each in left) and time.monotonic() < limit:
+        while any(Path(f"/proc/{each}").exists() for each in left) and time.monotonic() < limit:
             time.sleep(0.1)
         for each in left:
             _signal(each, signal.SIGKILL)
@@ -213,10 +199,6 @@ def _runs(process_id: int, settings: str) -> bool:
     except OSError:
         return False
     return b"learnchain.app" in words and settings.encode() in words
-
-
-def _exists(process_id: int) -> bool:
-    return Path(f"/proc/{process_id}").exists()
 
 
 def _signal(process_id: int, number: signal.Signals) -> None:

@@ -10,23 +10,15 @@ from learnchain.encoding.numbers import parse_json
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 DEFAULT_URL = "http://127.0.0.1:8545"
-
-
 MAXIMUM_ANSWER_BYTES = 64 << 20
-
-
 TOKEN_NAME = "admin.token"
-
 
 START_ADVICE = (
     "Start a network with `learnchain up`, or point --rpc or --data-dir at a node that runs; then try again. "
     "Node logs lie in the data directory."
 )
 
-
 _PARSE_ERROR, _INVALID_REQUEST, _METHOD_NOT_FOUND, _INVALID_PARAMS = -32700, -32600, -32601, -32602
-
-
 _INTERNAL_ERROR = -32603
 
 

@@ -12,7 +12,6 @@ from learnchain.rejection import Rejected, RejectionReason
 
 application = typer.Typer(help="Commission models and follow them.", no_args_is_help=True)
 
-
 PUBLISH_TIMEOUT_SECONDS = 120.0
 """Encrypting the data and adding them to the store takes a while."""
 

@@ -20,33 +20,19 @@ if TYPE_CHECKING:
 
 
 application = typer.Typer(help="Make and use keys.", no_args_is_help=True)
-
-
 PASSWORD_VARIABLE = "LEARNCHAIN_PASSWORD"
-
-
 KEYSTORE_DIRECTORY = Path(".learnchain/wallets")
-
-
 TRANSFER_GAS = 21_000
-
 
 CALL_GAS = 120_000
 """What a call that stakes or takes coins may need: its state may have changed since it was estimated."""
 
-
 _WEI_PER_ETHER = 10**18
-
-
 _MAXIMUM_WEI = 1 << 256
-
-
 _MAXIMUM_KEYSTORE_BYTES = 1 << 16
-
 
 _EXACT = Context(prec=100, traps=[InvalidOperation, Overflow, Inexact])
 """Room for every amount that a transaction can carry; what would be rounded is refused."""
-
 
 WalletArgument = Annotated[Path, typer.Argument(metavar="WALLET", help="A keystore (.json) or a node's wallet.key.")]
 
@@ -98,7 +84,16 @@ def send(
     as_json: JsonOption = False,
 ) -> None:
     """Sign a transfer here and hand it to a node; it is carried out by the next block."""
-    run_verb(as_json, lambda: _send_transfer(client_for(rpc, data_dir), wallet, to, amount), _show_sent)
+    run_verb(
+        as_json,
+        lambda: _send_transaction(
+            client_for(rpc, data_dir),
+            _open_wallet(wallet),
+            {"to": _checked_address(to), "value": wei_of(amount)},
+            TRANSFER_GAS,
+        ),
+        _show_sent,
+    )
 
 
 @application.command("export")
@@ -136,12 +131,6 @@ def _list_keystores(directory: Path, data_directory: Path) -> dict[str, Any]:
             continue
         keystores.append({"file": str(path), "address": address})
     return {"keystores": keystores, "local_network": layout_of(data_directory).get("accounts", [])}
-
-
-def _send_transfer(client: NodeClient, path: Path, to: str, amount: str) -> dict[str, Any]:
-    return _send_transaction(
-        client, _open_wallet(path), {"to": _checked_address(to), "value": wei_of(amount)}, TRANSFER_GAS
-    )
 
 
 def send_contract_call(client: NodeClient, path: Path, data: bytes, value_wei: int) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from learnchain.protocol.training_terms import SecureMapping
 MAXIMUM_RELEASED = 64
 """Mappings whose products a data set may have given away: the leak budget ends long before."""
 
-
 FilePath = Annotated[str, Bound(4_096)]
 
 
@@ -71,7 +70,6 @@ class OpenRows:
 
 
 EncryptionJob = EncryptRows | IssueKey | CheckRows | OpenRows
-
 
 JOBS: dict[str, type[EncryptRows] | type[IssueKey] | type[CheckRows] | type[OpenRows]] = {
     "encrypt": EncryptRows,

@@ -50,8 +50,6 @@ from learnchain.protocol.training_terms import SecureMapping
 from learnchain.rejection import Rejected, RejectionReason
 
 _TENSORS = ("header", "master", "batches", "labels")
-
-
 _MAXIMUM_HEADER_BYTES = 1_024
 
 
@@ -121,10 +119,7 @@ def read_rows(path: Path) -> EncryptedRows:
 THREADS = max(1, min(2, os.cpu_count() or 1))
 """Kernels hold no interpreter lock; a miner leaves the other cores to training."""
 
-
 _BYTE = 255
-
-
 Result = TypeVar("Result")
 
 

@@ -17,8 +17,6 @@ from learnchain.protocol.task_specification import MAXIMUM_DATA_BYTES, MAXIMUM_R
 from learnchain.rejection import Rejected, RejectionReason
 
 _INPUT_TYPES = ("U8", "F32")
-
-
 _LABEL_TYPES = ("U8", "I64")
 
 

@@ -84,10 +84,8 @@ def _equal(found: torch.Tensor, expected: Array) -> bool:
 CALIBRATION_ROWS = 256
 """Enough first training rows to see the range of every activation; rarer, larger values saturate."""
 
-
 _BATCH_ELEMENTS = 1 << 20
 """Elements of the largest layer in one batch: small enough that elementwise work stays in the cache."""
-
 
 _LINEAR = ("Linear", "Conv2d", "Conv3d", "ConvTranspose2d", "ConvTranspose3d")
 

@@ -19,36 +19,20 @@ from learnchain.rejection import Rejected, RejectionReason
 ACTIVATION_MAXIMUM = 1023
 """Ten bits and a sign: an image's eight bits fit, and thirteen bits are left for the weights of a channel."""
 
-
 PIECE_TERMS = 144
 """Terms of one exact float32 sum, sixteen channels of 3 x 3: then an average weight keeps six to seven bits."""
 
-
 WEIGHT_MAXIMUM = 32_767
-
-
 _SUM_LIMIT = 1 << 24
-
-
 _EXPONENT_MINIMUM, _EXPONENT_MAXIMUM = -30, 40
-
 
 _SHIFT_MINIMUM, _SHIFT_MAXIMUM = -20, 40
 """Together these keep every scaled weight inside float32's normal range, where powers of two are exact."""
 
-
 _LARGEST_WEIGHT, _LARGEST_BIAS = 2.0**20, 2.0**40
-
-
 _BATCH_NORM_EPSILON = 1e-5
-
-
 _TABLE_EXPONENT = -10
-
-
 _SUMMAND_BITS = 8
-
-
 Operation = Callable[[list[torch.Tensor]], torch.Tensor]
 
 
@@ -286,15 +270,11 @@ def _sum_of_pieces(
 ) -> torch.Tensor:
     start, total = 0, torch.zeros((), dtype=torch.float64)
     for index, piece in enumerate(pieces):
-        channels = _input_channels(apply, piece)
+        channels = piece.shape[0] if getattr(apply, "transposed", False) else piece.shape[1]
         part = apply(received[:, start : start + channels], piece, bias if index == 0 else None).to(torch.float64)
         total = part if index == 0 else total.add_(part)
         start += channels
     return total
-
-
-def _input_channels(apply: Callable[..., torch.Tensor], piece: torch.Tensor) -> int:
-    return piece.shape[0] if getattr(apply, "transposed", False) else piece.shape[1]
 
 
 def _application(layer: Layer) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]:

@@ -40,7 +40,6 @@ from learnchain.rejection import Rejected, RejectionReason
 MAXIMUM_FUSED_MODELS = 16
 """As many inputs as one `Concat` reads."""
 
-
 _BATCH_ROWS = 250
 
 

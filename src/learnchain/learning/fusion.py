@@ -26,14 +26,10 @@ from learnchain.rejection import Rejected, RejectionReason
 MAXIMUM_FEATURES = 2_048
 """A model's widest vector of features: its moments are inverted, which takes the cube of this."""
 
-
 _RIDGE = 1e-2
 """What is added to each moment, as a share of their mean: directions without features stay without weight."""
 
-
 _FIRST_WEIGHTS = 0.3
-
-
 _TINY = 1e-30
 
 
@@ -208,7 +204,9 @@ class _Learner:
         self._gradual, self._first = terms.strategy is FusionStrategy.GRADUAL, terms.first_stage_epochs
         blocks = draw_initial_hidden(widths, counts, seed)
         identities = initial_output(labels, terms.classes)
-        self._own_hidden = torch.from_numpy(_block_mask(widths, counts))
+        owner_of_row = np.repeat(np.arange(len(widths)), widths)
+        owner_of_column = np.repeat(np.arange(len(counts)), counts)
+        self._own_hidden = torch.from_numpy((owner_of_row[:, None] == owner_of_column[None, :]).astype(np.float32))
         self._own_output = torch.from_numpy(identities)
         if not self._gradual:
             blocks = _draw_uniform("fusion/hidden", seed, blocks.shape, sqrt(1.0 / blocks.shape[0]))
@@ -249,12 +247,6 @@ def _in_own_coordinates(equal: Sequence[Array], hidden: Array) -> Array:
         parts.append(each @ hidden[row : row + len(each)])
         row += len(each)
     return np.concatenate(parts).astype(np.float32)
-
-
-def _block_mask(widths: Sequence[int], counts: Sequence[int]) -> Array:
-    owner_of_row = np.repeat(np.arange(len(widths)), widths)
-    owner_of_column = np.repeat(np.arange(len(counts)), counts)
-    return (owner_of_row[:, None] == owner_of_column[None, :]).astype(np.float32)
 
 
 def _draw_uniform(tag: str, seed: bytes, shape: tuple[int, ...], bound: float) -> Array:

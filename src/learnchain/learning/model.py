@@ -27,13 +27,10 @@ from learnchain.rejection import Rejected, RejectionReason
 Weights = Mapping[str, Array]
 """Float32 arrays by their name in torch's state_dict, in its order."""
 
-
 _HEADER_ALLOWANCE_BYTES = 1 << 20
-
 
 _EXPONENT = "exponent/"
 """Stands before a tensor's name for the exponent of its scale."""
-
 
 _LARGEST_BYTE, _LARGEST_EXPONENT = 127, 120
 
@@ -131,7 +128,12 @@ def initial_weights(specification: ModelSpecification, seed: bytes) -> dict[str,
         part = tensor.name.rpartition(".")[2]
         if part == "weight" and len(tensor.shape) > 1:
             bound = sqrt(6.0 / prod(tensor.shape[1:]))
-            weights[tensor.name] = _uniform(tensor.name, seed, tensor.shape, bound)
+            drawn = np.frombuffer(
+                shake256(f"initialise/{tensor.name}", seed, 4 * prod(tensor.shape)), dtype="<u4"
+            ).astype(np.float64)
+            weights[tensor.name] = (
+                ((2 * drawn + (1 - 2.0**32)) * (bound / 2.0**32)).astype(np.float32).reshape(tensor.shape)
+            )
         elif part in ("weight", "running_var"):
             weights[tensor.name] = np.ones(tensor.shape, dtype=np.float32)
         else:
@@ -235,11 +237,6 @@ def check_finite(weights: Weights) -> None:
             raise Rejected(RejectionReason.WEIGHTS_NOT_FINITE, f"{name} holds a NaN or an infinity")
 
 
-def _uniform(name: str, seed: bytes, shape: tuple[int, ...], bound: float) -> Array:
-    drawn = np.frombuffer(shake256(f"initialise/{name}", seed, 4 * prod(shape)), dtype="<u4").astype(np.float64)
-    return ((2 * drawn + (1 - 2.0**32)) * (bound / 2.0**32)).astype(np.float32).reshape(shape)
-
-
 def _module(layer: Layer, received: tuple[int, ...]) -> nn.Module:
     builder = _BUILDERS.get(layer.kind)
     settings = complete_settings(layer)
@@ -247,19 +244,15 @@ def _module(layer: Layer, received: tuple[int, ...]) -> nn.Module:
         return builder(settings, received)
     kind = getattr(nn, layer.kind)
     if layer.kind.startswith("Conv"):
-        return _convolution(layer.kind, settings, received[0])
+        names = ("kernel_size", "stride", "padding", "output_padding", "groups")
+        chosen = {name: settings[name] for name in names if name in settings}
+        return nn.utils.skip_init(
+            getattr(nn, layer.kind), received[0], settings["out_channels"], bias=bool(settings["bias"]), **chosen
+        )
     if layer.kind.startswith("BatchNorm"):
         return kind(received[0])
     return kind(
         kernel_size=settings["kernel_size"], stride=settings["stride"] or None, padding=settings.get("padding", 0)
-    )
-
-
-def _convolution(kind: str, settings: Mapping[str, int], channels: int) -> nn.Module:
-    names = ("kernel_size", "stride", "padding", "output_padding", "groups")
-    chosen = {name: settings[name] for name in names if name in settings}
-    return nn.utils.skip_init(
-        getattr(nn, kind), channels, settings["out_channels"], bias=bool(settings["bias"]), **chosen
     )
 
 

@@ -19,7 +19,6 @@ from learnchain.rejection import Rejected, RejectionReason
 
 Array = npt.NDArray[Any]
 
-
 DTYPES: Mapping[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"),
     "U8": np.dtype("u1"),
@@ -28,10 +27,7 @@ DTYPES: Mapping[str, np.dtype[Any]] = {
 }
 """The element types we read; the names are those of the format."""
 
-
 MAXIMUM_HEADER_BYTES = 1 << 20
-
-
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 

@@ -35,7 +35,6 @@ class Concat(nn.Module):
 LAYERS = [
 '''
 
-
 _TAIL = """]
 
 
@@ -66,7 +65,6 @@ if __name__ == "__main__":
     with torch.no_grad():
         print(model(torch.zeros(1, *SAMPLE_SHAPE)))
 """
-
 
 _PLAIN_KINDS = frozenset({"Add", "Concat"})
 

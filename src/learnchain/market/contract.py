@@ -15,11 +15,7 @@ from learnchain.market.votes import ModelStatus, Vote
 from learnchain.protocol.payload import Log, address_bytes, address_text, decode_values, encode_call
 
 _TERMS = "(uint64,uint32,uint32,uint32,uint16,uint16,uint8,uint8,uint8,uint8,uint96,uint96,uint96,uint96)"
-
-
 _MODEL = "(address,uint8,uint8,uint8,uint8,uint64,uint64,uint64,bytes32,bytes32)"
-
-
 _VOTE = "(bytes32,uint8,bool,bool,uint8,uint32)"
 
 

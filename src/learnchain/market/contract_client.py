@@ -40,16 +40,9 @@ from learnchain.rejection import Rejected, RejectionReason, Unavailable
 RpcPort = Callable[[str, list[Any]], Awaitable[Any]]
 """Answer one JSON-RPC method; raise `Rejected` for a refused call."""
 
-
 MAXIMUM_ANSWER_BYTES = 16 << 20
-
-
 RECEIPT_POLLS = 120
-
-
 _GAS_MARGIN = (5, 4)
-
-
 _REVERTED = 3
 
 

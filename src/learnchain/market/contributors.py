@@ -123,10 +123,7 @@ class ComputingContributor:
 
 
 logger = logging.getLogger(__name__)
-
-
 _PASSING = (RejectionReason.EXECUTION_REVERTED, RejectionReason.TRANSACTION_INVALID)
-
 
 PATIENCE = 2
 """A model that is not here when 1/2 of the time for commitments is over is voted unavailable."""
@@ -217,12 +214,20 @@ class VerificationContributor:
             vote = await self._compute_vote(place, model)
         except Unavailable as missing:
             left = model.commit_until - now
-            if left * PATIENCE > self._me.view.terms.commit_seconds or not self._are_earlier_models_known():
+            # Return whether what is missing is the model itself: for anybody else's absence it must not be blamed.
+            if left * PATIENCE > self._me.view.terms.commit_seconds or not all(
+                self._fusion.is_known(place) for place in self._me.view.list_accepted()
+            ):
                 logger.info("model %d waits for %s", place, missing.what)
                 return
             vote = Vote(0, UNAVAILABLE)
         self._remember(place, model, vote)
-        commitment = vote_commitment(await self._ballot(place), self._me.wallet.address, vote, self._salt(place, model))
+        commitment = vote_commitment(
+            Ballot(await self._me.ledger.chain_id(), self._me.contract, self._me.view.task_id, place),
+            self._me.wallet.address,
+            vote,
+            self._salt(place, model),
+        )
         await self._me.send(commit_calldata(self._me.view.task_id, place, commitment))
 
     async def _reveal(self, place: int, model: ModelState) -> None:
@@ -273,10 +278,6 @@ class VerificationContributor:
             manifest, weights = await self._me.unpack(place)
             await asyncio.to_thread(self._fusion.add, place, manifest.specification, manifest.labels, weights)
 
-    def _are_earlier_models_known(self) -> bool:
-        """Return whether what is missing is the model itself: for anybody else's absence it must not be blamed."""
-        return all(self._fusion.is_known(place) for place in self._me.view.list_accepted())
-
     async def _share_keys(self, place: int) -> None:
         """Hand the keys of accepted models to colleagues who joined later, should the contributor be gone."""
         drawn = await self._me.view.committee(place)
@@ -285,9 +286,6 @@ class VerificationContributor:
             without = tuple(each for each in drawn if (earlier, each) not in self._me.view.sealed)
             if own.drawn and without and (earlier, self._me.wallet.address) in self._me.view.sealed:
                 await self._me.seal(earlier, self._me.key_of(earlier), without)
-
-    async def _ballot(self, place: int) -> Ballot:
-        return Ballot(await self._me.ledger.chain_id(), self._me.contract, self._me.view.task_id, place)
 
     def _salt(self, place: int, model: ModelState) -> bytes:
         """Return the salt that only the key's owner can compute, and can compute again after a restart."""

@@ -38,10 +38,7 @@ from learnchain.storage.blobs.peer_blobs import PeerBlobs
 ROUND_SECONDS = 10
 """How far the chain's time moves between two looks of every role."""
 
-
 _MAXIMUM_ROUNDS = 400
-
-
 _ETHER = WEI_PER_ETHER
 
 
@@ -109,7 +106,11 @@ class MarketRun:
         for place, (manifest, weights) in zip(places, collected, strict=True):
             judge.add(place, manifest.specification, manifest.labels, weights)
         exported = await self._export(judge, places)
-        await self._settle(initiator)
+        for contributor in self._contributors:
+            await contributor.withdraw()
+        for verifier in self._verifiers:
+            await verifier.leave()
+        await initiator.withdraw()
         decided = time.monotonic()
         curves = self._measure_curves()
         report = self._report(await self._compute_payouts(before))
@@ -169,13 +170,6 @@ class MarketRun:
                 return
             await self._stage.advance(ROUND_SECONDS)
         raise Unavailable(f"an end of the task after {_MAXIMUM_ROUNDS} rounds")
-
-    async def _settle(self, initiator: Initiator) -> None:
-        for contributor in self._contributors:
-            await contributor.withdraw()
-        for verifier in self._verifiers:
-            await verifier.leave()
-        await initiator.withdraw()
 
     async def _offer(self, name: str, trained: LocallyTrainedModel) -> None:
         index = len(self._contributors)

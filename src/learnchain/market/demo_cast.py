@@ -23,7 +23,6 @@ from learnchain.rejection import Rejected, RejectionReason
 
 ABSENT = "absent"
 
-
 TABLE_2_LABELS = ((0, 1, 2, 3, 4), (0, 1, 2, 8, 9), (0, 6, 7, 8, 9), (0, 1, 5, 7, 8, 9), (5, 6, 7, 8, 9))
 """The labels of computing contributors 1 to 5."""
 
@@ -37,7 +36,6 @@ class Split:
 
 
 TABLE_2 = Split((2_000, 500, 1_000), (500, 200, 500))
-
 
 SMALL = Split((400, 100, 250), (90, 25, 25))
 """What the 1,797 digits of scikit-learn are enough for."""

@@ -30,7 +30,6 @@ from learnchain.protocol.training_terms import FreeTraining, HyperParameters
 
 PAPER = {"strategy_1": 0.984, "strategy_2": 0.986}
 
-
 VARIANTS = {
     "strategy_1": (FusionStrategy.FREE, Outputs.LITERAL),
     "strategy_1_by_label": (FusionStrategy.FREE, Outputs.BY_LABEL),
@@ -120,17 +119,13 @@ def _central(
     )
     found: dict[str, dict[str, float]] = {}
     for name, rows in (("verifiers_rows", sample.training), ("all_rows", together)):
-        weights = _train_model(model, rows, wanted.home)
+        chosen = HyperParameters(wanted.home.learning_rate_millionths, 0, 0, wanted.home.batch_size, wanted.home.epochs)
+        seed = tagged_hash("market/central", len(rows).to_bytes(4, "big"))
+        plan = TrainingPlan(model, Optimiser.ADAM, chosen, FreeTraining(), seed, 1 << 30)
+        weights = train(plan, rows, Watcher(lambda: 0.0)).weights
         shares = {
             part: float((answers_of(model, weights, data) == data.labels).mean())
             for part, data in (("verification", sample.verification), ("test", test))
         }
         found[name] = {"rows": len(rows), **shares}
     return found
-
-
-def _train_model(model: ModelSpecification, rows: DataSet, home: LocalTrainingTerms) -> dict[str, Array]:
-    chosen = HyperParameters(home.learning_rate_millionths, 0, 0, home.batch_size, home.epochs)
-    seed = tagged_hash("market/central", len(rows).to_bytes(4, "big"))
-    plan = TrainingPlan(model, Optimiser.ADAM, chosen, FreeTraining(), seed, 1 << 30)
-    return train(plan, rows, Watcher(lambda: 0.0)).weights

@@ -26,14 +26,8 @@ from learnchain.protocol.payload import PayloadAttributes, PayloadStatusCode
 from learnchain.rejection import Rejected, RejectionReason
 
 LOCAL_CHAIN_ID = 1_337
-
-
 GENESIS_SECONDS = 1_000_000
-
-
 BLOCK_SECONDS = 1
-
-
 _NONE = b"\0" * 32
 
 
@@ -79,16 +73,9 @@ class LocalChain:
 DEVELOPMENT_MNEMONIC = "test test test test test test test test test test test junk"
 """The words of every development chain: worthless on purpose."""
 
-
 _IDX_IMAGES, _IDX_LABELS = 0x803, 0x801
-
-
 _IMAGE_HEADER_BYTES, _LABEL_HEADER_BYTES = 16, 8
-
-
 _MAXIMUM_IDX_ROWS = 70_000
-
-
 _POLL_SECONDS = 0.2
 
 

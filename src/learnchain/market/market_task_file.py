@@ -21,11 +21,7 @@ from learnchain.protocol.model_specification import ModelSpecification
 from learnchain.rejection import Rejected, RejectionReason
 
 MAXIMUM_FILE_BYTES = 1 << 20
-
-
 _PERCENT = BASIS_POINTS // 100
-
-
 _NO_CID: Cid = bytes(36)
 
 

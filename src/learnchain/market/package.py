@@ -22,13 +22,8 @@ from learnchain.protocol.model_specification import ModelLimits, ModelSpecificat
 from learnchain.rejection import Rejected, RejectionReason
 
 PUBLIC_KEY_BYTES = 64
-
-
 _POINT_BYTES = 33
-
-
 _SEALED_BYTES = _POINT_BYTES + KEY_BYTES + 16
-
 
 _NONCE = b"\0" * 12
 """One nonce is enough: every box has an ephemeral key, and so an encryption key, of its own."""
@@ -74,14 +69,8 @@ def _derive_box_cipher(shared: PublicKey, point: bytes, purpose: bytes) -> AESGC
 
 
 MAXIMUM_MANIFEST_BYTES = 64 * 1024
-
-
 _LENGTH_BYTES = 4
-
-
 _HEADER_ALLOWANCE_BYTES = 1 << 20
-
-
 _CHUNK_BYTES = 1 << 20
 
 

@@ -14,14 +14,8 @@ from learnchain.protocol.model_specification import ModelSpecification
 from learnchain.rejection import Rejected, RejectionReason
 
 MAXIMUM_DESCRIPTION_BYTES = 16_384
-
-
 MAXIMUM_MODELS = 16
-
-
 MAXIMUM_COMMITTEE = 15
-
-
 BASIS_POINTS = 10_000
 
 

@@ -13,10 +13,8 @@ from learnchain.rejection import Rejected, RejectionReason
 
 MEASURED = 0
 
-
 UNAVAILABLE = 1
 """The refusal of a model whose bytes or key did not come in time: only its contributor can bring them."""
-
 
 REFUSALS: Mapping[RejectionReason, int] = {
     RejectionReason.MALFORMED: 2,
@@ -32,7 +30,6 @@ REFUSALS: Mapping[RejectionReason, int] = {
     RejectionReason.TASK_NUMBER_OUT_OF_RANGE: 12,
 }
 """Why a model cannot be measured, as votes say it on chain."""
-
 
 _OTHER_REFUSAL = 255
 

@@ -55,10 +55,7 @@ from learnchain.simulation.sample_tasks import (
 MACHINE_CLASS: Hash32 = tagged_hash("builder-class")
 """The reproducibility class of everybody in a made-up world."""
 
-
 HYPER_PARAMETERS = HyperParameters(10_000, 900_000, 0, 32, 3)
-
-
 STATES, INTERVAL_STEPS = 4, 6
 
 
@@ -68,12 +65,6 @@ def build_trace(seed: Hash32) -> tuple[StateLeaf, ...]:
         StateLeaf(place * INTERVAL_STEPS, seed, *(tagged_hash(what, seed, bytes([place])) for what in _PARTS))
         for place in range(STATES)
     )
-
-
-def build_training_record(seed: Hash32) -> TrainingRecord:
-    """Return what a miner reveals of such a run."""
-    root = list_root(tuple(encode(leaf) for leaf in build_trace(seed)))
-    return TrainingRecord(root, STATES, b"\x01\x71" + seed, HYPER_PARAMETERS, machine_class=MACHINE_CLASS)
 
 
 def build_steps(first: Hash32, following: Hash32, variant: bytes = b"") -> tuple[Hash32, ...]:
@@ -92,7 +83,6 @@ if TYPE_CHECKING:
 
 
 GENESIS_MILLISECONDS = 1_800_000_000_000
-
 
 MAXIMUM_ATTEMPTS = 1 << 20
 """Made-up chains set easy puzzles."""
@@ -216,7 +206,8 @@ class ChainBuilder:
         seed = tagged_hash("builder-model", parent.block_hash, miner.encode(), variant.encode())
         work = work_id(self.parameters.chain_id, parent.block_hash, selection.task.task_id, address(miner))
         terms = self.rules.training_terms(selection, work)
-        record = build_training_record(seed)
+        root = list_root(tuple(encode(leaf) for leaf in build_trace(seed)))
+        record = TrainingRecord(root, STATES, b"\x01\x71" + seed, HYPER_PARAMETERS, machine_class=MACHINE_CLASS)
         self.traces[record.state_root] = build_trace(seed)
         rows = selection.posted_task.specification.data.training.rows
         part = self.rules.parts.training_part(selection, work, self.training_claims.get(miner, rows), rows)

@@ -57,21 +57,16 @@ def gini(amounts: list[Fraction]) -> Fraction:
 HASHES_PER_SECOND = 150
 """Few enough that a simulated hour of hashing costs seconds; only ratios of times are compared."""
 
-
 WORK_STEPS = ("trained", "training given up", "puzzle solved", "puzzle given up")
 """What a miner notes when some work of it is over, with the seconds or attempts that it took."""
 
-
 DELAY_SPREAD = (0.5, 1.5)
-
 
 SLACK_ROUND_TRIPS = 4
 """Round trips that a message takes at the most: an announcement, a request, an answer, and one to spare."""
 
-
 MAXIMUM_LATENCY_MILLISECONDS = 1_000
 """Beyond it requests between nodes time out before an answer can come, and every block is an empty one."""
-
 
 PATIENCE_SECONDS = 10_000.0
 """Virtual seconds a block may take before the run is called stuck."""
@@ -233,7 +228,11 @@ class DecisionCollector:
             for each in node.ports.decisions.recent:
                 self._seen[index].setdefault((each.at_milliseconds, each.height, each.step, each.about), each)
             heights.append(node.ports.chain.round.head.height)
-        self._follow_head()
+        state = self._nodes.node(0).ports.chain.round
+        if self._head and state.head.block != self._head:
+            ancestors = {each.state.block_hash for each in state.tree.branch(state.head.block)} | {state.tree.root}
+            self._reorganisations += self._head not in ancestors
+        self._head = state.head.block
         return min(heights)
 
     def report(self, experiment: Experiment, name: str) -> EngineReport:
@@ -243,7 +242,8 @@ class DecisionCollector:
         blocks = [ports.archive.block(each.block_hash) for each in states]
         rewards = self._rewards(states, experiment.miners)
         chained = {each.block_hash.hex() for each in states}
-        known = self._facts("block", "hash", len(states))
+        every = (each for seen in self._seen for each in seen.values())
+        known = {str(each.facts["hash"]) for each in every if each.step == "block" and each.height <= len(states)}
         won = {each.height: each.proposer for each in blocks if isinstance(each, Block)}
         work, useful, training = self._work(won, len(states))
         seconds = (states[-1].end_milliseconds - ports.chain.parameters.genesis_milliseconds) / 1000
@@ -276,20 +276,9 @@ class DecisionCollector:
                 rewards[payout.recipient.hex()] += payout.amount_gwei
         return rewards
 
-    def _follow_head(self) -> None:
-        state = self._nodes.node(0).ports.chain.round
-        if self._head and state.head.block != self._head:
-            ancestors = {each.state.block_hash for each in state.tree.branch(state.head.block)} | {state.tree.root}
-            self._reorganisations += self._head not in ancestors
-        self._head = state.head.block
-
     def _address(self, index: int) -> str:
         address: str = self._nodes.node(index).ports.wallet.address.hex()
         return address
-
-    def _facts(self, step: str, name: str, height: int) -> set[str]:
-        every = (each for seen in self._seen for each in seen.values())
-        return {str(each.facts[name]) for each in every if each.step == step and each.height <= height}
 
     def _work(self, won: dict[int, bytes], height: int) -> tuple[float, float, float]:
         """Return all work, the part of it that won, and the part of it that was training."""

@@ -88,8 +88,6 @@ def run_audit(node: ScenarioNode) -> ScenarioNode:
 
 
 CHALLENGER = "node-3"
-
-
 STAKE_WEI = 10**18
 
 

@@ -6,17 +6,9 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 Report = dict[str, Any]
-
-
 _COLOURS = ("#3b6ea5", "#c2593f", "#5f9e6e", "#8d6cab", "#b8860b", "#4a8f8f", "#8a8a8a", "#a85577")
-
-
 _COLUMNS, _PANEL, _NAMES, _NUMBERS, _MARGIN = 2, 440, 112, 64, 16
-
-
 _BAR, _PITCH, _HEAD, _GAP, _TOP, _FOOT = 14, 20, 42, 18, 64, 34
-
-
 _INK, _PALE, _LINE = "#222", "#666", "#ccc"
 
 

@@ -31,10 +31,7 @@ PEOPLE = (
     "stranger",
 )
 
-
 TEST_ROWS = 100
-
-
 FAR_DEADLINE_SECONDS = 1_900_000_000
 
 
@@ -44,8 +41,6 @@ def private_key(name: str) -> bytes:
 
 
 _ADDRESSES = {name: address_of(private_key(name)) for name in PEOPLE}
-
-
 _NAMES = {value: name for name, value in _ADDRESSES.items()}
 
 

@@ -30,7 +30,6 @@ else:
 
 Result = TypeVar("Result")
 
-
 START_MILLISECONDS = 1_800_000_000_000
 """Wall time at which simulations start unless they say otherwise."""
 
@@ -319,7 +318,11 @@ class SimulatedPipe:
         if not self._network.is_reachable(self.owner, self._other.owner):
             return
         while self._held:
-            self._schedule(self._held.popleft())
+            loop = asyncio.get_running_loop()
+            self._arrival_seconds = max(self._arrival_seconds, loop.time() + self._network.draw_delay_seconds())
+            self._under_way.append(self._held.popleft())
+            # Timers of one instant fire in any order: each delivers the oldest bytes, not its own.
+            loop.call_at(self._arrival_seconds, self._deliver)
 
     def unsent_bytes(self) -> int:
         """Return the bytes that the other side has not read."""
@@ -352,13 +355,6 @@ class SimulatedPipe:
         """Count bytes as read; for the other end."""
         self._unread_bytes -= size
         self._writable.set()
-
-    def _schedule(self, data: bytes) -> None:
-        loop = asyncio.get_running_loop()
-        self._arrival_seconds = max(self._arrival_seconds, loop.time() + self._network.draw_delay_seconds())
-        self._under_way.append(data)
-        # Timers of one instant fire in any order: each delivers the oldest bytes, not its own.
-        loop.call_at(self._arrival_seconds, self._deliver)
 
     def _deliver(self) -> None:
         self._other._arrive(self._under_way.popleft())

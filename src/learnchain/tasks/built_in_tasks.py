@@ -27,7 +27,6 @@ _MNIST_IN_BLOCKS: dict[str, Any] = {
     },
 }
 
-
 BUILT_IN: Mapping[str, dict[str, Any]] = {
     "digits": {
         "name": "digits",

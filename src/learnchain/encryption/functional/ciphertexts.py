@@ -24,11 +24,7 @@ from learnchain.encryption.functional.keys import MAXIMUM_DIMENSION, MasterPubli
 from learnchain.rejection import Rejected, RejectionReason
 
 SCHEME = "ddh-secp256k1"
-
-
 MAXIMUM_SAMPLES = 1 << 28
-
-
 MAXIMUM_LEVEL = 65_535
 
 

@@ -33,7 +33,6 @@ from learnchain.rejection import Rejected, RejectionReason
 
 GroupOfBatches = Sequence[CipherBatch]
 
-
 Mapping = Callable[
     [Callable[[GroupOfBatches], NDArray[np.int64]], Iterable[GroupOfBatches]], Iterable[NDArray[np.int64]]
 ]

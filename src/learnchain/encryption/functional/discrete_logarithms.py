@@ -21,17 +21,9 @@ from learnchain.encryption.functional.lane_code import LANES
 from learnchain.rejection import Rejected, RejectionReason
 
 MAXIMUM_TABLE = 1 << 20
-
-
 MAXIMUM_RANGE = 1 << 28
-
-
 _LEVELS = 11
-
-
 _BLOCK = LANES << _LEVELS
-
-
 _MIX = 0x9E3779B97F4A7C15
 
 

@@ -16,22 +16,11 @@ from learnchain.rejection import Rejected, RejectionReason
 ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 """The prime order of the group."""
 
-
 COMPRESSED_BYTES = 33
-
-
 WINDOW_BITS = 13
-
-
 WINDOWS = 20
-
-
 _ENTRIES = 1 << (WINDOW_BITS - 1)
-
-
 Lanes = NDArray[np.uint32]
-
-
 Coordinates = NDArray[np.uint8]
 
 

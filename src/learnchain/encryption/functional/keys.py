@@ -67,23 +67,13 @@ def leak_budget(dimension: int, used: Sequence[NDArray[np.integer]], queries: ND
 
 
 SLOTS = 16
-
-
 MAXIMUM_DIMENSION = 1 << 16
-
-
 MAXIMUM_QUERIES = 4_096
-
-
 MAXIMUM_WEIGHT = 1 << 12
-
-
 _SCALAR_BYTES = 32
-
 
 _WIDE_BYTES = 48
 """A scalar is 384 bits reduced modulo the order: its bias lies below 2**-128."""
-
 
 Queries = NDArray[np.int32]
 

@@ -12,36 +12,18 @@ from typing import Any, TypeAlias
 from llvmlite import ir
 
 LANES = 8
-
-
 LIMBS = 10
-
-
 LIMB_BITS = 26
-
-
 LIMB_MASK = 2**LIMB_BITS - 1
-
-
 PRIME = 2**256 - 2**32 - 977
-
-
 ELEMENT_BYTES = LIMBS * LANES * 4
-
-
 POINT_BYTES = 2 * ELEMENT_BYTES
-
 
 Vector: TypeAlias = Any
 """An llvmlite value of eight 64-bit integers; llvmlite carries no types of its own."""
 
-
 Element: TypeAlias = list[Vector]
-
-
 _WIDE = ir.VectorType(ir.IntType(64), LANES)
-
-
 _NARROW = ir.VectorType(ir.IntType(32), LANES)
 
 
@@ -53,8 +35,6 @@ def spread(lowest: int) -> tuple[int, ...]:
 
 
 DIFFERENCE = spread(2**27 + 2**21)
-
-
 NEGATION = spread(2**26)
 
 
@@ -123,10 +103,7 @@ class LaneBuilder:
         """Bring limbs below 2**31 back to loose ones."""
         limbs = [*value, self.constant(0)]
         self._carry(limbs, 0, LIMBS)
-        return self._folded(limbs)
-
-    def _folded(self, limbs: Element) -> Element:
-        """Fold limb 10 (below 2**31) into limbs 0 and 1."""
+        # Fold limb 10 (below 2**31) into limbs 0 and 1.
         over = limbs[LIMBS]
         limbs[0] = self._builder.add(limbs[0], self._product(over, self.constant(15632)))
         limbs[1] = self._builder.add(limbs[1], self._product(over, self.constant(1024)))

@@ -27,10 +27,8 @@ from learnchain.encryption.functional.lane_code import (
 CHAIN = 512
 """Additions that share one inversion: 270 multiplications spread over 512."""
 
-
 SCRATCH_ELEMENTS = CHAIN + 40
 """Field elements a kernel needs beside its points: prefixes, then registers."""
-
 
 _REGISTERS = CHAIN + 1
 
@@ -66,32 +64,14 @@ def _lane_operation(body: Body, pointers: int) -> Any:
 
 
 _multiply = _lane_operation(lane_code.multiplication, 3)
-
-
 _square = _lane_operation(lane_code.squaring, 2)
-
-
 _reduce = _lane_operation(lane_code.reduction, 2)
-
-
 _negate = _lane_operation(lane_code.negation, 2)
-
-
 _curve_defect = _lane_operation(lane_code.curve_defect, 2)
-
-
 _right_side = _lane_operation(lane_code.curve_right_side, 2)
-
-
 _addition_prefix = _lane_operation(lane_code.addition_prefix, 4)
-
-
 _addition_step = _lane_operation(lane_code.addition_step, 5)
-
-
 _doubling_prefix = _lane_operation(lane_code.doubling_prefix, 3)
-
-
 _doubling_step = _lane_operation(lane_code.doubling_step, 4)
 
 

@@ -16,14 +16,10 @@ from learnchain.encryption.functional.group import Lanes
 
 Places = NDArray[np.int64]
 
-
 _PARALLEL = 512
 """Sums that run side by side where lists can be split: as many as share one inversion."""
 
-
 _MAXIMUM_TABLE_BITS = 8
-
-
 NONE = -1
 
 

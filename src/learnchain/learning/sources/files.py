@@ -26,22 +26,11 @@ from learnchain.learning.safe_tensors import Array
 from learnchain.rejection import Rejected, RejectionReason
 
 MAXIMUM_FILES = 500_000
-
-
 MAXIMUM_FILE_BYTES = 1 << 30
-
-
 MAXIMUM_TOTAL_BYTES = 1 << 35
-
-
 _CHUNK_BYTES = 1 << 20
-
-
 _COMPRESSED: dict[bytes, Callable[[Any], Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
-
-
 _FAULTS = (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, OSError, ValueError)
-
 
 Progress = Callable[[int], None]
 """Is told how many files were read so far."""

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 PARTS = ("train-images", "train-labels", "t10k-images", "t10k-labels")
 
-
 MNIST = dict(
     zip(
         PARTS,
@@ -50,7 +49,6 @@ MNIST = dict(
     )
 )
 """SHA-256 of the four plain files of MNIST."""
-
 
 FASHION_MNIST = dict(
     zip(
@@ -66,12 +64,10 @@ FASHION_MNIST = dict(
 )
 """SHA-256 of the four plain files of Fashion-MNIST, as Debian's dataset-fashion-mnist ships them."""
 
-
 FASHION_NAMES = (
     *("T-shirt", "trouser", "pullover", "dress", "coat"),
     *("sandal", "shirt", "sneaker", "bag", "ankle boot"),
 )
-
 
 _UNSIGNED_BYTE = 8
 
@@ -140,20 +136,10 @@ def _data(images: SourceFile, labels: SourceFile) -> DataSet:
 
 
 MAXIMUM_SIDE = 8_192
-
-
 CIFAR_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-
-
 GLAS_SHAPE = (3, 64, 96)
-
-
 _CIFAR_ROW_BYTES = 1 + 3 * 32 * 32
-
-
 _ENDINGS = (".jpg", ".jpeg", ".png", ".bmp")
-
-
 _GLAS = re.compile(r"^(train|testA|testB|test)_(\d+)(_anno)?\.(bmp|png)$")
 
 

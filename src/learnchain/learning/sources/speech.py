@@ -28,30 +28,16 @@ from learnchain.learning.sources.files import (
 from learnchain.rejection import Rejected, RejectionReason
 
 BANDS, FRAMES = 32, 64
-
-
 SPECTROGRAM_SHAPE = (1, BANDS, FRAMES)
-
-
 RATES = (8_000, 16_000)
-
-
 MAXIMUM_SECONDS = 60
-
 
 FLOOR_EIGHTHS = 64
 """Power below 2**8 counts as silence."""
 
-
 _DIGITS = re.compile(r"(^|/)(\d)_([A-Za-z]+)_(\d{1,4})\.wav$")
-
-
 _TEST_LIST, _VALIDATION_LIST = "testing_list.txt", "validation_list.txt"
-
-
 _MAXIMUM_LIST_BYTES = 1 << 24
-
-
 _PCM = 1
 
 

@@ -29,7 +29,6 @@ from learnchain.rejection import Rejected, RejectionReason
 
 Importer = Callable[[Path, ImportOptions], ImportedData]
 
-
 IMPORTERS: Mapping[str, Importer] = {
     "mnist": import_mnist,
     "fashion": import_fashion,
@@ -43,25 +42,14 @@ IMPORTERS: Mapping[str, Importer] = {
 }
 """Kinds of `learnchain data import`, named after the layout that they read."""
 
-
 MANIFEST_NAME, TRAINING_NAME, TEST_NAME = "manifest.json", "training.safetensors", "test.safetensors"
-
-
 MAXIMUM_MANIFEST_BYTES = 1 << 20
-
-
 MAXIMUM_GENERATED_ROWS = 100_000
-
-
 DIRECTORY_VARIABLE = "LEARNCHAIN_DATA"
-
-
 FORMAT = 1
-
 
 RESERVED = (*SOURCES, *SYNTHETIC_SOURCES)
 """Names of data that need no import."""
-
 
 _NAME = re.compile(r"^[a-z0-9][a-z0-9_-]{0,63}$")
 

@@ -17,11 +17,7 @@ from learnchain.learning.sources.speech import FRAMES, tables
 from learnchain.learning.sources.volumes import HEART_LABELS
 
 Generator = np.random.Generator
-
-
 _RATE = 8_000
-
-
 HEART_CLASSES = 8
 
 
@@ -216,7 +212,6 @@ WRITERS: Mapping[str, Callable[[Path, int, Generator], None]] = {
     "mmwhs": _write_mmwhs,
 }
 """Kinds whose layouts can be made up; (directory, rows, random source)."""
-
 
 SYNTHETIC_SOURCES: Mapping[str, Callable[[], DataSet]] = {
     "glas-synthetic": glas_synthetic,

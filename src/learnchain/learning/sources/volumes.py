@@ -21,33 +21,20 @@ from learnchain.learning.sources.pictures import resize
 from learnchain.rejection import Rejected, RejectionReason
 
 HEADER_BYTES = 348
-
-
 MAXIMUM_VOXELS = 1 << 28
-
-
 MAXIMUM_SIDE = 2_048
-
-
 VOLUME_SHAPE = (1, 16, 32, 32)
-
 
 HEART_LABELS = {0: 0, 500: 1, 600: 2, 420: 3, 421: 3, 550: 4, 205: 5, 820: 6, 850: 7}
 """Grey values of MM-WHS and our classes; 421 is a slip of the published files for 420."""
-
 
 HEART_NAMES = (
     *("background", "left ventricle", "right ventricle", "left atrium", "right atrium"),
     *("myocardium", "aorta", "pulmonary artery"),
 )
 
-
 _TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4"}
-
-
 _PAIR = re.compile(r"_(image|label)\.nii(\.gz)?$")
-
-
 _LOW_PERCENT, _HIGH_PERCENT = 1, 99
 
 
