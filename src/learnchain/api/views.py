@@ -224,8 +224,10 @@ class LearnInterface:
             raise Rejected(RejectionReason.WRONG_SIGNATURE, detail)
         draft = await asyncio.to_thread(task_draft, params[1])
         # By this network's own rules, before anything is paid: nobody would ever select what they do not admit.
+        deadline = self._ports.clock.now_milliseconds() // 1000 + draft.deadline_seconds
+        amounts = (draft.reward_wei, draft.bond_wei)
         self._genesis.rules.admit_task(
-            self._trial(draft), draft.build_expected_specification(), self._genesis.parameters
+            Task(bytes(32), self._ports.wallet.address, bytes(32), *amounts, deadline, 0, False), draft.build_expected_specification(), self._genesis.parameters
         )
         async with self._posting:
             ports = self._ports
@@ -244,12 +246,6 @@ class LearnInterface:
             "bond_wei": posting.bond_wei,
             "value_wei": posting.value_wei,
         }
-
-    def _trial(self, draft: TaskDraft) -> Task:
-        """Return the task that a draft would become."""
-        deadline = self._ports.clock.now_milliseconds() // 1000 + draft.deadline_seconds
-        amounts = (draft.reward_wei, draft.bond_wei)
-        return Task(bytes(32), self._ports.wallet.address, bytes(32), *amounts, deadline, 0, False)
 
     def _canonical(self, first: int, last: int) -> tuple[ChainState, ...]:
         head = self._ports.chain.round.head

@@ -153,9 +153,8 @@ class _WholeSet:
 
         def opened(group: int) -> int:
             own = self._samples[group * rows : (group + 1) * rows]
-            values = opener.open_group(
-                [self._read(each) for each in range(group * LANES, min((group + 1) * LANES, self._header.batches()))]
-            )
+            batches = range(group * LANES, min((group + 1) * LANES, self._header.batches()))
+            values = opener.open_group([self._read(batch) for batch in batches])
             return int((values[: len(own)] != own @ queries.T.astype(np.int64)).sum())
 
         self.wrong += sum(self._map_in_order(opened, -(-self._header.batches() // LANES)))

@@ -66,7 +66,7 @@ class PlainDisplay:
         for view in snapshot.blocks:
             # A winner reports its training a moment after its block is seen.
             if view["hash"] not in self._seen and (
-                view["height"] < snapshot.blocks[-1]["height"] or (view["empty"] or "training" in view)
+                view["height"] < snapshot.blocks[-1]["height"] or view["empty"] or "training" in view
             ):
                 self._seen.add(view["hash"])
                 self.note(block_line(view))

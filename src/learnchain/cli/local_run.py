@@ -114,6 +114,11 @@ class LocalRun:
         nodes = NodeProcesses(
             network.directory, network.settings, self.wanted.restart, self._fork_server, network.fresh
         )
+
+        def is_ready(seen: Snapshot) -> bool:
+            # Every node answers and the publisher has its chain back.
+            return all(each.status is not None for each in seen.nodes) and seen.nodes[0].height >= observer.base_height
+
         with self._fork_server or nullcontext(), nodes as processes, display:
             stopped = ""
             snapshot = None
@@ -123,15 +128,7 @@ class LocalRun:
                 processes.start()
                 if self._outline is not None:
                     self._write_genesis_when_ready(self._outline, processes, display)
-                snapshot = self._until(
-                    observer,
-                    processes,
-                    display,
-                    lambda seen: (
-                        all(each.status is not None for each in seen.nodes)
-                        and seen.nodes[0].height >= observer.base_height
-                    ),
-                )
+                snapshot = self._until(observer, processes, display, is_ready)
                 self._post(observer, tables, display)
                 snapshot = self._watch(observer, processes, display)
                 self._between_rounds(observer, processes, display)

@@ -84,16 +84,12 @@ def send(
     as_json: JsonOption = False,
 ) -> None:
     """Sign a transfer here and hand it to a node; it is carried out by the next block."""
-    run_verb(
-        as_json,
-        lambda: _send_transaction(
-            client_for(rpc, data_dir),
-            _open_wallet(wallet),
-            {"to": _checked_address(to), "value": wei_of(amount)},
-            TRANSFER_GAS,
-        ),
-        _show_sent,
-    )
+
+    def send() -> dict[str, Any]:
+        fields = {"to": _checked_address(to), "value": wei_of(amount)}
+        return _send_transaction(client_for(rpc, data_dir), _open_wallet(wallet), fields, TRANSFER_GAS)
+
+    run_verb(as_json, send, _show_sent)
 
 
 @application.command("export")

@@ -128,12 +128,10 @@ def initial_weights(specification: ModelSpecification, seed: bytes) -> dict[str,
         part = tensor.name.rpartition(".")[2]
         if part == "weight" and len(tensor.shape) > 1:
             bound = sqrt(6.0 / prod(tensor.shape[1:]))
-            drawn = np.frombuffer(
-                shake256(f"initialise/{tensor.name}", seed, 4 * prod(tensor.shape)), dtype="<u4"
-            ).astype(np.float64)
-            weights[tensor.name] = (
-                ((2 * drawn + (1 - 2.0**32)) * (bound / 2.0**32)).astype(np.float32).reshape(tensor.shape)
-            )
+            stream = shake256(f"initialise/{tensor.name}", seed, 4 * prod(tensor.shape))
+            drawn = np.frombuffer(stream, dtype="<u4").astype(np.float64)
+            uniform = (2 * drawn + (1 - 2.0**32)) * (bound / 2.0**32)
+            weights[tensor.name] = uniform.astype(np.float32).reshape(tensor.shape)
         elif part in ("weight", "running_var"):
             weights[tensor.name] = np.ones(tensor.shape, dtype=np.float32)
         else:

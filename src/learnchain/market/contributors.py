@@ -214,20 +214,15 @@ class VerificationContributor:
             vote = await self._compute_vote(place, model)
         except Unavailable as missing:
             left = model.commit_until - now
-            # Return whether what is missing is the model itself: for anybody else's absence it must not be blamed.
-            if left * PATIENCE > self._me.view.terms.commit_seconds or not all(
-                self._fusion.is_known(place) for place in self._me.view.list_accepted()
-            ):
+            # Only if nothing but the model itself is missing: for anybody else's absence it must not be blamed.
+            earlier = all(self._fusion.is_known(accepted) for accepted in self._me.view.list_accepted())
+            if left * PATIENCE > self._me.view.terms.commit_seconds or not earlier:
                 logger.info("model %d waits for %s", place, missing.what)
                 return
             vote = Vote(0, UNAVAILABLE)
         self._remember(place, model, vote)
-        commitment = vote_commitment(
-            Ballot(await self._me.ledger.chain_id(), self._me.contract, self._me.view.task_id, place),
-            self._me.wallet.address,
-            vote,
-            self._salt(place, model),
-        )
+        ballot = Ballot(await self._me.ledger.chain_id(), self._me.contract, self._me.view.task_id, place)
+        commitment = vote_commitment(ballot, self._me.wallet.address, vote, self._salt(place, model))
         await self._me.send(commit_calldata(self._me.view.task_id, place, commitment))
 
     async def _reveal(self, place: int, model: ModelState) -> None:

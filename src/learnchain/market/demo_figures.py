@@ -24,7 +24,6 @@ from learnchain.learning.safe_tensors import Array
 from learnchain.learning.train import TrainingPlan, Watcher, train
 from learnchain.market.demo_cast import TABLE_2, PrivateData, Split, deal, recommended_model, train_private
 from learnchain.market.local_training import LocalTrainingTerms
-from learnchain.protocol.model_specification import ModelSpecification
 from learnchain.protocol.task_specification import Optimiser
 from learnchain.protocol.training_terms import FreeTraining, HyperParameters
 
