@@ -22,7 +22,7 @@ from learnchain.protocol.state import ZERO_HASH, ChainState
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.storage.genesis import Genesis
 from learnchain.tasks.publishing import TaskPublisher, prepare_task
-from learnchain.tasks.task_file import TaskDraft, task_draft
+from learnchain.tasks.task_file import task_draft
 from learnchain.verification.assurance import Level
 from learnchain.verification.measurer import NamedBlobs
 
@@ -227,7 +227,9 @@ class LearnInterface:
         deadline = self._ports.clock.now_milliseconds() // 1000 + draft.deadline_seconds
         amounts = (draft.reward_wei, draft.bond_wei)
         self._genesis.rules.admit_task(
-            Task(bytes(32), self._ports.wallet.address, bytes(32), *amounts, deadline, 0, False), draft.build_expected_specification(), self._genesis.parameters
+            Task(bytes(32), self._ports.wallet.address, bytes(32), *amounts, deadline, 0, False),
+            draft.build_expected_specification(),
+            self._genesis.parameters,
         )
         async with self._posting:
             ports = self._ports

@@ -53,12 +53,12 @@ def doctor(
 
 def _examine_machine(directory: Path, rpc_port: int, probe: bool, portable: bool) -> dict[str, Any]:
     findings = [_python(), _torch(), _disk(directory), _memory(), _port(rpc_port), _clock(), *_libraries()]
-    measured = None
+    measured: dict[str, Any] | None = None
     if probe:
         # Loaded when asked for: this is what needs torch.
         from learnchain.learning.disputes.machine_class import machine_probe, reproducibility_class
 
-        measured: dict[str, Any] = {**machine_probe(time.perf_counter), "reproducibility": reproducibility_class()}
+        measured = {**machine_probe(time.perf_counter), "reproducibility": reproducibility_class()}
         share = measured["correct"] / measured["total"]
         text = f"{measured['samples_per_second']:,.0f} samples/s, {measured['correct']}/{measured['total']} exact"
         advice = "" if share > 0.9 else "The model did not learn: torch or the processor computes something else."
