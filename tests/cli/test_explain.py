@@ -25,7 +25,7 @@ def test_explain_shows_formula_line_and_vector(capsys):
     file, _, line = shown["source"].partition(":")
     assert file == "src/learnchain/engines/dlbc/equations.py"
     assert int(line) > 1
-    assert shown["vector"]["input"]
+    assert shown["vector"]["given"]
     assert "DLBC-R1" in [each["identifier"] for each in shown["readings"]]
 
 
@@ -50,14 +50,14 @@ def test_explain_shows_equations_and_algorithms_of_a_paper_that_has_both(capsys)
     _, envelope = spoken(capsys, "explain", "pole", "3")
     drawn = envelope["data"]["equations"]
     assert [each["function"] for each in drawn] == ["learnchain.engines.pole.mapping.query_vectors"]
-    assert drawn[0]["vector"]["file"] == "vectors/pole/algorithms/3.json"
+    assert drawn[0]["vector"]["file"] == "src/learnchain/engines/pole/vectors/algorithms/3.json"
 
 
 def test_explain_knows_the_market(capsys):
     _, envelope = spoken(capsys, "explain", "baas")
     shown = envelope["data"]["equations"]
     assert [each["number"] for each in shown] == [1, 2, 3, 4, 5, 6]
-    assert all(each["vector"]["input"] and each["source"].startswith("src/learnchain/learning/") for each in shown)
+    assert all(each["vector"]["given"] and each["source"].startswith("src/learnchain/learning/") for each in shown)
     readings = {each["identifier"] for equation in shown for each in equation["readings"]}
     assert {"BAAS-R1", "BAAS-R2"} <= readings
 

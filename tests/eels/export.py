@@ -19,7 +19,7 @@ from learnchain.simulation.simulated_network import run_simulated
 from learnchain.simulation.simulated_nodes import SimulatedNodes
 from tests.execution.pyevm.chain import ADDRESSES, ETHER, KEYS, Chain, genesis, reward, signed
 
-VECTOR = Path(__file__).parents[2] / "vectors" / "execution" / "prague.json"
+VECTOR = Path(__file__).parents[2] / "src/learnchain/execution/vectors/prague.json"
 BLOCKS = 24
 HEIGHTS = 6
 

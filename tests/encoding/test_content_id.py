@@ -23,7 +23,7 @@ from learnchain.encoding.content_id import (
 )
 from learnchain.rejection import Rejected, RejectionReason
 
-VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "blobs" / "unixfs.json").read_text())
+VECTORS = json.loads((Path(__file__).parents[2] / "src/learnchain/encoding/vectors/unixfs.json").read_text())
 LEAF = cid_of_block(b"leaf")
 
 

@@ -30,7 +30,7 @@ from learnchain.protocol.citations import citations
 from learnchain.rejection import Rejected, RejectionReason
 
 SEED = b"seed"
-VECTORS = Path(__file__).parents[2] / "vectors" / "baas" / "equations"
+VECTORS = Path(__file__).parents[2] / "src/learnchain/market/vectors/equations"
 
 
 def carried_out(number: int, given: dict[str, Any]) -> np.ndarray:
@@ -52,7 +52,7 @@ def test_vectors_of_the_equations(number: int):
     assert cases
     for case in cases:
         expected = np.array(case["expected"]["result"], dtype=float)
-        assert np.allclose(carried_out(number, case["input"]), expected, rtol=0, atol=1e-8)
+        assert np.allclose(carried_out(number, case["given"]), expected, rtol=0, atol=1e-8)
 
 
 def test_equalised_features_have_equal_moments():

@@ -9,11 +9,11 @@ import torch
 
 from learnchain.learning.watermark import add_regulariser, watermark_matrix
 
-VECTORS = Path(__file__).parents[2] / "vectors" / "dlbc"
+VECTORS = Path(__file__).parents[2] / "src/learnchain/engines/dlbc/vectors"
 
 
 def cases(path):
-    return [(each["input"], each["expected"]["result"]) for each in json.loads((VECTORS / path).read_text())["cases"]]
+    return [(each["given"], each["expected"]["result"]) for each in json.loads((VECTORS / path).read_text())["cases"]]
 
 
 def numbers(written):

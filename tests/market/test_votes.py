@@ -27,13 +27,13 @@ from tests.market.samples import TERMS
 
 BALLOT = Ballot(1, b"\x01" * 20, b"\x02" * 32, 0)
 SALT = b"\x03" * 32
-READINGS = Path(__file__).parents[2] / "vectors" / "baas" / "votes" / "readings.json"
+READINGS = Path(__file__).parents[2] / "src/learnchain/market/vectors/votes/interpretations.json"
 
 
 def test_both_readings_of_the_vector():
     cases = json.loads(READINGS.read_text())["cases"]
     for case in cases:
-        given = case["input"]
+        given = case["given"]
         terms = replace(
             TERMS,
             interpretation=VoteInterpretation[given["interpretation"].upper()],
@@ -47,7 +47,7 @@ def test_both_readings_of_the_vector():
 
 def test_every_reading_names_a_vector():
     for reading in READINGS_OF_THE_PAPER:
-        assert (READINGS.parents[2] / reading.vector).is_file()
+        assert (READINGS.parents[1] / reading.vector).is_file()
 
 
 def test_a_lying_verifier_is_outvoted_and_unpaid():

@@ -4,6 +4,7 @@ import importlib.util
 import inspect
 import json
 import re
+from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ import typer
 from rich.markup import escape
 
 from learnchain.cli.output import JsonOption, page, run_verb
+from learnchain.engines.registry import find_engine
 from learnchain.protocol.citations import Citation, citations
 from learnchain.rejection import Rejected, RejectionReason
 
@@ -25,7 +27,7 @@ MARKET = "baas"
 """The paper that is no engine: its equations are the market's way to fuse models."""
 
 
-_REPOSITORY = Path(__file__).resolve().parents[3]
+_PACKAGE = Path(str(resources.files("learnchain")))
 
 
 def explain(
@@ -41,8 +43,6 @@ def explain(
 
 def _find_explanations(engine: str, number: int | None) -> dict[str, Any]:
     importlib.import_module(_equations_module(engine))
-    if engine != MARKET:
-        importlib.import_module(f"learnchain.engines.{engine}")
     found = _list_citations(engine)
     if number is None or number not in {each.number for each in found if each.kind == EQUATION}:
         for name in LATE_MODULES:
@@ -59,12 +59,15 @@ def _find_explanations(engine: str, number: int | None) -> dict[str, Any]:
 def _equations_module(engine: str) -> str:
     if engine == MARKET:
         return "learnchain.learning.fusion"
-    if not engine.isidentifier() or importlib.util.find_spec(f"learnchain.engines.{engine}") is None:
-        known = ", ".join([*sorted(each.name for each in (_REPOSITORY / "src/learnchain/rules").glob("*/")), MARKET])
-        raise Rejected(RejectionReason.ARGUMENT_INVALID, f"there is no engine {engine!r}; known: {known}")
-    if importlib.util.find_spec(f"learnchain.engines.{engine}.equations") is None:
+    name = f"{_package_of(engine)}.equations"
+    if importlib.util.find_spec(name) is None:
         raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{engine} follows no numbered equation; see docs/engines.md")
-    return f"learnchain.engines.{engine}.equations"
+    return name
+
+
+def _package_of(paper: str) -> str:
+    """Return the package of an engine, in this one or a plug-in, or of the market."""
+    return "learnchain.market" if paper == MARKET else find_engine(paper).package
 
 
 def _list_citations(engine: str) -> list[Citation]:
@@ -91,27 +94,28 @@ def _explanation(citation: Citation) -> dict[str, Any]:
 
 
 def _format_path(path: Path) -> str:
-    return str(path.relative_to(_REPOSITORY)) if path.is_relative_to(_REPOSITORY) else str(path)
+    """Return a path from the root of the checkout; of an installed package it is absolute."""
+    is_checkout = _PACKAGE.parent.name == "src" and path.is_relative_to(_PACKAGE)
+    return str(path.relative_to(_PACKAGE.parents[1])) if is_checkout else str(path)
 
 
 def _vector(citation: Citation) -> dict[str, Any] | None:
-    """Return the first case of the vector; an installed package carries none."""
-    path = _REPOSITORY / "vectors" / citation.paper / f"{citation.kind}s" / f"{citation.number}.json"
-    if not path.is_file():
+    """Return the first case of the vector, which is in the package of what it shows."""
+    name = f"vectors/{_vector_name(citation)}"
+    file = resources.files(_package_of(citation.paper)) / name
+    if not file.is_file():
         return None
-    content = json.loads(path.read_text())
-    case = content["cases"][0]
-    return {
-        "file": _format_path(path),
-        "cases": len(content["cases"]),
-        "input": case["input"],
-        "expected": case["expected"],
-    }
+    cases = json.loads(file.read_text())["cases"]
+    first = {key: cases[0][key] for key in ("step", "given", "expected")}
+    return {"file": _format_path(Path(str(file))), "cases": len(cases), **first}
+
+
+def _vector_name(citation: Citation) -> str:
+    return f"{citation.kind}s/{citation.number}.json"
 
 
 def _readings(citation: Citation, docstring: str) -> list[dict[str, str]]:
-    engine = f"learnchain.engines.{citation.paper}"
-    name = "learnchain.market.terms" if citation.paper == MARKET else f"{engine}.interpretations"
+    name = f"{_package_of(citation.paper)}.{'terms' if citation.paper == MARKET else 'interpretations'}"
     if importlib.util.find_spec(name) is None:
         return []
     prefix = citation.paper.upper().replace("_", "-")
@@ -119,10 +123,9 @@ def _readings(citation: Citation, docstring: str) -> list[dict[str, str]]:
     # "Equations 5,7", "Eq. 1 and 5", "Eq. 2-3": the number as a word after the name of the thing.
     called = r"Eq(?:uations?|\.)[^.;]*?" if citation.kind == EQUATION else r"Algorithms? (?:\d(?:, | and ))*"
     mentions = re.compile(rf"\b{called}\b{citation.number}\b")
-    shared = f"{citation.paper}/{citation.kind}s/{citation.number}.json"
     found: list[dict[str, str]] = []
     for each in importlib.import_module(name).INTERPRETATIONS:
-        is_shown = each.identifier in named or each.vector == shared
+        is_shown = each.identifier in named or each.vector == _vector_name(citation)
         if is_shown or mentions.search(f"{each.paper_says} {each.we_do}"):
             texts = {"identifier": each.identifier, "paper_says": each.paper_says, "we_do": each.we_do}
             found.append({**texts, "because": each.because, "vector": each.vector})
@@ -139,7 +142,7 @@ def _show(data: dict[str, Any]) -> None:
             console.print(f"  {line}", markup=False, soft_wrap=True)
         vector = each["vector"]
         if vector is not None:
-            given = ", ".join(f"{key} = {value}" for key, value in vector["input"].items())
+            given = ", ".join(f"{key} = {value}" for key, value in vector["given"].items())
             result = ", ".join(str(value) for value in vector["expected"].values())
             console.print(f"  {vector['file']}: {given} -> {result}", markup=False, soft_wrap=True)
         for reading in each["readings"]:

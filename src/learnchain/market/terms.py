@@ -121,7 +121,7 @@ INTERPRETATIONS = (
         "dense.",
         "A sum over features cannot be bounded by counts of labels, and a diagonal of a 500 x 10 matrix would read ten "
         "features of five hundred.",
-        "baas/equations/5.json",
+        "equations/5.json",
     ),
     Interpretation(
         "BAAS-R2",
@@ -131,7 +131,7 @@ INTERPRETATIONS = (
         "`by_label`: a model has units for the labels of its own data alone.",
         "All models of Table I have ten outputs; what a verifier reports is the same to a few tenths of a percent "
         "with five models, but one model by label can say only what it has seen.",
-        "baas/equations/4.json",
+        "equations/4.json",
     ),
     Interpretation(
         "BAAS-R3",
@@ -140,6 +140,6 @@ INTERPRETATIONS = (
         "`gain`, the default: a majority reports at least that rate above the accepted fusion; `absolute`: a majority "
         "reports at least that rate for the fusion.",
         "With a gain each model is paid for what it adds; the first model is compared with nothing.",
-        "baas/votes/readings.json",
+        "votes/interpretations.json",
     ),
 )

@@ -13,11 +13,11 @@ from learnchain.encryption.functional.keys import MasterPublic, verify_key
 from learnchain.rejection import Rejected, RejectionReason
 from learnchain_conformance import references
 
-VECTOR = json.loads((Path(__file__).parents[3] / "vectors/pole/equations/1.json").read_text())
+VECTOR = json.loads((Path(__file__).parents[3] / "src/learnchain/engines/pole/vectors/equations/1.json").read_text())
 
 
 def cases(name):
-    return [(each["input"], each["expected"]) for each in VECTOR["cases"] if each["call"] == name]
+    return [(each["given"], each["expected"]) for each in VECTOR["cases"] if each["step"] == name]
 
 
 def points(written):
@@ -75,7 +75,7 @@ def test_the_lanes_find_the_products_of_the_vector(secret, public, header):
 
 def test_the_printed_sign_finds_nothing_in_either(secret, public, header):
     ((given, expected),) = [each for each in cases("open_product") if each[0]["sign"] == 1]
-    assert expected == {"rejected": RejectionReason.CIPHERTEXT_INVALID.value}
+    assert expected == {"reason": RejectionReason.CIPHERTEXT_INVALID.value}
     honest = derive_key(secret, public, np.array([given["query"]]))
     printed = FunctionalKey(honest.master, honest.queries, tuple(-eta % ORDER for eta in honest.etas))
     with pytest.raises(Rejected) as refused:

@@ -12,7 +12,7 @@ from learnchain.execution.pyevm.engine import PyEvmEngine
 from learnchain.protocol.payload import ExecutionPayload, PayloadStatusCode, decode_payload
 from tests.execution.pyevm.chain import NONE
 
-VECTOR = Path(__file__).parents[3] / "vectors" / "execution" / "prague.json"
+VECTOR = Path(__file__).parents[3] / "src/learnchain/execution/vectors/prague.json"
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """List the wrong things that others can send to the spine, each with the one reason it must be refused for.
 
-The tests feed every one and play the height to its end; `vectors/` holds every one for other implementations.
+The tests feed every one and play the height to its end; the vectors of each engine hold every one.
 """
 
 from collections.abc import Callable

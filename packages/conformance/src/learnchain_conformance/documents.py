@@ -3,9 +3,12 @@
 import ast
 import inspect
 from dataclasses import fields, is_dataclass
+from decimal import Decimal
 from enum import StrEnum
+from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from types import NoneType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from learnchain import rejection
 from learnchain.encoding.codec import Bound, Exact
@@ -13,9 +16,15 @@ from learnchain.engines.contract import STEPS, Rules
 from learnchain.protocol import audit_messages, dispute_messages, messages
 from learnchain.protocol.citations import Interpretation
 from learnchain_conformance.engine_scenarios import find_scenario, shipped_engines
+from learnchain_conformance.vector_json import unwrap_annotation
+from learnchain_conformance.vectors import list_parameters, list_steps
+
+SCENARIOS = tuple(map(find_scenario, shipped_engines()))
+"""Every engine of the project, as tests and vectors play it."""
+
 
 ENGINES: tuple[tuple[type, tuple[Interpretation, ...]], ...] = tuple(
-    (type(play.rules), play.interpretations) for play in map(find_scenario, shipped_engines())
+    (type(play.rules), play.interpretations) for play in SCENARIOS
 )
 """Every engine with its readings."""
 
@@ -113,14 +122,15 @@ table. A decoder refuses any second way to write the same noun.
 `H(tag, parts...)` is SHA-256 over `learnchain/1/`, the tag, a zero byte and each part after its length in
 eight bytes. A noun's hash is `H(<name>, bytes)` and covers its signature. Signed nouns end in `signature`: 65
 bytes r, s, recovery bit, secp256k1, low s, over `H(sign/<name>, bytes with 65 zero bytes as signature)`. A
-block travels and is stored after one byte: 1 for `Block`, 0 for `EmptyBlock`. `vectors/messages/` holds one
-of each, `vectors/dlbc/height/` and `vectors/pole/height/` walk whole heights.
+block travels and is stored after one byte: 1 for `Block`, 0 for `EmptyBlock`. `protocol/vectors/` in the package
+holds one of each, `engines/dlbc/vectors/height/` and its sisters walk whole heights.
 """
 
 
 def write_documents(directory: Path) -> tuple[Path, ...]:
     """Write all generated pages into a directory; return their paths."""
     pages = {"messages.md": messages_page(), "reasons.md": reasons_page(), "engines.md": engines_page()}
+    pages["steps.md"] = steps_page()
     for name, text in pages.items():
         (directory / name).write_text(text)
     return tuple(directory / name for name in pages)
@@ -167,14 +177,50 @@ def engines_page() -> str:
     for number, step in enumerate(STEPS, start=1):
         answers = " | ".join(first_line(getattr(engine, step)) for engine, _ in ENGINES)
         parts.append(f"| {number} | `{step}`: {first_line(getattr(Rules, step))} | {answers} |\n")
-    for engine, readings in ENGINES:
-        parts.append(
-            f"\n## Readings of {engine.__name__}\n\n| | the paper | we do | because | vector |\n|---|---|---|---|---|\n"
-        )
-        for each in readings:
-            row = (each.identifier, each.paper_says, each.we_do, each.because, f"`vectors/{each.vector}`")
+    for play in SCENARIOS:
+        parts.append(f"\n## Readings of {type(play.rules).__name__}\n\n")
+        parts.append(f"Vectors are in `src/learnchain/engines/{play.rules.name}/vectors/`.\n\n")
+        parts.append("| | the paper | we do | because | vector |\n|---|---|---|---|---|\n")
+        for each in play.interpretations:
+            row = (each.identifier, each.paper_says, each.we_do, each.because, f"`{each.vector}`")
             parts.append("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |\n")
     return "".join(parts)
+
+
+def steps_page() -> str:
+    """Return the page of every step that a vector may name: what it is given, what it answers."""
+    parts = [
+        _NOTE + "# Steps of the vectors\n\nHow a vector is read is in [vectors.md](vectors.md). `round` and `message` "
+    ]
+    parts.append("are described there.\n")
+    headings = [("Of all folders", list_steps(None)), ("The ten of every engine", _ten_steps())]
+    for play in SCENARIOS:
+        own = {name: each for name, each in list_steps(play).items() if not any(name in known for _, known in headings)}
+        headings.append((f"Of `{play.rules.name}`, beside the ten", own))
+    for heading, steps in headings:
+        if steps:
+            parts.append(f"\n## {heading}\n\n| step | given | answer | what it decides |\n|---|---|---|---|\n")
+        for name, function in steps.items():
+            hints = list_parameters(function)
+            given = ", ".join(f"`{each}`: {_type(hint)}" for each, hint in hints.items() if each != "return")
+            parts.append(f"| `{name}` | {given} | {_type(hints['return'])} | {first_line(function)} |\n")
+    return "".join(parts)
+
+
+def _ten_steps() -> dict[str, Any]:
+    return {step: getattr(Rules, step) for step in STEPS}
+
+
+def _type(annotation: Any) -> str:
+    """Say what an argument is; its bounds are in the page of messages."""
+    kind, arguments = unwrap_annotation(annotation)
+    named = [_type(each) for each in arguments if each not in (NoneType, Ellipsis)]
+    if kind is Union:
+        return " or ".join([*named, *(["nothing"] if NoneType in arguments else [])])
+    if kind is tuple:
+        return f"list of {' and '.join(dict.fromkeys(named))}"
+    plain = {bytes: "bytes", int: "integer", str: "text", NoneType: "nothing", Decimal: "decimal", Fraction: "fraction"}
+    return plain.get(kind) or f"`{kind.__name__}`"
 
 
 def first_line(thing: Any) -> str:

@@ -5,33 +5,23 @@ from fractions import Fraction
 
 from learnchain.consensus.validity import check_key_release
 from learnchain.encoding.numbers import WEI_PER_ETHER
-from learnchain.engines.dlbc import INTERPRETATIONS, Dlbc
+from learnchain.engines.dlbc import Dlbc
 from learnchain.engines.dlbc import equations as eq
 from learnchain.engines.dlbc.rules import Phases
 from learnchain.engines.dlbc.scenario import DLBC, MILLION, build_queued_state, build_three_tasks, start_dlbc_node
 from learnchain.protocol import messages
-from learnchain.protocol.events import Event
 from learnchain.protocol.messages import Deadline
 from learnchain.protocol.model_specification import model_bytes, training_flops_per_sample
 from learnchain.simulation.sample_tasks import address, build_sample_task
 from learnchain.simulation.scenario import HeightPlan, ScenarioNode, run_empty_height, run_height
-from learnchain_conformance.bad_inputs import BAD_INPUTS, BadInput, prepare
-from learnchain_conformance.vectors import Case, Vector, build_call_case, build_walk_case
-
-_INTERPRETATION_OF = {each.vector: each.identifier for each in INTERPRETATIONS}
+from learnchain_conformance.bad_inputs import BAD_INPUTS, prepare
+from learnchain_conformance.references import regularised_gradient, watermark_rows
+from learnchain_conformance.vectors import Case, Vector, build_call_case, build_vector, build_walk_case
 
 
 def build_vectors() -> tuple[Vector, ...]:
     """Return the vectors of DLBC."""
-    return (*_equations(), *_interpretation_vectors(), *_heights(), *(_bad_input(each) for each in BAD_INPUTS))
-
-
-def _vector(path: str, about: str, *cases: Case) -> Vector:
-    return Vector(path, about, cases, _INTERPRETATION_OF.get(path, ""))
-
-
-def _walk_case(node: ScenarioNode, *last: Event) -> Case:
-    return build_walk_case(DLBC, node.builder.parameters, node.builder.build_genesis(), (*node.events, *last))
+    return (*_equations(), *_references(), *_interpretation_vectors(), *_heights())
 
 
 # --- equations ---------------------------------------------------------------------------------------------------
@@ -88,9 +78,43 @@ def _equations() -> tuple[Vector, ...]:
         ("the miner's share", miners),
     )
     return tuple(
-        Vector(f"dlbc/equations/{number}.json", f"Equation {number}: {about}.", tuple(cases))
+        Vector(f"equations/{number}.json", f"Equation {number}: {about}.", tuple(cases))
         for number, (about, cases) in enumerate(named, start=1)
     )
+
+
+def _references() -> tuple[Vector, ...]:
+    """Return what torch carries out, in exact numbers (`references`)."""
+    half, quarter = Fraction(1, 2), Fraction(1, 4)
+    gradient, regulariser = (Fraction(1), -2 * half, 3 * quarter, Fraction(0)), (-half, Fraction(0), quarter, -half)
+    steps = [
+        build_call_case(regularised_gradient, gradient=gradient, strength=each, regulariser_gradient=regulariser)
+        for each in (half, Fraction(8), Fraction(0))
+    ]
+    bits = bytes.fromhex("a53c")
+    matrices = [build_call_case(watermark_rows, bits=bits, length=length) for length in (6, 16, 20)]
+    matrices.append(build_call_case(watermark_rows, bits=b"\xff", length=8))
+    return (
+        build_vector("equations/7.json", "Equation 7: what training descends, weight by weight.", *steps),
+        build_vector(
+            "training/watermark_matrix.json",
+            "One 1 in each column: first row for a 0, second for a 1; columns beyond the bits are zero, bits beyond "
+            "the columns are dropped, a row without a 1 is left out.",
+            *matrices,
+        ),
+        _attestation(),
+    )
+
+
+def _attestation() -> Vector:
+    model, rows, task = (bytes([each]) * 32 for each in (1, 2, 3))
+    cid = bytes.fromhex("01551e20") + model
+    cases = [
+        build_call_case(messages.attestation_digest, model_cid=cid, training_root=root, task_id=of)
+        for root, of in ((rows, task), (task, rows))
+    ]
+    about = "What a miner signs covers model, training data and task; the signature itself is the miner's, 65 bytes."
+    return build_vector("commitment/attestation.json", about, *cases)
 
 
 # --- readings ----------------------------------------------------------------------------------------------------
@@ -127,17 +151,17 @@ def _selection_vectors() -> tuple[Vector, ...]:
         for c, reward in ((10, 10), (1_000, 1_000), (1_000, 10))
     ]
     return (
-        _vector("dlbc/selection/smallest_score.json", "The smallest score is selected; ties by task id.", *choose),
-        _vector(
-            "dlbc/selection/posted_one_block_late.json",
+        build_vector("selection/smallest_score.json", "The smallest score is selected; ties by task id.", *choose),
+        build_vector(
+            "selection/posted_one_block_late.json",
             "Posted in 1, recorded by 2, selected for 3.",
-            _walk_case(lagging),
+            build_walk_case(lagging),
         ),
-        _vector("dlbc/selection/difficulties.json", "Sizes and FLOPs follow from the specification.", *difficulties),
-        _vector(
-            "dlbc/selection/threshold.json", "Small and large tasks, same reward per FLOP or same reward.", *threshold
+        build_vector("selection/difficulties.json", "Sizes and FLOPs follow from the specification.", *difficulties),
+        build_vector(
+            "selection/threshold.json", "Small and large tasks, same reward per FLOP or same reward.", *threshold
         ),
-        _vector("dlbc/selection/key_release.json", "The key opens Phase 1; later it is refused.", *_key_cases()),
+        build_vector("selection/key_release.json", "The key opens Phase 1; later it is refused.", *_key_cases()),
     )
 
 
@@ -150,7 +174,7 @@ def _key_cases() -> tuple[Case, ...]:
     checked = build_call_case(
         check_key_release, message=release, selection=selected, parameters=node.builder.parameters
     )
-    return checked, _walk_case(in_time), _walk_case(node, late.make(node, ()))
+    return checked, build_walk_case(in_time), build_walk_case(node, late.make(node, ()))
 
 
 def _round_vectors() -> tuple[Vector, ...]:
@@ -186,11 +210,11 @@ def _round_vectors() -> tuple[Vector, ...]:
     ]
     phases = build_call_case(Phases.schedule_height, self=DLBC.phases, parent=node.parent)
     return (
-        _vector("dlbc/schedule/phases.json", "Three phases follow each other without a gap.", phases),
-        _vector("dlbc/commitment/late.json", "In time until Phase 3 begins, to the millisecond.", *late),
-        _vector("dlbc/training/watermark_bits.json", "Each miner embeds its own work identity.", *works, terms),
-        _vector(
-            "dlbc/fork_choice/better_sibling.json", "A better candidate of the release takes the weight.", *weights
+        build_vector("schedule/phases.json", "Three phases follow each other without a gap.", phases),
+        build_vector("commitment/late.json", "In time until Phase 3 begins, to the millisecond.", *late),
+        build_vector("training/watermark_bits.json", "Each miner embeds its own work identity.", *works, terms),
+        build_vector(
+            "fork_choice/better_sibling.json", "A better candidate of the release takes the weight.", *weights
         ),
     )
 
@@ -205,15 +229,15 @@ def _payout_vectors() -> tuple[Vector, ...]:
         for length in (1, 16, 31, 32)
     ]
     return (
-        _vector(
-            "dlbc/payout/standing_task.json",
+        build_vector(
+            "payout/standing_task.json",
             "A standing task mints no publisher's share; l := 1 in Eq. 1.",
             build_call_case(eq.queue_index, queue_length=1, estimated_maximum=32, scale_millionths=MILLION),
             _payout(standing, 95),
         ),
-        _vector("dlbc/payout/split.json", "Eq. 5 and 6 split the block reward.", *shares, _payout(wanted, 95)),
-        _vector(
-            "dlbc/payout/below_required.json",
+        build_vector("payout/split.json", "Eq. 5 and 6 split the block reward.", *shares, _payout(wanted, 95)),
+        build_vector(
+            "payout/below_required.json",
             "89 of 100 win the block; the task, which demands 90, is refunded.",
             _payout(wanted, 90),
             _payout(wanted, 89),
@@ -237,10 +261,4 @@ def _heights() -> tuple[Vector, ...]:
     ended = start_dlbc_node()
     prepare(ended, "committed")
     run_empty_height(ended, Deadline.RELEASE)
-    return (Vector("dlbc/height/empty.json", "A publisher falls silent after commitments.", (_walk_case(ended),)),)
-
-
-def _bad_input(wrong: BadInput) -> Vector:
-    node = start_dlbc_node()
-    event = wrong.make(node, prepare(node, wrong.stage))
-    return Vector(f"dlbc/bad_input/{wrong.name}.json", f"Refused: {wrong.reason.value}.", (_walk_case(node, event),))
+    return (build_vector("height/empty.json", "A publisher falls silent after commitments.", build_walk_case(ended)),)

@@ -34,15 +34,6 @@ DLBC_CALLS = (
     equations.publisher_share,
     equations.miner_share,
     Phases.schedule_height,
-    Dlbc.admit_task,
-    Dlbc.required_escrow,
-    Dlbc.select_task,
-    Dlbc.training_terms,
-    Dlbc.check_commitment,
-    Dlbc.check_reveal,
-    Dlbc.judge,
-    Dlbc.weigh,
-    Dlbc.compute_reward,
 )
 
 

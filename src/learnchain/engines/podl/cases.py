@@ -3,32 +3,19 @@
 from dataclasses import replace
 
 from learnchain.consensus.validity import check_opening
-from learnchain.engines.podl import INTERPRETATIONS, Podl, TwoPhases
+from learnchain.engines.podl import Podl, TwoPhases
 from learnchain.engines.podl.multi_block_progress import StoppingRule
-from learnchain.engines.podl.scenario import PODL, PODL_BAD_INPUTS, build_multi_block_task, run_blocks, start_podl_node
-from learnchain.protocol.events import Event
+from learnchain.engines.podl.scenario import PODL, build_multi_block_task, run_blocks, start_podl_node
 from learnchain.protocol.messages import Deadline, commitment_digest, work_id
 from learnchain.simulation.sample_tasks import address
 from learnchain.simulation.scenario import HeightPlan, ScenarioNode, run_empty_height, run_height
-from learnchain_conformance.bad_inputs import BadInput, prepare
-from learnchain_conformance.vectors import Case, Vector, build_call_case, build_walk_case
-
-_INTERPRETATION_OF = {each.vector: each.identifier for each in INTERPRETATIONS}
+from learnchain_conformance.bad_inputs import prepare
+from learnchain_conformance.vectors import Case, Vector, build_call_case, build_vector, build_walk_case
 
 
 def build_vectors() -> tuple[Vector, ...]:
     """Return the vectors of PoDL."""
-    return (*_interpretation_vectors(), *_payouts(), *_heights(), *(_bad_input(each) for each in PODL_BAD_INPUTS))
-
-
-def _vector(path: str, about: str, *cases: Case) -> Vector:
-    return Vector(path, about, cases, _INTERPRETATION_OF.get(path, ""))
-
-
-def _walk_case(node: ScenarioNode, *last: Event) -> Case:
-    return build_walk_case(
-        node.builder.rules, node.builder.parameters, node.builder.build_genesis(), (*node.events, *last)
-    )
+    return (*_interpretation_vectors(), *_payouts(), *_heights())
 
 
 def _interpretation_vectors() -> tuple[Vector, ...]:
@@ -65,20 +52,20 @@ def _interpretation_vectors() -> tuple[Vector, ...]:
     shared = {"selection": chosen, "commitment": found[0].commitment, "reveal": reveal}
     opened = build_call_case(check_opening, parameters=parameters, **shared)
     return (
-        _vector("podl/schedule/phases.json", "Phase 1 of a task that goes on starts in its last Phase 2.", *phases),
-        _vector("podl/selection/goes_on.json", "Seeds of a task's first and second block.", *selected, *_works(later)),
-        _vector("podl/commitment/late.json", "In time until Phase 1 ends, to the millisecond.", *late),
-        _vector("podl/reveal/parameters.json", "What repeats a training is opened with the model.", opened),
-        _vector(
-            "podl/fork_choice/better_sibling.json", "A better candidate of the release takes the weight.", *weights
+        build_vector("schedule/phases.json", "Phase 1 of a task that goes on starts in its last Phase 2.", *phases),
+        build_vector("selection/goes_on.json", "Seeds of a task's first and second block.", *selected, *_works(later)),
+        build_vector("commitment/late.json", "In time until Phase 1 ends, to the millisecond.", *late),
+        build_vector("reveal/parameters.json", "What repeats a training is opened with the model.", opened),
+        build_vector(
+            "fork_choice/better_sibling.json", "A better candidate of the release takes the weight.", *weights
         ),
-        _vector("podl/selection/waits.json", "A task posted in block 1 is trained at height 3.", *_queue_cases()),
-        _vector(
-            "podl/training/earlier_run.json", "A run that lost, as its commitment binds it.", *_previous_run_cases()
+        build_vector("selection/waits.json", "A task posted in block 1 is trained at height 3.", *_queue_cases()),
+        build_vector(
+            "training/earlier_run.json", "A run that lost, as its commitment binds it.", *_previous_run_cases()
         ),
-        _vector("podl/training/quantised.json", "Models of 32 and of 8 bits a weight.", *_terms(node)),
-        _vector(
-            "podl/verification/champion.json", "The winner meets the champion on its test set.", *_best_model_cases()
+        build_vector("training/quantised.json", "Models of 32 and of 8 bits a weight.", *_terms(node)),
+        build_vector(
+            "verification/champion.json", "The winner meets the champion on its test set.", *_best_model_cases()
         ),
     )
 
@@ -168,9 +155,9 @@ def _payouts() -> tuple[Vector, ...]:
     )
     about = "Goes on; no gain twice; last test set; requirement missed; the champion of an earlier block is paid."
     return (
-        _vector("podl/payout/collected.json", about, *collected),
-        _vector(
-            "podl/payout/interrupted.json",
+        build_vector("payout/collected.json", about, *collected),
+        build_vector(
+            "payout/interrupted.json",
             "An empty block: champion paid, publisher struck, refunded, struck before any model.",
             *interrupted,
         ),
@@ -189,14 +176,10 @@ def _heights() -> tuple[Vector, ...]:
     tied = start_podl_node()
     run_height(tied, HeightPlan({"miner-1": 95, "miner-2": 95}))
     return (
-        _vector("podl/height/tie.json", "Of two equal true claims the lower commitment wins.", _walk_case(tied)),
-        _vector("podl/height/spanned.json", "Three blocks of one task; a miner lies in the last.", _walk_case(spanned)),
-        _vector("podl/height/empty.json", "The requester falls silent in its second block.", _walk_case(ended)),
-        _vector("podl/height/quantised.json", "A height with models of eight-bit weights.", _walk_case(quantised)),
+        build_vector("height/tie.json", "Of two equal true claims the lower commitment wins.", build_walk_case(tied)),
+        build_vector(
+            "height/spanned.json", "Three blocks of one task; a miner lies in the last.", build_walk_case(spanned)
+        ),
+        build_vector("height/empty.json", "The requester falls silent in its second block.", build_walk_case(ended)),
+        build_vector("height/quantised.json", "A height with models of eight-bit weights.", build_walk_case(quantised)),
     )
-
-
-def _bad_input(wrong: BadInput) -> Vector:
-    node = start_podl_node()
-    event = wrong.make(node, prepare(node, wrong.stage))
-    return _vector(f"podl/bad_input/{wrong.name}.json", f"Refused: {wrong.reason.value}.", _walk_case(node, event))

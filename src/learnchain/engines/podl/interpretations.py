@@ -10,7 +10,7 @@ INTERPRETATIONS = (
         "Accuracies on different test sets are never compared. The verdict also counts the best earlier model, the "
         "champion, on the winner's test set; the difference of these two counts is the gain.",
         "Fresh sets differ in difficulty; on one set the difference is the models' own.",
-        "podl/verification/champion.json",
+        "verification/champion.json",
     ),
     Interpretation(
         "PODL-R2",
@@ -19,7 +19,7 @@ INTERPRETATIONS = (
         "A block weighs 1 while it is the best verified candidate of its release; confirmations count blocks of high "
         "accuracy; ties go to the higher exact count at the first differing height.",
         "Rivals on one parent share task and test set, so only they are comparable.",
-        "podl/fork_choice/better_sibling.json",
+        "fork_choice/better_sibling.json",
     ),
     Interpretation(
         "PODL-R3",
@@ -27,7 +27,7 @@ INTERPRETATIONS = (
         "Initialisation is seeded by the block that selected the task, once; the order of batches at height t by the "
         "block at t-2; the run goes on from the miner's own committed end state at t-1.",
         "Whatever seeds Phase 1 of t+1 must be known when Phase 2 of t begins.",
-        "podl/selection/goes_on.json",
+        "selection/goes_on.json",
     ),
     Interpretation(
         "PODL-R4",
@@ -37,7 +37,7 @@ INTERPRETATIONS = (
         "deadline. Its reward goes to the champion's miner if the champion reaches the required accuracy on the newest "
         "set, else back. Several requesters are served in the order of posting.",
         "The champion is the model that the requester gets; money follows it.",
-        "podl/payout/collected.json",
+        "payout/collected.json",
     ),
     Interpretation(
         "PODL-R5",
@@ -45,7 +45,7 @@ INTERPRETATIONS = (
         "Within one task Phase 1 of the next block begins where Phase 1 of this one ends, so the interval is the "
         "length of Phase 1; a new task begins once its parent is known. Phase 2 must be shorter than Phase 1.",
         "The next task is known only with the verdict that ends the last one.",
-        "podl/schedule/phases.json",
+        "schedule/phases.json",
     ),
     Interpretation(
         "PODL-R6",
@@ -53,7 +53,7 @@ INTERPRETATIONS = (
         "An empty block ends the task. Its champion is paid if it had reached the required accuracy; else the reward "
         "is refunded, and the requester's bond burned if it was the requester who was silent.",
         "A requester could take every model but the last for nothing otherwise.",
-        "podl/payout/interrupted.json",
+        "payout/interrupted.json",
     ),
     Interpretation(
         "PODL-R7",
@@ -61,7 +61,7 @@ INTERPRETATIONS = (
         "The commitment is the header: its digest hides model, trace and payload until the test set is out.",
         "A bare hash of the model would show two miners that they hold the same one, and a header of an open payload "
         "could be copied.",
-        "podl/commitment/late.json",
+        "commitment/late.json",
     ),
     Interpretation(
         "PODL-R8",
@@ -69,7 +69,7 @@ INTERPRETATIONS = (
         "The reveal holds hyper-parameters, epochs, and the root and place of all training states; initial weights "
         "and batch order follow from PODL-R3, so nothing else is needed.",
         "Derived seeds cannot be chosen to fit a result.",
-        "podl/reveal/parameters.json",
+        "reveal/parameters.json",
     ),
     Interpretation(
         "PODL-R9",
@@ -77,7 +77,7 @@ INTERPRETATIONS = (
         "`model_bits` 8 commits to weights of eight bits with a power-of-two scale; exact counts are of that model. "
         "Old models go, the champion of each task stays; old blocks then verify at header level.",
         "What was committed must be what is counted; a model quantised afterwards would have another count.",
-        "podl/training/quantised.json",
+        "training/quantised.json",
     ),
     Interpretation(
         "PODL-R10",
@@ -88,7 +88,7 @@ INTERPRETATIONS = (
         "its own block or to the derived initialisation. An opening that does not fit is a fault that needs no "
         "training.",
         "A miner could lose with a model trained on anything, and win with it one block later, otherwise.",
-        "podl/training/earlier_run.json",
+        "training/earlier_run.json",
     ),
     Interpretation(
         "PODL-R11",
@@ -97,7 +97,7 @@ INTERPRETATIONS = (
         "No two parts of a task may share key or root: the release of one must not open another. Roots are salted, so "
         "equal rows under another salt are not seen; who posts them pays for a model that it cannot judge.",
         "What can be checked at posting is checked; for the rest the paper's assumption stands.",
-        "podl/bad_input/task_test_set_trained.json",
+        "bad_input/task_test_set_trained.json",
     ),
     Interpretation(
         "PODL-R12",
@@ -107,6 +107,6 @@ INTERPRETATIONS = (
         "is trained; it ends with block n + 1, and nobody trains it ahead. Standing tasks begin anew with the sets "
         "that they had before: what they count then is on known data and decides the block reward alone.",
         "One height earlier would mean that candidates of one height train different tasks.",
-        "podl/selection/waits.json",
+        "selection/waits.json",
     ),
 )

@@ -34,15 +34,6 @@ PODL = Podl(
 PODL_CALLS = (
     TwoPhases.schedule_height,
     StoppingRule.advance_progress,
-    Podl.admit_task,
-    Podl.select_task,
-    Podl.training_terms,
-    Podl.check_commitment,
-    Podl.check_reveal,
-    Podl.judge,
-    Podl.check_header,
-    Podl.weigh,
-    Podl.compute_reward,
 )
 
 

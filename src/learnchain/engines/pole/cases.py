@@ -6,7 +6,7 @@ from learnchain.consensus.validity import check_release
 from learnchain.encoding.codec import encode
 from learnchain.encoding.numbers import WEI_PER_ETHER
 from learnchain.engines.contract import JudgementCase
-from learnchain.engines.pole import INTERPRETATIONS, Pole
+from learnchain.engines.pole import Pole
 from learnchain.engines.pole import mapping as maps
 from learnchain.engines.pole.equations import OmmerFormula, OmmerFunding, OmmerRules, build_header, ommer_reward
 from learnchain.engines.pole.mapping import MappingLayer, MappingMode, Shift, layer_shape
@@ -15,7 +15,6 @@ from learnchain.engines.pole.rules import PoleDurations
 from learnchain.engines.pole.scenario import (
     OPEN_BROADCAST,
     POLE,
-    POLE_BAD_INPUTS,
     THREE_SOLUTIONS,
     UNABLE,
     run_to_limit,
@@ -23,22 +22,16 @@ from learnchain.engines.pole.scenario import (
     steal_candidate,
 )
 from learnchain.protocol import messages
-from learnchain.protocol.events import CommitmentReceived, Event
+from learnchain.protocol.events import CommitmentReceived
 from learnchain.protocol.measurement import Finding, Measurement, MeasurementKind
 from learnchain.protocol.messages import Block, Deadline
 from learnchain.protocol.model_presets import mlp, strided_cnn
 from learnchain.protocol.selection import PostedTask
 from learnchain.simulation.sample_tasks import address, build_sample_specification, build_sample_task
 from learnchain.simulation.scenario import HeightPlan, ScenarioNode, build_candidates, run_empty_height, run_height
-from learnchain_conformance.bad_inputs import BadInput, CandidatePair, prepare
-from learnchain_conformance.vectors import Case, Vector, build_call_case, build_walk_case
-
-_INTERPRETATIONS: dict[str, tuple[str, ...]] = {}
-
-
-for _each in INTERPRETATIONS:
-    _INTERPRETATIONS[_each.vector] = (*_INTERPRETATIONS.get(_each.vector, ()), _each.identifier)
-
+from learnchain_conformance.bad_inputs import CandidatePair, prepare
+from learnchain_conformance.references import derive_public_key, encrypt_sample, functional_key, open_product
+from learnchain_conformance.vectors import Case, Vector, build_call_case, build_vector, build_walk_case
 
 _HASH = bytes.fromhex("00f3" + "9c5a" * 15)
 
@@ -46,17 +39,43 @@ _HASH = bytes.fromhex("00f3" + "9c5a" * 15)
 _REWARD = 2_000_000_000
 
 
+_SECRET, _NONCE, _SAMPLE = (7, 11, 13), 5, (2, 0, 3)
+
+
+_QUERIES = ((1, 2, 3), (4, 0, -5), (-1, 1, 0), (0, 9, 0))
+
+
+_LIMIT = 40
+"""Tiny on purpose: every number of Equation 1 can be followed; the group is the real one."""
+
+
 def build_vectors() -> tuple[Vector, ...]:
     """Return the vectors of PoLe."""
-    wrong = (_bad_input(each) for each in POLE_BAD_INPUTS)
-    return (*_mathematics(), *_selections(), *_judgements(), *_payouts(), *_heights(), *wrong)
-
-
-def _vector(path: str, about: str, *cases: Case) -> Vector:
-    return Vector(path, about, cases, ", ".join(_INTERPRETATIONS.get(path, ())))
+    return (_inner_product(), *_mathematics(), *_selections(), *_judgements(), *_payouts(), *_heights())
 
 
 # --- equations and algorithms ------------------------------------------------------------------------------------
+
+
+def _inner_product() -> Vector:
+    published = derive_public_key(_SECRET)
+    ciphertext = encrypt_sample(published, _NONCE, _SAMPLE)
+    opened: list[Case] = []
+    for query in _QUERIES:
+        eta = functional_key(_SECRET, query)
+        opened.append(build_call_case(open_product, ciphertext=ciphertext, query=query, eta=eta, sign=-1, limit=_LIMIT))
+    query, eta = _QUERIES[0], functional_key(_SECRET, _QUERIES[0])
+    printed = build_call_case(open_product, ciphertext=ciphertext, query=query, eta=eta, sign=1, limit=_LIMIT)
+    return build_vector(
+        "equations/1.json",
+        "Products of one sample with queries: ct_0 to the power -eta opens them, +eta as printed finds nothing. "
+        "Published is g**s; eta follows from the secret s, one number a query.",
+        *opened,
+        printed,
+        build_call_case(derive_public_key, secret=_SECRET),
+        build_call_case(encrypt_sample, published=published, nonce=_NONCE, sample=_SAMPLE),
+        *(build_call_case(functional_key, secret=_SECRET, query=each) for each in _QUERIES),
+    )
 
 
 def _mathematics() -> tuple[Vector, ...]:
@@ -90,9 +109,9 @@ def _mathematics() -> tuple[Vector, ...]:
         build_call_case(maps.sparse_vectors, seed=_HASH, dimension=12, count=6, entries=4),
     )
     return (
-        _vector("pole/equations/2.json", "What an ommer earns.", *earned),
-        _vector("pole/algorithms/3.json", "Query vectors of one previous hash.", *drawn),
-        _vector("pole/algorithms/full_rank.json", "Signed rows from SHAKE-256, for all or for each miner.", *full),
+        build_vector("equations/2.json", "What an ommer earns.", *earned),
+        build_vector("algorithms/3.json", "Query vectors of one previous hash.", *drawn),
+        build_vector("algorithms/full_rank.json", "Signed rows from SHAKE-256, for all or for each miner.", *full),
     )
 
 
@@ -123,17 +142,17 @@ def _selections() -> tuple[Vector, ...]:
         for each in (release, replace(release, release=replace(release.release, key=_HASH)))
     ]
     return (
-        _vector(
-            "pole/selection/value.json",
+        build_vector(
+            "selection/value.json",
             "Two coins in 100 seconds beat six in 600; the lower task id wins a tie; without tasks a standing one.",
             *(
                 build_call_case(Pole.select_task, self=POLE, parent=each, parameters=parameters)
                 for each in (waiting, parent)
             ),
         ),
-        _vector("pole/selection/test_set_fixed.json", "Only the key fixed at posting opens a test set.", *test_set),
-        _vector(
-            "pole/schedule/event_driven.json",
+        build_vector("selection/test_set_fixed.json", "Only the key fixed at posting opens a test set.", *test_set),
+        build_vector(
+            "schedule/event_driven.json",
             "Deadlines bound the height of a task; its own time limit counts within the chain's.",
             *(
                 build_call_case(
@@ -142,8 +161,8 @@ def _selections() -> tuple[Vector, ...]:
                 for each in (valued[0], valued[1], _build_task_with_limit("endless", 1, 7_000))
             ),
         ),
-        _vector(
-            "pole/training/previous_hash.json",
+        build_vector(
+            "training/previous_hash.json",
             "Another parent block gives other vectors: what a mapping is named after, by mode and by miner.",
             *(
                 build_call_case(MappingLayer.identity, self=layer, selection=on, work=work)
@@ -152,13 +171,13 @@ def _selections() -> tuple[Vector, ...]:
                 for work in works
             ),
         ),
-        _vector(
-            "pole/training/layer.json",
+        build_vector(
+            "training/layer.json",
             "The layer in front of a model for 16 numbers, in each mode.",
             *(build_call_case(Pole.training_terms, self=each, selection=selection, work=works[0]) for each in engines),
         ),
-        _vector(
-            "pole/training/parts.json",
+        build_vector(
+            "training/parts.json",
             "Sixteen products of a sample in four parts: the same four vectors for each, in each mode.",
             *(
                 build_call_case(
@@ -170,7 +189,7 @@ def _selections() -> tuple[Vector, ...]:
                 for each in engines
             ),
         ),
-        _vector("pole/training/layer_shape.json", "Model input and sample decide on the layer.", *_shapes()),
+        build_vector("training/layer_shape.json", "Model input and sample decide on the layer.", *_shapes()),
     )
 
 
@@ -224,8 +243,8 @@ def _judgements() -> tuple[Vector, ...]:
     honest = {"miner_1": (95, 400), "miner_2": (93, 400), "miner_3": (60, 400)}
     both = {"miner_1": (95, UNABLE), "miner_2": (93, UNABLE), "miner_3": (60, 400)}
     return (
-        _vector(
-            "pole/verification/algorithm_2.json",
+        build_vector(
+            "verification/algorithm_2.json",
             "Asked for, verified, below its count, near chance behind this block's layer, below the requirement.",
             _judgement_case(node, found, False),
             _judgement_case(node, found, False, **honest),
@@ -234,14 +253,14 @@ def _judgements() -> tuple[Vector, ...]:
             _judgement_case(node, found, False, **{**honest, "miner_1": (95, 104)}),
             _judgement_case(weak, unable, False, **both),
         ),
-        _vector(
-            "pole/verification/best_wins.json",
+        build_vector(
+            "verification/best_wins.json",
             "The highest test accuracy wins, whoever came first; a false claim leaves the next one.",
             _judgement_case(node, found, False, **honest),
             _judgement_case(node, found, False, **{**honest, "miner_1": (94, 400)}),
         ),
-        _vector(
-            "pole/verification/waived.json",
+        build_vector(
+            "verification/waived.json",
             "At the time limit the requirement is waived only if nobody who claims to reach it stands.",
             _judgement_case(weak, unable, True, **both),
             _judgement_case(weak, unable, True, **{**both, "miner_3": (60, 110)}),
@@ -273,15 +292,13 @@ def _commitments() -> tuple[Vector, ...]:
     for each in (shown[0], thief):
         opened.feed(CommitmentReceived(each.commitment, opened.round.selection.schedule.start_milliseconds + 1))
     return (
-        _vector("pole/commitment/in_time.json", "Under the root of the release, or not at all.", *times, *listed),
-        _vector(
-            "pole/commitment/open.json",
+        build_vector("commitment/in_time.json", "Under the root of the release, or not at all.", *times, *listed),
+        build_vector(
+            "commitment/open.json",
             "With open broadcast a thief commits to the model that miner-1 has shown.",
-            build_walk_case(
-                OPEN_BROADCAST, opened.builder.parameters, opened.builder.build_genesis(), tuple(opened.events)
-            ),
+            build_walk_case(opened),
         ),
-        _vector("pole/training/requirement.json", "A header under the requirement or out of other rows.", *_headers()),
+        build_vector("training/requirement.json", "A header under the requirement or out of other rows.", *_headers()),
     )
 
 
@@ -311,7 +328,7 @@ def _siblings() -> Vector:
             (worse, (worse, waived)),
         )
     ]
-    return _vector("pole/fork_choice/better_sibling.json", "Who reached the requirement, then who is right.", *cases)
+    return build_vector("fork_choice/better_sibling.json", "Who reached the requirement, then who is right.", *cases)
 
 
 # --- payouts -----------------------------------------------------------------------------------------------------
@@ -326,20 +343,20 @@ def _payouts() -> tuple[Vector, ...]:
     ]
     withheld = [build_call_case(OmmerRules.withheld_gwei, self=rules, block_reward_gwei=_REWARD) for rules in _rules()]
     return (
-        _vector(
-            "pole/payout/second_identity.json",
+        build_vector(
+            "payout/second_identity.json",
             "Alone, with its own loser beside it, and citing it at the next height; then the shares by themselves.",
             *_two_names(),
             *withheld,
             *shares,
         ),
-        _vector(
-            "pole/payout/ommer_too_old.json",
+        build_vector(
+            "payout/ommer_too_old.json",
             "What nobody cited in six heights is forgotten and never minted.",
             *_expired_cases(),
         ),
-        _vector(
-            "pole/payout/escrow.json",
+        build_vector(
+            "payout/escrow.json",
             "Reached: paid. Not reached at the time limit: refunded. A silent data node: struck.",
             *_settlement_cases(),
         ),
@@ -399,10 +416,6 @@ def _settlement_cases() -> list[Case]:
 # --- heights -----------------------------------------------------------------------------------------------------
 
 
-def _walk_case(node: ScenarioNode, *last: Event) -> Case:
-    return build_walk_case(POLE, node.builder.parameters, node.builder.build_genesis(), (*node.events, *last))
-
-
 def _heights() -> tuple[Vector, ...]:
     cited, limited, ended = start_pole_node(), start_pole_node(), start_pole_node()
     blocks = [run_height(cited, THREE_SOLUTIONS) for _ in range(2)]
@@ -411,18 +424,14 @@ def _heights() -> tuple[Vector, ...]:
     prepare(ended, "opened")
     run_empty_height(ended, Deadline.COMMITMENT)
     return (
-        _vector("pole/height/ommer.json", "Three solutions; the next block cites the best loser.", _walk_case(cited)),
-        _vector("pole/height/time_limit.json", "Nobody reaches the requirement in time.", _walk_case(limited)),
-        _vector("pole/height/empty.json", "Nobody commits at all.", _walk_case(ended)),
-        _vector(
-            "pole/header/header.json",
+        build_vector(
+            "height/ommer.json", "Three solutions; the next block cites the best loser.", build_walk_case(cited)
+        ),
+        build_vector("height/time_limit.json", "Nobody reaches the requirement in time.", build_walk_case(limited)),
+        build_vector("height/empty.json", "Nobody commits at all.", build_walk_case(ended)),
+        build_vector(
+            "header/header.json",
             "The header of 3.3, without and with an ommer.",
             *(build_call_case(build_header, block=each) for each in blocks),
         ),
     )
-
-
-def _bad_input(wrong: BadInput) -> Vector:
-    node = start_pole_node()
-    event = wrong.make(node, prepare(node, wrong.stage))
-    return Vector(f"pole/bad_input/{wrong.name}.json", f"Refused: {wrong.reason.value}.", (_walk_case(node, event),))

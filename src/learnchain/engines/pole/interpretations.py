@@ -13,7 +13,7 @@ INTERPRETATIONS = (
         "Weight j is the bits `[(j-1)k : jk]`; `<<` is a parameter: truncate, rotate or grow; the hash has 256 bits.",
         "The text says 'k: the number of bits for each weight'. Dropping leading zeros would make rank and vectors "
         "depend on how small the hash happens to be.",
-        "pole/algorithms/3.json",
+        "algorithms/3.json",
     ),
     Interpretation(
         "POLE-R2",
@@ -21,7 +21,7 @@ INTERPRETATIONS = (
         "ct_0^-eta.",
         "prod ct_j^z_j = g^(r <s, z> + <x, z>): the blinding g^(r eta) must be divided out, as the proof itself does. "
         "With the printed sign there is no small logarithm to be found.",
-        "pole/equations/1.json",
+        "equations/1.json",
     ),
     Interpretation(
         "POLE-R3",
@@ -32,7 +32,7 @@ INTERPRETATIONS = (
         "The referrer earns R_w / 32.",
         "It has the paper's symbols and what uncles are paid for: old and crowded losers earn less. Printed, an ommer "
         "at height 1,000,000 would earn a million block rewards.",
-        "pole/equations/2.json",
+        "equations/2.json",
     ),
     Interpretation(
         "POLE-R4",
@@ -43,21 +43,21 @@ INTERPRETATIONS = (
         "or later and no verified candidate reaches it, the requirement is waived: the highest test accuracy wins the "
         "block reward, the task's reward goes back, nobody becomes an ommer.",
         "'A minimum training accuracy that must be achieved' (3.1) is what a miner can know before the test set.",
-        "pole/height/time_limit.json",
+        "height/time_limit.json",
     ),
     Interpretation(
         "POLE-R5",
         "Algorithm 2 lists `train_blk: the test data block` and uses test_blk",
         "The test data block is the publisher's release.",
         "A misprint.",
-        "pole/verification/algorithm_2.json",
+        "verification/algorithm_2.json",
     ),
     Interpretation(
         "POLE-R6",
         "Algorithm 1 lines 15-17 append an unverified block and stop; the text 'saves these blocks and continues'",
         "A miner that hears of other solutions goes on until its own is done or the release comes.",
         "Nothing unverified may enter a chain, and a later model may be the better one.",
-        "pole/height/ommer.json",
+        "height/ommer.json",
     ),
     Interpretation(
         "POLE-R7",
@@ -65,7 +65,7 @@ INTERPRETATIONS = (
         "One broadcast, and it is a commitment; the model is revealed after the release. `open_broadcast` shows the "
         "model with the commitment, as printed.",
         "Shown models can be copied: a thief commits to the same weights and grinds its salt until its hash is lower.",
-        "pole/commitment/open.json",
+        "commitment/open.json",
     ),
     Interpretation(
         "POLE-R8",
@@ -73,7 +73,7 @@ INTERPRETATIONS = (
         "(Algorithm 1, line 29)",
         "The best verified one; equal counts go to the lower commitment hash.",
         "Nobody can check in which order another node received something.",
-        "pole/verification/best_wins.json",
+        "verification/best_wins.json",
     ),
     Interpretation(
         "POLE-R9",
@@ -81,7 +81,7 @@ INTERPRETATIONS = (
         "s is the master secret key and never leaves the data node; h = g^s is published, and for each height eta = "
         "<s, z> for its query vectors.",
         "With s everybody decrypts every sample; with eta only the products with the chosen vectors.",
-        "pole/equations/1.json",
+        "equations/1.json",
     ),
     Interpretation(
         "POLE-R10",
@@ -89,14 +89,14 @@ INTERPRETATIONS = (
         "A block weighs 1 while it is the best verified candidate of its release, one that reached the requirement "
         "before one that did not; ties go to the higher exact count at the first differing height.",
         "Rivals on one parent share task and test set, so only they are comparable.",
-        "pole/fork_choice/better_sibling.json",
+        "fork_choice/better_sibling.json",
     ),
     Interpretation(
         "POLE-R13",
         "'A task request contains hash pointers to the training set, but not the test set' (3.1)",
         "Root, key hash and sizes of the test set are fixed at posting; the release opens only the key.",
         "A data node that chose the test set after it saw commitments could choose the winner.",
-        "pole/selection/test_set_fixed.json",
+        "selection/test_set_fixed.json",
     ),
     Interpretation(
         "POLE-R14",
@@ -104,14 +104,14 @@ INTERPRETATIONS = (
         "`paper` takes the previous hash alone; `dense` (the default) and `sparse` take a seed over previous hash, "
         "task and data root and draw rows of full rank from SHAKE-256; `per_miner` adds the miner's work id.",
         "Algorithm 3 repeats a word of 256 bits, so its rank is at most 256 / gcd(256, k): it loses accuracy.",
-        "pole/algorithms/full_rank.json",
+        "algorithms/full_rank.json",
     ),
     Interpretation(
         "POLE-R15",
         "Algorithm 2 line 10 returns True",
         "It returns False: what did not return before has failed.",
         "A misprint: as printed every block is verified.",
-        "pole/verification/algorithm_2.json",
+        "verification/algorithm_2.json",
     ),
     Interpretation(
         "POLE-R16",
@@ -119,7 +119,7 @@ INTERPRETATIONS = (
         "The commitment fixes model and payload; release and verdict stand beside them, and the block hash, so the "
         "next PHS, covers all three.",
         "A body that changes after it was hashed has no hash; what is left free is the set of commitments.",
-        "pole/training/previous_hash.json",
+        "training/previous_hash.json",
     ),
     Interpretation(
         "POLE-R17",
@@ -131,7 +131,7 @@ INTERPRETATIONS = (
         "nothing by hiding a loser, by not citing it, or by a false claim in its place. Against an honest second, a "
         "second name earns R_w / 8, 0.25 coins, at the most, with a copy of the first one's model: no weights belong "
         "to a name but by their trace, and losers' traces are not audited.",
-        "pole/payout/second_identity.json",
+        "payout/second_identity.json",
     ),
     Interpretation(
         "POLE-R18",
@@ -141,7 +141,7 @@ INTERPRETATIONS = (
         "A miner's own time stamp proves nothing; the signed list is what everybody can check later. The data node's "
         "is checked on arrival: dated ahead of the clocks it would show models that no block may use yet, dated back "
         "it would leave no time for reveals, and either way the reward would go back. Such a release is as none.",
-        "pole/commitment/in_time.json",
+        "commitment/in_time.json",
     ),
     Interpretation(
         "POLE-R19",
@@ -150,7 +150,7 @@ INTERPRETATIONS = (
         "All eight are read off the spine's block; the training accuracy is an exact count under the commitment, the "
         "ommer's hash that of its opening, zeros without one.",
         "One block format serves all engines.",
-        "pole/header/header.json",
+        "header/header.json",
     ),
     Interpretation(
         "POLE-R20",
@@ -158,14 +158,14 @@ INTERPRETATIONS = (
         "The chain's `solutions` and a minimum time; only bonded commitments count. Who has not reached the "
         "requirement commits at the time limit, after which everybody has a short time of grace before the release.",
         "A number that everybody knows lets miners see whether training on is worth while.",
-        "pole/schedule/event_driven.json",
+        "schedule/event_driven.json",
     ),
     Interpretation(
         "POLE-R21",
         "'calculate train_accuracy' after every step (Algorithm 1, line 8)",
         "After every epoch whose running accuracy is half of the requirement, exactly, on all training rows.",
         "Counting all rows after every step would cost more than training.",
-        "pole/training/requirement.json",
+        "training/requirement.json",
     ),
     Interpretation(
         "POLE-R22",
@@ -177,7 +177,7 @@ INTERPRETATIONS = (
         "1,000 MNIST rows): behind another block's signed filters 95.0 % fall to 28.2, behind Algorithm 3's 94.1 only "
         "to 93.9: its weights are positive, its filters all blurs. No layer of any mode binds the training behind it: "
         "its first weights can be solved for another block's layer (docs/pole.md), only a trace cannot.",
-        "pole/training/layer_shape.json",
+        "training/layer_shape.json",
     ),
     Interpretation(
         "POLE-R23",
@@ -186,6 +186,6 @@ INTERPRETATIONS = (
         "`parts` cuts a flat sample into pieces of equal length that are mapped by the same vectors: 32 vectors on 4 "
         "parts give 128 products. The default is one part.",
         "It is the one arrangement that gives both numbers; a part is shorter, so Algorithm 3 repeats less.",
-        "pole/training/parts.json",
+        "training/parts.json",
     ),
 )

@@ -2,34 +2,22 @@
 
 from dataclasses import replace
 
-from learnchain.engines.proof_of_work import INTERPRETATIONS, ProofOfWork
+from learnchain.engines.proof_of_work import ProofOfWork
 from learnchain.engines.proof_of_work.scenario import (
     PROOF_OF_WORK,
-    PROOF_OF_WORK_BAD_INPUTS,
     make_unsolved_digest,
     start_proof_of_work_node,
 )
-from learnchain.protocol.events import Event
 from learnchain.protocol.messages import Deadline
 from learnchain.simulation.chain_builder import alter
-from learnchain.simulation.scenario import ScenarioNode, run_empty_height, run_height
-from learnchain_conformance.bad_inputs import PLAN, BadInput, prepare
-from learnchain_conformance.vectors import Case, Vector, build_call_case, build_walk_case
-
-_INTERPRETATIONS: dict[str, tuple[str, ...]] = {}
-
-
-for _each in INTERPRETATIONS:
-    _INTERPRETATIONS[_each.vector] = (*_INTERPRETATIONS.get(_each.vector, ()), _each.identifier)
+from learnchain.simulation.scenario import run_empty_height, run_height
+from learnchain_conformance.bad_inputs import PLAN, prepare
+from learnchain_conformance.vectors import Vector, build_call_case, build_vector, build_walk_case
 
 
 def build_vectors() -> tuple[Vector, ...]:
     """Return the vectors of proof of work."""
-    return (*_interpretation_vectors(), *_heights(), *(_bad_input(each) for each in PROOF_OF_WORK_BAD_INPUTS))
-
-
-def _vector(path: str, about: str, *cases: Case) -> Vector:
-    return Vector(path, about, cases, ", ".join(_INTERPRETATIONS.get(path, ())))
+    return (*_interpretation_vectors(), *_heights())
 
 
 def _interpretation_vectors() -> tuple[Vector, ...]:
@@ -51,20 +39,20 @@ def _interpretation_vectors() -> tuple[Vector, ...]:
         ProofOfWork.compute_reward, self=engine, selection=selection, block=late, parameters=parameters
     )
     return (
-        _vector(
-            "proof_of_work/commitment/unsolved.json",
+        build_vector(
+            "commitment/unsolved.json",
             "A digest below the target is a solution, the target itself is none.",
             build_call_case(ProofOfWork.training_terms, self=engine, selection=selection, work=b"\0" * 32),
             *(build_call_case(ProofOfWork.check_commitment, commitment=each, **shared) for each in (solved, unsolved)),
         ),
-        _vector(
-            "proof_of_work/payout/target.json",
+        build_vector(
+            "payout/target.json",
             "A solution at once makes the next puzzle harder; a height without one makes it easier.",
             *paid,
             slow,
         ),
-        _vector(
-            "proof_of_work/fork_choice/longest.json",
+        build_vector(
+            "fork_choice/longest.json",
             "Solved siblings weigh the same.",
             *(
                 build_call_case(ProofOfWork.weigh, self=engine, block=each, siblings=(first, second))
@@ -74,10 +62,6 @@ def _interpretation_vectors() -> tuple[Vector, ...]:
     )
 
 
-def _walk_case(node: ScenarioNode, *last: Event) -> Case:
-    return build_walk_case(PROOF_OF_WORK, node.builder.parameters, node.builder.build_genesis(), (*node.events, *last))
-
-
 def _heights() -> tuple[Vector, ...]:
     solved, ended = start_proof_of_work_node(), start_proof_of_work_node()
     for _ in range(2):
@@ -85,13 +69,6 @@ def _heights() -> tuple[Vector, ...]:
     prepare(ended, "opened")
     run_empty_height(ended, Deadline.COMMITMENT)
     return (
-        _vector("proof_of_work/height/solved.json", "Two heights end with a solution.", _walk_case(solved)),
-        _vector("proof_of_work/height/empty.json", "Nobody finds a solution in time.", _walk_case(ended)),
+        build_vector("height/solved.json", "Two heights end with a solution.", build_walk_case(solved)),
+        build_vector("height/empty.json", "Nobody finds a solution in time.", build_walk_case(ended)),
     )
-
-
-def _bad_input(wrong: BadInput) -> Vector:
-    node = start_proof_of_work_node()
-    event = wrong.make(node, prepare(node, wrong.stage))
-    path = f"proof_of_work/bad_input/{wrong.name}.json"
-    return Vector(path, f"Refused: {wrong.reason.value}.", (_walk_case(node, event),))

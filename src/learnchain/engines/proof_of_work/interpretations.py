@@ -9,7 +9,7 @@ INTERPRETATIONS = (
         "The steward opens every height and dates its end: the release over the first solution is its time stamp.",
         "The same round serves all engines, so that intervals are measured alike. It is a baseline to measure with, "
         "not a permissionless chain: a silent steward stops it, as a silent publisher stops a task.",
-        "proof_of_work/commitment/unsolved.json",
+        "commitment/unsolved.json",
     ),
     Interpretation(
         "POW-R2",
@@ -17,14 +17,14 @@ INTERPRETATIONS = (
         "The commitment's digest is a number below a target; the salt is the nonce. Parent, miner, task and payload "
         "are under the digest.",
         "A target adjusts in fine steps, a number of zeros only by halves; what is bound cannot be stolen.",
-        "proof_of_work/commitment/unsolved.json",
+        "commitment/unsolved.json",
     ),
     Interpretation(
         "POW-R3",
         "No rule for the difficulty is given",
         "After every height the target moves by its share of the error of the solution time, damped, in integers.",
         "A rule for each height needs no window of past blocks, and a test network settles within a few blocks.",
-        "proof_of_work/payout/target.json",
+        "payout/target.json",
     ),
     Interpretation(
         "POW-R4",
@@ -32,6 +32,6 @@ INTERPRETATIONS = (
         "Every solved block weighs 1; ties go to the lower hash.",
         "Branches of one parent have one target, so counting blocks and counting work agree until they diverge for "
         "long; finality D bounds that.",
-        "proof_of_work/fork_choice/longest.json",
+        "fork_choice/longest.json",
     ),
 )

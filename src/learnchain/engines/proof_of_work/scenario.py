@@ -86,15 +86,7 @@ PROOF_OF_WORK_BAD_INPUTS: tuple[BadInput, ...] = (
 """Every wrong event under proof of work: what all engines refuse, and what only a puzzle can break."""
 
 
-PROOF_OF_WORK_CALLS = (
-    ProofOfWork.admit_task,
-    ProofOfWork.select_task,
-    ProofOfWork.training_terms,
-    ProofOfWork.check_commitment,
-    ProofOfWork.check_reveal,
-    ProofOfWork.weigh,
-    ProofOfWork.compute_reward,
-)
+PROOF_OF_WORK_CALLS = ()
 
 
 SCENARIO = EngineScenario(
