@@ -53,7 +53,7 @@ def test_a_vector_gives_what_it_says(name: str) -> None:
         ("bad_input/commitment_late.json", '"commitment_late"', '"wrong_signature"'),
         ("bad_input/commitment_late.json", "1800000600001", "1800000600000"),
         ("bad_input/verdict_incomplete.json", '["$verdict_entry_1"]', '["$verdict_entry_2"]'),
-        ("height/trained.json", '["OpenHeight', '["CloseHeight'),
+        ("height/trained.json", '"weight": 1,', '"weight": 2,'),
     ],
 )
 def test_a_wrong_expectation_or_input_is_noticed(tmp_path: Path, name: str, right: str, wrong: str) -> None:

@@ -71,8 +71,8 @@ def test_the_paper_pays_all_who_voted():
         (VoteInterpretation.ABSOLUTE, 9, 0, False),
     ],
 )
-def test_reading_3(reading: VoteInterpretation, correct: int, accepted: int, expected: bool):
-    assert is_approval(Vote(correct), replace(TERMS, interpretation=reading), accepted) is expected
+def test_reading_3(interpretation: VoteInterpretation, correct: int, accepted: int, expected: bool):
+    assert is_approval(Vote(correct), replace(TERMS, interpretation=interpretation), accepted) is expected
 
 
 def test_the_tolerance_is_met_exactly():
