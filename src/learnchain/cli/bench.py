@@ -43,7 +43,7 @@ def bench(
     if name == "list":
         run_verb(as_json, _list_benchmarks, _show_list)
     else:
-        run_verb(as_json, lambda: _run_benchmark(name, _list_registers(peers or [])), _show)
+        run_verb(as_json, lambda: _run_benchmark(name, peers or []), _show)
 
 
 def _load_registers(peers: dict[str, Path]) -> dict[str, Benchmark]:
@@ -58,31 +58,25 @@ def _load_registers(peers: dict[str, Path]) -> dict[str, Benchmark]:
     return found
 
 
-def _list_registers(peers: list[str]) -> dict[str, Path]:
-    named: dict[str, Path] = {}
+def _list_benchmarks() -> dict[str, Any]:
+    known = sorted(_load_registers({}).items())
+    return {"benchmarks": [{"name": name, "what": (measure.__doc__ or "").strip()} for name, measure in known]}
+
+
+def _run_benchmark(name: str, peers: list[str]) -> dict[str, Any]:
+    paths: dict[str, Path] = {}
     for peer in peers:
-        name, separator, path = peer.partition("=")
+        called, separator, path = peer.partition("=")
         if not separator:
             raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{peer!r} is not PEER=PATH")
-        named[name] = Path(path)
-    return named
-
-
-def _list_benchmarks() -> dict[str, Any]:
-    described = [
-        {"name": key, "what": (each.__doc__ or "").strip()} for key, each in sorted(_load_registers({}).items())
-    ]
-    return {"benchmarks": described}
-
-
-def _run_benchmark(name: str, peers: dict[str, Path]) -> dict[str, Any]:
-    known = _load_registers(peers)
+        paths[called] = Path(path)
+    known = _load_registers(paths)
     if name == "all":
         return {"results": [known[each]() for each in sorted(known)]}
     if name not in known:
         detail = f"there is no benchmark {name!r}; known: {', '.join(sorted(known))}"
         raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
-    if peers and not isinstance(known[name], partial):
+    if paths and not isinstance(known[name], partial):
         raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{name} measures against nothing that --with could name")
     return {"results": [known[name]()]}
 
