@@ -21,16 +21,13 @@ def open_run_of(states: int, rules: Rules) -> None:
     """Commit to a run of so many states and check the reveal that opens it."""
     builder = ChainBuilder(rules)
     parent = builder.build_genesis()
-    selection = builder.select_task(parent)
+    selection = builder.select_assignment(parent, "miner-1")
     candidate = builder.build_candidate(parent, "miner-1", 95)
     model = replace(candidate.model, training=replace(candidate.model.training, states=states))
     work = work_id(builder.parameters.chain_id, parent.block_hash, selection.task.task_id, address("miner-1"))
     payload_cid = b"\x01\x55" + candidate.payload_hash
     digest = commitment_digest(work, model, candidate.payload_hash, payload_cid, candidate.salt)
-    shown = (model,) if selection.shows_models else ()
-    commitment = sign(
-        replace(candidate.commitment, digest=digest, shown_model=shown), private_key_of(address("miner-1"))
-    )
+    commitment = sign(replace(candidate.commitment, digest=digest), private_key_of(address("miner-1")))
     reveal = builder.build_reveal(parent, replace(candidate, model=model, commitment=commitment))
     check_opening(commitment, reveal, selection, builder.parameters)
 

@@ -6,11 +6,13 @@ Every role here goes on after a stop at any moment: what it needs is on chain, o
 """
 
 import asyncio
+import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import aiohttp
 
@@ -26,9 +28,8 @@ from learnchain.market.contract_client import ContractClient, TaskView, http_rpc
 from learnchain.market.market_task_file import MarketDraft
 from learnchain.market.package import PackageManifest, derive_public_key
 from learnchain.market.terms import Description, Terms, encode_description
-from learnchain.network.concurrency import Result, retry
 from learnchain.protocol.payload import Log
-from learnchain.rejection import Rejected, RejectionReason
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.storage.blobs.origins import open_origin
 from learnchain.storage.blobs.peer_blobs import PeerBlobs
 
@@ -79,6 +80,10 @@ class Initiator:
 MAXIMUM_SAMPLE_BYTES = 1 << 28
 """Each of the three files of an initiator's sample."""
 
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
 _TASK = re.compile(r"0x([0-9a-f]{40})/0x([0-9a-f]{64})@(\d{1,15})")
 
 
@@ -114,8 +119,13 @@ class Session:
     pause: Callable[[], Awaitable[None]]
 
     async def retry(self, what: str, work: Callable[[], Awaitable[Result]]) -> Result:
-        """Return what `work` returns, tried again while something is not here yet."""
-        return await retry(what, work, sleep=lambda _seconds: self.pause())
+        """Return what `work` returns, tried again at every look at the chain while something is not here yet."""
+        while True:
+            try:
+                return await work()
+            except Unavailable as missing:
+                logger.info("%s waits for %s", what, missing.what)
+            await self.pause()
 
 
 @asynccontextmanager
