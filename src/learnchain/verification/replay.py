@@ -51,7 +51,14 @@ from learnchain.storage.archive import Archive
 from learnchain.storage.blobs.blob_store import BlobStore
 from learnchain.tasks.task_data import OpenedKeys, TaskData
 from learnchain.verification.assurance import Level
-from learnchain.verification.training_chain import EarlierRun, earlier_runs, fetch_index, find_start_digest, seeds_of
+from learnchain.verification.training_chain import (
+    EarlierRun,
+    build_training_job,
+    earlier_runs,
+    fetch_index,
+    find_start_digest,
+    seeds_of,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -194,26 +201,16 @@ class TraceReplayer:
 
     async def run(self, block: Block, selection: Selection, place: Path) -> TrainingJob:
         """Return what the winner had to do."""
-        specification = selection.posted_task.specification
         work = work_id(self.parameters.chain_id, block.parent, selection.task.task_id, block.reveal.miner)
         terms = self.rules.training_terms(selection, work)
         seeds = seeds_of(self.parameters.chain_id, selection, block.reveal.miner)
-        return TrainingJob(
-            specification=specification.model,
-            optimiser=specification.training.optimiser,
-            hyper_parameters=block.reveal.training.hyperparameters,
-            terms=terms.loop,
-            work_id=seeds.order,
-            checkpoint_interval_steps=specification.training.checkpoint_interval_steps,
-            training_path=await self._rows(block, selection, terms),
-            directory=str(place),
-            mapping_path=await self.data.mapping_path(terms),
-            initial_id=seeds.initial,
-        )
+        data, mapping = await self._rows(block, selection, terms), await self.data.mapping_path(terms)
+        chosen = block.reveal.training.hyperparameters
+        return build_training_job(selection, terms, seeds, chosen, (data, place), mapping)
 
-    async def _rows(self, block: Block, selection: Selection, terms: TrainingTerms) -> str:
+    async def _rows(self, block: Block, selection: Selection, terms: TrainingTerms) -> Path:
         keys = OpenedKeys(block.key_release.key, self.rules.parts.functional_key(block.key_release))
-        return str(await self.data.training(keys, selection.posted_task.specification, terms))
+        return await self.data.training(keys, selection.posted_task.specification, terms)
 
     async def _provision(
         self, block: Block, selection: Selection, scope: ReplayScope, place: Path

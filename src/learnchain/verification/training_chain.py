@@ -13,7 +13,7 @@ from pathlib import Path
 from learnchain.encoding.codec import Address, Hash32, decode, encode
 from learnchain.encoding.hashing import message_hash
 from learnchain.engines.contract import Rules
-from learnchain.learning.jobs import TrainedFiles
+from learnchain.learning.jobs import TrainedFiles, TrainingJob
 from learnchain.learning.trace import CONTINUES_KEY, MAXIMUM_INDEX_BYTES, TraceIndex, read_index
 from learnchain.protocol.dispute_messages import StateLeaf
 from learnchain.protocol.messages import (
@@ -27,6 +27,7 @@ from learnchain.protocol.messages import (
 )
 from learnchain.protocol.parameters import ChainParameters
 from learnchain.protocol.selection import MultiBlockPosition, Selection
+from learnchain.protocol.training_terms import HyperParameters, TrainingTerms
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.storage.archive import Archive
 from learnchain.storage.blobs.blob_store import BlobStore
@@ -92,6 +93,30 @@ def seeds_of(chain_id: int, selection: Selection, miner: Address, course: MultiB
     chosen, task_id = course or own.position, own.task.task_id
     initial = work_id(chain_id, chosen.initialisation_seed or selection.parent, task_id, miner)
     return Seeds(initial, work_id(chain_id, chosen.batch_order_seed or selection.parent, task_id, miner))
+
+
+def build_training_job(
+    selection: Selection,
+    terms: TrainingTerms,
+    seeds: Seeds,
+    chosen: HyperParameters,
+    paths: tuple[Path, Path],
+    mapping_path: str,
+) -> TrainingJob:
+    """Return what a miner has to do at a height, from rows in a file to a directory; who replays it asks the same."""
+    specification, (rows, directory) = selection.posted_task.specification, paths
+    return TrainingJob(
+        specification=specification.model,
+        optimiser=specification.training.optimiser,
+        hyper_parameters=chosen,
+        terms=terms.loop,
+        work_id=seeds.order,
+        checkpoint_interval_steps=specification.training.checkpoint_interval_steps,
+        training_path=str(rows),
+        directory=str(directory),
+        mapping_path=mapping_path,
+        initial_id=seeds.initial,
+    )
 
 
 async def end_state(blobs: BlobStore, opening: CommitmentOpening) -> EndState:

@@ -45,7 +45,7 @@ from learnchain.protocol.messages import (
 )
 from learnchain.protocol.payload import encode_payload
 from learnchain.protocol.puzzle import Puzzle
-from learnchain.protocol.selection import MultiBlockPosition, Selection
+from learnchain.protocol.selection import Selection
 from learnchain.protocol.state import ZERO_HASH
 from learnchain.protocol.training_terms import HyperParameters, TrainingTerms
 from learnchain.rejection import Unavailable
@@ -55,6 +55,7 @@ from learnchain.verification.training_chain import (
     EndState,
     FinishedRun,
     LookaheadRun,
+    build_training_job,
     encode_index,
     end_state,
     own_end_state,
@@ -107,6 +108,15 @@ class HyperParameterStrategy:
         return max(1, min(MAXIMUM_EPOCHS, int(planned))), closing - int(LAST_EPOCH_THOUSANDTHS * epoch_seconds)
 
 
+@dataclass(frozen=True, slots=True)
+class StoppingRule:
+    """Say when a run ends: after its epochs, with the epoch that runs at a time, or at an accuracy as a fraction."""
+
+    epochs: int
+    stopping_milliseconds: int
+    required_accuracy: tuple[int, int] = (0, 0)
+
+
 logger = logging.getLogger(__name__)
 
 
@@ -150,10 +160,10 @@ class Miner:
                 TrainingFinished(await self._build_empty_model(selection), self._ports.clock.now_milliseconds())
             )
             return
-        data = await self._open_training_data(selection, action.key_release)
         finished = None if ahead is None else await ahead.take_result()
         if finished is None:
-            finished = await self._train_new_run(selection, data)
+            start = await own_end_state(self._ports.archive, self._ports.blobs, selection)
+            finished = await self._train_run(selection, action.key_release, start)
         run = finished.run
         self._epoch_seconds = run.training_seconds / max(run.epochs, 1)
         self._record_share(selection, finished)
@@ -161,37 +171,53 @@ class Miner:
         self._note(selection, "trained", epochs=run.epochs, training_seconds=run.training_seconds)
         self._ports.chain.feed(TrainingFinished(model, self._ports.clock.now_milliseconds()))
 
-    async def _train_new_run(self, selection: Selection, data: Path) -> FinishedRun:
-        """Train from the derived initialisation, or from our own last committed state (ROUND-9)."""
-        start = await own_end_state(self._ports.archive, self._ports.blobs, selection)
-        train = self._train_until_reached if selection.schedule.time_limit_milliseconds else self._train_until_closing
-        run = await train(selection, data, start)
+    async def _train_run(
+        self, selection: Selection, release: KeyRelease, start: EndState | None, ahead: Lookahead | None = None
+    ) -> FinishedRun:
+        """Train from the derived initialisation, or from our own last committed state (ROUND-9), until the rule says.
+
+        A run `ahead` trains for the next block while this one is judged.
+        """
+        rule = await self._choose_stopping_rule(selection, release, ahead)
+        now, about = self._ports.clock.now_milliseconds(), selection.task.task_id.hex()
+        facts = {"goes_on": int(start is not None), "ahead": int(ahead is not None)}
+        height = selection.height + facts["ahead"]
+        self._ports.decisions.note(now, height, "training begins", about, **facts)
+        job = await self._job(selection, release, rule.epochs, ahead)
+        (numerator, denominator), metric = rule.required_accuracy, selection.posted_task.specification.metric
+        job = replace(job, required_numerator=numerator, required_denominator=denominator, metric=metric)
+        if start is not None:
+            job = replace(job, start_path=str(start.path), start_digest=start.digest)
+        run = await self._train_until(selection, job, rule.stopping_milliseconds)
+        if denominator and not Accuracy(run.training_correct, run.training_total).has_reached(numerator, denominator):
+            # Only now is the requirement waived: a commitment before that does not reach it cannot win.
+            await self._ports.clock.sleep_until(selection.schedule.time_limit_milliseconds)
         return FinishedRun(run, start, self._ports.clock.now_milliseconds())
 
-    async def _train_until_closing(self, selection: Selection, data: Path, start: EndState | None) -> TrainedFiles:
-        """Train for as many epochs as end before commitments close; a probe of one before tells what it takes."""
-        # The first epoch of a process pays for what torch sets up once; the second tells what an epoch takes.
-        await self._trainer.run(ProbeJob(await self._job(selection, data, 1)))
-        epoch_seconds = await self._trainer.run(ProbeJob(await self._job(selection, data, 1)))
-        await self._ports.clock.sleep_until(selection.schedule.training_milliseconds)
-        now = self._ports.clock.now_milliseconds()
-        epochs, stopping = self._strategy.plan_epochs(selection.schedule.commitment_milliseconds, now, epoch_seconds)
-        self._note(selection, "probe", epoch_seconds=epoch_seconds, epochs=epochs)
-        self._note(selection, "training begins", goes_on=int(start is not None))
-        return await self._train_until(selection, await self._job(selection, data, epochs, None, start), stopping)
+    async def _choose_stopping_rule(
+        self, selection: Selection, release: KeyRelease, ahead: Lookahead | None
+    ) -> StoppingRule:
+        """Return when a run ends: at the required accuracy or its time limit (PoLe Algorithm 1), or in time to commit.
 
-    async def _train_until_reached(self, selection: Selection, data: Path, start: EndState | None) -> TrainedFiles:
-        """Train until the required accuracy is reached on the training rows, or the time limit (PoLe Algorithm 1)."""
-        limit = selection.schedule.time_limit_milliseconds
-        job = await self._job(selection, data, MAXIMUM_EPOCHS, None, start)
-        wanted = selection.posted_task.specification
-        numerator, denominator = wanted.required_numerator, wanted.required_denominator
-        job = replace(job, required_numerator=numerator, required_denominator=denominator, metric=wanted.metric)
-        run = await self._train_until(selection, job, limit - self._strategy.margin_milliseconds)
-        if not Accuracy(run.training_correct, run.training_total).has_reached(numerator, denominator):
-            # Only now is the requirement waived: whoever commits earlier without reaching it cannot win.
-            await self._ports.clock.sleep_until(limit)
-        return run
+        How many epochs fit before commitments close is told by the run before, or by a probe (DLBC IV-B).
+        """
+        schedule, strategy = selection.schedule, self._strategy
+        if ahead is not None:
+            now = self._ports.clock.now_milliseconds()
+            return StoppingRule(*strategy.plan_epochs(ahead.commitment_milliseconds, now, self._epoch_seconds))
+        if schedule.time_limit_milliseconds:
+            wanted, stopping = selection.posted_task.specification, schedule.time_limit_milliseconds
+            required = (wanted.required_numerator, wanted.required_denominator)
+            return StoppingRule(MAXIMUM_EPOCHS, stopping - strategy.margin_milliseconds, required)
+        # The first epoch of a process pays for what torch sets up once; the second tells what an epoch takes.
+        job = await self._job(selection, release, 1)
+        await self._trainer.run(ProbeJob(job))
+        epoch_seconds = await self._trainer.run(ProbeJob(job))
+        await self._ports.clock.sleep_until(schedule.training_milliseconds)
+        now = self._ports.clock.now_milliseconds()
+        rule = StoppingRule(*strategy.plan_epochs(schedule.commitment_milliseconds, now, epoch_seconds))
+        self._note(selection, "probe", epoch_seconds=epoch_seconds, epochs=rule.epochs)
+        return rule
 
     def _start_lookahead(self, selection: Selection, own: CommitmentOpening) -> None:
         """Train on for the next block while this one is judged, where the engine allows it (PoDL III-B)."""
@@ -199,26 +225,16 @@ class Miner:
         ahead = chain.rules.parts.lookahead(chain.round.tree.state(selection.parent), selection, chain.parameters)
         if ahead is not None:
             result: asyncio.Future[FinishedRun | None] = asyncio.get_running_loop().create_future()
-            task = self._ports.tasks.start("training ahead", self._train_lookahead(selection, ahead, own, result))
+
+            async def train_ahead() -> None:
+                release = self._opened_key()
+                finished = await self._train_run(selection, release, await end_state(self._ports.blobs, own), ahead)
+                if not result.done():
+                    result.set_result(finished)
+
+            task = self._ports.tasks.start("training ahead", train_ahead())
             task.add_done_callback(lambda _task, result=result: result.done() or result.set_result(None))
             self._ahead = LookaheadRun(selection.task.task_id, ahead.position, own.commitment, task, result)
-
-    async def _train_lookahead(
-        self, selection: Selection, ahead: Lookahead, own: CommitmentOpening, result: asyncio.Future[FinishedRun | None]
-    ) -> None:
-        opened = self._ports.chain.round.key_release
-        if opened is None:
-            raise Unavailable("the training data key")
-        data = await self._open_training_data(selection, opened)
-        start = await end_state(self._ports.blobs, own)
-        now, about = self._ports.clock.now_milliseconds(), selection.task.task_id.hex()
-        epochs, stopping = self._strategy.plan_epochs(ahead.commitment_milliseconds, now, self._epoch_seconds)
-        self._ports.decisions.note(now, selection.height + 1, "training begins", about, goes_on=1, ahead=1)
-        run = await self._train_until(
-            selection, await self._job(selection, data, epochs, ahead.position, start), stopping
-        )
-        if not result.done():
-            result.set_result(FinishedRun(run, start, self._ports.clock.now_milliseconds()))
 
     async def send_commitment(self, action: SendCommitment) -> None:
         """Build the payload, bind it to the model and commit, before the test set exists (step 5)."""
@@ -301,16 +317,20 @@ class Miner:
         specification = selection.posted_task.specification
         if self._terms(selection).puzzle is not None:
             return 0, selection.test_set.rows
-        opened = self._ports.chain.round.key_release
-        if opened is None:
-            raise Unavailable("the training data key")
-        training = await self._open_training_data(selection, opened)
+        training = await self._open_training_data(selection, self._opened_key())
         test = await self._ports.data.open_part(selection.test_set, test_key, specification)
         model = await self._ports.blobs.fetch(own.model_cid, max_bytes=MAXIMUM_OWN_BYTES)
         mapping = await self._ports.data.mapping_path(self._terms(selection))
         job = EvaluationJob(specification.model, str(model), str(training), str(test), specification.metric, mapping)
         count = await self._ports.evaluator.run(job)
         return count.correct, count.total
+
+    def _opened_key(self) -> KeyRelease:
+        """Return the key release of the height that is being decided."""
+        opened = self._ports.chain.round.key_release
+        if opened is None:
+            raise Unavailable("the training data key")
+        return opened
 
     async def _open_training_data(self, selection: Selection, release: KeyRelease) -> Path:
         """Return the training rows, or where they stay encrypted their products with this block's vectors alone."""
@@ -401,30 +421,15 @@ class Miner:
         return work_id(chain_id, selection.parent, selection.task.task_id, self._ports.wallet.address)
 
     async def _job(
-        self,
-        selection: Selection,
-        data: Path,
-        epochs: int,
-        course: MultiBlockPosition | None = None,
-        start: EndState | None = None,
+        self, selection: Selection, release: KeyRelease, epochs: int, ahead: Lookahead | None = None
     ) -> TrainingJob:
-        seeds = seeds_of(self._ports.chain.parameters.chain_id, selection, self._ports.wallet.address, course)
-        specification = selection.posted_task.specification
-        terms = self._terms(selection)
-        return TrainingJob(
-            specification=specification.model,
-            optimiser=specification.training.optimiser,
-            hyper_parameters=self._strategy.choose_hyper_parameters(selection, epochs),
-            terms=terms.loop,
-            work_id=seeds.order,
-            checkpoint_interval_steps=specification.training.checkpoint_interval_steps,
-            training_path=str(data),
-            directory=str(self._directory / f"height-{selection.height}-{seeds.order.hex()[:12]}"),
-            initial_id=seeds.initial,
-            start_path="" if start is None else str(start.path),
-            start_digest=b"" if start is None else start.digest,
-            mapping_path=await self._ports.data.mapping_path(terms),
-        )
+        chosen = self._strategy.choose_hyper_parameters(selection, epochs)
+        position = None if ahead is None else ahead.position
+        seeds = seeds_of(self._ports.chain.parameters.chain_id, selection, self._ports.wallet.address, position)
+        directory = self._directory / f"height-{selection.height}-{seeds.order.hex()[:12]}"
+        data = await self._open_training_data(selection, release)
+        mapping = await self._ports.data.mapping_path(self._terms(selection))
+        return build_training_job(selection, self._terms(selection), seeds, chosen, (data, directory), mapping)
 
     async def _train_until(self, selection: Selection, job: TrainingJob, stopping_milliseconds: int) -> TrainedFiles:
         """Train; when the time is up the finished epochs are the run (DLBC, Assumption 2)."""
