@@ -39,7 +39,7 @@ COMMITMENT_DECIDED = ("miner.py", "propose_block")
 NODES = ("simulated_nodes", "SimulatedNodes")
 RUN = ("simulated_network", "run_simulated")
 PLAN = ("local_network", "LocalPlan")
-TASKS = ("built_in_tasks", "BUILT_IN")
+TASKS = ("task_file", "BUILT_IN")
 """The module and the name of what makes the network."""
 
 MINERS = 3

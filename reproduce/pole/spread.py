@@ -21,8 +21,7 @@ from learnchain.learning.train import TrainingPlan, TrainingRun, configure_torch
 from learnchain.node.roles.miner import HyperParameterStrategy
 from learnchain.protocol.task_specification import Metric
 from learnchain.protocol.training_terms import FreeTraining, HyperParameters
-from learnchain.tasks.built_in_tasks import BUILT_IN
-from learnchain.tasks.task_file import TaskDraft, task_draft
+from learnchain.tasks.task_file import BUILT_IN, TaskDraft, task_draft
 
 MINERS, EVERY_STEPS, MOST_EPOCHS = 3, 2, 20
 EPOCH_SECONDS, MINIMUM_SECONDS, AFTER_SECONDS = 0.4, 1.0, 2.0

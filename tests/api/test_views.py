@@ -20,7 +20,7 @@ from learnchain.protocol.messages import Commitment, Release
 from learnchain.rejection import RejectionReason
 from learnchain.simulation.simulated_network import run_simulated
 from learnchain.simulation.simulated_nodes import SimulatedNodes
-from learnchain.tasks.built_in_tasks import BUILT_IN
+from learnchain.tasks.task_file import BUILT_IN
 from tests.api.test_json_rpc_fuzz import CODES, value
 
 COUNT = 4_000

@@ -14,7 +14,7 @@ from learnchain.node.local_network import LocalPlan, provision_network
 from learnchain.node.settings import load_settings
 from learnchain.protocol.payload import SettlementOutcome
 from learnchain.storage.genesis import load_genesis
-from learnchain.tasks.built_in_tasks import BUILT_IN
+from learnchain.tasks.task_file import BUILT_IN
 from learnchain_conformance.node_processes import LocalProcesses
 
 pytestmark = [pytest.mark.slow, pytest.mark.network, pytest.mark.timeout(240)]

@@ -19,7 +19,7 @@ from learnchain.protocol.messages import Block, Deadline, EmptyBlock
 from learnchain.protocol.payload import SettlementOutcome
 from learnchain.simulation.simulated_network import run_simulated
 from learnchain.simulation.simulated_nodes import SimulatedNodes
-from learnchain.tasks.built_in_tasks import BUILT_IN
+from learnchain.tasks.task_file import BUILT_IN
 from learnchain_conformance.instant_training import InstantTraining
 from tests.attacks.signing import sign_until_lower
 from tests.attacks.simulated_chain import address_of_node, chain_of, trained_blocks

@@ -28,8 +28,7 @@ from learnchain.node.local_network import LocalPlan
 from learnchain.protocol.audit_messages import UNDECLARED_CLASS
 from learnchain.simulation.simulated_network import run_simulated
 from learnchain.simulation.simulated_nodes import SIMULATED_CLASS, InProcessTraining, SimulatedNodes
-from learnchain.tasks.built_in_tasks import BUILT_IN
-from learnchain.tasks.task_file import task_draft
+from learnchain.tasks.task_file import BUILT_IN, task_draft
 from tests.attacks.leaked_rows import join_rows
 from tests.attacks.simulated_chain import address_of_node, balance_wei, trained_blocks
 

@@ -22,8 +22,7 @@ from learnchain.learning.trace import Trace, TraceWriter
 from learnchain.learning.train import TrainingPlan, TrainingRun, Watcher, configure_torch, train
 from learnchain.learning.watermark import check_watermark
 from learnchain.protocol.training_terms import HyperParameters, Watermark
-from learnchain.tasks.built_in_tasks import BUILT_IN
-from learnchain.tasks.task_file import task_draft
+from learnchain.tasks.task_file import BUILT_IN, task_draft
 from tests.attacks.leaked_rows import join_rows
 
 WORK_ID = b"\7" * 32

@@ -18,7 +18,7 @@ from learnchain.protocol.dispute_messages import MAXIMUM_CHALLENGES
 from learnchain.protocol.model_presets import mlp
 from learnchain.protocol.model_specification import ModelLimits, model_bytes
 from learnchain.protocol.parameters import ChainParameters
-from learnchain.tasks.built_in_tasks import BUILT_IN
+from learnchain.tasks.task_file import BUILT_IN
 
 MOMENTUM_COPIES, ADAM_COPIES = 2, 3
 """How many arrays of the model's size a state holds: the weights and the memories of the optimiser."""

@@ -33,8 +33,7 @@ from learnchain.protocol.model_specification import (
     parameter_count,
     validate,
 )
-from learnchain.tasks.built_in_tasks import BUILT_IN
-from learnchain.tasks.task_file import task_draft
+from learnchain.tasks.task_file import BUILT_IN, task_draft
 from learnchain_conformance.node_processes import LocalProcesses
 
 KILLER: dict[str, Any] = tomllib.loads((Path(__file__).parent / "killer.toml").read_text())

@@ -22,23 +22,14 @@ from learnchain.execution.wallet import Wallet, development_accounts
 from learnchain.market.contract import (
     announce_calldata,
     announce_model_calldata,
-    close_calldata,
-    commit_calldata,
-    committee_calldata,
+    calldata,
     creation_code,
-    decode_addresses,
     decode_task,
-    enrol_calldata,
-    place_calldata,
-    resign_calldata,
-    reveal_calldata,
-    task_calldata,
-    withdraw_calldata,
 )
 from learnchain.market.demo_stage import LOCAL_CHAIN_ID, LocalChain
 from learnchain.market.terms import Payment, Terms, VoteInterpretation
-from learnchain.market.votes import Vote
 from learnchain.node.local_network import DEVELOPMENT_MNEMONIC
+from learnchain.protocol.payload import address_bytes, decode_values
 
 PLACES, MODELS, COMMITTEE = 64, 2, 3
 SALT = b"\5" * 32
@@ -103,16 +94,17 @@ async def vote_for(sender: Sender, task: bytes, place: int, names: dict[bytes, W
     assert sender.contract is not None
     sender.chain.mine()
     first = next(iter(names.values()))
-    await sender.send(first, place_calldata("draw", task, place))
-    members = [names[address] for address in decode_addresses(await sender.read(committee_calldata(task, place)))]
+    await sender.send(first, calldata("draw", task, place))
+    (drawn,) = decode_values(("address[]",), await sender.read(calldata("committeeOf", task, place)))
+    members = [names[address_bytes(address)] for address in drawn]
     kinds = ["uint256", "address", "bytes32", "uint8", "address", "uint32", "uint8", "bytes32"]
     contract = "0x" + sender.contract.hex()
     for member in members:
         values = [LOCAL_CHAIN_ID, contract, task, place, "0x" + member.address.hex(), correct, 0, SALT]
-        await sender.send(member, commit_calldata(task, place, keccak256(encode(kinds, values))))
+        await sender.send(member, calldata("commitVote", task, place, keccak256(encode(kinds, values))))
     for member in members:
-        await sender.send(member, reveal_calldata(task, place, Vote(correct, 0), SALT))
-    await sender.send(first, place_calldata("judge", task, place))
+        await sender.send(member, calldata("revealVote", task, place, correct, 0, SALT))
+    await sender.send(first, calldata("judge", task, place))
 
 
 def terms_of(now_seconds: int) -> Terms:
@@ -148,21 +140,21 @@ async def play() -> BoughtMajority:
     task = bytes.fromhex(posted["logs"][0]["topics"][1][2:])
     before = await sender.balance_wei((*names, *sellers))
     for name in names:
-        await sender.send(name, enrol_calldata(task, public_key(name)), terms.stake_wei)
-    refused = await sender.send(honest, enrol_calldata(task, public_key(honest)), terms.stake_wei)
+        await sender.send(name, calldata("enrol", task, public_key(name)), terms.stake_wei)
+    refused = await sender.send(honest, calldata("enrol", task, public_key(honest)), terms.stake_wei)
     by_address = {name.address: name for name in names}
     for place, seller in enumerate(sellers):
         cid = cid_of_block(b"garbage %d" % place, Codec.RAW, HashKind.BLAKE3)
         offer = announce_model_calldata(task, cid, b"\1" * 32, public_key(seller))
         await sender.send(seller, offer, terms.bond_wei)
         await vote_for(sender, task, place, by_address, 200 + 150 * place)
-    await sender.send(names[0], close_calldata(task))
+    await sender.send(names[0], calldata("close", task))
     for name in names:
-        await sender.send(name, resign_calldata(task))
-        await sender.send(name, withdraw_calldata())
+        await sender.send(name, calldata("resign", task))
+        await sender.send(name, calldata("withdraw"))
     for seller in sellers:
-        await sender.send(seller, withdraw_calldata())
-    state = decode_task(await sender.read(task_calldata(task)))
+        await sender.send(seller, calldata("withdraw"))
+    state = decode_task(await sender.read(calldata("taskOf", task)))
     return BoughtMajority(
         honest_verifier_enrolled=refused["status"] == "0x1",
         deposited_wei=terms.value_wei,

@@ -22,8 +22,7 @@ from learnchain.learning.fixed_point import evaluate
 from learnchain.learning.model import build_model, set_weights
 from learnchain.learning.train import TrainingPlan, TrainingRun, configure_torch, to_float
 from learnchain.protocol.training_terms import FreeTraining, HyperParameters
-from learnchain.tasks.built_in_tasks import BUILT_IN
-from learnchain.tasks.task_file import TaskDraft, task_draft
+from learnchain.tasks.task_file import BUILT_IN, TaskDraft, task_draft
 
 WORK_ID = b"\7" * 32
 SHARE, LARGEST_SHARE = 0.9, 0.98

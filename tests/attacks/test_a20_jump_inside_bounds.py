@@ -21,8 +21,7 @@ from learnchain.learning.train import TrainingPlan, TrainingRun, configure_torch
 from learnchain.protocol.model_specification import Layer, ModelSpecification, Setting
 from learnchain.protocol.task_specification import Optimiser
 from learnchain.protocol.training_terms import FreeTraining, HyperParameters
-from learnchain.tasks.built_in_tasks import BUILT_IN
-from learnchain.tasks.task_file import task_draft
+from learnchain.tasks.task_file import BUILT_IN, task_draft
 from tests.attacks.leaked_rows import join_rows
 
 WORK_ID = b"\7" * 32

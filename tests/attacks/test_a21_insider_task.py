@@ -20,8 +20,7 @@ from learnchain.learning.data import DataSet
 from learnchain.learning.fixed_point import evaluate
 from learnchain.learning.train import TrainingPlan, Watcher, configure_torch, train
 from learnchain.protocol.training_terms import FreeTraining, HyperParameters
-from learnchain.tasks.built_in_tasks import BUILT_IN
-from learnchain.tasks.task_file import task_draft
+from learnchain.tasks.task_file import BUILT_IN, task_draft
 
 WRONG_SHARE = 0.5
 

@@ -16,8 +16,7 @@ from learnchain.protocol.task_specification import Encryption
 from learnchain.rejection import Rejected, RejectionReason
 from learnchain.simulation.simulated_network import run_simulated
 from learnchain.simulation.simulated_nodes import SimulatedNodes
-from learnchain.tasks.built_in_tasks import BUILT_IN
-from learnchain.tasks.task_file import task_draft
+from learnchain.tasks.task_file import BUILT_IN, task_draft
 from learnchain.tasks.vault import issued_key
 from tests.encryption.plain_rows import found_in, traces_of
 

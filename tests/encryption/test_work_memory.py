@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from learnchain.tasks.built_in_tasks import BUILT_IN
-from learnchain.tasks.task_file import task_draft
+from learnchain.tasks.task_file import BUILT_IN, task_draft
 from tests.encryption.plain_rows import found_in, traces_of
 
 WITHIN_SECONDS = 420

@@ -14,13 +14,9 @@ from learnchain.market.contract import (
     announce_calldata,
     announce_model_calldata,
     artifact,
-    close_calldata,
-    commit_calldata,
+    calldata,
     creation_code,
     decode_event,
-    enrol_calldata,
-    place_calldata,
-    reveal_calldata,
 )
 from learnchain.market.contract_client import ContractClient, TaskView, task_exists
 from learnchain.market.demo_stage import LOCAL_CHAIN_ID, LocalChain
@@ -50,7 +46,7 @@ class Bench:
             self.contract = await self.ledger.deploy(WALLETS[0], creation_code())
         task_id, block = await announce_task(self.ledger, WALLETS[0], self.contract, terms, DESCRIPTION)
         for wallet in WALLETS[1:4]:
-            data = enrol_calldata(task_id, derive_public_key(wallet.private_key))
+            data = calldata("enrol", task_id, derive_public_key(wallet.private_key))
             await self.ledger.send(wallet, self.contract, data, terms.stake_wei)
         return TaskView(self.ledger, self.contract, task_id, block)
 
@@ -59,7 +55,7 @@ class Bench:
         data = announce_model_calldata(view.task_id, cid, b"\x01" * 32, derive_public_key(WALLETS[4].private_key))
         await self.ledger.send(WALLETS[4], self.contract, data, terms.bond_wei)
         self.chain.mine()
-        await self.ledger.send(WALLETS[4], self.contract, place_calldata("draw", view.task_id, place))
+        await self.ledger.send(WALLETS[4], self.contract, calldata("draw", view.task_id, place))
 
     async def vote(self, view: TaskView, place: int, votes: dict[bytes, Vote | None]) -> None:
         ballot = Ballot(LOCAL_CHAIN_ID, self.contract, view.task_id, place)
@@ -67,14 +63,16 @@ class Bench:
             vote = votes[wallet.address]
             if vote is not None:
                 commitment = vote_commitment(ballot, wallet.address, vote, SALT)
-                await self.ledger.send(wallet, self.contract, commit_calldata(view.task_id, place, commitment))
+                await self.ledger.send(wallet, self.contract, calldata("commitVote", view.task_id, place, commitment))
         self.chain.mine(101)
         for wallet in WALLETS[1:4]:
             vote = votes[wallet.address]
             if vote is not None:
-                await self.ledger.send(wallet, self.contract, reveal_calldata(view.task_id, place, vote, SALT))
+                await self.ledger.send(
+                    wallet, self.contract, calldata("revealVote", view.task_id, place, vote.correct, vote.refusal, SALT)
+                )
         self.chain.mine(101)
-        await self.ledger.send(WALLETS[0], self.contract, place_calldata("judge", view.task_id, place))
+        await self.ledger.send(WALLETS[0], self.contract, calldata("judge", view.task_id, place))
 
 
 def test_the_artifact_belongs_to_the_source():
@@ -83,8 +81,9 @@ def test_the_artifact_belongs_to_the_source():
 
 @pytest.mark.parametrize("interpretation", list(VoteInterpretation))
 @pytest.mark.parametrize("payment", list(Payment))
-def test_the_contract_decides_as_the_pure_function(reading: VoteInterpretation, payment: Payment):
-    asyncio.run(_compare(replace(TERMS, interpretation=reading, payment=payment), random.Random(f"{reading}{payment}")))
+def test_the_contract_decides_as_the_pure_function(interpretation: VoteInterpretation, payment: Payment):
+    terms = replace(TERMS, interpretation=interpretation, payment=payment)
+    asyncio.run(_compare(terms, random.Random(f"{interpretation}{payment}")))
 
 
 async def _compare(terms: Terms, chance: random.Random) -> None:
@@ -109,7 +108,7 @@ async def _compare(terms: Terms, chance: random.Random) -> None:
         accepted = (await view.task()).accepted
         if wanted.status is ModelStatus.ANNOUNCED:
             return
-    await bench.ledger.send(WALLETS[0], bench.contract, close_calldata(view.task_id))
+    await bench.ledger.send(WALLETS[0], bench.contract, calldata("close", view.task_id))
     assert (await view.task()).closed
     assert (await view.task()).held_wei == 0
 
@@ -165,11 +164,11 @@ async def _out_of_turn(case: str) -> None:
         await send(data, TERMS.bond_wei)
     elif case == "early_draw":
         await another(1)
-        await send(place_calldata("draw", view.task_id, 1))
+        await send(calldata("draw", view.task_id, 1))
     elif case == "early_judge":
-        await send(place_calldata("judge", view.task_id, 0))
+        await send(calldata("judge", view.task_id, 0))
     else:
-        await send(commit_calldata(view.task_id, 0, b"\x01" * 32))
+        await send(calldata("commitVote", view.task_id, 0, b"\x01" * 32))
 
 
 def test_foreign_logs_are_passed_over_and_wrong_values_refused():

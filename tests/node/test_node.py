@@ -15,7 +15,7 @@ from learnchain.protocol.payload import SettlementOutcome as Settled
 from learnchain.protocol.state import ChainState
 from learnchain.simulation.simulated_network import run_simulated
 from learnchain.simulation.simulated_nodes import InProcessTraining, SimulatedNodes
-from learnchain.tasks.built_in_tasks import BUILT_IN
+from learnchain.tasks.task_file import BUILT_IN
 
 DIGITS: dict[str, Any] = {**BUILT_IN["digits"], "required_accuracy": "0.5", "model": {"preset": "mlp", "hidden": [32]}}
 

@@ -12,8 +12,7 @@ from learnchain.learning.sources.store import DataStore
 from learnchain.node.local_network import LOCAL_PHASES, LocalPlan, local_needs
 from learnchain.protocol.task_specification import MAXIMUM_SPECIFICATION_BYTES, DataPart, Metric, encode_specification
 from learnchain.rejection import Rejected, RejectionReason
-from learnchain.tasks.built_in_tasks import BUILT_IN
-from learnchain.tasks.task_file import TaskDraft, read_task_file, task_draft
+from learnchain.tasks.task_file import BUILT_IN, TaskDraft, read_task_file, task_draft
 
 
 @pytest.fixture(scope="module")

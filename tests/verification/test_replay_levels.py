@@ -18,7 +18,7 @@ from learnchain.learning.safe_tensors import read_header, read_tensor, write_ten
 from learnchain.learning.trace import INDEX_NAME, Trace, state_digest, state_path
 from learnchain.protocol.dispute_messages import StateLeaf
 from learnchain.rejection import RejectionReason
-from learnchain.tasks.built_in_tasks import BUILT_IN
+from learnchain.tasks.task_file import BUILT_IN
 from learnchain.verification.assurance import Level, checked_at
 from learnchain.verification.chain_verification import BlockCheck, quote
 from tests.cli.samples import spoken

@@ -7,7 +7,7 @@ from pathlib import Path
 from learnchain.encoding.codec import Address
 from learnchain.encoding.cryptography import ciphertext_bytes, decrypt_file, key_hash
 from learnchain.execution.wallet import Wallet
-from learnchain.market.contract import seal_calldata, withdraw_calldata
+from learnchain.market.contract import calldata
 from learnchain.market.contract_client import ContractClient, TaskView
 from learnchain.market.package import PackageManifest, derive_public_key, open_key, read_package, seal_key, seal_purpose
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
@@ -50,7 +50,7 @@ class MarketClient:
         """Pull what was earned, staked or returned; return the amount in wei."""
         amount_wei = await self.view.withdrawable(self.wallet.address)
         if amount_wei:
-            await self.send(withdraw_calldata())
+            await self.send(calldata("withdraw"))
         return amount_wei
 
     async def seal(self, place: int, key: bytes, recipients: tuple[Address, ...]) -> int:
@@ -66,7 +66,7 @@ class MarketClient:
                 continue
             purpose = seal_purpose(self.view.task_id, place)
             sealed = seal_key(key, self.view.public_keys[recipient], purpose, self.entropy(32))
-            await self.send(seal_calldata(self.view.task_id, place, recipient, sealed))
+            await self.send(calldata("sealKey", self.view.task_id, place, recipient, sealed))
             self._sealed.add((place, recipient))
             sent += 1
         return sent

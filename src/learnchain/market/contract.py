@@ -10,13 +10,13 @@ from typing import Any
 from learnchain.encoding.codec import Address, Hash32
 from learnchain.encoding.content_id import Cid, parse_cid
 from learnchain.encoding.hashing import keccak256
-from learnchain.market.terms import Payment, Terms, VoteInterpretation
-from learnchain.market.votes import ModelStatus, Vote
+from learnchain.market.terms import Terms
+from learnchain.market.votes import ModelStatus
 from learnchain.protocol.payload import Log, address_bytes, address_text, decode_values, encode_call
 
 _TERMS = "(uint64,uint32,uint32,uint32,uint16,uint16,uint8,uint8,uint8,uint8,uint96,uint96,uint96,uint96)"
-_MODEL = "(address,uint8,uint8,uint8,uint8,uint64,uint64,uint64,bytes32,bytes32)"
-_VOTE = "(bytes32,uint8,bool,bool,uint8,uint32)"
+MODEL = "(address,uint8,uint8,uint8,uint8,uint64,uint64,uint64,bytes32,bytes32)"
+VOTE = "(bytes32,uint8,bool,bool,uint8,uint32)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +106,34 @@ def creation_code() -> bytes:
     return bytes.fromhex(artifact()["bytecode"].removeprefix("0x"))
 
 
+_METHODS: Mapping[str, tuple[str, ...]] = {
+    "announceModel": ("bytes32", "bytes", "bytes32", "bytes"),
+    "close": ("bytes32",),
+    "commitVote": ("bytes32", "uint8", "bytes32"),
+    "committeeOf": ("bytes32", "uint8"),
+    "draw": ("bytes32", "uint8"),
+    "enrol": ("bytes32", "bytes"),
+    "judge": ("bytes32", "uint8"),
+    "modelOf": ("bytes32", "uint8"),
+    "resign": ("bytes32",),
+    "revealVote": ("bytes32", "uint8", "uint32", "uint8", "bytes32"),
+    "sealKey": ("bytes32", "uint8", "address", "bytes"),
+    "taskOf": ("bytes32",),
+    "voteOf": ("bytes32", "uint8", "address"),
+    "withdraw": (),
+    "withdrawable": ("address",),
+}
+"""The types of each method's arguments: task, place of a model, then what is said or asked."""
+
+
+def calldata(method: str, *arguments: Any) -> bytes:
+    """Return the call of a method; addresses are given as their 20 bytes."""
+    types = _METHODS[method]
+    pairs = zip(types, arguments, strict=True)
+    values = tuple(address_text(value) if kind == "address" else value for kind, value in pairs)
+    return encode_call(f"{method}({','.join(types)})", types, values)
+
+
 def announce_calldata(terms: Terms, public_key: bytes, description: bytes) -> bytes:
     """Return the call that announces a task; its value is `terms.value_wei`."""
     terms.check()
@@ -113,116 +141,16 @@ def announce_calldata(terms: Terms, public_key: bytes, description: bytes) -> by
     return encode_call(f"announce({_TERMS},bytes,bytes)", (_TERMS, "bytes", "bytes"), (values, public_key, description))
 
 
-def enrol_calldata(task_id: Hash32, public_key: bytes) -> bytes:
-    """Return the call that offers to verify; its value is the stake."""
-    return encode_call("enrol(bytes32,bytes)", ("bytes32", "bytes"), (task_id, public_key))
-
-
-def resign_calldata(task_id: Hash32) -> bytes:
-    """Return the call that stops verifying."""
-    return encode_call("resign(bytes32)", ("bytes32",), (task_id,))
-
-
 def announce_model_calldata(task_id: Hash32, cid: Cid, key_hash: Hash32, public_key: bytes) -> bytes:
     """Return the call that announces an encrypted model; its value is the bond."""
     parse_cid(cid)
-    types = ("bytes32", "bytes", "bytes32", "bytes")
-    return encode_call("announceModel(bytes32,bytes,bytes32,bytes)", types, (task_id, cid, key_hash, public_key))
-
-
-def place_calldata(verb: str, task_id: Hash32, place: int) -> bytes:
-    """Return the call of `draw` or `judge`."""
-    return encode_call(f"{verb}(bytes32,uint8)", ("bytes32", "uint8"), (task_id, place))
-
-
-def seal_calldata(task_id: Hash32, place: int, recipient: Address, sealed: bytes) -> bytes:
-    """Return the call that hands a sealed key to somebody."""
-    types = ("bytes32", "uint8", "address", "bytes")
-    return encode_call("sealKey(bytes32,uint8,address,bytes)", types, (task_id, place, address_text(recipient), sealed))
-
-
-def commit_calldata(task_id: Hash32, place: int, commitment: Hash32) -> bytes:
-    """Return the call that commits to a vote."""
-    return encode_call(
-        "commitVote(bytes32,uint8,bytes32)", ("bytes32", "uint8", "bytes32"), (task_id, place, commitment)
-    )
-
-
-def reveal_calldata(task_id: Hash32, place: int, vote: Vote, salt: bytes) -> bytes:
-    """Return the call that opens a vote."""
-    types = ("bytes32", "uint8", "uint32", "uint8", "bytes32")
-    return encode_call(f"revealVote({','.join(types)})", types, (task_id, place, vote.correct, vote.refusal, salt))
-
-
-def close_calldata(task_id: Hash32) -> bytes:
-    """Return the call that ends a task."""
-    return encode_call("close(bytes32)", ("bytes32",), (task_id,))
-
-
-def withdraw_calldata() -> bytes:
-    """Return the call that pulls what one has earned."""
-    return encode_call("withdraw()", (), ())
-
-
-def withdrawable_calldata(account: Address) -> bytes:
-    """Return the call that reads what an account can pull."""
-    return encode_call("withdrawable(address)", ("address",), (address_text(account),))
-
-
-def task_calldata(task_id: Hash32) -> bytes:
-    """Return the call that reads a task."""
-    return encode_call("taskOf(bytes32)", ("bytes32",), (task_id,))
-
-
-def model_calldata(task_id: Hash32, place: int) -> bytes:
-    """Return the call that reads a model."""
-    return encode_call("modelOf(bytes32,uint8)", ("bytes32", "uint8"), (task_id, place))
-
-
-def vote_calldata(task_id: Hash32, place: int, verifier: Address) -> bytes:
-    """Return the call that reads a vote."""
-    return encode_call(
-        "voteOf(bytes32,uint8,address)", ("bytes32", "uint8", "address"), (task_id, place, address_text(verifier))
-    )
-
-
-def committee_calldata(task_id: Hash32, place: int) -> bytes:
-    """Return the call that reads the drawn verifiers."""
-    return encode_call("committeeOf(bytes32,uint8)", ("bytes32", "uint8"), (task_id, place))
+    return calldata("announceModel", task_id, cid, key_hash, public_key)
 
 
 def decode_task(data: bytes) -> TaskState:
     """Return the task in an answer."""
     initiator, *others = decode_values(("address", "uint8", "uint8", "uint32", "bool", "uint256"), data)
     return TaskState(address_bytes(initiator), *others)
-
-
-def decode_model(data: bytes) -> ModelState:
-    """Return the model in an answer."""
-    contributor, status, *others = decode_values((_MODEL,), data)[0]
-    return ModelState(address_bytes(contributor), ModelStatus(status), *others)
-
-
-def decode_vote(data: bytes) -> VoteState:
-    """Return the vote in an answer."""
-    return VoteState(*decode_values((_VOTE,), data)[0])
-
-
-def decode_addresses(data: bytes) -> tuple[Address, ...]:
-    """Return the addresses in an answer."""
-    return tuple(address_bytes(each) for each in decode_values(("address[]",), data)[0])
-
-
-def decode_number(data: bytes) -> int:
-    """Return the amount in an answer."""
-    return int(decode_values(("uint256",), data)[0])
-
-
-def decode_terms(values: tuple[Any, ...]) -> Terms:
-    """Return the terms that `TaskAnnounced` carries."""
-    numbers = list(values)
-    numbers[6:8] = [VoteInterpretation(values[6]), Payment(values[7])]
-    return Terms(*numbers)
 
 
 def decode_event(log: Log, contract: Address) -> ContractEvent | None:

@@ -15,26 +15,19 @@ from learnchain.encoding.hashing import keccak256
 from learnchain.encoding.numbers import parse_json
 from learnchain.execution.wallet import Wallet
 from learnchain.market.contract import (
+    MODEL,
+    VOTE,
     ContractEvent,
     ModelState,
     TaskState,
     VoteState,
-    committee_calldata,
-    decode_addresses,
+    calldata,
     decode_event,
-    decode_model,
-    decode_number,
     decode_task,
-    decode_terms,
-    decode_vote,
-    model_calldata,
-    task_calldata,
-    vote_calldata,
-    withdrawable_calldata,
 )
-from learnchain.market.terms import Description, Terms, decode_description
+from learnchain.market.terms import Description, Payment, Terms, VoteInterpretation, decode_description
 from learnchain.market.votes import ModelStatus
-from learnchain.protocol.payload import Log
+from learnchain.protocol.payload import Log, address_bytes, decode_values
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 RpcPort = Callable[[str, list[Any]], Awaitable[Any]]
@@ -250,29 +243,36 @@ class TaskView:
 
     async def task(self) -> TaskState:
         """Return how far the task is."""
-        return decode_task(await self._ledger.call(self._contract, task_calldata(self.task_id)))
+        return decode_task(await self._ledger.call(self._contract, calldata("taskOf", self.task_id)))
 
     async def model(self, place: int) -> ModelState:
         """Return where the judgement of a model stands."""
-        return decode_model(await self._ledger.call(self._contract, model_calldata(self.task_id, place)))
+        contributor, status, *others = await self._ask((MODEL,), "modelOf", self.task_id, place)
+        return ModelState(address_bytes(contributor), ModelStatus(status), *others)
 
     async def vote(self, place: int, verifier: Address) -> VoteState:
         """Return one verifier's vote."""
-        return decode_vote(await self._ledger.call(self._contract, vote_calldata(self.task_id, place, verifier)))
+        return VoteState(*await self._ask((VOTE,), "voteOf", self.task_id, place, verifier))
 
     async def committee(self, place: int) -> tuple[Address, ...]:
         """Return the verifiers drawn last for a model."""
-        return decode_addresses(await self._ledger.call(self._contract, committee_calldata(self.task_id, place)))
+        return tuple(map(address_bytes, await self._ask(("address[]",), "committeeOf", self.task_id, place)))
 
     async def withdrawable(self, account: Address) -> int:
         """Return what an account can pull."""
-        return decode_number(await self._ledger.call(self._contract, withdrawable_calldata(account)))
+        return int(await self._ask(("uint256",), "withdrawable", account))
+
+    async def _ask(self, types: tuple[str, ...], method: str, *arguments: Any) -> Any:
+        """Return the one value that a method of the contract answers."""
+        return decode_values(types, await self._ledger.call(self._contract, calldata(method, *arguments)))[0]
 
     def _take(self, event: ContractEvent) -> None:
         values: tuple[Any, ...] = event.values
         match event.name:
             case "TaskAnnounced":
-                self._announced = (decode_terms(values[0]), values[2])
+                numbers = list(values[0])
+                numbers[6:8] = [VoteInterpretation(numbers[6]), Payment(numbers[7])]
+                self._announced = (Terms(*numbers), values[2])
                 self._learn(values[1])
             case "VerifierEnrolled":
                 self._learn(values[0])
@@ -304,6 +304,6 @@ def _account(topic: Hash32) -> Address:
 async def task_exists(ledger: ContractClient, contract: Address, task_id: Hash32) -> bool:
     """Return whether a contract knows a task; another contract at the address does not."""
     try:
-        return any(decode_task(await ledger.call(contract, task_calldata(task_id))).initiator)
+        return any(decode_task(await ledger.call(contract, calldata("taskOf", task_id))).initiator)
     except Rejected:
         return False

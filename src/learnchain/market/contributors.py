@@ -26,11 +26,7 @@ from learnchain.market.contract import (
     ModelState,
     TaskState,
     announce_model_calldata,
-    commit_calldata,
-    enrol_calldata,
-    place_calldata,
-    resign_calldata,
-    reveal_calldata,
+    calldata,
 )
 from learnchain.market.package import PackageManifest, check_manifest, write_package
 from learnchain.market.terms import BASIS_POINTS
@@ -178,19 +174,19 @@ class VerificationContributor:
             return True
         number, now = await self._me.ledger.head()
         if me not in view.enrolled and now <= view.terms.closes_seconds:
-            data = enrol_calldata(view.task_id, self._me.public_key)
+            data = calldata("enrol", view.task_id, self._me.public_key)
             await self._me.send(data, view.terms.stake_wei)
         if task.judged_count < task.announced:
             model = await view.model(task.judged_count)
             if model.status is ModelStatus.ANNOUNCED and number >= model.drawable_after:
-                await self._me.try_send(place_calldata("draw", view.task_id, task.judged_count))
+                await self._me.try_send(calldata("draw", view.task_id, task.judged_count))
             elif model.status is ModelStatus.DRAWN:
                 await self._attend(task, model, now)
         return False
 
     async def leave(self) -> int:
         """Take stake and pay; return the amount in wei."""
-        await self._me.try_send(resign_calldata(self._me.view.task_id))
+        await self._me.try_send(calldata("resign", self._me.view.task_id))
         return await self._me.withdraw()
 
     async def _attend(self, task: TaskState, model: ModelState, now: int) -> None:
@@ -207,7 +203,7 @@ class VerificationContributor:
         model = await view.model(place)
         over = model.reveals == view.terms.committee or now > model.reveal_until
         if model.status is ModelStatus.DRAWN and over:
-            await self._me.try_send(place_calldata("judge", view.task_id, place))
+            await self._me.try_send(calldata("judge", view.task_id, place))
 
     async def _commit(self, place: int, model: ModelState, now: int) -> None:
         try:
@@ -223,13 +219,15 @@ class VerificationContributor:
         self._remember(place, model, vote)
         ballot = Ballot(await self._me.ledger.chain_id(), self._me.contract, self._me.view.task_id, place)
         commitment = vote_commitment(ballot, self._me.wallet.address, vote, self._salt(place, model))
-        await self._me.send(commit_calldata(self._me.view.task_id, place, commitment))
+        await self._me.send(calldata("commitVote", self._me.view.task_id, place, commitment))
 
     async def _reveal(self, place: int, model: ModelState) -> None:
         vote = self._votes.get((place, model.attempts)) or self._load_vote(place, model)
         if vote is None:
             vote = await self._recompute_vote(place, model)
-        await self._me.try_send(reveal_calldata(self._me.view.task_id, place, vote, self._salt(place, model)))
+        await self._me.try_send(
+            calldata("revealVote", self._me.view.task_id, place, vote.correct, vote.refusal, self._salt(place, model))
+        )
 
     def _remember(self, place: int, model: ModelState, vote: Vote) -> None:
         """Keep a vote where a restart finds it, before its commitment goes out: only this one opens it."""

@@ -23,7 +23,7 @@ from learnchain.learning.data import save_data
 from learnchain.learning.fused_model import FusionEvaluator, VerifierData, load_sample
 from learnchain.learning.fusion import FusionStrategy, FusionTerms, Outputs
 from learnchain.market.client import MarketClient
-from learnchain.market.contract import announce_calldata, close_calldata, creation_code, decode_event
+from learnchain.market.contract import announce_calldata, calldata, creation_code, decode_event
 from learnchain.market.contract_client import ContractClient, TaskView, http_rpc
 from learnchain.market.market_task_file import MarketDraft
 from learnchain.market.package import PackageManifest, derive_public_key
@@ -64,7 +64,7 @@ class Initiator:
         if not task.closed:
             _, now = await self._me.ledger.head()
             if task.judged_count == view.terms.models or now > view.terms.closes_seconds:
-                await self._me.try_send(close_calldata(view.task_id))
+                await self._me.try_send(calldata("close", view.task_id))
         return (await view.task()).closed
 
     async def collect(self) -> tuple[tuple[PackageManifest, Path], ...]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,10 +36,13 @@ from learnchain.protocol.task_specification import (
     encode_specification,
 )
 from learnchain.rejection import Rejected, RejectionReason
-from learnchain.tasks.built_in_tasks import BUILT_IN
 
 Choice = TypeVar("Choice", bound=StrEnum)
 
+BUILT_IN: Mapping[str, dict[str, Any]] = tomllib.loads(
+    files("learnchain.tasks").joinpath("built_in_tasks.toml").read_text(encoding="utf-8")
+)
+"""Tasks that `--task NAME` takes; the demo's main job is digits."""
 
 ENTRIES: Mapping[str, tuple[str, ...]] = {
     "": (
@@ -56,7 +60,6 @@ ENTRIES: Mapping[str, tuple[str, ...]] = {
     ),
 }
 """What a task file may hold, table by table; the entries of `model` are those of its preset or layers."""
-
 
 _LONGEST_NUMBER = 64
 """Characters of a decimal: what is longer names no amount that a contract holds."""
@@ -184,17 +187,11 @@ def _wrong_entry_error(path: str, value: Any, what: str) -> Rejected:
 
 MAXIMUM_FILE_BYTES = 1 << 20
 
-
 DENOMINATOR = 10_000
 """Required accuracies are written as decimals and kept in ten-thousandths."""
 
-
 MAXIMUM_WEI = 1 << 128
-
-
 MAXIMUM_NAME_BYTES = 64
-
-
 MAXIMUM_DEADLINE_SECONDS = 10 * 366 * 86_400
 
 

@@ -13,7 +13,7 @@ from learnchain.node.local_network import DEVELOPMENT_MNEMONIC, LocalPlan
 from learnchain.protocol.payload import SettlementOutcome
 from learnchain.simulation.simulated_network import run_simulated
 from learnchain.simulation.simulated_nodes import SimulatedNodes
-from learnchain.tasks.built_in_tasks import BUILT_IN
+from learnchain.tasks.task_file import BUILT_IN
 
 MINERS = 3
 DIGITS: dict[str, Any] = {**BUILT_IN["digits"], "required_accuracy": "0.5", "model": {"preset": "mlp", "hidden": [32]}}

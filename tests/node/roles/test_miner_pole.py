@@ -25,7 +25,7 @@ from learnchain.simulation.simulated_network import SimulatedClock, run_simulate
 from learnchain.simulation.simulated_nodes import InProcessTraining, SimulatedNodes
 from learnchain.storage.genesis import load_genesis
 from learnchain.storage.lmdb_store import LmdbStore
-from learnchain.tasks.built_in_tasks import BUILT_IN
+from learnchain.tasks.task_file import BUILT_IN
 from learnchain.verification.assurance import Level
 from learnchain.verification.chain_verification import BlockCheck, Verifier
 

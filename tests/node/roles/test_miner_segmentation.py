@@ -14,7 +14,7 @@ from learnchain.protocol.payload import SettlementOutcome as Settled
 from learnchain.protocol.task_specification import Metric
 from learnchain.simulation.simulated_network import run_simulated
 from learnchain.simulation.simulated_nodes import InProcessTraining, SimulatedNodes
-from learnchain.tasks.built_in_tasks import BUILT_IN
+from learnchain.tasks.task_file import BUILT_IN
 
 EPOCHS = 12
 CASES = {

@@ -15,7 +15,7 @@ from learnchain.protocol.payload import SettlementOutcome, bond_pot
 from learnchain.protocol.state import ChainState
 from learnchain.simulation.simulated_network import run_simulated
 from learnchain.simulation.simulated_nodes import SimulatedNodes
-from learnchain.tasks.built_in_tasks import BUILT_IN
+from learnchain.tasks.task_file import BUILT_IN
 
 pytestmark = pytest.mark.slow
 
