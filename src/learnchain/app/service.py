@@ -31,11 +31,7 @@ from learnchain.storage.lmdb_store import LmdbStore
 from learnchain.verification.assurance import NoTraining
 
 logger = logging.getLogger(__name__)
-
-
 PASSWORD_VARIABLE = "LEARNCHAIN_PASSWORD"
-
-
 IDENTITY_BYTES = 32
 
 

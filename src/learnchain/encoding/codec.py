@@ -19,18 +19,10 @@ FORMAT_VERSION = 2
 
 Raise it with any change that a program of the old version would misread. 0.1.0 wrote 1 or no version at all.
 """
-
-
 Message = TypeVar("Message")
-
-
 MAXIMUM_INTEGER_BYTES = 32
 """Integers are unsigned and at most as wide as an EVM word."""
-
-
 DEFAULT_MAXIMUM_BYTES = 65_536
-
-
 DEFAULT_MAXIMUM_ITEMS = 1_024
 
 
@@ -49,20 +41,10 @@ class Exact:
 
 
 Hash32 = Annotated[bytes, Exact(32)]
-
-
 Address = Annotated[bytes, Exact(20)]
-
-
 Signature = Annotated[bytes, Exact(65)]
-
-
 PublicKey = Annotated[bytes, Exact(32)]
-
-
 _Encoder = Callable[[Any], bytes]
-
-
 _Decoder = Callable[[bytes, int, int], tuple[Any, int]]
 
 

@@ -23,22 +23,12 @@ from learnchain.encoding.codec import Exact
 from learnchain.rejection import Rejected, RejectionReason
 
 CID_BYTES = 36
-
-
 Cid = Annotated[bytes, Exact(CID_BYTES)]
 """A CIDv1 in binary: version 1, codec, hash kind, length 32, digest."""
-
-
 MAXIMUM_BLOCK_BYTES = 2 * 1024 * 1024
 """No block is larger, leaf or node: what IPFS peers agree to exchange."""
-
-
 _VERSION = 1
-
-
 _DIGEST_BYTES = 32
-
-
 _TEXT_LENGTH = 1 + (8 * CID_BYTES + 4) // 5
 
 
@@ -116,15 +106,9 @@ def _digest(block: bytes | memoryview, hash_kind: HashKind) -> bytes:
 
 
 MAXIMUM_LINKS = 1_024
-
-
 MAXIMUM_DEPTH = 4
 """Levels of nodes above the leaves: two hold a tebibyte at full width, four allow for narrow trees of other tools."""
-
-
 MAXIMUM_FILE_BYTES = 1 << 50
-
-
 _FILE_TYPE = 2
 
 

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 UNSIGNED = b"\0" * 65
 """The signature field of a message before it is signed; the signing hash covers the message in this form."""
-
-
 _HALF_ORDER = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0
 
 
@@ -83,17 +81,9 @@ def _address(public_key: PublicKey) -> Address:
 
 
 KEY_BYTES = 32
-
-
 CHUNK_BYTES = 1 << 20
-
-
 _TAG_BYTES = 16
-
-
 _MAGIC = b"learnchain-enc-1"
-
-
 _HEADER_BYTES = len(_MAGIC) + 8 + 32 + 32
 
 

@@ -14,15 +14,12 @@ class KeyValueStore(Protocol):
 
     def get(self, key: bytes) -> bytes | None:
         """Return the value of a key, or None when there is none."""
-        ...
 
     def put_many(self, items: Mapping[bytes, bytes | None]) -> None:
         """Write every item in one atomic batch; None deletes the key, and deleting a missing key is no error."""
-        ...
 
     def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Yield the pairs whose keys begin with `prefix`, ascending by key, as they were when the scan began."""
-        ...
 
 
 class MemoryStore:

@@ -17,14 +17,9 @@ from typing import Any
 from learnchain.rejection import Rejected, RejectionReason
 
 WEI_PER_GWEI = 10**9
-
-
 WEI_PER_ETHER = 10**18
-
-
 SIGNIFICANT_DIGITS = 18
 """Digits on which two decimal results must agree; the context carries far more, so that rounding never decides."""
-
 
 CONTEXT = decimal.Context(
     prec=50,
@@ -37,7 +32,6 @@ CONTEXT = decimal.Context(
     traps=[decimal.InvalidOperation, decimal.DivisionByZero, decimal.Overflow],
 )
 """The one decimal context of the rules. Underflow is not trapped: it gives the nearest representable number."""
-
 
 _COMPARISON = decimal.Context(
     prec=SIGNIFICANT_DIGITS, rounding=decimal.ROUND_HALF_EVEN, Emin=-999_999, Emax=999_999, traps=[]
@@ -87,11 +81,7 @@ def quantise(value: Decimal) -> Decimal:
 
 MAXIMUM_DEPTH = 64
 """Deeper than anything that the interfaces or files of this chain hold."""
-
-
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
-
-
 _BRACKET = re.compile(rb"[\[\]{}]")
 
 

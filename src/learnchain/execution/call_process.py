@@ -18,16 +18,9 @@ from learnchain.execution.engine import ExecutionEngine, Reverted
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 logger = logging.getLogger(__name__)
-
-
 CALL_SECONDS = 5.0
-
-
 START_SECONDS = 60.0
-
-
 MAXIMUM_WAITING = 64
-
 
 COMPUTING_METHODS = frozenset(
     {"eth_call", "eth_estimateGas", "eth_getLogs", "eth_getProof", "eth_getBlockReceipts", "debug_traceTransaction"}

@@ -26,14 +26,8 @@ from learnchain.execution.pyevm.transactions import TransactionPool
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 MAXIMUM_MEMORY_BYTES = 1 << 30
-
-
 MAXIMUM_ANSWER_BYTES = 32 << 20
-
-
 _NICE = 10
-
-
 _GRACE_SECONDS = 5.0
 """The parent kills first; this alarm is for an orphan."""
 

@@ -46,7 +46,6 @@ class BlockingEngine(Protocol):
 
     def capabilities(self) -> EngineInfo:
         """Return the engine's name, rules, chain and head."""
-        ...
 
     def build(
         self, parent_hash: Hash32, attributes: PayloadAttributes, transactions: tuple[bytes, ...] = ()
@@ -55,27 +54,21 @@ class BlockingEngine(Protocol):
 
         Raises `Unavailable` when the parent is unknown and `Rejected` when the attributes break a rule.
         """
-        ...
 
     def new_payload(self, payload: ExecutionPayload, beacon_root: Hash32) -> PayloadStatus:
         """Execute a payload in full and keep it when it is valid; a second time changes nothing."""
-        ...
 
     def set_head(self, head: Hash32, safe: Hash32, finalized: Hash32) -> PayloadStatus:
         """Make a known payload the head, on whatever branch; transactions of left blocks return to the pool."""
-        ...
 
     def logs(self, block_hash: Hash32, address: Address) -> tuple[Log, ...]:
         """Return the events of one contract in one known payload; raise `Unavailable` for an unknown one."""
-        ...
 
     def balance(self, block_hash: Hash32, address: Address) -> int:
         """Return a balance in wei after one known payload; raise `Unavailable` for an unknown one."""
-        ...
 
     def rpc(self, method: str, params: Sequence[Any]) -> Any:
         """Answer one `eth_*`, `net_*` or `web3_*` call with JSON values; raise `Rejected` for a wrong one."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,51 +98,39 @@ class ExecutionEngine(Protocol):
     @property
     def signals(self) -> EngineSignals:
         """Return where to listen for moves of the head and for waiting transactions."""
-        ...
 
     async def capabilities(self) -> EngineInfo:
         """Return the engine's name, rules, chain and head."""
-        ...
 
     async def build(
         self, parent: Hash32, attributes: PayloadAttributes, transactions: tuple[bytes, ...] = ()
     ) -> ExecutionPayload:
         """Build on any known payload: the given transactions first, then the pool's; what cannot run is left out."""
-        ...
 
     async def new_payload(self, payload: ExecutionPayload, beacon_root: Hash32) -> PayloadStatus:
         """Execute a payload in full and keep it when it is valid; a second time changes nothing."""
-        ...
 
     async def set_head(self, head: Hash32, safe: Hash32, finalized: Hash32) -> PayloadStatus:
         """Make a known payload the head, on whatever branch."""
-        ...
 
     async def logs(self, block_hash: Hash32, address: Address) -> tuple[Log, ...]:
         """Return the events of one contract in one known payload."""
-        ...
 
     async def balance(self, block_hash: Hash32, address: Address) -> int:
         """Return a balance in wei after one known payload."""
-        ...
 
     async def rpc(self, method: str, params: Sequence[Any]) -> Any:
         """Answer one `eth_*`, `net_*` or `web3_*` call."""
-        ...
 
     async def close(self) -> None:
         """Stop cleanly."""
-        ...
 
 
 MAXIMUM_WAITING_CALLS = 256
 """Interface calls that may wait; a flood of them, from a web page for instance, must not fill the memory."""
-
-
 SWITCH_SECONDS = 0.001
 """How long the engine's thread may keep the interpreter from the event loop, which needs it several times for one
 request; Python's own 5 ms are felt by every wallet while a block is executed (benchmark execution-latency)."""
-
 
 _WHERE_WE_STAND: dict[str, Callable[[EngineInfo], str]] = {
     "eth_chainId": lambda info: hex(info.chain_id),

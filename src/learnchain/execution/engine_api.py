@@ -37,7 +37,6 @@ _QUANTITIES = {
     "excess_blob_gas": "excessBlobGas",
 }
 
-
 _BYTES = {
     "parent_hash": "parentHash",
     "fee_recipient": "feeRecipient",
@@ -143,28 +142,13 @@ def _bytes(text: str) -> bytes:
 
 
 REQUIRED_METHODS = ("engine_forkchoiceUpdatedV3", "engine_getPayloadV4", "engine_newPayloadV4")
-
-
 ZERO_PAYLOAD_HASH: Hash32 = b"\0" * 32
-
-
 _UINT64_LIMIT = 2**64
-
-
 _BLOB = 3
-
-
 _INVALID_FORK_CHOICE = -38002
-
-
 _INVALID_ATTRIBUTES = -38003
-
-
 _INVALID_PARAMS = -32602
-
-
 _REASONS = {-32601: RejectionReason.METHOD_UNKNOWN, _INVALID_PARAMS: RejectionReason.ARGUMENT_INVALID}
-
 
 _STATUS_CODES = {
     "VALID": PayloadStatusCode.VALID,

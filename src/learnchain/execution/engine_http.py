@@ -14,11 +14,7 @@ from learnchain.encoding.numbers import parse_json
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 MAXIMUM_ANSWER_BYTES = 64 << 20
-
-
 SECRET_BYTES = 32
-
-
 MAXIMUM_SECRET_FILE_BYTES = 1_024
 
 
@@ -37,11 +33,9 @@ class ClientCaller(Protocol):
 
     async def call(self, method: str, params: Sequence[Any]) -> Any:
         """Return the result of one call."""
-        ...
 
     async def close(self) -> None:
         """End the connections."""
-        ...
 
 
 def load_secret(path: Path) -> bytes:

@@ -24,32 +24,15 @@ from learnchain.rejection import Rejected, RejectionReason
 
 TIP_WEI = 500_000_000_000_000
 """What the claimer of a settlement earns (0.0005 ether); the publisher pays it with the posting."""
-
-
 MAXIMUM_SPECIFICATION_BYTES = 16_384
-
-
 STATUS_OPEN = 4
-
-
 BOND_DELAY_SECONDS = 86_400
 """How long a bond stays slashable after its owner asks for it."""
-
-
 _SETTLE_TYPES = ("(bytes32,uint64,address,uint8,uint256)", "uint64", f"bytes32[{HISTORY_DEPTH}]", "bytes32", "uint64")
-
-
 _POST_TYPES = ("bytes", "uint256", "uint256", "uint64")
-
-
 TASK_POSTED_TOPIC: Hash32 = keccak256(b"TaskPosted(bytes32,address,uint256,uint256,uint64,bytes)")
-
-
 TASK_SETTLED_TOPIC: Hash32 = keccak256(b"TaskSettled(bytes32,uint8,address,uint256)")
-
-
 BOND_SLASHED_TOPIC: Hash32 = keccak256(b"BondSlashed(bytes32,uint64,address,uint256)")
-
 
 BOND_TOPICS: dict[Hash32, BondMove] = {
     keccak256(b"BondDeposited(address,uint256)"): BondMove.DEPOSITED,

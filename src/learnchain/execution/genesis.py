@@ -17,35 +17,16 @@ from learnchain.rejection import Rejected, RejectionReason
 
 ESCROW_ADDRESS: Address = bytes.fromhex("1ea6c4a1000000000000000000000000000e5c60")
 """Where `TaskEscrow` stands on every chain."""
-
-
 DEFAULT_GAS_LIMIT = 6_000_000
 """Adversarial code runs at 0.5-1.2 Mgas/s in the embedded engine, so that a worst block takes seconds, not minutes."""
-
-
 MINIMUM_GAS_LIMIT = 5_000
-
-
 INITIAL_BASE_FEE_WEI = 10**9
-
-
 BEACON_ROOTS_ADDRESS: Address = bytes.fromhex("000f3df6d732807ef1319fb7b8bb8522d0beac02")
-
-
 BLOCK_HASHES_ADDRESS: Address = bytes.fromhex("0000f90827f1c53a10cb7a02335b175320002935")
-
-
 WITHDRAWAL_REQUESTS_ADDRESS: Address = bytes.fromhex("00000961ef480eb55e80d19ad83579a64c007002")
-
-
 CONSOLIDATION_REQUESTS_ADDRESS: Address = bytes.fromhex("0000bbddc7ce488642fb579f8b00f3a590007251")
-
-
 _SYSTEM_CALLER = "3373fffffffffffffffffffffffffffffffffffffffe14"
-
-
 _INHIBITOR = "f" * 64
-
 
 _PREDEPLOYS = {
     BEACON_ROOTS_ADDRESS: _SYSTEM_CALLER

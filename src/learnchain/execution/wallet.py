@@ -17,20 +17,10 @@ from learnchain.rejection import Rejected, RejectionReason
 
 DERIVATION_PATH = "m/44'/60'/0'/0/{index}"
 """Where Ethereum wallets look for accounts, so that a mnemonic gives the same ones everywhere."""
-
-
 ENTROPY_BYTES = 16
-
-
 MAXIMUM_KEYSTORE_BYTES = 64 * 1024
-
-
 _MAXIMUM_SCRYPT_COST = 1 << 20
-
-
 _MAXIMUM_PBKDF2_ROUNDS = 10_000_000
-
-
 _DYNAMIC_FEE = 2
 
 

@@ -18,20 +18,10 @@ from learnchain.network.transport import PeerAddress, Transport
 from learnchain.rejection import Rejected, RejectionReason
 
 MAXIMUM_RECORDS = 1_024
-
-
 MAXIMUM_RECORDS_PER_RANGE = 64
-
-
 MAXIMUM_TOLD = 64
-
-
 MAXIMUM_SEQUENCE = (1 << 64) - 1
-
-
 FORGOTTEN_AFTER_FAILURES = 3
-
-
 _REMEMBERED_EQUIVOCATORS = 1_024
 
 

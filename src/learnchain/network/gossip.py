@@ -20,45 +20,21 @@ from learnchain.network.wire import MAXIMUM_IDENTIFIERS, Full, Have, MessageKind
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 SEEN_IDENTIFIERS = 65_536
-
-
 RECENT_MESSAGES = 4_096
-
-
 RECENT_BYTES = 32 * 1024 * 1024
-
-
 ANNOUNCED_SECONDS = 120.0
 """How old an accepted message may be to be announced to a peer that connects."""
-
-
 WANTED_IDENTIFIERS = 4_096
-
-
 WANTED_IDENTIFIERS_PER_PEER = 1_024
 """One peer's inventions must not push out what others announce."""
-
-
 WANT_SECONDS = 2.0
 """How long we wait for a message from one announcer before we ask the next."""
-
-
 LONGEST_WANT_SECONDS = 30.0
 """How long we wait when there is no other announcer."""
-
-
 DEFERRED_MESSAGES = 512
-
-
 DEFERRED_MESSAGES_PER_PEER = 128
-
-
 DEFERRED_SECONDS = 60.0
-
-
 _OTHER_ANNOUNCERS = 4
-
-
 _log = logging.getLogger(__name__)
 
 

@@ -25,33 +25,15 @@ from learnchain.network.transport import DIAL_TIMEOUT_SECONDS, ConnectionLost, P
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 PROTOCOL_NAME = b"learnchain/1"
-
-
 HANDSHAKE_SECONDS = 5.0
-
-
 MAXIMUM_HANDSHAKES = 64
-
-
 MAXIMUM_WAITING_CONNECTIONS = 64
-
-
 _SHUTDOWN_SECONDS = 1.0
-
-
 _READ_BYTES = 256 * 1024
-
-
 _WRITE_BUFFER_BYTES = 512 * 1024
-
-
 _SLOW_COPY = "for i, byte in enumerate(value)"
-
-
 _WRONG_PEER = "invalid peer certificate"
 """What iroh says of a handshake with somebody else; the only way it tells."""
-
-
 _log = logging.getLogger(__name__)
 
 

@@ -29,20 +29,10 @@ from learnchain.network.transport import Transport, parse_address
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 SERVICE = "_learnchain._udp.local."
-
-
 MAXIMUM_LOOKUPS = 8
-
-
 LOOKUP_MILLISECONDS = 3_000
-
-
 _RECORD = b"record"
-
-
 _MAXIMUM_RECORD_BYTES = 248
-
-
 _log = logging.getLogger(__name__)
 
 
@@ -124,8 +114,6 @@ def _service(record: AddressRecord) -> AsyncServiceInfo:
 
 
 IROH, TLS = "iroh", "tls"
-
-
 TRANSPORTS = (IROH, TLS)
 
 

@@ -19,8 +19,6 @@ from learnchain.network.transport import ConnectionLost, StreamEnded
 from learnchain.rejection import Rejected, RejectionReason
 
 HEADER_BYTES = 9
-
-
 MAXIMUM_PAYLOAD_BYTES = 65_536
 
 
@@ -39,8 +37,6 @@ class FrameKind(IntEnum):
 
 
 _CONNECTION_KINDS = frozenset({FrameKind.PING, FrameKind.PONG, FrameKind.CLOSE})
-
-
 _PAYLOAD_BYTES = dict.fromkeys(FrameKind, 0) | {FrameKind.DATA: MAXIMUM_PAYLOAD_BYTES, FrameKind.WINDOW: 4}
 
 
@@ -104,8 +100,6 @@ def _header(buffer: bytearray, position: int) -> tuple[FrameKind, int, int]:
 
 MAXIMUM_STREAMS = 32
 """Streams that one side may hold open at a time; part of the protocol, so that neither side has to say no."""
-
-
 WINDOW_BYTES = 256 * 1024
 """Bytes that may be under way to a stream's reader before it has read any; part of the protocol."""
 
@@ -115,23 +109,18 @@ class Pipe(Protocol):
 
     async def read(self) -> bytes:
         """Return some bytes; nothing once the pipe has ended, for whatever reason."""
-        ...
 
     def write(self, data: bytes) -> None:
         """Take bytes to send; silently none after the end."""
-        ...
 
     def unsent_bytes(self) -> int:
         """Return how many bytes wait in memory for the other side."""
-        ...
 
     async def drain(self) -> None:
         """Return when few bytes wait, or the pipe has ended."""
-        ...
 
     async def close(self) -> None:
         """Send what waits if that goes quickly, then end."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

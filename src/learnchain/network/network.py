@@ -45,20 +45,10 @@ from learnchain.network.wire import (
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 METHOD_PEERS = "network/peers"
-
-
 FIRST_PAUSE_SECONDS = 0.25
-
-
 LONGEST_PAUSE_SECONDS = 30.0
-
-
 EXCHANGE_SECONDS = 5.0
-
-
 _log = logging.getLogger(__name__)
-
-
 _MAXIMUM_TOLD_BYTES = 32_768
 
 
@@ -151,26 +141,12 @@ class Dialler:
 
 
 REQUEST_SECONDS = 10.0
-
-
 REQUEST_LIMIT_BYTES = 4 * 1024 * 1024
-
-
 REQUEST_PAUSE_SECONDS = 0.05
-
-
 TICK_SECONDS = 0.5
-
-
 _GREETING = frozenset({MessageKind.HELLO, MessageKind.REFUSAL})
-
-
 _ONLY_REQUEST = frozenset({MessageKind.REQUEST})
-
-
 _GOSSIP = frozenset({MessageKind.FULL, MessageKind.HAVE, MessageKind.WANT, MessageKind.REFUSAL})
-
-
 OnPeerConnected = Callable[[bytes], Awaitable[None]]
 
 

@@ -67,20 +67,11 @@ HONEST_DIFFERENCES = frozenset(
 """Reasons that two honest nodes may differ on, because their clocks, heads or versions do: a flood of them bans, one
 does not. The other reasons say that the bytes themselves are bad, whoever looks."""
 
-
 LIGHT_PENALTY = 1.0
-
-
 DEFAULT_PENALTY = 20.0
 """What a message that is bad by itself costs: five of them in a row are a ban."""
-
-
 _REMEMBERED_STANDINGS = 4_096
-
-
 _REMEMBERED_REFUSALS = 256
-
-
 _KNOWN_IDENTIFIERS = 4_096
 
 

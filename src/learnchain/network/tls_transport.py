@@ -30,36 +30,16 @@ from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 PROTOCOL_NAME = "learnchain/1"
 """Agreed on in the handshake (ALPN): whoever speaks something else is refused before a byte of ours."""
-
-
 HANDSHAKE_SECONDS = 5.0
-
-
 MAXIMUM_HANDSHAKES = 64
 """Strangers that may be in the handshake at one time; more wait in the kernel's queue."""
-
-
 MAXIMUM_WAITING_CONNECTIONS = 64
-
-
 _SHUTDOWN_SECONDS = 1.0
-
-
 _READ_BYTES = 65_536
-
-
 _WRITE_BUFFER_BYTES = 256 * 1024
-
-
 _ISSUER = Ed25519PrivateKey.from_private_bytes(hashlib.sha256(b"learnchain/1/issuer that vouches for nothing").digest())
-
-
 _VALID_FROM = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
-
-
 _VALID_UNTIL = datetime.datetime(9999, 12, 31, tzinfo=datetime.UTC)
-
-
 _log = logging.getLogger(__name__)
 
 

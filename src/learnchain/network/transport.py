@@ -18,11 +18,7 @@ from learnchain.encoding.files import write_whole
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 PEER_ID_BYTES = 32
-
-
 DIAL_TIMEOUT_SECONDS = 5.0
-
-
 _MAXIMUM_HOST_CHARACTERS = 253
 
 
@@ -68,23 +64,18 @@ class Stream(Protocol):
 
     async def read(self, maximum_bytes: int) -> bytes:
         """Return at least one byte, at most `maximum_bytes`; nothing once the other side has finished."""
-        ...
 
     async def read_exactly(self, size: int) -> bytes:
         """Return exactly `size` bytes; raise `StreamEnded` when fewer are left."""
-        ...
 
     async def write(self, data: bytes) -> None:
         """Send bytes; wait while the other side's window is full."""
-        ...
 
     async def finish(self) -> None:
         """Say that no more bytes follow; the other direction stays open."""
-        ...
 
     async def reset(self) -> None:
         """Give the stream up in both directions; harmless on one that has ended."""
-        ...
 
 
 class Connection(Protocol):
@@ -93,38 +84,30 @@ class Connection(Protocol):
     @property
     def peer_id(self) -> bytes:
         """Return the ed25519 public key that the other side has proven to hold."""
-        ...
 
     @property
     def is_dialled(self) -> bool:
         """Return whether this side dialled."""
-        ...
 
     @property
     def remote_host(self) -> str:
         """Return the network address of the other side, for caps per address range."""
-        ...
 
     @property
     def fault(self) -> Rejected | None:
         """Return the rule that the other side broke, once that has closed the connection."""
-        ...
 
     async def open_stream(self) -> Stream:
         """Open a stream; raise `Unavailable` when too many are open."""
-        ...
 
     async def accept_stream(self) -> Stream:
         """Return the next stream that the other side opens; raise `ConnectionLost` at the end."""
-        ...
 
     async def close(self) -> None:
         """End every stream and the connection; harmless when closed."""
-        ...
 
     async def wait_until_closed(self) -> None:
         """Return when the connection has ended, whoever ended it."""
-        ...
 
 
 class Transport(Protocol):
@@ -133,36 +116,27 @@ class Transport(Protocol):
     @property
     def peer_id(self) -> bytes:
         """Return our own ed25519 public key."""
-        ...
 
     def address(self) -> PeerAddress:
         """Return where others can dial us."""
-        ...
 
     def sign(self, message: bytes) -> bytes:
         """Return our signature of a message: 64 bytes."""
-        ...
 
     def verify(self, peer_id: bytes, message: bytes, signature: bytes) -> bool:
         """Return whether a peer signed a message."""
-        ...
 
     async def connect(self, address: PeerAddress, timeout_seconds: float = DIAL_TIMEOUT_SECONDS) -> Connection:
         """Dial; raise `Unavailable` when nobody answers in time, `Rejected` when somebody else does."""
-        ...
 
     async def accept(self) -> Connection:
         """Return the next connection that somebody dialled to us; raise `ConnectionLost` once closed."""
-        ...
 
     async def close(self) -> None:
         """Stop listening and close every connection."""
-        ...
 
 
 IDENTITY_NAME = "identity.key"
-
-
 _KEY_BYTES = 32
 
 

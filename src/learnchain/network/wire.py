@@ -18,27 +18,13 @@ from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 MAXIMUM_GOSSIP_BYTES = 65_536
 """Anything larger travels as a CID."""
-
-
 MAXIMUM_IDENTIFIERS = 256
-
-
 MAXIMUM_BODY_BYTES = 1024 * 1024
-
-
 MAXIMUM_CHUNK_BYTES = 2 * 1024 * 1024 + 1024
-
-
 MAXIMUM_METHOD_BYTES = 64
-
-
 _LARGEST_VERSION = 0xFFFF_FFFF
-
-
 UNAVAILABLE = "unavailable"
 """The reason in a refusal that accuses nobody."""
-
-
 Topic = Annotated[str, Bound(64)]
 
 
@@ -170,15 +156,9 @@ async def read_message(
 
 Handle = Callable[[bytes, bytes], AsyncIterator[bytes]]
 """(peer id, body) -> chunks, each of at most `MAXIMUM_CHUNK_BYTES`."""
-
-
 WRITE_SECONDS = 30.0
 """How long a peer may take to read one chunk of its answer."""
-
-
 _ANSWERS = frozenset({MessageKind.CHUNK, MessageKind.DONE, MessageKind.REFUSAL})
-
-
 _log = logging.getLogger(__name__)
 
 

@@ -17,14 +17,8 @@ from learnchain.rejection import Unavailable
 
 AWAIT_GENESIS_FLAG = "--await-genesis"
 """Tells a node process that its genesis may still have to be written."""
-
-
 AWAIT_GENESIS_SECONDS = 180.0
-
-
 _READY_NAME = "ready"
-
-
 _LOOK_SECONDS = 0.05
 
 

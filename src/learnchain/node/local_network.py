@@ -30,24 +30,13 @@ from learnchain.tasks.vault import Vault
 
 DEVELOPMENT_MNEMONIC = "test test test test test test test test test test test junk"
 """The words that every development chain uses: its accounts are worth nothing and must never hold anything."""
-
-
 LAYOUT_NAME = "network.json"
-
-
 GENESIS_NAME = "genesis.json"
-
-
 LOCAL_CHAIN_ID = 1337
-
-
 LOCAL_COMMITMENTS = 64
 """More than a local network has miners; engines whose commitments are long allow no more."""
-
-
 SPARE_ACCOUNTS = 3
 """Pre-funded accounts that no node uses: for the person's own wallet."""
-
 
 LOCAL_MARGINS = {
     "clock_skew_milliseconds": 50,
@@ -56,7 +45,6 @@ LOCAL_MARGINS = {
     "evaluation_milliseconds": 300,
 }
 """All nodes share one clock and one disk, so the last phase may be short (ROUND-14)."""
-
 
 LOCAL_PHASES = LocalDurations(
     key_milliseconds=1_500,

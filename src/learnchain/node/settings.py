@@ -25,11 +25,7 @@ else:
 
 
 LOG_FOLDER, LOG_NAME = "logs", "node.log"
-
-
 MAXIMUM_LOG_BYTES = 8 << 20
-
-
 KEPT_LOGS = 4
 
 
@@ -58,11 +54,7 @@ def open_logs(directory: Path, name: str, level: str) -> Path:
 
 
 MAXIMUM_SETTINGS_BYTES = 1 << 20
-
-
 _HIGHEST_PORT = 65_535
-
-
 _PATHS = ("genesis", "data_directory", "wallet", "engine_secret")
 
 

@@ -99,19 +99,11 @@ class BlobNotes:
 
 
 _FORMAT_KEY = b"format_version"
-
-
 _FIRST_FORMAT_KEY = b"format"
 """Where 0.1.0 wrote numbers of its own, which count as version 1 here."""
-
-
 MAXIMUM_BLOCK_BYTES = 1 << 18
-
-
 MAXIMUM_REMEMBERED_BRANCHES = 128
 """Blocks whose list of settlements is kept in memory, so that a claim does not walk back to genesis."""
-
-
 MAXIMUM_FORKED_HEIGHTS = 1_024
 """How far above a range of blocks a height without rivals is looked for."""
 
@@ -129,7 +121,6 @@ class BlockPosition:
 
 RoundEvent = KeyReleaseReceived | CommitmentReceived | ReleaseReceived | RevealReceived
 
-
 _KINDS: dict[type, bytes] = {
     KeyReleaseReceived: b"1",
     CommitmentReceived: b"2",
@@ -138,7 +129,6 @@ _KINDS: dict[type, bytes] = {
 }
 """In the order of the round, which is the order in which they are fed again."""
 
-
 _NOUNS: dict[bytes, tuple[Any, Any]] = {
     b"1": (KeyReleaseReceived, KeyRelease),
     b"2": (CommitmentReceived, Commitment),
@@ -146,9 +136,7 @@ _NOUNS: dict[bytes, tuple[Any, Any]] = {
     b"4": (RevealReceived, Reveal),
 }
 
-
 Waiting = Evidence | AuditCommitment | AuditReport | Challenge | ChallengeResponse
-
 
 _WAITING_KINDS: dict[bytes, type[Waiting]] = {
     b"1": Evidence,
@@ -157,7 +145,6 @@ _WAITING_KINDS: dict[bytes, type[Waiting]] = {
     b"4": Challenge,
     b"5": ChallengeResponse,
 }
-
 
 ROUND, BELIEVED, WAITING = b"round/", b"believed/", b"waiting/"
 

@@ -12,12 +12,8 @@ import lmdb
 from learnchain.rejection import Unavailable
 
 DEFAULT_MAP_BYTES = 64 * 1024 * 1024
-
-
 DEFAULT_MAXIMUM_MAP_BYTES = 1 << 40
 """The map is address space, not disk; it grows by doubling when it is full."""
-
-
 _LOCK_NAME = "owner.lock"
 
 

@@ -22,7 +22,6 @@ class Discarding(Protocol):
 
     async def discard(self, cid: Cid) -> int:
         """Delete a blob, pinned or not; return the bytes freed."""
-        ...
 
 
 class Retention:

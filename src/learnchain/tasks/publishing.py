@@ -19,7 +19,6 @@ from learnchain.tasks.task_file import TaskDraft
 from learnchain.tasks.vault import Vault, prepare_encrypted_part
 
 POST_BASE_GAS = 400_000
-
 GAS_PER_BYTE = 60
 """Calldata at the floor price of EIP-7623, the log and its memory, rounded up."""
 

@@ -19,9 +19,7 @@ from learnchain.tasks.vault import is_encrypted, promised_rows, unwrap_rows
 
 MAXIMUM_PLAIN_PARTS = 16
 """Opened parts that stay on disk beside their encrypted files."""
-
 MAPPING_SUFFIX = ".mapping"
-
 MAXIMUM_MAPPINGS = 16
 """Mapping layers that stay on disk: one a height, or one a miner and height."""
 

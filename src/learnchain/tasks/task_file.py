@@ -186,10 +186,8 @@ def _wrong_entry_error(path: str, value: Any, what: str) -> Rejected:
 
 
 MAXIMUM_FILE_BYTES = 1 << 20
-
 DENOMINATOR = 10_000
 """Required accuracies are written as decimals and kept in ten-thousandths."""
-
 MAXIMUM_WEI = 1 << 128
 MAXIMUM_NAME_BYTES = 64
 MAXIMUM_DEADLINE_SECONDS = 10 * 366 * 86_400

@@ -47,24 +47,12 @@ from learnchain.protocol.payload import (
 from learnchain.rejection import Rejected, RejectionReason
 
 ENGINE_NAME = "learnchain-pyevm"
-
-
 ENGINE_VERSION = "0.1.0"
-
-
 ZERO_PAYLOAD_HASH: Hash32 = b"\0" * 32
-
-
 _TRANSACTIONS_BYTES = MAXIMUM_PAYLOAD_BYTES - 256 * 1024
 """What transactions may fill of a payload; the rest is for withdrawals and the header."""
-
-
 _LEAST_GAS = 21_000
-
-
 _LISTING_MARGIN = 1_024
-
-
 _UINT64_LIMIT = 2**64
 
 

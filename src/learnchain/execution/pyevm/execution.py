@@ -24,7 +24,6 @@ from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 _REFUND_QUOTIENT = 5
 
-
 _REQUEST_CONTRACTS = (
     (b"\x01", WITHDRAWAL_REQUEST_PREDEPLOY_ADDRESS),
     (b"\x02", CONSOLIDATION_REQUEST_PREDEPLOY_ADDRESS),

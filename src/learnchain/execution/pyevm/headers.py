@@ -17,20 +17,10 @@ RlpItem = bytes | Sequence[Any]
 
 # The encodings of nothing and of the empty list.
 EMPTY_TRIE_ROOT: Hash32 = keccak256(b"\x80")
-
-
 EMPTY_OMMERS_HASH: Hash32 = keccak256(b"\xc0")
-
-
 EMPTY_REQUESTS_HASH: Hash32 = hashlib.sha256(b"").digest()
-
-
 _NONCE = b"\0" * 8
-
-
 BASE_FEE_CHANGE_DENOMINATOR = 8
-
-
 ELASTICITY = 2
 
 

@@ -31,14 +31,8 @@ from learnchain.protocol.payload import ExecutionPayload, Log, encode_payload
 from learnchain.rejection import Rejected, RejectionReason
 
 _HEX = re.compile(r"0x(?:[0-9a-fA-F]{2})*\Z")
-
-
 _QUANTITY = re.compile(r"0x[0-9a-fA-F]{1,64}\Z")
-
-
 MAXIMUM_CALL_DATA_BYTES = 256 * 1024
-
-
 MAXIMUM_ACCESS_ENTRIES = 1_024
 
 
@@ -265,8 +259,6 @@ def read_access_list(value: Any) -> tuple[tuple[Address, tuple[int, ...]], ...]:
 
 
 MAXIMUM_PROOF_KEYS = 128
-
-
 _EMPTY_CODE_HASH: Hash32 = keccak256(b"")
 
 
@@ -316,11 +308,7 @@ def _nodes(trie: HexaryTrie, key: Hash32) -> list[str]:
 
 
 SUGGESTED_TIP_WEI = 10**9
-
-
 MAXIMUM_HISTORY = 256
-
-
 MAXIMUM_PERCENTILES = 32
 
 

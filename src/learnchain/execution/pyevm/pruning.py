@@ -15,35 +15,17 @@ from learnchain.execution.pyevm.headers import EMPTY_TRIE_ROOT
 from learnchain.execution.pyevm.records import Batch, Collection, ExecutionHead, Phase, Records
 
 logger = logging.getLogger(__name__)
-
-
 LEAST_BYTES = 4 * 1024 * 1024
 """Nodes worth a collection: below this a store is small enough to be left alone."""
-
-
 STEP_NODES = 1_000
 """Nodes that one step visits at least: some tens of milliseconds."""
-
-
 _BYTES_OF_A_VISIT = 50
 """A step visits one node more for so many bytes written since the last one: copying overtakes writing."""
-
-
 _EMPTY_CODE_HASH: Hash32 = keccak256(b"")
-
-
 _BRANCH_ITEMS = 17
-
-
 _LEAF_FLAG = 0x20
-
-
 _FIRST_LIST = 0xC0
-
-
 _LEADING_BYTES = 256
-
-
 _NOTHING_BELOW = b"\xc2\x20\x80"
 """A leaf without a value: what a walk that is about to stop is given for a node that is missing."""
 

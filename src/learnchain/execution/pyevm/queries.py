@@ -58,14 +58,8 @@ def matches(log: Log, addresses: tuple[Address, ...], topics: tuple[tuple[Hash32
 
 
 MAXIMUM_LOG_RANGE = 2_000
-
-
 MAXIMUM_LOGS = 10_000
-
-
 _HASH_LENGTH = 66
-
-
 _ZERO_ADDRESS: Address = b"\0" * 20
 
 
@@ -367,6 +361,5 @@ _METHODS: dict[str, tuple[Callable[..., Any], int, int]] = {
     "net_listening": (_constant(True), 0, 0),
     "web3_clientVersion": (_constant("learnchain-pyevm/0.1.0"), 0, 0),
 }
-
 
 ETHEREUM_METHODS = tuple(_METHODS)

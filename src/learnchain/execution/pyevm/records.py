@@ -22,18 +22,10 @@ from learnchain.rejection import Unavailable
 
 _FIRST = b"execution/node/"
 """Generation 0 has plain values: stores of earlier versions hold nothing else."""
-
-
 _LATER = b"execution/n/"
-
-
 _COLLECTION = b"execution/collection"
-
-
 _OPEN, _COMPLETE = b"\0", b"\1"
 """The first byte of later generations: whether everything below the node lies in its generation too."""
-
-
 Batch = dict[bytes, bytes | None]
 
 
@@ -128,39 +120,17 @@ def _prefix(generation: int) -> bytes:
 
 
 _PAYLOAD = b"execution/payload/"
-
-
 _RECEIPTS = b"execution/receipts/"
-
-
 _CANONICAL = b"execution/canonical/"
-
-
 _LOCATION = b"execution/location/"
-
-
 _HEAD = b"execution/head"
-
-
 _WAITING = b"execution/waiting/"
-
-
 _ROOT = b"execution/root/"
-
-
 _LISTED_FROM = b"execution/listed"
-
-
 _CACHED_PAYLOADS = 64
-
-
 _PACKED = 0x78
 """The first byte of packed values; stores of earlier versions hold plain RLP lists, which begin at 0xc0."""
-
-
 _PACKING_LEVEL = 1
-
-
 _MAXIMUM_RECORD_BYTES = 1 << 27
 
 

@@ -27,14 +27,8 @@ from learnchain.protocol.payload import ExecutionPayload
 from learnchain.rejection import Rejected, RejectionReason
 
 _ERROR_SELECTOR = bytes.fromhex("08c379a0")
-
-
 _PLAIN_TRANSFER_GAS = 21_000
-
-
 _STIPEND_GAS = 2_300
-
-
 _ESTIMATE_ERROR_PERCENT = 2
 
 
@@ -154,11 +148,7 @@ def revert_reason(data: bytes) -> str:
 
 
 MAXIMUM_FRAMES = 10_000
-
-
 _CALLS = {0xF0: "CREATE", 0xF1: "CALL", 0xF2: "CALLCODE", 0xF4: "DELEGATECALL", 0xF5: "CREATE2", 0xFA: "STATICCALL"}
-
-
 _CODE_OF_ANOTHER = ("CALLCODE", "DELEGATECALL")
 
 

@@ -21,38 +21,17 @@ from learnchain.protocol.payload import MAXIMUM_TRANSACTION_BYTES
 from learnchain.rejection import Rejected, RejectionReason
 
 LEGACY, ACCESS_LIST, DYNAMIC_FEE, BLOB, SET_CODE = range(5)
-
-
 _ALLOWED_TYPES = (ACCESS_LIST, DYNAMIC_FEE, SET_CODE)
-
-
 _MAXIMUM_DEPTH = 5
 """Transaction, access list, entry, slots: no transaction type nests deeper."""
-
-
 MAXIMUM_INITCODE_BYTES = 49_152
-
-
 MAXIMUM_NONCE = 2**64 - 2
-
-
 _WORD_LIMIT = 2**256
-
-
 _HALF_ORDER = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0
-
-
 _FLOOR_GAS = 21_000
-
-
 _FLOOR_GAS_FOR_TOKEN = 10
-
-
 _TOKENS_FOR_NONZERO_BYTE = 4
-
-
 DELEGATION_PREFIX = b"\xef\x01\x00"
-
 
 _DECODING_ERRORS = (
     RLPException,
@@ -203,17 +182,9 @@ def _check_depth(data: bytes) -> None:
 
 
 MAXIMUM_COUNT = 8_192
-
-
 MAXIMUM_BYTES = 16 * 1024 * 1024
-
-
 MAXIMUM_FOR_SENDER = 256
-
-
 REPLACEMENT_PERCENT = 10
-
-
 AccountReader = Callable[[Address], tuple[int, int]]
 """Return nonce and balance in wei of an address at the head."""
 

@@ -40,12 +40,8 @@ from learnchain.rejection import Rejected, RejectionReason
 from learnchain.storage.blobs.blob_store import Leaf, Tree, read_tree, write_tree
 
 _MAXIMUM_THREADS = 8
-
-
 _LEAVES_A_TURN = 16
 """Leaves that a thread hashes before it asks for more: handing them out one by one took a tenth of the time."""
-
-
 _LEAVES_AT_A_TIME = 4_096
 """Leaves whose hashes are under way together: bounds what a huge file keeps in memory."""
 
@@ -86,12 +82,8 @@ def tree_of_file(path: Path, layout: Layout = UNIXFS_V1_2025) -> tuple[Link, dic
 
 
 _FOLDERS = ("files", "trees", "partial", "pins", "owed", "temporary")
-
-
 _LOCAL_BYTES = 1 << 50
 """Trees that lie here were bounded when they came; size does not matter any more."""
-
-
 _CACHED_TREES = 64
 
 

@@ -25,11 +25,7 @@ from learnchain.encoding.content_id import (
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 _SMALLEST_USUAL_LEAF_BYTES = 65_536
-
-
 _FREE_LEAVES = 64
-
-
 _TREE_BYTES_PER_LEAF = 160
 
 
@@ -168,46 +164,35 @@ class BlobStore(Protocol):
 
     async def add(self, path: Path) -> Cid:
         """Take a copy of a file; return its CID."""
-        ...
 
     async def add_bytes(self, data: bytes) -> Cid:
         """Take bytes; return their CID."""
-        ...
 
     async def stat(self, cid: Cid) -> BlobStat:
         """Say what is here, without asking anybody."""
-        ...
 
     async def fetch(
         self, cid: Cid, *, max_bytes: int, sources: Sequence[bytes] = (), progress: Progress | None = None
     ) -> Path:
         """Return a file that holds the blob; raise `Unavailable` when nobody has it, `TOO_LARGE` above `max_bytes`."""
-        ...
 
     async def read(self, cid: Cid, max_bytes: int) -> bytes:
         """Return the bytes of a blob, fetched if need be."""
-        ...
 
     def path(self, cid: Cid) -> Path | None:
         """Return the file of a blob that is here, else None."""
-        ...
 
     async def handed_over(self) -> None:
         """Wait until a store elsewhere, if there is one, has all that was added; `Unavailable` if it takes it not."""
-        ...
 
     async def pin(self, cid: Cid) -> None:
         """Keep a blob whatever the quota says, whether it is here yet or not."""
-        ...
 
     async def unpin(self, cid: Cid) -> None:
         """Let the quota decide again."""
-        ...
 
     async def discard(self, cid: Cid) -> int:
         """Delete a blob, pinned or not; return the bytes freed."""
-        ...
 
     def used_bytes(self) -> int:
         """Return the bytes that blobs take on this disk."""
-        ...

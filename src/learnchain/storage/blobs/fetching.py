@@ -21,36 +21,18 @@ from learnchain.storage.blobs.blob_store import BlobNotFound, Leaf, Progress, Tr
 from learnchain.storage.blobs.origins import BlobOrigin
 
 logger = logging.getLogger(__name__)
-
-
 ORIGIN = b""
 """Stands among the sources for the store elsewhere; no peer has such a name."""
-
-
 METHOD_TREE = "blob/tree"
-
-
 METHOD_LEAF = "blob/leaf"
-
-
 TREE_SECONDS = 10.0
-
-
 LEAF_SECONDS = 20.0
-
-
 LEAVES_UNDER_WAY = 3
 """Leaves that one source is asked for at a time."""
-
-
 HEDGE_SECONDS = 0.25
 """How long one source may stay silent before the next is asked as well."""
-
-
 STRAGGLER_SECONDS = 2.0
 """How long a source that has nothing left to send waits before it is asked for what slower ones still owe."""
-
-
 _Answer = TypeVar("_Answer")
 
 

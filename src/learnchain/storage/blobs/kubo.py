@@ -17,14 +17,8 @@ from learnchain.storage.blobs.blob_store import Leaf, Tree, nodes_of_tree
 from learnchain.storage.blobs.origins import REQUEST_SECONDS, walk_tree
 
 _ANSWER_BYTES = 1 << 16
-
-
 _HASH_NAMES = {HashKind.BLAKE3: "blake3", HashKind.SHA2_256: "sha2-256"}
-
-
 _CODEC_NAMES = {Codec.RAW: "raw", Codec.DAG_PB: "dag-pb"}
-
-
 _PIN_SECONDS = 600
 """Pinning walks the whole tree on the other side."""
 

@@ -185,8 +185,6 @@ async def _request(request: Awaitable[_Answer]) -> _Answer | None:
 
 
 EMBEDDED = "embedded"
-
-
 REQUEST_SECONDS = 20
 
 
@@ -195,27 +193,21 @@ class BlobOrigin(Protocol):
 
     async def tree(self, cid: Cid, max_bytes: int) -> bytes | None:
         """Return the written tree of a blob, None for one that is not there; it is checked by whoever asked."""
-        ...
 
     async def leaf(self, root: Cid, leaf: Leaf, limit_bytes: int) -> bytes | None:
         """Return one leaf; of an answer above `limit_bytes` no more is read, and it is `Unavailable`."""
-        ...
 
     async def put(self, tree: Tree, written: bytes, path: Path) -> None:
         """Keep a whole blob: its written tree and the file of its leaves."""
-        ...
 
     async def pin(self, cid: Cid) -> None:
         """Keep a blob whatever the other side's garbage collection says."""
-        ...
 
     async def unpin(self, cid: Cid) -> None:
         """Let go of a blob."""
-        ...
 
     async def close(self) -> None:
         """End all connections."""
-        ...
 
 
 def open_origin(text: str) -> BlobOrigin | None:

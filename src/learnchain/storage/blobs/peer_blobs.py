@@ -85,8 +85,6 @@ class Delivery:
 
 
 SMALL_BYTES = 1 << 16
-
-
 _TREE_CHUNK_BYTES = 1024 * 1024
 
 
