@@ -15,7 +15,7 @@ from learnchain.api.inspection import Inspection
 from learnchain.encoding.content_id import cid_from_text
 from learnchain.encoding.cryptography import decrypt_file
 from learnchain.engines.podl import Podl, TwoPhases
-from learnchain.learning.torch_source import torch_source
+from learnchain.learning.model import torch_source
 from learnchain.node.local_network import LocalPlan
 from learnchain.protocol.task_specification import decode_specification
 from learnchain.rejection import Rejected, RejectionReason

@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 
 from learnchain.learning.data import SOURCES
+from learnchain.market.contributors import LocalTrainingTerms
 from learnchain.market.demo import MarketRun, MarketScenario
 from learnchain.market.demo_cast import SMALL, recommended_model, train_private
 from learnchain.market.demo_stage import open_local_chain
-from learnchain.market.local_training import LocalTrainingTerms
 
 pytestmark = pytest.mark.slow
 COPIES, CONTRIBUTOR = 5, 3

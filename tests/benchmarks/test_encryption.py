@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from learnchain.benchmarks import encryption
-from learnchain.benchmarks.encryption import BENCHMARKS_WITH_PEERS
-from learnchain.benchmarks.encryption_peers import Cifer, pymife_seconds
+from learnchain.benchmarks.encryption import BENCHMARKS_WITH_PEERS, Cifer, pymife_seconds
 from learnchain.cli import bench
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 

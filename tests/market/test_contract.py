@@ -22,8 +22,16 @@ from learnchain.market.contract_client import ContractClient, TaskView, task_exi
 from learnchain.market.demo_stage import LOCAL_CHAIN_ID, LocalChain
 from learnchain.market.initiator import announce_task
 from learnchain.market.package import derive_public_key
-from learnchain.market.terms import Payment, Terms, VoteInterpretation
-from learnchain.market.votes import Ballot, ModelStatus, Vote, decide_model, vote_commitment
+from learnchain.market.terms import (
+    Ballot,
+    ModelStatus,
+    Payment,
+    Terms,
+    Vote,
+    VoteInterpretation,
+    decide_model,
+    vote_commitment,
+)
 from learnchain.protocol.payload import Log
 from learnchain.rejection import Rejected, RejectionReason
 from tests.market.samples import DESCRIPTION, TERMS

@@ -14,11 +14,10 @@ from learnchain.encoding.numbers import Accuracy
 from learnchain.execution.wallet import development_accounts
 from learnchain.learning.data import digits
 from learnchain.learning.train import configure_torch
-from learnchain.market.contributors import LocallyTrainedModel
+from learnchain.market.contributors import LocallyTrainedModel, LocalTrainingTerms
 from learnchain.market.demo import MarketRun, MarketScenario
 from learnchain.market.demo_cast import SMALL, build_hostile_model
 from learnchain.market.demo_stage import DEVELOPMENT_MNEMONIC, connect_remote_chain, open_local_chain, read_idx_data
-from learnchain.market.local_training import LocalTrainingTerms
 from learnchain.market.package import PackageManifest
 from learnchain.protocol.model_presets import mlp
 from learnchain.rejection import Rejected, RejectionReason

@@ -8,9 +8,9 @@ import pytest
 
 from learnchain.learning.data import digits, select_rows
 from learnchain.learning.train import configure_torch
+from learnchain.market.contributors import LocalTrainingTerms
 from learnchain.market.demo_cast import Split
 from learnchain.market.demo_figures import PAPER, VARIANTS, FusionExperiment, fusion_figures
-from learnchain.market.local_training import LocalTrainingTerms
 
 SMALLER = Split((350, 80, 200), (90, 20, 20))
 """What is left of the digits when test rows are kept aside."""

@@ -13,9 +13,9 @@ from aiohttp import web
 from learnchain.execution.wallet import development_accounts
 from learnchain.learning.data import digits, save_data, select_rows
 from learnchain.learning.train import configure_torch
+from learnchain.market.contributors import LocalTrainingTerms
 from learnchain.market.demo_stage import DEVELOPMENT_MNEMONIC, LocalChain
 from learnchain.market.initiator import Session, TaskReference, announce, parse_task_reference
-from learnchain.market.local_training import LocalTrainingTerms
 from learnchain.market.market_task_file import market_draft, read_market_file
 from learnchain.market.services import PrivateWork, collect, contribute, show_task, verify
 from learnchain.protocol.model_presets import mlp

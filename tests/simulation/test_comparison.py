@@ -7,8 +7,7 @@ import pytest
 from learnchain.engines.registry import SHIPPED, find_engine
 from learnchain.node.local_network import LOCAL_PHASES
 from learnchain.rejection import Rejected, RejectionReason
-from learnchain.simulation.comparison import Experiment, compare, rules_for
-from learnchain.simulation.plot import svg
+from learnchain.simulation.comparison import Experiment, compare, rules_for, svg
 
 
 def quiet(_engine: str, _height: int) -> None:

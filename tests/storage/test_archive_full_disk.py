@@ -26,7 +26,7 @@ from learnchain.storage.archive import Archive
 from learnchain.storage.blobs import blob_files
 from learnchain.storage.blobs.peer_blobs import PeerBlobs
 from learnchain.storage.lmdb_store import LmdbStore
-from learnchain.tasks.vault import Vault
+from learnchain.tasks.publishing import Vault
 from learnchain_conformance.instant_training import InstantTraining
 
 TEST_ROWS = 360

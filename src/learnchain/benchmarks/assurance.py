@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from typing_extensions import override
 
+from learnchain.benchmarks import Figures, figure
 from learnchain.network.concurrency import SystemClock
 from learnchain.node.local_network import LocalPlan
 from learnchain.simulation.simulated_network import run_simulated
@@ -23,7 +23,6 @@ from learnchain.storage.lmdb_store import LmdbStore
 from learnchain.verification.assurance import Level
 from learnchain.verification.chain_verification import BlockCheck, Verifier
 
-Figures = dict[str, Any]
 _HEIGHT, _EPOCHS, _SEED = 3, 40, 9
 _SEGMENTS = 1
 
@@ -39,15 +38,15 @@ def initial_download() -> Figures:
         for level, checks in found.items():
             seconds = _mean_seconds(checks)
             what, against = f"{level.value}: a trained block", "headers"
-            figures.append(_figure(what, seconds, "s", seconds / base, against))
+            figures.append(figure(what, seconds, "s", seconds / base, against))
             if level.replays:
                 least = min((each for each in checks if each.is_trained), key=lambda each: each.detection)
                 share = f"{least.replayed} of {least.segments} segments"
-                figures.append(_figure(f"{level.value}: detection, {share}", least.detection, "", least.detection, "1"))
-        figures.append(_figure("making the chain, all nodes", made_seconds / _HEIGHT, "s a block", 1.0, "itself"))
+                figures.append(figure(f"{level.value}: detection, {share}", least.detection, "", least.detection, "1"))
+        figures.append(figure("making the chain, all nodes", made_seconds / _HEIGHT, "s a block", 1.0, "itself"))
         for folder in ("chain", "blobs"):
             size = sum(path.stat().st_size for path in (place / folder).rglob("*") if path.is_file())
-            figures.append(_figure(f"{folder} of {_HEIGHT} blocks", size / 1e6, "MB", 1.0, "itself"))
+            figures.append(figure(f"{folder} of {_HEIGHT} blocks", size / 1e6, "MB", 1.0, "itself"))
     return {"name": "initial_download", "synthetic": False, "seed": _SEED, "figures": figures}
 
 
@@ -98,7 +97,3 @@ def _mean_seconds(checks: list[BlockCheck]) -> float:
     """Return the mean of the trained blocks after the first, in which processes start."""
     trained = [check.seconds for check in checks if check.is_trained]
     return sum(trained[1:]) / max(1, len(trained) - 1)
-
-
-def _figure(what: str, value: float, unit: str, ratio: float, against: str) -> Figures:
-    return {"what": what, "value": round(value, 4), "unit": unit, "ratio": round(ratio, 4), "against": against}

@@ -1,8 +1,14 @@
 """Measure inner products of encrypted data beside their peers, and over a whole data set, in the form of all benches.
 
 Times are processor seconds of one core unless a figure says otherwise, so that a busy machine distorts them little.
+
+Time two published implementations of the same scheme, where the caller has them: CiFEr in C, pymife in Python.
+
+Neither is part of the project nor fetched by it: whoever measures names a built library and an interpreter.
 """
 
+import ctypes
+import json
 import os
 import resource
 import subprocess
@@ -11,15 +17,17 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from learnchain.benchmarks.encryption_peers import Cifer, PeerSeconds, pymife_seconds
+from learnchain.benchmarks import Figures, figure, measure_seconds
 from learnchain.encoding.hashing import shake256
 from learnchain.encryption.functional import (
     CipherBatch,
@@ -38,11 +46,144 @@ from learnchain.encryption.functional.group import WINDOWS, generator_multiples,
 from learnchain.encryption.functional.lane_code import LANES
 from learnchain.encryption.functional.lane_kernels import CHAIN, add_indexed
 from learnchain.engines.pole.mapping import Shift, dense_vectors, query_vectors, sparse_vectors
-from learnchain.rejection import Rejected, RejectionReason
+from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
-Figures = dict[str, Any]
+BOUND = 255
+_PYMIFE_SECONDS = 600
+
+
+@dataclass(frozen=True, slots=True)
+class PeerSeconds:
+    """Hold the processor seconds that a peer takes for one sample, and for one inner product of it."""
+
+    encrypt: float
+    inner_product: float
+
+
+class _Integer(ctypes.Structure):
+    """Stand for GMP's mpz_t."""
+
+    _fields_ = [("allocated", ctypes.c_int), ("size", ctypes.c_int), ("limbs", ctypes.c_void_p)]
+
+
+class _Vector(ctypes.Structure):
+    """Stand for CiFEr's cfe_vec."""
+
+    _fields_ = [("items", ctypes.POINTER(_Integer)), ("size", ctypes.c_size_t)]
+
+
+class _Scheme(ctypes.Structure):
+    """Stand for CiFEr's cfe_ddh."""
+
+    _fields_ = [("length", ctypes.c_size_t), *((name, _Integer) for name in ("bound", "g", "p", "q"))]
+
+
+class Cifer:
+    """Drive CiFEr's `simple/ddh` (fentec-project, C over GMP) through its shared library."""
+
+    def __init__(self, library: Path) -> None:
+        try:
+            self._cifer, self._gmp = ctypes.CDLL(str(library)), ctypes.CDLL("libgmp.so.10")
+        except OSError as error:
+            raise Unavailable(f"CiFEr: {error}") from error
+
+    def seconds(self, modulus_bits: int, sample: NDArray[np.integer], queries: NDArray[np.integer]) -> PeerSeconds:
+        """Encrypt one sample and open some inner products of it, checked against the plain ones."""
+        scheme, bound = _Scheme(), self._integer(BOUND)
+        bits = ctypes.c_size_t(modulus_bits)
+        failed = self._cifer.cfe_ddh_precomp_init(ctypes.byref(scheme), ctypes.c_size_t(len(sample)), bits, bound)
+        self._check(failed == 0)
+        secret, public, ciphertext = _Vector(), _Vector(), _Vector()
+        self._cifer.cfe_ddh_master_keys_init(*map(ctypes.byref, (secret, public, scheme)))
+        self._cifer.cfe_ddh_generate_master_keys(*map(ctypes.byref, (secret, public, scheme)))
+        self._cifer.cfe_ddh_ciphertext_init(ctypes.byref(ciphertext), ctypes.byref(scheme))
+        plain = self._vector(sample)
+        started = time.process_time()
+        failed = self._cifer.cfe_ddh_encrypt(*map(ctypes.byref, (ciphertext, scheme, plain, public)))
+        encrypted = time.process_time() - started
+        self._check(failed == 0)
+        opening = 0.0
+        for query in queries:
+            weights, key, result = self._vector(query), self._integer(0), self._integer(0)
+            self._cifer.cfe_ddh_derive_fe_key(key, *map(ctypes.byref, (scheme, secret, weights)))
+            started = time.process_time()
+            failed = self._cifer.cfe_ddh_decrypt(
+                result, ctypes.byref(scheme), ctypes.byref(ciphertext), key, ctypes.byref(weights)
+            )
+            opening += time.process_time() - started
+            self._check(failed == 0 and self._gmp["__gmpz_get_si"](result) == int(query @ sample))
+        return PeerSeconds(encrypted, opening / len(queries))
+
+    def _integer(self, value: int) -> "ctypes.Array[_Integer]":
+        number = (_Integer * 1)()
+        self._gmp["__gmpz_init_set_si"](number, ctypes.c_long(value))
+        return number
+
+    def _vector(self, values: NDArray[np.integer]) -> _Vector:
+        vector = _Vector()
+        self._cifer.cfe_vec_init(ctypes.byref(vector), ctypes.c_size_t(len(values)))
+        for place, value in enumerate(values.tolist()):
+            self._cifer.cfe_vec_set(ctypes.byref(vector), self._integer(value), ctypes.c_size_t(place))
+        return vector
+
+    @staticmethod
+    def _check(is_right: bool) -> None:
+        if not is_right:
+            raise Rejected(RejectionReason.ARGUMENT_INVALID, "the library given as CiFEr does not do what CiFEr does")
+
+
+_PYMIFE = """
+import json, sys, time
+from mife.data.zmod import Zmod
+from mife.single.selective.ddh import FeDDH
+asked = json.load(sys.stdin)
+sample, queries = asked["sample"], asked["queries"]
+key = FeDDH.generate(len(sample), Zmod(asked["prime"]))
+started = time.process_time()
+ciphertext = FeDDH.encrypt(sample, key)
+encrypted = time.process_time() - started
+opening = 0.0
+for query in queries:
+    functional = FeDDH.keygen(query, key)
+    largest = 255 * sum(abs(weight) for weight in query)
+    started = time.process_time()
+    value = FeDDH.decrypt(ciphertext, key.get_public_key(), functional, (-largest, largest))
+    opening += time.process_time() - started
+    assert value == sum(x * z for x, z in zip(sample, query))
+print(json.dumps([encrypted, opening / len(queries)]))
+"""
+
+_PI_2048 = (
+    "FFFFFFFFFFFFFFFFC90FDAA22168C234C4C6628B80DC1CD129024E088A67CC74020BBEA63B139B22514A08798E3404DDEF9519B3CD3A431B"
+    "302B0A6DF25F14374FE1356D6D51C245E485B576625E7EC6F44C42E9A637ED6B0BFF5CB6F406B7EDEE386BFB5A899FA5AE9F24117C4B1FE6"
+    "49286651ECE45B3DC2007CB8A163BF0598DA48361C55D39A69163FA8FD24CF5F83655D23DCA3AD961C62F356208552BB9ED529077096966D"
+    "670C354E4ABC9804F1746C08CA18217C32905E462E36CE3BE39E772C180E86039B2783A2EC07A28FB5C55DF06F4C52C9DE2BCBF695581718"
+    "3995497CEA956AE515D2261898FA051015728E5A8AACAA68FFFFFFFFFFFFFFFF"
+)
+"""The prime of group 14 of RFC 3526: 2048 bits, about 112 bits of security."""
+
+
+def pymife_seconds(interpreter: Path, sample: NDArray[np.integer], queries: NDArray[np.integer]) -> PeerSeconds:
+    """Run pymife's `FeDDH` over 2048 bits in the interpreter that has it, checked against the plain products."""
+    asked = {"sample": sample.tolist(), "queries": queries.tolist(), "prime": int(_PI_2048, 16)}
+    try:
+        answer = subprocess.run(
+            [str(interpreter), "-c", _PYMIFE],
+            input=json.dumps(asked),
+            capture_output=True,
+            check=True,
+            text=True,
+            timeout=_PYMIFE_SECONDS,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise Unavailable(f"pymife: {error}") from error
+    encrypted, opening = json.loads(answer.stdout)
+    return PeerSeconds(encrypted, opening)
+
+
 Peers = Mapping[str, Path]
 Result = TypeVar("Result")
+_seconds = partial(measure_seconds, clock=time.process_time)
 DIMENSION, OUTPUTS = 784, 128
 SAMPLES, WHOLE = 256, 60_000
 MODULI = (3_072, 2_048)
@@ -79,7 +220,7 @@ def functional_encryption(peers: Peers) -> Figures:
         plain = int((queries != 0).sum()) + OUTPUTS * _EXPONENT
         figures += _addition_figures(f"decrypt, {mode}", opener.additions_per_sample(), opening, limit, plain)
         checking = _seconds(lambda queries=queries, key=key: verify_key(public, queries, key))
-        figures.append(_figure(f"verify a block's key, {mode}", checking, "s", None, "once a block"))
+        figures.append(figure(f"verify a block's key, {mode}", checking, "s", None, "once a block"))
     return {"name": "functional_encryption", "synthetic": True, "figures": figures + _first_use()}
 
 
@@ -96,11 +237,11 @@ def functional_encryption_whole(peers: Peers) -> Figures:
         figures.extend(_wall("check and decompress, once a data set", whole.decompress, None))
         for mode, limit in (("paper", 110), ("sparse", 90)):
             figures.extend(_wall(f"decrypt one block, {mode}", lambda mode=mode: whole.open(_modes()[mode]), limit))
-        figures.append(_figure("products that differ from the plain projection", whole.wrong, "", None, "0"))
+        figures.append(figure("products that differ from the plain projection", whole.wrong, "", None, "0"))
         wire = whole.wire.stat().st_size
-    figures.append(_figure("ciphertexts", wire / 1e9, "GB", wire / samples.size, "plain bytes"))
+    figures.append(figure("ciphertexts", wire / 1e9, "GB", wire / samples.size, "plain bytes"))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-    figures.append(_figure("peak memory, plain samples included", peak, "GB", peak / 1.5, "1.5 GB"))
+    figures.append(figure("peak memory, plain samples included", peak, "GB", peak / 1.5, "1.5 GB"))
     return {"name": "functional_encryption_whole", "synthetic": "images" not in peers, "figures": figures}
 
 
@@ -223,9 +364,9 @@ def _compare_with_peers(
     what: str, seconds: float, rivals: Mapping[str, PeerSeconds | None], choose: Callable[[PeerSeconds], float]
 ) -> list[Figures]:
     return [
-        _figure(what, 1e3 * seconds, "ms", choose(rival) / seconds, name)
+        figure(what, 1e3 * seconds, "ms", choose(rival) / seconds, name)
         if rival is not None
-        else _figure(what, 1e3 * seconds, "ms", None, f"{name}: not here")
+        else figure(what, 1e3 * seconds, "ms", None, f"{name}: not here")
         for name, rival in rivals.items()
     ]
 
@@ -233,8 +374,8 @@ def _compare_with_peers(
 def _addition_figures(what: str, additions: float, seconds: float, limit: float, plain: int) -> list[Figures]:
     each = 1e9 * seconds / additions
     return [
-        _figure(f"{what}: additions an image", additions, "", plain / additions, "operation by operation"),
-        _figure(f"{what}: one addition, everything included", each, "ns", each / limit, f"the kernel: {limit:.1f} ns"),
+        figure(f"{what}: additions an image", additions, "", plain / additions, "operation by operation"),
+        figure(f"{what}: one addition, everything included", each, "ns", each / limit, f"the kernel: {limit:.1f} ns"),
     ]
 
 
@@ -256,12 +397,7 @@ def _first_use() -> list[Figures]:
             for _ in range(2)
         ]
     compiling, cached = (float(run.stdout) for run in runs)
-    return [_figure("first use in a process, compiled code cached", cached, "s", compiling / cached, "empty cache")]
-
-
-def _figure(what: str, value: float, unit: str, ratio: float | None, against: str) -> Figures:
-    rounded = None if ratio is None else round(ratio, 4)
-    return {"what": what, "value": round(value, 4), "unit": unit, "ratio": rounded, "against": against}
+    return [figure("first use in a process, compiled code cached", cached, "s", compiling / cached, "empty cache")]
 
 
 def _wall(what: str, act: Callable[[], None], limit: int | None) -> list[Figures]:
@@ -272,12 +408,6 @@ def _wall(what: str, act: Callable[[], None], limit: int | None) -> list[Figures
     against = "" if limit is None else f"{limit} s"
     ratios = (None, None) if limit is None else (seconds / limit, processor / (_THREADS * limit))
     return [
-        _figure(what, seconds, "s wall, two threads", ratios[0], against),
-        _figure(what, processor, "processor s", ratios[1], against and f"{_THREADS} x {against}"),
+        figure(what, seconds, "s wall, two threads", ratios[0], against),
+        figure(what, processor, "processor s", ratios[1], against and f"{_THREADS} x {against}"),
     ]
-
-
-def _seconds(act: Callable[[], object]) -> float:
-    started = time.process_time()
-    act()
-    return time.process_time() - started

@@ -16,6 +16,7 @@ from typing import Any
 import aiohttp
 
 from learnchain.api.json_rpc import JsonRpcServer, JsonRpcSettings
+from learnchain.benchmarks import Figures, figure
 from learnchain.encoding.codec import Hash32
 from learnchain.encoding.key_value import KeyValueStore, MemoryStore
 from learnchain.execution.engine import SWITCH_SECONDS, WorkerEngine
@@ -28,7 +29,6 @@ from learnchain.execution.wallet import Wallet
 from learnchain.protocol.payload import ExecutionPayload, PayloadAttributes, PayloadStatusCode
 from learnchain.storage.lmdb_store import LmdbStore
 
-Figures = dict[str, Any]
 CHAIN_ID = 1337
 GAS_LIMIT = 60_000_000
 BLOCKS = 4
@@ -48,8 +48,8 @@ def transfers() -> Figures:
     return {
         "name": "execution-transfers",
         "figures": [
-            _figure("signed transfers", rate, "1/s", rate / PROMISED_TRANSFERS, f"{PROMISED_TRANSFERS}/s promised"),
-            _figure("disk of a transfer", size_bytes, "bytes", size_bytes / PROMISED_BYTES, "1 kB promised"),
+            figure("signed transfers", rate, "1/s", rate / PROMISED_TRANSFERS, f"{PROMISED_TRANSFERS}/s promised"),
+            figure("disk of a transfer", size_bytes, "bytes", size_bytes / PROMISED_BYTES, "1 kB promised"),
         ],
     }
 
@@ -60,8 +60,8 @@ def contract_calls() -> Figures:
     return {
         "name": "execution-calls",
         "figures": [
-            _figure("contract calls", rate, "1/s", rate / PROMISED_CALLS, f"{PROMISED_CALLS}/s promised"),
-            _figure("disk of a call", size_bytes, "bytes", size_bytes / PROMISED_BYTES, "1 kB promised"),
+            figure("contract calls", rate, "1/s", rate / PROMISED_CALLS, f"{PROMISED_CALLS}/s promised"),
+            figure("disk of a call", size_bytes, "bytes", size_bytes / PROMISED_BYTES, "1 kB promised"),
         ],
     }
 
@@ -84,8 +84,8 @@ def interface_latency() -> Figures:
     return {
         "name": "execution-latency",
         "figures": [
-            _figure("eth_blockNumber p99", resting, "ms", resting / PROMISED_MILLISECONDS, promised),
-            _figure("the same while blocks are executed", ours, "ms", ours / usual, alone),
+            figure("eth_blockNumber p99", resting, "ms", resting / PROMISED_MILLISECONDS, promised),
+            figure("the same while blocks are executed", ours, "ms", ours / usual, alone),
         ],
     }
 
@@ -98,7 +98,7 @@ def state_growth() -> Figures:
         archive_bytes = _grown_bytes(payloads, PruningPolicy())
         kept_bytes = _grown_bytes(payloads, PruningPolicy(LONG_BLOCKS // 8, 1, 1_000))
         against = f"{archive_bytes:.0f} bytes with all states"
-        figures.append(_figure(f"disk of a {what}", kept_bytes, "bytes", kept_bytes / archive_bytes, against))
+        figures.append(figure(f"disk of a {what}", kept_bytes, "bytes", kept_bytes / archive_bytes, against))
     return {"name": "execution-state", "figures": figures}
 
 
@@ -108,10 +108,6 @@ BENCHMARKS: dict[str, Callable[[], Figures]] = {
     "execution-latency": interface_latency,
     "execution-state": state_growth,
 }
-
-
-def _figure(what: str, value: float, unit: str, ratio: float, against: str) -> Figures:
-    return {"what": what, "value": round(value, 2), "unit": unit, "ratio": round(ratio, 4), "against": against}
 
 
 def _genesis() -> dict[str, Any]:

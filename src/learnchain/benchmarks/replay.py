@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from learnchain.benchmarks import Figures, figure
 from learnchain.benchmarks.training import synthetic_images
 from learnchain.consensus.audits import AuditFinding, detection_probability, draw_segments, sample_size
 from learnchain.encoding.hashing import tagged_hash
@@ -31,7 +32,6 @@ from learnchain.protocol.task_specification import Optimiser, Range, TrainingMod
 from learnchain.protocol.training_terms import FreeTraining, HyperParameters
 from learnchain.rejection import RejectionReason
 
-Figures = dict[str, Any]
 _CLOCK = time.process_time
 _CNN = strided_cnn((1, 28, 28), 10, channels=(32, 64), hidden=128)
 _SEED = b"\1" * 32
@@ -79,8 +79,8 @@ def audit_cost() -> Figures:
     share = 100 * audit.seconds / training
     what = f"audit of {drawn} of {run.segments} segments and the last"
     figures = [
-        _figure(f"trace every {_SEGMENT_STEPS} steps, rows shown included", trace, "% of training", trace / 3, "3 %"),
-        _figure(what, share, "% of training", share / 7, "7 %"),
+        figure(f"trace every {_SEGMENT_STEPS} steps, rows shown included", trace, "% of training", trace / 3, "3 %"),
+        figure(what, share, "% of training", share / 7, "7 %"),
     ]
     return {"name": "audit", "synthetic": True, "figures": figures}
 
@@ -110,9 +110,9 @@ def settlement_cost() -> Figures:
     one, step = median(seconds), median(steps)
     against = f"training of a segment of {_DEFAULT_SEGMENT_STEPS} steps"
     figures = [
-        _figure("settlement of one step", one, "s", one / (_DEFAULT_SEGMENT_STEPS * step), against),
-        _figure("settlement of one step", one / step, "training steps", one / step, "one step"),
-        _figure("bound beside the step it bounds, median", median(shares), "of the change", median(shares), "one"),
+        figure("settlement of one step", one, "s", one / (_DEFAULT_SEGMENT_STEPS * step), against),
+        figure("settlement of one step", one / step, "training steps", one / step, "one step"),
+        figure("bound beside the step it bounds, median", median(shares), "of the change", median(shares), "one"),
     ]
     return {"name": "settlement", "synthetic": True, "figures": figures}
 
@@ -132,9 +132,9 @@ def detection_curve() -> Figures:
             expected = float(detection_probability(drawn, forged.segments, len(wrong)))
             share, of = found / _DETECTION_CHALLENGES, f"k = {drawn} of {forged.segments} segments"
             what = f"{of}: {len(wrong)} forged are found"
-            figures.append(_figure(what, share, "of challenges", share / expected, f"exact {expected:.4f}"))
+            figures.append(figure(what, share, "of challenges", share / expected, f"exact {expected:.4f}"))
             cost = costs[drawn]
-            figures.append(_figure(f"{of}: cost", cost, "of training", cost * forged.segments / drawn, "k / N"))
+            figures.append(figure(f"{of}: cost", cost, "of training", cost * forged.segments / drawn, "k / N"))
     return {"name": "detection", "synthetic": False, "challenges": _DETECTION_CHALLENGES, "figures": figures}
 
 
@@ -181,10 +181,10 @@ def _class_figures(name: str, found: Mapping[str, Mapping[str, Any]], other: str
     seconds, native = each["seconds"], found["native, 1 threads"]["seconds"]
     of, largest = f"of {len(FAMILIES)}", max(drifts.values())
     return [
-        _figure(f"{name}: families equal", equal, of, equal / len(FAMILIES), other),
-        _figure(f"{name}: drift x 1e6 without {', '.join(_LOUDEST)}", calm * 1e6, "of the largest weight", calm, other),
-        _figure(f"{name}: drift x 1e6 of all", largest * 1e6, "of the largest weight", largest, other),
-        _figure(f"{name}: time", seconds, "s", seconds / native, "native, 1 threads"),
+        figure(f"{name}: families equal", equal, of, equal / len(FAMILIES), other),
+        figure(f"{name}: drift x 1e6 without {', '.join(_LOUDEST)}", calm * 1e6, "of the largest weight", calm, other),
+        figure(f"{name}: drift x 1e6 of all", largest * 1e6, "of the largest weight", largest, other),
+        figure(f"{name}: time", seconds, "s", seconds / native, "native, 1 threads"),
     ]
 
 
@@ -199,10 +199,6 @@ def _drift(one: Path, other: Path, family: str) -> float:
         apart = max(apart, float(np.abs(mine - theirs).max()))
         largest = max(largest, float(np.abs(theirs).max()))
     return apart / largest
-
-
-def _figure(what: str, value: float, unit: str, ratio: float, against: str) -> Figures:
-    return {"what": what, "value": round(value, 4), "unit": unit, "ratio": round(ratio, 4), "against": against}
 
 
 def _plan(specification: ModelSpecification, epochs: int, interval: int) -> TrainingPlan:

@@ -9,7 +9,6 @@ import typer
 
 from learnchain.cli import (
     bench,
-    bond,
     chain,
     data,
     doctor,
@@ -85,7 +84,7 @@ application.add_typer(lab.application, name="lab")
 application.add_typer(new.application, name="new")
 
 
-wallet.application.add_typer(bond.application, name="bond")
+wallet.application.add_typer(wallet.bond_application, name="bond")
 
 
 application.add_typer(wallet.application, name="wallet")

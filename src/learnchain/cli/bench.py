@@ -15,7 +15,6 @@ from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 REGISTERS = (
     "learnchain.benchmarks.training",
-    "learnchain.benchmarks.mapping",
     "learnchain.benchmarks.replay",
     "learnchain.benchmarks.audit_market",
     "learnchain.benchmarks.network",

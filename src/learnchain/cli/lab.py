@@ -46,7 +46,7 @@ def compare(
 
     def work() -> dict[str, Any]:
         from learnchain.engines.registry import compared_engines, find_engine
-        from learnchain.simulation.plot import svg
+        from learnchain.simulation.comparison import svg
 
         engines = list(dict.fromkeys(engine or compared_engines()))
         for name in engines:

@@ -47,7 +47,7 @@ def show(
 
 def _program(client: NodeClient, height: int, out: Path | None) -> dict[str, Any]:
     # Loaded when needed: the modules of torch write themselves.
-    from learnchain.learning.torch_source import torch_source
+    from learnchain.learning.model import torch_source
     from learnchain.protocol.task_specification import decode_specification
 
     if out is not None and out.exists():

@@ -10,8 +10,7 @@ from typing import Any
 from learnchain.encoding.codec import Address, Hash32
 from learnchain.encoding.content_id import Cid, parse_cid
 from learnchain.encoding.hashing import keccak256
-from learnchain.market.terms import Terms
-from learnchain.market.votes import ModelStatus
+from learnchain.market.terms import ModelStatus, Terms
 from learnchain.protocol.payload import Log, address_bytes, address_text, decode_values, encode_call
 
 _TERMS = "(uint64,uint32,uint32,uint32,uint16,uint16,uint8,uint8,uint8,uint8,uint96,uint96,uint96,uint96)"

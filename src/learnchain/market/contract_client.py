@@ -25,8 +25,7 @@ from learnchain.market.contract import (
     decode_event,
     decode_task,
 )
-from learnchain.market.terms import Description, Payment, Terms, VoteInterpretation, decode_description
-from learnchain.market.votes import ModelStatus
+from learnchain.market.terms import Description, ModelStatus, Payment, Terms, VoteInterpretation, decode_description
 from learnchain.protocol.payload import Log, address_bytes, decode_values
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 

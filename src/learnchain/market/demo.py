@@ -25,12 +25,24 @@ from learnchain.learning.model import load_weights
 from learnchain.market.client import MarketClient
 from learnchain.market.contract import creation_code
 from learnchain.market.contract_client import ContractClient, RpcPort, TaskView
-from learnchain.market.contributors import ComputingContributor, LocallyTrainedModel, VerificationContributor
+from learnchain.market.contributors import (
+    ComputingContributor,
+    LocallyTrainedModel,
+    LocalTrainingResult,
+    LocalTrainingTerms,
+    VerificationContributor,
+)
 from learnchain.market.demo_cast import ABSENT, Split, build_hostile_model, deal, recommended_model, train_private
 from learnchain.market.initiator import Initiator, announce_task
-from learnchain.market.local_training import LocalTrainingResult, LocalTrainingTerms
-from learnchain.market.terms import Description, Payment, SampleData, Terms, VoteInterpretation
-from learnchain.market.votes import ModelStatus, refusal_text
+from learnchain.market.terms import (
+    Description,
+    ModelStatus,
+    Payment,
+    SampleData,
+    Terms,
+    VoteInterpretation,
+    refusal_text,
+)
 from learnchain.protocol.model_specification import ModelSpecification
 from learnchain.rejection import Unavailable
 from learnchain.storage.blobs.peer_blobs import PeerBlobs

@@ -9,9 +9,9 @@ import numpy as np
 from learnchain.encoding.hashing import tagged_hash
 from learnchain.learning.data import DataSet, permutation, select_rows
 from learnchain.learning.fused_model import VerifierData, rows_of_labels
-from learnchain.market.contributors import LocallyTrainedModel
-from learnchain.market.local_training import (
+from learnchain.market.contributors import (
     HeldOutSplit,
+    LocallyTrainedModel,
     LocalTrainingResult,
     LocalTrainingTerms,
     LocalTrainingTools,

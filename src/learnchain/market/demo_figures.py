@@ -22,8 +22,8 @@ from learnchain.learning.fusion import FusionStrategy, FusionTerms, Outputs, pre
 from learnchain.learning.model import load_weights
 from learnchain.learning.safe_tensors import Array
 from learnchain.learning.train import TrainingPlan, Watcher, train
+from learnchain.market.contributors import LocalTrainingTerms
 from learnchain.market.demo_cast import TABLE_2, PrivateData, Split, deal, recommended_model, train_private
-from learnchain.market.local_training import LocalTrainingTerms
 from learnchain.protocol.task_specification import Optimiser
 from learnchain.protocol.training_terms import FreeTraining, HyperParameters
 

@@ -15,7 +15,15 @@ from learnchain.learning.data import DataSet, permutation, select_rows
 from learnchain.learning.train import configure_torch
 from learnchain.market.client import MarketClient
 from learnchain.market.contract_client import TaskView
-from learnchain.market.contributors import ComputingContributor, LocallyTrainedModel, VerificationContributor
+from learnchain.market.contributors import (
+    ComputingContributor,
+    HeldOutSplit,
+    LocallyTrainedModel,
+    LocalTrainingTerms,
+    LocalTrainingTools,
+    VerificationContributor,
+    train_locally,
+)
 from learnchain.market.initiator import (
     Initiator,
     Session,
@@ -24,10 +32,8 @@ from learnchain.market.initiator import (
     join_task,
     ledger_at,
 )
-from learnchain.market.local_training import HeldOutSplit, LocalTrainingTerms, LocalTrainingTools, train_locally
 from learnchain.market.package import PackageManifest, check_manifest
-from learnchain.market.terms import BASIS_POINTS
-from learnchain.market.votes import ModelStatus, refusal_text
+from learnchain.market.terms import BASIS_POINTS, ModelStatus, refusal_text
 from learnchain.protocol.model_specification import ModelSpecification
 from learnchain.rejection import Rejected, RejectionReason
 

@@ -24,9 +24,8 @@ from learnchain.protocol.task_specification import TaskSpecification
 from learnchain.rejection import Rejected, RejectionReason
 from learnchain.storage.blobs.peer_blobs import PeerBlobs
 from learnchain.storage.genesis import Genesis, save_genesis
-from learnchain.tasks.publishing import prepare_task
+from learnchain.tasks.publishing import Vault, prepare_task
 from learnchain.tasks.task_file import BUILT_IN, task_draft
-from learnchain.tasks.vault import Vault
 
 DEVELOPMENT_MNEMONIC = "test test test test test test test test test test test junk"
 """The words that every development chain uses: its accounts are worth nothing and must never hold anything."""

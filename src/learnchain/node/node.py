@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from learnchain.encoding.key_value import KeyValueStore
-from learnchain.encryption.process import EncryptionRunner, in_own_process
+from learnchain.encryption.jobs import EncryptionRunner, in_own_process
 from learnchain.execution.engine import BlockingEngine
 from learnchain.execution.engine_api import EngineApiClient, as_engine
 from learnchain.execution.wallet import Wallet
@@ -53,8 +53,8 @@ from learnchain.storage.archive import Archive
 from learnchain.storage.blobs.origins import open_origin
 from learnchain.storage.blobs.peer_blobs import PeerBlobs
 from learnchain.storage.genesis import Genesis
+from learnchain.tasks.publishing import Vault
 from learnchain.tasks.task_data import TaskData
-from learnchain.tasks.vault import Vault
 from learnchain.verification.assurance import Demand, Trust
 from learnchain.verification.evidence_measurer import EvidenceMeasurer
 from learnchain.verification.replay import TraceReplayer

@@ -4,7 +4,7 @@ import random
 from dataclasses import dataclass
 from typing import Protocol
 
-from learnchain.encryption.process import EncryptionRunner, in_own_process
+from learnchain.encryption.jobs import EncryptionRunner, in_own_process
 from learnchain.execution.engine import ExecutionEngine
 from learnchain.execution.wallet import Wallet
 from learnchain.learning.jobs import Training
@@ -12,8 +12,8 @@ from learnchain.network.concurrency import Clock, Tasks
 from learnchain.node.chain import Chain, Decisions, WireMessage
 from learnchain.storage.archive import Archive
 from learnchain.storage.blobs.blob_store import BlobStore
+from learnchain.tasks.publishing import Vault
 from learnchain.tasks.task_data import TaskData
-from learnchain.tasks.vault import Vault
 
 
 class MessagePublisher(Protocol):

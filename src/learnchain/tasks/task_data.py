@@ -8,14 +8,13 @@ from pathlib import Path
 from learnchain.encoding.codec import encode
 from learnchain.encoding.files import PARTIAL_SUFFIX, clear_leftovers, storage_error, sync_file, write_whole
 from learnchain.encoding.hashing import tagged_hash
-from learnchain.encryption.jobs import CheckRows, OpenRows, key_bytes_bound
-from learnchain.encryption.process import EncryptionRunner, in_own_process
+from learnchain.encryption.jobs import CheckRows, EncryptionRunner, OpenRows, in_own_process, key_bytes_bound
 from learnchain.learning.data import check_data, load_data, open_part
 from learnchain.protocol.task_specification import Cid, DataPart, Encryption, Metric, TaskSpecification
 from learnchain.protocol.training_terms import SecureMapping, TrainingTerms
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.storage.blobs.blob_store import BlobStore
-from learnchain.tasks.vault import is_encrypted, promised_rows, unwrap_rows
+from learnchain.tasks.publishing import is_encrypted, promised_rows, unwrap_rows
 
 MAXIMUM_PLAIN_PARTS = 16
 """Opened parts that stay on disk beside their encrypted files."""

@@ -8,7 +8,7 @@ from learnchain.protocol.actions import OpenHeight, ReleaseTestSet
 from learnchain.protocol.messages import KeyRelease, Release, ReleaseAnnouncement, release_root, work_id
 from learnchain.protocol.selection import Selection
 from learnchain.protocol.task_specification import Cid, Encryption
-from learnchain.tasks.vault import issued_key
+from learnchain.tasks.publishing import issued_key
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Carry out one encryption job and end: `python -m learnchain.encryption.worker NAME`, the job on standard input.
+"""Carry out one encryption job and end: `python -m learnchain.encryption NAME`, the job on standard input.
 
 The process holds no torch and the node no numba; keys come by standard input, never on the command line.
 """

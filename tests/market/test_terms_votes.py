@@ -9,13 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from learnchain.market.terms import INTERPRETATIONS as READINGS_OF_THE_PAPER
-from learnchain.market.terms import Payment, VoteInterpretation
-from learnchain.market.votes import (
+from learnchain.market.terms import (
     REFUSALS,
     UNAVAILABLE,
     Ballot,
     ModelStatus,
+    Payment,
     Vote,
+    VoteInterpretation,
     decide_model,
     is_approval,
     refusal_code,
@@ -36,7 +37,7 @@ def test_both_readings_of_the_vector():
         given = case["given"]
         terms = replace(
             TERMS,
-            interpretation=VoteInterpretation[given["interpretation"].upper()],
+            interpretation=VoteInterpretation[given["reading"].upper()],
             rows=given["rows"],
             fitness=given["fitness"],
         )

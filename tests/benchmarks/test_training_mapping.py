@@ -3,7 +3,7 @@
 import pytest
 
 from learnchain.benchmarks import training
-from learnchain.benchmarks.mapping import BENCHMARKS
+from learnchain.benchmarks.training import BENCHMARKS
 
 LIMITS = (("128 query vectors", 0.60), ("as many vectors as pixels", 1.05), ("CSML", 1.05))
 

@@ -7,8 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from learnchain.learning.model import build_model, initial_weights, load_weights, save_weights, set_weights
-from learnchain.learning.torch_source import torch_source
+from learnchain.learning.model import (
+    build_model,
+    initial_weights,
+    load_weights,
+    save_weights,
+    set_weights,
+    torch_source,
+)
 from learnchain.protocol.model_presets import PRESETS, parse_model_table
 from learnchain.protocol.model_specification import ModelSpecification
 

@@ -16,8 +16,8 @@ from learnchain.protocol.task_specification import Encryption
 from learnchain.rejection import Rejected, RejectionReason
 from learnchain.simulation.simulated_network import run_simulated
 from learnchain.simulation.simulated_nodes import SimulatedNodes
+from learnchain.tasks.publishing import issued_key
 from learnchain.tasks.task_file import BUILT_IN, task_draft
-from learnchain.tasks.vault import issued_key
 from tests.encryption.plain_rows import found_in, traces_of
 
 ENCRYPTED: dict[str, Any] = {**BUILT_IN["digits-encrypted"], "required_accuracy": "0.5"}

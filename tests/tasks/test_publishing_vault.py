@@ -7,16 +7,15 @@ from typing import Any
 
 import pytest
 
-from learnchain.encryption.jobs import EncryptionJob, OpenRows
-from learnchain.encryption.process import in_this_process
+from learnchain.encryption.jobs import EncryptionJob, OpenRows, in_this_process
 from learnchain.protocol.task_specification import Encryption
 from learnchain.protocol.training_terms import FreeTraining, SecureMapping
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.simulation.sample_tasks import build_sample_specification
 from learnchain.simulation.simulated_network import run_simulated
 from learnchain.storage.blobs.peer_blobs import PeerBlobs
+from learnchain.tasks.publishing import Vault, issued_key
 from learnchain.tasks.task_data import OpenedKeys, TaskData
-from learnchain.tasks.vault import Vault, issued_key
 
 PROMISED = replace(build_sample_specification("slow"), encryption=Encryption.INNER_PRODUCT, time_limit_seconds=60)
 TERMS = SecureMapping((b"\x80\x01" * 4,))
