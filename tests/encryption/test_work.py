@@ -10,7 +10,8 @@ import pytest
 
 from learnchain.encryption.functional import encode_key
 from learnchain.encryption.functional.keys import decode_key
-from learnchain.encryption.jobs import CheckRows, EncryptRows, IssueKey, OpenRows, PromisedRows, in_own_process
+from learnchain.encryption.jobs import CheckRows, EncryptRows, IssueKey, OpenRows, PromisedRows
+from learnchain.encryption.process import in_own_process
 from learnchain.encryption.work import carry_out, read_rows
 from learnchain.learning.data import DataSet, save_data
 from learnchain.learning.job_data import fit_mapping, holds_products, load_products

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from learnchain.encryption.jobs import EncryptionJob, OpenRows, in_this_process
+from learnchain.encryption.jobs import EncryptionJob, OpenRows
+from learnchain.encryption.process import in_this_process
 from learnchain.protocol.task_specification import Encryption
 from learnchain.protocol.training_terms import FreeTraining, SecureMapping
 from learnchain.rejection import Rejected, RejectionReason, Unavailable

@@ -23,10 +23,8 @@ REGISTERS = (
 )
 """Modules with a `BENCHMARKS` table; a room that measures itself is one more name here."""
 
-
 WITH_PEERS = ("learnchain.benchmarks.encryption",)
 """Modules with a `BENCHMARKS_WITH_PEERS` table: they measure against programs that the caller names, if here."""
-
 
 Benchmark = Callable[[], dict[str, Any]]
 

@@ -19,13 +19,10 @@ from learnchain.rejection import Rejected, RejectionReason
 LATE_MODULES = ("learnchain.learning.watermark", "learnchain.encryption.functional.decryption")
 """Where equations live that need torch or compiled code: loaded only when an engine's own modules lack the number."""
 
-
 EQUATION = "equation"
-
 
 MARKET = "baas"
 """The paper that is no engine: its equations are the market's way to fuse models."""
-
 
 _PACKAGE = Path(str(resources.files("learnchain")))
 

@@ -146,7 +146,6 @@ _ROWS: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
     ("Gini of rewards", lambda each: f"{each['reward_gini']:.3f}"),
 )
 
-
 _SIMULATED_ONLY = frozenset(
     {
         "of it until the release, s",
@@ -158,12 +157,10 @@ _SIMULATED_ONLY = frozenset(
     }
 )
 
-
 _REAL_ONLY: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
     ("training share of winners", lambda each: f"{100 * each['training_share']:.1f} %"),
     ("Gini of won blocks", lambda each: f"{each['reward_gini']:.3f}"),
     ("all nodes agree, coins conserved", lambda each: f"{each['agree']}, {each['conserved']}"),
 )
-
 
 _REAL_ROWS = (*(row for row in _ROWS if row[0] not in _SIMULATED_ONLY), *_REAL_ONLY)

@@ -27,13 +27,8 @@ from learnchain.engines.registry import SHIPPED, engine_names, find_engine
 from learnchain.rejection import Rejected, RejectionReason
 
 LONGEST_NAME = 32
-
-
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
-
-
 _LINE_LENGTH = 120
-
 
 _PROJECT = """[build-system]
 requires = ["hatchling>=1.27"]
@@ -72,7 +67,6 @@ python-version = "3.11"
 preset = "strict"
 """
 
-
 _README = """# {name}
 
 A consensus engine for learnchain, begun as a copy of `{like}`. `src/{name}/rules.py` has the ten answers: change one,
@@ -83,7 +77,6 @@ run the tests, and they show what changed.
     learnchain up --consensus {name}
     learnchain lab compare --engine {like} --engine {name}
 """
-
 
 _TESTS = '''"""Hold the engine against the conformance kit: it is found, plays, and refuses what every engine must."""
 

@@ -8,14 +8,8 @@ from learnchain.cli.output import LOCAL_DIRECTORY, DataDirectoryOption, JsonOpti
 from learnchain.cli.rpc import NodeClient, client_for
 
 application = typer.Typer(help="Ask a node why it decided as it did.", no_args_is_help=True)
-
-
 NodeOption = Annotated[int, typer.Option("--node", min=0, help="Which node to ask, in a local network.")]
-
-
 _DISPUTED = ("disputes", "pending", "audits")
-
-
 HeightArgument = Annotated[int, typer.Argument(metavar="HEIGHT", min=1, help="The block's height.")]
 
 

@@ -50,10 +50,8 @@ from learnchain.rejection import Rejected, RejectionReason
 MAXIMUM_SAMPLED_SEGMENTS = 1_024
 """Segments that one challenge may draw."""
 
-
 MAXIMUM_FRAUD_PROOF_BYTES = 8_192
 """A proof links to states by CID and carries at most four branches, so it fits into a block's evidence."""
-
 
 _DRAW_BYTES = 16
 """Bytes of the stream for one draw: the remainder of 128 bits favours no segment by more than 2**-100."""
@@ -104,10 +102,8 @@ HARDWARE_INDEPENDENT_FINDINGS = frozenset(
 )
 """Faults that every node finds alike from published bytes: slashed automatically (ROUND-11)."""
 
-
 STEP_FAULTS = frozenset({AuditFinding.FAULT_STEP_CHAIN, AuditFinding.FAULT_OUT_OF_BOUNDS})
 """Faults of the steps with which somebody answers an accusation: the only ones that an auditor can commit."""
-
 
 SLASHABLE_FINDINGS = HARDWARE_INDEPENDENT_FINDINGS | {AuditFinding.FAULT_OUT_OF_BOUNDS}
 """Findings that cost the miner its bond; `NUMERIC_MISMATCH` alone never does."""
@@ -290,7 +286,6 @@ def parse_step_digests(digests: bytes) -> tuple[bytes, ...]:
 
 AUDIT_COMMITMENT_BLOCKS = 3
 """Heights after the seed in which audits are committed; as many follow in which they are opened."""
-
 
 FORCED_ERRORS_OF_256 = 64
 """Share of segments whose start the protocol corrupts: a quarter."""

@@ -52,9 +52,7 @@ from learnchain.rejection import Rejected, RejectionReason, Unavailable
 MAXIMUM_PENDING_BLOCKS = 64
 """Blocks that wait for measurements at one time; more are asked for again later."""
 
-
 MAXIMUM_PENDING_EMPTY = 32
-
 
 MAXIMUM_PENDING_EMPTY_SIBLINGS = 4
 """Anybody may sign an empty block without ever serving its payload: they never take the place of trained blocks."""

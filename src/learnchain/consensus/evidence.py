@@ -25,7 +25,6 @@ from learnchain.rejection import Rejected, RejectionReason
 
 Statement = Commitment | Reveal | Release | KeyRelease
 
-
 _KINDS: dict[Fault, tuple[type[Commitment] | type[Reveal] | type[Release], int]] = {
     Fault.DOUBLE_COMMITMENT: (Commitment, 2),
     Fault.DOUBLE_REVEAL: (Reveal, 2),

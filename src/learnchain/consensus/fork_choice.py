@@ -20,16 +20,11 @@ from learnchain.rejection import Rejected, RejectionReason
 WitnessedDeadlines = frozenset[tuple[Hash32, Deadline]]
 """What this node saw in time, by the parent it belongs to."""
 
-
 CONFIRMATIONS_OF_SAFE = 2
 """High-accuracy models that must follow a block before wallets call it safe (DLBC IV-H)."""
 
-
 _LATEST_FIRST = tuple(reversed(Deadline))
-
-
 _AFTER_COMMITMENTS = (Deadline.RELEASE, Deadline.REVEAL, Deadline.BLOCK)
-
 
 EMPTY_DEPTH_FACTOR = 16
 """How many times D heights may stay open while nothing of weight happens: the bound on what a tree holds."""
@@ -249,7 +244,6 @@ def _priority(block: EmptyBlock) -> bytes:
 
 MAXIMUM_SIDE_SIBLINGS = 8
 """Losers on one parent that nothing builds on: the lowest tickets stay, of one signer one for each deadline."""
-
 
 SPARE_SIDE_BRANCHES = 64
 """Losers beyond the longest branch of empty blocks that may have to be fetched: its beginning must not go meanwhile."""

@@ -60,18 +60,14 @@ def compute_withheld_gwei(book: BondRegistry, block: Block, payout_gwei: int) ->
 
 REPORTER_PART = 4
 
-
 HARMED_PART = 2
 """One part in so many of what is taken; what is left over is burned."""
-
 
 FALSE_AUDIT_FEES = 4
 """Fees that a false report costs: more than the one it would have earned, so that guessing does not pay."""
 
-
 BURNED_PART = 4
 """One part in so many of what a failed accusation costs; the rest goes to the accused."""
-
 
 BURN_ADDRESS: Address = b"\0" * 20
 

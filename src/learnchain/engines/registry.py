@@ -14,7 +14,6 @@ from learnchain.rejection import Rejected, RejectionReason
 
 GROUP = "learnchain.engines"
 
-
 SHIPPED = {
     "dlbc": "learnchain.engines.dlbc:ENGINE",
     "pole": "learnchain.engines.pole:ENGINE",

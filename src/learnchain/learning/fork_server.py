@@ -21,18 +21,13 @@ from learnchain.rejection import Unavailable
 VARIABLE = "LEARNCHAIN_FORK_SERVER"
 """Names the descriptor of the line to nodes that inherit it."""
 
-
 THREADS = 1
 """Workers with another number of threads start on their own: thread pools take their size when they are loaded."""
-
 
 ID_BYTES = 4
 """A worker says its process id first."""
 
-
 _LOG_NAME = "training.log"
-
-
 _CLOSE_SECONDS = 0.5
 
 

@@ -30,8 +30,6 @@ from learnchain.protocol.training_terms import SecureMapping
 from learnchain.rejection import Rejected, RejectionReason
 
 LARGEST_SAMPLE = 1 << 15
-
-
 _DISCRETE = 256.0
 
 
@@ -81,13 +79,10 @@ def discretise(inputs: Array) -> Array:
 REFERENCE_ROWS = 1_024
 """Training rows from which centre and scale are taken."""
 
-
 _BATCH_ROWS = 2_048
-
 
 _BATCH_PRODUCTS = 1 << 20
 """Sliding filters make many products of a sample: so many at a time stay in the processor's cache."""
-
 
 _OFFSET = 1 << 15
 
@@ -187,7 +182,6 @@ def _compute_convolution(samples: Array, weights: Array, kernel: int) -> Array:
 
 
 MAXIMUM_MAPPING_BYTES = 1 << 28
-
 
 _WORTH_COUNTING = 0.5
 """An epoch whose running accuracy is below this part of the requirement is not counted exactly: the mean over a first

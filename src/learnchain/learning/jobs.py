@@ -23,21 +23,13 @@ from learnchain.protocol.training_terms import HyperParameters, LoopTerms, Water
 from learnchain.rejection import Rejected, RejectionReason
 
 MAXIMUM_FRAME_BYTES = 1 << 20
-
-
 WEIGHTS_NAME = "model.safetensors"
-
-
 TRACE_NAME = "trace"
-
 
 UNAVAILABLE, INTERNAL = "unavailable", "internal"
 """Error reasons beside those of `RejectionReason`: not here yet, and our own bug."""
 
-
 FilePath = Annotated[str, Bound(4_096)]
-
-
 Answer = TypeVar("Answer")
 
 
@@ -354,7 +346,6 @@ class DisputeJob(Job[bool]):
 
 
 DIGESTS_NAME, BEFORE_NAME, AFTER_NAME = "digests", "before.safetensors", "after.safetensors"
-
 
 STATES_NAME = "states"
 """How the files of a dispute are called."""

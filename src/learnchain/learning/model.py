@@ -283,7 +283,6 @@ _BUILDERS: Mapping[str, Callable[[Mapping[str, int], tuple[int, ...]], nn.Module
 }
 """Kinds whose constructor differs from torch's common one; the rest is built by name."""
 
-
 _HEAD = '''"""{title}
 
 {note}

@@ -25,17 +25,13 @@ from learnchain.rejection import Rejected, RejectionReason
 
 INDEX_NAME = "trace.json"
 
-
 MAXIMUM_INDEX_BYTES = 1 << 26
 """Room for the index of a run with `MAXIMUM_STATES` states, which takes about a third of it."""
 
-
 CONTINUES_KEY = "continues"
-
 
 FIRST_DIGEST = b"\0" * 32
 """Stands for the rows shown before the first step."""
-
 
 _HEADER_ALLOWANCE_BYTES = 1 << 20
 

@@ -28,27 +28,20 @@ from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 MILLION = 1_000_000
 
-
 _CACHED_BYTES = 1 << 28
 """Samples are converted to float32 once when they fit into this, else batch by batch; the bits are the same."""
-
 
 GRADIENT_NORM = 1.0
 """Longer gradients of the task's loss are shortened to this: a mark makes the loss steep, and without the bound long
 runs at a high learning rate fell from 0.96 to 0.09 on the digits CNN. It is part of what a declared run is."""
 
-
 NORM_EPSILON = 1e-6
 """Added to the length by which gradients are divided, as torch's own clipping does."""
-
 
 _MEASURED_STEP = 8
 """Loss and accuracy are read off every so many steps, so that watching training does not slow it down."""
 
-
 _PROGRESS_SECONDS = 0.2
-
-
 Clock = Callable[[], float]
 
 

@@ -93,7 +93,6 @@ async def forked_worker(fork_server: ForkServer, nice: int) -> WorkerConnection:
 
 logger = logging.getLogger(__name__)
 
-
 _CLOSE_SECONDS = 1.0
 """A process that still loads torch does not see the end of its input; it holds nothing that is worth waiting for."""
 

@@ -42,10 +42,8 @@ from learnchain.rejection import Rejected, RejectionReason
 
 MILLION = 1_000_000
 
-
 _FRACTION_BITS = 32
 """Weights are rounded to multiples of 2**-32 for the decision: far finer than any training step."""
-
 
 _WEIGHT_LIMIT = 256.0
 """Larger weights count as this much, so that the integer sums cannot overflow."""

@@ -81,9 +81,7 @@ MAXIMUM_SAMPLE_BYTES = 1 << 28
 """Each of the three files of an initiator's sample."""
 
 logger = logging.getLogger(__name__)
-
 Result = TypeVar("Result")
-
 _TASK = re.compile(r"0x([0-9a-f]{40})/0x([0-9a-f]{64})@(\d{1,15})")
 
 

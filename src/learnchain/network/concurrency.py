@@ -53,14 +53,8 @@ class SystemClock:
 
 
 logger = logging.getLogger(__name__)
-
-
 FIRST_PAUSE_SECONDS = 0.5
-
-
 LONGEST_PAUSE_SECONDS = 15.0
-
-
 Result = TypeVar("Result")
 
 

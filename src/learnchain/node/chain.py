@@ -35,11 +35,7 @@ from learnchain.protocol.state import ChainState
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 MAXIMUM_DECISIONS = 2_048
-
-
 MAXIMUM_CURVE_POINTS = 512
-
-
 MAXIMUM_TRAININGS = 128
 
 
@@ -88,32 +84,16 @@ class Decisions:
 
 logger = logging.getLogger(__name__)
 
-
 MAXIMUM_EARLY_EVENTS = 512
 """Messages that came before what they refer to; the oldest is forgotten first, its sender will repeat it."""
 
-
 MAXIMUM_REFUSED_BLOCKS = 1_024
-
-
 ROUND_EVENTS = (KeyReleaseReceived, CommitmentReceived, ReleaseReceived, RevealReceived)
-
-
 PENDING_EVENTS = (EvidenceReported, AuditMessageReceived, DisputeMessageReceived)
-
-
 RoundEvent = KeyReleaseReceived | CommitmentReceived | ReleaseReceived | RevealReceived
-
-
 PendingEvent = EvidenceReported | AuditMessageReceived | DisputeMessageReceived
-
-
 KeptEvent = RoundEvent | PendingEvent
-
-
 PendingMessage = Evidence | AuditMessage | DisputeMessage
-
-
 WireMessage = KeyRelease | Commitment | ReleaseAnnouncement | Reveal | PendingMessage | AnyBlock
 
 

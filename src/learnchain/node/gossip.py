@@ -26,7 +26,6 @@ from learnchain.storage.archive import decode_block
 
 logger = logging.getLogger(__name__)
 
-
 GossipMessage = (
     KeyRelease
     | Commitment
@@ -38,7 +37,6 @@ GossipMessage = (
     | Challenge
     | ChallengeResponse
 )
-
 
 TOPICS: dict[str, type[GossipMessage]] = {
     "key": KeyRelease,
@@ -52,9 +50,7 @@ TOPICS: dict[str, type[GossipMessage]] = {
     "response": ChallengeResponse,
 }
 
-
 BLOCK_TOPIC = "block"
-
 
 IGNORED_REASONS = frozenset(
     {
@@ -76,7 +72,6 @@ IGNORED_REASONS = frozenset(
     }
 )
 """What an honest peer on a rival branch, or with a clock beside ours, sends too: not forwarded, not counted."""
-
 
 DEFERRED_REASONS = frozenset(
     {RejectionReason.AUDIT_CLOSED, RejectionReason.CHALLENGE_CLOSED, RejectionReason.RESPONSE_CLOSED}

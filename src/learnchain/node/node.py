@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from learnchain.encoding.key_value import KeyValueStore
-from learnchain.encryption.jobs import EncryptionRunner, in_own_process
+from learnchain.encryption.process import EncryptionRunner, in_own_process
 from learnchain.execution.engine import BlockingEngine
 from learnchain.execution.engine_api import EngineApiClient, as_engine
 from learnchain.execution.wallet import Wallet
@@ -61,14 +61,8 @@ from learnchain.verification.replay import TraceReplayer
 from learnchain.verification.state_disclosures import StateDisclosures
 
 TRANSACTION_TOPIC = "transaction"
-
-
 logger = logging.getLogger(__name__)
-
-
 Handler = Callable[[Any], Awaitable[None]]
-
-
 SynchronousHandler = Callable[[Any], None]
 
 

@@ -4,7 +4,7 @@ import random
 from dataclasses import dataclass
 from typing import Protocol
 
-from learnchain.encryption.jobs import EncryptionRunner, in_own_process
+from learnchain.encryption.process import EncryptionRunner, in_own_process
 from learnchain.execution.engine import ExecutionEngine
 from learnchain.execution.wallet import Wallet
 from learnchain.learning.jobs import Training

@@ -29,32 +29,17 @@ from learnchain.storage.blobs.blob_store import BlobStore
 from learnchain.storage.blobs.peer_blobs import content_of
 
 logger = logging.getLogger(__name__)
-
-
 STATUS, BLOCKS, ROUND = "status", "blocks", "round"
-
-
 MAXIMUM_ROUND_BYTES = 2 << 20
-
-
 BLOCKS_PER_REQUEST = 32
-
-
 PIECE_BYTES = 1 << 15
-
 
 ALONE_SECONDS = DIAL_TIMEOUT_SECONDS + 1.0
 """How long a starting node looks for peers before it takes itself for the first: longer than one dial may take."""
 
-
 IMPATIENT_SECONDS = 0.5
-
-
 ADMITTED_SECONDS = 30.0
-
-
 FETCHES_AT_ONCE = 8
-
 
 STALE_SECONDS = 3.0
 """How often we compare heads even when nobody new connects: gossip that was lost shows here."""

@@ -14,10 +14,8 @@ from learnchain.encoding.hashing import tagged_hash
 
 MAXIMUM_AUDITED_SEGMENTS = 8
 
-
 MAXIMUM_AUDITS = 4
 """Audits of one block that are paid, and audit messages of each kind that one block carries."""
-
 
 UNDECLARED_CLASS: Hash32 = b"\0" * 32
 """Stands for the reproducibility class of a machine that names none: nobody compares bits with it."""

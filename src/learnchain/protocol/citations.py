@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
 Parameters = ParamSpec("Parameters")
-
-
 Result = TypeVar("Result")
 
 

@@ -16,14 +16,11 @@ from learnchain.rejection import Rejected, RejectionReason
 MAXIMUM_STEP_STATES = 1 << 24
 """Bound of the states that show a segment's steps; it bounds every branch."""
 
-
 MAXIMUM_CHALLENGES = 4
-
 
 MAXIMUM_RESPONSES = 4
 """What one block carries of each: as many answers as accusations, so that every accused finds room before its deadline.
 """
-
 
 Branch = Annotated[tuple[Hash32, ...], Bound(24)]
 

@@ -41,7 +41,6 @@ class Fault(StrEnum):
 
 PUBLISHER_FAULTS = frozenset({Fault.DOUBLE_RELEASE, Fault.DATA_CHANGED})
 
-
 MEASURED_FAULTS = frozenset({Fault.DATA_CHANGED, Fault.TRACE_FORGED, Fault.AUDIT_FALSE})
 """What bytes alone do not prove: each node measures it itself."""
 
@@ -76,10 +75,8 @@ def fault_id(fault: Fault, offender: Address, height: int, parent: Hash32) -> Ha
 MAXIMUM_COMMITMENTS = 128
 """Bound of the wire format; a chain may set less. Keeps a release with its list below one gossip message."""
 
-
 MAXIMUM_QUEUED_TASKS = 512
 """Bound of the list of unselected tasks in a block (DLBC IV-G names it as a limit of the paper's design)."""
-
 
 EnginePart = Annotated[bytes, Bound(2_048)]
 """What one engine alone adds to a message: canonical bytes of a noun of its own, empty where it adds nothing.
@@ -87,10 +84,8 @@ EnginePart = Annotated[bytes, Bound(2_048)]
 It is hashed and signed with the message. Only the engine that defines a part decodes it (ROUND-23).
 """
 
-
 MAXIMUM_EVIDENCE = 2
 """Bound of the evidence in one block, so that a full block still fits into a gossip message; more waits its turn."""
-
 
 Reason = Annotated[str, Bound(64)]
 """A `RejectionReason` value, or nothing."""

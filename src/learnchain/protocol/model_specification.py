@@ -22,10 +22,7 @@ from learnchain.rejection import Rejected, RejectionReason
 INPUT = "input"
 """The name under which layers read the sample itself."""
 
-
 Shape = tuple[int, ...]
-
-
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
 
@@ -190,37 +187,16 @@ def _match(settings: Mapping[str, int], key: str, actual: int) -> None:
 # --- the allow-list -------------------------------------------------------------------------------------------
 
 _WIDTH = SettingRule(1, 1 << 20)
-
-
 _DECLARED = SettingRule(1, 1 << 28, is_declared=True)
-
-
 _FLAG = SettingRule(0, 1, 1)
-
-
 _KERNEL = SettingRule(1, 64)
-
-
 _WINDOW = {"kernel_size": _KERNEL, "stride": SettingRule(1, 64, 1), "padding": SettingRule(0, 64, 0), "bias": _FLAG}
-
-
 _CONVOLUTION = {**_WINDOW, "out_channels": _WIDTH, "in_channels": _DECLARED, "groups": SettingRule(1, 1 << 20, 1)}
-
-
 _TRANSPOSED = {**_WINDOW, "out_channels": _WIDTH, "in_channels": _DECLARED, "output_padding": SettingRule(0, 63, 0)}
-
-
 _POOL = {"kernel_size": _KERNEL, "stride": SettingRule(1, 64, 0)}
-
-
 _PADDED_POOL = {**_POOL, "padding": SettingRule(0, 32, 0)}
-
-
 _NORMALISED = {"num_features": _DECLARED}
-
-
 _ANY_RANK = (1, 2, 3, 4)
-
 
 KINDS: Mapping[str, LayerKind] = {
     "Linear": LayerKind({"out_features": _WIDTH, "in_features": _DECLARED, "bias": _FLAG}, (1,), _linear_shape),
@@ -341,7 +317,6 @@ def _check_input(specification: ModelSpecification) -> Shape:
 
 BYTES_PER_PARAMETER = 4
 """Weights travel as float32."""
-
 
 _SCALE_BYTES = 8
 """The exponent of a tensor of eight-bit weights."""

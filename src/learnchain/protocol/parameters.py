@@ -15,7 +15,6 @@ from learnchain.rejection import Rejected, RejectionReason
 MAXIMUM_AUDIT_BLOCKS = 64
 """Heights that evidence may reach back; each costs some 300 bytes in every stored state."""
 
-
 MAXIMUM_CLASSES = 16
 
 

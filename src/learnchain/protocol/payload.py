@@ -18,23 +18,11 @@ from learnchain.encoding.hashing import keccak256
 from learnchain.rejection import Rejected, RejectionReason
 
 MAXIMUM_PAYLOAD_BYTES = 4 * 1024 * 1024
-
-
 MAXIMUM_TRANSACTION_BYTES = 128 * 1024
-
-
 MAXIMUM_TRANSACTIONS = 16_384
-
-
 MAXIMUM_WITHDRAWALS = 1_024
-
-
 MAXIMUM_LOG_BYTES = 1024 * 1024
-
-
 GWEI_WEI = 10**9
-
-
 RawTransaction = Annotated[bytes, Bound(MAXIMUM_TRANSACTION_BYTES)]
 
 
@@ -162,7 +150,6 @@ _CODES = {
     SettlementOutcome.STRUCK: 3,
     SettlementOutcome.SLASHED: 5,
 }
-
 
 OUTCOMES_BY_CODE = {code: outcome for outcome, code in _CODES.items()}
 

@@ -8,8 +8,6 @@ from learnchain.encoding.hashing import DOMAIN
 from learnchain.protocol.messages import TrainedModel, training_record_hash
 
 LARGEST_TARGET = 2**256 - 1
-
-
 _SALT_BYTES = 32
 
 

@@ -17,29 +17,16 @@ from learnchain.protocol.training_terms import HyperParameters
 from learnchain.rejection import Rejected, RejectionReason
 
 MAXIMUM_SPECIFICATION_BYTES = 16_384
-
-
 MAXIMUM_ROWS = 10_000_000
-
-
 MAXIMUM_DATA_BYTES = 1 << 34
-
-
 MAXIMUM_CLASSES = 65_536
-
 
 MAXIMUM_TEST_SETS = 32
 """Blocks that one task may span; their commitments travel inside the posting transaction."""
 
-
 MAXIMUM_TIME_LIMIT_SECONDS = 7 * 24 * 3_600
-
-
 MILLION = 1_000_000
-
-
 Text = Annotated[str, Bound(64)]
-
 
 Cid = Annotated[bytes, Bound(64)]
 """An IPFS CIDv1 in its binary form."""

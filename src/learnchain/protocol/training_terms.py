@@ -13,7 +13,6 @@ from learnchain.encoding.codec import Bound
 LEAK_BUDGET_DIVISOR = 4
 """Encrypted data may give away inner products up to a quarter of their dimension: a half already shows digits."""
 
-
 FULL_BITS, QUANTISED_BITS = 32, 8
 """What a weight of a committed model may take: a float, or a small integer with a scale for each tensor."""
 
@@ -100,8 +99,6 @@ class HashPuzzle:
 
 
 LoopTerms = FreeTraining | Watermark
-
-
 TrainingTerms = FreeTraining | Watermark | SecureMapping | HashPuzzle
 
 

@@ -14,7 +14,7 @@ from learnchain.app.service import load_wallet
 from learnchain.encoding.codec import Hash32
 from learnchain.encoding.hashing import shake256, tagged_hash
 from learnchain.encoding.key_value import MemoryStore
-from learnchain.encryption.jobs import in_this_process
+from learnchain.encryption.process import in_this_process
 from learnchain.execution.engine_api import EngineApiClient
 from learnchain.execution.pyevm.engine import PyEvmEngine
 from learnchain.learning.job_data import Requirement, training_rows
@@ -43,7 +43,6 @@ from learnchain.tasks.task_file import task_draft
 
 SIMULATED_HASHES_PER_SECOND = 4_000
 """Few enough that a simulated hour of hashing takes seconds."""
-
 
 SIMULATED_CLASS: Hash32 = tagged_hash("reproducibility-class", b"simulated")
 """What processes in one process share: their bits."""

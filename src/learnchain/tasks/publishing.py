@@ -16,7 +16,8 @@ from learnchain.encoding.codec import Hash32, decode, encode
 from learnchain.encoding.cryptography import KEY_BYTES, decrypt_file, encrypt_file, key_hash
 from learnchain.encoding.files import clear_leftovers, write_whole
 from learnchain.encoding.hashing import tagged_hash
-from learnchain.encryption.jobs import CheckRows, EncryptionRunner, EncryptRows, IssueKey, PromisedRows, in_own_process
+from learnchain.encryption.jobs import CheckRows, EncryptRows, IssueKey, PromisedRows
+from learnchain.encryption.process import EncryptionRunner, in_own_process
 from learnchain.execution.engine import ExecutionEngine
 from learnchain.execution.escrow import post_calldata, posting_value_wei
 from learnchain.execution.wallet import Wallet

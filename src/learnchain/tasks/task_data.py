@@ -8,7 +8,8 @@ from pathlib import Path
 from learnchain.encoding.codec import encode
 from learnchain.encoding.files import PARTIAL_SUFFIX, clear_leftovers, storage_error, sync_file, write_whole
 from learnchain.encoding.hashing import tagged_hash
-from learnchain.encryption.jobs import CheckRows, EncryptionRunner, OpenRows, in_own_process, key_bytes_bound
+from learnchain.encryption.jobs import CheckRows, OpenRows, key_bytes_bound
+from learnchain.encryption.process import EncryptionRunner, in_own_process
 from learnchain.learning.data import check_data, load_data, open_part
 from learnchain.protocol.task_specification import Cid, DataPart, Encryption, Metric, TaskSpecification
 from learnchain.protocol.training_terms import SecureMapping, TrainingTerms

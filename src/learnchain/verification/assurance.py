@@ -63,7 +63,6 @@ CHECKED: dict[Level, tuple[str, ...]] = {
 }
 """What a block was checked for, added up from the first level."""
 
-
 TRUSTED_CLAIM = "the winner's own count and watermark"
 """What header level takes from the winner's signature: a false claim shows at accuracy level only."""
 

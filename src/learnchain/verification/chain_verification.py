@@ -35,7 +35,6 @@ from learnchain.verification.training_chain import fetch_index
 QUOTED_BLOCKS = 3
 """Trained blocks that a quote measures."""
 
-
 BLOCK_CHECKS = (
     "links and signature",
     "selection and list of unselected tasks",

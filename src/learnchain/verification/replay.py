@@ -62,10 +62,8 @@ from learnchain.verification.training_chain import (
 
 logger = logging.getLogger(__name__)
 
-
 STATE_COPIES = 3
 """A training state holds the weights and at most two memories of the optimiser, each of the model's size."""
-
 
 HEADER_BYTES = 1 << 20
 

@@ -34,8 +34,6 @@ from learnchain.storage.blobs.blob_store import BlobStore
 from learnchain.storage.slashing_protection import CommitmentOpening
 
 logger = logging.getLogger(__name__)
-
-
 MAXIMUM_STATE_BYTES = 1 << 34
 
 

@@ -16,7 +16,6 @@ from learnchain_conformance.engine_scenarios import EngineScenario
 
 MILLION = 1_000_000
 
-
 DLBC = Dlbc(
     phases=Phases(60_000, 540_000, 60_000, 15_000, 35_000),
     ranking=Ranking(32, MILLION, 12_500_000, 10_000_000_000),
@@ -24,7 +23,6 @@ DLBC = Dlbc(
     watermark_threshold_millionths=999_900,
 )
 """Every number is written out: a changed default must not change a vector."""
-
 
 DLBC_CALLS = (
     equations.queue_index,

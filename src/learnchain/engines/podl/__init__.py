@@ -30,6 +30,4 @@ def build_quantised_engine(times: LocalDurations, miners: int) -> Podl:
 
 
 ENGINE = Engine(Podl, build_local_engine, ("digits-in-blocks",))
-
-
 QUANTISED_ENGINE = Engine(Podl, build_quantised_engine, ("digits-in-blocks",), is_variant=True)

@@ -30,12 +30,10 @@ PODL = Podl(
 )
 """Every number is written out: a changed default must not change a vector."""
 
-
 PODL_CALLS = (
     TwoPhases.schedule_height,
     StoppingRule.advance_progress,
 )
-
 
 TEST_SETS = 4
 
@@ -163,7 +161,6 @@ def _reveal_before_release(node: ScenarioNode, _found: CandidatePair) -> Event:
 
 _R = RejectionReason
 
-
 PODL_BAD_INPUTS: tuple[BadInput, ...] = (
     *(each for each in BAD_INPUTS if each.name not in BAD_DISPUTE_NAMES),
     BadInput("task_test_set_repeated", "begun", _R.TEST_SET_REPEATED, _post_repeated_test_set),
@@ -180,6 +177,5 @@ PODL_BAD_INPUTS: tuple[BadInput, ...] = (
     BadInput("verdict_of_an_impossible_champion", "begun", _R.CLAIM_OUT_OF_RANGE, _baseline_above_total),
 )
 """Every wrong event under PoDL: what all engines refuse, and what only a task over several blocks can break."""
-
 
 SCENARIO = EngineScenario(PODL, INTERPRETATIONS, PODL_CALLS, PODL_BAD_INPUTS, start_podl_node)

@@ -32,6 +32,4 @@ def build_printed_engine(times: LocalDurations, miners: int) -> Pole:
 
 
 ENGINE = Engine(Pole, build_local_engine)
-
-
 PRINTED_ENGINE = Engine(Pole, build_printed_engine, is_variant=True)

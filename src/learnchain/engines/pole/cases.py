@@ -34,16 +34,9 @@ from learnchain_conformance.references import derive_public_key, encrypt_sample,
 from learnchain_conformance.vectors import Case, Vector, build_call_case, build_vector, build_walk_case
 
 _HASH = bytes.fromhex("00f3" + "9c5a" * 15)
-
-
 _REWARD = 2_000_000_000
-
-
 _SECRET, _NONCE, _SAMPLE = (7, 11, 13), 5, (2, 0, 3)
-
-
 _QUERIES = ((1, 2, 3), (4, 0, -5), (-1, 1, 0), (0, 9, 0))
-
 
 _LIMIT = 40
 """Tiny on purpose: every number of Equation 1 can be followed; the group is the real one."""

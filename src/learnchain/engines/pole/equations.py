@@ -17,10 +17,8 @@ from learnchain.rejection import Rejected, RejectionReason
 MAXIMUM_DEPTH = 6
 """Heights after which an ommer is too old to be cited."""
 
-
 REFERRER_DIVISOR = 32
 """Who cites an ommer earns this part of the block reward."""
-
 
 THOUSAND = 1_000
 

@@ -25,20 +25,10 @@ from learnchain.protocol.training_terms import LEAK_BUDGET_DIVISOR, SecureMappin
 from learnchain.rejection import Rejected, RejectionReason
 
 HASH_BITS = 256
-
-
 MAXIMUM_VECTORS = 4_096
-
-
 MAXIMUM_DIMENSION = 32_768
-
-
 MAXIMUM_BITS_PER_WEIGHT = 15
-
-
 _OFFSET = 1 << 15
-
-
 Vector = tuple[int, ...]
 
 
@@ -133,9 +123,7 @@ def _check(dimension: int, count: int) -> None:
 SPARSE_ENTRIES = 4
 """Products that each feature of the data enters in `sparse` mode."""
 
-
 MAXIMUM_PARTS = 64
-
 
 MAXIMUM_MAPPED_BYTES = 1 << 31
 """Mapped features are computed once per block and kept in memory, in float32."""

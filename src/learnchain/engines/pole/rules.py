@@ -246,7 +246,6 @@ class PoleParts(EngineParts):
 BURN_ADDRESS = b"\0" * 20
 """The recipient of a burned bond."""
 
-
 MAXIMUM_RANKED_SHOWN = 64
 """Commitments that show their model are almost twice as long; a block lists all of them in one gossip message."""
 

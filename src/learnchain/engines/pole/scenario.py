@@ -40,12 +40,8 @@ POLE = Pole(
 )
 """Every number is written out: a changed default must not change a vector."""
 
-
 OPEN_BROADCAST = replace(POLE, open_broadcast=True)
-
-
 THREE_SOLUTIONS = HeightPlan({"miner-1": 95, "miner-2": 93, "miner-3": 60})
-
 
 UNABLE = 300
 """Of 400 training rows: below the nine tenths that the sample task requires."""
@@ -165,10 +161,7 @@ def _make_citation(choose: str) -> Make:
 
 
 _R = RejectionReason
-
-
 _OF_THE_CLOCK = BAD_DISPUTE_NAMES | {"release_dated_late"}
-
 
 POLE_BAD_INPUTS: tuple[BadInput, ...] = (
     *(each for each in BAD_INPUTS if each.name not in _OF_THE_CLOCK),
@@ -186,7 +179,6 @@ POLE_BAD_INPUTS: tuple[BadInput, ...] = (
 )
 """Every wrong event under PoLe: what all engines refuse, and what only mapping layers and ommers can break."""
 
-
 POLE_CALLS = (
     ommer_reward,
     OmmerRules.withheld_gwei,
@@ -199,6 +191,5 @@ POLE_CALLS = (
     mapping.dense_vectors,
     mapping.sparse_vectors,
 )
-
 
 SCENARIO = EngineScenario(POLE, INTERPRETATIONS, POLE_CALLS, POLE_BAD_INPUTS, start_pole_node)

@@ -16,7 +16,6 @@ from learnchain.protocol.puzzle import LARGEST_TARGET
 
 __all__ = ["ENGINE", "INTERPRETATIONS", "LOCAL", "ProofOfWork"]
 
-
 SIMULATED_AIM_MILLISECONDS = 60_000
 """Long against the two seconds in which a solution is released and spread, as on chains that hash: those seconds are
 the same for every block and would hide how much the search itself varies."""

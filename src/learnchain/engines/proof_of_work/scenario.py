@@ -22,7 +22,6 @@ PROOF_OF_WORK = ProofOfWork(
 )
 """Every number is written out; sixteen hashes solve the first puzzle."""
 
-
 _OF_TRAINING = frozenset(
     {
         *BAD_DISPUTE_NAMES,
@@ -75,7 +74,6 @@ def _post_task(node: ScenarioNode, _found: CandidatePair) -> Event:
 
 _R = RejectionReason
 
-
 PROOF_OF_WORK_BAD_INPUTS: tuple[BadInput, ...] = (
     *(each for each in BAD_INPUTS if each.name not in _OF_TRAINING),
     BadInput("task_posted", "begun", _R.TASK_NOT_TRAINED, _post_task),
@@ -85,9 +83,7 @@ PROOF_OF_WORK_BAD_INPUTS: tuple[BadInput, ...] = (
 )
 """Every wrong event under proof of work: what all engines refuse, and what only a puzzle can break."""
 
-
 PROOF_OF_WORK_CALLS = ()
-
 
 SCENARIO = EngineScenario(
     PROOF_OF_WORK, INTERPRETATIONS, PROOF_OF_WORK_CALLS, PROOF_OF_WORK_BAD_INPUTS, start_proof_of_work_node

@@ -14,7 +14,6 @@ from learnchain.protocol.payload import ExecutionPayload, Log, Withdrawal
 
 RlpItem = bytes | Sequence[Any]
 
-
 # The encodings of nothing and of the empty list.
 EMPTY_TRIE_ROOT: Hash32 = keccak256(b"\x80")
 EMPTY_OMMERS_HASH: Hash32 = keccak256(b"\xc0")

@@ -28,29 +28,18 @@ from learnchain.learning.safe_tensors import Array
 UNIT = 2.0**-24
 """Unit roundoff of float32."""
 
-
 _LAMBDA = 8.0
-
 
 _EXTRA = 8
 """Roundings of a bias, a scale or a store, added to every sum."""
 
-
 _INFLATION = 1 + 2.0**-40
 """Covers the float64 roundings of the radii themselves."""
 
-
 _SUM_BITS = 26
-
-
 _MAXIMUM_SUM_TERMS = 1 << 27
-
-
 _LOGARITHM_2_HIGH, _LOGARITHM_2_LOW = 0.693147180369123816490, 1.90821492927058770002e-10
-
-
 _EXPONENTIAL_TERMS = 14
-
 
 _SMALLEST, _OF_ZERO = -900, -950
 """Exponents below which a row is as good as none, and of a row of zeros; their inverses are numbers still."""

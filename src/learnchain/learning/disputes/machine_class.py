@@ -47,18 +47,10 @@ PORTABLE: Mapping[str, str] = {
 }
 """What the portable class sets before torch loads: the lowest instruction set of each library, and one thread."""
 
-
 _BATCH_ROWS = 16
-
-
 _STEPS = 8
-
-
 _SEED = tagged_hash("reproducibility-class", b"")
-
-
 _PROBE_SECONDS = 900
-
 
 _SMOOTH = ModelSpecification(
     (2, 12, 12),
@@ -167,13 +159,8 @@ if __name__ == "__main__":
 CHOOSING = ("ATEN_", "DNNL_", "GLIBC_", "GOMP_", "KMP_", "MKL_", "OMP_", "ONEDNN_", "OPENBLAS_", "TORCH_")
 """How the environment variables begin by which libraries choose instructions and threads as they load."""
 
-
 _DIGEST_CHARACTERS = 64
-
-
 _PROCESSOR = Path("/proc/cpuinfo")
-
-
 _PROCESSOR_LINES = ("model name", "flags", "Features", "CPU implementer", "CPU part")
 
 
@@ -256,8 +243,6 @@ def _program() -> bytes:
 
 
 _EPOCHS = 40
-
-
 _TEST_ROWS = 360
 
 

@@ -32,7 +32,6 @@ from learnchain.protocol.model_specification import Shape
 EPSILON = 1e-5
 """torch's constant in batch normalisation."""
 
-
 _FUNCTION_UNITS = 16 * UNIT
 """Error of a library's exponential or hyperbolic tangent, relative to one."""
 

@@ -80,9 +80,7 @@ class Windows:
 Gradients = tuple[tuple[Bounded, ...], dict[str, Bounded]]
 """The gradients of a layer's inputs, and of its parameters by their last name."""
 
-
 Backward = Callable[[Bounded], Gradients]
-
 
 _UNFOLDED = 1 << 22
 """Numbers of unfolded windows held at a time; a constant, since where sums are cut decides their last bits."""

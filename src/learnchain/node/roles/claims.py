@@ -20,11 +20,7 @@ from learnchain.protocol.state import ChainState
 from learnchain.rejection import Rejected
 
 logger = logging.getLogger(__name__)
-
-
 MAXIMUM_CLAIMS_PER_PAYLOAD = 4
-
-
 SETTLE_GAS = 400_000
 
 

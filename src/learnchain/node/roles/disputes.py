@@ -29,7 +29,6 @@ from learnchain.verification.state_disclosures import DisputedRun, StateDisclosu
 
 logger = logging.getLogger(__name__)
 
-
 Suspect = tuple[int, Hash32, Address, int]
 """Height, parent, who trained, and the segment whose bits differ."""
 

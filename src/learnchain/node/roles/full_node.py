@@ -46,21 +46,15 @@ from learnchain.verification.measurer import Measurer, build_claimed_measurement
 from learnchain.verification.training_chain import MAXIMUM_STATE_BYTES, earlier_runs, fetch_index
 
 logger = logging.getLogger(__name__)
-
-
 CATCHING_UP_SECONDS = 0.1
-
 
 READY_SECONDS = 60.0
 """How long a node that just started leaves the ending of heights to others while its training processes load."""
 
-
 GATE_SECONDS = 0.1
-
 
 ENDING = (Deadline.KEY, Deadline.COMMITMENT, Deadline.RELEASE, Deadline.BLOCK)
 """The deadlines after which any node may end a height, in their order."""
-
 
 EMPTY_BLOCK_SECONDS = 10.0
 """How long an empty block waits for its payload before it makes room for another."""

@@ -64,10 +64,8 @@ from learnchain.verification.training_chain import (
 
 MAXIMUM_EPOCHS = 10_000
 
-
 PLANNED_THOUSANDTHS = 1_250
 """Epochs planned for the time left by the probe, with a reserve: the clock ends the run at an epoch's end anyway."""
-
 
 LAST_EPOCH_THOUSANDTHS = 1_500
 """What the last epoch may take of a measured one, in thousandths: other miners may train on the same machine."""
@@ -118,7 +116,6 @@ class StoppingRule:
 
 
 logger = logging.getLogger(__name__)
-
 
 MAXIMUM_OWN_BYTES = 1 << 40
 """Our own model lies on our own disk already."""

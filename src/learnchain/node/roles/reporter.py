@@ -32,7 +32,6 @@ from learnchain.verification.state_disclosures import StateDisclosures
 
 logger = logging.getLogger(__name__)
 
-
 MAXIMUM_ACCUSATIONS = 64
 """Accusations that wait for their height to be a block; the oldest is dropped first."""
 
