@@ -11,8 +11,7 @@ from dataclasses import replace
 import pytest
 
 from learnchain.encoding.key_value import MemoryStore
-from learnchain.execution.engine_api import Endpoints, EngineApiClient
-from learnchain.execution.engine_http import HttpCaller, load_secret
+from learnchain.execution.engine_api import Endpoints, EngineApiClient, HttpCaller, load_secret
 from learnchain.execution.escrow import decode_task_posted, post_calldata, posting_value_wei
 from learnchain.execution.genesis import ESCROW_ADDRESS
 from learnchain.execution.pyevm.engine import PyEvmEngine

@@ -4,8 +4,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from learnchain.execution.engine_api import Endpoints, EngineApiClient
-from learnchain.execution.engine_http import load_secret
+from learnchain.execution.engine_api import Endpoints, EngineApiClient, load_secret
 from learnchain.execution.pyevm.engine import PyEvmEngine
 from learnchain.rejection import Unavailable
 from learnchain.simulation.simulated_network import run_simulated

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from learnchain.execution.engine_http import ClientError, token
+from learnchain.execution.engine_api import ClientError, token
 from learnchain.rejection import Unavailable
 
 CLIENT = "node_modules/@ethereumjs/client/dist/esm/bin/cli.js"

@@ -7,15 +7,12 @@ import random
 from pathlib import Path
 
 from learnchain.api.interface import open_interface
-from learnchain.api.json_rpc import JsonRpcServer
 from learnchain.api.metrics import MetricsServer
-from learnchain.execution.engine_api import Endpoints, EngineApiClient
-from learnchain.execution.engine_http import HttpCaller, load_secret
+from learnchain.execution.engine_api import Endpoints, EngineApiClient, HttpCaller, load_secret
 from learnchain.execution.pyevm.engine import PyEvmEngine
 from learnchain.execution.pyevm.pruning import PruningPolicy
 from learnchain.execution.wallet import Wallet, load_keystore
 from learnchain.learning.fork_server import ForkServer
-from learnchain.learning.jobs import Training
 from learnchain.learning.trainer import Trainer
 from learnchain.network.concurrency import Clock, SystemClock
 from learnchain.network.listening import ListenPlan, check_peers, discover, listen
@@ -59,7 +56,8 @@ class NodeService:
         """Run the node until it is told to stop."""
         settings, directory = self._settings, Path(self._settings.data_directory)
         check_peers(settings.transport, settings.peers)
-        judge, trainer = self._trainings()
+        judge = Trainer(fork_server=self._fork_server) if settings.verifies_models else NoTraining()
+        trainer = Trainer(nice=settings.training_nice, fork_server=self._fork_server) if settings.is_miner else None
         if self._awaits_genesis:
             directory.mkdir(parents=True, exist_ok=True)
             if not await await_genesis(settings, (judge, trainer), self._stopping, self._clock):
@@ -92,7 +90,7 @@ class NodeService:
         try:
             await node.start()
             discovery = await discover(node.network, settings.local_discovery)
-            server = await self._interface(node, directory)
+            server = await open_interface(node, settings, directory) if settings.rpc_port else None
             if metrics is not None:
                 await metrics.start()
             logger.info("%s listens on %s", settings.name, node.network.address())
@@ -109,19 +107,10 @@ class NodeService:
             for store in stores:
                 store.close()
 
-    def _trainings(self) -> tuple[Training, Training | None]:
-        """Return the judge and, for a miner, the trainer; neither runs yet."""
-        judge = Trainer(fork_server=self._fork_server) if self._settings.verifies_models else NoTraining()
-        nice = self._settings.training_nice
-        return judge, Trainer(nice=nice, fork_server=self._fork_server) if self._settings.is_miner else None
-
     def _stop_at_height(self, action: MoveHead) -> None:
         logger.info("head is height %d, %s", action.head.height, action.head.block.hex()[:16])
         if 0 < self._settings.stop_after_height <= action.head.height:
             self.stop()
-
-    async def _interface(self, node: Node, directory: Path) -> JsonRpcServer | None:
-        return await open_interface(node, self._settings, directory) if self._settings.rpc_port else None
 
 
 def _open_stores(directory: Path) -> tuple[LmdbStore, LmdbStore]:

@@ -234,8 +234,13 @@ def cid_of_bytes(data: bytes, layout: Layout = UNIXFS_V1_2025) -> Cid:
 
 def encode_node(links: tuple[Link, ...]) -> bytes:
     """Return the one dag-pb encoding of a file node with these children."""
-    body = b"".join(_field_bytes(2, _encode_link(link)) for link in links)
-    return body + _field_bytes(1, _encode_file(links))
+    body, sizes = bytearray(), bytearray()
+    for link in links:
+        child = _field_bytes(1, link.cid) + _field_bytes(2, b"") + _field_number(3, link.tree_bytes)
+        body += _field_bytes(2, child)
+        sizes += _field_number(4, link.file_bytes)
+    file = _field_number(1, _FILE_TYPE) + _field_number(3, sum(link.file_bytes for link in links)) + bytes(sizes)
+    return bytes(body) + _field_bytes(1, file)
 
 
 def decode_node(cid: Cid, block: bytes) -> tuple[Link, ...]:
@@ -252,15 +257,6 @@ def decode_node(cid: Cid, block: bytes) -> tuple[Link, ...]:
     if encode_node(links) != block:
         raise _malformed_error("the node is not in the one form of a file node")
     return links
-
-
-def _encode_link(link: Link) -> bytes:
-    return _field_bytes(1, link.cid) + _field_bytes(2, b"") + _field_number(3, link.tree_bytes)
-
-
-def _encode_file(links: tuple[Link, ...]) -> bytes:
-    sizes = b"".join(_field_number(4, link.file_bytes) for link in links)
-    return _field_number(1, _FILE_TYPE) + _field_number(3, sum(link.file_bytes for link in links)) + sizes
 
 
 def _read_links(block: bytes) -> tuple[list[tuple[Cid, int]], list[int]]:

@@ -19,24 +19,19 @@ def write_whole(path: Path, data: bytes, mode: int = 0o600) -> None:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-        sync_folder(path.parent)
+        sync_file(path.parent)
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise storage_error(path, error) from error
 
 
 def sync_file(path: Path) -> None:
-    """Wait until a file's bytes are on the disk, before it is moved to where it is believed."""
+    """Wait until a file's bytes, or the names in a directory, are on the disk: before anybody believes them."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def sync_folder(folder: Path) -> None:
-    """Wait until the names in a directory are on the disk."""
-    sync_file(folder)
 
 
 def storage_error(path: Path, error: OSError) -> Unavailable:

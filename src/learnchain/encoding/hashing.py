@@ -5,6 +5,7 @@ Two Merkle trees: a list tree for commitments, data and traces, and an accumulat
 
 import hashlib
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import sha3
 
@@ -87,14 +88,7 @@ def _levels(leaves: tuple[bytes, ...]) -> list[list[bytes]]:
     return levels
 
 
-def _zero_hashes() -> tuple[bytes, ...]:
-    hashes = [b"\0" * 32]
-    for _ in range(HISTORY_DEPTH):
-        hashes.append(keccak256(hashes[-1] * 2))
-    return tuple(hashes)
-
-
-ZERO_HASHES = _zero_hashes()
+ZERO_HASHES = tuple(accumulate(range(HISTORY_DEPTH), lambda node, _: keccak256(node * 2), initial=b"\0" * 32))
 
 
 @dataclass(frozen=True, slots=True)

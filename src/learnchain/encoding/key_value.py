@@ -39,9 +39,12 @@ class MemoryStore:
         """Write every item; nothing in here can fail half-way."""
         for key, value in items.items():
             if value is None:
-                self._delete(key)
-            else:
-                self._write(key, value)
+                if self._values.pop(key, None) is not None:
+                    del self._keys[bisect_left(self._keys, key)]
+                continue
+            if key not in self._values:
+                insort(self._keys, key)
+            self._values[key] = value
 
     def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Yield the pairs under a prefix, ascending, from a copy that later writes do not touch."""
@@ -55,12 +58,3 @@ class MemoryStore:
                 break
             found.append((key, self._values[key]))
         return found
-
-    def _write(self, key: bytes, value: bytes) -> None:
-        if key not in self._values:
-            insort(self._keys, key)
-        self._values[key] = value
-
-    def _delete(self, key: bytes) -> None:
-        if self._values.pop(key, None) is not None:
-            del self._keys[bisect_left(self._keys, key)]

@@ -184,7 +184,9 @@ class WorkerEngine:
 
     async def set_head(self, head: Hash32, safe: Hash32, finalized: Hash32) -> PayloadStatus:
         """Make a known payload the head, on whatever branch."""
-        status, self._info = await self._run(lambda: self._set_head(head, safe, finalized))
+        status, self._info = await self._run(
+            lambda: (self._door.set_head(head, safe, finalized), self._door.capabilities())
+        )
         if status.status == PayloadStatusCode.VALID:
             self._signals.notify_head(head)
         return status
@@ -217,9 +219,6 @@ class WorkerEngine:
         """Let the running call end, refuse all later ones and stop the thread."""
         self._closed = True
         await asyncio.to_thread(self._worker.shutdown, True, cancel_futures=True)
-
-    def _set_head(self, head: Hash32, safe: Hash32, finalized: Hash32) -> tuple[PayloadStatus, EngineInfo]:
-        return self._door.set_head(head, safe, finalized), self._door.capabilities()
 
     async def _run(self, call: Callable[[], Result]) -> Result:
         if self._closed:

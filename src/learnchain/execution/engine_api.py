@@ -1,19 +1,28 @@
 """Payloads and attributes as the Engine API writes them (Prague), and back from what a client answers.
 
+`HttpCaller`: ask a client over HTTP; the Engine API wants a fresh HS256 token (JWT, RFC 7519) with every request.
+
 `EngineApiClient`: drive any stock execution client, geth or reth for instance, over Ethereum's Engine API (Prague).
 
 What consensus adds to Ethereum's rules is checked here before the client sees a payload: one gas limit, no blobs.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+import base64
+import hashlib
+import hmac
+import json
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
+
+import aiohttp
 
 from learnchain.encoding.codec import Address, Hash32
+from learnchain.encoding.numbers import parse_json
 from learnchain.execution.engine import BlockingEngine, EngineInfo, EngineSignals, Reverted, WorkerEngine
-from learnchain.execution.engine_http import ClientCaller, ClientError
 from learnchain.execution.genesis import genesis_block_hash, genesis_chain_id, genesis_start
 from learnchain.execution.pyevm.queries import ETHEREUM_METHODS
 from learnchain.protocol.payload import (
@@ -26,6 +35,10 @@ from learnchain.protocol.payload import (
     encode_payload,
 )
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
+
+MAXIMUM_ANSWER_BYTES = 64 << 20
+SECRET_BYTES = 32
+MAXIMUM_SECRET_FILE_BYTES = 1_024
 
 _QUANTITIES = {
     "number": "blockNumber",
@@ -139,6 +152,116 @@ def _withdrawal(content: Mapping[str, str]) -> Withdrawal:
 
 def _bytes(text: str) -> bytes:
     return bytes.fromhex(text.removeprefix("0x"))
+
+
+class ClientError(Exception):
+    """Carry the JSON-RPC error that an execution client answered."""
+
+    def __init__(self, code: int, message: str, data: Any = None) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.message = message
+        self.data = data
+
+
+class ClientCaller(Protocol):
+    """Ask an execution client; raise `ClientError` for its errors and `Unavailable` when it cannot be reached."""
+
+    async def call(self, method: str, params: Sequence[Any]) -> Any:
+        """Return the result of one call."""
+
+    async def close(self) -> None:
+        """End the connections."""
+
+
+def load_secret(path: Path) -> bytes:
+    """Return the 32 bytes that client and node share, written in hex as every client writes them."""
+    try:
+        if path.stat().st_size > MAXIMUM_SECRET_FILE_BYTES:
+            raise ValueError("the file is too large")
+        secret = bytes.fromhex(path.read_text().strip().removeprefix("0x"))
+    except (OSError, ValueError) as error:
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{path} holds no secret in hex: {error}") from error
+    if len(secret) != SECRET_BYTES:
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{path} holds {len(secret)} bytes, not {SECRET_BYTES}")
+    return secret
+
+
+def token(secret: bytes, now_seconds: int) -> str:
+    """Return the token that says: made now by somebody who knows the secret."""
+    header = _base64({"alg": "HS256", "typ": "JWT"})
+    signed = f"{header}.{_base64({'iat': now_seconds})}"
+    return f"{signed}.{_base64_bytes(hmac.digest(secret, signed.encode(), hashlib.sha256))}"
+
+
+def _base64(content: dict[str, Any]) -> str:
+    return _base64_bytes(json.dumps(content, separators=(",", ":")).encode())
+
+
+def _base64_bytes(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+class HttpCaller:
+    """Hold one client's address; connections are opened with the first call."""
+
+    __slots__ = ("_identity", "_now_seconds", "_secret", "_session", "_timeout_seconds", "_url")
+
+    def __init__(
+        self, url: str, secret: bytes | None, now_seconds: Callable[[], int], timeout_seconds: float = 60.0
+    ) -> None:
+        self._url = url
+        self._secret = secret
+        self._now_seconds = now_seconds
+        self._timeout_seconds = timeout_seconds
+        self._session: aiohttp.ClientSession | None = None
+        self._identity = 0
+
+    async def call(self, method: str, params: Sequence[Any]) -> Any:
+        """Return the result of one call."""
+        self._identity += 1
+        request = {"jsonrpc": "2.0", "id": self._identity, "method": method, "params": list(params)}
+        if self._session is None:
+            self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=self._timeout_seconds))
+        headers = {"Content-Type": "application/json"}
+        if self._secret is not None:
+            headers["Authorization"] = f"Bearer {token(self._secret, self._now_seconds())}"
+        try:
+            async with self._session.post(self._url, data=json.dumps(request), headers=headers) as response:
+                body = await _read_bounded(response)
+                if response.status in (401, 403):
+                    raise Unavailable(f"{self._url} refuses the token; node and client must share one secret")
+            answer = parse_json(body)
+        except (TimeoutError, aiohttp.ClientError, ValueError, RecursionError) as error:
+            raise Unavailable(f"the execution client at {self._url}: {type(error).__name__} {error}") from error
+        return _read_answer(answer)
+
+    async def close(self) -> None:
+        """End the connections."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+
+async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:
+    body = bytearray()
+    async for piece in response.content.iter_chunked(1 << 16):
+        body += piece
+        if len(body) > MAXIMUM_ANSWER_BYTES:
+            raise ValueError(f"an answer above {MAXIMUM_ANSWER_BYTES} bytes")
+    return bytes(body)
+
+
+def _read_answer(answer: Any) -> Any:
+    if not isinstance(answer, dict):
+        raise Unavailable("the execution client answers no JSON-RPC")
+    error = answer.get("error")
+    if error is None:
+        return answer.get("result")
+    if not isinstance(error, dict):
+        raise ClientError(0, str(error)[:256])
+    code = error.get("code")
+    raise ClientError(code if isinstance(code, int) else 0, str(error.get("message"))[:1_024], error.get("data"))
 
 
 REQUIRED_METHODS = ("engine_forkchoiceUpdatedV3", "engine_getPayloadV4", "engine_newPayloadV4")
@@ -272,9 +395,9 @@ class EngineApiClient:
                 self._head = (head, safe, finalized)
         if verdict is PayloadStatusCode.VALID:
             self._signals.notify_head(head)
-        return PayloadStatus(
-            verdict, _hash(status.get("latestValidHash")), str(status.get("validationError") or "")[:512]
-        )
+        latest = status.get("latestValidHash")
+        valid = ZERO_PAYLOAD_HASH if latest is None else _payload_bytes(latest)
+        return PayloadStatus(verdict, valid, str(status.get("validationError") or "")[:512])
 
     async def logs(self, block_hash: Hash32, address: Address) -> tuple[Log, ...]:
         """Return the events of one contract in one known payload; raise `Unavailable` for an unknown one."""
@@ -302,8 +425,9 @@ class EngineApiClient:
             raise Rejected(RejectionReason.METHOD_UNKNOWN, method[:64])
         if method == "eth_accounts":
             return list[str]()
-        if method == "eth_sendRawTransaction":
-            _refuse_blob(params)
+        raw = params[0] if method == "eth_sendRawTransaction" and params else None
+        if isinstance(raw, str) and raw.lower().startswith(f"0x{_BLOB:02x}"):
+            raise Rejected(RejectionReason.TRANSACTION_INVALID, "blob transactions are not allowed")
         result = await self._ethereum(method, params)
         if method == "eth_sendRawTransaction":
             self._signals.transaction_waits(str(result))
@@ -395,19 +519,10 @@ class EngineApiClient:
         try:
             return await self._endpoints.ethereum.call(method, params)
         except ClientError as error:
-            raise _refusal(error) from error
-
-
-def _refusal(error: ClientError) -> Rejected:
-    """Return the refusal that a client's error means; what has no code of its own concerns the transaction."""
-    if error.code == 3 and isinstance(error.data, str):
-        return Reverted(_payload_bytes(error.data), error.message)
-    return Rejected(_REASONS.get(error.code, RejectionReason.TRANSACTION_INVALID), error.message)
-
-
-def _refuse_blob(params: Sequence[Any]) -> None:
-    if params and isinstance(params[0], str) and params[0].lower().startswith(f"0x{_BLOB:02x}"):
-        raise Rejected(RejectionReason.TRANSACTION_INVALID, "blob transactions are not allowed")
+            if error.code == 3 and isinstance(error.data, str):
+                raise Reverted(_payload_bytes(error.data), error.message) from error
+            # What has no code of its own concerns the transaction.
+            raise Rejected(_REASONS.get(error.code, RejectionReason.TRANSACTION_INVALID), error.message) from error
 
 
 def _payload_bytes(text: str) -> bytes:
@@ -415,10 +530,6 @@ def _payload_bytes(text: str) -> bytes:
         return bytes.fromhex(text.removeprefix("0x"))
     except (AttributeError, ValueError) as error:
         raise Unavailable(f"the execution client answers no bytes: {str(text)[:64]}") from error
-
-
-def _hash(text: Any) -> Hash32:
-    return ZERO_PAYLOAD_HASH if text is None else _payload_bytes(text)
 
 
 def as_engine(execution: BlockingEngine | EngineApiClient) -> WorkerEngine | EngineApiClient:

@@ -109,15 +109,10 @@ def error_text(data: bytes) -> str:
                 values = decode_values(types, data[4:])
             except Rejected:
                 return ""
-            shown = (
-                f"{each['name']} {_format_value(value)}" for each, value in zip(entry["inputs"], values, strict=True)
-            )
+            texts = ("0x" + value.hex() if isinstance(value, bytes) else str(value) for value in values)
+            shown = (f"{each['name']} {text}" for each, text in zip(entry["inputs"], texts, strict=True))
             return " ".join((entry["name"], ", ".join(shown))).strip()
     return ""
-
-
-def _format_value(value: Any) -> str:
-    return "0x" + value.hex() if isinstance(value, bytes) else str(value)
 
 
 def posting_value_wei(reward_wei: int, bond_wei: int) -> int:

@@ -199,21 +199,17 @@ def _state_root(alloc: Mapping[str, Mapping[str, Any]], nodes: dict[bytes, bytes
             code = _bytes(account.get("code", "0x"))
             if code:
                 nodes[keccak256(code)] = code
+            storage = HexaryTrie(nodes, EMPTY_TRIE_ROOT)
+            for slot, value in account.get("storage", {}).items():
+                if _number(value):
+                    storage[keccak256(_bytes(slot).rjust(32, b"\0"))] = rlp_encode(integer_bytes(_number(value)))
             fields = [
                 integer_bytes(_number(account.get("nonce", 0))),
                 integer_bytes(_number(account.get("balance", 0))),
-                _storage_root(account.get("storage", {}), nodes),
+                bytes(storage.root_hash),
                 keccak256(code),
             ]
             batch[keccak256(_address(name))] = rlp_encode(fields)
-    return bytes(trie.root_hash)
-
-
-def _storage_root(storage: Mapping[str, str], nodes: dict[bytes, bytes]) -> Hash32:
-    trie = HexaryTrie(nodes, EMPTY_TRIE_ROOT)
-    for slot, value in storage.items():
-        if _number(value):
-            trie[keccak256(_bytes(slot).rjust(32, b"\0"))] = rlp_encode(integer_bytes(_number(value)))
     return bytes(trie.root_hash)
 
 

@@ -113,15 +113,11 @@ def load_keystore(path: Path, password: str) -> Wallet:
         raise Rejected(RejectionReason.TOO_LARGE, f"a keystore of {size_bytes} bytes")
     try:
         content = parse_json(path.read_bytes())
-        _check_work(content)
+        parameters = content["crypto"]["kdfparams"]
+        work = (int(parameters.get("n", 0)), int(parameters.get("r", 0)) * int(parameters.get("p", 0)))
+        if work[0] > _MAXIMUM_SCRYPT_COST or work[1] > 64 or int(parameters.get("c", 0)) > _MAXIMUM_PBKDF2_ROUNDS:
+            raise ValueError("the keystore asks for too much work")
         return Wallet(bytes(Account.decrypt(content, password)))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         detail = f"{path} is no keystore, or the password is wrong"
         raise Rejected(RejectionReason.ARGUMENT_INVALID, detail) from error
-
-
-def _check_work(content: Mapping[str, Any]) -> None:
-    parameters = content["crypto"]["kdfparams"]
-    work = (int(parameters.get("n", 0)), int(parameters.get("r", 0)) * int(parameters.get("p", 0)))
-    if work[0] > _MAXIMUM_SCRYPT_COST or work[1] > 64 or int(parameters.get("c", 0)) > _MAXIMUM_PBKDF2_ROUNDS:
-        raise ValueError("the keystore asks for too much work")

@@ -12,8 +12,9 @@ import contextlib
 import logging
 import random
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable
 from dataclasses import replace
+from typing import Any
 
 from learnchain.encoding.codec import FORMAT_VERSION, Hash32, decode, encode
 from learnchain.network.address_book import AddressBook, AddressRecord, AddressRecords
@@ -147,7 +148,7 @@ TICK_SECONDS = 0.5
 _GREETING = frozenset({MessageKind.HELLO, MessageKind.REFUSAL})
 _ONLY_REQUEST = frozenset({MessageKind.REQUEST})
 _GOSSIP = frozenset({MessageKind.FULL, MessageKind.HAVE, MessageKind.WANT, MessageKind.REFUSAL})
-OnPeerConnected = Callable[[bytes], Awaitable[None]]
+OnPeerConnected = Callable[[bytes], Coroutine[Any, Any, None]]
 
 
 class Network:
@@ -422,7 +423,7 @@ class Network:
         self._tasks.start("outbox", self._send(peer, outgoing))
         self._gossip.greet(peer)
         for callback in self._callbacks:
-            self._tasks.start("comparing with a new peer", _await_callback(callback, peer.peer_id))
+            self._tasks.start("comparing with a new peer", callback(peer.peer_id))
 
     def _prefers(self, new: Peer, old: Peer) -> bool:
         """Decide which of two connections to one peer stays, so that both sides decide alike.
@@ -498,7 +499,3 @@ class Network:
             async with asyncio.timeout(1.0):
                 await stream.read(1)
         await stream.reset()
-
-
-async def _await_callback(callback: OnPeerConnected, peer_id: bytes) -> None:
-    await callback(peer_id)

@@ -249,13 +249,16 @@ def _settings(plan: LocalPlan, index: int, wallet: Wallet, listen: tuple[int, ..
     with os.fdopen(handle, "w") as file:
         file.write(wallet.private_key.hex() + "\n")
     path = directory / "settings.json"
+    # The nodes that are laid out already, with their identities, as iroh must know them.
+    earlier = ((load_identity(plan.directory / f"node-{number}" / IDENTITY_NAME), number) for number in range(index))
+    peers = tuple(str(PeerAddress("127.0.0.1", listen[number], peer_id_of(key))) for key, number in earlier)
     NodeSettings(
         name=f"node-{index}",
         genesis=str(plan.directory / GENESIS_NAME),
         data_directory=str(directory),
         wallet=str(key),
         listen_port=listen[index],
-        peers=tuple(_peer(plan.directory / f"node-{earlier}", listen[earlier]) for earlier in range(index)),
+        peers=peers,
         is_miner=index > 0,
         is_publisher=True,
         rpc_port=rpc_port,
@@ -263,12 +266,6 @@ def _settings(plan: LocalPlan, index: int, wallet: Wallet, listen: tuple[int, ..
         learning_rate_thousandths=min(1000, 250 * index),
     ).save(path)
     return path
-
-
-def _peer(directory: Path, port: int) -> str:
-    """Return the address of a node that is laid out already: with its identity, as iroh must know it."""
-    peer_id = peer_id_of(load_identity(directory / IDENTITY_NAME))
-    return str(PeerAddress("127.0.0.1", port, peer_id))
 
 
 def _free_ports(count: int) -> tuple[int, ...]:

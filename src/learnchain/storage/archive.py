@@ -149,14 +149,6 @@ _WAITING_KINDS: dict[bytes, type[Waiting]] = {
 ROUND, BELIEVED, WAITING = b"round/", b"believed/", b"waiting/"
 
 
-def _height_of(event: RoundEvent) -> int:
-    return event.message.release.height if isinstance(event, ReleaseReceived) else event.message.height
-
-
-def _parent_of(event: RoundEvent) -> Hash32:
-    return event.message.release.parent if isinstance(event, ReleaseReceived) else event.message.parent
-
-
 def decode_block(data: bytes) -> AnyBlock:
     """Return the block behind its stored or transmitted form; the first byte names its kind."""
     if len(data) > MAXIMUM_BLOCK_BYTES:
@@ -351,7 +343,8 @@ class Archive:
 
     def keep_round_message(self, event: RoundEvent) -> None:
         """Write what came in time and when, so that a killed node goes on inside the height."""
-        key = ROUND + _height_of(event).to_bytes(8, "big") + _KINDS[type(event)] + message_hash(event.message)
+        named = event.message.release if isinstance(event, ReleaseReceived) else event.message
+        key = ROUND + named.height.to_bytes(8, "big") + _KINDS[type(event)] + message_hash(event.message)
         self._store.put_many({key: event.at_milliseconds.to_bytes(8, "big") + encode(event.message)})
 
     def round_messages(self, parent: Hash32) -> tuple[RoundEvent, ...]:
@@ -361,7 +354,8 @@ class Archive:
         for key, value in self._store.scan(prefix):
             event_type, noun = _NOUNS[key[len(prefix) : len(prefix) + 1]]
             event = event_type(decode(noun, value[8:]), int.from_bytes(value[:8], "big"))
-            if _parent_of(event) == parent:
+            named = event.message.release if isinstance(event, ReleaseReceived) else event.message
+            if named.parent == parent:
                 found.append(event)
         return tuple(found)
 

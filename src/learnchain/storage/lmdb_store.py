@@ -70,7 +70,12 @@ class LmdbStore:
         They are read at once: an open read transaction would keep the map from growing.
         """
         with self._reading() as transaction:
-            found = list(_under(transaction, prefix))
+            cursor = transaction.cursor()
+            more = cursor.set_range(prefix) if prefix else cursor.first()
+            found: list[tuple[bytes, bytes]] = []
+            while more and bytes(cursor.key()).startswith(prefix):
+                found.append((bytes(cursor.key()), bytes(cursor.value())))
+                more = cursor.next()
         return iter(found)
 
     def close(self) -> None:
@@ -103,14 +108,6 @@ class LmdbStore:
             raise Unavailable(detail)
         self._map_bytes = min(2 * self._map_bytes, self._maximum_map_bytes)
         self._environment.set_mapsize(self._map_bytes)
-
-
-def _under(transaction: lmdb.Transaction, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-    cursor = transaction.cursor()
-    found = cursor.set_range(prefix) if prefix else cursor.first()
-    while found and bytes(cursor.key()).startswith(prefix):
-        yield bytes(cursor.key()), bytes(cursor.value())
-        found = cursor.next()
 
 
 def _lock_owner_file(path: Path) -> int:

@@ -5,8 +5,7 @@ from typing import Any
 
 from learnchain.encoding.codec import Hash32
 from learnchain.execution.engine import BlockingEngine, Reverted
-from learnchain.execution.engine_api import attributes_of, hexadecimal, payload_json, payload_of
-from learnchain.execution.engine_http import ClientError
+from learnchain.execution.engine_api import ClientError, attributes_of, hexadecimal, payload_json, payload_of
 from learnchain.protocol.payload import ExecutionPayload, PayloadStatus, PayloadStatusCode
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 

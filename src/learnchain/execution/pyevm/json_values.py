@@ -289,17 +289,14 @@ def _account(accounts: HexaryTrie, key: Hash32) -> tuple[int, int, Hash32, Hash3
 
 
 def _storage_proof(storage: HexaryTrie, key: Any) -> dict[str, Any]:
-    slot = _slot(key)
+    """Return the proof of one storage key, which callers write as a number or as padded bytes."""
+    if isinstance(key, str) and len(key) == 66:
+        slot = read_bytes(key, "storage key", 32)
+    else:
+        slot = read_quantity(key, "storage key").to_bytes(32, "big")
     data = bytes(storage[keccak256(slot)])
     value = int.from_bytes(bytes(cast("bytes", rlp.decode(data))), "big") if data else 0
     return {"key": key, "value": hex(value), "proof": _nodes(storage, keccak256(slot))}
-
-
-def _slot(key: Any) -> bytes:
-    """Return the 32 bytes of a storage key, which callers write as a number or as padded bytes."""
-    if isinstance(key, str) and len(key) == 66:
-        return read_bytes(key, "storage key", 32)
-    return read_quantity(key, "storage key").to_bytes(32, "big")
 
 
 def _nodes(trie: HexaryTrie, key: Hash32) -> list[str]:

@@ -20,7 +20,7 @@ from learnchain.encoding.codec import Address, Hash32
 from learnchain.execution.engine import Reverted
 from learnchain.execution.pyevm.execution import BlockExecution, gas_used_by
 from learnchain.execution.pyevm.json_values import read_object, write_bytes, wrong_argument
-from learnchain.execution.pyevm.records import Receipt, Records
+from learnchain.execution.pyevm.records import Records
 from learnchain.execution.pyevm.state import Computation, Overlay, State, environment_of, open_state
 from learnchain.execution.pyevm.transactions import decode_transaction, floor_gas, invalid
 from learnchain.protocol.payload import ExecutionPayload
@@ -174,12 +174,8 @@ def call_trace(
     transaction = decode_transaction(payload.transactions[index], chain_id)
     computation, receipt = execution.run(transaction)
     tree = _Tree(kinds, only_top).frame(computation, "CALL" if transaction.recipient else "CREATE", transaction.sender)
-    return tree | _outermost(receipt, transaction.gas)
-
-
-def _outermost(receipt: Receipt, gas: int) -> dict[str, str]:
-    """Return what the whole transaction bought and used: the interpreter's own numbers lack the intrinsic gas."""
-    return {"gas": hex(gas), "gasUsed": hex(receipt.gas_used)}
+    # What the whole transaction bought and used: the interpreter's own numbers lack the intrinsic gas.
+    return tree | {"gas": hex(transaction.gas), "gasUsed": hex(receipt.gas_used)}
 
 
 class _Tree:

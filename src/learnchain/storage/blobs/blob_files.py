@@ -335,7 +335,7 @@ class BlobFiles:
 
     def _move(self, source: Path, target: Path) -> None:
         source.replace(target)
-        _sync_folder(target.parent)
+        sync_file(target.parent)
 
 
 def chunks_of_bytes(data: bytes) -> Iterator[bytes]:
@@ -346,11 +346,3 @@ def chunks_of_bytes(data: bytes) -> Iterator[bytes]:
 
 def _sync(descriptor: int) -> None:
     os.fsync(descriptor)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -7,7 +7,7 @@ What the node asks of a blob store, whichever engine stands behind it.
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -19,6 +19,7 @@ from learnchain.encoding.content_id import (
     Codec,
     IpldBlock,
     Link,
+    check_cid,
     decode_node,
     parse_cid,
 )
@@ -27,6 +28,8 @@ from learnchain.rejection import Rejected, RejectionReason, Unavailable
 _SMALLEST_USUAL_LEAF_BYTES = 65_536
 _FREE_LEAVES = 64
 _TREE_BYTES_PER_LEAF = 160
+REQUEST_SECONDS = 20
+"""How long a store elsewhere may take to answer one request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,11 @@ def read_tree(root: Cid, written: bytes, max_bytes: int) -> Tree:
         links = decode_node(link.cid, node)
         total = sum(child.file_bytes for child in links)
         size_bytes = total if size_bytes < 0 else size_bytes
-        _check_node(link, total, depth, max_bytes)
+        if depth >= MAXIMUM_DEPTH or total > max_bytes:
+            detail = f"a blob of {total} bytes or too many levels; {max_bytes} allowed"
+            raise Rejected(RejectionReason.TOO_LARGE, detail)
+        if link.file_bytes not in {-1, total}:
+            raise Rejected(RejectionReason.MALFORMED, "a node holds another size than its parent says")
         if len(leaves) + len(waiting) + len(links) > maximum_leaves(max_bytes):
             raise Rejected(RejectionReason.TOO_LARGE, "the blob is cut into too many leaves")
         for child in links:
@@ -120,13 +127,6 @@ def _leaf(link: Link, offset: int) -> Leaf:
     if link.file_bytes > MAXIMUM_BLOCK_BYTES:
         raise Rejected(RejectionReason.TOO_LARGE, f"a leaf of {link.file_bytes} bytes")
     return Leaf(link.cid, offset, link.file_bytes)
-
-
-def _check_node(link: Link, total: int, depth: int, max_bytes: int) -> None:
-    if depth >= MAXIMUM_DEPTH or total > max_bytes:
-        raise Rejected(RejectionReason.TOO_LARGE, f"a blob of {total} bytes or too many levels; {max_bytes} allowed")
-    if link.file_bytes not in {-1, total}:
-        raise Rejected(RejectionReason.MALFORMED, "a node holds another size than its parent says")
 
 
 def _next_node(written: bytes, position: int) -> tuple[bytes, int]:
@@ -196,3 +196,25 @@ class BlobStore(Protocol):
 
     def used_bytes(self) -> int:
         """Return the bytes that blobs take on this disk."""
+
+
+async def walk_tree(root: Cid, max_bytes: int, block: Callable[[Cid], Awaitable[bytes | None]]) -> bytes | None:
+    """Return the written tree of a blob whose blocks are given singly; None when one of them is not to be had.
+
+    Each node is checked before its children are asked for, and all of them together are bounded: nobody can make us
+    walk without end.
+    """
+    written, waiting = bytearray(), deque([root])
+    while waiting:
+        cid = waiting.popleft()
+        if parse_cid(cid).codec is Codec.RAW:
+            continue
+        node = await block(cid)
+        if node is None:
+            return None
+        check_cid(cid, node)
+        written += len(node).to_bytes(4, "big") + node
+        if len(written) > maximum_tree_bytes(max_bytes):
+            raise Rejected(RejectionReason.TOO_LARGE, f"a tree above {maximum_tree_bytes(max_bytes)} bytes")
+        waiting.extend(link.cid for link in decode_node(cid, node))
+    return bytes(written)

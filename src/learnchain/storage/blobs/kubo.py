@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from typing_extensions import override
 
 from learnchain.encoding.content_id import MAXIMUM_BLOCK_BYTES, Cid, Codec, HashKind, IpldBlock, cid_text, parse_cid
 from learnchain.encoding.numbers import parse_json
 from learnchain.rejection import Unavailable
-from learnchain.storage.blobs.blob_store import Leaf, Tree, nodes_of_tree
-from learnchain.storage.blobs.origins import REQUEST_SECONDS, walk_tree
+from learnchain.storage.blobs.blob_store import REQUEST_SECONDS, Leaf, Tree, nodes_of_tree, walk_tree
 
 _ANSWER_BYTES = 1 << 16
 _HASH_NAMES = {HashKind.BLAKE3: "blake3", HashKind.SHA2_256: "sha2-256"}
@@ -23,12 +23,12 @@ _PIN_SECONDS = 600
 """Pinning walks the whole tree on the other side."""
 
 
-class Kubo:
-    """Use the RPC of a kubo node, which must be its owner's: whoever reaches it may do anything with it."""
+class _BlockServer:
+    """Read blobs block by block; the session opens at the first request, for a node is put together before its loop."""
 
     def __init__(self, url: str) -> None:
-        self._url = url.rstrip("/") + "/api/v0"
-        self._http = _Http()
+        self._url = url
+        self._opened: aiohttp.ClientSession | None = None
 
     async def tree(self, cid: Cid, max_bytes: int) -> bytes | None:
         """Return the written tree, walked node by node."""
@@ -37,6 +37,27 @@ class Kubo:
     async def leaf(self, root: Cid, leaf: Leaf, limit_bytes: int) -> bytes | None:
         """Return one leaf by its own CID."""
         return await self._block(leaf.cid, limit_bytes)
+
+    async def close(self) -> None:
+        """End all connections."""
+        if self._opened is not None:
+            await self._opened.close()
+            self._opened = None
+
+    def _session(self) -> aiohttp.ClientSession:
+        if self._opened is None:
+            self._opened = aiohttp.ClientSession()
+        return self._opened
+
+    async def _block(self, cid: Cid, limit_bytes: int = MAXIMUM_BLOCK_BYTES) -> bytes | None:
+        raise NotImplementedError
+
+
+class Kubo(_BlockServer):
+    """Use the RPC of a kubo node, which must be its owner's: whoever reaches it may do anything with it."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url.rstrip("/") + "/api/v0")
 
     async def put(self, tree: Tree, written: bytes, path: Path) -> None:
         """Store leaves, then nodes: whoever finds the root finds all of it."""
@@ -56,10 +77,7 @@ class Kubo:
         if status != 200 and b"not pinned" not in raw:
             raise _refusal_error("pin/rm", status, raw)
 
-    async def close(self) -> None:
-        """End all connections."""
-        await self._http.close()
-
+    @override
     async def _block(self, cid: Cid, limit_bytes: int = MAXIMUM_BLOCK_BYTES) -> bytes | None:
         query = {"arg": cid_text(cid), "timeout": f"{REQUEST_SECONDS}s"}
         status, raw = await self._ask("block/get", query, limit_bytes=limit_bytes)
@@ -99,24 +117,15 @@ class Kubo:
         seconds: float = REQUEST_SECONDS,
     ) -> tuple[int, bytes]:
         timeout = aiohttp.ClientTimeout(total=seconds + 5)
-        request = (await self._http.session()).post(f"{self._url}/{name}", params=query, data=form, timeout=timeout)
+        request = self._session().post(f"{self._url}/{name}", params=query, data=form, timeout=timeout)
         return await _answer(request, limit_bytes)
 
 
-class Gateway:
+class Gateway(_BlockServer):
     """Read blobs through a gateway; it takes none."""
 
     def __init__(self, url: str) -> None:
-        self._url = url.rstrip("/") + "/ipfs"
-        self._http = _Http()
-
-    async def tree(self, cid: Cid, max_bytes: int) -> bytes | None:
-        """Return the written tree, walked node by node."""
-        return await walk_tree(cid, max_bytes, self._block)
-
-    async def leaf(self, root: Cid, leaf: Leaf, limit_bytes: int) -> bytes | None:
-        """Return one leaf by its own CID."""
-        return await self._block(leaf.cid, limit_bytes)
+        super().__init__(url.rstrip("/") + "/ipfs")
 
     async def put(self, tree: Tree, written: bytes, path: Path) -> None:
         """Refuse: gateways are for reading."""
@@ -128,33 +137,13 @@ class Gateway:
     async def unpin(self, cid: Cid) -> None:
         """Leave it to the gateway's owner."""
 
-    async def close(self) -> None:
-        """End all connections."""
-        await self._http.close()
-
+    @override
     async def _block(self, cid: Cid, limit_bytes: int = MAXIMUM_BLOCK_BYTES) -> bytes | None:
         url, accept = f"{self._url}/{cid_text(cid)}", {"Accept": "application/vnd.ipld.raw"}
         timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
-        request = (await self._http.session()).get(url, params={"format": "raw"}, headers=accept, timeout=timeout)
+        request = self._session().get(url, params={"format": "raw"}, headers=accept, timeout=timeout)
         status, raw = await _answer(request, limit_bytes)
         return raw if status == 200 else None
-
-
-class _Http:
-    """Open a session at the first request: a node is put together before its event loop runs."""
-
-    def __init__(self) -> None:
-        self._session: aiohttp.ClientSession | None = None
-
-    async def session(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            self._session = aiohttp.ClientSession()
-        return self._session
-
-    async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
 
 
 async def _answer(request: Any, limit_bytes: int) -> tuple[int, bytes]:

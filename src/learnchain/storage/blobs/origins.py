@@ -14,16 +14,15 @@ byte it sends is hashed against its CID by `PeerBlobs`, and what it sends is bou
 import asyncio
 import shutil
 import uuid
-from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
-from learnchain.encoding.content_id import Cid, Codec, check_cid, cid_text, decode_node, parse_cid
+from learnchain.encoding.content_id import Cid, cid_text
 from learnchain.encoding.files import storage_error
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
-from learnchain.storage.blobs.blob_store import Leaf, Tree, maximum_tree_bytes
+from learnchain.storage.blobs.blob_store import REQUEST_SECONDS, Leaf, Tree, maximum_tree_bytes
 
 
 class Folder:
@@ -185,7 +184,6 @@ async def _request(request: Awaitable[_Answer]) -> _Answer | None:
 
 
 EMBEDDED = "embedded"
-REQUEST_SECONDS = 20
 
 
 class BlobOrigin(Protocol):
@@ -225,25 +223,3 @@ def open_origin(text: str) -> BlobOrigin | None:
         return Folder(Path(rest))
     detail = f"{text!r} is none of embedded, kubo:URL, gateway:URL, s3:[URL/]BUCKET[/PREFIX], folder:/PATH"
     raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
-
-
-async def walk_tree(root: Cid, max_bytes: int, block: Callable[[Cid], Awaitable[bytes | None]]) -> bytes | None:
-    """Return the written tree of a blob whose blocks are given singly; None when one of them is not to be had.
-
-    Each node is checked before its children are asked for, and all of them together are bounded: nobody can make us
-    walk without end.
-    """
-    written, waiting = bytearray(), deque([root])
-    while waiting:
-        cid = waiting.popleft()
-        if parse_cid(cid).codec is Codec.RAW:
-            continue
-        node = await block(cid)
-        if node is None:
-            return None
-        check_cid(cid, node)
-        written += len(node).to_bytes(4, "big") + node
-        if len(written) > maximum_tree_bytes(max_bytes):
-            raise Rejected(RejectionReason.TOO_LARGE, f"a tree above {maximum_tree_bytes(max_bytes)} bytes")
-        waiting.extend(link.cid for link in decode_node(cid, node))
-    return bytes(written)

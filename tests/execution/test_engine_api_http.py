@@ -13,10 +13,9 @@ import pytest
 from aiohttp import web
 
 from learnchain.encoding.key_value import MemoryStore
-from learnchain.execution import engine_http
+from learnchain.execution import engine_api
 from learnchain.execution.engine import Reverted
-from learnchain.execution.engine_api import Endpoints, EngineApiClient
-from learnchain.execution.engine_http import ClientError, HttpCaller, load_secret, token
+from learnchain.execution.engine_api import ClientError, Endpoints, EngineApiClient, HttpCaller, load_secret, token
 from learnchain.execution.genesis import ESCROW_ADDRESS, execution_genesis
 from learnchain.execution.pyevm.engine import PyEvmEngine
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
@@ -137,7 +136,7 @@ def test_a_client_of_another_chain_or_without_our_methods_is_refused(monkeypatch
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"7", b"[" * 100_000, b'{"error": 1}', b"x" * 5_000])
 def test_nonsense_from_a_client_is_no_bug_of_ours(body: bytes, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(engine_http, "MAXIMUM_ANSWER_BYTES", 4_000)
+    monkeypatch.setattr(engine_api, "MAXIMUM_ANSWER_BYTES", 4_000)
 
     async def answer(_request: web.Request) -> web.Response:
         return web.Response(body=body)
