@@ -160,3 +160,33 @@ def test_what_a_rule_names_exists() -> None:
         refused = re.findall(r"`([^`]+)`", paragraph(text, "Refused"))
         missing += [f"{name}: reason {each}" for each in refused if each not in reasons()]
     assert missing == []
+
+
+def test_every_name_in_the_glossary_exists() -> None:
+    glossary = (ROOT / "docs" / "glossary.md").read_text()
+    names = {name for text in source_texts() for name in re.findall(r"[A-Za-z_][A-Za-z_0-9]*", text)}
+    missing: list[str] = []
+    for quoted in re.findall(r"`([^`]+)`", glossary):
+        is_path = "/" in quoted or quoted.endswith(".py")
+        present = resolves(quoted) if is_path else names.issuperset(re.findall(r"\w+", quoted))
+        missing += [] if present else [quoted]
+    assert missing == []
+
+
+def resolves(path: str, folder: str = "") -> bool:
+    """Return whether a path names a file or folder: from its own folder, the root, the package or the tests."""
+    roots = (ROOT / folder, ROOT, ROOT / "src" / "learnchain", ROOT / "packages" / "conformance")
+    return any((root / path).exists() for root in roots)
+
+
+def test_links_and_paths_in_documents_resolve() -> None:
+    broken: list[str] = []
+    for name, text in texts().items():
+        if not name.endswith(".md"):
+            continue
+        folder = str(Path(name).parent)
+        links = re.findall(r"\]\((?!https?:|mailto:|#)([^)#\s]+)(?:#[^)]*)?\)", text)
+        paths = re.findall(r"`((?:[\w.-]+/)+[\w.-]+\.(?:py|md|sol|toml))`", text)
+        broken += [f"{name}: {link}" for link in links if not (ROOT / folder / link).exists()]
+        broken += [f"{name}: {path}" for path in paths if not resolves(path, folder)]
+    assert broken == []

@@ -1,23 +1,68 @@
-"""What the house asks of every file: steps in order, short files, imperative docstrings, plain names, citations."""
+"""What the house asks of all files: short files, plain names, docstrings of one sentence, steps in order, citations."""
 
 import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
-from typing import get_args
 
 import pytest
 
 from learnchain.engines.contract import STEPS, Rules
-from learnchain.protocol.training_terms import TrainingTerms
 from learnchain_conformance.documents import ENGINES
 
 SOURCE = Path(__file__).parent.parent / "src" / "learnchain"
 FILES = sorted(SOURCE.rglob("*.py"))
+LONG_FILES = frozenset(
+    {
+        "api/explorer.py",
+        "benchmarks/audit_market.py",
+        "consensus/audits.py",
+        "engines/pole/cases.py",
+        "engines/pole/rules.py",
+        "execution/engine_api.py",
+        "network/multiplexer.py",
+        "network/network.py",
+        "node/roles/miner.py",
+        "protocol/messages.py",
+        "protocol/model_specification.py",
+        "simulation/chain_builder.py",
+        "storage/archive.py",
+    }
+)
+"""Subjects that are one and need more than 400 lines; 600 is the limit for these."""
 FORBIDDEN_NAMES = re.compile(r"(^|_)(utils?|helpers?|managers?|base(?!_fee)|common|misc)(_|$)|^_?get_")
-NO_IMPERATIVE = re.compile(r"^(The|This|That|A|An|It|Returns|Gets|Sets|Raises|Writes|Reads|Checks|Function|Method)\b")
+BANNED_WORDS = """
+absent accepted accused admitted altered answered asked assigned audited awaited begun booked bounded
+called cancelled carried changed charged checked chosen citable cited citing claimed closed combined commissioned
+committed compared computed continued contradicted convolved copied counted credited dealt decided decoded
+decompressed dialled differing disclosed discretised disputed done doubled drawn due encrypted equalising escaped
+examined executed expected expired explained failed fetched finished fitted forfeited forged found founded fused
+gathered given going grouped harmless hashed held impatient imported indexed inherited initialised inverted judged
+kept known laid late learning linked listed loaded lost made malformed mapped measured merged missed missing moved
+named negated nobody normalised noted noun offered opened ordered outlying owed own packed paid parsed passed
+patiently planned played posted prefetched prepared promised proposed proud proven pruned published punished
+quantised quoted raised ranked reached read_in ready reasoned refused registered released relieved remapped
+remembered renamed reopened repeated replayed reported resealed resigned resized retried returned revealed rounded
+said scored sealed seated seen sent served settled shifted shown signed simulated slashed solved solving specified
+spent stacked stalled started stolen stretched struck supervised surplus tagged taken tasked tidied together told
+torn trained transacted twice unmapped unmeasured unpacked unselected unsolved untrained verified waiting waiving
+walked wanted watched windowed without won written wrong
+"""
+BANNED_FUNCTIONS = frozenset(BANNED_WORDS.split())
+"""Participles and other words that do not say what a function does: `kept` for `retain_valid`, `told` for `report`."""
+PARTICIPLE = re.compile(r"(ed|en)$|^(found|held|kept|lost|made|paid|said|sent|shown|taken|told|torn|won|drawn|known)$")
+ALLOWED_FUNCTIONS = {"tagged_hash", "malformed_error"}
+"""A hash with a tag is the field's word; an error is named by what it says."""
+LEFT_AS_THEY_ARE = (
+    "encryption/functional/lane_code.py",
+    *(f"learning/disputes/{name}.py" for name in ("bounds", "reference", "reference_layers", "reference_products")),
+    "learning/disputes/settling.py",
+)
+"""Files with a notation of their own: generated arithmetic, and bounds that are going to be deleted whole."""
+VAGUE = frozenset({"found", "known", "place"})
+"""What says nothing of the thing it names, as a parameter, an attribute or a function."""
 PAPERS = {
     *(("dlbc", "equation", number) for number in range(1, 8)),
     *(("baas", "equation", number) for number in range(1, 7)),
@@ -32,10 +77,10 @@ def relative(path: Path) -> str:
     return str(path.relative_to(SOURCE))
 
 
-def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]:
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            yield node
+@cache
+def functions(path: Path) -> tuple[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef, ...]:
+    nodes = ast.walk(ast.parse(path.read_text()))
+    return tuple(node for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef))
 
 
 @pytest.mark.parametrize("engine", [engine for engine, _ in ENGINES], ids=lambda each: each.__name__)
@@ -49,78 +94,54 @@ def test_an_engine_answers_the_ten_questions_in_order(engine: type) -> None:
     assert engine.__bases__ == (object,)
 
 
-@pytest.mark.parametrize("path", FILES, ids=relative)
-def test_a_file_is_short(path: Path) -> None:
-    assert len(path.read_text().splitlines()) <= 600
+def test_files_are_short() -> None:
+    lengths = {relative(path): len(path.read_text().splitlines()) for path in FILES}
+    assert [f"{path}: {length} lines" for path, length in lengths.items() if length > 600] == []
+    assert [path for path, length in lengths.items() if length > 400 and path not in LONG_FILES] == []
+    assert [path for path in LONG_FILES if lengths.get(path, 0) <= 400] == [], "no exception is needed any more"
 
 
-@pytest.mark.parametrize("path", FILES, ids=relative)
-def test_names_say_what_things_are(path: Path) -> None:
-    assert not FORBIDDEN_NAMES.search(path.stem)
-    for node in functions(path):
-        assert not FORBIDDEN_NAMES.search(node.name.lower()), f"{node.name} in line {node.lineno}"
+def test_names_say_what_things_are() -> None:
+    offenders = [relative(path) for path in FILES if FORBIDDEN_NAMES.search(path.stem)]
+    for path in FILES:
+        for node in functions(path):
+            reason = name_offence(path, node)
+            offenders += [f"{relative(path)}:{node.lineno}: {node.name}: {reason}"] if reason else []
+    assert offenders == []
 
 
-@pytest.mark.parametrize("path", FILES, ids=relative)
-def test_docstrings_begin_with_one_imperative_line(path: Path) -> None:
-    for node in functions(path):
-        text = ast.get_docstring(node)
-        if text is None:
-            continue
-        first, *more = text.split("\n")
-        assert not more or not more[0].strip(), f"line {node.lineno}: the first line is not the whole sentence"
-        assert first.rstrip(".:?!") != first, f"line {node.lineno}: the first line ends without a stop"
-        if not isinstance(node, ast.ClassDef):
-            assert not NO_IMPERATIVE.match(first), f"line {node.lineno}: {first!r} is not imperative"
+def test_the_first_line_of_a_docstring_is_one_sentence() -> None:
+    offenders: list[str] = []
+    for path in FILES:
+        for node in functions(path):
+            first, *more = (ast.get_docstring(node) or ".").split("\n")
+            if (more and more[0].strip()) or first.rstrip(".:?!") == first:
+                offenders.append(f"{relative(path)}:{node.lineno}: {first!r}")
+    assert offenders == []
 
 
-TERMS = {kind.__name__ for kind in get_args(TrainingTerms)}
-
-
-def kinds_asked_for(source: str) -> set[str]:
-    """Return the names of the types that `isinstance`, `type(...) is` or a `match` asks for."""
-    found: list[ast.AST] = []
-    for node in ast.walk(ast.parse(source)):
-        if (
-            isinstance(node, ast.Call)
-            and isinstance(node.func, ast.Name)
-            and node.func.id in ("isinstance", "issubclass")
-        ):
-            found.extend(node.args[1:])
-        elif isinstance(node, ast.MatchClass):
-            found.append(node.cls)
-        elif isinstance(node, ast.Compare):
-            sides = [node.left, *node.comparators]
-            if any(isinstance(each, ast.Call) and ast.unparse(each.func) == "type" for each in sides):
-                found.extend(sides)
-    names = [each for part in found for each in ast.walk(part)]
-    return {each.id for each in names if isinstance(each, ast.Name)} | {
-        each.attr for each in names if isinstance(each, ast.Attribute)
-    }
-
-
-@pytest.mark.parametrize(
-    "asking",
-    [
-        "isinstance(terms, Watermark)",
-        "isinstance(terms, int | training_terms.Watermark)",
-        "type(terms) is Watermark",
-        "match terms:\n    case Watermark():\n        pass",
-    ],
-)
-def test_the_house_sees_who_asks_for_a_kind_of_terms(asking: str) -> None:
-    assert "Watermark" in kinds_asked_for(asking)
-    assert not kinds_asked_for("mark = terms.watermark or Watermark(bits, 1, 2)")
-
-
-def test_training_terms_are_asked_what_they_demand_and_never_which_kind_they_are() -> None:
-    asking = {
-        relative(path): names
-        for path in FILES
-        if "engines" not in path.parts and path.name != "training_terms.py"
-        if (names := kinds_asked_for(path.read_text()) & {*TERMS, "TrainingTerms", "LoopTerms"})
-    }
-    assert not asking
+def name_offence(path: Path, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> str | None:
+    """Return what is wrong with the name of a function or class, or of what it takes and holds."""
+    if FORBIDDEN_NAMES.search(node.name.lower()):
+        return "forbidden word"
+    if isinstance(node, ast.ClassDef):
+        fields = (each.target for each in node.body if isinstance(each, ast.AnnAssign))
+        vague = VAGUE & {each.id for each in fields if isinstance(each, ast.Name)}
+        return f"attribute {', '.join(sorted(vague))}" if vague else None
+    if relative(path) in LEFT_AS_THEY_ARE:
+        return None
+    arguments = (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
+    vague = VAGUE & {each.arg for each in arguments}
+    if vague:
+        return f"parameter {', '.join(sorted(vague))}"
+    name = node.name.lstrip("_")
+    first, *more = name.split("_")
+    if name in BANNED_FUNCTIONS | VAGUE - {"place"}:
+        return "says no action"
+    is_property = any(ast.unparse(mark).endswith("property") for mark in node.decorator_list)
+    if more and first in BANNED_FUNCTIONS and PARTICIPLE.search(first) and not is_property:
+        return None if name in ALLOWED_FUNCTIONS else "begins with a participle"
+    return None
 
 
 def cited() -> list[tuple[str, str, int]]:

@@ -7,7 +7,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
-from learnchain.api.block_views import carried_view, disputes_view
+from learnchain.api.block_views import build_carried_view, disputes_view
 from learnchain.api.explorer import Explorer
 from learnchain.api.inspection import Inspection
 from learnchain.engines.dlbc import Dlbc
@@ -45,7 +45,7 @@ def test_a_dispute_is_shown_from_its_question_to_its_end() -> None:
     assert [each["message"] for each in waiting["pending"]] == ["challenge"]
     assert waiting["disputes"] == []
     block = run_height(node)
-    (carried,) = carried_view(block)["challenges"]
+    (carried,) = build_carried_view(block)["challenges"]
     assert carried["segment"] == accusation.segment
     (asked,) = disputes_view(ports(node))["disputes"]
     assert (asked["outcome"], asked["role"], asked["open"]) == ("challenged", "winner", True)
@@ -55,7 +55,7 @@ def test_a_dispute_is_shown_from_its_question_to_its_end() -> None:
     send_message(node, answer)
     assert [each["message"] for each in disputes_view(ports(node))["pending"]] == ["response"]
     block = run_height(node)
-    assert carried_view(block)["responses"][0]["states"] == answer.disclosure.states
+    assert build_carried_view(block)["responses"][0]["states"] == answer.disclosure.states
     (answered,) = disputes_view(ports(node), fact.height)["disputes"]
     assert answered["until_height"] == block.height + parameters.proof_blocks
     for _ in range(parameters.proof_blocks + 1):

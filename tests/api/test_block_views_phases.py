@@ -2,7 +2,7 @@
 
 import pytest
 
-from learnchain.api.block_views import block_view, solved_puzzle
+from learnchain.api.block_views import block_view, find_solved_puzzle
 from learnchain.engines.dlbc.scenario import start_dlbc_node
 from learnchain.engines.podl.scenario import PODL, run_blocks
 from learnchain.engines.pole.scenario import THREE_SOLUTIONS, run_to_limit, start_pole_node
@@ -15,7 +15,7 @@ from learnchain.simulation.scenario import run_empty_height, run_height
 def _viewed(node, play):
     parent, selection = node.parent, node.round.selection
     block = play(node)
-    puzzle = solved_puzzle(node.builder.rules, selection, block)
+    puzzle = find_solved_puzzle(node.builder.rules, selection, block)
     return block_view(block, parent, node.parent, selection, node.builder.rules.parts, puzzle), selection.schedule
 
 

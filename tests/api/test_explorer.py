@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
-from learnchain.api.block_views import block_view, solved_puzzle
+from learnchain.api.block_views import block_view, find_solved_puzzle
 from learnchain.api.explorer import HEADERS, Explorer
 from learnchain.api.inspection import Inspection
 from learnchain.api.views import LearnInterface
@@ -182,7 +182,7 @@ class Hashed:
         node = start_proof_of_work_node()
         parent, selection = node.parent, node.round.selection
         block = run_height(node)
-        puzzle = solved_puzzle(PROOF_OF_WORK, selection, block)
+        puzzle = find_solved_puzzle(PROOF_OF_WORK, selection, block)
         self.view = block_view(block, parent, node.parent, selection, PROOF_OF_WORK.parts, puzzle)
 
     async def status(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from learnchain.protocol.messages import Block
 from learnchain.rejection import RejectionReason
 from learnchain.simulation.simulated_network import run_simulated
 from learnchain.simulation.simulated_nodes import SimulatedNodes
-from learnchain.verification.measurer import NamedBlobs, named_by
+from learnchain.verification.measurer import NamedBlobs, list_named_blobs
 from learnchain_conformance.instant_training import InstantTraining
 from tests.node.test_node import DIGITS
 
@@ -110,7 +110,9 @@ def test_everything_named_fits_the_size_that_the_chain_gives_it(tmp_path: Path) 
         named = NamedBlobs(ports.archive, ports.chain.rules, ports.chain.parameters)
         states = ports.archive.branch(ports.chain.round.head.block, 0)[:-1]
         found = {
-            cid for state in states for cid in named_by(ports.chain.rules, ports.archive.block(state.block_hash), state)
+            cid
+            for state in states
+            for cid in list_named_blobs(ports.chain.rules, ports.archive.block(state.block_hash), state)
         }
         standing = {each.cid for _, each in _standing_parts(nodes)}
         posted = sum(len(state.posted_tasks) for state in states)

@@ -49,7 +49,7 @@ def test_figures_follow_from_the_blocks_after_the_first(monkeypatch: pytest.Monk
         return {"blocks": found, "agree": True, "supply": {"conserved": True}, **DECIDED}
 
     monkeypatch.setattr(real_comparison, "_run", run)
-    result = real_comparison.compared_for_real(["podl", "dlbc"], 3, 3)
+    result = real_comparison.compare_for_real(["podl", "dlbc"], 3, 3)
     assert asked == [("podl", 3, 3), ("dlbc", 3, 3)]
     report = result["reports"][0]
     assert (report["blocks"], report["empty_blocks"]) == (4, 1)

@@ -7,7 +7,7 @@ import pytest
 from learnchain.encoding.codec import encode
 from learnchain.encoding.hashing import message_hash
 from learnchain.engines.dlbc import Dlbc
-from learnchain.engines.pole.parts import CitedLosers, cited_losers
+from learnchain.engines.pole.parts import CitedLosers, list_cited_losers
 from learnchain.engines.pole.scenario import THREE_SOLUTIONS, start_pole_node
 from learnchain.protocol.actions import MeasureCandidate, ProposeBlock, RefuseBlock
 from learnchain.protocol.events import BlockReceived
@@ -50,7 +50,7 @@ def test_the_best_loser_is_measured_at_once_and_cited_by_the_next_winner() -> No
         MeasurementKind.TRAINING,
     ]
     block = run_height(node, ALONE)
-    assert [each.miner for each in cited_losers(block)] == [loser.commitment.miner]
+    assert [each.miner for each in list_cited_losers(block)] == [loser.commitment.miner]
     kinds = {name_of(each.recipient): each.kind for each in node.parent.reward.payouts if "ommer r" in each.kind}
     assert kinds == {"miner-2": "ommer reward"}
     assert node.round.losers == {}
@@ -63,7 +63,7 @@ def test_an_ommer_waits_through_empty_heights_and_is_cited_six_heights_later_at_
         run_empty_height(node, Deadline.COMMITMENT)
         assert len(node.round.losers) == 1
     block = run_height(node, ALONE)
-    assert [each.height for each in cited_losers(block)] == [1]
+    assert [each.height for each in list_cited_losers(block)] == [1]
     assert block.height == 7
 
 
@@ -103,7 +103,7 @@ def test_a_late_node_measures_what_a_block_cites() -> None:
     for block in blocks:
         late.receive(block)
     asked = [each for each in late.actions if isinstance(each, MeasureCandidate)]
-    cited = message_hash(cited_losers(blocks[1])[0])
+    cited = message_hash(list_cited_losers(blocks[1])[0])
     assert {each.request.kind for each in asked if each.request.candidate == cited} == {
         MeasurementKind.COUNT,
         MeasurementKind.TRAINING,
@@ -116,7 +116,7 @@ def test_an_ommers_payload_is_never_executed() -> None:
     loser = lost(node)
     run_height(node, THREE_SOLUTIONS)
     del node.builder.payloads[loser.payload_hash]
-    assert len(cited_losers(run_height(node, ALONE))) == 1
+    assert len(list_cited_losers(run_height(node, ALONE))) == 1
 
 
 def test_a_loser_of_another_branch_is_refused() -> None:

@@ -84,8 +84,8 @@ def simulated_network() -> tuple[dict[str, Any], list[ExecutionPayload]]:
         records = Records(nodes.places[0].execution)
         head = records.head()
         assert head is not None
-        last = records.known_payload(head.head).number
-        payloads = [records.known_payload(records.canonical(number) or b"") for number in range(1, last + 1)]
+        last = records.load_payload(head.head).number
+        payloads = [records.load_payload(records.canonical(number) or b"") for number in range(1, last + 1)]
         content = nodes.genesis.execution
         await nodes.close()
         return content, payloads

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from learnchain.encryption.functional import decode_key, encode_key
-from learnchain.engines.pole.parts import functional_key, mapped_training
+from learnchain.engines.pole.parts import functional_key, read_mapped_training
 from learnchain.node.local_network import LocalPlan
 from learnchain.node.roles import publisher
 from learnchain.protocol.messages import Block, CandidateOutcome, Deadline, EmptyBlock, Fault
@@ -71,7 +71,7 @@ def test_a_model_is_trained_and_paid_and_no_row_leaves_the_data_node(tmp_path: P
         block, settled = found
         assert isinstance(block, Block) and settled == (Settled.PAID,)
         assert functional_key(block.key_release)
-        counted = mapped_training(block.reveal.training)
+        counted = read_mapped_training(block.reveal.training)
         assert 2 * counted.correct >= counted.total == 1_437
         assert {each.outcome for each in block.verdict.entries} <= {
             CandidateOutcome.WINNER,

@@ -177,6 +177,6 @@ def test_an_engine_without_parts_answers_every_question_with_nothing(engine: str
     block = node.builder.build_block(node.parent, open_height(node, HeightPlan({"miner-1": 95})))
     parts, selection = node.builder.rules.parts, node.round.selection
     assert type(parts) is EngineParts
-    assert (parts.citable_commitments(selection), parts.cited_losers(block)) == ((), ())
+    assert (parts.list_citable_commitments(selection), parts.list_cited_losers(block)) == ((), ())
     assert (parts.baseline_count(block.verdict), parts.is_waived(block.verdict)) == ((0, 0), False)
     assert parts.lookahead(node.parent, selection, node.builder.parameters) is None

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from learnchain.engines import registry
-from learnchain.engines.registry import SHIPPED, compared_engines, decode_engine, engine_names, find_engine
+from learnchain.engines.registry import SHIPPED, decode_engine, engine_names, find_engine, list_compared_engines
 from learnchain.node.local_network import LOCAL_PHASES
 from learnchain.rejection import Rejected, RejectionReason
 from learnchain.simulation.chain_builder import build_sample_parameters
@@ -73,7 +73,7 @@ def test_a_plug_in_is_found_beside_the_shipped_engines_and_loaded_when_asked_for
     assert engine_names() == (*SHIPPED, "patient")
     assert "patience" not in sys.modules
     assert find_engine("patient") is find_engine("podl")
-    assert "patient" in compared_engines()
+    assert "patient" in list_compared_engines()
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ def test_they_reorganise_alike(chains: tuple[Chain, Chain]):
 def test_a_rival_branch_is_built_without_leaving_the_head(chains: tuple[Chain, Chain]):
     stock, embedded = chains
     head = stock.door.capabilities().head
-    parent = embedded.door._records.known_payload(head).parent_hash
+    parent = embedded.door._records.load_payload(head).parent_hash
     rival = stock.build((), parent=parent, miner=b"\xcc" * 20, randao=b"\x08" * 32)
     embedded.accept(rival)
     assert stock.door.capabilities().head == head

@@ -110,7 +110,7 @@ def test_fewer_than_half_liars_never_change_an_honest_decision(honest: list[int]
         vote_commitment(BALLOT, b"\x04" * 20, Vote(8), SALT),
         vote_commitment(BALLOT, b"\x04" * 20, Vote(7, 1), SALT),
         vote_commitment(BALLOT, b"\x04" * 20, Vote(7), b"\x04" * 32),
-        vote_commitment(replace(BALLOT, place=1), b"\x04" * 20, Vote(7), SALT),
+        vote_commitment(replace(BALLOT, model_index=1), b"\x04" * 20, Vote(7), SALT),
         vote_commitment(replace(BALLOT, chain_id=2), b"\x04" * 20, Vote(7), SALT),
     ],
 )

@@ -16,7 +16,7 @@ from learnchain.network.address_book import (
     AddressBook,
     AddressRecord,
     AddressRecords,
-    signed_hash,
+    compute_signed_hash,
 )
 from learnchain.network.network import METHOD_PEERS, Network
 from learnchain.network.peers import NetworkLimits, PeerBook
@@ -32,7 +32,7 @@ HOME = SIMULATED.transport(identity("home"))
 def signed(name: str, host: str = "10.1.0.1", port: int = 7, sequence: int = 1) -> AddressRecord:
     transport = SIMULATED.transport(identity(name))
     unsigned = AddressRecord(transport.peer_id, host, port, sequence, bytes(64))
-    return replace(unsigned, signature=transport.sign(signed_hash(NETWORK_ID, unsigned)))
+    return replace(unsigned, signature=transport.sign(compute_signed_hash(NETWORK_ID, unsigned)))
 
 
 def book(seed: int = 1) -> AddressBook:

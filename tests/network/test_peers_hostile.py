@@ -135,7 +135,7 @@ def test_peer_of_another_format_hears_why_and_is_named(version: int) -> None:
         await asyncio.sleep(2)
         assert not attack.is_connected()
         assert -2 < attack.score < 0
-        (refused,) = attack.victim.refused_peers()
+        (refused,) = attack.victim.list_refused_peers()
         assert refused.peer_id == ATTACKER
         assert f"the peer speaks format {version}, this node {FORMAT_VERSION}" in refused.why
         with pytest.raises(ConnectionLost):
@@ -167,7 +167,7 @@ def test_peer_of_another_format_is_dialled_seldom_until_it_changes(opening: byte
         await victim.start([other.address()])
         await asyncio.sleep(20 * LONGEST_PAUSE_SECONDS)
         assert 10 <= dials <= 21
-        (refused,) = victim.refused_peers()
+        (refused,) = victim.list_refused_peers()
         assert refused.peer_id == ATTACKER
         assert victim.rejections.total() == (dials if "this node" in refused.why else 0)
         with pytest.raises((Rejected, Unavailable), match="format"):
@@ -175,7 +175,7 @@ def test_peer_of_another_format_is_dialled_seldom_until_it_changes(opening: byte
         says = hello_of_format(FORMAT_VERSION)
         await asyncio.sleep(3 * LONGEST_PAUSE_SECONDS)
         assert victim.peers()
-        assert not victim.refused_peers()
+        assert not victim.list_refused_peers()
         answering.cancel()
         await victim.close()
         await other.close()

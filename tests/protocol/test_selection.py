@@ -45,17 +45,19 @@ def start_two_tasks() -> tuple[ScenarioNode, tuple[PostedTask, ...]]:
 def test_a_race_is_one_assignment_for_everybody() -> None:
     selection = start_from_genesis(ChainBuilder(Dlbc(), build_sample_parameters())).round.selection
     assert len(selection.assignments) == 1
-    assert selection.assigned_to(address("miner-1")) is selection.assigned_to(address("miner-3")) is selection
+    assert (
+        selection.select_assignment(address("miner-1")) is selection.select_assignment(address("miner-3")) is selection
+    )
 
 
 def test_a_miner_reads_its_own_assignment_alone() -> None:
     node, tasks = start_two_tasks()
     assert len(tasks) == 2
     for miner, posted in zip(("miner-1", "miner-2"), tasks, strict=True):
-        own = node.round.selection.assigned_to(address(miner))
+        own = node.round.selection.select_assignment(address(miner))
         assert own is not None
         assert (own.posted_task, own.assignments) == (posted, (Assignment(posted, (address(miner),)),))
-    assert node.round.selection.assigned_to(address("miner-3")) is None
+    assert node.round.selection.select_assignment(address("miner-3")) is None
 
 
 def test_a_commitment_to_what_is_assigned_to_another_miner_is_refused() -> None:

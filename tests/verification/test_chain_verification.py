@@ -17,7 +17,7 @@ from learnchain.simulation.simulated_nodes import InProcessTraining, SimulatedNo
 from learnchain.storage.archive import Archive
 from learnchain.storage.genesis import load_genesis
 from learnchain.storage.lmdb_store import LmdbStore
-from learnchain.verification.assurance import TRUSTED_CLAIM, Level, NoTraining, checked_at
+from learnchain.verification.assurance import TRUSTED_CLAIM, Level, NoTraining, list_checks_at
 from learnchain.verification.chain_verification import BlockCheck, Quote, Verifier, quote
 from tests.cli.samples import spoken
 
@@ -192,7 +192,7 @@ def test_a_quote_says_cost_and_proof_without_walking_to_the_end(honest: Path, le
     checker = replace(verifier(honest, level), clock=Ticking(start_milliseconds=LATER_MILLISECONDS))
     given: Quote = asyncio.run(quote(checker))
     assert (given.level, given.blocks) == (level.value, checker.height())
-    assert given.proven == checked_at(level)
+    assert given.proven == list_checks_at(level)
     assert given.believed == (() if level.verifies_models else (TRUSTED_CLAIM,))
     # Seconds are looks here: a whole walk takes more of them than the walk of the quote did.
     assert given.seconds > checker.clock.monotonic_seconds() - 4
@@ -240,6 +240,6 @@ def test_the_command_line_says_what_people_need(honest: Path, capsys: pytest.Cap
     place = ("chain", "verify", "--data-dir", str(honest.parent), "--node", honest.name[-1], "--level", "headers")
     assert exit_code(*place, "--quote") == 0
     said = capsys.readouterr().out
-    assert all(each in said for each in (*checked_at(Level.HEADERS), TRUSTED_CLAIM))
+    assert all(each in said for each in (*list_checks_at(Level.HEADERS), TRUSTED_CLAIM))
     assert exit_code(*place) == 0
     assert "counted again" not in capsys.readouterr().out

@@ -19,7 +19,7 @@ from learnchain.learning.trace import INDEX_NAME, Trace, state_digest, state_pat
 from learnchain.protocol.dispute_messages import StateLeaf
 from learnchain.rejection import RejectionReason
 from learnchain.tasks.task_file import BUILT_IN
-from learnchain.verification.assurance import Level, checked_at
+from learnchain.verification.assurance import Level, list_checks_at
 from learnchain.verification.chain_verification import BlockCheck, quote
 from tests.cli.samples import spoken
 from tests.verification.test_chain_verification import Quick, built, verifier
@@ -140,7 +140,7 @@ def test_a_fault_that_needs_no_arithmetic_refuses_the_block(tmp_path: Path) -> N
 
 def test_the_quote_names_the_probability(honest: Path) -> None:
     given = asyncio.run(quote(replace(verifier(honest, Level.REPLAY), segments=2)))
-    assert given.proven == checked_at(Level.REPLAY)
+    assert given.proven == list_checks_at(Level.REPLAY)
     assert given.detection == float(detection_probability(2, given.segments, 1))
 
 

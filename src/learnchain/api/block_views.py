@@ -19,7 +19,7 @@ from learnchain.node.ports import Ports
 from learnchain.protocol.dispute_messages import Challenge
 from learnchain.protocol.messages import AnyBlock, Block, work_id
 from learnchain.protocol.parameters import ChainParameters
-from learnchain.protocol.puzzle import expected_attempts
+from learnchain.protocol.puzzle import estimate_attempts
 from learnchain.protocol.selection import Schedule, Selection
 from learnchain.protocol.state import AuditEntry, BondRegistry, ChainState, Dispute, DisputeOutcome
 from learnchain.protocol.task_specification import Metric, TaskSpecification
@@ -70,7 +70,7 @@ def disputes_view(ports: Ports, height: int | None = None) -> dict[str, Any]:
     }
 
 
-def carried_view(block: AnyBlock) -> dict[str, Any]:
+def build_carried_view(block: AnyBlock) -> dict[str, Any]:
     """Return what a block carries of audits and disputes."""
     found: dict[str, Any] = {
         "challenges": [
@@ -142,7 +142,7 @@ def _address(address: bytes) -> str:
     return "0x" + address.hex()
 
 
-def solved_puzzle(rules: Rules, selection: Selection, block: AnyBlock) -> HashPuzzle | None:
+def find_solved_puzzle(rules: Rules, selection: Selection, block: AnyBlock) -> HashPuzzle | None:
     """Return the puzzle that won a block; nothing where a model did, or nobody."""
     # Terms may take a mapping layer to draw. A hash is right about nothing, so whoever was right has trained.
     if not isinstance(block, Block) or block.verdict.correct:
@@ -208,7 +208,7 @@ def _describe_content(block: AnyBlock, parent: ChainState, state: ChainState, se
             }
             for each in block.evidence
         ],
-        **carried_view(block),
+        **build_carried_view(block),
     }
 
 
@@ -230,7 +230,7 @@ def _describe_winner(block: Block, schedule: Schedule, parts: EngineParts) -> di
         "waived": parts.is_waived(block.verdict),
         "ommers": [
             {"height": each.height, "miner": "0x" + each.miner.hex(), "correct": each.claim_correct}
-            for each in parts.cited_losers(block)
+            for each in parts.list_cited_losers(block)
         ],
     }
 
@@ -267,7 +267,7 @@ def _describe_hashed_block(block: Block, selection: Selection, puzzle: HashPuzzl
         "puzzle": {
             "digest": next(digests, b"").hex(),
             "target": f"{puzzle.target:064x}",
-            "expected_attempts": expected_attempts(puzzle.target),
+            "expected_attempts": estimate_attempts(puzzle.target),
         },
     }
 

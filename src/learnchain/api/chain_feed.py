@@ -220,7 +220,7 @@ class Filters:
 
     async def new_filter(self, criteria: Any) -> str:
         """Watch for logs; wrong criteria are refused now."""
-        checked = await checked_criteria(self._caller, criteria)
+        checked = await check_criteria(self._caller, criteria)
         return self._add(BlockEvent, checked)
 
     async def new_block_filter(self) -> str:
@@ -283,7 +283,7 @@ def _unknown(identity: Any) -> Rejected:
     return Rejected(RejectionReason.FILTER_UNKNOWN, f"filter not found: {str(identity)[:40]}")
 
 
-async def checked_criteria(caller: Caller, criteria: Any) -> dict[str, Any]:
+async def check_criteria(caller: Caller, criteria: Any) -> dict[str, Any]:
     """Return the criteria of a log filter; refuse wrong ones by asking for the logs of the newest block."""
     if not isinstance(criteria, dict):
         raise Rejected(RejectionReason.ARGUMENT_INVALID, "the filter is not an object")

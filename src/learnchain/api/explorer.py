@@ -178,7 +178,7 @@ class Explorer:
                     ],
                 ),
             ),
-            section("Disputes", table(("what", "of height", "segment", "about", "by"), _carried_rows(view))),
+            section("Disputes", table(("what", "of height", "segment", "about", "by"), _list_carried_rows(view))),
             section("Signed", table(("step", "signer", "signature", "hash"), map(_message_row, trace["messages"]))),
             section("What this node did", table(("step", "about", "facts"), map(_decision_row, decisions))),
         ]
@@ -382,7 +382,7 @@ def _dispute_row(each: dict[str, Any]) -> tuple[Any, ...]:
     return *place, *people, mark(each["outcome"] == "responded", each["outcome"]), each["until_height"] or "", ended
 
 
-def _carried_rows(view: dict[str, Any]) -> list[tuple[Any, ...]]:
+def _list_carried_rows(view: dict[str, Any]) -> list[tuple[Any, ...]]:
     """Return the accusations, answers and evidence that a block carries."""
     asked = [
         ("asks for steps", each["height"], each["segment"], _account(each["respondent"]), _account(each["challenger"]))

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from learnchain.api.block_views import block_view, solved_puzzle
+from learnchain.api.block_views import block_view, find_solved_puzzle
 from learnchain.api.json_rpc import JsonRpcServer, is_hash, read_hash, read_height
 from learnchain.encoding.content_id import Cid, cid_from_text, cid_text
 from learnchain.encoding.files import write_whole
@@ -56,7 +56,7 @@ class LearnInterface:
             "learn_decisions": self.decisions,
             "learn_ledger": self.ledger,
             "learn_peers": self.peers,
-            "learn_refusedPeers": self.refused_peers,
+            "learn_refusedPeers": self.list_refused_peers,
             "learn_blob": self.blob,
             "learn_publishTask": self.publish_task if publishes else _refuse_to_publish,
         }
@@ -190,9 +190,9 @@ class LearnInterface:
         """Return the connected peers."""
         return [{"id": each.peer_id.hex(), "score": each.score} for each in self._network.peers()]
 
-    async def refused_peers(self, *_params: Any) -> list[dict[str, Any]]:
+    async def list_refused_peers(self, *_params: Any) -> list[dict[str, Any]]:
         """Return the peers of another format version, and those that refused this node, and why."""
-        refused = self._network.refused_peers()
+        refused = self._network.list_refused_peers()
         return [{"id": peer.peer_id.hex(), "host": peer.host, "why": peer.why} for peer in refused]
 
     async def blob(self, *params: Any) -> dict[str, Any]:
@@ -262,7 +262,7 @@ class LearnInterface:
         believed = isinstance(block, Block) and self._ports.archive.is_trusted(block.verdict.winner)
         level = Level.HEADERS if believed else Level.ACCURACY
         rules = self._ports.chain.rules
-        puzzle = solved_puzzle(rules, selection, block)
+        puzzle = find_solved_puzzle(rules, selection, block)
         return {**block_view(block, parent, state, selection, rules.parts, puzzle), "level": level.value}
 
     def _phase(self, now: int) -> dict[str, Any]:

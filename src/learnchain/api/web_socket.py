@@ -19,7 +19,7 @@ from learnchain.api.chain_feed import (
     ChainFeed,
     Event,
     TransactionEvent,
-    checked_criteria,
+    check_criteria,
     matching_logs,
 )
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
@@ -132,7 +132,7 @@ class _Connection:
         if len(self._subscriptions) >= MAXIMUM_SUBSCRIPTIONS:
             detail = f"{MAXIMUM_SUBSCRIPTIONS} subscriptions a connection are allowed"
             raise Rejected(RejectionReason.RATE_LIMITED, detail)
-        checked = await checked_criteria(self._caller, criteria or {}) if kind == "logs" else {}
+        checked = await check_criteria(self._caller, criteria or {}) if kind == "logs" else {}
         identity = hex(1 << 127 | secrets.randbits(127))
         self._subscriptions[identity] = (kind, checked)
         return identity

@@ -72,14 +72,14 @@ def _chain(directory: Path) -> Path:
     return run_simulated(scenario())
 
 
-def _walk_blocks(place: Path, level: Level) -> list[BlockCheck]:
-    verifier = Verifier(place, load_genesis(place.parent / "genesis.json"), _ClockAfterChain(), level)
+def _walk_blocks(directory: Path, level: Level) -> list[BlockCheck]:
+    verifier = Verifier(directory, load_genesis(directory.parent / "genesis.json"), _ClockAfterChain(), level)
     verifier = replace(verifier, segments=_SEGMENTS)
 
-    async def walked() -> list[BlockCheck]:
+    async def walk() -> list[BlockCheck]:
         return [check async for check in verifier.run()]
 
-    checks = asyncio.run(walked())
+    checks = asyncio.run(walk())
     assert all(check.is_valid for check in checks)
     return checks
 

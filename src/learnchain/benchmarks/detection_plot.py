@@ -61,15 +61,15 @@ def _title(result: dict[str, Any], segments: int) -> str:
     return f"Audits of k of {segments} segments, two of them forged; {result['challenges']} challenges for each k"
 
 
-def _axes(segments: int, highest: float, place: Any) -> str:
-    left, bottom = place(0, 0.0)
-    right, top = place(segments, highest)
+def _axes(segments: int, highest: float, axes: Any) -> str:
+    left, bottom = axes(0, 0.0)
+    right, top = axes(segments, highest)
     lines = f'<path d="M{left},{top} V{bottom} H{right}" fill="none" stroke="#444"/>'
     for drawn in range(0, segments + 1, max(1, segments // 10)):
-        x, _ = place(drawn, 0.0)
+        x, _ = axes(drawn, 0.0)
         lines += f'<text x="{x:.1f}" y="{bottom + 18:.1f}" text-anchor="middle">{drawn}</text>'
     for value in (0.0, 0.5, 1.0):
-        _, y = place(0, value)
+        _, y = axes(0, value)
         lines += f'<text x="{left - 8:.1f}" y="{y + 4:.1f}" text-anchor="end">{value:.1f}</text>'
     return lines + f'<text x="{right:.1f}" y="{bottom + 36:.1f}" text-anchor="end">k</text>'
 

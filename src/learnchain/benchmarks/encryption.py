@@ -265,11 +265,11 @@ def addition_limit() -> float:
 class _WholeSet:
     """Carry a data set through the files that a data node and a miner keep."""
 
-    def __init__(self, samples: NDArray[np.uint8], place: Path, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, samples: NDArray[np.uint8], directory: Path, pool: ThreadPoolExecutor) -> None:
         self._samples, self._pool = samples, pool
         self._secret, self._public = generate_master_keys(_SEED, DIMENSION)
         self._header = build_header(self._public, len(samples))
-        self.wire, self._points = place / "wire", place / "points"
+        self.wire, self._points = directory / "wire", directory / "points"
         self._leaves: list[bytes] = []
         self.wrong = 0
 
@@ -292,13 +292,13 @@ class _WholeSet:
         verify_key(self._public, queries, key)
         opener, rows = Decryptor(self._header, key, queries), self._header.slots * LANES
 
-        def opened(group: int) -> int:
+        def count_differences(group: int) -> int:
             own = self._samples[group * rows : (group + 1) * rows]
             batches = range(group * LANES, min((group + 1) * LANES, self._header.batches()))
             values = opener.open_group([self._read(batch) for batch in batches])
             return int((values[: len(own)] != own @ queries.T.astype(np.int64)).sum())
 
-        self.wrong += sum(self._map_in_order(opened, -(-self._header.batches() // LANES)))
+        self.wrong += sum(self._map_in_order(count_differences, -(-self._header.batches() // LANES)))
 
     def _encrypt_batch(self, index: int) -> bytes:
         rows = self._samples[index * self._header.slots : (index + 1) * self._header.slots]

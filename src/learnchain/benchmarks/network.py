@@ -249,7 +249,7 @@ async def gossip(pipe: ProcessPipe, rate_per_second: float, seconds: float) -> N
     network = await open_network()
     delays: list[float] = []
 
-    async def judge(peer_id: bytes, payload: bytes) -> ValidationResult:
+    async def validate(peer_id: bytes, payload: bytes) -> ValidationResult:
         signer, signature, body = payload[:32], payload[32 : 32 + _SIGNATURE_BYTES], payload[32 + _SIGNATURE_BYTES :]
         if not is_signed_by(signer, body, signature):
             raise Rejected(RejectionReason.WRONG_SIGNATURE)
@@ -257,7 +257,7 @@ async def gossip(pipe: ProcessPipe, rate_per_second: float, seconds: float) -> N
         delays.append((time.monotonic_ns() - int.from_bytes(body[:_STAMP_BYTES], "big")) / 1e9)
         return ValidationResult.ACCEPT
 
-    network.on_topic("benchmark", judge)
+    network.on_topic("benchmark", validate)
     pipe.send(str(network.address()))
     neighbours = await asyncio.to_thread(pipe.recv)
     await network.start(parse_address(each) for each in neighbours)

@@ -69,7 +69,7 @@ def audit_cost() -> Figures:
     data = synthetic_images(_ROWS)
     with TemporaryDirectory() as place:
         run, result = _publish_run(_plan(_CNN, _EPOCHS, _SEGMENT_STEPS), data, Path(place))
-        shown = _shown_seconds(run, data)
+        shown = _measure_digest_seconds(run, data)
         training = result.training_seconds - shown
         trace = 100 * (result.trace_seconds + shown) / training
         drawn = sample_size(run.segments, 50)
@@ -166,19 +166,19 @@ BENCHMARKS: Mapping[str, Callable[[], Figures]] = {
 """What `learnchain bench NAME` runs."""
 
 
-def _class_of(name: str, chosen: tuple[Mapping[str, str], int], place: Path) -> dict[str, Any]:
-    states = place / name
+def _class_of(name: str, chosen: tuple[Mapping[str, str], int], directory: Path) -> dict[str, Any]:
+    states = directory / name
     states.mkdir()
     return {**class_elsewhere(chosen[0], chosen[1], states), "states": states}
 
 
-def _class_figures(name: str, found: Mapping[str, Mapping[str, Any]], other: str) -> list[Figures]:
+def _class_figures(name: str, classes: Mapping[str, Mapping[str, Any]], other: str) -> list[Figures]:
     """Return one line of the table of classes: bits, drift without and with the loudest families, time."""
-    each, against = found[name], found[other]
+    each, against = classes[name], classes[other]
     equal = sum(each["families"][key] == against["families"][key] for key in FAMILIES)
     drifts = {key: _drift(each["states"], against["states"], key) for key in FAMILIES}
     calm = max(drift for key, drift in drifts.items() if key not in _LOUDEST)
-    seconds, native = each["seconds"], found["native, 1 threads"]["seconds"]
+    seconds, native = each["seconds"], classes["native, 1 threads"]["seconds"]
     of, largest = f"of {len(FAMILIES)}", max(drifts.values())
     return [
         figure(f"{name}: families equal", equal, of, equal / len(FAMILIES), other),
@@ -207,18 +207,18 @@ def _plan(specification: ModelSpecification, epochs: int, interval: int) -> Trai
     return TrainingPlan(specification, Optimiser.SGD, chosen, FreeTraining(), _SEED, interval)
 
 
-def _publish_run(plan: TrainingPlan, data: DataSet, place: Path) -> tuple[AuditedRun, TrainingResult]:
-    result = train(plan, data, Watcher(_CLOCK), place)
-    weights = place / "model.safetensors"
+def _publish_run(plan: TrainingPlan, data: DataSet, directory: Path) -> tuple[AuditedRun, TrainingResult]:
+    result = train(plan, data, Watcher(_CLOCK), directory)
+    weights = directory / "model.safetensors"
     save_weights(weights, result.weights)
     every = Range(0, 10_000_000)
     rules = TrainingRules(
         plan.optimiser, every, every, every, Range(1, 128), plan.checkpoint_interval_steps, TrainingMode.DECLARED
     )
-    return AuditedRun(plan, rules, result.trace, place, weights), result
+    return AuditedRun(plan, rules, result.trace, directory, weights), result
 
 
-def _shown_seconds(run: AuditedRun, data: DataSet) -> float:
+def _measure_digest_seconds(run: AuditedRun, data: DataSet) -> float:
     """Return what digesting the rows shown takes of training: it happens inside the steps."""
     again = TrainingRun(run.plan, data)
     batches = [rows.numpy() for epoch in range(run.plan.hyper_parameters.epochs) for rows in again.batches(epoch)]

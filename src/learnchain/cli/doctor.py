@@ -31,7 +31,7 @@ class Diagnosis:
 
     check: str
     well: bool
-    found: str
+    observed: str
     what_to_do: str = ""
 
 
@@ -151,7 +151,7 @@ def _show(data: dict[str, Any]) -> None:
     console = page()
     for each in data["findings"]:
         mark = "[green]well[/]" if each["well"] else "[bold red]look[/]"
-        console.print(f"{mark}  {each['check']:<16}{each['found']}  {each['what_to_do']}", soft_wrap=True)
+        console.print(f"{mark}  {each['check']:<16}{each['observed']}  {each['what_to_do']}", soft_wrap=True)
     if data["probe"]:
         for key in ("processor_capability", "weights_digest", "evaluation_digest"):
             console.print(f"      {key:<22}{data['probe'][key]}", soft_wrap=True)

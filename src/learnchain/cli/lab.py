@@ -45,18 +45,18 @@ def compare(
     """Run every engine on the same seed, tasks and simulated machines; training and hashing are real."""
 
     def work() -> dict[str, Any]:
-        from learnchain.engines.registry import compared_engines, find_engine
+        from learnchain.engines.registry import find_engine, list_compared_engines
         from learnchain.simulation.comparison import svg
 
-        engines = list(dict.fromkeys(engine or compared_engines()))
+        engines = list(dict.fromkeys(engine or list_compared_engines()))
         for name in engines:
             find_engine(name)
         if real:
             if plot is not None or latency_seconds:
                 raise Rejected(RejectionReason.ARGUMENT_INVALID, "--plot and --latency-seconds are for simulated runs")
-            from learnchain.cli.real_comparison import compared_for_real
+            from learnchain.cli.real_comparison import compare_for_real
 
-            return compared_for_real(engines, blocks, miners)
+            return compare_for_real(engines, blocks, miners)
         if plot is not None:
             # Minutes of work must not end at a path that cannot be written.
             plot.parent.mkdir(parents=True, exist_ok=True)

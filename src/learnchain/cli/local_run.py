@@ -195,7 +195,7 @@ class LocalRun:
                 if self.wanted.blocks and self._is_finished(observer, snapshot):
                     return snapshot
                 if self.wanted.blocks and time.monotonic() - self._progress_seconds > self.wanted.patience_seconds:
-                    raise self._stalled_error(snapshot)
+                    raise self._build_stall_error(snapshot)
                 time.sleep(POLL_SECONDS)
         except KeyboardInterrupt:
             if self.wanted.blocks:
@@ -242,7 +242,7 @@ class LocalRun:
             return False
         return all(each["contract_status"] != "open" for each in reports if each["outcome"] != "waiting")
 
-    def _stalled_error(self, snapshot: Snapshot) -> Unavailable:
+    def _build_stall_error(self, snapshot: Snapshot) -> Unavailable:
         missed = [each["missed"] for each in snapshot.blocks if each["empty"]][-3:]
         detail = f"a block that somebody won within {self.wanted.patience_seconds:.0f} s; "
         detail += f"{len(snapshot.won_blocks)} of {self.wanted.blocks} were won"
@@ -332,7 +332,7 @@ def with_free_ports(network: "LocalNetwork", rpc_port: int | None) -> "LocalNetw
     if not moved:
         return network
     for path, each in zip(network.settings, settings, strict=True):
-        peers = tuple(_moved_address(address, moved) for address in each.peers)
+        peers = tuple(_move_address(address, moved) for address in each.peers)
         listen, rpc = moved.get(each.listen_port, each.listen_port), moved.get(each.rpc_port, each.rpc_port)
         dataclasses.replace(each, listen_port=listen, rpc_port=rpc, peers=peers).save(path)
     ports = tuple(moved.get(port, port) for port in network.rpc_ports)
@@ -341,7 +341,7 @@ def with_free_ports(network: "LocalNetwork", rpc_port: int | None) -> "LocalNetw
     return dataclasses.replace(network, rpc_ports=ports)
 
 
-def _moved_address(address: str, moved: dict[int, int]) -> str:
+def _move_address(address: str, moved: dict[int, int]) -> str:
     host, _, port = address.rpartition(":")
     return f"{host}:{moved.get(int(port), int(port))}"
 

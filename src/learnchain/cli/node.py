@@ -68,7 +68,7 @@ def init(
             data_directory=str(place),
             wallet=str(wallet.resolve()),
             listen_port=listen_port,
-            peers=tuple(_checked_peer(each) for each in peer or ()),
+            peers=tuple(_check_peer(each) for each in peer or ()),
             is_miner=mine,
             is_publisher=publish,
             is_auditor=audit,
@@ -112,7 +112,7 @@ def _initialise(made: "NodeSettings", genesis: Path) -> dict[str, Any]:
     }
 
 
-def _checked_peer(text: str) -> str:
+def _check_peer(text: str) -> str:
     from learnchain.network.listening import IROH, check_peers
 
     check_peers(IROH, (text,))

@@ -21,7 +21,7 @@ TASK = "digits-in-blocks"
 """The standing task of every network: engines that use one test set only take the first of its sets."""
 
 
-def compared_for_real(engines: list[str], blocks: int, miners: int) -> dict[str, Any]:
+def compare_for_real(engines: list[str], blocks: int, miners: int) -> dict[str, Any]:
     """Return the reports of all engines with the machine they ran on."""
     reports = [_report(name, _run(name, blocks, miners), miners) for name in engines]
     return {"real": True, "blocks": blocks, "miners": miners, "reports": reports, "machine": machine_report()}

@@ -112,7 +112,7 @@ def _revert_text(data: Any) -> str:
 def client_for(rpc: str | None, directory: Path, node: int = 0) -> NodeClient:
     """Return the client of the node that the options name: by address, local network, or directory of a node."""
     if rpc is not None:
-        return NodeClient(checked_url(rpc))
+        return NodeClient(check_url(rpc))
     layout = directory / "network.json"
     ports = layout_of(directory).get("rpc_ports")
     if isinstance(ports, list):
@@ -132,7 +132,7 @@ def client_for(rpc: str | None, directory: Path, node: int = 0) -> NodeClient:
     return NodeClient(f"http://127.0.0.1:{port}")
 
 
-def checked_url(url: str) -> str:
+def check_url(url: str) -> str:
     """Return the address of a JSON-RPC server if it is one; refuse what no request could be sent to."""
     from urllib.parse import urlsplit
 

@@ -109,7 +109,7 @@ def _show(data: dict[str, Any]) -> None:
     console = page()
     head = data["head"]
     console.print(f"head: height {head['height']}, {head['hash']}; all nodes agree: {'yes' if data['agree'] else 'NO'}")
-    for line in _won_lines(data["blocks"]):
+    for line in _summarise_winners(data["blocks"]):
         console.print(line)
     first = data["seconds_to_first_block"]
     if first is not None:
@@ -124,7 +124,7 @@ def _show(data: dict[str, Any]) -> None:
     console.print("continue this network with the same command; look around with `learnchain chain show`")
 
 
-def _won_lines(blocks: list[dict[str, Any]]) -> list[str]:
+def _summarise_winners(blocks: list[dict[str, Any]]) -> list[str]:
     """Say what won the blocks, and how many of them nobody had asked for."""
     lines: list[str] = []
     trained = [each for each in blocks if each["trained"]]

@@ -89,7 +89,7 @@ def send(
     """Sign a transfer here and hand it to a node; it is carried out by the next block."""
 
     def send() -> dict[str, Any]:
-        fields = {"to": _checked_address(to), "value": wei_of(amount)}
+        fields = {"to": _check_address(to), "value": wei_of(amount)}
         return _send_transaction(client_for(rpc, data_dir), _open_wallet(wallet), fields, TRANSFER_GAS)
 
     run_verb(as_json, send, _show_sent)
@@ -188,7 +188,7 @@ def address_of(who: str) -> str:
     """Return the address that a person names: by itself, or by a wallet file."""
     path = Path(who)
     if not path.is_file():
-        return _checked_address(who)
+        return _check_address(who)
     if path.suffix == ".json":
         return keystore_address(path)
     return "0x" + _open_wallet(path).address.hex()
@@ -199,12 +199,12 @@ def keystore_address(path: Path) -> str:
     try:
         if path.stat().st_size > _MAXIMUM_KEYSTORE_BYTES:
             raise ValueError("larger than any keystore")
-        return _checked_address("0x" + str(parse_json(path.read_bytes())["address"]).removeprefix("0x"))
+        return _check_address("0x" + str(parse_json(path.read_bytes())["address"]).removeprefix("0x"))
     except (ValueError, KeyError, TypeError, Rejected) as error:
         raise Rejected(RejectionReason.MALFORMED, f"{path} is no keystore") from error
 
 
-def _checked_address(text: str) -> str:
+def _check_address(text: str) -> str:
     digits = text.removeprefix("0x")
     if len(digits) != 40 or any(each not in "0123456789abcdef" for each in digits.lower()):
         raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{text!r} is no address and no file")

@@ -76,13 +76,13 @@ def _replace_last_rival(
     pending: dict[Hash32, AnyBlock], block: EmptyBlock, rivals: dict[Hash32, EmptyBlock]
 ) -> dict[Hash32, AnyBlock]:
     """Drop the last of the rivals when the new block comes before it."""
-    last = max(rivals, key=lambda key: _waiting_order(rivals[key]))
-    if _waiting_order(block) >= _waiting_order(rivals[last]):
+    last = max(rivals, key=lambda key: _rank_in_queue(rivals[key]))
+    if _rank_in_queue(block) >= _rank_in_queue(rivals[last]):
         raise Unavailable("room for one more empty block to be measured")
     return {key: each for key, each in pending.items() if key != last}
 
 
-def _waiting_order(block: EmptyBlock) -> tuple[int, bytes]:
+def _rank_in_queue(block: EmptyBlock) -> tuple[int, bytes]:
     return -block.height, empty_block_tie_breaker(block.parent, block.proposer)
 
 

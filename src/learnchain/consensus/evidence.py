@@ -165,13 +165,13 @@ def _check_statements(evidence: Evidence, fact: HeightRecord) -> None:
         if isinstance(each, Commitment | Reveal) and each.miner != evidence.offender:
             raise Rejected(RejectionReason.EVIDENCE_INVALID, "a statement names another miner")
         check_signature(each, evidence.offender)
-    if len(found) == 2 and _signed_content(found[0]) == _signed_content(found[1]):
+    if len(found) == 2 and _extract_signed_content(found[0]) == _extract_signed_content(found[1]):
         raise Rejected(RejectionReason.EVIDENCE_INVALID, "the statements say the same under two signatures")
     if evidence.statements != tuple(sorted(evidence.statements)):
         raise Rejected(RejectionReason.EVIDENCE_INVALID, "the statements are not in order")
 
 
-def _signed_content(statement: Statement) -> tuple[Address | bytes | int, ...]:
+def _extract_signed_content(statement: Statement) -> tuple[Address | bytes | int, ...]:
     """Return what a statement binds its signer to; the same twice is a repetition, not a contradiction."""
     if isinstance(statement, Commitment):
         return (statement.digest, statement.bond_wei)

@@ -276,15 +276,15 @@ def _is_waiting_for(state: Round, block: AnyBlock, candidate: Hash32) -> bool:
     return candidate in {candidate_key(block), *beside}
 
 
-def _reject_unlinked_payload(state: Round, found: Measurement) -> Measurement:
+def _reject_unlinked_payload(state: Round, measurement: Measurement) -> Measurement:
     """Turn a payload that does not follow from its parent into a rejection, before the engine sees it."""
-    if found.facts is None or found.candidate not in state.commitments:
-        return found
-    reveal = state.reveals.get(found.candidate)
+    if measurement.facts is None or measurement.candidate not in state.commitments:
+        return measurement
+    reveal = state.reveals.get(measurement.candidate)
     try:
-        if reveal is not None and reveal.payload_hash != found.facts.payload_hash:
+        if reveal is not None and reveal.payload_hash != measurement.facts.payload_hash:
             raise Rejected(RejectionReason.PAYLOAD_INVALID, "another payload was measured")
-        check_payload_links(state.parent, found.facts, state.selection.schedule.payload_timestamp_seconds)
+        check_payload_links(state.parent, measurement.facts, state.selection.schedule.payload_timestamp_seconds)
     except Rejected as error:
-        return replace(found, finding=Finding.REJECTED, reason=error.reason.value)
-    return found
+        return replace(measurement, finding=Finding.REJECTED, reason=error.reason.value)
+    return measurement

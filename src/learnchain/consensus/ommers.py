@@ -35,13 +35,13 @@ class LosingCandidate:
 
 def check_ommers(state: Round, selection: Selection, block: Block) -> None:
     """Refuse a block that cites a loser which its selection does not name, or an opening that is not that loser's."""
-    for reveal in state.rules.parts.cited_losers(block):
+    for reveal in state.rules.parts.list_cited_losers(block):
         find_loser(state, selection, reveal)
 
 
 def find_loser(state: Round, selection: Selection, reveal: Reveal) -> LosingCandidate:
     """Return the height that a loser lost, on the branch of the selection that would cite it."""
-    citable = state.rules.parts.citable_commitments(selection)
+    citable = state.rules.parts.list_citable_commitments(selection)
     if not citable or reveal.height >= selection.height:
         raise Rejected(RejectionReason.OMMER_NOT_CITABLE, "no loser of that height may be cited here")
     block = _find_block(state, selection.parent, reveal)
@@ -89,7 +89,7 @@ def request_measurement(state: Round, lost: LosingCandidate, measure: Measuremen
 
 def examine_cited(state: Round, selection: Selection, block: Block) -> Transition | str | None:
     """Return what the losers that a block cites still need, why one does not stand, or None."""
-    for reveal in state.rules.parts.cited_losers(block):
+    for reveal in state.rules.parts.list_cited_losers(block):
         lost = find_loser(state, selection, reveal)
         answer = judge_loser(state, lost)
         if isinstance(answer, MeasurementRequest):
@@ -102,7 +102,7 @@ def examine_cited(state: Round, selection: Selection, block: Block) -> Transitio
 def retain_citable(state: Round, reveals: tuple[Reveal, ...]) -> dict[Hash32, Reveal]:
     """Return the losers among these openings that the next block on the head may cite."""
     found: dict[Hash32, Reveal] = {}
-    for reveal in reveals if state.rules.parts.citable_commitments(state.selection) else ():
+    for reveal in reveals if state.rules.parts.list_citable_commitments(state.selection) else ():
         try:
             found[find_loser(state, state.selection, reveal).key] = reveal
         except (Rejected, Unavailable):
@@ -129,13 +129,13 @@ def select_for_block(state: Round) -> tuple[Reveal, ...]:
         lost = find_loser(state, state.selection, reveal)
         if judge_loser(state, lost) is None:
             standing[message_hash(lost.commitment)] = reveal
-    citable = state.rules.parts.citable_commitments(state.selection)
+    citable = state.rules.parts.list_citable_commitments(state.selection)
     return tuple(standing[key] for key in citable if key in standing)
 
 
 def measurement_keys(state: Round, block: AnyBlock) -> frozenset[Hash32]:
     """Return the keys under which the losers that a block cites are measured."""
-    return frozenset(message_hash(each) for each in state.rules.parts.cited_losers(block))
+    return frozenset(message_hash(each) for each in state.rules.parts.list_cited_losers(block))
 
 
 def _find_block(state: Round, tip: Hash32, reveal: Reveal) -> Block:

@@ -91,7 +91,7 @@ def request_candidate_measurement(
     """Ask the node for a measurement, once; of a candidate's own assignment."""
     if (measure.candidate, measure.kind) in state.requested_measurements:
         return state, (), ()
-    own = selection.assigned_to(subject.miner) if isinstance(subject, Reveal) else None
+    own = selection.select_assignment(subject.miner) if isinstance(subject, Reveal) else None
     action = MeasureCandidate(
         measure,
         state.tree.state(selection.parent),

@@ -61,11 +61,11 @@ def settle_block(
 ) -> PenaltyResult:
     """Return what a block comes to: its engine's answer, and what bonds and evidence add and take."""
     return apply_penalties(
-        parent.bonds, selection, block, (reward.payouts, _due_settlements(selection, block, reward)), parameters
+        parent.bonds, selection, block, (reward.payouts, _list_due_settlements(selection, block, reward)), parameters
     )
 
 
-def _due_settlements(selection: Selection, block: AnyBlock, reward: Reward) -> tuple[Settlement, ...]:
+def _list_due_settlements(selection: Selection, block: AnyBlock, reward: Reward) -> tuple[Settlement, ...]:
     """Return what an engine settles, less what nobody is to blame for: no publisher owes a release to no commitment."""
     if is_task_requeued(selection, block):
         return ()
@@ -119,7 +119,7 @@ def apply_block(
         queued_tasks=pool,
         posted_tasks=(),
         reward=Reward(result.payouts, result.settlements, reward.memory),
-        ledger=_update_ledger(parent.ledger, selection, result, _expired_wei(parent, pool, decided)),
+        ledger=_update_ledger(parent.ledger, selection, result, _sum_expired_wei(parent, pool, decided)),
         high_accuracy=_is_high_accuracy(block, parameters),
         bonds=add_height_record(result.registry, build_height_record(selection, block, block_hash), parameters),
         ongoing_task=going_on,
@@ -159,7 +159,7 @@ def apply_bond_change(state: ChainState, change: BondChange) -> ChainState:
     return replace(state, bonds=bonds, ledger=ledger)
 
 
-def _expired_wei(parent: ChainState, pool: tuple[PostedTask, ...], decided: frozenset[Hash32]) -> int:
+def _sum_expired_wei(parent: ChainState, pool: tuple[PostedTask, ...], decided: frozenset[Hash32]) -> int:
     """Return what expired tasks had locked: from now on anybody may have the contract refund them."""
     kept = {each.task.task_id for each in pool} | decided
     waiting = (each.task for each in (*parent.queued_tasks, *parent.posted_tasks, *parent.ongoing_task))

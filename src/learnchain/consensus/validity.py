@@ -53,7 +53,7 @@ def check_message(message: RoundMessage, selection: Selection, signer: Address, 
         raise Rejected(RejectionReason.WRONG_HEIGHT, f"height {message.height} is not {selection.height}")
     if message.parent != selection.parent:
         raise Rejected(RejectionReason.WRONG_PARENT, f"parent {message.parent.hex()[:16]} is not the selection's")
-    own = selection.assigned_to(message.miner) if isinstance(message, Commitment | Reveal) else selection
+    own = selection.select_assignment(message.miner) if isinstance(message, Commitment | Reveal) else selection
     if own is None or message.task_id != own.task.task_id:
         raise Rejected(RejectionReason.WRONG_TASK, f"task {message.task_id.hex()[:16]} is not the selected one")
     check_signature(message, signer)
@@ -112,7 +112,7 @@ def check_arrival(release: Release, selection: Selection, at_milliseconds: int, 
 def check_opening(commitment: Commitment, reveal: Reveal, selection: Selection, parameters: ChainParameters) -> None:
     """Refuse a reveal that does not open its commitment, or whose attestation the miner did not sign."""
     check_message(reveal, selection, commitment.miner, parameters)
-    own = selection.assigned_to(reveal.miner) or selection
+    own = selection.select_assignment(reveal.miner) or selection
     work = work_id(parameters.chain_id, selection.parent, reveal.task_id, reveal.miner)
     trained = TrainedModel(reveal.model_cid, reveal.training)
     digest = commitment_digest(work, trained, reveal.payload_hash, reveal.payload_cid, reveal.salt)

@@ -139,7 +139,7 @@ def _encrypt(job: EncryptRows) -> dict[str, Any]:
     secret, public = generate_master_keys(job.seed, int(np.prod(data.sample_shape)))
     header = build_header(public, len(data), maximum)
 
-    def encrypted(index: int) -> bytes:
+    def encrypt_one(index: int) -> bytes:
         rows = discretise(data.inputs[index * header.slots : (index + 1) * header.slots])
         plain = rows.reshape(len(rows), -1).astype(np.int64)
         return encode_batch(encrypt_batch(secret, header, index, plain))
@@ -147,7 +147,7 @@ def _encrypt(job: EncryptRows) -> dict[str, Any]:
     with TemporaryDirectory(dir=Path(job.target_path).parent) as place:
         wire = Path(place) / "batches"
         with wire.open("wb") as file:
-            for batch in _map_in_order(encrypted, header.batches()):
+            for batch in _map_in_order(encrypt_one, header.batches()):
                 file.write(batch)
         batches = np.memmap(wire, np.uint8, "r", 0, (header.batches(), header.batch_bytes()))
         write_rows(Path(job.target_path), header, public, batches, data.labels)
@@ -197,12 +197,12 @@ def _open(job: OpenRows) -> dict[str, Any]:
     verify_key(rows.public, queries, key)
     opener = Decryptor(header, key, queries)
 
-    def opened(group: int) -> Array:
+    def open_one(group: int) -> Array:
         indices = range(group * LANES, min((group + 1) * LANES, header.batches()))
         return opener.open_group([decode_batch(header, i, rows.batches[i].tobytes(), leaves[i]) for i in indices])
 
     groups = -(-header.batches() // LANES)
-    products = np.concatenate(list(_map_in_order(opened, groups)))[: header.samples]
+    products = np.concatenate(list(_map_in_order(open_one, groups)))[: header.samples]
     save_products(Path(job.target_path), products, rows.labels)
     return {"rows": len(products), "products": len(queries)}
 

@@ -108,7 +108,7 @@ class EngineParts:
         """Say what a miner adds to its commitment to a model."""
         return b""
 
-    def citable_commitments(self, selection: Selection) -> tuple[Hash32, ...]:
+    def list_citable_commitments(self, selection: Selection) -> tuple[Hash32, ...]:
         """Name the losers of earlier heights that the block of this height may cite, the one to prefer first."""
         return ()
 
@@ -116,7 +116,7 @@ class EngineParts:
         """Say what a winner adds to its block when these losers may be cited and stand, the preferred first."""
         return b""
 
-    def cited_losers(self, block: AnyBlock) -> tuple[Reveal, ...]:
+    def list_cited_losers(self, block: AnyBlock) -> tuple[Reveal, ...]:
         """Return the openings of the losers that a block cites."""
         return ()
 

@@ -43,7 +43,7 @@ def engine_names() -> tuple[str, ...]:
     return tuple(_declared_engines())
 
 
-def compared_engines() -> tuple[str, ...]:
+def list_compared_engines() -> tuple[str, ...]:
     """Return the names of all engines but variants: those that a comparison runs, each with a scenario of its own."""
     return tuple(name for name in engine_names() if not find_engine(name).is_variant)
 

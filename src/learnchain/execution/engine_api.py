@@ -370,7 +370,7 @@ class EngineApiClient:
                 raise Rejected(RejectionReason.PAYLOAD_INVALID, "the beacon root is another")
             self._check_ours(payload)
         except Rejected as problem:
-            return PayloadStatus(PayloadStatusCode.INVALID, await self._known_parent(payload), problem.detail[:512])
+            return PayloadStatus(PayloadStatusCode.INVALID, await self._find_parent_hash(payload), problem.detail[:512])
         requests = [hexadecimal(each) for each in payload.execution_requests]
         params: list[Any] = [payload_json(payload), (), hexadecimal(beacon_root), requests]
         try:
@@ -378,8 +378,8 @@ class EngineApiClient:
         except ClientError as error:
             if error.code != _INVALID_PARAMS:
                 raise Unavailable(f"the execution client answers {error}") from error
-            return PayloadStatus(PayloadStatusCode.INVALID, await self._known_parent(payload), error.message[:512])
-        if status["status"] == "ACCEPTED" and await self._known_parent(payload) != ZERO_PAYLOAD_HASH:
+            return PayloadStatus(PayloadStatusCode.INVALID, await self._find_parent_hash(payload), error.message[:512])
+        if status["status"] == "ACCEPTED" and await self._find_parent_hash(payload) != ZERO_PAYLOAD_HASH:
             # A side branch that the client has kept but not executed: only choosing it gives a verdict.
             async with self._turn, self._on(payload.block_hash, None) as answer:
                 status = answer["payloadStatus"]
@@ -457,10 +457,10 @@ class EngineApiClient:
         if status["status"] == "VALID":
             return PayloadStatus(PayloadStatusCode.VALID, payload.block_hash)
         if status["status"] in ("INVALID", "INVALID_BLOCK_HASH"):
-            return PayloadStatus(PayloadStatusCode.INVALID, await self._known_parent(payload), detail)
+            return PayloadStatus(PayloadStatusCode.INVALID, await self._find_parent_hash(payload), detail)
         return PayloadStatus(PayloadStatusCode.SYNCING, ZERO_PAYLOAD_HASH, detail or "the parent payload is unknown")
 
-    async def _known_parent(self, payload: ExecutionPayload) -> Hash32:
+    async def _find_parent_hash(self, payload: ExecutionPayload) -> Hash32:
         parent = await self._ethereum("eth_getBlockByHash", [hexadecimal(payload.parent_hash), False])
         return ZERO_PAYLOAD_HASH if parent is None else payload.parent_hash
 

@@ -77,8 +77,8 @@ def _floats(array: Array) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
 
 
-def _equal(found: torch.Tensor, expected: Array) -> bool:
-    return bool(np.array_equal(found.numpy().astype(np.int64), expected))
+def _equal(computed: torch.Tensor, expected: Array) -> bool:
+    return bool(np.array_equal(computed.numpy().astype(np.int64), expected))
 
 
 CALIBRATION_ROWS = 256

@@ -224,7 +224,7 @@ def _quantise_weights(
     _check_sums(layer, whole, whole_bias, channels)
     unit = input_exponent - shifts - output_exponent
     scaled = np.ldexp(whole, unit.reshape(by_channel.shape)).astype(np.float32)
-    pieces = [_laid_out(layer, scaled[:, start : start + channels]) for start in starts]
+    pieces = [_arrange_weight(layer, scaled[:, start : start + channels]) for start in starts]
     return pieces, torch.from_numpy(np.ldexp(whole_bias, unit).astype(np.float32)), len(pieces) > 1
 
 
@@ -254,7 +254,7 @@ def _check_sums(layer: Layer, whole: Array, whole_bias: Array, channels: int) ->
             raise Rejected(RejectionReason.WEIGHTS_NOT_FINITE, f"{layer.name} leaves the exact range")
 
 
-def _laid_out(layer: Layer, weight: Array) -> torch.Tensor:
+def _arrange_weight(layer: Layer, weight: Array) -> torch.Tensor:
     if layer.kind.startswith("ConvTranspose"):
         weight = weight.swapaxes(0, 1)
     if layer.kind.startswith("BatchNorm"):

@@ -127,7 +127,7 @@ def fuse_models(members: Sequence[Examined], data: VerifierData, terms: FusionTe
     return Fused(tuple(members), weights, Accuracy(right, len(data.verification)))
 
 
-def fused_specification(members: Sequence[SharedModel], hidden: int, classes: int) -> ModelSpecification:
+def build_fused_specification(members: Sequence[SharedModel], hidden: int, classes: int) -> ModelSpecification:
     """Return the fused architecture as one graph: all models on one sample, joined, then two linear layers."""
     layers: list[Layer] = []
     ends: list[str] = []
@@ -147,8 +147,8 @@ def fused_specification(members: Sequence[SharedModel], hidden: int, classes: in
     return ModelSpecification(members[0].specification.input_shape, tuple(layers))
 
 
-def fused_weights(fused: Fused) -> dict[str, Array]:
-    """Return the weights that belong to `fused_specification`: the contributors' own, A and B."""
+def collect_fused_weights(fused: Fused) -> dict[str, Array]:
+    """Return the weights that belong to `build_fused_specification`: the contributors' own, A and B."""
     weights: dict[str, Array] = {}
     for index, member in enumerate(fused.members):
         upper = upper_part(member.model.specification)
@@ -165,14 +165,14 @@ def fused_weights(fused: Fused) -> dict[str, Array]:
 def specification_of(fused: Fused) -> ModelSpecification:
     """Return the architecture of a learned fusion."""
     hidden, classes = fused.weights.output.shape
-    return fused_specification([member.model for member in fused.members], hidden, classes)
+    return build_fused_specification([member.model for member in fused.members], hidden, classes)
 
 
 def export(fused: Fused, directory: Path) -> tuple[Path, Path]:
     """Write `fused.safetensors` and `fused.specification` (canonical bytes); any node can load the pair."""
     directory.mkdir(parents=True, exist_ok=True)
     weights, specification = directory / "fused.safetensors", directory / "fused.specification"
-    save_weights(weights, fused_weights(fused))
+    save_weights(weights, collect_fused_weights(fused))
     specification.write_bytes(encode(specification_of(fused)))
     return weights, specification
 
@@ -209,18 +209,18 @@ class FusionEvaluator:
         self._examined: dict[int, Examined] = {}
         self._measured: dict[tuple[int, ...], Fused] = {}
 
-    def add(self, place: int, specification: ModelSpecification, labels: tuple[int, ...], weights: Path) -> None:
+    def add(self, model_index: int, specification: ModelSpecification, labels: tuple[int, ...], weights: Path) -> None:
         """Load a model and compute its features; raise `Rejected` for one that cannot be used."""
         model = SharedModel(specification, load_weights(weights, specification), labels)
-        self._examined[place] = examine(model, self._sample)
+        self._examined[model_index] = examine(model, self._sample)
 
-    def is_known(self, place: int) -> bool:
+    def is_known(self, model_index: int) -> bool:
         """Return whether a model was added."""
-        return place in self._examined
+        return model_index in self._examined
 
-    def measure(self, accepted: tuple[int, ...], place: int) -> int:
+    def measure(self, accepted: tuple[int, ...], model_index: int) -> int:
         """Return the right answers of the fusion of the accepted models and one more."""
-        return self.fuse((*accepted, place)).accuracy.correct
+        return self.fuse((*accepted, model_index)).accuracy.correct
 
     def fuse(self, places: tuple[int, ...]) -> Fused:
         """Return the fusion of the models at these places, learned once."""

@@ -64,7 +64,7 @@ class WorkerConnection:
             await self.child.wait()
 
 
-async def started_worker(nice: int, threads: int) -> WorkerConnection:
+async def start_worker(nice: int, threads: int) -> WorkerConnection:
     """Start a worker of our own, which loads torch first."""
     words = (sys.executable, "-m", "learnchain.learning.worker", "--threads", str(threads), "--nice", str(nice))
     child = await asyncio.create_subprocess_exec(
@@ -139,7 +139,7 @@ class Trainer:
         if self._fork_server is not None and self._threads == THREADS:
             with suppress(Unavailable):
                 return await forked_worker(self._fork_server, self._nice)
-        return await started_worker(self._nice, self._threads)
+        return await start_worker(self._nice, self._threads)
 
     async def machine_class(self) -> Hash32:
         """Return the reproducibility class of this trainer's process: measured once a machine, then read."""

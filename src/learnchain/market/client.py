@@ -53,45 +53,47 @@ class MarketClient:
             await self.send(calldata("withdraw"))
         return amount_wei
 
-    async def seal(self, place: int, key: bytes, recipients: tuple[Address, ...]) -> int:
+    async def seal(self, model_index: int, key: bytes, recipients: tuple[Address, ...]) -> int:
         """Hand a model's key to all who have none from us yet; return to how many.
 
         What others sealed does not count: they may have sealed garbage.
         """
         sent = 0
         for recipient in recipients:
-            given = any(each.sender == self.wallet.address for each in self.view.sealed.get((place, recipient), []))
-            known = given or (place, recipient) in self._sealed or recipient == self.wallet.address
+            given = any(
+                each.sender == self.wallet.address for each in self.view.sealed.get((model_index, recipient), [])
+            )
+            known = given or (model_index, recipient) in self._sealed or recipient == self.wallet.address
             if known or recipient not in self.view.public_keys:
                 continue
-            purpose = seal_purpose(self.view.task_id, place)
+            purpose = seal_purpose(self.view.task_id, model_index)
             sealed = seal_key(key, self.view.public_keys[recipient], purpose, self.entropy(32))
-            await self.send(calldata("sealKey", self.view.task_id, place, recipient, sealed))
-            self._sealed.add((place, recipient))
+            await self.send(calldata("sealKey", self.view.task_id, model_index, recipient, sealed))
+            self._sealed.add((model_index, recipient))
             sent += 1
         return sent
 
-    def key_of(self, place: int) -> bytes:
+    def key_of(self, model_index: int) -> bytes:
         """Return a model's key from what was sealed for us; garbage beside the right one is passed over."""
-        boxes = self.view.sealed.get((place, self.wallet.address), [])
-        purpose = seal_purpose(self.view.task_id, place)
+        boxes = self.view.sealed.get((model_index, self.wallet.address), [])
+        purpose = seal_purpose(self.view.task_id, model_index)
         for each in boxes:
             try:
                 key = open_key(each.box, self.wallet.private_key, purpose)
             except Rejected:
                 continue
-            if key_hash(key) == self.view.models[place].key_hash:
+            if key_hash(key) == self.view.models[model_index].key_hash:
                 return key
-        if any(each.sender == self.view.models[place].contributor for each in boxes):
-            raise Rejected(RejectionReason.KEY_MISMATCH, f"the contributor sealed another key for model {place}")
-        raise Unavailable(f"the key of model {place}")
+        if any(each.sender == self.view.models[model_index].contributor for each in boxes):
+            raise Rejected(RejectionReason.KEY_MISMATCH, f"the contributor sealed another key for model {model_index}")
+        raise Unavailable(f"the key of model {model_index}")
 
-    async def unpack(self, place: int) -> tuple[PackageManifest, Path]:
+    async def unpack(self, model_index: int) -> tuple[PackageManifest, Path]:
         """Fetch, decrypt and check a model; return its manifest and the file of its weights."""
-        key, bound = self.key_of(place), self.view.description.maximum_model_bytes
-        encrypted = await self.blobs.fetch(self.view.models[place].cid, max_bytes=ciphertext_bytes(bound))
+        key, bound = self.key_of(model_index), self.view.description.maximum_model_bytes
+        encrypted = await self.blobs.fetch(self.view.models[model_index].cid, max_bytes=ciphertext_bytes(bound))
         self.directory.mkdir(parents=True, exist_ok=True)
-        package, weights = self.directory / f"{place}.package", self.directory / f"{place}.safetensors"
+        package, weights = self.directory / f"{model_index}.package", self.directory / f"{model_index}.safetensors"
         try:
             decrypt_file(encrypted, package, key, bound)
             return read_package(package, self.view.description, weights), weights

@@ -186,7 +186,7 @@ class SealedKey:
 class RevealedVote:
     """Hold one vote as it was opened on chain."""
 
-    place: int
+    model_index: int
     verifier: Address
     correct: int
     refusal: int
@@ -244,18 +244,18 @@ class TaskView:
         """Return how far the task is."""
         return decode_task(await self._ledger.call(self._contract, calldata("taskOf", self.task_id)))
 
-    async def model(self, place: int) -> ModelState:
+    async def model(self, model_index: int) -> ModelState:
         """Return where the judgement of a model stands."""
-        contributor, status, *others = await self._ask((MODEL,), "modelOf", self.task_id, place)
+        contributor, status, *others = await self._ask((MODEL,), "modelOf", self.task_id, model_index)
         return ModelState(address_bytes(contributor), ModelStatus(status), *others)
 
-    async def vote(self, place: int, verifier: Address) -> VoteState:
+    async def vote(self, model_index: int, verifier: Address) -> VoteState:
         """Return one verifier's vote."""
-        return VoteState(*await self._ask((VOTE,), "voteOf", self.task_id, place, verifier))
+        return VoteState(*await self._ask((VOTE,), "voteOf", self.task_id, model_index, verifier))
 
-    async def committee(self, place: int) -> tuple[Address, ...]:
+    async def committee(self, model_index: int) -> tuple[Address, ...]:
         """Return the verifiers drawn last for a model."""
-        return tuple(map(address_bytes, await self._ask(("address[]",), "committeeOf", self.task_id, place)))
+        return tuple(map(address_bytes, await self._ask(("address[]",), "committeeOf", self.task_id, model_index)))
 
     async def withdrawable(self, account: Address) -> int:
         """Return what an account can pull."""

@@ -59,7 +59,7 @@ class ComputingContributor:
     def __init__(self, me: MarketClient) -> None:
         self._me = me
         self._key: bytes | None = None
-        self.place: int | None = None
+        self.model_index: int | None = None
 
     async def offer(self, trained: LocallyTrainedModel) -> bool:
         """Publish the model if it reaches the task's threshold (scenario II: by itself); return whether it was."""
@@ -91,30 +91,30 @@ class ComputingContributor:
         """Seal the model's key for all to whom it is due by now; return how many were served."""
         view = self._me.view
         await view.refresh()
-        key = self._own_key()
+        key = self._load_own_key()
         if key is None or not self._find(key):
             return 0
-        assert self.place is not None
-        return await self._me.seal(self.place, key, await self._list_due_recipients(self.place))
+        assert self.model_index is not None
+        return await self._me.seal(self.model_index, key, await self._list_due_recipients(self.model_index))
 
     async def withdraw(self) -> int:
         """Pull reward and bond."""
         return await self._me.withdraw()
 
-    async def _list_due_recipients(self, place: int) -> tuple[Address, ...]:
+    async def _list_due_recipients(self, model_index: int) -> tuple[Address, ...]:
         """Return who may have the key: the committee, and once rewarded the initiator and the others rewarded (IV-A).
 
         Whoever judges a later model fuses it with the accepted ones, and so needs their keys too.
         """
         view = self._me.view
-        if (await view.model(place)).status is not ModelStatus.ACCEPTED:
-            return await view.committee(place)
+        if (await view.model(model_index)).status is not ModelStatus.ACCEPTED:
+            return await view.committee(model_index)
         task = await view.task()
         rewarded = [view.models[other].contributor for other in view.list_accepted()]
         judging = [] if task.judged_count >= task.announced else list(await view.committee(task.judged_count))
         return tuple(dict.fromkeys([task.initiator, *rewarded, *judging]))
 
-    def _own_key(self) -> bytes | None:
+    def _load_own_key(self) -> bytes | None:
         kept = self._me.directory / "own.key"
         if self._key is None and kept.is_file():
             self._key = kept.read_bytes()
@@ -123,8 +123,8 @@ class ComputingContributor:
     def _find(self, key: bytes) -> bool:
         for place, model in self._me.view.models.items():
             if model.contributor == self._me.wallet.address and model.key_hash == key_hash(key):
-                self.place = place
-        return self.place is not None
+                self.model_index = place
+        return self.model_index is not None
 
 
 logger = logging.getLogger(__name__)
@@ -137,15 +137,15 @@ PATIENCE = 2
 class FusionCounter(Protocol):
     """Fuse and measure where torch is."""
 
-    def measure(self, accepted: tuple[int, ...], place: int) -> int:
+    def measure(self, accepted: tuple[int, ...], model_index: int) -> int:
         """Return the right answers of the fusion of the accepted models and one more, all added before."""
         ...
 
-    def add(self, place: int, specification: ModelSpecification, labels: tuple[int, ...], weights: Path) -> None:
+    def add(self, model_index: int, specification: ModelSpecification, labels: tuple[int, ...], weights: Path) -> None:
         """Load a model and compute its features; raise `Rejected` for one that cannot be used."""
         ...
 
-    def is_known(self, place: int) -> bool:
+    def is_known(self, model_index: int) -> bool:
         """Return whether a model was added."""
         ...
 
@@ -214,54 +214,61 @@ class VerificationContributor:
         if model.status is ModelStatus.DRAWN and over:
             await self._me.try_send(calldata("judge", view.task_id, place))
 
-    async def _commit(self, place: int, model: ModelState, now: int) -> None:
+    async def _commit(self, model_index: int, model: ModelState, now: int) -> None:
         try:
-            vote = await self._compute_vote(place, model)
+            vote = await self._compute_vote(model_index, model)
         except Unavailable as missing:
             left = model.commit_until - now
             # Only if nothing but the model itself is missing: for anybody else's absence it must not be blamed.
             earlier = all(self._fusion.is_known(accepted) for accepted in self._me.view.list_accepted())
             if left * PATIENCE > self._me.view.terms.commit_seconds or not earlier:
-                logger.info("model %d waits for %s", place, missing.what)
+                logger.info("model %d waits for %s", model_index, missing.what)
                 return
             vote = Vote(0, UNAVAILABLE)
-        self._remember(place, model, vote)
-        ballot = Ballot(await self._me.ledger.chain_id(), self._me.contract, self._me.view.task_id, place)
-        commitment = vote_commitment(ballot, self._me.wallet.address, vote, self._salt(place, model))
-        await self._me.send(calldata("commitVote", self._me.view.task_id, place, commitment))
+        self._remember(model_index, model, vote)
+        ballot = Ballot(await self._me.ledger.chain_id(), self._me.contract, self._me.view.task_id, model_index)
+        commitment = vote_commitment(ballot, self._me.wallet.address, vote, self._salt(model_index, model))
+        await self._me.send(calldata("commitVote", self._me.view.task_id, model_index, commitment))
 
-    async def _reveal(self, place: int, model: ModelState) -> None:
-        vote = self._votes.get((place, model.attempts)) or self._load_vote(place, model)
+    async def _reveal(self, model_index: int, model: ModelState) -> None:
+        vote = self._votes.get((model_index, model.attempts)) or self._load_vote(model_index, model)
         if vote is None:
-            vote = await self._recompute_vote(place, model)
+            vote = await self._recompute_vote(model_index, model)
         await self._me.try_send(
-            calldata("revealVote", self._me.view.task_id, place, vote.correct, vote.refusal, self._salt(place, model))
+            calldata(
+                "revealVote",
+                self._me.view.task_id,
+                model_index,
+                vote.correct,
+                vote.refusal,
+                self._salt(model_index, model),
+            )
         )
 
-    def _remember(self, place: int, model: ModelState, vote: Vote) -> None:
+    def _remember(self, model_index: int, model: ModelState, vote: Vote) -> None:
         """Keep a vote where a restart finds it, before its commitment goes out: only this one opens it."""
-        self._votes[place, model.attempts] = vote
+        self._votes[model_index, model.attempts] = vote
         self._me.directory.mkdir(parents=True, exist_ok=True)
-        write_whole(self._vote_file(place, model), b"%d %d" % (vote.correct, vote.refusal))
+        write_whole(self._vote_file(model_index, model), b"%d %d" % (vote.correct, vote.refusal))
 
-    def _load_vote(self, place: int, model: ModelState) -> Vote | None:
+    def _load_vote(self, model_index: int, model: ModelState) -> Vote | None:
         try:
-            correct, refusal = self._vote_file(place, model).read_text().split()
+            correct, refusal = self._vote_file(model_index, model).read_text().split()
             return Vote(int(correct), int(refusal))
         except (OSError, ValueError):
             return None
 
-    def _vote_file(self, place: int, model: ModelState) -> Path:
-        return self._me.directory / f"{place}-{model.attempts}.vote"
+    def _vote_file(self, model_index: int, model: ModelState) -> Path:
+        return self._me.directory / f"{model_index}-{model.attempts}.vote"
 
-    async def _recompute_vote(self, place: int, model: ModelState) -> Vote:
+    async def _recompute_vote(self, model_index: int, model: ModelState) -> Vote:
         """Return the vote of before a restart that left no file: equal models and seeds give equal counts."""
         try:
-            return await self._compute_vote(place, model)
+            return await self._compute_vote(model_index, model)
         except Unavailable:
             return Vote(0, UNAVAILABLE)
 
-    async def _compute_vote(self, place: int, model: ModelState) -> Vote:
+    async def _compute_vote(self, model_index: int, model: ModelState) -> Vote:
         accepted = self._me.view.list_accepted()
         for earlier in accepted:
             try:
@@ -269,29 +276,29 @@ class VerificationContributor:
             except Rejected as fault:
                 raise Unavailable(f"accepted model {earlier}: {fault}") from fault
         try:
-            await self._load(place)
-            return Vote(await asyncio.to_thread(self._fusion.measure, accepted, place))
+            await self._load(model_index)
+            return Vote(await asyncio.to_thread(self._fusion.measure, accepted, model_index))
         except Rejected as fault:
-            logger.info("model %d (attempt %d) is refused: %s", place, model.attempts, fault)
+            logger.info("model %d (attempt %d) is refused: %s", model_index, model.attempts, fault)
             return Vote(0, refusal_code(fault.reason))
 
-    async def _load(self, place: int) -> None:
-        if not self._fusion.is_known(place):
-            manifest, weights = await self._me.unpack(place)
-            await asyncio.to_thread(self._fusion.add, place, manifest.specification, manifest.labels, weights)
+    async def _load(self, model_index: int) -> None:
+        if not self._fusion.is_known(model_index):
+            manifest, weights = await self._me.unpack(model_index)
+            await asyncio.to_thread(self._fusion.add, model_index, manifest.specification, manifest.labels, weights)
 
-    async def _share_keys(self, place: int) -> None:
+    async def _share_keys(self, model_index: int) -> None:
         """Hand the keys of accepted models to colleagues who joined later, should the contributor be gone."""
-        drawn = await self._me.view.committee(place)
+        drawn = await self._me.view.committee(model_index)
         for earlier in self._me.view.list_accepted():
             own = await self._me.view.vote(earlier, self._me.wallet.address)
             without = tuple(each for each in drawn if (earlier, each) not in self._me.view.sealed)
             if own.drawn and without and (earlier, self._me.wallet.address) in self._me.view.sealed:
                 await self._me.seal(earlier, self._me.key_of(earlier), without)
 
-    def _salt(self, place: int, model: ModelState) -> bytes:
+    def _salt(self, model_index: int, model: ModelState) -> bytes:
         """Return the salt that only the key's owner can compute, and can compute again after a restart."""
-        where = self._me.view.task_id + bytes((place, model.attempts))
+        where = self._me.view.task_id + bytes((model_index, model.attempts))
         return tagged_hash("market/vote-salt", self._me.wallet.private_key, where)
 
 

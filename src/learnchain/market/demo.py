@@ -327,7 +327,7 @@ class MarketRun:
         models = []
         for place, (name, home) in enumerate(self._offers):
             status, median, paid = view.judged.get(place, (ModelStatus.UNKNOWN, 0, 0))
-            votes = [vote for vote in view.votes if vote.place == place]
+            votes = [vote for vote in view.votes if vote.model_index == place]
             refusals = sorted({refusal_text(vote.refusal) for vote in votes if vote.refusal})
             models.append({
                 "place": place,
@@ -360,14 +360,14 @@ class _LyingMeasure:
     def __init__(self, judge: FusionEvaluator) -> None:
         self._build_judge = judge
 
-    def measure(self, accepted: tuple[int, ...], place: int) -> int:
-        return self._build_judge.measure(accepted, place) // 2
+    def measure(self, accepted: tuple[int, ...], model_index: int) -> int:
+        return self._build_judge.measure(accepted, model_index) // 2
 
-    def add(self, place: int, specification: ModelSpecification, labels: tuple[int, ...], weights: Path) -> None:
-        self._build_judge.add(place, specification, labels, weights)
+    def add(self, model_index: int, specification: ModelSpecification, labels: tuple[int, ...], weights: Path) -> None:
+        self._build_judge.add(model_index, specification, labels, weights)
 
-    def known(self, place: int) -> bool:
-        return self._build_judge.is_known(place)
+    def is_known(self, model_index: int) -> bool:
+        return self._build_judge.is_known(model_index)
 
 
 def _entropy(index: int, task_id: bytes) -> Callable[[int], bytes]:

@@ -59,9 +59,9 @@ def open_key(sealed: bytes, private_key: bytes, purpose: bytes) -> bytes:
         raise Rejected(RejectionReason.KEY_MISMATCH, "the box was sealed for somebody or something else") from error
 
 
-def seal_purpose(task_id: bytes, place: int) -> bytes:
+def seal_purpose(task_id: bytes, model_index: int) -> bytes:
     """Return what a box for one model of one task is bound to."""
-    return task_id + place.to_bytes(1, "big")
+    return task_id + model_index.to_bytes(1, "big")
 
 
 def _derive_box_cipher(shared: PublicKey, point: bytes, purpose: bytes) -> AESGCM:

@@ -58,7 +58,7 @@ async def contribute(seat: Session, name: TaskReference, work: PrivateWork) -> d
         await seat.retry("contribution", seller.step)
         # A model that is on chain already was announced in an earlier life: it is not trained again.
         report = _read_report(me.directory)
-        if seller.place is None:
+        if seller.model_index is None:
             trained, report = await asyncio.to_thread(_train, me, work)
 
             async def offer() -> bool:
@@ -67,17 +67,17 @@ async def contribute(seat: Session, name: TaskReference, work: PrivateWork) -> d
             if not await seat.retry("contribution", offer):
                 return {"published": False, **report, "threshold": me.view.description.threshold / BASIS_POINTS}
 
-        async def served() -> bool:
+        async def serve() -> bool:
             await seller.step()
             return (await me.view.task()).closed
 
-        while not await seat.retry("contribution", served):
+        while not await seat.retry("contribution", serve):
             await seat.pause()
         await seat.retry("contribution", seller.step)
         earned_wei = await seat.retry("contribution", seller.withdraw)
-        assert seller.place is not None
-        status, median, _ = me.view.judged.get(seller.place, (ModelStatus.UNKNOWN, 0, 0))
-        outcome = {"place": seller.place, "status": status.name.lower(), "median_correct": median}
+        assert seller.model_index is not None
+        status, median, _ = me.view.judged.get(seller.model_index, (ModelStatus.UNKNOWN, 0, 0))
+        outcome = {"place": seller.model_index, "status": status.name.lower(), "median_correct": median}
         return {"published": True, **report, **outcome, "withdrawn_wei": earned_wei}
 
 
@@ -96,7 +96,7 @@ async def verify(seat: Session, name: TaskReference) -> dict[str, Any]:
         own = [vote for vote in me.view.votes if vote.verifier == me.wallet.address]
         votes = [
             {
-                "place": vote.place,
+                "place": vote.model_index,
                 "correct": vote.correct,
                 "refusal": refusal_text(vote.refusal) if vote.refusal else None,
             }
@@ -142,7 +142,7 @@ async def show_task(seat_rpc: str, pause: Callable[[], Any], name: TaskReference
             votes = {
                 "0x" + vote.verifier.hex(): refusal_text(vote.refusal) if vote.refusal else vote.correct
                 for vote in view.votes
-                if vote.place == place
+                if vote.model_index == place
             }
             facts = {"contributor": "0x" + model.contributor.hex(), "cid": cid_text(model.cid)}
             decided = {"status": status.name.lower(), "median_correct": median, "paid_votes": paid}

@@ -200,7 +200,7 @@ class Ballot:
     chain_id: int
     contract: Address
     task_id: Hash32
-    place: int
+    model_index: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +230,7 @@ def vote_commitment(ballot: Ballot, verifier: Address, vote: Vote, salt: bytes) 
         raise Rejected(RejectionReason.ARGUMENT_INVALID, "a salt has 32 bytes")
     types = ("uint256", "address", "bytes32", "uint8", "address", "uint32", "uint8", "bytes32")
     text = ("0x" + ballot.contract.hex(), "0x" + verifier.hex())
-    values = (ballot.chain_id, text[0], ballot.task_id, ballot.place, text[1], vote.correct, vote.refusal, salt)
+    values = (ballot.chain_id, text[0], ballot.task_id, ballot.model_index, text[1], vote.correct, vote.refusal, salt)
     return keccak256(abi_encode(types, values))
 
 

@@ -58,7 +58,7 @@ class _SignedPart:
     sequence: int
 
 
-def signed_hash(network_id: Hash32, record: AddressRecord) -> bytes:
+def compute_signed_hash(network_id: Hash32, record: AddressRecord) -> bytes:
     """Return what the peer signs: a record of one network is none of another."""
     part = _SignedPart(network_id, record.peer_id, record.host, record.port, record.sequence)
     return tagged_hash("address-record", encode(part))
@@ -88,7 +88,7 @@ class AddressBook:
         if address.host in {"", "0.0.0.0", "::"}:
             return
         unsigned = AddressRecord(address.peer_id, address.host, address.port, now_milliseconds, bytes(64))
-        signature = self._transport.sign(signed_hash(self._network_id, unsigned))
+        signature = self._transport.sign(compute_signed_hash(self._network_id, unsigned))
         self._own = AddressRecord(address.peer_id, address.host, address.port, now_milliseconds, signature)
 
     @property
@@ -159,7 +159,7 @@ class AddressBook:
     def _check(self, record: AddressRecord) -> None:
         if not (0 < record.port < 65_536 and len(record.host) > 0 and record.sequence <= MAXIMUM_SEQUENCE):
             raise Rejected(RejectionReason.MALFORMED, "a record names no address or an impossible number")
-        if not self._transport.verify(record.peer_id, signed_hash(self._network_id, record), record.signature):
+        if not self._transport.verify(record.peer_id, compute_signed_hash(self._network_id, record), record.signature):
             raise Rejected(RejectionReason.WRONG_SIGNATURE, "the record is not signed by its peer")
 
     def _keep(self, record: AddressRecord) -> None:

@@ -272,7 +272,7 @@ class Network:
             for peer_id, peer in sorted(self._peers.items())
         )
 
-    def refused_peers(self) -> tuple[RefusedPeer, ...]:
+    def list_refused_peers(self) -> tuple[RefusedPeer, ...]:
         """Return the peers of another format version, and those that refused this node, the latest last."""
         return tuple(self._book.refused.values())
 

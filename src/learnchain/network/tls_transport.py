@@ -183,7 +183,7 @@ class TlsTransport:
     def _connection(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, dialled: bool, expected: bytes = b""
     ) -> MultiplexedConnection:
-        peer_id = _proven_identity(writer)
+        peer_id = _read_proven_identity(writer)
         if expected not in {b"", peer_id}:
             raise Rejected(RejectionReason.WRONG_SIGNATURE, f"{peer_id.hex()} answers instead of {expected.hex()}")
         writer.transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
@@ -236,7 +236,7 @@ class _TlsPipe:
             self._writer.transport.abort()
 
 
-def _proven_identity(writer: asyncio.StreamWriter) -> bytes:
+def _read_proven_identity(writer: asyncio.StreamWriter) -> bytes:
     """Return the ed25519 key whose possession the handshake has proven."""
     session: ssl.SSLObject = writer.get_extra_info("ssl_object")
     encoded = session.getpeercert(binary_form=True)

@@ -126,10 +126,10 @@ class Dispatcher:
             immediate(action)
             return
         for duty in self._handlers[type(action)]:
-            self._ports.tasks.start(type(action).__name__, _carried_out(duty, action))
+            self._ports.tasks.start(type(action).__name__, _carry_out(duty, action))
 
 
-async def _carried_out(duty: Handler, action: Action) -> None:
+async def _carry_out(duty: Handler, action: Action) -> None:
     await asyncio.sleep(0)
     await duty(action)
 

@@ -229,12 +229,12 @@ class Synchroniser:
             return
         blobs, at_once = self._blobs, asyncio.Semaphore(FETCHES_AT_ONCE)
 
-        async def fetched(block: AnyBlock) -> bytes:
+        async def fetch(block: AnyBlock) -> bytes:
             async with at_once:
                 path = await blobs.fetch(block.payload_cid, max_bytes=MAXIMUM_PAYLOAD_BYTES, sources=(peer_id,))
                 return await content_of(path)
 
-        coming = [asyncio.create_task(fetched(block)) for block in blocks]
+        coming = [asyncio.create_task(fetch(block)) for block in blocks]
         try:
             with suppress(Unavailable, Rejected):
                 for block, data in zip(blocks, coming, strict=True):

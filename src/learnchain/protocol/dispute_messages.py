@@ -111,9 +111,9 @@ class ChallengeResponse:
 DisputeMessage = Challenge | ChallengeResponse
 
 
-def check_branch(root: Hash32, leaf: bytes, place: tuple[int, int], branch: tuple[Hash32, ...]) -> None:
+def check_branch(root: Hash32, leaf: bytes, leaf_range: tuple[int, int], branch: tuple[Hash32, ...]) -> None:
     """Refuse a leaf that is not under the root at its place; `place` is index and count."""
     try:
-        check_list_branch(root, leaf, *place, branch)
+        check_list_branch(root, leaf, *leaf_range, branch)
     except Rejected as error:
         raise Rejected(RejectionReason.TRACE_MISMATCH, error.detail) from error

@@ -364,7 +364,7 @@ def model_bytes(specification: ModelSpecification) -> int:
     return BYTES_PER_PARAMETER * sum(math.prod(tensor.shape) for tensor in tensors(specification))
 
 
-def committed_bytes(specification: ModelSpecification, weight_bits: int) -> int:
+def count_committed_bytes(specification: ModelSpecification, weight_bits: int) -> int:
     """Return the bytes of all tensors of a committed model: of eight bits, matrices and kernels have one a weight."""
     if weight_bits == FULL_BITS:
         return model_bytes(specification)

@@ -48,6 +48,6 @@ def is_solved(digest: Hash32, target: int) -> bool:
     return int.from_bytes(digest, "big") < target
 
 
-def expected_attempts(target: int) -> int:
+def estimate_attempts(target: int) -> int:
     """Return how many hashes a solution takes on average."""
     return (LARGEST_TARGET + 1) // max(1, target)

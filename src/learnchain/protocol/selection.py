@@ -108,7 +108,7 @@ class Selection:
     ranking: tuple[tuple[str, Hash32], ...]
     memory: bytes = b""
 
-    def assigned_to(self, miner: Address) -> "Selection | None":
+    def select_assignment(self, miner: Address) -> "Selection | None":
         """Return the selection as one miner reads it, with its own assignment alone; None: nothing is assigned to it.
 
         A miner is listed in one assignment at most; a race is the same for all.

@@ -188,7 +188,7 @@ class ChainBuilder:
     def select_assignment(self, parent: ChainState, miner: str) -> Selection:
         """Return the selection as a miner reads it; a stranger to it trains what the first assignment names."""
         selection = self.select_task(parent)
-        return selection.assigned_to(address(miner)) or selection
+        return selection.select_assignment(address(miner)) or selection
 
     def build_key_release(self, parent: ChainState) -> KeyRelease:
         """Return the publisher's release of the training-data key."""

@@ -194,7 +194,7 @@ async def _measure_engine(experiment: Experiment, name: str, directory: Path, no
     try:
         shown = 0
 
-        def reached() -> bool:
+        def has_reached() -> bool:
             nonlocal shown
             height = min(observed.collect(), experiment.blocks)
             if height > shown:
@@ -202,7 +202,7 @@ async def _measure_engine(experiment: Experiment, name: str, directory: Path, no
                 note(name, height)
             return height >= experiment.blocks
 
-        await nodes.wait_until(reached, PATIENCE_SECONDS * experiment.blocks)
+        await nodes.wait_until(has_reached, PATIENCE_SECONDS * experiment.blocks)
         return observed.report(experiment, name)
     finally:
         await nodes.close()

@@ -49,14 +49,14 @@ def address(name: str) -> Address:
     return _ADDRESSES[name]
 
 
-def name_of(known: Address) -> str:
+def name_of(address: Address) -> str:
     """Return whose address it is."""
-    return _NAMES[known]
+    return _NAMES[address]
 
 
-def private_key_of(known: Address) -> bytes:
+def private_key_of(address: Address) -> bytes:
     """Return the key that signs for an address of one of PEOPLE."""
-    return private_key(_NAMES[known])
+    return private_key(_NAMES[address])
 
 
 def training_key(specification_name: str) -> Hash32:

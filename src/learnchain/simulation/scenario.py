@@ -204,12 +204,12 @@ def open_height(node: ScenarioNode, plan: HeightPlan) -> tuple[Candidate, ...]:
     return found
 
 
-def reveal_models(node: ScenarioNode, plan: HeightPlan, found: tuple[Candidate, ...]) -> tuple[Action, ...]:
+def reveal_models(node: ScenarioNode, plan: HeightPlan, candidates: tuple[Candidate, ...]) -> tuple[Action, ...]:
     """Play the reveals and close them; return the actions, among them the proposal if somebody won."""
     schedule, parent = node.round.selection.schedule, node.parent
     released = schedule.release_opens_milliseconds
     actions: tuple[Action, ...] = ()
-    for each in found:
+    for each in candidates:
         if each.miner not in plan.silent_miners:
             reveal = node.builder.build_reveal(parent, each, plan.claims.get(each.miner))
             actions = (*actions, *node.feed(RevealReceived(reveal, released + 1)))
@@ -227,9 +227,9 @@ def run_height(node: ScenarioNode, plan: HeightPlan | None = None) -> Block:
     return block
 
 
-def build_proposed_block(builder: ChainBuilder, proposal: ProposeBlock, found: tuple[Candidate, ...]) -> Block:
+def build_proposed_block(builder: ChainBuilder, proposal: ProposeBlock, candidates: tuple[Candidate, ...]) -> Block:
     """Return the block that the winner of a verdict signs."""
-    winner = next(each for each in found if each.key == proposal.verdict.winner)
+    winner = next(each for each in candidates if each.key == proposal.verdict.winner)
     return builder.build_proposed_block(proposal, winner)
 
 

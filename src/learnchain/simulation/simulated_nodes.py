@@ -244,8 +244,8 @@ class SimulatedNodes:
     async def wait_for_height(self, height: int, within_seconds: float) -> None:
         """Wait until every running node has a head of at least this height, and all agree."""
 
-        def reached() -> bool:
+        def has_reached() -> bool:
             running = [place.node.ports.chain.round.head.height for place in self.places if place.node is not None]
             return min(running) >= height and len(self.heads()) == 1
 
-        await self.wait_until(reached, within_seconds)
+        await self.wait_until(has_reached, within_seconds)

@@ -116,10 +116,10 @@ async def unwrap_rows(
     if key_hash(key) != part.key_hash:
         raise Rejected(RejectionReason.KEY_MISMATCH, "the key does not hash to the commitment of the task")
     await asyncio.to_thread(decrypt_file, encrypted, target, key, part.ciphertext_bytes)
-    await carry_out(CheckRows(str(target), promised_rows(promised, key)))
+    await carry_out(CheckRows(str(target), build_promised_rows(promised, key)))
 
 
-def promised_rows(promised: TaskSpecification, key: bytes) -> PromisedRows:
+def build_promised_rows(promised: TaskSpecification, key: bytes) -> PromisedRows:
     """Return what a task promises of its encrypted rows."""
     part, data = promised.data.training, promised.data
     return PromisedRows(key, part.rows, part.plaintext_root, data.sample_shape, data.classes, promised.metric)

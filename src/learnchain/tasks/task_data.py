@@ -15,7 +15,7 @@ from learnchain.protocol.task_specification import Cid, DataPart, Encryption, Me
 from learnchain.protocol.training_terms import SecureMapping, TrainingTerms
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.storage.blobs.blob_store import BlobStore
-from learnchain.tasks.publishing import is_encrypted, promised_rows, unwrap_rows
+from learnchain.tasks.publishing import build_promised_rows, is_encrypted, unwrap_rows
 
 MAXIMUM_PLAIN_PARTS = 16
 """Opened parts that stay on disk beside their encrypted files."""
@@ -110,7 +110,7 @@ class TaskData:
         try:
             # Crafted points are opened one by one: whoever posts them must not keep a node busy for days.
             async with asyncio.timeout(promised.time_limit_seconds):
-                await self._encryption(OpenRows(*paths, mapping, promised_rows(promised, opened.key)))
+                await self._encryption(OpenRows(*paths, mapping, build_promised_rows(promised, opened.key)))
             await asyncio.to_thread(sync_file, partial)
             partial.replace(products)
         except TimeoutError as error:
@@ -138,13 +138,13 @@ class TaskData:
             old.unlink(missing_ok=True)
 
     async def reopen_training_data(
-        self, opened: OpenedKeys, promised: TaskSpecification, terms: TrainingTerms, place: Path
+        self, opened: OpenedKeys, promised: TaskSpecification, terms: TrainingTerms, directory: Path
     ) -> None:
         """Open the training data themselves in an empty directory: rows, and where they stay encrypted all products."""
-        rows = place / "rows"
+        rows = directory / "rows"
         await self.reopen_part(promised.data.training, opened.key, promised, rows)
         if is_encrypted(promised.data.training, promised) and terms.mapping is not None:
-            await self._decrypt(opened, promised, terms.mapping, rows, place / "products")
+            await self._decrypt(opened, promised, terms.mapping, rows, directory / "products")
 
     async def reopen_part(self, part: DataPart, key: bytes, promised: TaskSpecification, plain: Path) -> None:
         """Open the encrypted file itself to `plain`, whatever was opened before: rows are compared with the promise."""
@@ -161,7 +161,7 @@ class TaskData:
 
     async def _check(self, plain: Path, part: DataPart, key: bytes, promised: TaskSpecification) -> None:
         if is_encrypted(part, promised):
-            await self._encryption(CheckRows(str(plain), promised_rows(promised, key)))
+            await self._encryption(CheckRows(str(plain), build_promised_rows(promised, key)))
         else:
             await asyncio.to_thread(_check, plain, promised)
 

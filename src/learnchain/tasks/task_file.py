@@ -65,7 +65,7 @@ _LONGEST_NUMBER = 64
 """Characters of a decimal: what is longer names no amount that a contract holds."""
 
 
-def checked_tables(table: Any) -> Mapping[str, Any]:
+def check_tables(table: Any) -> Mapping[str, Any]:
     """Return the table of a task file; refuse what is none, and entries that no task file has."""
     if not isinstance(table, Mapping):
         raise _wrong_entry_error("the task", table, "is no table")
@@ -89,72 +89,73 @@ def part(table: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return found
 
 
-def entry(table: Mapping[str, Any], place: str, name: str) -> Any:
+def entry(table: Mapping[str, Any], location: str, name: str) -> Any:
     """Return an entry that must be there."""
     if name not in table:
-        raise _wrong_entry_error(_path(place, name), None, "is missing")
+        raise _wrong_entry_error(_path(location, name), None, "is missing")
     return table[name]
 
 
-def text(table: Mapping[str, Any], place: str, name: str) -> str:
+def text(table: Mapping[str, Any], location: str, name: str) -> str:
     """Return a text that must be there: printable, since it is shown on everybody's terminal."""
-    found = entry(table, place, name)
+    found = entry(table, location, name)
     if not isinstance(found, str) or not found.strip() or not found.isprintable():
-        raise _wrong_entry_error(_path(place, name), found, "is no text that can be printed")
+        raise _wrong_entry_error(_path(location, name), found, "is no text that can be printed")
     return found
 
 
-def whole(table: Mapping[str, Any], place: str, name: str, default: int) -> int:
+def whole(table: Mapping[str, Any], location: str, name: str, default: int) -> int:
     """Return a whole number, or the default of an entry that is not there."""
     found = table.get(name, default)
     if type(found) is not int:
-        raise _wrong_entry_error(_path(place, name), found, "is no whole number")
+        raise _wrong_entry_error(_path(location, name), found, "is no whole number")
     return found
 
 
-def choice(table: Mapping[str, Any], place: str, name: str, default: Choice) -> Choice:
+def choice(table: Mapping[str, Any], location: str, name: str, default: Choice) -> Choice:
     """Return one of the values that an entry may have, or its default."""
     found = table.get(name, default)
     kind: type[Choice] = type(default)
     known = [str(each) for each in kind]
     if not isinstance(found, str) or found not in known:
-        raise _wrong_entry_error(_path(place, name), found, f"is none of {', '.join(known)}")
+        raise _wrong_entry_error(_path(location, name), found, f"is none of {', '.join(known)}")
     return kind(found)
 
 
-def read_scaled(table: Mapping[str, Any], place: str, name: str, factor: int) -> int:
+def read_scaled(table: Mapping[str, Any], location: str, name: str, factor: int) -> int:
     """Return a decimal number that must be there as an integer of the factor's parts; nothing is rounded."""
-    return _scale_decimal(entry(table, place, name), _path(place, name), factor)
+    return _scale_decimal(entry(table, location, name), _path(location, name), factor)
 
 
-def decimal_range(table: Mapping[str, Any], place: str, name: str, factor: int, default: Any = None) -> Range:
+def decimal_range(table: Mapping[str, Any], location: str, name: str, factor: int, default: Any = None) -> Range:
     """Return a range of two decimals, written as `[low, high]`; without a default it must be there."""
-    low, high = _pair(table, place, name, default)
+    low, high = _pair(table, location, name, default)
     return _check_order(
-        Range(_scale_decimal(low, _path(place, name), factor), _scale_decimal(high, _path(place, name), factor)), name
+        Range(_scale_decimal(low, _path(location, name), factor), _scale_decimal(high, _path(location, name), factor)),
+        name,
     )
 
 
-def whole_range(table: Mapping[str, Any], place: str, name: str) -> Range:
+def whole_range(table: Mapping[str, Any], location: str, name: str) -> Range:
     """Return a range of two whole numbers that must be there."""
-    low, high = _pair(table, place, name, None)
+    low, high = _pair(table, location, name, None)
     for each in (low, high):
         if type(each) is not int:
-            raise _wrong_entry_error(_path(place, name), each, "is no whole number")
+            raise _wrong_entry_error(_path(location, name), each, "is no whole number")
     return _check_order(Range(low, high), name)
 
 
-def _pair(table: Mapping[str, Any], place: str, name: str, default: Any) -> tuple[Any, Any]:
-    found = table.get(name, default) if default is not None else entry(table, place, name)
+def _pair(table: Mapping[str, Any], location: str, name: str, default: Any) -> tuple[Any, Any]:
+    found = table.get(name, default) if default is not None else entry(table, location, name)
     if not isinstance(found, Sequence) or isinstance(found, str) or len(found) != 2:
-        raise _wrong_entry_error(_path(place, name), found, "is no range: write [low, high]")
+        raise _wrong_entry_error(_path(location, name), found, "is no range: write [low, high]")
     return found[0], found[1]
 
 
-def _check_order(found: Range, name: str) -> Range:
-    if found.minimum > found.maximum:
+def _check_order(limits: Range, name: str) -> Range:
+    if limits.minimum > limits.maximum:
         raise Rejected(RejectionReason.TASK_NUMBER_OUT_OF_RANGE, f"{name}: the range is empty, its ends are swapped")
-    return found
+    return limits
 
 
 def _scale_decimal(value: Any, path: str, factor: int) -> int:
@@ -176,8 +177,8 @@ def _scale_decimal(value: Any, path: str, factor: int) -> int:
     return numerator * factor // denominator
 
 
-def _path(place: str, name: str) -> str:
-    return f"{place}.{name}" if place else str(name)
+def _path(location: str, name: str) -> str:
+    return f"{location}.{name}" if location else str(name)
 
 
 def _wrong_entry_error(path: str, value: Any, what: str) -> Rejected:
@@ -291,7 +292,7 @@ def task_draft(table: Mapping[str, Any], store: DataStore | None = None) -> Task
     `data.source` names data inside the install, or a set of the store, by default that of `learnchain data`;
     `data.test_sets` deals the test rows into so many sets, one for each block that the task may span (PoDL III-B).
     """
-    table = checked_tables(table)
+    table = check_tables(table)
     data = part(table, "data")
     draft = _draft(table, _source(text(data, "data", "source"), store or DataStore()))
     draft.check()

@@ -67,7 +67,7 @@ TRUSTED_CLAIM = "the winner's own count and watermark"
 """What header level takes from the winner's signature: a false claim shows at accuracy level only."""
 
 
-def checked_at(level: Level) -> tuple[str, ...]:
+def list_checks_at(level: Level) -> tuple[str, ...]:
     """Return everything that a level checks."""
     found: list[str] = []
     for each in Level:

@@ -27,7 +27,7 @@ from learnchain.storage.blobs.peer_blobs import PeerBlobs
 from learnchain.storage.genesis import Genesis
 from learnchain.storage.lmdb_store import LmdbStore
 from learnchain.tasks.task_data import TaskData
-from learnchain.verification.assurance import TRUSTED_CLAIM, Level, NoTraining, checked_at
+from learnchain.verification.assurance import TRUSTED_CLAIM, Level, NoTraining, list_checks_at
 from learnchain.verification.measurer import Measurer, build_claimed_measurement
 from learnchain.verification.replay import ReplaySummary, SegmentReplayer, TraceReplayer
 from learnchain.verification.training_chain import fetch_index
@@ -126,7 +126,7 @@ class VerificationSample:
         size = sum(directory_bytes(directory / each) for each in folders)
         believed = (TRUSTED_CLAIM,) if level is Level.HEADERS else ()
         return Quote(
-            level.value, height, seconds, size, checked_at(level), believed, *min(self._replays, default=(0.0, 0))
+            level.value, height, seconds, size, list_checks_at(level), believed, *min(self._replays, default=(0.0, 0))
         )
 
 

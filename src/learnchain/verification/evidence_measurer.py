@@ -125,4 +125,4 @@ class EvidenceMeasurer:
     def selection(self, fact: HeightRecord) -> Selection:
         """Return what was assigned to the winner of a recent height, recomputed from the state before it."""
         selection = self.rules.select_task(self.archive.state(fact.parent), self.parameters)
-        return selection.assigned_to(fact.winner) or selection
+        return selection.select_assignment(fact.winner) or selection

@@ -19,7 +19,7 @@ from learnchain.protocol.messages import AnyBlock, Block, Escrow, Reveal, Task, 
 from learnchain.protocol.model_specification import (
     BYTES_PER_PARAMETER,
     ModelSpecification,
-    committed_bytes,
+    count_committed_bytes,
     model_bytes,
 )
 from learnchain.protocol.parameters import ChainParameters
@@ -133,7 +133,7 @@ class Measurer:
         specification = selection.posted_task.specification
         work = work_id(self.parameters.chain_id, selection.parent, selection.task.task_id, reveal.miner)
         terms = self.rules.training_terms(selection, work)
-        maximum_bytes = committed_bytes(specification.model, terms.weight_bits) + WEIGHTS_HEADER_BYTES
+        maximum_bytes = count_committed_bytes(specification.model, terms.weight_bits) + WEIGHTS_HEADER_BYTES
         of_baseline = measure.kind is MeasurementKind.BASELINE
         cid = self.rules.parts.baseline_model(selection) if of_baseline else reveal.model_cid
         model = await self.blobs.fetch(cid, max_bytes=maximum_bytes)
@@ -172,13 +172,13 @@ def build_claimed_measurement(parts: EngineParts, action: MeasureCandidate, reve
     return Measurement(measure.candidate, measure.kind, Finding.ACCEPTED, "", *count)
 
 
-def named_by(rules: Rules, block: AnyBlock, state: ChainState) -> tuple[Cid, ...]:
+def list_named_blobs(rules: Rules, block: AnyBlock, state: ChainState) -> tuple[Cid, ...]:
     """Return what a block names: payload, model, trace, cited models, and the data of tasks posted in it."""
     posted = (each.specification for each in state.posted_tasks)
     data = tuple(cid for specification in posted for cid in _data(specification))
     if not isinstance(block, Block):
         return (block.payload_cid, *data)
-    cited = tuple(each.model_cid for each in rules.parts.cited_losers(block))
+    cited = tuple(each.model_cid for each in rules.parts.list_cited_losers(block))
     return (block.payload_cid, block.reveal.model_cid, block.reveal.training.trace_cid, *cited, *data)
 
 
@@ -214,7 +214,7 @@ class NamedBlobs:
             model = self._rules.select_task(parent, self._parameters).posted_task.specification.model
             largest = BYTES_PER_PARAMETER * self._parameters.maximum_model_parameters
             # A cited model was trained for another height, maybe for another task.
-            cited = self._rules.parts.cited_losers(block)
+            cited = self._rules.parts.list_cited_losers(block)
             found |= {each.model_cid: largest + WEIGHTS_HEADER_BYTES for each in cited}
             found[block.reveal.model_cid] = model_bytes(model) + WEIGHTS_HEADER_BYTES
             found[block.reveal.training.trace_cid] = MAXIMUM_INDEX_BYTES

@@ -178,12 +178,12 @@ class TraceReplayer:
         return await find_start_digest(self.blobs, parent, block, self.parameters.chain_id)
 
     async def _job(
-        self, block: Block, selection: Selection, scope: ReplayScope, origin: Hash32 | None, place: Path
+        self, block: Block, selection: Selection, scope: ReplayScope, origin: Hash32 | None, directory: Path
     ) -> AuditJob:
         reveal, specification = block.reveal, selection.posted_task.specification
         weights = await self.blobs.fetch(reveal.model_cid, max_bytes=model_bytes(specification.model) + HEADER_BYTES)
         return AuditJob(
-            run=await self.run(block, selection, place),
+            run=await self.run(block, selection, directory),
             rules=specification.training,
             weights_path=str(weights),
             state_root=reveal.training.state_root,
@@ -197,21 +197,21 @@ class TraceReplayer:
             every=scope.every,
         )
 
-    async def run(self, block: Block, selection: Selection, place: Path) -> TrainingJob:
+    async def run(self, block: Block, selection: Selection, directory: Path) -> TrainingJob:
         """Return what the winner had to do."""
         work = work_id(self.parameters.chain_id, block.parent, selection.task.task_id, block.reveal.miner)
         terms = self.rules.training_terms(selection, work)
         seeds = seeds_of(self.parameters.chain_id, selection, block.reveal.miner)
         data, mapping = await self._rows(block, selection, terms), await self.data.mapping_path(terms)
         chosen = block.reveal.training.hyperparameters
-        return build_training_job(selection, terms, seeds, chosen, (data, place), mapping)
+        return build_training_job(selection, terms, seeds, chosen, (data, directory), mapping)
 
     async def _rows(self, block: Block, selection: Selection, terms: TrainingTerms) -> Path:
         keys = OpenedKeys(block.key_release.key, self.rules.parts.functional_key(block.key_release))
         return await self.data.training(keys, selection.posted_task.specification, terms)
 
     async def _provision(
-        self, block: Block, selection: Selection, scope: ReplayScope, place: Path
+        self, block: Block, selection: Selection, scope: ReplayScope, directory: Path
     ) -> tuple[AuditLine, ...]:
         """Put the index and the states that are needed where the audit looks for them; return what is faulty there.
 
@@ -225,7 +225,9 @@ class TraceReplayer:
         if len(states) != training.states:
             detail = f"the index names {len(states)} states, the reveal {training.states}"
             return _faulty(AuditFinding.FAULT_END_POINTS, detail)
-        shutil.copyfile(await self.blobs.fetch(training.trace_cid, max_bytes=MAXIMUM_INDEX_BYTES), place / INDEX_NAME)
+        shutil.copyfile(
+            await self.blobs.fetch(training.trace_cid, max_bytes=MAXIMUM_INDEX_BYTES), directory / INDEX_NAME
+        )
         maximum = STATE_COPIES * model_bytes(model) + HEADER_BYTES
         wanted = set(scope.indices) | ({len(states) - 1} if scope.whole else set())
         for number in sorted(wanted):
@@ -235,7 +237,7 @@ class TraceReplayer:
                 path = await self.blobs.fetch(states[number], max_bytes=maximum)
             except Rejected as error:
                 return _faulty(AuditFinding.FAULT_MERKLE_PATH, f"state {number}: {error.detail}")
-            shutil.copyfile(path, state_path(place, number))
+            shutil.copyfile(path, state_path(directory, number))
         return ()
 
 
@@ -249,7 +251,7 @@ def fault_of(lines: tuple[AuditLine, ...]) -> AuditFinding:
     return lines[-1].finding
 
 
-def reported_lines(lines: tuple[AuditLine, ...]) -> tuple[AuditedSegment, ...]:
+def convert_to_segments(lines: tuple[AuditLine, ...]) -> tuple[AuditedSegment, ...]:
     """Return what an auditor says of segments that it replayed."""
     return tuple(
         AuditedSegment(each.segment, each.finding is AuditFinding.REPRODUCED, each.witness or b"\0" * 32)
@@ -326,15 +328,15 @@ class SegmentReplayer:
         return min(self.wanted, segments) if self.wanted else sample_size(segments, DEFAULT_THOUSANDTHS)
 
 
-def _combine_summaries(found: list[ReplaySummary]) -> ReplaySummary:
+def _combine_summaries(summaries: list[ReplaySummary]) -> ReplaySummary:
     """Return what the winner's run and the earlier ones came to; the first that did not follow is what is told."""
-    own, *earlier = found
+    own, *earlier = summaries
     if not earlier:
         return own
     failed = next((each for each in earlier if not each.is_reproduced), None)
     if failed is not None:
         return ReplaySummary(own.replayed, own.segments, False, f"{own.text}; of an earlier run: {failed.text}")
-    runs = tuple((each.replayed, each.segments) for each in found)
+    runs = tuple((each.replayed, each.segments) for each in summaries)
     text = f"{own.text}; {len(earlier)} earlier runs: " + ", ".join(each.text for each in earlier)
     return ReplaySummary(sum(each for each, _ in runs), sum(each for _, each in runs), True, text, runs)
 

@@ -107,23 +107,23 @@ class StateDisclosures:
             after = await self.replayer.blobs.add(state_path(place, offset + 1))
             return OutOfBoundsStep(offset, digests, before, after)
 
-    async def _fetch_files(self, run: DisputedRun, answer: StateDisclosure, place: Path) -> tuple[Hash32, ...]:
+    async def _fetch_files(self, run: DisputedRun, answer: StateDisclosure, directory: Path) -> tuple[Hash32, ...]:
         """Bring the files of an answer; their sizes are bounded by the task before anything is fetched."""
         limit = run.selection.posted_task.specification.training.checkpoint_interval_steps + 1
         if answer.states > limit:
             raise Rejected(RejectionReason.RESPONSE_INVALID, f"{answer.states} states; a segment has {limit} at most")
-        await self._fetch_to(answer.digests_cid, place / DIGESTS_NAME, 32 * answer.states)
-        digests = parse_step_digests((place / DIGESTS_NAME).read_bytes())
+        await self._fetch_to(answer.digests_cid, directory / DIGESTS_NAME, 32 * answer.states)
+        digests = parse_step_digests((directory / DIGESTS_NAME).read_bytes())
         if len(digests) != answer.states or list_root(digests) != answer.root:
             raise Rejected(RejectionReason.RESPONSE_INVALID, "the digests are not those under the signed root")
-        await self._fetch_to(answer.states_cid, place / STATES_NAME, answer.states * self._maximum_state_bytes(run))
+        await self._fetch_to(answer.states_cid, directory / STATES_NAME, answer.states * self._maximum_state_bytes(run))
         return digests
 
     async def _build_segment_job(
-        self, kind: type[SegmentJobKind], run: DisputedRun, opening: SegmentOpening, place: Path
+        self, kind: type[SegmentJobKind], run: DisputedRun, opening: SegmentOpening, directory: Path
     ) -> SegmentJobKind:
-        training = await self.replayer.run(run.block, run.selection, place)
-        return kind(training, opening.first, opening.following, str(place), opening.index, run.forced_seed)
+        training = await self.replayer.run(run.block, run.selection, directory)
+        return kind(training, opening.first, opening.following, str(directory), opening.index, run.forced_seed)
 
     async def _fetch_to(self, cid: Cid, target: Path, maximum_bytes: int) -> None:
         shutil.copyfile(await self.replayer.blobs.fetch(cid, max_bytes=maximum_bytes), target)

@@ -87,7 +87,7 @@ class LookaheadRun:
 
 def seeds_of(chain_id: int, selection: Selection, miner: Address, course: MultiBlockPosition | None = None) -> Seeds:
     """Return the seeds of a height, or of the position that follows it; a task of one block has one seed."""
-    own = selection.assigned_to(miner) or selection
+    own = selection.select_assignment(miner) or selection
     chosen, task_id = course or own.position, own.task.task_id
     initial = work_id(chain_id, chosen.initialisation_seed or selection.parent, task_id, miner)
     return Seeds(initial, work_id(chain_id, chosen.batch_order_seed or selection.parent, task_id, miner))
@@ -119,12 +119,12 @@ def build_training_job(
 
 async def end_state(blobs: BlobStore, opening: CommitmentOpening) -> EndState:
     """Return the last state of a committed run of our own."""
-    index = await _committed_index(blobs, opening)
+    index = await _find_committed_index(blobs, opening)
     path = await blobs.fetch(index.states[-1], max_bytes=MAXIMUM_STATE_BYTES)
     return EndState(path, decode(StateLeaf, index.leaf_bytes[-1]).digest, opening)
 
 
-async def own_end_state(archive: Archive, blobs: BlobStore, selection: Selection) -> EndState | None:
+async def find_own_end_state(archive: Archive, blobs: BlobStore, selection: Selection) -> EndState | None:
     """Return where our own run of the parent's height ended, if the parent block holds our commitment to it.
 
     Whoever did not commit there begins at the initialisation that its seed derives, as in the first block.
@@ -156,7 +156,7 @@ async def find_start_digest(blobs: BlobStore, parent: AnyBlock, block: Block, ch
     opening = await read_continued_opening(blobs, parent, block, chain_id)
     if opening is None:
         return None
-    return decode(StateLeaf, (await _committed_index(blobs, opening)).leaf_bytes[-1]).digest
+    return decode(StateLeaf, (await _find_committed_index(blobs, opening)).leaf_bytes[-1]).digest
 
 
 async def read_continued_opening(
@@ -216,7 +216,7 @@ async def fetch_index(blobs: BlobStore, training: TrainingRecord) -> TraceIndex:
     return read_index(await blobs.read(training.trace_cid, MAXIMUM_INDEX_BYTES))
 
 
-async def _committed_index(blobs: BlobStore, opening: CommitmentOpening) -> TraceIndex:
+async def _find_committed_index(blobs: BlobStore, opening: CommitmentOpening) -> TraceIndex:
     """Return the index of an opened commitment; refuse one that is not its own, or of no state."""
     index = await fetch_index(blobs, opening.training)
     index.check(opening.training)

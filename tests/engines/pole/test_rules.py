@@ -116,7 +116,7 @@ def test_a_height_at_the_time_limit_refunds_the_task_and_has_no_ommer() -> None:
     assert is_waived(block.verdict)
     assert name_of(block.proposer) == "miner-2"
     assert [each.outcome.value for each in node.parent.reward.settlements] == ["refunded"]
-    assert POLE.parts.citable_commitments(node.round.selection) == ()
+    assert POLE.parts.list_citable_commitments(node.round.selection) == ()
 
 
 def test_at_the_time_limit_everybody_has_the_time_of_grace_not_only_the_first_two() -> None:

@@ -11,9 +11,9 @@ from learnchain.execution.pyevm.headers import (
     EMPTY_OMMERS_HASH,
     EMPTY_REQUESTS_HASH,
     EMPTY_TRIE_ROOT,
+    compute_ordered_root,
     logs_bloom,
     next_base_fee_wei,
-    ordered_root,
     requests_hash,
 )
 from learnchain.protocol.payload import Log
@@ -28,9 +28,9 @@ def test_the_constants_of_ethereum():
 
 
 def test_an_ordered_root_depends_on_the_order():
-    assert ordered_root([]) == EMPTY_TRIE_ROOT
-    assert ordered_root([b"a" * 40, b"b" * 40]) != ordered_root([b"b" * 40, b"a" * 40])
-    assert len({ordered_root([b"x"] * count) for count in range(300)}) == 300
+    assert compute_ordered_root([]) == EMPTY_TRIE_ROOT
+    assert compute_ordered_root([b"a" * 40, b"b" * 40]) != compute_ordered_root([b"b" * 40, b"a" * 40])
+    assert len({compute_ordered_root([b"x"] * count) for count in range(300)}) == 300
 
 
 @given(

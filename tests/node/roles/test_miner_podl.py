@@ -21,7 +21,7 @@ from learnchain.learning.trace import CONTINUES_KEY
 from learnchain.node.local_network import LocalPlan
 from learnchain.protocol.dispute_messages import StateLeaf
 from learnchain.protocol.messages import Block, Reveal
-from learnchain.protocol.model_specification import committed_bytes, model_bytes
+from learnchain.protocol.model_specification import count_committed_bytes, model_bytes
 from learnchain.protocol.payload import SettlementOutcome as Settled
 from learnchain.rejection import Rejected, RejectionReason
 from learnchain.simulation.simulated_network import SimulatedClock, run_simulated
@@ -33,7 +33,7 @@ from learnchain.tasks.task_file import BUILT_IN
 from learnchain.verification.assurance import Level
 from learnchain.verification.chain_verification import BlockCheck, Verifier
 from learnchain.verification.replay import ReplayScope, TraceReplayer
-from learnchain.verification.training_chain import fetch_index, find_start_digest, own_end_state
+from learnchain.verification.training_chain import fetch_index, find_own_end_state, find_start_digest
 
 ENGINE = Podl(TwoPhases(6_500, 2_000, 1_500, 500, 1_300), StoppingRule(gain_ten_thousandths=0, stalled_blocks=2))
 """Any block that does not fall behind the champion goes on, so that the task's length follows from its test sets."""
@@ -150,7 +150,7 @@ def test_a_run_goes_on_from_the_miners_own_committed_state_and_the_audit_follows
             assert earlier is not None
             last = (await fetch_index(own.blobs, earlier.training)).trace().leaves[-1]
             assert origin == last.digest
-            start = await own_end_state(own.archive, own.blobs, selection)
+            start = await find_own_end_state(own.archive, own.blobs, selection)
             assert start is not None
             assert start.digest == origin
             grandparent = ports.archive.block(parent.parent) if parent.height > 1 else block
@@ -326,7 +326,7 @@ def test_models_of_eight_bits_are_a_quarter_as_large_and_win_blocks(tmp_path: Pa
             path = await ports.blobs.fetch(block.reveal.model_cid, max_bytes=1 << 22)
             kinds = {entry.dtype for entry in read_header(path, 1 << 22, RejectionReason.WEIGHTS_MALFORMED).values()}
             assert "I8" in kinds
-            assert committed_bytes(model, 8) < 0.3 * model_bytes(model)
+            assert count_committed_bytes(model, 8) < 0.3 * model_bytes(model)
             assert load_weights(path, model)
             assert block.verdict.correct * 2 > block.verdict.total
             lines = await judge_of(nodes).audit(block, selection, ReplayScope((0,)))

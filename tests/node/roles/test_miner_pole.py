@@ -11,7 +11,7 @@ import pytest
 from learnchain.encoding.codec import decode, encode
 from learnchain.engines.pole import Pole
 from learnchain.engines.pole.mapping import dense_vectors, mapping_layer
-from learnchain.engines.pole.parts import cited_losers, is_waived, mapped_training, training_claim
+from learnchain.engines.pole.parts import is_waived, list_cited_losers, read_mapped_training, training_claim
 from learnchain.engines.pole.rules import PoleDurations
 from learnchain.engines.registry import find_engine
 from learnchain.learning.jobs import Evaluation, EvaluationJob, TrainedFiles, TrainingJob, TrainingProgress
@@ -73,9 +73,9 @@ def test_a_loser_is_cited_and_paid_and_a_late_node_agrees(tmp_path: Path) -> Non
     async def scenario(nodes: SimulatedNodes) -> None:
         await nodes.start()
         await nodes.wait_for_height(3, 120)
-        citing = [each for each in blocks(nodes) if isinstance(each, Block) and cited_losers(each)]
+        citing = [each for each in blocks(nodes) if isinstance(each, Block) and list_cited_losers(each)]
         assert citing
-        ommer = cited_losers(citing[0])[0]
+        ommer = list_cited_losers(citing[0])[0]
         paid = [each for each in branch(nodes)[citing[0].height - 1].reward.payouts if each.kind == "ommer reward"]
         assert [(each.recipient, each.amount_gwei > 0) for each in paid] == [(ommer.miner, True)]
         lost = blocks(nodes)[ommer.height - 1]
@@ -109,7 +109,7 @@ def test_the_papers_own_mode_runs_and_shows_every_model_before_the_test_set(tmp_
             assert isinstance(block, Block)
             won = next(each for each in block.commitments if each.miner == block.proposer)
             assert [decode(TrainedModel, won.engine).model_cid] == [block.reveal.model_cid]
-            assert mapped_training(block.reveal.training).mapping == block.parent
+            assert read_mapped_training(block.reveal.training).mapping == block.parent
 
     engine = find_engine("pole-paper").build_local(LOCAL_PHASES, 2)
     assert isinstance(engine, Pole)
@@ -132,7 +132,7 @@ def test_a_height_ends_at_the_time_limit_and_the_task_is_refunded(tmp_path: Path
         assert sum(each.kind == "block reward" for each in state.reward.payouts) == 1
         # Losers of other heights may be cited, those of this one not.
         await nodes.wait_for_height(state.height + 1, 120)
-        cited = [ommer.parent for each in blocks(nodes) for ommer in cited_losers(each)]
+        cited = [ommer.parent for each in blocks(nodes) for ommer in list_cited_losers(each)]
         assert block.parent not in cited
 
     run(tmp_path, scenario, 2, Pole(times=TIMES))

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from learnchain.engines.contract import Rules
-from learnchain.engines.registry import SHIPPED, compared_engines, find_engine
+from learnchain.engines.registry import SHIPPED, find_engine, list_compared_engines
 from learnchain.protocol.citations import Interpretation
 from learnchain.simulation.scenario import ScenarioNode
 from learnchain_conformance.bad_inputs import BadInput
@@ -46,10 +46,10 @@ def engine_vectors(name: str) -> "tuple[Vector, ...]":
 
 def all_scenarios() -> tuple[EngineScenario, ...]:
     """Return the scenario of every engine that is declared; a plug-in may have none."""
-    packages = ((name, find_engine(name).package) for name in compared_engines())
+    packages = ((name, find_engine(name).package) for name in list_compared_engines())
     return tuple(find_scenario(name) for name, package in packages if find_spec(f"{package}.scenario"))
 
 
 def shipped_engines() -> tuple[str, ...]:
     """Return the engines of the project itself: what its own vectors and documents tell of."""
-    return tuple(name for name in compared_engines() if name in SHIPPED)
+    return tuple(name for name in list_compared_engines() if name in SHIPPED)

@@ -230,16 +230,16 @@ def _insert(points: np.ndarray, count: int, start: int, keys: np.ndarray, values
 
 
 @njit(cache=True, nogil=True)
-def _look_up(points: np.ndarray, keys: np.ndarray, values: np.ndarray, found: np.ndarray) -> None:
+def _look_up(points: np.ndarray, keys: np.ndarray, values: np.ndarray, results: np.ndarray) -> None:
     mask = np.uint64(keys.shape[0] - 1)
     for row in range(points.shape[0]):
         for lane in range(points.shape[3]):
             key = _key(points, row, lane)
             slot = (key * np.uint64(_MIX) >> np.uint64(20)) & mask
-            found[row, lane] = 0
+            results[row, lane] = 0
             while values[slot] != 0:
                 if keys[slot] == key:
-                    found[row, lane] = values[slot]
+                    results[row, lane] = values[slot]
                     break
                 slot = (slot + np.uint64(1)) & mask
 

@@ -133,7 +133,7 @@ def _payout(node: ScenarioNode, correct: int) -> Case:
     return build_call_case(Podl.compute_reward, self=PODL, block=block, **shared)
 
 
-def _missed_height_case(node: ScenarioNode, missed: Deadline) -> Case:
+def _height_without_block_case(node: ScenarioNode, missed: Deadline) -> Case:
     block = node.builder.build_empty_block(node.parent, missed)
     shared = {"selection": node.round.selection, "parameters": node.builder.parameters}
     return build_call_case(Podl.compute_reward, self=PODL, block=block, **shared)
@@ -148,10 +148,10 @@ def _payouts() -> tuple[Vector, ...]:
         _payout(run_blocks((95, 60)), 70),
     )
     interrupted = (
-        _missed_height_case(run_blocks((95,)), Deadline.RELEASE),
-        _missed_height_case(run_blocks((80,)), Deadline.RELEASE),
-        _missed_height_case(run_blocks((80,)), Deadline.REVEAL),
-        _missed_height_case(run_blocks(()), Deadline.KEY),
+        _height_without_block_case(run_blocks((95,)), Deadline.RELEASE),
+        _height_without_block_case(run_blocks((80,)), Deadline.RELEASE),
+        _height_without_block_case(run_blocks((80,)), Deadline.REVEAL),
+        _height_without_block_case(run_blocks(()), Deadline.KEY),
     )
     about = "Goes on; no gain twice; last test set; requirement missed; the champion of an earlier block is paid."
     return (

@@ -90,27 +90,29 @@ def _make_trained_test_set(changed: str) -> Make:
     return make
 
 
-def _release_next_key(node: ScenarioNode, found: CandidatePair) -> Event:
+def _release_next_key(node: ScenarioNode, candidates: CandidatePair) -> Event:
     """Release the second block's test set at the first: its miners would know it while they train."""
-    announcement = node.builder.build_announcement(node.parent, found)
+    announcement = node.builder.build_announcement(node.parent, candidates)
     release = alter(announcement.release, "steward", key=release_key("standing", 1))
     return ReleaseReceived(replace(announcement, release=release), release.released_milliseconds)
 
 
-def _stale_commitment(node: ScenarioNode, found: CandidatePair) -> Event:
+def _stale_commitment(node: ScenarioNode, candidates: CandidatePair) -> Event:
     """Commit at the second block of a task to what was trained on the first one's parent."""
     _continue_task(node)
-    return CommitmentReceived(found[1].commitment, node.round.selection.schedule.start_milliseconds + 1)
+    return CommitmentReceived(candidates[1].commitment, node.round.selection.schedule.start_milliseconds + 1)
 
 
-def _commitment_ahead(node: ScenarioNode, found: CandidatePair) -> Event:
+def _commitment_ahead(node: ScenarioNode, candidates: CandidatePair) -> Event:
     """Commit to the next block while this one is trained for: a run ahead has no parent yet."""
-    ahead = alter(found[1].commitment, height=node.round.selection.height + 1)
+    ahead = alter(candidates[1].commitment, height=node.round.selection.height + 1)
     return CommitmentReceived(ahead, node.round.selection.schedule.start_milliseconds + 1)
 
 
-def _claim_too_much(node: ScenarioNode, found: CandidatePair) -> Event:
-    reveal = alter(node.builder.build_reveal(node.parent, found[1]), claim_correct=2**64 - 1, claim_total=2**64 - 1)
+def _claim_too_much(node: ScenarioNode, candidates: CandidatePair) -> Event:
+    reveal = alter(
+        node.builder.build_reveal(node.parent, candidates[1]), claim_correct=2**64 - 1, claim_total=2**64 - 1
+    )
     return RevealReceived(reveal, node.round.selection.schedule.release_opens_milliseconds + 2)
 
 
@@ -123,8 +125,8 @@ def _release_old_key(node: ScenarioNode, _found: CandidatePair) -> Event:
     return ReleaseReceived(replace(announcement, release=release), release.released_milliseconds)
 
 
-def _early_baseline(node: ScenarioNode, found: CandidatePair) -> Event:
-    block = node.builder.build_block(node.parent, found)
+def _early_baseline(node: ScenarioNode, candidates: CandidatePair) -> Event:
+    block = node.builder.build_block(node.parent, candidates)
     verdict = replace(block.verdict, engine=encode_baseline(90, 100))
     return BlockReceived(alter(block, verdict=verdict), block.end_milliseconds)
 

@@ -10,7 +10,7 @@ from learnchain.engines.pole import Pole
 from learnchain.engines.pole import mapping as maps
 from learnchain.engines.pole.equations import OmmerFormula, OmmerFunding, OmmerRules, build_header, ommer_reward
 from learnchain.engines.pole.mapping import MappingLayer, MappingMode, Shift, layer_shape
-from learnchain.engines.pole.parts import Waiver, mapped_training
+from learnchain.engines.pole.parts import Waiver, read_mapped_training
 from learnchain.engines.pole.rules import PoleDurations
 from learnchain.engines.pole.scenario import (
     OPEN_BROADCAST,
@@ -205,25 +205,25 @@ def _shapes() -> list[Case]:
 # --- commitment, reveal, verification ----------------------------------------------------------------------------
 
 
-def _judgement_case(node: ScenarioNode, found: CandidatePair, closed: bool, **world: tuple[int, int]) -> Case:
+def _judgement_case(node: ScenarioNode, measurements: CandidatePair, closed: bool, **world: tuple[int, int]) -> Case:
     """Return a judgement of these candidates; `world` holds the counts that were measured, by miner."""
-    claims = {each.miner: each.correct for each in found}
-    reveals = {each.key: node.builder.build_reveal(node.parent, each) for each in found}
+    claims = {each.miner: each.correct for each in measurements}
+    reveals = {each.key: node.builder.build_reveal(node.parent, each) for each in measurements}
     schedule = node.round.selection.schedule
     measured: dict[tuple[bytes, MeasurementKind], Measurement] = {}
-    for each in found:
+    for each in measurements:
         name = each.miner.replace("-", "_")
         if name not in world:
             continue
         test, training = world[name]
-        said = (claims[each.miner], mapped_training(each.model.training).correct)
+        said = (claims[each.miner], read_mapped_training(each.model.training).correct)
         counts = ((MeasurementKind.COUNT, test, said[0], 100), (MeasurementKind.TRAINING, training, said[1], 400))
         measured[each.key, MeasurementKind.PAYLOAD] = Measurement(each.key, MeasurementKind.PAYLOAD, Finding.ACCEPTED)
         for kind, right, claimed, total in counts:
             finding, reason = (Finding.ACCEPTED, "") if right == claimed else (Finding.REJECTED, "claim_not_exact")
             measured[each.key, kind] = Measurement(each.key, kind, finding, reason, right, total)
     released = schedule.time_limit_milliseconds if closed else schedule.release_opens_milliseconds
-    listed = tuple((each.key, each.commitment) for each in sorted(found, key=lambda each: each.key))
+    listed = tuple((each.key, each.commitment) for each in sorted(measurements, key=lambda each: each.key))
     case = JudgementCase(node.round.selection, listed, reveals, measured, True, released)
     return build_call_case(Pole.judge, self=POLE, case=case)
 
@@ -346,7 +346,7 @@ def _payouts() -> tuple[Vector, ...]:
         build_vector(
             "payout/ommer_too_old.json",
             "What nobody cited in six heights is forgotten and never minted.",
-            *_expired_cases(),
+            *_build_expiry_cases(),
         ),
         build_vector(
             "payout/escrow.json",
@@ -380,7 +380,7 @@ def _two_names() -> list[Case]:
     ]
 
 
-def _expired_cases() -> list[Case]:
+def _build_expiry_cases() -> list[Case]:
     node, cases = start_pole_node(), list[Case]()
     run_height(node, HeightPlan({"miner-1": 95, "miner-2": 94}))
     for _ in range(6):

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from learnchain.encoding.codec import Address, Hash32
 from learnchain.encoding.hashing import message_hash, tagged_hash
-from learnchain.engines.pole.parts import cited_losers, mapped_training
+from learnchain.engines.pole.parts import list_cited_losers, read_mapped_training
 from learnchain.protocol.citations import equation
 from learnchain.protocol.messages import Block
 from learnchain.protocol.task_specification import Cid
@@ -123,7 +123,7 @@ class PoleHeader:
 
 def build_header(block: Block) -> PoleHeader:
     """Return the header of 3.3; no ommer is cited where its hash is zeros (POLE-R19)."""
-    training, cited = mapped_training(block.reveal.training), cited_losers(block)
+    training, cited = read_mapped_training(block.reveal.training), list_cited_losers(block)
     body = (*block.queued_tasks, block.payload_hash, message_hash(block.key_release), message_hash(block.release))
     return PoleHeader(
         block_id=message_hash(block),

@@ -9,7 +9,7 @@ from typing import Annotated
 from learnchain.encoding.codec import Address, Bound, Hash32, decode, encode
 from learnchain.encoding.numbers import Accuracy
 from learnchain.engines.pole.equations import MAXIMUM_DEPTH, OmmerRules
-from learnchain.engines.pole.parts import cited_losers
+from learnchain.engines.pole.parts import list_cited_losers
 from learnchain.protocol.messages import Block, CandidateOutcome, Payout
 
 
@@ -35,7 +35,7 @@ def decode_memory(memory: bytes) -> tuple[Loser, ...]:
     return decode(CitableLosers, memory).entries if memory else ()
 
 
-def citable_commitments(memory: bytes, height: int) -> tuple[Hash32, ...]:
+def list_citable_commitments(memory: bytes, height: int) -> tuple[Hash32, ...]:
     """Return the commitments that the block of a height may cite; what is about to become too old comes first."""
     return tuple(each.commitment for each in decode_memory(memory) if 1 <= height - each.height <= MAXIMUM_DEPTH)
 
@@ -55,7 +55,7 @@ def settle_losers(
     """Return what a block pays for the losers that it cites, and those that may still be cited after it."""
     paid: list[Payout] = []
     kept: list[Loser] = []
-    cited = {each.height: each.miner for each in cited_losers(block)}
+    cited = {each.height: each.miner for each in list_cited_losers(block)}
     for each in decode_memory(memory):
         if block is not None and cited.get(each.height) == each.miner:
             shares = rules.shares(reward_gwei, height, each.height, each.ommers)

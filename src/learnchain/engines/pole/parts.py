@@ -57,18 +57,18 @@ def functional_key(release: KeyRelease) -> Cid:
     return decode(FunctionalKey, release.engine).cid if release.engine else b""
 
 
-def mapped_training(record: TrainingRecord) -> MappedTraining:
+def read_mapped_training(record: TrainingRecord) -> MappedTraining:
     """Return what a training record adds; refuse one that adds nothing."""
     return decode(MappedTraining, record.engine)
 
 
 def training_claim(reveal: Reveal) -> Accuracy:
     """Return the accuracy on the training rows that a header claims (3.3)."""
-    part = mapped_training(reveal.training)
+    part = read_mapped_training(reveal.training)
     return Accuracy(part.correct, part.total)
 
 
-def shown_model(commitment: Commitment) -> TrainedModel | None:
+def read_shown_model(commitment: Commitment) -> TrainedModel | None:
     """Return the model that a commitment shows; refuse bytes that show none."""
     return decode(TrainedModel, commitment.engine) if commitment.engine else None
 
@@ -78,6 +78,6 @@ def is_waived(verdict: Verdict) -> bool:
     return bool(verdict.engine) and isinstance(decode(Waiver, verdict.engine), Waiver)
 
 
-def cited_losers(block: AnyBlock | None) -> tuple[Reveal, ...]:
+def list_cited_losers(block: AnyBlock | None) -> tuple[Reveal, ...]:
     """Return the openings of the losers that a block cites; refuse bytes that cite none."""
     return decode(CitedLosers, block.engine).reveals if isinstance(block, Block) and block.engine else ()

@@ -16,16 +16,16 @@ from learnchain.engines.contract import EngineParts, JudgementCase, LocalDuratio
 from learnchain.engines.pole.equations import MAXIMUM_DEPTH, OmmerRules
 from learnchain.engines.pole.judging import has_reached_requirement, judge
 from learnchain.engines.pole.mapping import MappingLayer, check_encryption, layer_shape
-from learnchain.engines.pole.ommers import citable_commitments, encode_memory, find_best_loser, settle_losers
+from learnchain.engines.pole.ommers import encode_memory, find_best_loser, list_citable_commitments, settle_losers
 from learnchain.engines.pole.parts import (
     CitedLosers,
     FunctionalKey,
     MappedTraining,
-    cited_losers,
     functional_key,
     is_waived,
-    mapped_training,
-    shown_model,
+    list_cited_losers,
+    read_mapped_training,
+    read_shown_model,
     training_claim,
 )
 from learnchain.protocol.measurement import MeasurementRequest
@@ -175,15 +175,15 @@ class PoleParts(EngineParts):
         if isinstance(message, KeyRelease):
             self._check_key_release(selection, message)
         elif isinstance(message, Commitment):
-            shown_model(message)
+            read_shown_model(message)
             if bool(message.engine) != self.open_broadcast:
                 wanted = "shows no model, it must" if self.open_broadcast else "shows a model, it must not"
                 raise Rejected(RejectionReason.SHOWN_MODEL_WRONG, f"the commitment {wanted}")
         elif isinstance(message, Verdict):
             is_waived(message)
         elif isinstance(message, TrainingRecord):
-            mapped_training(message)
-        elif not cited_losers(message):
+            read_mapped_training(message)
+        elif not list_cited_losers(message):
             refuse_part(message)
 
     def _check_key_release(self, selection: Selection, message: KeyRelease) -> None:
@@ -209,13 +209,13 @@ class PoleParts(EngineParts):
     @override
     def training_count(self, record: TrainingRecord) -> tuple[int, int]:
         """Return the training accuracy of the header (3.3)."""
-        part = mapped_training(record)
+        part = read_mapped_training(record)
         return part.correct, part.total
 
     @override
     def mapping_identity(self, record: TrainingRecord) -> bytes:
         """Return what the layer's vectors follow from (Algorithm 2, line 5)."""
-        return mapped_training(record).mapping
+        return read_mapped_training(record).mapping
 
     @override
     def commitment_part(self, selection: Selection, trained: TrainedModel) -> bytes:
@@ -223,9 +223,9 @@ class PoleParts(EngineParts):
         return encode(trained) if self.open_broadcast else b""
 
     @override
-    def citable_commitments(self, selection: Selection) -> tuple[Hash32, ...]:
+    def list_citable_commitments(self, selection: Selection) -> tuple[Hash32, ...]:
         """Name the best losers of the last heights; what is about to become too old comes first (3.2)."""
-        return citable_commitments(selection.memory, selection.height)
+        return list_citable_commitments(selection.memory, selection.height)
 
     @override
     def block_part(self, standing: tuple[Reveal, ...]) -> bytes:
@@ -233,9 +233,9 @@ class PoleParts(EngineParts):
         return encode(CitedLosers(standing[:1])) if standing else b""
 
     @override
-    def cited_losers(self, block: AnyBlock) -> tuple[Reveal, ...]:
+    def list_cited_losers(self, block: AnyBlock) -> tuple[Reveal, ...]:
         """Return the loser that a block cites."""
-        return cited_losers(block)
+        return list_cited_losers(block)
 
     @override
     def is_waived(self, verdict: Verdict) -> bool:
@@ -354,10 +354,10 @@ class Pole:
         specification, training = selection.posted_task.specification, reveal.training
         specification.check_claim(reveal.claim())
         specification.training.check(training.hyperparameters)
-        if self.open_broadcast and shown_model(commitment) != TrainedModel(reveal.model_cid, training):
+        if self.open_broadcast and read_shown_model(commitment) != TrainedModel(reveal.model_cid, training):
             raise Rejected(RejectionReason.SHOWN_MODEL_WRONG, "the commitment showed another model than it binds")
         work = work_id(reveal.chain_id, selection.parent, selection.task.task_id, reveal.miner)
-        mapping = mapped_training(training).mapping
+        mapping = read_mapped_training(training).mapping
         if mapping != self.layer.identity(selection, work):
             detail = f"the model was trained behind mapping {mapping.hex()[:16]}, of another block or task"
             raise Rejected(RejectionReason.MAPPING_FOREIGN, detail)

@@ -6,7 +6,7 @@ from learnchain.encoding.codec import encode
 from learnchain.engines.pole import INTERPRETATIONS, Pole, mapping
 from learnchain.engines.pole.equations import OmmerFormula, OmmerFunding, OmmerRules, build_header, ommer_reward
 from learnchain.engines.pole.mapping import MappingLayer, MappingMode, Shift, layer_shape
-from learnchain.engines.pole.parts import Waiver, mapped_training
+from learnchain.engines.pole.parts import Waiver, read_mapped_training
 from learnchain.engines.pole.rules import PoleDurations
 from learnchain.protocol.actions import ProposeBlock
 from learnchain.protocol.events import (
@@ -71,7 +71,7 @@ def run_to_limit(node: ScenarioNode, plan: HeightPlan) -> Block:
 
 def remap_candidate(node: ScenarioNode, candidate: Candidate, mapping: bytes) -> Candidate:
     """Return a candidate that was trained behind another mapping layer and says so."""
-    part = replace(mapped_training(candidate.model.training), mapping=mapping)
+    part = replace(read_mapped_training(candidate.model.training), mapping=mapping)
     record = replace(candidate.model.training, engine=encode(part))
     return _rebind_candidate(node, candidate, replace(candidate.model, training=record))
 
@@ -95,23 +95,23 @@ def _rebind_candidate(node: ScenarioNode, candidate: Candidate, model: TrainedMo
 # --- what must be refused ----------------------------------------------------------------------------------------
 
 
-def _date_release_late(node: ScenarioNode, found: CandidatePair) -> Event:
+def _date_release_late(node: ScenarioNode, candidates: CandidatePair) -> Event:
     schedule = node.round.selection.schedule
     late = schedule.release_milliseconds - schedule.release_opens_milliseconds + 1
-    announcement = node.builder.build_announcement(node.parent, found, late)
+    announcement = node.builder.build_announcement(node.parent, candidates, late)
     return ReleaseReceived(announcement, announcement.release.released_milliseconds)
 
 
-def _date_release_back(node: ScenarioNode, found: CandidatePair) -> Event:
+def _date_release_back(node: ScenarioNode, candidates: CandidatePair) -> Event:
     """Return a release that leaves a millisecond less than half the time for reveals, clocks aside."""
-    schedule, announcement = node.round.selection.schedule, node.builder.build_announcement(node.parent, found)
+    schedule, announcement = node.round.selection.schedule, node.builder.build_announcement(node.parent, candidates)
     skew, released = node.builder.parameters.clock_skew_milliseconds, announcement.release.released_milliseconds
     left = schedule.reveal_after_milliseconds // 2
     return ReleaseReceived(announcement, schedule.deadline(Deadline.REVEAL, released) - left + skew + 1)
 
 
-def _commit_with_shown_model(node: ScenarioNode, found: CandidatePair) -> Event:
-    shown = alter(found[1].commitment, engine=encode(found[1].model))
+def _commit_with_shown_model(node: ScenarioNode, candidates: CandidatePair) -> Event:
+    shown = alter(candidates[1].commitment, engine=encode(candidates[1].model))
     return CommitmentReceived(shown, node.round.selection.schedule.start_milliseconds + 1)
 
 
@@ -122,18 +122,20 @@ def _release_and_open(node: ScenarioNode, candidate: Candidate) -> Event:
     return RevealReceived(node.builder.build_reveal(parent, candidate), opens + 1)
 
 
-def _foreign_mapping(node: ScenarioNode, found: CandidatePair) -> Event:
-    return _release_and_open(node, remap_candidate(node, found[1], node.round.selection.parent))
+def _foreign_mapping(node: ScenarioNode, candidates: CandidatePair) -> Event:
+    return _release_and_open(node, remap_candidate(node, candidates[1], node.round.selection.parent))
 
 
-def _wrong_rows(node: ScenarioNode, found: CandidatePair) -> Event:
-    part = replace(mapped_training(found[1].model.training), correct=100, total=100)
-    record = replace(found[1].model.training, engine=encode(part))
-    return _release_and_open(node, _rebind_candidate(node, found[1], replace(found[1].model, training=record)))
+def _wrong_rows(node: ScenarioNode, candidates: CandidatePair) -> Event:
+    part = replace(read_mapped_training(candidates[1].model.training), correct=100, total=100)
+    record = replace(candidates[1].model.training, engine=encode(part))
+    return _release_and_open(
+        node, _rebind_candidate(node, candidates[1], replace(candidates[1].model, training=record))
+    )
 
 
-def _waive_verdict(node: ScenarioNode, found: CandidatePair) -> Event:
-    block = node.builder.build_block(node.parent, found)
+def _waive_verdict(node: ScenarioNode, candidates: CandidatePair) -> Event:
+    block = node.builder.build_block(node.parent, candidates)
     waived = replace(block.verdict, engine=encode(Waiver()))
     return BlockReceived(alter(block, verdict=waived), block.end_milliseconds)
 

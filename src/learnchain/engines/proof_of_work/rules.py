@@ -25,7 +25,7 @@ from learnchain.protocol.messages import (
     VerdictEntry,
 )
 from learnchain.protocol.parameters import ChainParameters
-from learnchain.protocol.puzzle import LARGEST_TARGET, expected_attempts, is_solved
+from learnchain.protocol.puzzle import LARGEST_TARGET, estimate_attempts, is_solved
 from learnchain.protocol.selection import Assignment, PostedTask, Schedule, Selection
 from learnchain.protocol.state import ZERO_HASH, ChainState, Reward
 from learnchain.protocol.task_specification import TaskSpecification
@@ -150,7 +150,7 @@ class ProofOfWork:
         standing = parameters.standing_tasks()
         height, memory = parent.height + 1, parent.reward.memory
         chosen = (Assignment(PostedTask(*standing[height % len(standing)])),)
-        score = str(expected_attempts(self.difficulty.decode_target(memory)))
+        score = str(estimate_attempts(self.difficulty.decode_target(memory)))
         return Selection(height, parent.block_hash, chosen, score, 0, self._schedule_height(parent), (), memory)
 
     def training_terms(self, selection: Selection, work: Hash32) -> TrainingTerms:

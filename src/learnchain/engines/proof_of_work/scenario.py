@@ -49,22 +49,22 @@ def make_unsolved_digest(node: ScenarioNode, commitment: Commitment) -> bytes:
     return target.to_bytes(32, "big")
 
 
-def _commit_unsolved(node: ScenarioNode, found: CandidatePair) -> Event:
-    digest = make_unsolved_digest(node, found[1].commitment)
+def _commit_unsolved(node: ScenarioNode, candidates: CandidatePair) -> Event:
+    digest = make_unsolved_digest(node, candidates[1].commitment)
     return CommitmentReceived(
-        alter(found[1].commitment, digest=digest), node.round.selection.schedule.start_milliseconds + 1
+        alter(candidates[1].commitment, digest=digest), node.round.selection.schedule.start_milliseconds + 1
     )
 
 
-def _claim_a_model(node: ScenarioNode, found: CandidatePair) -> Event:
-    reveal = alter(node.builder.build_reveal(node.parent, found[1]), claim_correct=1)
+def _claim_a_model(node: ScenarioNode, candidates: CandidatePair) -> Event:
+    reveal = alter(node.builder.build_reveal(node.parent, candidates[1]), claim_correct=1)
     return RevealReceived(reveal, node.round.selection.schedule.release_opens_milliseconds + 2)
 
 
-def _date_release_late(node: ScenarioNode, found: CandidatePair) -> Event:
+def _date_release_late(node: ScenarioNode, candidates: CandidatePair) -> Event:
     schedule = node.round.selection.schedule
     late = schedule.release_milliseconds - schedule.release_opens_milliseconds + 1
-    announcement = node.builder.build_announcement(node.parent, found, late)
+    announcement = node.builder.build_announcement(node.parent, candidates, late)
     return ReleaseReceived(announcement, announcement.release.released_milliseconds)
 
 

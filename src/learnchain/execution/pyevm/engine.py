@@ -11,10 +11,10 @@ from learnchain.execution.genesis import genesis_chain_id, genesis_payload
 from learnchain.execution.pyevm.execution import BlockExecution, ExecutionOutcome, InterpreterFault
 from learnchain.execution.pyevm.headers import (
     block_hash,
+    compute_ordered_root,
     encode_receipt,
     logs_bloom,
     next_base_fee_wei,
-    ordered_root,
     seal_payload,
 )
 from learnchain.execution.pyevm.pruning import PruningPolicy, StatePruner
@@ -68,8 +68,8 @@ class PyEvmEngine:
         self._chain_id = genesis_chain_id(genesis)
         self._pool = TransactionPool()
         self._head = self._open(genesis)
-        self._gas_limit = self._records.known_payload(self._head.head).gas_limit
-        self._view = HeadView(self._records, self._chain_id, self._records.known_payload(self._head.head))
+        self._gas_limit = self._records.load_payload(self._head.head).gas_limit
+        self._view = HeadView(self._records, self._chain_id, self._records.load_payload(self._head.head))
         self._waiting = self._records.read_pool_transactions()
         for raw in self._waiting.values():
             self._return(raw)
@@ -81,7 +81,7 @@ class PyEvmEngine:
 
     def capabilities(self) -> EngineInfo:
         """Return the engine's name, rules, chain and head."""
-        head = self._records.known_payload(self._head.head)
+        head = self._records.load_payload(self._head.head)
         genesis_hash = self._records.canonical(0) or ZERO_PAYLOAD_HASH
         return EngineInfo(
             ENGINE_NAME,
@@ -98,7 +98,7 @@ class PyEvmEngine:
         self, parent_hash: Hash32, attributes: PayloadAttributes, transactions: tuple[bytes, ...] = ()
     ) -> ExecutionPayload:
         """Build on any known payload: the given transactions first, then the pool's; what cannot run is left out."""
-        parent = self._records.known_payload(parent_hash)
+        parent = self._records.load_payload(parent_hash)
         _check_withdrawals(attributes.withdrawals)
         if not parent.timestamp_seconds < attributes.timestamp_seconds < _UINT64_LIMIT:
             detail = f"{attributes.timestamp_seconds} s does not follow the parent's {parent.timestamp_seconds} s"
@@ -160,7 +160,7 @@ class PyEvmEngine:
 
     def balance(self, block_hash: Hash32, address: Address) -> int:
         """Return a balance in wei after one known payload; raise `Unavailable` for an unknown one."""
-        payload = self._records.known_payload(block_hash)
+        payload = self._records.load_payload(block_hash)
         return HeadView(self._records, self._chain_id, payload).account(address)[1]
 
     def submit(self, raw: bytes) -> Hash32:
@@ -168,7 +168,7 @@ class PyEvmEngine:
         transaction = decode_transaction(raw, self._chain_id)
         if transaction.chain_id is None:
             raise Rejected(RejectionReason.TRANSACTION_INVALID, "transactions without a chain id can be replayed")
-        head = self._records.known_payload(self._head.head)
+        head = self._records.load_payload(self._head.head)
         if transaction.gas > head.gas_limit:
             raise Rejected(RejectionReason.TRANSACTION_INVALID, f"{transaction.gas} gas are more than a block holds")
         self._pool.add(transaction, self._view.account)
@@ -194,7 +194,7 @@ class PyEvmEngine:
             raise Rejected(RejectionReason.WRONG_CHAIN, "the store belongs to another genesis; use an empty one")
         elif self._records.first_listed_number() is None:
             # A store of an earlier version: what lies on no chosen branch is listed nowhere until it is long past.
-            self._records.put(listing_batch(self._records.known_payload(head.head).number + _LISTING_MARGIN))
+            self._records.put(listing_batch(self._records.load_payload(head.head).number + _LISTING_MARGIN))
         return head
 
     def _check_content(self, payload: ExecutionPayload, beacon_root: Hash32) -> None:
@@ -224,16 +224,16 @@ class PyEvmEngine:
 
     def _paths(self, head: ExecutionPayload) -> tuple[list[ExecutionPayload], list[ExecutionPayload]]:
         """Return the payloads that leave and that join the chosen chain, both from the tip downwards."""
-        old, new = self._records.known_payload(self._head.head), head
+        old, new = self._records.load_payload(self._head.head), head
         removed: list[ExecutionPayload] = []
         added: list[ExecutionPayload] = []
         while old.block_hash != new.block_hash:
             if old.number >= new.number:
                 removed.append(old)
-                old = self._records.known_payload(old.parent_hash)
+                old = self._records.load_payload(old.parent_hash)
             else:
                 added.append(new)
-                new = self._records.known_payload(new.parent_hash)
+                new = self._records.load_payload(new.parent_hash)
         return removed, added
 
     def _check_on_branch(
@@ -244,7 +244,7 @@ class PyEvmEngine:
         for named in hashes:
             if named == ZERO_PAYLOAD_HASH:
                 continue
-            payload = self._records.known_payload(named)
+            payload = self._records.load_payload(named)
             chosen = numbers.get(payload.number) if payload.number >= fork else self._records.canonical(payload.number)
             if payload.number > head.number or chosen != named:
                 raise Rejected(RejectionReason.ARGUMENT_INVALID, "safe and finalized must be ancestors of the head")
@@ -349,7 +349,7 @@ def _assemble(
         parent_hash=environment.parent_hash,
         fee_recipient=environment.fee_recipient,
         state_root=outcome.state_root,
-        receipts_root=ordered_root(encoded),
+        receipts_root=compute_ordered_root(encoded),
         logs_bloom=logs_bloom([log for receipt in outcome.receipts for log in receipt.logs]),
         prev_randao=environment.prev_randao,
         number=environment.number,

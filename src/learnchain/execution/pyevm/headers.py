@@ -33,7 +33,7 @@ def integer_bytes(value: int) -> bytes:
     return value.to_bytes((value.bit_length() + 7) // 8, "big")
 
 
-def ordered_root(items: Sequence[bytes]) -> Hash32:
+def compute_ordered_root(items: Sequence[bytes]) -> Hash32:
     """Return the root of the trie that maps each place to its item."""
     if not items:
         return EMPTY_TRIE_ROOT
@@ -46,7 +46,7 @@ def ordered_root(items: Sequence[bytes]) -> Hash32:
 
 def withdrawals_root(withdrawals: Sequence[Withdrawal]) -> Hash32:
     """Return the root over withdrawals (EIP-4895)."""
-    return ordered_root([_encode_withdrawal(withdrawal) for withdrawal in withdrawals])
+    return compute_ordered_root([_encode_withdrawal(withdrawal) for withdrawal in withdrawals])
 
 
 def requests_hash(requests: Sequence[bytes]) -> Hash32:
@@ -76,7 +76,7 @@ def _header(payload: ExecutionPayload) -> list[RlpItem]:
         EMPTY_OMMERS_HASH,
         payload.fee_recipient,
         payload.state_root,
-        ordered_root(payload.transactions),
+        compute_ordered_root(payload.transactions),
         payload.receipts_root,
         payload.logs_bloom,
         b"",

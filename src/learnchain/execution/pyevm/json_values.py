@@ -17,9 +17,9 @@ from learnchain.encoding.hashing import keccak256
 from learnchain.execution.pyevm.headers import (
     EMPTY_OMMERS_HASH,
     EMPTY_TRIE_ROOT,
+    compute_ordered_root,
     logs_bloom,
     next_base_fee_wei,
-    ordered_root,
     requests_hash,
     rlp_encode,
     withdrawals_root,
@@ -36,7 +36,7 @@ MAXIMUM_CALL_DATA_BYTES = 256 * 1024
 MAXIMUM_ACCESS_ENTRIES = 1_024
 
 
-def wrong_argument(detail: str) -> Rejected:
+def build_argument_error(detail: str) -> Rejected:
     """Return the refusal of an argument."""
     return Rejected(RejectionReason.ARGUMENT_INVALID, detail)
 
@@ -44,7 +44,7 @@ def wrong_argument(detail: str) -> Rejected:
 def read_bytes(value: Any, name: str, maximum_bytes: int = MAXIMUM_CALL_DATA_BYTES) -> bytes:
     """Return the bytes of a 0x-string."""
     if not isinstance(value, str) or len(value) > 2 + 2 * maximum_bytes or not _HEX.match(value):
-        raise wrong_argument(f"{name} is not a 0x-string of at most {maximum_bytes} bytes")
+        raise build_argument_error(f"{name} is not a 0x-string of at most {maximum_bytes} bytes")
     return bytes.fromhex(value[2:])
 
 
@@ -52,7 +52,7 @@ def read_fixed(value: Any, name: str, length: int) -> bytes:
     """Return the bytes of a 0x-string of one fixed length."""
     data = read_bytes(value, name, length)
     if len(data) != length:
-        raise wrong_argument(f"{name} has {len(data)} bytes, not {length}")
+        raise build_argument_error(f"{name} has {len(data)} bytes, not {length}")
     return data
 
 
@@ -64,14 +64,14 @@ def read_address(value: Any, name: str = "address") -> Address:
 def read_quantity(value: Any, name: str) -> int:
     """Return a number written as 0x-quantity."""
     if not isinstance(value, str) or not _QUANTITY.match(value):
-        raise wrong_argument(f"{name} is not a 0x-quantity")
+        raise build_argument_error(f"{name} is not a 0x-quantity")
     return int(value, 16)
 
 
 def read_object(value: Any, name: str) -> Mapping[str, Any]:
     """Return a JSON object."""
     if not isinstance(value, dict):
-        raise wrong_argument(f"{name} is not an object")
+        raise build_argument_error(f"{name} is not an object")
     return value
 
 
@@ -177,7 +177,7 @@ def write_block(payload: ExecutionPayload, transactions: list[Any]) -> dict[str,
         "sha3Uncles": write_bytes(EMPTY_OMMERS_HASH),
         "miner": write_bytes(payload.fee_recipient),
         "stateRoot": write_bytes(payload.state_root),
-        "transactionsRoot": write_bytes(ordered_root(payload.transactions)),
+        "transactionsRoot": write_bytes(compute_ordered_root(payload.transactions)),
         "receiptsRoot": write_bytes(payload.receipts_root),
         "logsBloom": write_bytes(payload.logs_bloom),
         "difficulty": "0x0",
@@ -221,12 +221,12 @@ def read_topics(value: Any) -> tuple[tuple[Hash32, ...], ...]:
     if value is None:
         return ()
     if not isinstance(value, list) or len(value) > 4:
-        raise wrong_argument("topics are a list of at most four")
+        raise build_argument_error("topics are a list of at most four")
     places: list[tuple[Hash32, ...]] = []
     for place in value:
         options = place if isinstance(place, list) else [] if place is None else [place]
         if len(options) > 64:
-            raise wrong_argument("too many topics for one place")
+            raise build_argument_error("too many topics for one place")
         places.append(tuple(read_fixed(option, "topic", 32) for option in options))
     return tuple(places)
 
@@ -237,7 +237,7 @@ def read_addresses(value: Any) -> tuple[Address, ...]:
         return ()
     addresses = value if isinstance(value, list) else [value]
     if len(addresses) > 256:
-        raise wrong_argument("too many addresses")
+        raise build_argument_error("too many addresses")
     return tuple(read_address(address) for address in addresses)
 
 
@@ -246,13 +246,13 @@ def read_access_list(value: Any) -> tuple[tuple[Address, tuple[int, ...]], ...]:
     if value is None:
         return ()
     if not isinstance(value, list) or len(value) > MAXIMUM_ACCESS_ENTRIES:
-        raise wrong_argument("the access list is no list or too long")
+        raise build_argument_error("the access list is no list or too long")
     entries: list[tuple[Address, tuple[int, ...]]] = []
     for entry in value:
         fields = read_object(entry, "access list entry")
         keys = fields.get("storageKeys", [])
         if not isinstance(keys, list) or len(keys) > MAXIMUM_ACCESS_ENTRIES:
-            raise wrong_argument("the storage keys are no list or too many")
+            raise build_argument_error("the storage keys are no list or too many")
         slots = tuple(int.from_bytes(read_fixed(key, "storage key", 32), "big") for key in keys)
         entries.append((read_address(fields.get("address")), slots))
     return tuple(entries)
@@ -265,7 +265,7 @@ _EMPTY_CODE_HASH: Hash32 = keccak256(b"")
 def account_proof(records: Records, state_root: Hash32, address: Address, keys: Sequence[Any]) -> dict[str, Any]:
     """Return an account with the trie nodes that prove it and the asked storage words, absent ones too."""
     if not isinstance(keys, list) or len(keys) > MAXIMUM_PROOF_KEYS:
-        raise wrong_argument(f"storage keys are a list of at most {MAXIMUM_PROOF_KEYS}")
+        raise build_argument_error(f"storage keys are a list of at most {MAXIMUM_PROOF_KEYS}")
     accounts = HexaryTrie(Overlay(records), state_root)
     nonce, balance_wei, storage_root, code_hash = _account(accounts, keccak256(address))
     storage = HexaryTrie(Overlay(records), storage_root)
@@ -335,9 +335,9 @@ def _percentiles(value: Any) -> list[float] | None:
     if value is None:
         return None
     if not isinstance(value, list) or len(value) > MAXIMUM_PERCENTILES:
-        raise wrong_argument(f"percentiles are a list of at most {MAXIMUM_PERCENTILES}")
+        raise build_argument_error(f"percentiles are a list of at most {MAXIMUM_PERCENTILES}")
     if any(isinstance(entry, bool) or not isinstance(entry, int | float) or not 0 <= entry <= 100 for entry in value):
-        raise wrong_argument("percentiles lie between 0 and 100")
+        raise build_argument_error("percentiles lie between 0 and 100")
     return [float(entry) for entry in value]
 
 

@@ -102,7 +102,7 @@ class StatePruner:
 
     def _fill(self, batch: Batch, left: int) -> bool:
         """Walk for so many visits; return whether every kept root is complete."""
-        roots = iter(self._records.kept_roots(self._records.nodes.state.next_floor))
+        roots = iter(self._records.list_kept_roots(self._records.nodes.state.next_floor))
         while left > 0:
             if self._stack:
                 left -= 1

@@ -12,6 +12,7 @@ from learnchain.execution.pyevm.headers import logs_bloom, next_base_fee_wei
 from learnchain.execution.pyevm.json_values import (
     SUGGESTED_TIP_WEI,
     account_proof,
+    build_argument_error,
     fee_history,
     read_access_list,
     read_address,
@@ -26,7 +27,6 @@ from learnchain.execution.pyevm.json_values import (
     write_log,
     write_receipt,
     write_transaction,
-    wrong_argument,
 )
 from learnchain.execution.pyevm.records import ExecutionHead, Records
 from learnchain.execution.pyevm.simulation import Call, HeadView, call_trace, check_tracer
@@ -87,7 +87,7 @@ class Queries:
             raise Rejected(RejectionReason.METHOD_UNKNOWN, method[:64])
         function, least, most = handler
         if not least <= len(params) <= most:
-            raise wrong_argument(f"{method} takes {least} to {most} arguments")
+            raise build_argument_error(f"{method} takes {least} to {most} arguments")
         return function(self, *params)
 
     # --- the chain ---------------------------------------------------------------------------------------------
@@ -203,7 +203,7 @@ class Queries:
         if location is None:
             waiting = self._pool.find(digest)
             return None if waiting is None else write_transaction(waiting)
-        payload = self._records.known_payload(location.block_hash)
+        payload = self._records.load_payload(location.block_hash)
         decoded = decode_transaction(payload.transactions[location.index], self._chain_id)
         return write_transaction(decoded, payload, location.index)
 
@@ -212,7 +212,7 @@ class Queries:
         location = self._records.location(read_fixed(transaction_hash, "transaction hash", 32))
         if location is None:
             return None
-        payload = self._records.known_payload(location.block_hash)
+        payload = self._records.load_payload(location.block_hash)
         receipt = self._records.receipts(location.block_hash)[location.index]
         decoded = decode_transaction(payload.transactions[location.index], self._chain_id)
         return write_receipt(receipt, payload, location.index, decoded.recipient)
@@ -222,8 +222,8 @@ class Queries:
         only_top = check_tracer(options)
         location = self._records.location(read_fixed(transaction_hash, "transaction hash", 32))
         if location is None:
-            raise wrong_argument("the transaction is not on the chain")
-        payload = self._records.known_payload(location.block_hash)
+            raise build_argument_error("the transaction is not on the chain")
+        payload = self._records.load_payload(location.block_hash)
         return call_trace(self._records, self._chain_id, payload, location.index, only_top)
 
     def digest(self, data: Any) -> str:
@@ -242,13 +242,13 @@ class Queries:
                 matching = [log for log in receipt.logs if matches(log, addresses, topics)]
                 found.extend(write_log(log, payload, index) for log in matching)
             if len(found) > MAXIMUM_LOGS:
-                raise wrong_argument(f"more than {MAXIMUM_LOGS} logs; ask for fewer blocks")
+                raise build_argument_error(f"more than {MAXIMUM_LOGS} logs; ask for fewer blocks")
         return found
 
     # --- reading arguments -------------------------------------------------------------------------------------
 
     def _latest(self) -> ExecutionPayload:
-        return self._records.known_payload(self._head.head)
+        return self._records.load_payload(self._head.head)
 
     def _view(self, tag: Any) -> HeadView:
         return HeadView(self._records, self._chain_id, self._payload_of_tag(tag))
@@ -256,7 +256,7 @@ class Queries:
     def _payload_of_tag(self, tag: Any) -> ExecutionPayload:
         payload = self._find_tag(tag)
         if payload is None:
-            raise wrong_argument("the block is not known")
+            raise build_argument_error("the block is not known")
         return payload
 
     def _find_tag(self, tag: Any) -> ExecutionPayload | None:
@@ -314,7 +314,7 @@ class Queries:
         last_payload = self._find_tag(last_tag)
         last = self._latest().number if last_payload is None else last_payload.number
         if last - first >= MAXIMUM_LOG_RANGE:
-            raise wrong_argument(f"the range holds more than {MAXIMUM_LOG_RANGE} blocks")
+            raise build_argument_error(f"the range holds more than {MAXIMUM_LOG_RANGE} blocks")
         for number in range(first, last + 1):
             yield self._payload_of_tag(hex(number))
 

@@ -210,7 +210,7 @@ class Records:
         batch[_ROOT + payload.number.to_bytes(8, "big") + payload.block_hash] = payload.state_root
         return batch
 
-    def kept_roots(self, floor: int) -> list[Hash32]:
+    def list_kept_roots(self, floor: int) -> list[Hash32]:
         """Return the state roots of all payloads from a number on, on whatever branch, lowest first."""
         return [root for key, root in self._store.scan(_ROOT) if _number_of(key) >= floor]
 
@@ -238,7 +238,7 @@ class Records:
             self._payloads.popitem(last=False)
         return payload
 
-    def known_payload(self, block_hash: Hash32) -> ExecutionPayload:
+    def load_payload(self, block_hash: Hash32) -> ExecutionPayload:
         """Return a kept payload or raise `Unavailable`."""
         payload = self.payload(block_hash)
         if payload is None:

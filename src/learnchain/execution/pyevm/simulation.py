@@ -19,7 +19,7 @@ from eth_utils import ValidationError
 from learnchain.encoding.codec import Address, Hash32
 from learnchain.execution.engine import Reverted
 from learnchain.execution.pyevm.execution import BlockExecution, gas_used_by
-from learnchain.execution.pyevm.json_values import read_object, write_bytes, wrong_argument
+from learnchain.execution.pyevm.json_values import build_argument_error, read_object, write_bytes
 from learnchain.execution.pyevm.records import Records
 from learnchain.execution.pyevm.state import Computation, Overlay, State, environment_of, open_state
 from learnchain.execution.pyevm.transactions import decode_transaction, floor_gas, invalid
@@ -156,7 +156,7 @@ def check_tracer(options: Any) -> bool:
     """Return whether only the outermost call is wanted; refuse every tracer but `callTracer`."""
     fields = read_object(options or {}, "options")
     if fields.get("tracer") != "callTracer":
-        raise wrong_argument('the one tracer here is {"tracer": "callTracer"}')
+        raise build_argument_error('the one tracer here is {"tracer": "callTracer"}')
     configuration = read_object(fields.get("tracerConfig") or {}, "tracerConfig")
     return configuration.get("onlyTopCall") is True
 
@@ -166,7 +166,7 @@ def call_trace(
 ) -> dict[str, Any]:
     """Return the call tree of one transaction of a kept payload, as geth's callTracer writes it."""
     kinds: dict[int, str] = {}
-    parent = records.known_payload(payload.parent_hash)
+    parent = records.load_payload(payload.parent_hash)
     execution = BlockExecution(records, parent, chain_id, environment_of(payload), _recording_state(kinds))
     for raw in payload.transactions[:index]:
         execution.apply(decode_transaction(raw, chain_id))
@@ -190,7 +190,7 @@ class _Tree:
         """Return one call with the calls that it made."""
         self._count += 1
         if self._count > MAXIMUM_FRAMES:
-            raise wrong_argument(f"the transaction makes more than {MAXIMUM_FRAMES} calls")
+            raise build_argument_error(f"the transaction makes more than {MAXIMUM_FRAMES} calls")
         message = computation.msg
         target = message.code_address if kind in _CODE_OF_ANOTHER else message.storage_address
         frame: dict[str, Any] = {

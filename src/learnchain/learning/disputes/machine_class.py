@@ -95,7 +95,7 @@ def reproducibility_class(states: Path | None = None) -> dict[str, Any]:
     """Train every family in this process and return the digests; its final states go to a directory if one is given."""
     digests, started = dict[str, str](), time.process_time()
     for name, family in FAMILIES.items():
-        state = _trained(family)
+        state = _train(family)
         digests[name] = state_digest(state).hex()
         if states is not None:
             write_tensors(states / f"{name}.safetensors", state)
@@ -124,7 +124,7 @@ def class_elsewhere(environment: Mapping[str, str], threads: int = 1, states: Pa
     return found
 
 
-def _trained(family: Family) -> dict[str, Any]:
+def _train(family: Family) -> dict[str, Any]:
     specification = family.specification
     rate = 1_000 if family.optimiser is Optimiser.ADAM else 20_000
     chosen = HyperParameters(rate, 900_000 if family.optimiser is Optimiser.SGD else 0, 100, _BATCH_ROWS, 1)
@@ -171,7 +171,7 @@ def machine_class(directory: Path, probe: Callable[[], str] | None = None) -> Ha
     """
     measure = probe or _probed
     path = directory / fingerprint().hex()
-    known = _remembered(path)
+    known = _read_stored_class(path)
     if known is not None:
         return known
     try:
@@ -179,8 +179,8 @@ def machine_class(directory: Path, probe: Callable[[], str] | None = None) -> Ha
         with path.with_suffix(".lock").open("w") as lock:
             # Nodes that start together wait here for the first of them.
             fcntl.flock(lock, fcntl.LOCK_EX)
-            known = _remembered(path)
-            return known if known is not None else _measured(path, measure)
+            known = _read_stored_class(path)
+            return known if known is not None else _measure_and_store(path, measure)
     except OSError:
         return bytes.fromhex(measure())
 
@@ -206,7 +206,7 @@ def _probed() -> str:
     return found
 
 
-def _measured(path: Path, measure: Callable[[], str]) -> Hash32:
+def _measure_and_store(path: Path, measure: Callable[[], str]) -> Hash32:
     found = measure()
     partial = path.with_suffix(".partial")
     partial.write_text(found + "\n")
@@ -214,7 +214,7 @@ def _measured(path: Path, measure: Callable[[], str]) -> Hash32:
     return bytes.fromhex(found)
 
 
-def _remembered(path: Path) -> Hash32 | None:
+def _read_stored_class(path: Path) -> Hash32 | None:
     """Return the class in a file; whatever is no digest counts as nothing."""
     try:
         with path.open() as file:

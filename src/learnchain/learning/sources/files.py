@@ -96,7 +96,7 @@ def _of_folder(path: Path, wanted: Callable[[str], bool]) -> Iterator[SourceFile
         for name in names:
             file = Path(directory) / name
             relative = file.relative_to(path).as_posix()
-            if not wanted(_opened_name(relative)) or file.is_symlink() or not file.is_file():
+            if not wanted(_strip_compression_suffix(relative)) or file.is_symlink() or not file.is_file():
                 continue
             size = file.stat().st_size
             budget.take(relative, size)
@@ -118,7 +118,7 @@ def _of_zip(path: Path, wanted: Callable[[str], bool]) -> Iterator[SourceFile]:
     budget = _Budget()
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
-            if member.is_dir() or not wanted(_opened_name(member.filename)):
+            if member.is_dir() or not wanted(_strip_compression_suffix(member.filename)):
                 continue
             budget.take(member.filename, member.file_size)
             with archive.open(member) as stream:
@@ -135,7 +135,7 @@ def _of_tar(path: Path, wanted: Callable[[str], bool]) -> Iterator[SourceFile]:
             for member in archive:
                 # Files that nobody wants are decompressed on the way too, so they count.
                 budget.take(member.name, member.size)
-                if not member.isreg() or not wanted(_opened_name(member.name)):
+                if not member.isreg() or not wanted(_strip_compression_suffix(member.name)):
                     continue
                 stream = archive.extractfile(member)
                 if stream is not None:
@@ -175,7 +175,7 @@ def _exactly(stream: IO[bytes], size: int, name: str) -> bytes:
     return data
 
 
-def _opened_name(name: str) -> str:
+def _strip_compression_suffix(name: str) -> str:
     return name.removesuffix(".gz")
 
 
@@ -193,7 +193,7 @@ def _source_file(name: str, data: bytes, budget: _Budget) -> SourceFile:
     except (OSError, EOFError, zlib.error) as error:
         raise Rejected(RejectionReason.MALFORMED, f"{name} is no gzip file: {error}") from error
     budget.take(name, plain.tell())
-    return SourceFile(_opened_name(name), plain.getvalue())
+    return SourceFile(_strip_compression_suffix(name), plain.getvalue())
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +235,6 @@ def stack_rows(rows: Sequence[tuple[Array, Array | int]]) -> DataSet:
     return DataSet(np.stack([row for row, _ in rows]), labels)
 
 
-def stacked_or_none(rows: Sequence[tuple[Array, Array | int]]) -> DataSet | None:
+def stack_rows_or_none(rows: Sequence[tuple[Array, Array | int]]) -> DataSet | None:
     """Return a data set, or None without rows."""
     return stack_rows(rows) if rows else None

@@ -26,7 +26,7 @@ from learnchain.learning.sources.files import (
     malformed_error,
     read_files,
     stack_rows,
-    stacked_or_none,
+    stack_rows_or_none,
 )
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
@@ -87,7 +87,9 @@ def import_idx(path: Path, options: ImportOptions) -> ImportedData:
     return _import(path, options, {}, ())
 
 
-def _import(path: Path, options: ImportOptions, known: dict[str, str], class_names: tuple[str, ...]) -> ImportedData:
+def _import(
+    path: Path, options: ImportOptions, expected_digests: dict[str, str], class_names: tuple[str, ...]
+) -> ImportedData:
     files = read_files(path, lambda name: _part(name) is not None, options.progress)
     by_part: dict[str, SourceFile] = {}
     for file in files:
@@ -95,7 +97,7 @@ def _import(path: Path, options: ImportOptions, known: dict[str, str], class_nam
         if part in by_part:
             raise malformed_error(f"{by_part[part].name} and {file.name} are both the {part}")
         by_part[part] = file
-        expected = known.get(part) or options.sha256.get(file.stem)
+        expected = expected_digests.get(part) or options.sha256.get(file.stem)
         check_digest(file, expected)
     missing = [part for part in PARTS if part not in by_part]
     if missing:
@@ -181,7 +183,7 @@ def import_image_classes(path: Path, options: ImportOptions) -> ImportedData:
     rows: dict[str, list[tuple[Array, Array | int]]] = {"train": [], "test": []}
     for file, part, name in placed:
         rows[part].append((picture(file, shape), names.index(name)))
-    return ImportedData(stack_rows(rows["train"]), stacked_or_none(rows["test"]), names, digests(path, files))
+    return ImportedData(stack_rows(rows["train"]), stack_rows_or_none(rows["test"]), names, digests(path, files))
 
 
 def _class_of(file: SourceFile) -> tuple[str, str]:
@@ -208,7 +210,7 @@ def import_glas(path: Path, options: ImportOptions) -> ImportedData:
             raise malformed_error(f"{file.name} has no annotation beside it")
         rows[stem.startswith("train")].append((picture(file, shape), _mask(mask, file, shape)))
     names = ("background", "gland")
-    return ImportedData(stack_rows(rows[True]), stacked_or_none(rows[False]), names, digests(path, files))
+    return ImportedData(stack_rows(rows[True]), stack_rows_or_none(rows[False]), names, digests(path, files))
 
 
 def _mask(mask: SourceFile, image: SourceFile, shape: tuple[int, ...]) -> Array:

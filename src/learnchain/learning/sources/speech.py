@@ -23,7 +23,7 @@ from learnchain.learning.sources.files import (
     malformed_error,
     read_files,
     stack_rows,
-    stacked_or_none,
+    stack_rows_or_none,
 )
 from learnchain.rejection import Rejected, RejectionReason
 
@@ -141,7 +141,7 @@ def import_spoken_digits(path: Path, options: ImportOptions) -> ImportedData:
             rows[int(found[4]) < 5].append((spectrogram(*read_wav(file)), int(found[2])))
     licence = "CC BY-SA 4.0 if these are the recordings of the Free Spoken Digit Dataset"
     names = tuple("0123456789")
-    return ImportedData(stack_rows(rows[False]), stacked_or_none(rows[True]), names, digests(path, files), licence)
+    return ImportedData(stack_rows(rows[False]), stack_rows_or_none(rows[True]), names, digests(path, files), licence)
 
 
 def import_speech_commands(path: Path, options: ImportOptions) -> ImportedData:
@@ -163,7 +163,7 @@ def import_speech_commands(path: Path, options: ImportOptions) -> ImportedData:
     rows: dict[bool, list[tuple[Array, Array | int]]] = {True: [], False: []}
     for word, place, file in recordings:
         rows[place in tested].append((spectrogram(*read_wav(file)), names.index(word)))
-    return ImportedData(stack_rows(rows[False]), stacked_or_none(rows[True]), names, digests(path, files))
+    return ImportedData(stack_rows(rows[False]), stack_rows_or_none(rows[True]), names, digests(path, files))
 
 
 def _read_test_list(file: SourceFile) -> set[str]:

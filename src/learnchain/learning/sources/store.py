@@ -179,14 +179,14 @@ class DataStore:
             detail = f"there is a data set {name!r} in {self._directory}; choose another --name or delete that folder"
             raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
 
-    def _keep(self, manifest: StoredDataManifest, found: ImportedData) -> StoredDataManifest:
+    def _keep(self, manifest: StoredDataManifest, imported: ImportedData) -> StoredDataManifest:
         """Write everything beside its place and move it there at once: an import is there whole or not at all."""
         self._directory.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=".import-", dir=self._directory))
         try:
-            save_data(partial / TRAINING_NAME, found.training)
-            if found.test is not None:
-                save_data(partial / TEST_NAME, found.test)
+            save_data(partial / TRAINING_NAME, imported.training)
+            if imported.test is not None:
+                save_data(partial / TEST_NAME, imported.test)
             (partial / MANIFEST_NAME).write_text(json.dumps({"format": FORMAT, **asdict(manifest)}, indent=1) + "\n")
             partial.replace(self._place(manifest.name))
         finally:
@@ -194,8 +194,8 @@ class DataStore:
         return manifest
 
 
-def _manifest(name: str, kind: str, found: ImportedData, *, public: bool, synthetic: bool) -> StoredDataManifest:
-    training, test = found.training, found.test
+def _manifest(name: str, kind: str, imported: ImportedData, *, public: bool, synthetic: bool) -> StoredDataManifest:
+    training, test = imported.training, imported.test
     if test is not None and (test.sample_shape, test.labels.shape[1:]) != (
         training.sample_shape,
         training.labels.shape[1:],
@@ -203,8 +203,10 @@ def _manifest(name: str, kind: str, found: ImportedData, *, public: bool, synthe
         detail = f"training samples have shape {training.sample_shape}, test samples {test.sample_shape}"
         raise Rejected(RejectionReason.MALFORMED, detail)
     largest = max(int(each.labels.max()) for each in (training, test) if each is not None)
-    if largest >= len(found.class_names):
-        raise Rejected(RejectionReason.MALFORMED, f"a label is {largest}, there are {len(found.class_names)} classes")
+    if largest >= len(imported.class_names):
+        raise Rejected(
+            RejectionReason.MALFORMED, f"a label is {largest}, there are {len(imported.class_names)} classes"
+        )
     return StoredDataManifest(
         name=name,
         kind=kind,
@@ -212,11 +214,11 @@ def _manifest(name: str, kind: str, found: ImportedData, *, public: bool, synthe
         test_rows=len(test) if test is not None else 0,
         sample_shape=training.sample_shape,
         label_shape=tuple(training.labels.shape[1:]),
-        classes=found.class_names,
-        sources=dict(found.sources),
+        classes=imported.class_names,
+        sources=dict(imported.sources),
         public=public,
         synthetic=synthetic,
-        licence=found.licence,
+        licence=imported.licence,
     )
 
 

@@ -36,7 +36,7 @@ from learnchain.protocol.messages import Block, Evidence
 from learnchain.protocol.state import HeightRecord
 from learnchain.rejection import Rejected, Unavailable
 from learnchain.verification.evidence_measurer import EvidenceMeasurer
-from learnchain.verification.replay import ReplayScope, TraceReplayer, reported_lines
+from learnchain.verification.replay import ReplayScope, TraceReplayer, convert_to_segments
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ class Auditor:
         except Unavailable as error:
             logger.info("the audit of height %d waits: %s", fact.height, error)
             return
-        found = reported_lines(lines)
+        found = convert_to_segments(lines)
         for segment in _find_differing_segments(lines, given):
             # Of our class and other bits: the winner shows its steps, or pays for its silence.
             await self._accuser.record_mismatch(fact, fact.winner, segment)
@@ -212,7 +212,7 @@ class Auditor:
             logger.info("checking an audit waits: %s", error)
             self._checked.discard(report_digest(report))
             return
-        ours = {each.segment: each for each in reported_lines(lines)}
+        ours = {each.segment: each for each in convert_to_segments(lines)}
         for line in report.segments:
             if ours.get(line.segment, line) != line:
                 await self._accuser.record_mismatch(fact, report.auditor, line.segment)

@@ -63,8 +63,8 @@ class Challenger:
             if dispute.respondent != self._ports.wallet.address and dispute.outcome is DisputeOutcome.RESPONDED:
                 await self._prove(dispute)
 
-    async def _send_challenge(self, place: Suspect) -> None:
-        height, parent, trainer, segment = place
+    async def _send_challenge(self, suspect: Suspect) -> None:
+        height, parent, trainer, segment = suspect
         state = self._ports.chain.round
         chain_id, accuser = state.parameters.chain_id, self._ports.wallet.address
         draft = Challenge(chain_id, height, parent, trainer, segment, accuser, UNSIGNED)

@@ -42,7 +42,7 @@ from learnchain.rejection import Unavailable
 from learnchain.storage.blobs.blob_store import BlobNotFound
 from learnchain.storage.retention import Retention
 from learnchain.verification.assurance import Trust
-from learnchain.verification.measurer import Measurer, build_claimed_measurement, named_by
+from learnchain.verification.measurer import Measurer, build_claimed_measurement, list_named_blobs
 from learnchain.verification.training_chain import MAXIMUM_STATE_BYTES, earlier_runs, fetch_index
 
 logger = logging.getLogger(__name__)
@@ -192,16 +192,16 @@ class FullNode:
         self._ports.decisions.note_measured(found.kind.value, self._ports.clock.monotonic_seconds() - began)
         return found
 
-    async def _report(self, action: MeasureCandidate, found: Measurement) -> None:
+    async def _report(self, action: MeasureCandidate, measurement: Measurement) -> None:
         """Feed a measurement until the chain takes it: a full disk must not lose what was measured."""
-        facts = {"finding": found.finding.value, "reason": found.reason, "correct": found.correct}
+        facts = {"finding": measurement.finding.value, "reason": measurement.reason, "correct": measurement.correct}
         now = self._ports.clock.now_milliseconds()
         self._ports.decisions.note(
-            now, action.selection.height, f"measured {found.kind.value}", found.candidate.hex(), **facts
+            now, action.selection.height, f"measured {measurement.kind.value}", measurement.candidate.hex(), **facts
         )
 
         async def feed() -> None:
-            self._ports.chain.feed(MeasurementFinished(found, self._ports.clock.now_milliseconds()))
+            self._ports.chain.feed(MeasurementFinished(measurement, self._ports.clock.now_milliseconds()))
 
         await retry("keeping what was measured", feed, level=logging.ERROR)
 
@@ -214,7 +214,7 @@ class FullNode:
     def store_block(self, action: StoreBlock) -> None:
         """Write the block and its state durably before anything builds on them (step 8)."""
         self._ports.archive.blobs.name(
-            named_by(self._ports.chain.rules, action.block, action.state), action.state.block_hash
+            list_named_blobs(self._ports.chain.rules, action.block, action.state), action.state.block_hash
         )
         self._ports.archive.store_block(action.block, action.state, at_once=self._ports.chain.is_current)
         self._ports.tasks.start("keeping what a block rests on", self._pin_block_content(action.block))
@@ -319,15 +319,15 @@ class FullNode:
         await blobs.fetch(block.payload_cid, max_bytes=MAXIMUM_PAYLOAD_BYTES)
         if not isinstance(block, Block) or not self._verifies_models or self._retention.is_over(block.height):
             return
-        cited = self._ports.chain.rules.parts.cited_losers(block)
+        cited = self._ports.chain.rules.parts.list_cited_losers(block)
         await self._pin_under_height(block.height, tuple(each.model_cid for each in cited))
-        await self._kept_run(block.height, block.reveal)
+        await self._pin_run(block.height, block.reveal)
         # A winner's run may rest on runs that lost: nobody could repeat it once its miner is gone (PODL-R10).
         chain = self._ports.chain
         for earlier in await earlier_runs(blobs, self._ports.archive, chain.rules, chain.parameters, block):
-            await self._kept_run(block.height, earlier.block.reveal)
+            await self._pin_run(block.height, earlier.block.reveal)
 
-    async def _kept_run(self, height: int, reveal: Reveal) -> None:
+    async def _pin_run(self, height: int, reveal: Reveal) -> None:
         """Keep what repeats one run: its model, the index of its trace, every state."""
         blobs, training = self._ports.blobs, reveal.training
         await self._pin_under_height(height, (reveal.model_cid, training.trace_cid))

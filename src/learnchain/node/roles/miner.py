@@ -58,7 +58,7 @@ from learnchain.verification.training_chain import (
     build_training_job,
     encode_index,
     end_state,
-    own_end_state,
+    find_own_end_state,
     seeds_of,
 )
 
@@ -138,7 +138,7 @@ class Miner:
         """Probe one epoch in Phase 1, then train for as many epochs as end before commitments close (IV-B)."""
         if self._training is not None and not self._training.done():
             self._training.cancel()
-        selection = action.selection.assigned_to(self._ports.wallet.address)
+        selection = action.selection.select_assignment(self._ports.wallet.address)
         if selection is None:
             return
         ahead, self._ahead = self._ahead, None
@@ -159,7 +159,7 @@ class Miner:
             return
         finished = None if ahead is None else await ahead.take_result()
         if finished is None:
-            start = await own_end_state(self._ports.archive, self._ports.blobs, selection)
+            start = await find_own_end_state(self._ports.archive, self._ports.blobs, selection)
             finished = await self._train_run(selection, action.key_release, start)
         run = finished.run
         self._epoch_seconds = run.training_seconds / max(run.epochs, 1)
@@ -224,7 +224,7 @@ class Miner:
             result: asyncio.Future[FinishedRun | None] = asyncio.get_running_loop().create_future()
 
             async def train_ahead() -> None:
-                release = self._opened_key()
+                release = self._load_opened_key()
                 finished = await self._train_run(selection, release, await end_state(self._ports.blobs, own), ahead)
                 if not result.done():
                     result.set_result(finished)
@@ -235,7 +235,7 @@ class Miner:
 
     async def send_commitment(self, action: SendCommitment) -> None:
         """Build the payload, bind it to the model and commit, before the test set exists (step 5)."""
-        selection, trained = self._assigned(action.selection), action.model
+        selection, trained = self._select_own_assignment(action.selection), action.model
         parent = self._ports.chain.round.tree.state(selection.parent)
         attributes = parent.payload_attributes(selection.schedule.payload_timestamp_seconds, self._ports.wallet.address)
         transactions = await settling_transactions(self._ports, parent, attributes.timestamp_seconds)
@@ -271,7 +271,7 @@ class Miner:
 
     async def reveal_model(self, action: RevealModel) -> None:
         """Count exactly on the released test set and open the commitment with that claim (step 6)."""
-        selection, release = self._assigned(action.selection), action.announcement.release
+        selection, release = self._select_own_assignment(action.selection), action.announcement.release
         own = self._ports.archive.slashing_protection.load_candidate(selection.parent)
         if own is None:
             self._give_up(selection)
@@ -314,7 +314,7 @@ class Miner:
         specification = selection.posted_task.specification
         if self._terms(selection).puzzle is not None:
             return 0, selection.test_set.rows
-        training = await self._open_training_data(selection, self._opened_key())
+        training = await self._open_training_data(selection, self._load_opened_key())
         test = await self._ports.data.open_part(selection.test_set, test_key, specification)
         model = await self._ports.blobs.fetch(own.model_cid, max_bytes=MAXIMUM_OWN_BYTES)
         mapping = await self._ports.data.mapping_path(self._terms(selection))
@@ -322,7 +322,7 @@ class Miner:
         count = await self._ports.evaluator.run(job)
         return count.correct, count.total
 
-    def _opened_key(self) -> KeyRelease:
+    def _load_opened_key(self) -> KeyRelease:
         """Return the key release of the height that is being decided."""
         opened = self._ports.chain.round.key_release
         if opened is None:
@@ -399,9 +399,9 @@ class Miner:
         self._note(selection, step, attempts=attempts, seconds=round(seconds, 3))
         self._ports.decisions.note_training(selection.height, {"attempts": attempts, "search_seconds": seconds})
 
-    def _assigned(self, selection: Selection) -> Selection:
+    def _select_own_assignment(self, selection: Selection) -> Selection:
         """Return the selection as this miner reads it."""
-        return selection.assigned_to(self._ports.wallet.address) or selection
+        return selection.select_assignment(self._ports.wallet.address) or selection
 
     def _is_selected(self, selection: Selection) -> bool:
         """Return whether this height is still the one that is being decided."""

@@ -23,7 +23,7 @@ class Publisher:
     async def open_height(self, action: OpenHeight) -> None:
         """Release the training-data key when the height starts (step 3, DLBC IV-E)."""
         selection = action.selection
-        key = self._own_key(selection, selection.posted_task.specification.data.training.key_hash)
+        key = self._load_own_key(selection, selection.posted_task.specification.data.training.key_hash)
         if key is None or (selection.parent, "key") in self._released:
             return
         await self._ports.clock.sleep_until(selection.schedule.start_milliseconds)
@@ -50,7 +50,7 @@ class Publisher:
     async def release_test_set(self, action: ReleaseTestSet) -> None:
         """Close the list of commitments and open the test set, once per height: two releases are slashable (step 6)."""
         selection = action.selection
-        key = self._own_key(selection, selection.test_set.key_hash)
+        key = self._load_own_key(selection, selection.test_set.key_hash)
         if key is None:
             return
         announcement = self._ports.archive.slashing_protection.load_release(selection.parent)
@@ -83,7 +83,7 @@ class Publisher:
         key = await issued_key(ports.vault, ports.encryption, specification.data.training, terms)
         return await ports.blobs.add_bytes(key)
 
-    def _own_key(self, selection: Selection, digest: bytes) -> bytes | None:
+    def _load_own_key(self, selection: Selection, digest: bytes) -> bytes | None:
         if selection.task.publisher != self._ports.wallet.address:
             return None
         key = self._ports.vault.key(digest)

@@ -60,18 +60,18 @@ class Folder:
         if written:
             self._write(self._place("trees", tree.root), written)
 
-    def _write(self, place: Path, content: bytes | Path) -> None:
-        temporary = place.with_name(f".{uuid.uuid4().hex}")
+    def _write(self, path: Path, content: bytes | Path) -> None:
+        temporary = path.with_name(f".{uuid.uuid4().hex}")
         try:
-            place.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             if isinstance(content, bytes):
                 temporary.write_bytes(content)
             else:
                 shutil.copyfile(content, temporary)
-            temporary.replace(place)
+            temporary.replace(path)
         except OSError as error:
             temporary.unlink(missing_ok=True)
-            raise storage_error(place, error) from error
+            raise storage_error(path, error) from error
 
     def _place(self, kind: str, cid: Cid) -> Path:
         return self._directory / kind / cid_text(cid)
