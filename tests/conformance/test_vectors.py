@@ -52,7 +52,7 @@ def test_a_vector_gives_what_it_says(name: str) -> None:
         ("equations/5.json", '"15/16"', '"16/15"'),
         ("bad_input/commitment_late.json", '"commitment_late"', '"wrong_signature"'),
         ("bad_input/commitment_late.json", "1800000600001", "1800000600000"),
-        ("bad_input/verdict_incomplete.json", '["$verdict_entry_1"]', '["$verdict_entry_2"]'),
+        ("bad_input/verdict_incomplete.json", '"verdict_wrong"', '"wrong_signature"'),
         ("height/trained.json", '"weight": 1,', '"weight": 2,'),
     ],
 )

@@ -90,10 +90,12 @@ from learnchain.rejection import Rejected
 from learnchain.simulation.scenario import run_height
 from learnchain_conformance.bad_inputs import BadInput, prepare
 from learnchain_conformance.engine_scenarios import engine_vectors, find_scenario
-from learnchain_conformance.vectors import run_vector_file
+from learnchain_conformance.vectors import GIVEN, run_vector_file
 
 SCENARIO = find_scenario("{name}")
-VECTORS = sorted((Path(__file__).parents[1] / "src/{name}/vectors").rglob("*.json"))
+VECTORS = sorted(
+    path for path in (Path(__file__).parents[1] / "src/{name}/vectors").rglob("*.json") if path.name != GIVEN
+)
 
 
 def test_the_engine_is_found_by_its_entry_point() -> None:
@@ -126,7 +128,7 @@ def test_cases_are_written_for_the_engine() -> None:
 
 @pytest.mark.parametrize("path", VECTORS, ids=lambda path: path.stem)
 def test_a_vector_gives_what_it_says(path: Path) -> None:
-    for expected, answer in run_vector_file(path):
+    for expected, answer in run_vector_file(path, SCENARIO):
         assert answer == expected
 '''
 
