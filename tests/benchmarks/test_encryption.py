@@ -54,7 +54,7 @@ def test_peers_that_are_named_and_not_there_are_unavailable(tmp_path: Path) -> N
 
 
 def test_peers_are_named_with_their_paths() -> None:
-    assert bench._list_registers(["cifer=/a/b=c"]) == {"cifer": Path("/a/b=c")}
+    assert bench._read_peers(["cifer=/a/b=c"]) == {"cifer": Path("/a/b=c")}
     with pytest.raises(Rejected) as caught:
-        bench._list_registers(["cifer"])
+        bench._read_peers(["cifer"])
     assert caught.value.reason is RejectionReason.ARGUMENT_INVALID

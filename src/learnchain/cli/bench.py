@@ -60,13 +60,18 @@ def _list_benchmarks() -> dict[str, Any]:
     return {"benchmarks": [{"name": name, "what": (measure.__doc__ or "").strip()} for name, measure in known]}
 
 
-def _run_benchmark(name: str, peers: list[str]) -> dict[str, Any]:
+def _read_peers(peers: list[str]) -> dict[str, Path]:
     paths: dict[str, Path] = {}
     for peer in peers:
         called, separator, path = peer.partition("=")
         if not separator:
             raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{peer!r} is not PEER=PATH")
         paths[called] = Path(path)
+    return paths
+
+
+def _run_benchmark(name: str, peers: list[str]) -> dict[str, Any]:
+    paths = _read_peers(peers)
     known = _load_registers(paths)
     if name == "all":
         return {"results": [known[each]() for each in sorted(known)]}

@@ -12,7 +12,6 @@ import typer
 from rich.markup import escape
 
 from learnchain.cli.output import JsonOption, page, run_verb
-from learnchain.engines.registry import find_engine
 from learnchain.protocol.citations import Citation, citations
 from learnchain.rejection import Rejected, RejectionReason
 
@@ -64,6 +63,9 @@ def _equations_module(engine: str) -> str:
 
 def _package_of(paper: str) -> str:
     """Return the package of an engine, in this one or a plug-in, or of the market."""
+    # Loaded here alone: engines bring the whole protocol, and `learnchain --help` has to be quick.
+    from learnchain.engines.registry import find_engine
+
     return "learnchain.market" if paper == MARKET else find_engine(paper).package
 
 

@@ -23,7 +23,6 @@ import typer
 
 import learnchain
 from learnchain.cli.output import JsonOption, page, run_verb
-from learnchain.engines.registry import SHIPPED, engine_names, find_engine
 from learnchain.rejection import Rejected, RejectionReason
 
 LONGEST_NAME = 32
@@ -160,6 +159,8 @@ class EngineNames:
 
 def plan_engine(name: str, like: str) -> dict[Path, str]:
     """Return the text of every file of a plug-in that copies an engine, by its path below the plug-in's folder."""
+    from learnchain.engines.registry import find_engine
+
     new, old = EngineNames(name), EngineNames(like)
     _check_name(new)
     if find_engine(like).is_variant:
@@ -189,6 +190,8 @@ def _read_sources(like: str) -> dict[Path, str]:
 
     A wheel of this project carries the latter two beside the package, where nobody imports them.
     """
+    from learnchain.engines.registry import SHIPPED, find_engine
+
     package = Path(importlib.import_module(find_engine(like).package).__file__ or "").parent
     root = Path(learnchain.__file__).parents[1]
     material = root / "learnchain_engine_material" / like
@@ -226,6 +229,8 @@ def start_engine(directory: Path, name: str, like: str) -> tuple[Path, ...]:
 
 def _check_name(new: EngineNames) -> None:
     """Refuse what is no name of a package, words of the language itself, and names that something has already."""
+    from learnchain.engines.registry import engine_names
+
     name = new.folder
     reserved = keyword.iskeyword(name) or keyword.issoftkeyword(name) or hasattr(builtins, name)
     if reserved or not _NAME.fullmatch(name) or len(name) > LONGEST_NAME:
