@@ -12,7 +12,7 @@ from learnchain.learning.data import select_rows
 from learnchain.learning.train import configure_torch
 from tests.reproduce.scripts import loaded
 
-course = loaded("podl", "position")
+course = loaded("podl", "course")
 growth = loaded("podl", "growth")
 double_spending = loaded("podl", "double_spending")
 validation = loaded("podl", "validation")
