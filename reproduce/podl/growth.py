@@ -36,7 +36,7 @@ def grown(known: Task, epochs: int) -> list[dict[str, Any]]:
         if champion is not None:
             met = evaluate(known.model, champion, known.training, fresh, Metric.ACCURACY)
             before = (met.correct, met.total)
-            line |= {"champion_before": met.correct}
+            line |= {"best_before": met.correct}
         progress = _next(stopping, progress, (own.correct, own.total), before)
         if champion is None or own.correct > before[0]:
             champion = weights
