@@ -11,12 +11,12 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from learnchain.tasks.built_in_tasks import BUILT_IN
 from rich.console import Console
 
 from learnchain.cli.display import LiveDisplay
 from learnchain.cli.local_run import LocalRun, LocalRunPlan
 from learnchain.cli.observation import Snapshot
-from learnchain.tasks.built_in_tasks import BUILT_IN
 
 BLOCKS, TRAINED_POINTS, WIDTH = 4, 12, 140
 FONT = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
