@@ -37,7 +37,7 @@ def test_both_readings_of_the_vector():
         given = case["given"]
         terms = replace(
             TERMS,
-            interpretation=VoteInterpretation[given["reading"].upper()],
+            interpretation=VoteInterpretation[given["interpretation"].upper()],
             rows=given["rows"],
             fitness=given["fitness"],
         )
