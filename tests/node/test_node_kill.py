@@ -150,9 +150,9 @@ def test_all_killed_after_the_commitments_still_reveal_them(tmp_path: Path) -> N
     slow = replace(
         PHASES,
         training_milliseconds=8_000,
-        judging_milliseconds=28_000,
-        release_milliseconds=12_000,
-        reveal_milliseconds=22_000,
+        judging_milliseconds=70_000,
+        release_milliseconds=40_000,
+        reveal_milliseconds=60_000,
     )
     with network(tmp_path, phases=slow) as nodes:
         nodes.wait_until(lambda: len(nodes.call(0, "learn_round")["commitments"]) == 2, 60)
@@ -162,7 +162,7 @@ def test_all_killed_after_the_commitments_still_reveal_them(tmp_path: Path) -> N
         assert [len(each) for each in committed] == [0, 1, 1]
         for index in range(3):
             nodes.start_one(index)
-        nodes.wait_for_height(1, 90)
+        nodes.wait_for_height(1, 150)
         nodes.stop()
         block = archives(nodes, 0, lambda archive: archive.block(archive.branch(archive.head().block, 0)[0].block_hash))
         assert isinstance(block, Block)
