@@ -52,7 +52,8 @@ def _next(
     if before is None:
         return MultiBlockProgress(b"\0" * 32, 0, b"\0" * 32, b"", b"\0" * 20, *own, 0)
     gain = TEN_THOUSAND * (Accuracy(*own).share - Accuracy(*met).share)
-    return replace(before, dull=0 if gain >= stopping.gain_ten_thousandths else before.stalled_blocks + 1)
+    has_gained = gain >= stopping.gain_ten_thousandths
+    return replace(before, stalled_blocks=0 if has_gained else before.stalled_blocks + 1)
 
 
 def main() -> None:

@@ -1,3 +1,4 @@
+import hashlib
 import subprocess
 import sys
 import time
@@ -112,8 +113,10 @@ def test_sixty_thousand_images_open_fast_and_in_little_memory(tmp_path):
     finally:
         tracemalloc.stop()
     assert len(opened) == 60_000
-    # Measured 0.25 s of processor time: decryption, root and checks.
-    assert seconds < 1
+    started = time.process_time()
+    hashlib.sha256(bytes(60_000 * 784)).digest()
+    # Decryption, root and checks: about twice one hash with SHA instructions here, and less without them.
+    assert seconds < 20 * (time.process_time() - started)
     assert peak_bytes < 60_000 * 784 // 2, "the rows were read into memory"
 
 

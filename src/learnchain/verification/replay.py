@@ -98,16 +98,18 @@ class TraceReplayer:
         """
         if selection.posted_task.specification.training.mode is TrainingMode.FREE:
             return (AuditLine(WHOLE_RUN, AuditFinding.NOT_AUDITED, "accuracy only", 0, 0.0, b""),)
+        directory = Path(tempfile.mkdtemp(prefix="learnchain-audit-"))
         try:
-            origin = await self._origin(block, selection)
-        except Rejected as error:
-            return _faulty(AuditFinding.FAULT_FIRST_STATE, error.detail)
-        place = Path(tempfile.mkdtemp(prefix="learnchain-audit-"))
-        try:
-            faults = await self._provision(block, selection, scope, place)
-            return faults or await self.evaluator.run(await self._job(block, selection, scope, origin, place))
+            # The index first: what it cannot be read for has one finding, whether or not the run continues another.
+            if faults := await self._provision(block, selection, scope, directory):
+                return faults
+            try:
+                origin = await self._origin(block, selection)
+            except Rejected as error:
+                return _faulty(AuditFinding.FAULT_FIRST_STATE, error.detail)
+            return await self.evaluator.run(await self._job(block, selection, scope, origin, directory))
         finally:
-            shutil.rmtree(place, ignore_errors=True)
+            shutil.rmtree(directory, ignore_errors=True)
 
     async def earlier_runs(self, block: Block) -> tuple[EarlierRun, ...]:
         """Return the runs that a winner's rests on and that no block of their own examines (PODL-R10)."""

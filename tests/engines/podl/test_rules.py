@@ -88,7 +88,7 @@ def test_the_champion_is_counted_on_the_winners_test_set_and_stays_when_it_is_be
     assert measured.count(MeasurementKind.BASELINE) == 2
 
 
-def test_a_gain_forgets_dull_blocks() -> None:
+def test_a_gain_forgets_stalled_blocks() -> None:
     node = run_blocks((90, 90, 95))
     progress = decode_memory(node.parent.reward.memory)
     assert progress is not None
@@ -239,14 +239,14 @@ TURNS = st.lists(
 
 def expected_ending(turns: list[Turn]) -> tuple[int, Settled, str]:
     """Say after how many blocks the task ends, how, and who gets the reward: readings PODL-R1, R4 and R6 once more."""
-    champion, dull = ("", -1), 0
+    champion, stalled = ("", -1), 0
     for number, turn in enumerate(turns, 1):
         if isinstance(turn, Deadline):
             silent = turn in (Deadline.KEY, Deadline.RELEASE)
             return (number, *_reward(champion, Settled.STRUCK if silent else Settled.REFUNDED))
         gains = turn[1] > champion[1]
-        champion, dull = (turn, 0) if gains else (champion, dull + 1)
-        if dull == 2 or number == 4:
+        champion, stalled = (turn, 0) if gains else (champion, stalled + 1)
+        if stalled == 2 or number == 4:
             return (number, *_reward(champion, Settled.REFUNDED))
     raise AssertionError("four turns end every task of four test sets")
 

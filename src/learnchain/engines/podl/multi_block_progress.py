@@ -20,8 +20,8 @@ TEN_THOUSAND = 10_000
 class MultiBlockProgress:
     """Hold what a block leaves to the next one of the same task: it travels in the engine's memory.
 
-    `champion_*` name the best model, its miner and its count on the newest test set; `dull` counts the blocks in a row
-    that gained nothing significant.
+    `champion_*` name the best model, its miner and its count on the newest test set; `stalled_blocks` counts
+    the blocks in a row that gained nothing significant.
     """
 
     task_id: Hash32
@@ -70,11 +70,11 @@ class StoppingRule:
             return MultiBlockProgress(*place, *won, 0)
         won_share = Accuracy(verdict.correct, verdict.total).share
         gain = TEN_THOUSAND * (won_share - Accuracy(correct, total).share)
-        dull = 0 if gain >= self.gain_ten_thousandths else before.stalled_blocks + 1
+        stalled_blocks = 0 if gain >= self.gain_ten_thousandths else before.stalled_blocks + 1
         if gain > 0:
-            return MultiBlockProgress(*place, *won, dull)
+            return MultiBlockProgress(*place, *won, stalled_blocks)
         kept = (before.best_cid, before.best_miner, correct, total)
-        return MultiBlockProgress(*place, *kept, dull)
+        return MultiBlockProgress(*place, *kept, stalled_blocks)
 
     def is_over(self, progress: MultiBlockProgress, specification: TaskSpecification) -> bool:
         """Return whether the requester collects the model: nothing is gained any more, or no fresh test set is left."""
