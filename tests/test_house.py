@@ -20,15 +20,22 @@ LONG_FILES = frozenset(
         "benchmarks/audit_market.py",
         "benchmarks/encryption.py",
         "consensus/audits.py",
+        "encoding/codec.py",
+        "engines/podl/rules.py",
         "engines/pole/cases.py",
         "engines/pole/rules.py",
         "execution/engine_api.py",
+        "execution/pyevm/transactions.py",
+        "market/contract.py",
         "network/multiplexer.py",
         "network/network.py",
+        "network/peers.py",
         "node/roles/miner.py",
         "protocol/messages.py",
         "protocol/model_specification.py",
+        "protocol/state.py",
         "simulation/chain_builder.py",
+        "storage/archive.py",
     }
 )
 """Subjects that are one and need more than 400 lines; 600 is the limit for these."""

@@ -8,7 +8,7 @@ from time import perf_counter
 
 import numpy as np
 
-from learnchain.encoding.hashing import tagged_hash
+from learnchain.encoding.cryptography import tagged_hash
 from learnchain.learning.data import DataSet, digits, permutation, select_rows
 from learnchain.learning.safe_tensors import Array
 from learnchain.learning.sources.store import DataStore

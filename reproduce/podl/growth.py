@@ -14,7 +14,7 @@ from typing import Any
 
 from course import Task, run, task
 
-from learnchain.encoding.numbers import Accuracy
+from learnchain.encoding.codec import Accuracy
 from learnchain.engines.podl.multi_block_progress import TEN_THOUSAND, MultiBlockProgress, StoppingRule
 from learnchain.learning.fixed_point import evaluate
 from learnchain.learning.train import configure_torch

@@ -20,7 +20,7 @@ from typing import Any
 
 from course import Task, seed_of, task
 
-from learnchain.encoding.numbers import Accuracy
+from learnchain.encoding.codec import Accuracy
 from learnchain.learning.fixed_point import evaluate
 from learnchain.learning.model import initial_weights, load_weights, save_weights
 from learnchain.learning.train import configure_torch

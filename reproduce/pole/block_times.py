@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import fmean, pvariance
 from typing import Any
 
-from learnchain.encoding.hashing import tagged_hash
+from learnchain.encoding.cryptography import tagged_hash
 from learnchain.engines.pole import mapping as maps
 from learnchain.engines.pole.mapping import Shift, Vector
 from learnchain.learning.data import DataSet, digits, permutation, select_rows

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from learnchain.encoding.hashing import tagged_hash
+from learnchain.encoding.cryptography import tagged_hash
 from learnchain.engines.pole import mapping as maps
 from learnchain.engines.pole.mapping import Shift, Vector
 from learnchain.learning.data import DataSet, permutation, select_rows

@@ -12,7 +12,7 @@ import sys
 from statistics import fmean, pstdev
 from typing import Any
 
-from learnchain.encoding.hashing import tagged_hash
+from learnchain.encoding.cryptography import tagged_hash
 from learnchain.engines.pole import mapping as maps
 from learnchain.learning.data import DataSet
 from learnchain.learning.fixed_point import evaluate

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from learnchain.api.interface import GIFT_WEI, GIFTS_PER_MINUTE, Faucet, faucet_wallet
-from learnchain.encoding.key_value import MemoryStore
+from learnchain.encoding.files import MemoryStore
 from learnchain.execution.engine import WorkerEngine
 from learnchain.execution.genesis import execution_genesis
 from learnchain.execution.pyevm.engine import PyEvmEngine

@@ -12,7 +12,7 @@ from web3 import AsyncHTTPProvider, AsyncWeb3
 from web3.exceptions import ContractCustomError, ContractLogicError, Web3RPCError
 
 from learnchain.api.json_rpc import JsonRpcServer, JsonRpcSettings, Origin
-from learnchain.encoding.key_value import MemoryStore
+from learnchain.encoding.files import MemoryStore
 from learnchain.execution.engine import WorkerEngine
 from learnchain.execution.escrow import escrow_abi, posting_value_wei
 from learnchain.execution.genesis import ESCROW_ADDRESS

@@ -11,7 +11,7 @@ import pytest
 
 from learnchain.api import json_rpc
 from learnchain.api.json_rpc import JsonRpcServer, JsonRpcSettings, Origin
-from learnchain.encoding.key_value import MemoryStore
+from learnchain.encoding.files import MemoryStore
 from learnchain.execution.engine import WorkerEngine
 from learnchain.execution.escrow import post_calldata, posting_value_wei
 from learnchain.execution.genesis import ESCROW_ADDRESS

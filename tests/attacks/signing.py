@@ -6,8 +6,7 @@ from typing import Any
 
 from coincurve import PrivateKey
 
-from learnchain.encoding.cryptography import signing_hash
-from learnchain.encoding.hashing import message_hash
+from learnchain.encoding.cryptography import message_hash, signing_hash
 
 GROUP_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 

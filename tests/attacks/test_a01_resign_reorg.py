@@ -13,8 +13,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from learnchain.encoding.cryptography import recover, signing_hash
-from learnchain.encoding.hashing import message_hash
+from learnchain.encoding.cryptography import message_hash, recover, signing_hash
 from learnchain.protocol.events import BlockReceived, CommitmentReceived, KeyReleaseReceived
 from learnchain.simulation.sample_tasks import private_key_of
 from learnchain.simulation.scenario import HeightPlan, build_candidates, run_height

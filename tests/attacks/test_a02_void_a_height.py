@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from learnchain.encoding.hashing import message_hash
+from learnchain.encoding.cryptography import message_hash
 from learnchain.node.local_network import LocalPlan
 from learnchain.protocol.messages import Block, Deadline, EmptyBlock
 from learnchain.protocol.payload import SettlementOutcome

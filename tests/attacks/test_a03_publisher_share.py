@@ -10,10 +10,10 @@ Wins today; to be turned around by the rule that stops it.
 
 from dataclasses import dataclass, replace
 
-from learnchain.encoding.numbers import WEI_PER_ETHER
+from learnchain.encoding.codec import WEI_PER_ETHER
 from learnchain.engines.dlbc.scenario import start_dlbc_node
 from learnchain.protocol.payload import SettlementOutcome
-from learnchain.protocol.selection import PostedTask
+from learnchain.protocol.state import PostedTask
 from learnchain.simulation.sample_tasks import address, build_sample_specification, build_sample_task
 from learnchain.simulation.scenario import HeightPlan, run_height
 

@@ -11,8 +11,7 @@ Wins today; to be turned around by the rule that stops it.
 from dataclasses import dataclass
 
 from learnchain.consensus.audits import assign_segments
-from learnchain.encoding.cryptography import UNSIGNED, address_of, sign
-from learnchain.encoding.hashing import tagged_hash
+from learnchain.encoding.cryptography import UNSIGNED, address_of, sign, tagged_hash
 from learnchain.engines.dlbc.scenario import start_dlbc_node
 from learnchain.protocol.audit_messages import (
     MAXIMUM_AUDITS,

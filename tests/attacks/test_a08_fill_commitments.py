@@ -14,8 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from learnchain.encoding.cryptography import UNSIGNED, address_of, sign
-from learnchain.encoding.hashing import tagged_hash
+from learnchain.encoding.cryptography import UNSIGNED, address_of, sign, tagged_hash
 from learnchain.learning.jobs import TrainedFiles, TrainingJob, TrainingProgress
 from learnchain.node.local_network import LocalPlan
 from learnchain.protocol.messages import Commitment

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from learnchain.protocol.dispute_messages import MAXIMUM_CHALLENGES
+from learnchain.protocol.audit_messages import MAXIMUM_CHALLENGES
 from learnchain.protocol.model_presets import mlp
 from learnchain.protocol.model_specification import ModelLimits, model_bytes
 from learnchain.protocol.parameters import ChainParameters

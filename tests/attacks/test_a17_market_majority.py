@@ -15,9 +15,9 @@ from typing import Any
 from coincurve import PrivateKey
 from eth_abi import encode
 
+from learnchain.encoding.codec import WEI_PER_ETHER
 from learnchain.encoding.content_id import Codec, HashKind, cid_of_block
-from learnchain.encoding.hashing import keccak256
-from learnchain.encoding.numbers import WEI_PER_ETHER
+from learnchain.encoding.cryptography import keccak256
 from learnchain.execution.wallet import Wallet, development_accounts
 from learnchain.market.contract import (
     announce_calldata,

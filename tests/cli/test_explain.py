@@ -21,9 +21,9 @@ def test_explain_shows_formula_line_and_vector(capsys):
     code, envelope = spoken(capsys, "explain", "dlbc", "4")
     shown = envelope["data"]["equations"][0]
     assert code == 0
-    assert shown["function"] == "learnchain.engines.dlbc.equations.ranking_score"
+    assert shown["function"] == "learnchain.engines.dlbc.rules.ranking_score"
     file, _, line = shown["source"].partition(":")
-    assert file == "src/learnchain/engines/dlbc/equations.py"
+    assert file == "src/learnchain/engines/dlbc/rules.py"
     assert int(line) > 1
     assert shown["vector"]["given"]
     assert "DLBC-R1" in [each["identifier"] for each in shown["readings"]]

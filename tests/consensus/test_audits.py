@@ -25,9 +25,8 @@ from learnchain.consensus.audits import (
     sample_size,
 )
 from learnchain.encoding.codec import encode
-from learnchain.encoding.cryptography import UNSIGNED
-from learnchain.encoding.hashing import list_root
-from learnchain.protocol.dispute_messages import StateDisclosure, StateLeaf
+from learnchain.encoding.cryptography import UNSIGNED, list_root
+from learnchain.protocol.audit_messages import StateDisclosure, StateLeaf
 from learnchain.protocol.messages import TrainingRecord
 from learnchain.protocol.training_terms import HyperParameters
 from learnchain.rejection import Rejected, RejectionReason

@@ -4,7 +4,7 @@ import pytest
 
 from learnchain.consensus import Round, advance, begin
 from learnchain.consensus.blocks import MAXIMUM_PENDING_EMPTY_SIBLINGS
-from learnchain.encoding.hashing import message_hash
+from learnchain.encoding.cryptography import message_hash
 from learnchain.engines.dlbc import Dlbc
 from learnchain.protocol.actions import MeasureCandidate
 from learnchain.protocol.events import BlockReceived, MeasurementFinished

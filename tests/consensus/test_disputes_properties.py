@@ -10,8 +10,7 @@ from learnchain.consensus.audits import STEP_FAULTS, AuditFinding
 from learnchain.consensus.disputes import bound_commitment
 from learnchain.encoding.cryptography import UNSIGNED
 from learnchain.engines.dlbc import Dlbc
-from learnchain.protocol.audit_messages import AuditedSegment, AuditReport, report_digest
-from learnchain.protocol.dispute_messages import ChallengeResponse
+from learnchain.protocol.audit_messages import AuditedSegment, AuditReport, ChallengeResponse, report_digest
 from learnchain.protocol.events import (
     AuditMessageReceived,
     BlockReceived,

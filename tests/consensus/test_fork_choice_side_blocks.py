@@ -12,7 +12,7 @@ from learnchain.consensus.fork_choice import (
     find_side_branches,
     maximum_side_branches,
 )
-from learnchain.encoding.hashing import message_hash
+from learnchain.encoding.cryptography import message_hash
 from learnchain.engines.dlbc import Dlbc
 from learnchain.protocol.actions import ForgetBlocks, StoreBlock
 from learnchain.protocol.events import BlockReceived, MeasurementFinished

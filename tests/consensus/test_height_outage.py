@@ -3,7 +3,7 @@
 import pytest
 
 from learnchain.consensus.state import is_task_requeued
-from learnchain.encoding.numbers import WEI_PER_ETHER
+from learnchain.encoding.codec import WEI_PER_ETHER
 from learnchain.engines.dlbc import Dlbc
 from learnchain.engines.podl import Podl
 from learnchain.engines.pole import Pole

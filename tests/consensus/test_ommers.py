@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from learnchain.encoding.codec import encode
-from learnchain.encoding.hashing import message_hash
+from learnchain.encoding.cryptography import message_hash
 from learnchain.engines.dlbc import Dlbc
 from learnchain.engines.pole.parts import CitedLosers, list_cited_losers
 from learnchain.engines.pole.scenario import THREE_SOLUTIONS, start_pole_node

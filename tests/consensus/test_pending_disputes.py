@@ -6,20 +6,22 @@ import pytest
 
 from learnchain.consensus.audits import AuditFinding, StepOpening
 from learnchain.consensus.disputes import last_challenge_height
-from learnchain.encoding.codec import encode
+from learnchain.encoding.codec import WEI_PER_GWEI, encode
 from learnchain.encoding.cryptography import UNSIGNED
-from learnchain.encoding.numbers import WEI_PER_GWEI
 from learnchain.engines.dlbc import Dlbc
 from learnchain.network.wire import MAXIMUM_GOSSIP_BYTES
 from learnchain.protocol.actions import MeasureResponse, ProposeBlock, ProposeEmptyBlock
 from learnchain.protocol.audit_messages import (
     MAXIMUM_AUDITED_SEGMENTS,
     MAXIMUM_AUDITS,
+    MAXIMUM_CHALLENGES,
+    MAXIMUM_RESPONSES,
     AuditCommitment,
     AuditedSegment,
     AuditReport,
+    Challenge,
+    ChallengeResponse,
 )
-from learnchain.protocol.dispute_messages import MAXIMUM_CHALLENGES, MAXIMUM_RESPONSES, Challenge, ChallengeResponse
 from learnchain.protocol.events import BlockReceived, DeadlineMissed, DisputeMessageReceived, EvidenceReported
 from learnchain.protocol.messages import (
     MAXIMUM_COMMITMENTS,

@@ -7,8 +7,7 @@ import pytest
 
 from learnchain.consensus.audits import AuditFinding
 from learnchain.engines.dlbc import Dlbc
-from learnchain.protocol.audit_messages import UNDECLARED_CLASS, AuditReport
-from learnchain.protocol.dispute_messages import Challenge
+from learnchain.protocol.audit_messages import UNDECLARED_CLASS, AuditReport, Challenge
 from learnchain.protocol.events import AuditMessageReceived, EvidenceReported
 from learnchain.protocol.messages import Evidence
 from learnchain.protocol.state import DisputeOutcome

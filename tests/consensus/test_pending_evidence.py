@@ -7,10 +7,8 @@ import pytest
 
 from learnchain.consensus.audits import AuditFinding, audit_seed
 from learnchain.consensus.evidence import build_evidence
-from learnchain.encoding.codec import encode
-from learnchain.encoding.cryptography import sign
-from learnchain.encoding.hashing import message_hash
-from learnchain.encoding.numbers import WEI_PER_GWEI
+from learnchain.encoding.codec import WEI_PER_GWEI, encode
+from learnchain.encoding.cryptography import message_hash, sign
 from learnchain.engines.dlbc import Dlbc
 from learnchain.protocol.actions import MeasureEvidence, ProposeBlock, ProposeEmptyBlock, RefuseBlock
 from learnchain.protocol.events import (

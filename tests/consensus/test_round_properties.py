@@ -10,9 +10,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from learnchain.consensus import Round, advance
 from learnchain.consensus.audits import assign_segments
-from learnchain.encoding.cryptography import UNSIGNED
-from learnchain.encoding.hashing import message_hash
-from learnchain.encoding.numbers import WEI_PER_ETHER
+from learnchain.encoding.codec import WEI_PER_ETHER
+from learnchain.encoding.cryptography import UNSIGNED, message_hash
 from learnchain.engines.contract import Rules
 from learnchain.engines.dlbc import Dlbc
 from learnchain.engines.podl.scenario import PODL

@@ -6,7 +6,7 @@ import pytest
 
 from learnchain.consensus import advance, resume
 from learnchain.consensus.fork_choice import EMPTY_DEPTH_FACTOR
-from learnchain.encoding.numbers import WEI_PER_ETHER
+from learnchain.encoding.codec import WEI_PER_ETHER
 from learnchain.engines.dlbc import Dlbc
 from learnchain.protocol.actions import (
     MeasureCandidate,

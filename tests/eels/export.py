@@ -7,12 +7,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from learnchain.encoding.key_value import MemoryStore
+from learnchain.encoding.files import MemoryStore
 from learnchain.execution.escrow import post_calldata, posting_value_wei
 from learnchain.execution.genesis import ESCROW_ADDRESS, genesis_block_hash
 from learnchain.execution.pyevm.engine import PyEvmEngine
-from learnchain.execution.pyevm.headers import block_rlp
 from learnchain.execution.pyevm.records import Records
+from learnchain.execution.pyevm.transactions import block_rlp
 from learnchain.node.local_network import LocalPlan
 from learnchain.protocol.payload import ExecutionPayload, decode_payload
 from learnchain.simulation.simulated_network import run_simulated

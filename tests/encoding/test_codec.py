@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from learnchain.encoding.codec import Bound, Hash32, decode, encode
-from learnchain.encoding.hashing import message_hash
+from learnchain.encoding.cryptography import message_hash
 from learnchain.engines.dlbc import Dlbc
 from learnchain.protocol.messages import Block, EmptyBlock, ReleaseAnnouncement, Reveal
 from learnchain.protocol.task_specification import TaskSpecification, decode_specification

@@ -6,7 +6,7 @@ from typing import Annotated, get_type_hints
 import pytest
 
 from learnchain.encoding.codec import Bound, decode, encode
-from learnchain.encoding.hashing import message_hash
+from learnchain.encoding.cryptography import message_hash
 from learnchain.engines.contract import EngineParts
 from learnchain.engines.dlbc.scenario import start_dlbc_node
 from learnchain.engines.podl.parts import BaselineCount

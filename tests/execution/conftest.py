@@ -2,7 +2,7 @@
 
 import pytest
 
-from learnchain.encoding.key_value import MemoryStore
+from learnchain.encoding.files import MemoryStore
 from learnchain.execution.pyevm.engine import PyEvmEngine
 from tests.execution.pyevm.chain import Chain, genesis
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
-from learnchain.encoding.key_value import MemoryStore
+from learnchain.encoding.files import MemoryStore
 from learnchain.execution.engine import EngineInfo, ExecutionEngine
 from learnchain.execution.engine_api import Endpoints, EngineApiClient
 from learnchain.execution.pyevm.engine import PyEvmEngine

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from learnchain.encoding.key_value import MemoryStore
+from learnchain.encoding.files import MemoryStore
 from learnchain.execution.engine_api import Endpoints, EngineApiClient, HttpCaller, load_secret
 from learnchain.execution.escrow import decode_task_posted, post_calldata, posting_value_wei
 from learnchain.execution.genesis import ESCROW_ADDRESS
@@ -130,7 +130,7 @@ def test_a_rival_branch_is_built_without_leaving_the_head(chains: tuple[Chain, C
 
 
 def test_tampered_payloads_are_invalid_for_both(chains: tuple[Chain, Chain]):
-    from learnchain.execution.pyevm.headers import seal_payload
+    from learnchain.execution.pyevm.transactions import seal_payload
 
     payload = chains[1].build((), withdrawals=(reward(b"\x55" * 20, 3, 99),))
     changes = ({"state_root": b"\1" * 32}, {"gas_used": 1}, {"receipts_root": b"\1" * 32}, {"gas_limit": 6_000_001})
@@ -145,7 +145,7 @@ def test_tampered_payloads_are_invalid_for_both(chains: tuple[Chain, Chain]):
 
 
 def test_unknown_payloads_wait(chains: tuple[Chain, Chain]):
-    from learnchain.execution.pyevm.headers import seal_payload
+    from learnchain.execution.pyevm.transactions import seal_payload
 
     orphan = seal_payload(replace(chains[1].build(()), parent_hash=b"\7" * 32))
     for chain in chains:

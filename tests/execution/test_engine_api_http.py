@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from learnchain.encoding.key_value import MemoryStore
+from learnchain.encoding.files import MemoryStore
 from learnchain.execution import engine_api
 from learnchain.execution.engine import Reverted
 from learnchain.execution.engine_api import ClientError, Endpoints, EngineApiClient, HttpCaller, load_secret, token

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from learnchain.encoding.hashing import History, history_branch
+from learnchain.encoding.cryptography import History, history_branch
 from learnchain.execution.escrow import (
     BOND_DELAY_SECONDS,
     STATUS_OPEN,

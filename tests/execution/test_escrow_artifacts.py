@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from learnchain.encoding.hashing import keccak256
+from learnchain.encoding.cryptography import keccak256
 from learnchain.execution import escrow
 from learnchain.execution.genesis import ESCROW_ADDRESS, escrow_artifact, execution_genesis
 from learnchain.protocol.payload import Settlement, SettlementOutcome

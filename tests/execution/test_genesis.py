@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from learnchain.encoding.hashing import keccak256
-from learnchain.encoding.key_value import MemoryStore
+from learnchain.encoding.cryptography import keccak256
+from learnchain.encoding.files import MemoryStore
 from learnchain.execution.genesis import (
     BEACON_ROOTS_ADDRESS,
     BLOCK_HASHES_ADDRESS,

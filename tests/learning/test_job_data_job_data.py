@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from learnchain.encoding.codec import encode
-from learnchain.encoding.hashing import shake256
+from learnchain.encoding.cryptography import shake256
 from learnchain.learning import job_data
 from learnchain.learning.data import DataSet, save_data
 from learnchain.learning.fixed_point import evaluate

@@ -5,7 +5,7 @@ import pytest
 
 from learnchain.encoding.codec import encode
 from learnchain.encoding.content_id import cid_of_block, cid_text
-from learnchain.encoding.hashing import check_list_branch, list_branch
+from learnchain.encoding.cryptography import check_list_branch, list_branch
 from learnchain.learning.data import DataSet
 from learnchain.learning.safe_tensors import write_tensors
 from learnchain.learning.trace import (
@@ -19,7 +19,7 @@ from learnchain.learning.trace import (
     state_digest,
     state_path,
 )
-from learnchain.protocol.dispute_messages import StateLeaf
+from learnchain.protocol.audit_messages import StateLeaf
 from learnchain.protocol.messages import MAXIMUM_STATES
 from learnchain.rejection import Rejected, RejectionReason
 

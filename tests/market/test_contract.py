@@ -11,14 +11,16 @@ import pytest
 from learnchain.encoding.content_id import cid_of_block
 from learnchain.execution.wallet import Wallet
 from learnchain.market.contract import (
+    ContractClient,
+    TaskView,
     announce_calldata,
     announce_model_calldata,
     artifact,
     calldata,
     creation_code,
     decode_event,
+    task_exists,
 )
-from learnchain.market.contract_client import ContractClient, TaskView, task_exists
 from learnchain.market.demo_stage import LOCAL_CHAIN_ID, LocalChain
 from learnchain.market.initiator import announce_task
 from learnchain.market.package import derive_public_key

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from learnchain.encoding.numbers import Accuracy
+from learnchain.encoding.codec import Accuracy
 from learnchain.execution.wallet import development_accounts
 from learnchain.learning.data import digits
 from learnchain.learning.train import configure_torch

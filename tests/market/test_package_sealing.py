@@ -2,8 +2,7 @@
 
 import pytest
 
-from learnchain.encoding.cryptography import address_of
-from learnchain.encoding.hashing import keccak256
+from learnchain.encoding.cryptography import address_of, keccak256
 from learnchain.market.package import derive_public_key, open_key, seal_key, seal_purpose
 from learnchain.rejection import Rejected, RejectionReason
 

@@ -8,10 +8,10 @@ import pytest
 pytest.importorskip("zeroconf")
 
 from learnchain.encoding.codec import encode
-from learnchain.network.address_book import AddressRecord
 from learnchain.network.concurrency import SystemClock
 from learnchain.network.listening import LocalDiscovery, record_of
 from learnchain.network.network import Network
+from learnchain.network.peers import AddressRecord
 from learnchain.network.tls_transport import TlsTransport
 from learnchain.rejection import Rejected, RejectionReason
 from tests.network.worlds import identity

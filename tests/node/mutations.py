@@ -24,7 +24,7 @@ from learnchain.encoding.content_id import (
     encode_node,
     parse_cid,
 )
-from learnchain.encoding.key_value import MemoryStore
+from learnchain.encoding.files import MemoryStore
 from learnchain.engines.dlbc import Dlbc
 from learnchain.execution.engine import EngineSignals
 from learnchain.execution.pyevm.engine import PyEvmEngine
@@ -33,7 +33,7 @@ from learnchain.learning.safe_tensors import read_header, write_tensors
 from learnchain.learning.trace import read_index
 from learnchain.market.package import PackageManifest, read_package, write_package
 from learnchain.market.terms import decode_description, encode_description
-from learnchain.network import address_book, wire
+from learnchain.network import peers, wire
 from learnchain.network.multiplexer import (
     HEADER_BYTES,
     MAXIMUM_PAYLOAD_BYTES,
@@ -45,7 +45,7 @@ from learnchain.network.multiplexer import (
 from learnchain.network.transport import ConnectionLost, StreamEnded, parse_address
 from learnchain.network.wire import MessageKind, raw_message, read_message
 from learnchain.node.synchronising import BlockRange, Blocks, RoundSoFar, Status
-from learnchain.protocol import audit_messages, dispute_messages, messages
+from learnchain.protocol import audit_messages, messages
 from learnchain.protocol.messages import Deadline, block_bytes
 from learnchain.protocol.payload import PayloadStatusCode, decode_payload, encode_payload
 from learnchain.protocol.task_specification import decode_specification, encode_specification
@@ -77,8 +77,8 @@ WIRE_NOUNS = (
     wire.Want,
     wire.Request,
     wire.Refusal,
-    address_book.AddressRecord,
-    address_book.AddressRecords,
+    peers.AddressRecord,
+    peers.AddressRecords,
     Status,
     BlockRange,
     Blocks,
@@ -86,7 +86,7 @@ WIRE_NOUNS = (
 )
 MESSAGE_NOUNS = tuple(
     noun
-    for room in (messages, audits, audit_messages, dispute_messages)
+    for room in (messages, audits, audit_messages)
     for name, noun in sorted(vars(room).items())
     if dataclasses.is_dataclass(noun) and getattr(noun, "__module__", "") == room.__name__ and name[0] != "_"
 )
@@ -234,7 +234,7 @@ def _instances() -> tuple[object, ...]:
     roots: list[object] = [*found, *revealed, announced, opened.builder.build_key_release(opened.parent)]
     roots += [run_height(observer), run_empty_height(observer, Deadline.KEY), observer.round, observer.builder]
     roots += _disputed()
-    record = address_book.AddressRecord(bytes(32), "10.0.0.1", 9, 1 << 40, bytes(64))
+    record = peers.AddressRecord(bytes(32), "10.0.0.1", 9, 1 << 40, bytes(64))
     roots += [
         wire.Hello(FORMAT_VERSION, bytes(32), bytes(32), "10.0.0.1", 80),
         wire.Full("topic", b"payload" * 20),
@@ -242,7 +242,7 @@ def _instances() -> tuple[object, ...]:
         wire.Want((b"y" * 32,)),
         wire.Request("method", b"body"),
         wire.Refusal("malformed", "detail"),
-        address_book.AddressRecords((record, record)),
+        peers.AddressRecords((record, record)),
         Status(bytes(32), 5, 10**30),
         BlockRange(bytes(32), 7),
         Blocks((b"block", b"other")),

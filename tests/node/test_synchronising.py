@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from learnchain.app.service import load_wallet
-from learnchain.encoding.key_value import KeyValueStore
+from learnchain.encoding.files import KeyValueStore
 from learnchain.execution.pyevm.engine import PyEvmEngine
 from learnchain.network.concurrency import SystemClock
 from learnchain.network.tls_transport import TlsTransport

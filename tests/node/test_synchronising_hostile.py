@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from learnchain.encoding.codec import encode
-from learnchain.encoding.hashing import message_hash
+from learnchain.encoding.cryptography import message_hash
 from learnchain.network.network import Network
 from learnchain.node.local_network import LocalPlan
 from learnchain.node.node import Node

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from learnchain.api.views import LearnInterface
-from learnchain.encoding.key_value import MemoryStore
+from learnchain.encoding.files import MemoryStore
 from learnchain.learning.jobs import Evaluation, EvaluationJob
 from learnchain.node.local_network import LocalPlan
 from learnchain.protocol.messages import Block

@@ -2,7 +2,7 @@
 
 import pytest
 
-from learnchain.encoding.hashing import keccak256
+from learnchain.encoding.cryptography import keccak256
 from learnchain.protocol.payload import OUTCOMES_BY_CODE, Settlement, SettlementOutcome, compute_consensus_root
 
 

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from learnchain.encoding.numbers import Accuracy
+from learnchain.encoding.codec import Accuracy
 from learnchain.protocol.task_specification import Metric, TaskSpecification
 from learnchain.rejection import Rejected, RejectionReason
 from learnchain.simulation.sample_tasks import TEST_ROWS, build_sample_specification

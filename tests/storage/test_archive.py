@@ -6,8 +6,8 @@ from dataclasses import fields
 import pytest
 
 from learnchain.encoding.codec import Hash32
-from learnchain.encoding.hashing import message_hash
-from learnchain.encoding.key_value import MemoryStore
+from learnchain.encoding.cryptography import message_hash
+from learnchain.encoding.files import MemoryStore
 from learnchain.engines.dlbc import Dlbc
 from learnchain.node.local_network import LocalPlan
 from learnchain.protocol.state import ChainState

@@ -15,8 +15,7 @@ from typing import Any
 import pytest
 
 from learnchain.encoding import files
-from learnchain.encoding.files import write_whole
-from learnchain.encoding.key_value import MemoryStore
+from learnchain.encoding.files import MemoryStore, write_whole
 from learnchain.learning.jobs import TrainedFiles, TrainingJob, TrainingProgress
 from learnchain.node.local_network import LocalPlan
 from learnchain.rejection import Unavailable

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learnchain.encoding.key_value import KeyValueStore, MemoryStore
+from learnchain.encoding.files import KeyValueStore, MemoryStore
 from learnchain.rejection import Unavailable
 from learnchain.storage.lmdb_store import LmdbStore
 

@@ -15,8 +15,7 @@ from learnchain.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.simulation.sample_tasks import build_sample_specification
 from learnchain.simulation.simulated_network import run_simulated
 from learnchain.storage.blobs.peer_blobs import PeerBlobs
-from learnchain.tasks.publishing import Vault, issued_key
-from learnchain.tasks.task_data import OpenedKeys, TaskData
+from learnchain.tasks.publishing import OpenedKeys, TaskData, Vault, issued_key
 
 PROMISED = replace(build_sample_specification("slow"), encryption=Encryption.INNER_PRODUCT, time_limit_seconds=60)
 TERMS = SecureMapping((b"\x80\x01" * 4,))

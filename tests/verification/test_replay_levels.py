@@ -16,7 +16,7 @@ from learnchain.encoding.codec import decode, encode
 from learnchain.learning.jobs import TrainedFiles, TrainingJob, TrainingProgress
 from learnchain.learning.safe_tensors import read_header, read_tensor, write_tensors
 from learnchain.learning.trace import INDEX_NAME, Trace, state_digest, state_path
-from learnchain.protocol.dispute_messages import StateLeaf
+from learnchain.protocol.audit_messages import StateLeaf
 from learnchain.rejection import RejectionReason
 from learnchain.tasks.task_file import BUILT_IN
 from learnchain.verification.assurance import Level, list_checks_at

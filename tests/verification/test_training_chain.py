@@ -9,11 +9,11 @@ import pytest
 
 from learnchain.encoding.codec import encode
 from learnchain.encoding.content_id import cid_text
-from learnchain.encoding.hashing import list_root
+from learnchain.encoding.cryptography import list_root
 from learnchain.engines.podl.scenario import start_podl_node
-from learnchain.protocol.dispute_messages import StateLeaf
+from learnchain.protocol.audit_messages import StateLeaf
 from learnchain.protocol.messages import Block, TrainedModel, TrainingRecord, commitment_digest, work_id
-from learnchain.protocol.selection import Assignment
+from learnchain.protocol.state import Assignment
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.simulation.chain_builder import HYPER_PARAMETERS, Candidate, alter
 from learnchain.simulation.sample_tasks import address

@@ -15,13 +15,12 @@ from typing import Any
 
 from learnchain.encoding.content_id import cid_text
 from learnchain.engines.contract import EngineParts, Rules
-from learnchain.node.ports import Ports
-from learnchain.protocol.dispute_messages import Challenge
+from learnchain.node.chain import Ports
+from learnchain.protocol.audit_messages import Challenge
 from learnchain.protocol.messages import AnyBlock, Block, work_id
 from learnchain.protocol.parameters import ChainParameters
 from learnchain.protocol.puzzle import estimate_attempts
-from learnchain.protocol.selection import Schedule, Selection
-from learnchain.protocol.state import AuditEntry, BondRegistry, ChainState, Dispute, DisputeOutcome
+from learnchain.protocol.state import AuditEntry, BondRegistry, ChainState, Dispute, DisputeOutcome, Schedule, Selection
 from learnchain.protocol.task_specification import Metric, TaskSpecification
 from learnchain.protocol.training_terms import HashPuzzle
 from learnchain.verification.training_chain import seeds_of

@@ -18,7 +18,7 @@ from learnchain.api.chain_feed import Caller
 from learnchain.api.inspection import Inspection
 from learnchain.api.json_rpc import is_hash, read_hash, read_height
 from learnchain.api.views import LearnInterface
-from learnchain.encoding.numbers import WEI_PER_ETHER
+from learnchain.encoding.codec import WEI_PER_ETHER
 from learnchain.rejection import Rejected, Unavailable
 
 POLICY = "default-src 'none'; style-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"

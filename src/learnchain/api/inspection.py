@@ -6,13 +6,11 @@ from typing import Any
 from learnchain.api.block_views import disputes_view, training_view
 from learnchain.api.json_rpc import JsonRpcServer, is_hash, read_hash, read_height
 from learnchain.encoding.codec import Address, Hash32, encode
-from learnchain.encoding.cryptography import recover, signing_hash
-from learnchain.encoding.hashing import message_hash
-from learnchain.node.ports import Ports
+from learnchain.encoding.cryptography import message_hash, recover, signing_hash
+from learnchain.node.chain import Ports
 from learnchain.protocol.messages import AnyBlock, Block, Commitment, VerdictEntry
 from learnchain.protocol.payload import SettlementOutcome
-from learnchain.protocol.selection import PostedTask, Selection
-from learnchain.protocol.state import ChainState
+from learnchain.protocol.state import ChainState, PostedTask, Selection
 from learnchain.rejection import Rejected, RejectionReason
 
 

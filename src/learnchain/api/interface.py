@@ -13,8 +13,8 @@ from learnchain.api.explorer import Explorer
 from learnchain.api.inspection import Inspection
 from learnchain.api.json_rpc import JsonRpcServer, JsonRpcSettings
 from learnchain.api.views import LearnInterface
-from learnchain.encoding.hashing import keccak256
-from learnchain.encoding.numbers import WEI_PER_ETHER
+from learnchain.encoding.codec import WEI_PER_ETHER
+from learnchain.encoding.cryptography import keccak256
 from learnchain.execution.call_process import CallProcess
 from learnchain.execution.engine import WorkerEngine
 from learnchain.execution.genesis import genesis_balances

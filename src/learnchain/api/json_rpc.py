@@ -16,8 +16,7 @@ from aiohttp import web
 
 from learnchain.api.chain_feed import Caller, ChainFeed, Filters
 from learnchain.api.web_socket import WebSockets, is_web_page
-from learnchain.encoding.codec import Hash32
-from learnchain.encoding.numbers import parse_json
+from learnchain.encoding.codec import Hash32, parse_json
 from learnchain.execution.engine import ExecutionEngine, Reverted
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 

@@ -16,9 +16,9 @@ from prometheus_client.registry import Collector
 from learnchain.encoding.files import directory_bytes
 from learnchain.network.concurrency import Clock
 from learnchain.network.network import Network
-from learnchain.node.ports import Ports
+from learnchain.node.chain import Ports
 from learnchain.protocol.messages import Deadline
-from learnchain.protocol.selection import Selection
+from learnchain.protocol.state import Selection
 from learnchain.rejection import Unavailable
 
 Family = GaugeMetricFamily | CounterMetricFamily

@@ -10,15 +10,14 @@ from typing import Any
 from learnchain.api.block_views import block_view, find_solved_puzzle
 from learnchain.api.json_rpc import JsonRpcServer, is_hash, read_hash, read_height
 from learnchain.encoding.content_id import Cid, cid_from_text, cid_text
+from learnchain.encoding.cryptography import message_hash
 from learnchain.encoding.files import write_whole
-from learnchain.encoding.hashing import message_hash
 from learnchain.network.network import Network
-from learnchain.node.ports import Ports
+from learnchain.node.chain import Ports
 from learnchain.protocol.messages import Block, Deadline, Task, work_id
 from learnchain.protocol.model_specification import model_bytes, parameter_count, training_flops_per_sample
 from learnchain.protocol.payload import SettlementOutcome
-from learnchain.protocol.selection import PostedTask, Selection
-from learnchain.protocol.state import ZERO_HASH, ChainState
+from learnchain.protocol.state import ZERO_HASH, ChainState, PostedTask, Selection
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.storage.genesis import Genesis
 from learnchain.tasks.publishing import TaskPublisher, prepare_task

@@ -9,7 +9,7 @@ from pathlib import Path
 from learnchain.app.service import NodeService
 from learnchain.execution.engine import SWITCH_SECONDS
 from learnchain.learning.fork_server import ForkServer
-from learnchain.node.genesis_barrier import AWAIT_GENESIS_FLAG
+from learnchain.node.node import AWAIT_GENESIS_FLAG
 from learnchain.node.settings import load_settings, open_logs
 from learnchain.rejection import Rejected, Unavailable
 

@@ -17,8 +17,7 @@ from learnchain.learning.trainer import Trainer
 from learnchain.network.concurrency import Clock, SystemClock
 from learnchain.network.listening import ListenPlan, check_peers, discover, listen
 from learnchain.network.transport import IDENTITY_NAME, load_identity
-from learnchain.node.genesis_barrier import await_genesis
-from learnchain.node.node import Node, Parts
+from learnchain.node.node import Node, Parts, await_genesis
 from learnchain.node.settings import NodeSettings
 from learnchain.protocol.actions import MoveHead
 from learnchain.rejection import Rejected, RejectionReason

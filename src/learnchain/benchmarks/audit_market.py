@@ -21,13 +21,17 @@ from learnchain.consensus.audits import (
     check_audit_report,
     is_report_supported,
 )
-from learnchain.encoding.codec import Address, Hash32
+from learnchain.encoding.codec import WEI_PER_GWEI, Address, Hash32
 from learnchain.encoding.cryptography import UNSIGNED, sign
-from learnchain.encoding.numbers import WEI_PER_GWEI
 from learnchain.engines import DEFAULT_ENGINE
 from learnchain.engines.registry import find_engine
-from learnchain.protocol.audit_messages import AuditCommitment, AuditedSegment, AuditReport, report_digest
-from learnchain.protocol.dispute_messages import ChallengeResponse
+from learnchain.protocol.audit_messages import (
+    AuditCommitment,
+    AuditedSegment,
+    AuditReport,
+    ChallengeResponse,
+    report_digest,
+)
 from learnchain.protocol.events import AuditMessageReceived, DisputeMessageReceived, Event, EvidenceReported
 from learnchain.protocol.messages import AnyBlock, Block
 from learnchain.protocol.payload import SettlementOutcome

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learnchain.benchmarks import Figures, figure, measure_seconds
-from learnchain.encoding.hashing import shake256
+from learnchain.encoding.cryptography import shake256
 from learnchain.encryption.functional import (
     CipherBatch,
     Decryptor,

@@ -18,7 +18,7 @@ import aiohttp
 from learnchain.api.json_rpc import JsonRpcServer, JsonRpcSettings
 from learnchain.benchmarks import Figures, figure
 from learnchain.encoding.codec import Hash32
-from learnchain.encoding.key_value import KeyValueStore, MemoryStore
+from learnchain.encoding.files import KeyValueStore, MemoryStore
 from learnchain.execution.engine import SWITCH_SECONDS, WorkerEngine
 from learnchain.execution.escrow import post_calldata, posting_value_wei
 from learnchain.execution.genesis import ESCROW_ADDRESS, execution_genesis

@@ -17,7 +17,7 @@ import numpy as np
 from learnchain.benchmarks import Figures, figure
 from learnchain.benchmarks.training import synthetic_images
 from learnchain.consensus.audits import AuditFinding, detection_probability, draw_segments, sample_size
-from learnchain.encoding.hashing import tagged_hash
+from learnchain.encoding.cryptography import tagged_hash
 from learnchain.learning.data import DataSet, iris
 from learnchain.learning.disputes.machine_class import FAMILIES, PORTABLE, class_elsewhere
 from learnchain.learning.disputes.reference import settled

@@ -21,7 +21,7 @@ import torch
 from torch.nn import functional
 
 from learnchain.benchmarks import Figures, figure, measure_seconds
-from learnchain.encoding.hashing import shake256
+from learnchain.encoding.cryptography import shake256
 from learnchain.learning.data import DataSet
 from learnchain.learning.fixed_point import compile_model
 from learnchain.learning.job_data import fit_mapping

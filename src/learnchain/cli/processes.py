@@ -99,7 +99,7 @@ class NodeProcesses:
 
     def is_ready(self, index: int) -> bool:
         """Return whether a node only waits for its genesis any more."""
-        from learnchain.node.genesis_barrier import is_ready
+        from learnchain.node.node import is_ready
 
         child = self._children[index]
         return child.process is not None and is_ready(child.settings.parent, child.process.pid)
@@ -142,7 +142,7 @@ class NodeProcesses:
             self._lock = None
 
     def _start(self, child: _Child) -> None:
-        # As `learnchain.node.genesis_barrier` names it, which would load more than this program needs.
+        # As `learnchain.node.node` names it, which would load more than this program needs.
         flags = ("--await-genesis",) if self.awaits_genesis else ()
         log = child.settings.parent / LOG_NAME
         if log.exists() and log.stat().st_size > MAXIMUM_LOG_BYTES:

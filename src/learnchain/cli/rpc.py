@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from learnchain.cli.output import LOCAL_DIRECTORY, MissingData
-from learnchain.encoding.numbers import parse_json
+from learnchain.encoding.codec import parse_json
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 DEFAULT_URL = "http://127.0.0.1:8545"

@@ -15,7 +15,7 @@ import typer
 
 from learnchain.cli.output import LOCAL_DIRECTORY, DataDirectoryOption, JsonOption, RpcOption, ether, page, run_verb
 from learnchain.cli.rpc import NodeClient, client_for, layout_of
-from learnchain.encoding.numbers import parse_json
+from learnchain.encoding.codec import parse_json
 from learnchain.rejection import Rejected, RejectionReason
 
 if TYPE_CHECKING:
@@ -216,7 +216,7 @@ def _check_address(text: str) -> str:
 
 def _with_checksum(digits: str) -> str:
     """Return an address's digits in the capitals that EIP-55 gives them."""
-    from learnchain.encoding.hashing import keccak256
+    from learnchain.encoding.cryptography import keccak256
 
     marks = keccak256(digits.encode()).hex()
     return "".join(each.upper() if int(mark, 16) > 7 else each for each, mark in zip(digits, marks, strict=False))

@@ -22,24 +22,21 @@ from math import comb
 from typing import Annotated
 
 from learnchain.encoding.codec import Address, Bound, Hash32, Signature, decode, encode
-from learnchain.encoding.cryptography import check_signature
-from learnchain.encoding.hashing import list_branch, shake256, tagged_hash
+from learnchain.encoding.cryptography import check_signature, list_branch, shake256, tagged_hash
 from learnchain.protocol.audit_messages import (
     MAXIMUM_AUDITS,
+    MAXIMUM_STEP_STATES,
     UNDECLARED_CLASS,
     AuditCommitment,
     AuditedSegment,
     AuditMessage,
     AuditReport,
-    report_digest,
-)
-from learnchain.protocol.dispute_messages import (
-    MAXIMUM_STEP_STATES,
     Branch,
     SegmentOpening,
     StateDisclosure,
     StateLeaf,
     check_branch,
+    report_digest,
 )
 from learnchain.protocol.messages import MAXIMUM_STATES, Block, TrainingRecord, training_record_hash
 from learnchain.protocol.parameters import ChainParameters

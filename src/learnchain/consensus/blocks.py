@@ -21,7 +21,7 @@ from learnchain.consensus.round import Round, Transition, candidate_key, data_ke
 from learnchain.consensus.state import apply_block
 from learnchain.consensus.validity import check_block, check_engine_parts, check_payload_facts, check_time
 from learnchain.encoding.codec import Hash32
-from learnchain.encoding.hashing import message_hash
+from learnchain.encoding.cryptography import message_hash
 from learnchain.engines.contract import JudgementCase
 from learnchain.protocol.actions import (
     Action,
@@ -45,8 +45,7 @@ from learnchain.protocol.events import (
 )
 from learnchain.protocol.measurement import Finding, MeasurementKind, MeasurementRequest, PayloadFacts
 from learnchain.protocol.messages import AnyBlock, Block, Deadline, EmptyBlock, Head, empty_block_tie_breaker
-from learnchain.protocol.selection import Selection
-from learnchain.protocol.state import ChainState
+from learnchain.protocol.state import ChainState, Selection
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 MAXIMUM_PENDING_BLOCKS = 64

@@ -10,11 +10,9 @@ of a dispute when its deadline has passed.
 from dataclasses import replace
 
 from learnchain.consensus.audits import assign_segments
-from learnchain.encoding.codec import Address, Hash32
-from learnchain.encoding.cryptography import check_signature
-from learnchain.encoding.hashing import message_hash
-from learnchain.encoding.numbers import WEI_PER_GWEI
-from learnchain.protocol.dispute_messages import Challenge, ChallengeResponse
+from learnchain.encoding.codec import WEI_PER_GWEI, Address, Hash32
+from learnchain.encoding.cryptography import check_signature, message_hash
+from learnchain.protocol.audit_messages import Challenge, ChallengeResponse
 from learnchain.protocol.messages import AnyBlock, Fault, fault_id
 from learnchain.protocol.parameters import ChainParameters
 from learnchain.protocol.state import BondRegistry, Dispute, DisputeOutcome, HeightRecord

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from types import MappingProxyType
 
-from learnchain.encoding.codec import Address, Hash32
-from learnchain.encoding.numbers import Accuracy
+from learnchain.encoding.codec import Accuracy, Address, Hash32
 from learnchain.protocol.messages import AnyBlock, Block, Deadline, EmptyBlock, empty_block_tie_breaker
 from learnchain.protocol.state import ChainState
 from learnchain.rejection import Rejected, RejectionReason

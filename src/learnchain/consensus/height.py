@@ -25,7 +25,7 @@ from learnchain.consensus.validity import (
     check_release,
 )
 from learnchain.encoding.codec import Hash32
-from learnchain.encoding.hashing import message_hash
+from learnchain.encoding.cryptography import message_hash
 from learnchain.engines.contract import JudgementCase
 from learnchain.protocol.actions import ProposeBlock, ReleaseTestSet, RevealModel, SendCommitment, TrainModel
 from learnchain.protocol.events import (

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from learnchain.consensus.round import Round, Transition, data_keys_of, request_candidate_measurement
 from learnchain.consensus.validity import check_opening
 from learnchain.encoding.codec import Hash32
-from learnchain.encoding.hashing import message_hash
+from learnchain.encoding.cryptography import message_hash
 from learnchain.engines.contract import JudgementCase
 from learnchain.protocol.actions import Action
 from learnchain.protocol.measurement import Finding, Measurement, MeasurementKind, MeasurementRequest
 from learnchain.protocol.messages import AnyBlock, Block, CandidateOutcome, Commitment, Reveal
-from learnchain.protocol.selection import Selection
+from learnchain.protocol.state import Selection
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 

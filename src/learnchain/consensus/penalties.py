@@ -14,8 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from learnchain.consensus.disputes import add_challenge, add_response, determine_fault, has_been_penalised
-from learnchain.encoding.codec import Address, decode
-from learnchain.encoding.numbers import WEI_PER_GWEI
+from learnchain.encoding.codec import WEI_PER_GWEI, Address, decode
 from learnchain.protocol.messages import (
     PUBLISHER_FAULTS,
     AnyBlock,
@@ -30,7 +29,6 @@ from learnchain.protocol.messages import (
 )
 from learnchain.protocol.parameters import ChainParameters
 from learnchain.protocol.payload import Settlement, SettlementOutcome, bond_pot
-from learnchain.protocol.selection import Selection
 from learnchain.protocol.state import (
     AuditEntry,
     BondRegistry,
@@ -38,6 +36,7 @@ from learnchain.protocol.state import (
     DisputeOutcome,
     HeightRecord,
     PenaltyRecord,
+    Selection,
     WithheldReward,
     winning_commitment,
 )

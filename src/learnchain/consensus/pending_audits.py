@@ -5,7 +5,7 @@ from dataclasses import replace
 from learnchain.consensus.audits import check_audit_commitment, check_audit_report
 from learnchain.consensus.round import Round, Transition, filter_valid
 from learnchain.encoding.codec import Hash32
-from learnchain.encoding.hashing import message_hash
+from learnchain.encoding.cryptography import message_hash
 from learnchain.protocol.audit_messages import MAXIMUM_AUDITS, AuditCommitment, AuditMessage, AuditReport
 from learnchain.protocol.events import AuditMessageReceived
 from learnchain.protocol.state import ChainState

@@ -5,9 +5,9 @@ from dataclasses import replace
 from learnchain.consensus.disputes import add_challenge, check_challenge, check_response, find_dispute
 from learnchain.consensus.round import Round, Transition, filter_valid, has_finding, is_unmeasured
 from learnchain.encoding.codec import Address, Hash32
-from learnchain.encoding.hashing import message_hash
+from learnchain.encoding.cryptography import message_hash
 from learnchain.protocol.actions import Action, MeasureResponse
-from learnchain.protocol.dispute_messages import (
+from learnchain.protocol.audit_messages import (
     MAXIMUM_CHALLENGES,
     MAXIMUM_RESPONSES,
     Challenge,

@@ -6,7 +6,7 @@ from learnchain.consensus.evidence import check_evidence, is_measurement_needed
 from learnchain.consensus.round import Round, Transition, filter_valid, has_finding, is_unmeasured
 from learnchain.consensus.state import apply_bond_change
 from learnchain.encoding.codec import Hash32
-from learnchain.encoding.hashing import message_hash
+from learnchain.encoding.cryptography import message_hash
 from learnchain.protocol.actions import Action, MeasureEvidence
 from learnchain.protocol.events import BondMoved, EvidenceReported
 from learnchain.protocol.measurement import Finding, MeasurementKind, MeasurementRequest

@@ -9,11 +9,10 @@ from typing import TypeVar
 
 from learnchain.consensus.fork_choice import BlockTree
 from learnchain.encoding.codec import Hash32
-from learnchain.encoding.hashing import message_hash
+from learnchain.encoding.cryptography import message_hash
 from learnchain.engines.contract import Rules
 from learnchain.protocol.actions import Action, MeasureCandidate
-from learnchain.protocol.audit_messages import AuditMessage
-from learnchain.protocol.dispute_messages import DisputeMessage
+from learnchain.protocol.audit_messages import AuditMessage, DisputeMessage
 from learnchain.protocol.events import Event
 from learnchain.protocol.measurement import Finding, Measurement, MeasurementKind, MeasurementRequest
 from learnchain.protocol.messages import (
@@ -30,8 +29,7 @@ from learnchain.protocol.messages import (
     Verdict,
 )
 from learnchain.protocol.parameters import ChainParameters
-from learnchain.protocol.selection import PostedTask, Selection
-from learnchain.protocol.state import ChainState
+from learnchain.protocol.state import ChainState, PostedTask, Selection
 from learnchain.protocol.task_specification import Cid
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 

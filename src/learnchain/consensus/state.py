@@ -3,14 +3,21 @@
 from dataclasses import replace
 
 from learnchain.consensus.penalties import PenaltyResult, add_height_record, apply_penalties
-from learnchain.encoding.codec import Hash32
-from learnchain.encoding.hashing import History, message_hash
-from learnchain.encoding.numbers import Accuracy
+from learnchain.encoding.codec import Accuracy, Hash32
+from learnchain.encoding.cryptography import History, message_hash
 from learnchain.protocol.messages import AnyBlock, Block, Deadline, EmptyBlock, block_consensus_root
 from learnchain.protocol.parameters import ChainParameters
 from learnchain.protocol.payload import Settlement, SettlementOutcome
-from learnchain.protocol.selection import PostedTask, Selection
-from learnchain.protocol.state import BondChange, BondMove, ChainState, Ledger, Reward, build_height_record
+from learnchain.protocol.state import (
+    BondChange,
+    BondMove,
+    ChainState,
+    Ledger,
+    PostedTask,
+    Reward,
+    Selection,
+    build_height_record,
+)
 
 
 def outage_milliseconds(selection: Selection) -> int:

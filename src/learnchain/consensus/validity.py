@@ -10,10 +10,8 @@ from learnchain.consensus.state import (
     is_task_requeued,
     payload_timestamp,
 )
-from learnchain.encoding.codec import Address, Hash32
-from learnchain.encoding.cryptography import check_signature, key_hash, recover
-from learnchain.encoding.hashing import message_hash
-from learnchain.encoding.numbers import Accuracy
+from learnchain.encoding.codec import Accuracy, Address, Hash32
+from learnchain.encoding.cryptography import check_signature, key_hash, message_hash, recover
 from learnchain.engines.contract import Rules
 from learnchain.protocol.measurement import PayloadFacts
 from learnchain.protocol.messages import (
@@ -38,8 +36,7 @@ from learnchain.protocol.messages import (
     work_id,
 )
 from learnchain.protocol.parameters import ChainParameters
-from learnchain.protocol.selection import Selection
-from learnchain.protocol.state import ChainState, Reward
+from learnchain.protocol.state import ChainState, Reward, Selection
 from learnchain.rejection import Rejected, RejectionReason
 
 RoundMessage = KeyRelease | Commitment | Release | Reveal

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from learnchain.encoding.codec import Hash32, encode
-from learnchain.encoding.hashing import tagged_hash
+from learnchain.encoding.cryptography import tagged_hash
 from learnchain.encryption.functional import (
     CipherHeader,
     Decryptor,

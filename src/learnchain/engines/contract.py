@@ -24,8 +24,7 @@ from learnchain.protocol.messages import (
     Verdict,
 )
 from learnchain.protocol.parameters import ChainParameters
-from learnchain.protocol.selection import MultiBlockPosition, Selection
-from learnchain.protocol.state import ChainState, Reward
+from learnchain.protocol.state import ChainState, MultiBlockPosition, Reward, Selection
 from learnchain.protocol.task_specification import Cid, TaskSpecification
 from learnchain.protocol.training_terms import TrainingTerms
 from learnchain.rejection import Rejected, RejectionReason

@@ -20,8 +20,7 @@ from typing import Any, Protocol
 
 import aiohttp
 
-from learnchain.encoding.codec import Address, Hash32
-from learnchain.encoding.numbers import parse_json
+from learnchain.encoding.codec import Address, Hash32, parse_json
 from learnchain.execution.engine import BlockingEngine, EngineInfo, EngineSignals, Reverted, WorkerEngine
 from learnchain.execution.genesis import genesis_block_hash, genesis_chain_id, genesis_start
 from learnchain.execution.pyevm.queries import ETHEREUM_METHODS

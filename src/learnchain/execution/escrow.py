@@ -6,7 +6,7 @@ from typing import Any
 from eth_abi import encode as abi_encode
 
 from learnchain.encoding.codec import Address, Hash32
-from learnchain.encoding.hashing import HISTORY_DEPTH, keccak256
+from learnchain.encoding.cryptography import HISTORY_DEPTH, keccak256
 from learnchain.execution.genesis import ESCROW_ADDRESS, escrow_artifact
 from learnchain.protocol.payload import (
     OUTCOMES_BY_CODE,

@@ -10,8 +10,8 @@ from typing import Any
 from trie import HexaryTrie
 
 from learnchain.encoding.codec import Address, Hash32
-from learnchain.encoding.hashing import keccak256
-from learnchain.execution.pyevm.headers import EMPTY_TRIE_ROOT, integer_bytes, rlp_encode, seal_payload
+from learnchain.encoding.cryptography import keccak256
+from learnchain.execution.pyevm.transactions import EMPTY_TRIE_ROOT, integer_bytes, rlp_encode, seal_payload
 from learnchain.protocol.payload import ExecutionPayload, encode_payload
 from learnchain.rejection import Rejected, RejectionReason
 

@@ -10,9 +10,8 @@ from eth_account import Account
 from eth_account.hdaccount.mnemonic import Mnemonic
 from eth_utils import ValidationError
 
-from learnchain.encoding.codec import Address
+from learnchain.encoding.codec import Address, parse_json
 from learnchain.encoding.cryptography import address_of, sign_digest
-from learnchain.encoding.numbers import parse_json
 from learnchain.rejection import Rejected, RejectionReason
 
 DERIVATION_PATH = "m/44'/60'/0'/0/{index}"

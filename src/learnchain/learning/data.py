@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from learnchain.encoding.codec import Hash32
-from learnchain.encoding.cryptography import decrypt_file, encrypt_file, key_hash
-from learnchain.encoding.hashing import list_root, shake256, tagged_hash
+from learnchain.encoding.cryptography import decrypt_file, encrypt_file, key_hash, list_root, shake256, tagged_hash
 from learnchain.learning.safe_tensors import Array, read_header, read_tensor, write_tensors
 from learnchain.protocol.task_specification import MAXIMUM_DATA_BYTES, MAXIMUM_ROWS, DataPart, Metric, TaskSpecification
 from learnchain.rejection import Rejected, RejectionReason

@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from learnchain.encoding.hashing import shake256
+from learnchain.encoding.cryptography import shake256
 from learnchain.learning import fixed_point_layers as layers
 from learnchain.learning.data import DataSet
 from learnchain.learning.fixed_point_layers import ACTIVATION_MAXIMUM, Operation, fold, linear_operation

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from learnchain.encoding.numbers import CONTEXT
+from learnchain.encoding.codec import CONTEXT
 from learnchain.learning.model import Weights
 from learnchain.learning.safe_tensors import Array
 from learnchain.protocol.model_specification import Layer, complete_settings

@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from learnchain.encoding.codec import encode
-from learnchain.encoding.hashing import tagged_hash
-from learnchain.encoding.numbers import Accuracy
+from learnchain.encoding.codec import Accuracy, encode
+from learnchain.encoding.cryptography import tagged_hash
 from learnchain.learning.data import DataSet, load_data
 from learnchain.learning.fusion import (
     FusionLabels,

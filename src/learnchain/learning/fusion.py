@@ -17,7 +17,7 @@ from math import isfinite, sqrt
 import numpy as np
 import torch
 
-from learnchain.encoding.hashing import shake256
+from learnchain.encoding.cryptography import shake256
 from learnchain.learning.data import permutation
 from learnchain.learning.safe_tensors import Array
 from learnchain.protocol.citations import equation

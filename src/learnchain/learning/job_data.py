@@ -19,8 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from learnchain.encoding.codec import decode
-from learnchain.encoding.numbers import Accuracy
+from learnchain.encoding.codec import Accuracy, decode
 from learnchain.learning.data import DataSet, load_data
 from learnchain.learning.fixed_point import ExactCounts, evaluate
 from learnchain.learning.jobs import EvaluationJob, TrainingJob

@@ -12,10 +12,8 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Annotated, Any, BinaryIO, Generic, Protocol, TypeVar, get_args, get_origin, get_type_hints
 
 from learnchain.consensus.audits import MAXIMUM_SAMPLED_SEGMENTS, AuditFinding, FraudProof
-from learnchain.encoding.codec import Bound, Hash32, encode
-from learnchain.encoding.numbers import parse_json
-from learnchain.protocol.audit_messages import AuditedSegment
-from learnchain.protocol.dispute_messages import StateLeaf
+from learnchain.encoding.codec import Bound, Hash32, encode, parse_json
+from learnchain.protocol.audit_messages import AuditedSegment, StateLeaf
 from learnchain.protocol.model_specification import ModelSpecification
 from learnchain.protocol.puzzle import Puzzle
 from learnchain.protocol.task_specification import Metric, Optimiser, TrainingRules

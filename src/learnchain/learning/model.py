@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from typing_extensions import override
 
-from learnchain.encoding.hashing import shake256
+from learnchain.encoding.cryptography import shake256
 from learnchain.learning.safe_tensors import Array, Entry, read_header, read_tensor, write_tensors
 from learnchain.protocol.model_specification import (
     INPUT,

@@ -15,14 +15,14 @@ import numpy as np
 
 from learnchain.consensus.audits import AuditFinding
 from learnchain.encoding.codec import Hash32
-from learnchain.encoding.hashing import shake256
+from learnchain.encoding.cryptography import shake256
 from learnchain.learning.data import DataSet
 from learnchain.learning.jobs import WHOLE_RUN, AuditJob, AuditLine, TrainingJob
 from learnchain.learning.model import initial_weights, load_weights, round_as_committed
 from learnchain.learning.safe_tensors import Array
 from learnchain.learning.trace import FIRST_DIGEST, ShownRows, Trace, read_state, read_trace, state_digest, state_path
 from learnchain.learning.train import TrainingPlan, TrainingRun, plan_of, segment_rows, steps_per_epoch
-from learnchain.protocol.dispute_messages import StateLeaf
+from learnchain.protocol.audit_messages import StateLeaf
 from learnchain.protocol.model_specification import tensors
 from learnchain.protocol.task_specification import Optimiser, TrainingMode, TrainingRules
 from learnchain.rejection import Rejected, Unavailable

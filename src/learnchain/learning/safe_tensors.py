@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from learnchain.encoding.numbers import parse_json
+from learnchain.encoding.codec import parse_json
 from learnchain.rejection import Rejected, RejectionReason
 
 Array = npt.NDArray[Any]

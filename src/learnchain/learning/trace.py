@@ -13,13 +13,12 @@ from pathlib import Path
 import numpy as np
 from blake3 import blake3
 
-from learnchain.encoding.codec import Hash32, decode, encode
+from learnchain.encoding.codec import Hash32, decode, encode, parse_json
 from learnchain.encoding.content_id import Cid, cid_from_text
-from learnchain.encoding.hashing import list_root
-from learnchain.encoding.numbers import parse_json
+from learnchain.encoding.cryptography import list_root
 from learnchain.learning.data import DataSet
 from learnchain.learning.safe_tensors import Array, raw_bytes, read_header, read_tensor, write_tensors
-from learnchain.protocol.dispute_messages import StateLeaf
+from learnchain.protocol.audit_messages import StateLeaf
 from learnchain.protocol.messages import MAXIMUM_STATES, TrainingRecord
 from learnchain.rejection import Rejected, RejectionReason
 

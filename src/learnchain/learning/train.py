@@ -20,7 +20,7 @@ from learnchain.learning.model import SeededDropout, build_model, check_finite, 
 from learnchain.learning.safe_tensors import Array
 from learnchain.learning.trace import FIRST_DIGEST, ShownRows, Trace, TraceWriter, read_state, state_digest
 from learnchain.learning.watermark import WatermarkTerm
-from learnchain.protocol.dispute_messages import StateLeaf
+from learnchain.protocol.audit_messages import StateLeaf
 from learnchain.protocol.model_specification import ModelSpecification, output_shape
 from learnchain.protocol.task_specification import Optimiser
 from learnchain.protocol.training_terms import HyperParameters, LoopTerms

@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from learnchain.encoding.numbers import CONTEXT, logarithm
+from learnchain.encoding.codec import CONTEXT, logarithm
 from learnchain.learning.jobs import WatermarkCheck
 from learnchain.learning.model import Weights
 from learnchain.learning.safe_tensors import Array

@@ -7,8 +7,7 @@ from pathlib import Path
 from learnchain.encoding.codec import Address
 from learnchain.encoding.cryptography import ciphertext_bytes, decrypt_file, key_hash
 from learnchain.execution.wallet import Wallet
-from learnchain.market.contract import calldata
-from learnchain.market.contract_client import ContractClient, TaskView
+from learnchain.market.contract import ContractClient, TaskView, calldata
 from learnchain.market.package import PackageManifest, derive_public_key, open_key, read_package, seal_key, seal_purpose
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.storage.blobs.blob_store import BlobStore

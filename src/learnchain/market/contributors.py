@@ -18,11 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from learnchain.encoding.codec import Address
-from learnchain.encoding.cryptography import encrypt_file, key_hash
+from learnchain.encoding.codec import Accuracy, Address
+from learnchain.encoding.cryptography import encrypt_file, key_hash, tagged_hash
 from learnchain.encoding.files import write_whole
-from learnchain.encoding.hashing import tagged_hash
-from learnchain.encoding.numbers import Accuracy
 from learnchain.learning.data import DataSet
 from learnchain.learning.fused_model import answers_of
 from learnchain.learning.model import save_weights

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from learnchain.encoding.codec import Address
+from learnchain.encoding.codec import WEI_PER_ETHER, Address
 from learnchain.encoding.content_id import cid_text
-from learnchain.encoding.numbers import WEI_PER_ETHER
 from learnchain.execution.wallet import Wallet
 from learnchain.learning.data import DataSet, save_data
 from learnchain.learning.fused_model import (
@@ -23,8 +22,7 @@ from learnchain.learning.fused_model import (
 from learnchain.learning.fusion import FusionStrategy, FusionTerms, Outputs
 from learnchain.learning.model import load_weights
 from learnchain.market.client import MarketClient
-from learnchain.market.contract import creation_code
-from learnchain.market.contract_client import ContractClient, RpcPort, TaskView
+from learnchain.market.contract import ContractClient, RpcPort, TaskView, creation_code
 from learnchain.market.contributors import (
     ComputingContributor,
     LocallyTrainedModel,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from learnchain.encoding.hashing import tagged_hash
+from learnchain.encoding.cryptography import tagged_hash
 from learnchain.learning.data import DataSet, permutation, select_rows
 from learnchain.learning.fused_model import VerifierData, rows_of_labels
 from learnchain.market.contributors import (

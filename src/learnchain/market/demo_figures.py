@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from learnchain.encoding.hashing import tagged_hash
+from learnchain.encoding.cryptography import tagged_hash
 from learnchain.learning.data import DataSet
 from learnchain.learning.fused_model import (
     Examined,

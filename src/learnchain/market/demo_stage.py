@@ -12,15 +12,14 @@ from typing import Any
 import aiohttp
 import numpy as np
 
-from learnchain.encoding.codec import Address
-from learnchain.encoding.hashing import keccak256
-from learnchain.encoding.key_value import MemoryStore
-from learnchain.encoding.numbers import WEI_PER_ETHER
+from learnchain.encoding.codec import WEI_PER_ETHER, Address
+from learnchain.encoding.cryptography import keccak256
+from learnchain.encoding.files import MemoryStore
 from learnchain.execution.genesis import DEFAULT_GAS_LIMIT, execution_genesis
 from learnchain.execution.pyevm.engine import PyEvmEngine
 from learnchain.execution.wallet import Wallet, development_accounts
 from learnchain.learning.data import DataSet
-from learnchain.market.contract_client import http_rpc
+from learnchain.market.contract import http_rpc
 from learnchain.market.demo import MarketChain
 from learnchain.protocol.payload import PayloadAttributes, PayloadStatusCode
 from learnchain.rejection import Rejected, RejectionReason

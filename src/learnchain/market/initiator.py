@@ -23,8 +23,15 @@ from learnchain.learning.data import save_data
 from learnchain.learning.fused_model import FusionEvaluator, VerifierData, load_sample
 from learnchain.learning.fusion import FusionStrategy, FusionTerms, Outputs
 from learnchain.market.client import MarketClient
-from learnchain.market.contract import announce_calldata, calldata, creation_code, decode_event
-from learnchain.market.contract_client import ContractClient, TaskView, http_rpc
+from learnchain.market.contract import (
+    ContractClient,
+    TaskView,
+    announce_calldata,
+    calldata,
+    creation_code,
+    decode_event,
+    http_rpc,
+)
 from learnchain.market.market_task_file import MarketDraft
 from learnchain.market.package import PackageManifest, derive_public_key
 from learnchain.market.terms import Description, Terms, encode_description

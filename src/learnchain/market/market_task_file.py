@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from learnchain.encoding.codec import WEI_PER_ETHER
 from learnchain.encoding.content_id import Cid
-from learnchain.encoding.hashing import tagged_hash
-from learnchain.encoding.numbers import WEI_PER_ETHER
+from learnchain.encoding.cryptography import tagged_hash
 from learnchain.learning.data import SOURCES, DataSet, load_data, permutation, select_rows
 from learnchain.learning.fused_model import VerifierData
 from learnchain.learning.fusion import FusionStrategy, Outputs

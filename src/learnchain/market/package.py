@@ -15,8 +15,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from learnchain.encoding.codec import Bound, decode, encode
-from learnchain.encoding.cryptography import KEY_BYTES
-from learnchain.encoding.hashing import tagged_hash
+from learnchain.encoding.cryptography import KEY_BYTES, tagged_hash
 from learnchain.market.terms import Description
 from learnchain.protocol.model_specification import ModelLimits, ModelSpecification, model_bytes, output_shape, validate
 from learnchain.rejection import Rejected, RejectionReason

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from learnchain.encoding.codec import Accuracy, parse_json
 from learnchain.encoding.content_id import cid_text
+from learnchain.encoding.cryptography import tagged_hash
 from learnchain.encoding.files import write_whole
-from learnchain.encoding.hashing import tagged_hash
-from learnchain.encoding.numbers import Accuracy, parse_json
 from learnchain.learning.data import DataSet, permutation, select_rows
 from learnchain.learning.train import configure_torch
 from learnchain.market.client import MarketClient
-from learnchain.market.contract_client import TaskView
+from learnchain.market.contract import TaskView
 from learnchain.market.contributors import (
     ComputingContributor,
     HeldOutSplit,

@@ -14,7 +14,7 @@ from eth_abi import encode as abi_encode
 
 from learnchain.encoding.codec import Address, Bound, Hash32, decode, encode
 from learnchain.encoding.content_id import Cid
-from learnchain.encoding.hashing import keccak256
+from learnchain.encoding.cryptography import keccak256
 from learnchain.protocol.citations import Interpretation
 from learnchain.protocol.model_specification import ModelSpecification
 from learnchain.rejection import Rejected, RejectionReason

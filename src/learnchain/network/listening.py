@@ -21,9 +21,9 @@ from zeroconf import IPVersion, ServiceStateChange, Zeroconf
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
 from learnchain.encoding.codec import decode, encode
-from learnchain.network.address_book import AddressRecord
 from learnchain.network.concurrency import Tasks
 from learnchain.network.network import Network
+from learnchain.network.peers import AddressRecord
 from learnchain.network.tls_transport import TlsTransport
 from learnchain.network.transport import Transport, parse_address
 from learnchain.rejection import Rejected, RejectionReason, Unavailable

@@ -17,10 +17,19 @@ from dataclasses import replace
 from typing import Any
 
 from learnchain.encoding.codec import FORMAT_VERSION, Hash32, decode, encode
-from learnchain.network.address_book import AddressBook, AddressRecord, AddressRecords
 from learnchain.network.concurrency import Clock, Tasks
 from learnchain.network.gossip import Gossip, GossipContext, Validate
-from learnchain.network.peers import NetworkLimits, Peer, PeerBook, PeerInfo, RefusedPeer, address_range
+from learnchain.network.peers import (
+    AddressBook,
+    AddressRecord,
+    AddressRecords,
+    NetworkLimits,
+    Peer,
+    PeerBook,
+    PeerInfo,
+    RefusedPeer,
+    address_range,
+)
 from learnchain.network.transport import (
     DIAL_TIMEOUT_SECONDS,
     Connection,

@@ -12,7 +12,7 @@ from enum import IntEnum
 from typing import Annotated
 
 from learnchain.encoding.codec import FORMAT_VERSION, Bound, Hash32, decode, decode_prefix, encode
-from learnchain.encoding.hashing import tagged_hash
+from learnchain.encoding.cryptography import tagged_hash
 from learnchain.network.transport import Connection, ConnectionLost, Stream
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 

@@ -1,23 +1,35 @@
-"""Keep what the node decided and why: the last heights in memory, for `why`, the explorer and the live table.
+"""Drive the spine: turn what arrives into events, hand its actions to the roles, keep what came too early.
 
-Drive the spine: turn what arrives into events, hand its actions to the roles, keep what came too early.
+The last heights stay in memory with why they were decided, for `why`, the explorer and the live table. `Ports` is what
+a role reaches the world through: handed over once, replaced as a whole in tests.
 """
 
 import asyncio
 import logging
+import random
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 from learnchain.consensus import Round, StoredBlocks, advance, resume
 from learnchain.encoding.codec import Hash32
-from learnchain.encoding.hashing import message_hash
+from learnchain.encoding.cryptography import message_hash
+from learnchain.encryption.process import EncryptionRunner, in_own_process
 from learnchain.engines.contract import Rules
-from learnchain.network.concurrency import Clock
+from learnchain.execution.engine import ExecutionEngine
+from learnchain.execution.wallet import Wallet
+from learnchain.learning.jobs import Training
+from learnchain.network.concurrency import Clock, Tasks
 from learnchain.protocol.actions import Action, StoreBlock
-from learnchain.protocol.audit_messages import AuditCommitment, AuditMessage, AuditReport
-from learnchain.protocol.dispute_messages import Challenge, ChallengeResponse, DisputeMessage
+from learnchain.protocol.audit_messages import (
+    AuditCommitment,
+    AuditMessage,
+    AuditReport,
+    Challenge,
+    ChallengeResponse,
+    DisputeMessage,
+)
 from learnchain.protocol.events import (
     AuditMessageReceived,
     BlockReceived,
@@ -33,6 +45,9 @@ from learnchain.protocol.messages import AnyBlock, Commitment, Evidence, Head, K
 from learnchain.protocol.parameters import ChainParameters
 from learnchain.protocol.state import ChainState
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
+from learnchain.storage.archive import Archive
+from learnchain.storage.blobs.blob_store import BlobStore
+from learnchain.tasks.publishing import TaskData, Vault
 
 MAXIMUM_DECISIONS = 2_048
 MAXIMUM_CURVE_POINTS = 512
@@ -265,3 +280,36 @@ def _parent_of(event: Event) -> Hash32:
 def without_signature(block: AnyBlock) -> AnyBlock:
     """Return a block with an empty signature, as it is before its proposer signs."""
     return replace(block, signature=b"\0" * 65)
+
+
+class MessagePublisher(Protocol):
+    """Send a message of the round to everybody."""
+
+    async def publish(self, message: WireMessage) -> None:
+        """Gossip one message; this node itself has already fed it to its chain."""
+        ...
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Join everything a role may use."""
+
+    clock: Clock
+    chain: Chain
+    network: MessagePublisher
+    blobs: BlobStore
+    data: TaskData
+    engine: ExecutionEngine
+    evaluator: Training
+    archive: Archive
+    wallet: Wallet
+    vault: Vault
+    tasks: Tasks
+    decisions: Decisions
+    random_source: random.Random
+    encryption: EncryptionRunner = in_own_process
+
+    async def announce(self, message: WireMessage) -> None:
+        """Feed a message of our own to our own chain first, then to the others; a refusal of our own is a bug."""
+        self.chain.receive(message)
+        await self.network.publish(message)

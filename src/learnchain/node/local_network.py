@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from learnchain.encoding.codec import WEI_PER_ETHER
 from learnchain.encoding.files import write_whole
-from learnchain.encoding.numbers import WEI_PER_ETHER
 from learnchain.engines import DEFAULT_ENGINE
 from learnchain.engines.contract import LocalDurations, Rules
 from learnchain.engines.registry import find_engine

@@ -1,14 +1,20 @@
-"""Wire one node from its parts: store, engine, network, chain, roles; the process and the simulation use the same."""
+"""Wire one node from its parts: store, engine, network, chain, roles; the process and the simulation use the same.
+
+The genesis of a local network is dated when every node is warm. Loading torch and the execution engine takes a busy
+machine longer than the first phases last: a genesis dated in advance gave empty heights first, and struck the task that
+was selected for them.
+"""
 
 import asyncio
 import logging
+import os
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from learnchain.encoding.key_value import KeyValueStore
+from learnchain.encoding.files import KeyValueStore, write_whole
 from learnchain.encryption.process import EncryptionRunner, in_own_process
 from learnchain.execution.engine import BlockingEngine
 from learnchain.execution.engine_api import EngineApiClient, as_engine
@@ -18,9 +24,7 @@ from learnchain.network.concurrency import Clock, Tasks
 from learnchain.network.gossip import ValidationResult
 from learnchain.network.network import Network
 from learnchain.network.transport import Transport, parse_address
-from learnchain.node.chain import Chain, Decisions, KeptEvent
-from learnchain.node.gossip import RoundGossip
-from learnchain.node.ports import Ports
+from learnchain.node.chain import Chain, Decisions, KeptEvent, Ports
 from learnchain.node.roles.auditor import Auditor, AuditTools
 from learnchain.node.roles.disputes import Challenger, Respondent
 from learnchain.node.roles.full_node import FullNode, Policy
@@ -28,7 +32,7 @@ from learnchain.node.roles.miner import HyperParameterStrategy, Miner
 from learnchain.node.roles.publisher import Publisher
 from learnchain.node.roles.reporter import Reporter
 from learnchain.node.settings import NodeSettings
-from learnchain.node.synchronising import Synchroniser
+from learnchain.node.synchronising import RoundGossip, Synchroniser
 from learnchain.protocol.actions import (
     Action,
     ForgetBlocks,
@@ -48,17 +52,53 @@ from learnchain.protocol.actions import (
     TrainModel,
 )
 from learnchain.protocol.events import AuditMessageReceived, DisputeMessageReceived, EvidenceReported
-from learnchain.rejection import Rejected
+from learnchain.rejection import Rejected, Unavailable
 from learnchain.storage.archive import Archive
 from learnchain.storage.blobs.origins import open_origin
 from learnchain.storage.blobs.peer_blobs import PeerBlobs
 from learnchain.storage.genesis import Genesis
-from learnchain.tasks.publishing import Vault
-from learnchain.tasks.task_data import TaskData
+from learnchain.tasks.publishing import TaskData, Vault
 from learnchain.verification.assurance import Demand, Trust
-from learnchain.verification.evidence_measurer import EvidenceMeasurer
+from learnchain.verification.measurer import EvidenceMeasurer
 from learnchain.verification.replay import TraceReplayer
 from learnchain.verification.state_disclosures import StateDisclosures
+
+AWAIT_GENESIS_FLAG = "--await-genesis"
+"""Tells a node process that its genesis may still have to be written."""
+AWAIT_GENESIS_SECONDS = 180.0
+_READY_NAME = "ready"
+_LOOK_SECONDS = 0.05
+
+
+async def await_genesis(
+    settings: NodeSettings, trainings: Iterable[Training | None], stopping: asyncio.Event, clock: Clock
+) -> bool:
+    """Return true once the genesis lies there, having warmed up and said so; false if the node is stopped before."""
+    genesis, mark = Path(settings.genesis), Path(settings.data_directory) / _READY_NAME
+    if genesis.is_file():
+        return True
+    limit, used = clock.monotonic_seconds() + AWAIT_GENESIS_SECONDS, [each for each in trainings if each is not None]
+    try:
+        await asyncio.gather(*(each.start() for each in used))
+        write_whole(mark, str(os.getpid()).encode())
+        while not genesis.is_file() and not stopping.is_set():
+            if clock.monotonic_seconds() > limit:
+                raise Unavailable(f"{genesis}: nobody founded the network within {AWAIT_GENESIS_SECONDS:.0f} s")
+            await asyncio.sleep(_LOOK_SECONDS)
+    finally:
+        mark.unlink(missing_ok=True)
+        if not genesis.is_file():
+            await asyncio.gather(*(each.close() for each in used))
+    return genesis.is_file()
+
+
+def is_ready(directory: Path, process_id: int | None) -> bool:
+    """Return whether this very process has said that it only waits for the genesis."""
+    try:
+        return (directory / _READY_NAME).read_text() == str(process_id)
+    except OSError:
+        return False
+
 
 TRANSACTION_TOPIC = "transaction"
 logger = logging.getLogger(__name__)

@@ -13,8 +13,8 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
 
+from learnchain.encoding.codec import parse_json
 from learnchain.encoding.files import write_whole
-from learnchain.encoding.numbers import parse_json
 from learnchain.rejection import Rejected, RejectionReason
 from learnchain.verification.assurance import Demand
 

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 
 from learnchain.encoding.codec import Hash32
-from learnchain.protocol.audit_messages import AuditCommitment, AuditReport
-from learnchain.protocol.dispute_messages import Challenge, ChallengeResponse
+from learnchain.protocol.audit_messages import AuditCommitment, AuditReport, Challenge, ChallengeResponse
 from learnchain.protocol.measurement import MeasurementRequest
 from learnchain.protocol.messages import (
     AnyBlock,
@@ -19,8 +18,7 @@ from learnchain.protocol.messages import (
     TrainedModel,
     Verdict,
 )
-from learnchain.protocol.selection import Selection
-from learnchain.protocol.state import BondRegistry, ChainState, HeightRecord
+from learnchain.protocol.state import BondRegistry, ChainState, HeightRecord, Selection
 from learnchain.protocol.task_specification import Cid
 from learnchain.rejection import RejectionReason
 

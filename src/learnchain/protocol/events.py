@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 
 from learnchain.encoding.codec import Hash32
-from learnchain.protocol.audit_messages import AuditMessage
-from learnchain.protocol.dispute_messages import DisputeMessage
+from learnchain.protocol.audit_messages import AuditMessage, DisputeMessage
 from learnchain.protocol.measurement import Measurement
 from learnchain.protocol.messages import (
     AnyBlock,
@@ -17,8 +16,7 @@ from learnchain.protocol.messages import (
     Reveal,
     TrainedModel,
 )
-from learnchain.protocol.selection import PostedTask
-from learnchain.protocol.state import BondChange
+from learnchain.protocol.state import BondChange, PostedTask
 
 
 @dataclass(frozen=True, slots=True)

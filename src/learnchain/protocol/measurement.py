@@ -6,8 +6,7 @@ from enum import StrEnum
 from learnchain.encoding.codec import Hash32
 from learnchain.protocol.messages import Escrow
 from learnchain.protocol.payload import Withdrawal
-from learnchain.protocol.selection import PostedTask
-from learnchain.protocol.state import BondChange
+from learnchain.protocol.state import BondChange, PostedTask
 
 
 class MeasurementKind(StrEnum):

@@ -10,11 +10,18 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated
 
-from learnchain.encoding.codec import Address, Bound, Hash32, Signature, encode
-from learnchain.encoding.hashing import keccak256, list_root, message_hash, tagged_hash
-from learnchain.encoding.numbers import Accuracy
-from learnchain.protocol.audit_messages import MAXIMUM_AUDITS, UNDECLARED_CLASS, AuditCommitment, AuditReport
-from learnchain.protocol.dispute_messages import MAXIMUM_CHALLENGES, MAXIMUM_RESPONSES, Challenge, ChallengeResponse
+from learnchain.encoding.codec import Accuracy, Address, Bound, Hash32, Signature, encode
+from learnchain.encoding.cryptography import keccak256, list_root, message_hash, tagged_hash
+from learnchain.protocol.audit_messages import (
+    MAXIMUM_AUDITS,
+    MAXIMUM_CHALLENGES,
+    MAXIMUM_RESPONSES,
+    UNDECLARED_CLASS,
+    AuditCommitment,
+    AuditReport,
+    Challenge,
+    ChallengeResponse,
+)
 from learnchain.protocol.task_specification import Cid
 from learnchain.protocol.training_terms import HyperParameters
 from learnchain.rejection import Rejected, RejectionReason

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated
 
-from learnchain.encoding.codec import FORMAT_VERSION, Address, Bound, Hash32
-from learnchain.encoding.hashing import message_hash, tagged_hash
-from learnchain.encoding.numbers import WEI_PER_ETHER
+from learnchain.encoding.codec import FORMAT_VERSION, WEI_PER_ETHER, Address, Bound, Hash32
+from learnchain.encoding.cryptography import message_hash, tagged_hash
 from learnchain.protocol.audit_messages import MAXIMUM_AUDITED_SEGMENTS
 from learnchain.protocol.messages import MAXIMUM_COMMITMENTS, MAXIMUM_QUEUED_TASKS, Task
 from learnchain.protocol.task_specification import TaskSpecification, Text, specification_hash

@@ -14,7 +14,7 @@ from eth_abi import encode as abi_encode
 from eth_abi.exceptions import DecodingError, EncodingError
 
 from learnchain.encoding.codec import Address, Bound, Exact, Hash32, decode, encode
-from learnchain.encoding.hashing import keccak256
+from learnchain.encoding.cryptography import keccak256
 from learnchain.rejection import Rejected, RejectionReason
 
 MAXIMUM_PAYLOAD_BYTES = 4 * 1024 * 1024

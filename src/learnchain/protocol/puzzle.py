@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass
 
 from learnchain.encoding.codec import Hash32
-from learnchain.encoding.hashing import DOMAIN
+from learnchain.encoding.cryptography import DOMAIN
 from learnchain.protocol.messages import TrainedModel, training_record_hash
 
 LARGEST_TARGET = 2**256 - 1

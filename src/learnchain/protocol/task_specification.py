@@ -9,9 +9,8 @@ from enum import StrEnum
 from math import prod
 from typing import Annotated
 
-from learnchain.encoding.codec import Bound, Hash32, decode, encode
-from learnchain.encoding.hashing import tagged_hash
-from learnchain.encoding.numbers import Accuracy
+from learnchain.encoding.codec import Accuracy, Bound, Hash32, decode, encode
+from learnchain.encoding.cryptography import tagged_hash
 from learnchain.protocol.model_specification import ModelSpecification, output_shape
 from learnchain.protocol.training_terms import HyperParameters
 from learnchain.rejection import Rejected, RejectionReason

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from learnchain.consensus.state import compute_queued_tasks as recorded_pool
 from learnchain.consensus.state import compute_settlement_root, is_task_requeued, payload_timestamp
 from learnchain.encoding.codec import Address, Hash32, encode
-from learnchain.encoding.cryptography import UNSIGNED, sign, sign_digest
-from learnchain.encoding.hashing import list_root, message_hash, tagged_hash
+from learnchain.encoding.cryptography import UNSIGNED, list_root, message_hash, sign, sign_digest, tagged_hash
 from learnchain.engines.contract import JudgementCase, Rules
 from learnchain.protocol.actions import ProposeBlock
-from learnchain.protocol.dispute_messages import StateLeaf
+from learnchain.protocol.audit_messages import StateLeaf
 from learnchain.protocol.measurement import Finding, Measurement, MeasurementKind, PayloadFacts
 from learnchain.protocol.messages import (
     AnyBlock,
@@ -41,8 +40,7 @@ from learnchain.protocol.messages import (
 )
 from learnchain.protocol.parameters import ChainParameters
 from learnchain.protocol.puzzle import Puzzle
-from learnchain.protocol.selection import PostedTask, Selection
-from learnchain.protocol.state import BondChange, ChainState, build_genesis_state
+from learnchain.protocol.state import BondChange, ChainState, PostedTask, Selection, build_genesis_state
 from learnchain.protocol.training_terms import HyperParameters
 from learnchain.simulation.sample_tasks import (
     address,

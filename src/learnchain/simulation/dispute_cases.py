@@ -19,10 +19,17 @@ from learnchain.consensus.audits import (
 from learnchain.consensus.disputes import bound_commitment
 from learnchain.consensus.evidence import build_audit_evidence, build_trace_evidence
 from learnchain.encoding.codec import Hash32
-from learnchain.encoding.cryptography import UNSIGNED, sign
-from learnchain.encoding.hashing import list_root
-from learnchain.protocol.audit_messages import AuditCommitment, AuditedSegment, AuditReport, report_digest
-from learnchain.protocol.dispute_messages import Challenge, ChallengeResponse, SegmentOpening, StateDisclosure
+from learnchain.encoding.cryptography import UNSIGNED, list_root, sign
+from learnchain.protocol.audit_messages import (
+    AuditCommitment,
+    AuditedSegment,
+    AuditReport,
+    Challenge,
+    ChallengeResponse,
+    SegmentOpening,
+    StateDisclosure,
+    report_digest,
+)
 from learnchain.protocol.events import AuditMessageReceived, DisputeMessageReceived
 from learnchain.protocol.messages import Evidence
 from learnchain.protocol.state import BondChange, BondMove, Dispute, HeightRecord

@@ -3,13 +3,11 @@
 from dataclasses import replace
 from typing import Any
 
-from learnchain.encoding.codec import Address, Hash32
-from learnchain.encoding.cryptography import address_of, key_hash
-from learnchain.encoding.hashing import tagged_hash
-from learnchain.encoding.numbers import WEI_PER_ETHER
+from learnchain.encoding.codec import WEI_PER_ETHER, Address, Hash32
+from learnchain.encoding.cryptography import address_of, key_hash, tagged_hash
 from learnchain.protocol.messages import Task
 from learnchain.protocol.model_presets import mlp
-from learnchain.protocol.selection import PostedTask
+from learnchain.protocol.state import PostedTask
 from learnchain.protocol.task_specification import (
     DataManifest,
     DataPart,

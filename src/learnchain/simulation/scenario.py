@@ -13,7 +13,7 @@ from learnchain.consensus.audits import (
 )
 from learnchain.consensus.evidence import read_audit_proof
 from learnchain.encoding.codec import Hash32
-from learnchain.encoding.hashing import tagged_hash
+from learnchain.encoding.cryptography import tagged_hash
 from learnchain.protocol.actions import (
     Action,
     MeasureCandidate,
@@ -22,7 +22,7 @@ from learnchain.protocol.actions import (
     ProposeBlock,
     ProposeEmptyBlock,
 )
-from learnchain.protocol.dispute_messages import SegmentOpening
+from learnchain.protocol.audit_messages import SegmentOpening
 from learnchain.protocol.events import (
     BlockReceived,
     CommitmentReceived,
@@ -37,8 +37,7 @@ from learnchain.protocol.events import (
 )
 from learnchain.protocol.measurement import Finding, Measurement, MeasurementKind
 from learnchain.protocol.messages import AnyBlock, Block, Deadline, EmptyBlock, Fault
-from learnchain.protocol.selection import PostedTask
-from learnchain.protocol.state import ChainState, HeightRecord
+from learnchain.protocol.state import ChainState, HeightRecord, PostedTask
 from learnchain.rejection import RejectionReason
 from learnchain.simulation.chain_builder import INTERVAL_STEPS, Candidate, ChainBuilder, build_steps
 from learnchain.simulation.sample_tasks import address

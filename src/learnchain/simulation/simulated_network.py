@@ -17,7 +17,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from learnchain.encoding.hashing import shake256
+from learnchain.encoding.cryptography import shake256
 from learnchain.network.multiplexer import ConnectionLimits, MultiplexedConnection, Remote
 from learnchain.network.transport import DIAL_TIMEOUT_SECONDS, ConnectionLost, PeerAddress
 from learnchain.rejection import Rejected, RejectionReason, Unavailable

@@ -12,8 +12,8 @@ from typing import Any
 
 from learnchain.app.service import load_wallet
 from learnchain.encoding.codec import Hash32
-from learnchain.encoding.hashing import shake256, tagged_hash
-from learnchain.encoding.key_value import MemoryStore
+from learnchain.encoding.cryptography import shake256, tagged_hash
+from learnchain.encoding.files import MemoryStore
 from learnchain.encryption.process import in_this_process
 from learnchain.execution.engine_api import EngineApiClient
 from learnchain.execution.pyevm.engine import PyEvmEngine

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from learnchain.encoding.codec import FORMAT_VERSION, Hash32, decode, encode
+from learnchain.encoding.codec import FORMAT_VERSION, Hash32, decode, encode, parse_json
 from learnchain.encoding.files import write_whole
-from learnchain.encoding.numbers import parse_json
 from learnchain.engines.contract import Rules
 from learnchain.engines.registry import decode_engine
 from learnchain.execution.genesis import genesis_block_hash

@@ -7,9 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from learnchain.encoding.codec import Hash32, decode, encode
-from learnchain.encoding.key_value import KeyValueStore, MemoryStore
-from learnchain.protocol.audit_messages import AuditReport
-from learnchain.protocol.dispute_messages import ChallengeResponse
+from learnchain.encoding.files import KeyValueStore, MemoryStore
+from learnchain.protocol.audit_messages import AuditReport, ChallengeResponse
 from learnchain.protocol.messages import Commitment, Evidence, ReleaseAnnouncement, TrainingRecord
 from learnchain.protocol.task_specification import Cid
 

@@ -14,8 +14,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
-from learnchain.encoding.hashing import tagged_hash
-from learnchain.encoding.numbers import WEI_PER_ETHER
+from learnchain.encoding.codec import WEI_PER_ETHER
+from learnchain.encoding.cryptography import tagged_hash
 from learnchain.learning.data import SOURCES, DataSet, permutation, select_rows, split
 from learnchain.learning.sources.store import DataStore
 from learnchain.learning.sources.synthetic import SYNTHETIC_SOURCES

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from learnchain.consensus import Round, advance, begin
-from learnchain.encoding.files import directory_bytes
-from learnchain.encoding.key_value import MemoryStore
+from learnchain.encoding.files import MemoryStore, directory_bytes
 from learnchain.execution.engine import WorkerEngine
 from learnchain.execution.escrow import decode_task, task_calldata
 from learnchain.execution.pyevm.engine import PyEvmEngine
@@ -26,7 +25,7 @@ from learnchain.storage.archive import Archive
 from learnchain.storage.blobs.peer_blobs import PeerBlobs
 from learnchain.storage.genesis import Genesis
 from learnchain.storage.lmdb_store import LmdbStore
-from learnchain.tasks.task_data import TaskData
+from learnchain.tasks.publishing import TaskData
 from learnchain.verification.assurance import TRUSTED_CLAIM, Level, NoTraining, list_checks_at
 from learnchain.verification.measurer import Measurer, build_claimed_measurement
 from learnchain.verification.replay import ReplaySummary, SegmentReplayer, TraceReplayer

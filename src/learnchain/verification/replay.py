@@ -38,18 +38,17 @@ from learnchain.learning.jobs import (
     TrainingJob,
 )
 from learnchain.learning.trace import INDEX_NAME, MAXIMUM_INDEX_BYTES, state_path
-from learnchain.protocol.audit_messages import AuditedSegment
-from learnchain.protocol.dispute_messages import MAXIMUM_STEP_STATES, StateLeaf
+from learnchain.protocol.audit_messages import MAXIMUM_STEP_STATES, AuditedSegment, StateLeaf
 from learnchain.protocol.messages import Block, training_record_hash, work_id
 from learnchain.protocol.model_specification import model_bytes
 from learnchain.protocol.parameters import ChainParameters
-from learnchain.protocol.selection import Selection
+from learnchain.protocol.state import Selection
 from learnchain.protocol.task_specification import TrainingMode
 from learnchain.protocol.training_terms import TrainingTerms
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.storage.archive import Archive
 from learnchain.storage.blobs.blob_store import BlobStore
-from learnchain.tasks.task_data import OpenedKeys, TaskData
+from learnchain.tasks.publishing import OpenedKeys, TaskData
 from learnchain.verification.assurance import Level
 from learnchain.verification.training_chain import (
     EarlierRun,

@@ -14,8 +14,7 @@ from typing import TypeVar
 from learnchain.consensus.audits import open_segment, parse_step_digests
 from learnchain.encoding.codec import Hash32
 from learnchain.encoding.content_id import Cid
-from learnchain.encoding.cryptography import UNSIGNED
-from learnchain.encoding.hashing import list_root
+from learnchain.encoding.cryptography import UNSIGNED, list_root
 from learnchain.learning.jobs import (
     DIGESTS_NAME,
     STATES_NAME,
@@ -25,10 +24,10 @@ from learnchain.learning.jobs import (
     SegmentJob,
 )
 from learnchain.learning.trace import state_path
-from learnchain.protocol.dispute_messages import SegmentOpening, StateDisclosure
+from learnchain.protocol.audit_messages import SegmentOpening, StateDisclosure
 from learnchain.protocol.messages import Block
 from learnchain.protocol.model_specification import model_bytes
-from learnchain.protocol.selection import Selection
+from learnchain.protocol.state import Selection
 from learnchain.rejection import Rejected, RejectionReason
 from learnchain.verification.replay import HEADER_BYTES, STATE_COPIES, TraceReplayer
 from learnchain.verification.training_chain import fetch_index

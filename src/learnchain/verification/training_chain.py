@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from learnchain.encoding.codec import Address, Hash32, decode, encode
-from learnchain.encoding.hashing import message_hash
+from learnchain.encoding.cryptography import message_hash
 from learnchain.engines.contract import Rules
 from learnchain.learning.jobs import TrainedFiles, TrainingJob
 from learnchain.learning.trace import CONTINUES_KEY, MAXIMUM_INDEX_BYTES, TraceIndex, read_index
-from learnchain.protocol.dispute_messages import StateLeaf
+from learnchain.protocol.audit_messages import StateLeaf
 from learnchain.protocol.messages import (
     AnyBlock,
     Block,
@@ -26,7 +26,7 @@ from learnchain.protocol.messages import (
     work_id,
 )
 from learnchain.protocol.parameters import ChainParameters
-from learnchain.protocol.selection import MultiBlockPosition, Selection
+from learnchain.protocol.state import MultiBlockPosition, Selection
 from learnchain.protocol.training_terms import HyperParameters, TrainingTerms
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.storage.archive import Archive

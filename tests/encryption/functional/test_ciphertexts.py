@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from learnchain.encoding.codec import encode
-from learnchain.encoding.hashing import check_list_branch, list_branch
+from learnchain.encoding.cryptography import check_list_branch, list_branch
 from learnchain.encryption.functional import (
     CipherHeader,
     batch_leaf,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learnchain.encoding.numbers import Accuracy
+from learnchain.encoding.codec import Accuracy
 from learnchain.engines.contract import Lookahead
 from learnchain.engines.podl import Podl, TwoPhases
 from learnchain.engines.podl.multi_block_progress import StoppingRule, decode_memory

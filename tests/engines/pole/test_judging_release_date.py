@@ -2,7 +2,7 @@
 
 import pytest
 
-from learnchain.encoding.numbers import WEI_PER_ETHER
+from learnchain.encoding.codec import WEI_PER_ETHER
 from learnchain.engines.pole import Pole
 from learnchain.engines.pole.rules import BURN_ADDRESS
 from learnchain.engines.pole.scenario import OPEN_BROADCAST, POLE, start_pole_node

@@ -17,7 +17,7 @@ from learnchain.engines.pole.mapping import (
 )
 from learnchain.engines.pole.scenario import POLE, start_pole_node
 from learnchain.protocol.model_presets import mlp, strided_cnn
-from learnchain.protocol.selection import Assignment
+from learnchain.protocol.state import Assignment
 from learnchain.protocol.task_specification import TaskSpecification
 from learnchain.rejection import Rejected, RejectionReason
 from learnchain.simulation.sample_tasks import build_sample_specification

@@ -12,7 +12,7 @@ from learnchain.engines.pole.mapping import MappingLayer, check_encryption
 from learnchain.engines.pole.parts import FunctionalKey
 from learnchain.engines.pole.scenario import POLE, start_pole_node
 from learnchain.protocol.model_presets import mlp, strided_cnn
-from learnchain.protocol.selection import Assignment, PostedTask
+from learnchain.protocol.state import Assignment, PostedTask
 from learnchain.protocol.task_specification import (
     Encryption,
     TaskSpecification,

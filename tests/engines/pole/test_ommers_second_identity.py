@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from learnchain.engines.pole import Pole
-from learnchain.engines.pole.equations import OmmerFunding, OmmerRules
+from learnchain.engines.pole.judging import OmmerFunding, OmmerRules
 from learnchain.engines.pole.ommers import decode_memory
 from learnchain.engines.pole.scenario import POLE, start_pole_node, steal_candidate
 from learnchain.protocol.actions import ProposeBlock

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learnchain.encoding.codec import decode, encode
-from learnchain.encoding.numbers import WEI_PER_ETHER
+from learnchain.encoding.codec import WEI_PER_ETHER, decode, encode
 from learnchain.engines.pole import Pole
 from learnchain.engines.pole.parts import is_waived
 from learnchain.engines.pole.rules import PoleDurations, task_value

@@ -7,7 +7,7 @@ from statistics import mean, stdev
 
 import pytest
 
-from learnchain.encoding.hashing import message_hash
+from learnchain.encoding.cryptography import message_hash
 from learnchain.engines.proof_of_work import LOCAL, ProofOfWork
 from learnchain.engines.proof_of_work.rules import Difficulty
 from learnchain.engines.proof_of_work.scenario import PROOF_OF_WORK, start_proof_of_work_node

@@ -10,10 +10,10 @@ from eth_account import Account
 from eth_hash.auto import keccak
 from eth_utils import to_checksum_address
 
-from learnchain.encoding.key_value import MemoryStore
+from learnchain.encoding.files import MemoryStore
 from learnchain.execution.genesis import BEACON_ROOTS_ADDRESS, BLOCK_HASHES_ADDRESS
 from learnchain.execution.pyevm.engine import PyEvmEngine
-from learnchain.execution.pyevm.headers import block_hash, seal_payload
+from learnchain.execution.pyevm.transactions import block_hash, seal_payload
 from learnchain.protocol.payload import PayloadStatusCode
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 from tests.execution.pyevm.chain import ADDRESSES, CHAIN_ID, ETHER, KEYS, NONE, Chain, genesis, reward, signed

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learnchain.encoding.key_value import MemoryStore
+from learnchain.encoding.files import MemoryStore
 from learnchain.execution.engine import BlockingEngine
 from learnchain.execution.pyevm.engine import PyEvmEngine
 from learnchain.protocol.payload import PayloadStatusCode, decode_payload, encode_payload
@@ -144,10 +144,10 @@ def test_a_tampered_payload_is_invalid_even_with_a_fitting_hash(door: BlockingEn
 
 
 def _rehash(door: BlockingEngine, payload: object) -> bytes:
-    from learnchain.execution.pyevm import headers
+    from learnchain.execution.pyevm import transactions
     from learnchain_conformance import null_execution
 
-    return null_execution._hash(payload) if isinstance(door, NullEngine) else headers.block_hash(payload)
+    return null_execution._hash(payload) if isinstance(door, NullEngine) else transactions.block_hash(payload)
 
 
 def test_a_payload_without_its_parent_waits(chain: Chain):

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import rlp
 
-from learnchain.encoding.hashing import keccak256
-from learnchain.encoding.key_value import MemoryStore
+from learnchain.encoding.cryptography import keccak256
+from learnchain.encoding.files import MemoryStore
 from learnchain.execution.escrow import post_calldata, posting_value_wei
 from learnchain.execution.genesis import ESCROW_ADDRESS
 from learnchain.execution.pyevm.engine import PyEvmEngine
-from learnchain.execution.pyevm.headers import EMPTY_TRIE_ROOT
 from learnchain.execution.pyevm.pruning import PruningPolicy, references
 from learnchain.execution.pyevm.records import Phase, Records
+from learnchain.execution.pyevm.transactions import EMPTY_TRIE_ROOT
 from learnchain.protocol.payload import ExecutionPayload, PayloadAttributes, PayloadStatusCode
 from learnchain.rejection import Unavailable
 from tests.execution.pyevm.chain import ADDRESSES, KEYS, NONE, Chain, genesis, signed

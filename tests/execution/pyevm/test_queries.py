@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from learnchain.encoding.hashing import keccak256
+from learnchain.encoding.cryptography import keccak256
 from learnchain.execution.engine import Reverted
 from learnchain.execution.escrow import post_calldata, posting_value_wei
 from learnchain.execution.genesis import ESCROW_ADDRESS

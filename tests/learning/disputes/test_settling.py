@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from learnchain.consensus.audits import AuditFinding, FraudProof, open_segment, open_step, parse_step_digests
-from learnchain.encoding.cryptography import UNSIGNED
-from learnchain.encoding.hashing import list_root
+from learnchain.encoding.cryptography import UNSIGNED, list_root
 from learnchain.learning.data import save_data
 from learnchain.learning.disputes.settling import (
     chain_finding,
@@ -31,8 +30,7 @@ from learnchain.learning.jobs import (
 )
 from learnchain.learning.replay import SegmentAuditScope, audit_run, run_plan
 from learnchain.learning.trace import state_path
-from learnchain.protocol.audit_messages import AuditedSegment
-from learnchain.protocol.dispute_messages import StateDisclosure
+from learnchain.protocol.audit_messages import AuditedSegment, StateDisclosure
 from learnchain.rejection import Rejected, RejectionReason
 from tests.learning.conftest import plan_of
 from tests.learning.disputes.cheats import CHANGES, glued, interpolated, with_changed_segment

@@ -17,7 +17,7 @@ from learnchain.learning.job_data import training_rows
 from learnchain.learning.jobs import TrainedFiles, TrainingJob, TrainingProgress
 from learnchain.learning.trace import INDEX_NAME, Trace, read_trace
 from learnchain.node.local_network import LocalPlan
-from learnchain.protocol.dispute_messages import Challenge
+from learnchain.protocol.audit_messages import Challenge
 from learnchain.protocol.messages import Evidence, Fault, Payout
 from learnchain.protocol.payload import SettlementOutcome
 from learnchain.protocol.state import BondRegistry, ChainState, Dispute, DisputeOutcome

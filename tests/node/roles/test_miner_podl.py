@@ -11,7 +11,7 @@ import pytest
 
 from learnchain.consensus.audits import AuditFinding, FraudProof
 from learnchain.encoding.codec import decode, encode
-from learnchain.encoding.hashing import list_root, message_hash
+from learnchain.encoding.cryptography import list_root, message_hash
 from learnchain.engines.podl import Podl, TwoPhases
 from learnchain.engines.podl.multi_block_progress import StoppingRule
 from learnchain.engines.podl.parts import baseline_count
@@ -19,7 +19,7 @@ from learnchain.learning.model import load_weights
 from learnchain.learning.safe_tensors import read_header
 from learnchain.learning.trace import CONTINUES_KEY
 from learnchain.node.local_network import LocalPlan
-from learnchain.protocol.dispute_messages import StateLeaf
+from learnchain.protocol.audit_messages import StateLeaf
 from learnchain.protocol.messages import Block, Reveal
 from learnchain.protocol.model_specification import count_committed_bytes, model_bytes
 from learnchain.protocol.payload import SettlementOutcome as Settled

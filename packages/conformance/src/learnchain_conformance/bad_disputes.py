@@ -6,7 +6,7 @@ from typing import Any
 
 from learnchain.consensus.disputes import last_challenge_height
 from learnchain.encoding.codec import Address
-from learnchain.protocol.dispute_messages import ChallengeResponse, DisputeMessage
+from learnchain.protocol.audit_messages import ChallengeResponse, DisputeMessage
 from learnchain.protocol.events import AuditMessageReceived, DisputeMessageReceived, Event
 from learnchain.protocol.state import Dispute, HeightRecord
 from learnchain.rejection import RejectionReason

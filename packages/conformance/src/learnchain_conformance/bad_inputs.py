@@ -24,7 +24,7 @@ from learnchain.protocol.events import (
 from learnchain.protocol.messages import Block, Deadline, Evidence, ReleaseAnnouncement
 from learnchain.protocol.model_presets import mlp
 from learnchain.protocol.model_specification import Layer, Setting
-from learnchain.protocol.selection import PostedTask
+from learnchain.protocol.state import PostedTask
 from learnchain.protocol.task_specification import TaskSpecification
 from learnchain.rejection import RejectionReason
 from learnchain.simulation.chain_builder import Candidate, alter

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 from learnchain import rejection
 from learnchain.encoding.codec import Bound, Exact
 from learnchain.engines.contract import STEPS, Rules
-from learnchain.protocol import audit_messages, dispute_messages, messages
+from learnchain.protocol import audit_messages, messages
 from learnchain.protocol.citations import Interpretation
 from learnchain_conformance.engine_scenarios import find_scenario, shipped_engines
 from learnchain_conformance.vector_json import unwrap_annotation
@@ -73,7 +73,7 @@ MESSAGES = [
 """The nouns of a height, in the order in which they appear."""
 
 
-_PAGES = (messages, audit_messages, dispute_messages)
+_PAGES = (messages, audit_messages)
 
 
 _NOTE = "<!-- Written by learnchain_conformance.documents; change the code, then write it anew. -->\n\n"

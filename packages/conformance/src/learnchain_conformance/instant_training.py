@@ -6,7 +6,7 @@ from typing import Any
 
 from learnchain.consensus.audits import AuditFinding
 from learnchain.encoding.codec import Hash32
-from learnchain.encoding.hashing import tagged_hash
+from learnchain.encoding.cryptography import tagged_hash
 from learnchain.learning.jobs import (
     TRACE_NAME,
     WEIGHTS_NAME,

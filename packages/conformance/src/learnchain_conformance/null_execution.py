@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from learnchain.encoding.codec import Address, Hash32
-from learnchain.encoding.hashing import tagged_hash
+from learnchain.encoding.cryptography import tagged_hash
 from learnchain.execution.engine import EngineInfo
 from learnchain.execution.genesis import genesis_balances, genesis_chain_id, genesis_start
 from learnchain.protocol.payload import (

@@ -7,11 +7,10 @@ from learnchain.consensus.audits import AuditFinding
 from learnchain.consensus.validity import check_key_release, check_opening, check_release
 from learnchain.engines.dlbc.scenario import start_dlbc_node
 from learnchain.protocol import audit_messages
-from learnchain.protocol.dispute_messages import Challenge, ChallengeResponse
+from learnchain.protocol.audit_messages import Challenge, ChallengeResponse
 from learnchain.protocol.events import EvidenceReported
 from learnchain.protocol.messages import Deadline
-from learnchain.protocol.selection import Schedule
-from learnchain.protocol.state import Dispute
+from learnchain.protocol.state import Dispute, Schedule
 from learnchain.simulation.chain_builder import alter
 from learnchain.simulation.dispute_cases import (
     AUDITOR,

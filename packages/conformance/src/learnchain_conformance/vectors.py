@@ -15,9 +15,10 @@ from typing import Any, get_type_hints
 
 from learnchain.consensus import Round, advance, audits, begin, validity
 from learnchain.encoding.codec import decode, encode
-from learnchain.encoding.hashing import message_hash
+from learnchain.encoding.cryptography import message_hash
 from learnchain.engines.contract import STEPS
-from learnchain.protocol import audit_messages, dispute_messages, events, messages, model_specification, selection
+from learnchain.protocol import audit_messages, events, messages, model_specification
+from learnchain.protocol import state as chain_state
 from learnchain.protocol.actions import OpenHeight
 from learnchain.protocol.citations import Interpretation
 from learnchain.protocol.events import Event
@@ -52,7 +53,7 @@ SHARED_STEPS: tuple[Callable[..., Any], ...] = (
     audits.audit_seed,
     audits.assign_segments,
     audit_messages.report_digest,
-    selection.Schedule.deadline,
+    chain_state.Schedule.deadline,
     validity.check_key_release,
     validity.check_release,
     validity.check_opening,
@@ -406,7 +407,7 @@ def _encode_canonical(kind: type, content: dict[str, Any]) -> dict[str, str]:
 
 @cache
 def _list_message_kinds() -> dict[str, type]:
-    named = {**vars(messages), **vars(audit_messages), **vars(dispute_messages), **vars(events)}
+    named = {**vars(messages), **vars(audit_messages), **vars(events)}
     return {name: each for name, each in named.items() if isinstance(each, type)}
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learnchain.encoding.codec import Hash32, decode, encode
-from learnchain.encoding.hashing import list_root, message_hash, shake256, tagged_hash
+from learnchain.encoding.cryptography import list_root, message_hash, shake256, tagged_hash
 from learnchain.encryption.functional.group import (
     COMPRESSED_BYTES,
     ORDER,

@@ -16,7 +16,7 @@ import numpy as np
 from coincurve import PublicKey
 from numpy.typing import NDArray
 
-from learnchain.encoding.hashing import shake256, tagged_hash
+from learnchain.encoding.cryptography import shake256, tagged_hash
 from learnchain.encryption.functional.group import (
     ORDER,
     Coordinates,

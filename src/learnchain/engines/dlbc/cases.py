@@ -4,9 +4,9 @@ from decimal import Decimal
 from fractions import Fraction
 
 from learnchain.consensus.validity import check_key_release
-from learnchain.encoding.numbers import WEI_PER_ETHER
+from learnchain.encoding.codec import WEI_PER_ETHER
 from learnchain.engines.dlbc import Dlbc
-from learnchain.engines.dlbc import equations as eq
+from learnchain.engines.dlbc import rules as eq
 from learnchain.engines.dlbc.rules import Phases
 from learnchain.engines.dlbc.scenario import DLBC, MILLION, build_queued_state, build_three_tasks, start_dlbc_node
 from learnchain.protocol import messages

@@ -1,27 +1,207 @@
-"""The three phases of a DLBC block interval on the clock (IV-B, Figure 5; readings DLBC-R3, R4).
+"""DLBC: its equations, its order of judging, and its ten answers in spine order.
 
-The ten answers of DLBC, in spine order; the fields are the paper's parameters.
+Equations 1 to 6 are one function each; Equation 7 is a loss term and stands in `learning/watermark.py`. Ratios are
+exact fractions; logarithms and powers run in the fixed decimal context of `encoding/codec.py`. Tasks are ranked by
+Equation 4, smallest score first (IV-A, IV-D, IV-G; reading DLBC-R1). Judging goes from the highest claim downwards and
+stops at the first honest one (II and IV-C3, after PoDL III-B). The clock has three phases a block interval (IV-B,
+Figure 5; readings DLBC-R3, R4).
 """
 
 from dataclasses import dataclass, field
+from decimal import Decimal
+from fractions import Fraction
+from functools import lru_cache
 from itertools import pairwise
 from typing import ClassVar
 
-from learnchain.encoding.codec import Hash32, encode
-from learnchain.encoding.numbers import WEI_PER_GWEI, Accuracy
+from learnchain.encoding.codec import CONTEXT, WEI_PER_GWEI, Accuracy, Hash32, encode, logarithm, power, quantise
 from learnchain.engines.contract import EngineParts, JudgementCase, LocalDurations
-from learnchain.engines.dlbc.equations import Ranking, miner_share, publisher_share
-from learnchain.engines.dlbc.judging import judge
-from learnchain.protocol.measurement import MeasurementRequest
-from learnchain.protocol.messages import AnyBlock, Block, Commitment, Deadline, Escrow, Payout, Reveal, Task, Verdict
-from learnchain.protocol.model_specification import ModelLimits, validate
+from learnchain.protocol.citations import equation
+from learnchain.protocol.measurement import Finding, Measurement, MeasurementKind, MeasurementRequest
+from learnchain.protocol.messages import (
+    AnyBlock,
+    Block,
+    CandidateOutcome,
+    Commitment,
+    Deadline,
+    Escrow,
+    Payout,
+    Reveal,
+    Task,
+    Verdict,
+    VerdictEntry,
+)
+from learnchain.protocol.model_specification import ModelLimits, model_bytes, training_flops_per_sample, validate
 from learnchain.protocol.parameters import ChainParameters
 from learnchain.protocol.payload import Settlement, SettlementOutcome
-from learnchain.protocol.selection import Schedule, Selection
-from learnchain.protocol.state import ChainState, Reward
+from learnchain.protocol.state import ZERO_HASH, Assignment, ChainState, PostedTask, Reward, Schedule, Selection
 from learnchain.protocol.task_specification import TaskSpecification
 from learnchain.protocol.training_terms import TrainingTerms, Watermark
 from learnchain.rejection import Rejected, RejectionReason
+
+MILLION = 1_000_000
+
+
+@equation("dlbc", 1, r"q_i = \frac{\ln(k \times l_i)}{\ln L}, \quad k > 0")
+def queue_index(queue_length: int, estimated_maximum: int, scale_millionths: int) -> Decimal:
+    """Return q_i from l_i, L and k: above 0 the ranking punishes FLOPs, below it prefers them (DLBC-R7, R8).
+
+    `queue_length` >= 1 and `estimated_maximum` >= 2; k is given in millionths.
+    """
+    scaled = CONTEXT.divide(Decimal(scale_millionths * queue_length), Decimal(MILLION))
+    return CONTEXT.divide(logarithm(scaled), logarithm(Decimal(estimated_maximum)))
+
+
+@equation("dlbc", 2, r"d_{ni} = \frac{\text{model size} + \text{data size}}{\text{median network bandwidth}}")
+def network_difficulty(model_bytes: int, data_bytes: int, median_bytes_per_second: int) -> Decimal:
+    """Return d_ni in seconds: what it takes to move model and data (DLBC-R11)."""
+    return CONTEXT.divide(Decimal(model_bytes + data_bytes), Decimal(median_bytes_per_second))
+
+
+@equation("dlbc", 3, r"d_{ci} = \frac{\text{FLOPs}}{\text{median computation power}}")
+def computation_difficulty(flops: int, median_flops_per_second: int) -> Decimal:
+    """Return d_ci in seconds: what one epoch takes at the median miner (DLBC-R11)."""
+    return CONTEXT.divide(Decimal(flops), Decimal(median_flops_per_second))
+
+
+@equation("dlbc", 4, r"\text{ranking score} = \frac{d_{ni} + (d_{ci})^{q_i}}{\text{task reward}}")
+def ranking_score(network: Decimal, computation: Decimal, index: Decimal, reward_wei: int) -> Decimal:
+    """Return the score that all miners rank by: the smallest is trained (DLBC-R1); 18 digits decide."""
+    difficulty = CONTEXT.add(network, power(computation, index))
+    return quantise(CONTEXT.divide(difficulty, Decimal(reward_wei)))
+
+
+@equation("dlbc", 5, r"\text{block reward}_{publisher} = \max(0, 1 - (\frac{k \times l_i}{L})^2)")
+def publisher_share(queue_length: int, estimated_maximum: int, scale_millionths: int) -> Fraction:
+    """Return the publisher's share of the block reward: large while the list of tasks is short (DLBC-R7)."""
+    filled = Fraction(scale_millionths * queue_length, MILLION * estimated_maximum)
+    return max(Fraction(0), 1 - filled * filled)
+
+
+@equation("dlbc", 6, r"\text{block reward}_{miner} = 1 - \text{block reward}_{publisher}")
+def miner_share(publisher: Fraction) -> Fraction:
+    """Return the miner's share of the block reward."""
+    return 1 - publisher
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Hold what Eq. 1-4 take from the chain: L, k in millionths, and the two medians (reading DLBC-R11)."""
+
+    estimated_maximum: int = 32
+    scale_millionths: int = 1_000_000
+    median_bytes_per_second: int = 12_500_000
+    median_flops_per_second: int = 10_000_000_000
+
+    def score(self, posted: PostedTask, queue_length: int) -> Decimal:
+        """Return the ranking score of a publisher's task in a list of `queue_length` tasks."""
+        network, computation = _compute_difficulties(posted.specification, self)
+        index = queue_index(max(1, queue_length), self.estimated_maximum, self.scale_millionths)
+        return ranking_score(network, computation, index, posted.task.reward_wei)
+
+    def select(self, parent: ChainState, schedule: Schedule, horizon_seconds: int, chain: ChainParameters) -> Selection:
+        """Return the task with the smallest score; a standing task, in turn, when no publisher's task waits.
+
+        Tasks whose deadline lies before `horizon_seconds` could not be settled in time and are passed over.
+        """
+        waiting = [each for each in parent.queued_tasks if each.task.deadline_seconds > horizon_seconds]
+        scored = sorted((self.score(each, len(waiting)), each.task.task_id) for each in waiting)
+        by_id = {each.task.task_id: each for each in waiting}
+        height = parent.height + 1
+        if not scored:
+            standing = chain.standing_tasks()
+            chosen, score = PostedTask(*standing[height % len(standing)]), ""
+        else:
+            chosen, score = by_id[scored[0][1]], str(scored[0][0])
+        ranking: tuple[tuple[str, Hash32], ...] = tuple((str(value), task_id) for value, task_id in scored)
+        return Selection(height, parent.block_hash, (Assignment(chosen),), score, len(waiting), schedule, ranking)
+
+
+@lru_cache(maxsize=4_096)
+def _compute_difficulties(specification: TaskSpecification, ranking: Ranking) -> tuple[Decimal, Decimal]:
+    """Return d_n and d_c; they depend on the task alone, so only the power is computed anew at every block."""
+    data = specification.data
+    moved = data.training.ciphertext_bytes + data.test.ciphertext_bytes
+    network = network_difficulty(model_bytes(specification.model), moved, ranking.median_bytes_per_second)
+    flops = training_flops_per_sample(specification.model) * data.training.rows
+    return network, computation_difficulty(flops, ranking.median_flops_per_second)
+
+
+KINDS = (MeasurementKind.PAYLOAD, MeasurementKind.WATERMARK, MeasurementKind.COUNT)
+"""What a candidate must pass, cheapest first; a model without the miner's mark is pruned unmeasured (IV-C3)."""
+
+
+def judge(case: JudgementCase) -> MeasurementRequest | Verdict | None:
+    """Ask for the next measurement, give the verdict, or wait for reveals that may still come."""
+    if not case.reveals_closed and len(case.reveals) < len(case.commitments):
+        return None
+    refused: dict[Hash32, str] = {}
+    missing: set[Hash32] = set()
+    for key in order_by_claim(case):
+        finding = _examine(case, key)
+        if isinstance(finding, MeasurementRequest):
+            return finding
+        if finding is None:
+            return _build_verdict(case, key, refused, missing)
+        if finding == Finding.UNAVAILABLE:
+            missing.add(key)
+        else:
+            refused[key] = finding
+    return _build_verdict(case, ZERO_HASH, refused, missing)
+
+
+def order_by_claim(case: JudgementCase) -> list[Hash32]:
+    """Return the revealed candidates, highest claim first; ties go to the lower commitment hash (ROUND-1)."""
+    return sorted(case.reveals, key=lambda key: (-case.reveals[key].claim().share, key))
+
+
+def _examine(case: JudgementCase, key: Hash32) -> MeasurementRequest | str | None:
+    """Return what to measure next, why the candidate is out, or None when it passed everything."""
+    for kind in KINDS:
+        measured = case.measurements.get((key, kind))
+        if measured is None:
+            return MeasurementRequest(key, kind)
+        if measured.finding is Finding.UNAVAILABLE:
+            return Finding.UNAVAILABLE.value
+        if kind is MeasurementKind.COUNT:
+            return _compare_count(case, key, measured)
+        if measured.finding is Finding.REJECTED:
+            return measured.reason
+    return None
+
+
+def _compare_count(case: JudgementCase, key: Hash32, measured: Measurement) -> str | None:
+    """Compare the count with the claim at hand: a miner may have shown others an opening with another claim."""
+    inexact = RejectionReason.CLAIM_NOT_EXACT.value
+    if measured.finding is Finding.REJECTED and measured.reason != inexact:
+        return measured.reason
+    reveal = case.reveals[key]
+    exact = (measured.correct, measured.total) == (reveal.claim_correct, reveal.claim_total)
+    return None if exact else inexact
+
+
+def _build_verdict(case: JudgementCase, winner: Hash32, refused: dict[Hash32, str], missing: set[Hash32]) -> Verdict:
+    entries = tuple(
+        _build_entry(case, key, miner, winner=winner, refused=refused, missing=missing)
+        for key, miner in ((key, commitment.miner) for key, commitment in case.commitments)
+    )
+    won = case.reveals.get(winner)
+    correct, total = (won.claim_correct, won.claim_total) if won else (0, 0)
+    return Verdict(winner, correct, total, entries)
+
+
+def _build_entry(
+    case: JudgementCase, key: Hash32, miner: bytes, *, winner: Hash32, refused: dict[Hash32, str], missing: set[Hash32]
+) -> VerdictEntry:
+    reveal = case.reveals.get(key)
+    claim, total = (reveal.claim_correct, reveal.claim_total) if reveal else (0, 0)
+    if key == winner:
+        return VerdictEntry(key, miner, CandidateOutcome.WINNER, claim, "", total)
+    if key in refused:
+        return VerdictEntry(key, miner, CandidateOutcome.REJECTED, claim, refused[key], total)
+    if reveal is None or key in missing:
+        return VerdictEntry(key, miner, CandidateOutcome.UNREVEALED, 0, "")
+    return VerdictEntry(key, miner, CandidateOutcome.LOWER_CLAIM, claim, "", total)
 
 
 @dataclass(frozen=True, slots=True)

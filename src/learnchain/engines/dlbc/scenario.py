@@ -2,12 +2,10 @@
 
 from dataclasses import replace
 
-from learnchain.encoding.numbers import WEI_PER_ETHER
-from learnchain.engines.dlbc import INTERPRETATIONS, Dlbc, equations
-from learnchain.engines.dlbc.equations import Ranking
-from learnchain.engines.dlbc.rules import Phases
-from learnchain.protocol.selection import PostedTask
-from learnchain.protocol.state import ChainState
+from learnchain.encoding.codec import WEI_PER_ETHER
+from learnchain.engines.dlbc import INTERPRETATIONS, Dlbc, rules
+from learnchain.engines.dlbc.rules import Phases, Ranking
+from learnchain.protocol.state import ChainState, PostedTask
 from learnchain.simulation.chain_builder import ChainBuilder
 from learnchain.simulation.sample_tasks import build_sample_specification, build_sample_task
 from learnchain.simulation.scenario import ScenarioNode, start_from_genesis
@@ -25,12 +23,12 @@ DLBC = Dlbc(
 """Every number is written out: a changed default must not change a vector."""
 
 DLBC_CALLS = (
-    equations.queue_index,
-    equations.network_difficulty,
-    equations.computation_difficulty,
-    equations.ranking_score,
-    equations.publisher_share,
-    equations.miner_share,
+    rules.queue_index,
+    rules.network_difficulty,
+    rules.computation_difficulty,
+    rules.ranking_score,
+    rules.publisher_share,
+    rules.miner_share,
     Phases.schedule_height,
 )
 

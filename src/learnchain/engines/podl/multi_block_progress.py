@@ -6,11 +6,10 @@ it on the winner's own fresh test set, so the comparison needs no set twice.
 
 from dataclasses import dataclass
 
-from learnchain.encoding.codec import Address, Hash32, decode, encode
-from learnchain.encoding.numbers import Accuracy
+from learnchain.encoding.codec import Accuracy, Address, Hash32, decode, encode
 from learnchain.engines.podl.parts import baseline_count
 from learnchain.protocol.messages import Block
-from learnchain.protocol.selection import Selection
+from learnchain.protocol.state import Selection
 from learnchain.protocol.task_specification import Cid, TaskSpecification
 
 TEN_THOUSAND = 10_000

@@ -14,7 +14,7 @@ from learnchain.protocol.events import (
     RevealReceived,
     TaskPosted,
 )
-from learnchain.protocol.selection import PostedTask
+from learnchain.protocol.state import PostedTask
 from learnchain.rejection import RejectionReason
 from learnchain.simulation.chain_builder import ChainBuilder, alter, build_sample_parameters
 from learnchain.simulation.sample_tasks import build_sample_specification, build_sample_task, release_key

@@ -12,8 +12,8 @@ a height's layer, `ommers.py` and `equations.py` for the losers, and the reading
 """
 
 from learnchain.engines.contract import Engine, LocalDurations
-from learnchain.engines.pole.equations import OmmerFormula, OmmerFunding, OmmerRules
 from learnchain.engines.pole.interpretations import INTERPRETATIONS
+from learnchain.engines.pole.judging import OmmerFormula, OmmerFunding, OmmerRules
 from learnchain.engines.pole.mapping import MappingLayer, MappingMode
 from learnchain.engines.pole.rules import Pole, build_local_durations
 

@@ -3,12 +3,11 @@
 from dataclasses import replace
 
 from learnchain.consensus.validity import check_release
-from learnchain.encoding.codec import encode
-from learnchain.encoding.numbers import WEI_PER_ETHER
+from learnchain.encoding.codec import WEI_PER_ETHER, encode
 from learnchain.engines.contract import JudgementCase
 from learnchain.engines.pole import Pole
 from learnchain.engines.pole import mapping as maps
-from learnchain.engines.pole.equations import OmmerFormula, OmmerFunding, OmmerRules, build_header, ommer_reward
+from learnchain.engines.pole.judging import OmmerFormula, OmmerFunding, OmmerRules, build_header, ommer_reward
 from learnchain.engines.pole.mapping import MappingLayer, MappingMode, Shift, layer_shape
 from learnchain.engines.pole.parts import Waiver, read_mapped_training
 from learnchain.engines.pole.rules import PoleDurations
@@ -26,7 +25,7 @@ from learnchain.protocol.events import CommitmentReceived
 from learnchain.protocol.measurement import Finding, Measurement, MeasurementKind
 from learnchain.protocol.messages import Block, Deadline
 from learnchain.protocol.model_presets import mlp, strided_cnn
-from learnchain.protocol.selection import PostedTask
+from learnchain.protocol.state import PostedTask
 from learnchain.simulation.sample_tasks import address, build_sample_specification, build_sample_task
 from learnchain.simulation.scenario import HeightPlan, ScenarioNode, build_candidates, run_empty_height, run_height
 from learnchain_conformance.bad_inputs import CandidatePair, prepare

@@ -16,10 +16,10 @@ from functools import lru_cache
 from math import isqrt, prod
 
 from learnchain.encoding.codec import Hash32
-from learnchain.encoding.hashing import shake256, tagged_hash
+from learnchain.encoding.cryptography import shake256, tagged_hash
 from learnchain.protocol.citations import algorithm
 from learnchain.protocol.messages import Task
-from learnchain.protocol.selection import Selection
+from learnchain.protocol.state import Selection
 from learnchain.protocol.task_specification import Encryption, TaskSpecification
 from learnchain.protocol.training_terms import LEAK_BUDGET_DIVISOR, SecureMapping
 from learnchain.rejection import Rejected, RejectionReason

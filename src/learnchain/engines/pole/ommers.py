@@ -6,9 +6,8 @@ What is known of them travels in the engine's memory from block to block, so tha
 from dataclasses import dataclass
 from typing import Annotated
 
-from learnchain.encoding.codec import Address, Bound, Hash32, decode, encode
-from learnchain.encoding.numbers import Accuracy
-from learnchain.engines.pole.equations import MAXIMUM_DEPTH, OmmerRules
+from learnchain.encoding.codec import Accuracy, Address, Bound, Hash32, decode, encode
+from learnchain.engines.pole.judging import MAXIMUM_DEPTH, OmmerRules
 from learnchain.engines.pole.parts import list_cited_losers
 from learnchain.protocol.messages import Block, CandidateOutcome, Payout
 

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from learnchain.encoding.codec import Bound, Hash32, decode
-from learnchain.encoding.numbers import Accuracy
+from learnchain.encoding.codec import Accuracy, Bound, Hash32, decode
 from learnchain.protocol.messages import (
     AnyBlock,
     Block,

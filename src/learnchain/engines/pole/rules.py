@@ -13,8 +13,7 @@ from typing_extensions import override
 
 from learnchain.encoding.codec import Hash32, encode
 from learnchain.engines.contract import EngineParts, JudgementCase, LocalDurations, PartedMessage, refuse_part
-from learnchain.engines.pole.equations import MAXIMUM_DEPTH, OmmerRules
-from learnchain.engines.pole.judging import has_reached_requirement, judge
+from learnchain.engines.pole.judging import MAXIMUM_DEPTH, OmmerRules, has_reached_requirement, judge
 from learnchain.engines.pole.mapping import MappingLayer, check_encryption, layer_shape
 from learnchain.engines.pole.ommers import encode_memory, find_best_loser, list_citable_commitments, settle_losers
 from learnchain.engines.pole.parts import (
@@ -47,8 +46,7 @@ from learnchain.protocol.messages import (
 from learnchain.protocol.model_specification import ModelLimits, validate
 from learnchain.protocol.parameters import ChainParameters
 from learnchain.protocol.payload import Settlement, SettlementOutcome
-from learnchain.protocol.selection import Assignment, PostedTask, Schedule, Selection
-from learnchain.protocol.state import ChainState, Reward
+from learnchain.protocol.state import Assignment, ChainState, PostedTask, Reward, Schedule, Selection
 from learnchain.protocol.task_specification import Cid, Encryption, Metric, TaskSpecification
 from learnchain.protocol.training_terms import TrainingTerms
 from learnchain.rejection import Rejected, RejectionReason

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from learnchain.encoding.codec import encode
 from learnchain.engines.pole import INTERPRETATIONS, Pole, mapping
-from learnchain.engines.pole.equations import OmmerFormula, OmmerFunding, OmmerRules, build_header, ommer_reward
+from learnchain.engines.pole.judging import OmmerFormula, OmmerFunding, OmmerRules, build_header, ommer_reward
 from learnchain.engines.pole.mapping import MappingLayer, MappingMode, Shift, layer_shape
 from learnchain.engines.pole.parts import Waiver, read_mapped_training
 from learnchain.engines.pole.rules import PoleDurations

@@ -26,8 +26,7 @@ from learnchain.protocol.messages import (
 )
 from learnchain.protocol.parameters import ChainParameters
 from learnchain.protocol.puzzle import LARGEST_TARGET, estimate_attempts, is_solved
-from learnchain.protocol.selection import Assignment, PostedTask, Schedule, Selection
-from learnchain.protocol.state import ZERO_HASH, ChainState, Reward
+from learnchain.protocol.state import ZERO_HASH, Assignment, ChainState, PostedTask, Reward, Schedule, Selection
 from learnchain.protocol.task_specification import TaskSpecification
 from learnchain.protocol.training_terms import HashPuzzle, TrainingTerms
 from learnchain.rejection import Rejected, RejectionReason

@@ -5,17 +5,16 @@ from dataclasses import replace
 from typing import Any
 
 from learnchain.encoding.codec import Address, Hash32
-from learnchain.encoding.key_value import KeyValueStore
+from learnchain.encoding.files import KeyValueStore
 from learnchain.execution.engine import EngineInfo
 from learnchain.execution.genesis import genesis_chain_id, genesis_payload
-from learnchain.execution.pyevm.execution import BlockExecution, ExecutionOutcome, InterpreterFault
-from learnchain.execution.pyevm.headers import (
-    block_hash,
-    compute_ordered_root,
-    encode_receipt,
-    logs_bloom,
-    next_base_fee_wei,
-    seal_payload,
+from learnchain.execution.pyevm.execution import (
+    BlockExecution,
+    Environment,
+    ExecutionOutcome,
+    InterpreterFault,
+    environment_of,
+    environment_on,
 )
 from learnchain.execution.pyevm.pruning import PruningPolicy, StatePruner
 from learnchain.execution.pyevm.queries import Queries
@@ -31,8 +30,17 @@ from learnchain.execution.pyevm.records import (
     removal_batch,
 )
 from learnchain.execution.pyevm.simulation import HeadView
-from learnchain.execution.pyevm.state import Environment, environment_of, environment_on
-from learnchain.execution.pyevm.transactions import Transaction, TransactionPool, decode_transaction
+from learnchain.execution.pyevm.transactions import (
+    Transaction,
+    TransactionPool,
+    block_hash,
+    compute_ordered_root,
+    decode_transaction,
+    encode_receipt,
+    logs_bloom,
+    next_base_fee_wei,
+    seal_payload,
+)
 from learnchain.protocol.payload import (
     MAXIMUM_PAYLOAD_BYTES,
     MAXIMUM_TRANSACTIONS,

@@ -13,10 +13,16 @@ import rlp
 from trie import HexaryTrie
 
 from learnchain.encoding.codec import Address, Hash32
-from learnchain.encoding.hashing import keccak256
-from learnchain.execution.pyevm.headers import (
+from learnchain.encoding.cryptography import keccak256
+from learnchain.execution.pyevm.execution import Overlay
+from learnchain.execution.pyevm.records import Receipt, Records
+from learnchain.execution.pyevm.transactions import (
+    ACCESS_LIST,
     EMPTY_OMMERS_HASH,
     EMPTY_TRIE_ROOT,
+    LEGACY,
+    SET_CODE,
+    Transaction,
     compute_ordered_root,
     logs_bloom,
     next_base_fee_wei,
@@ -24,9 +30,6 @@ from learnchain.execution.pyevm.headers import (
     rlp_encode,
     withdrawals_root,
 )
-from learnchain.execution.pyevm.records import Receipt, Records
-from learnchain.execution.pyevm.state import Overlay
-from learnchain.execution.pyevm.transactions import ACCESS_LIST, LEGACY, SET_CODE, Transaction
 from learnchain.protocol.payload import ExecutionPayload, Log, encode_payload
 from learnchain.rejection import Rejected, RejectionReason
 

@@ -10,9 +10,9 @@ from typing import Any
 import rlp
 
 from learnchain.encoding.codec import Hash32
-from learnchain.encoding.hashing import keccak256
-from learnchain.execution.pyevm.headers import EMPTY_TRIE_ROOT
+from learnchain.encoding.cryptography import keccak256
 from learnchain.execution.pyevm.records import Batch, Collection, ExecutionHead, Phase, Records
+from learnchain.execution.pyevm.transactions import EMPTY_TRIE_ROOT
 
 logger = logging.getLogger(__name__)
 LEAST_BYTES = 4 * 1024 * 1024

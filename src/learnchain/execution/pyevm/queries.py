@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from learnchain.encoding.codec import Address, Hash32
-from learnchain.encoding.hashing import keccak256
-from learnchain.execution.pyevm.headers import logs_bloom, next_base_fee_wei
+from learnchain.encoding.cryptography import keccak256
 from learnchain.execution.pyevm.json_values import (
     SUGGESTED_TIP_WEI,
     account_proof,
@@ -30,7 +29,7 @@ from learnchain.execution.pyevm.json_values import (
 )
 from learnchain.execution.pyevm.records import ExecutionHead, Records
 from learnchain.execution.pyevm.simulation import Call, HeadView, call_trace, check_tracer
-from learnchain.execution.pyevm.transactions import TransactionPool, decode_transaction
+from learnchain.execution.pyevm.transactions import TransactionPool, decode_transaction, logs_bloom, next_base_fee_wei
 from learnchain.protocol.payload import MAXIMUM_TRANSACTION_BYTES, ExecutionPayload, Log
 from learnchain.rejection import Rejected, RejectionReason
 

@@ -16,7 +16,7 @@ from enum import IntEnum
 from typing import Annotated
 
 from learnchain.encoding.codec import Address, Bound, Hash32, decode, encode
-from learnchain.encoding.key_value import KeyValueStore
+from learnchain.encoding.files import KeyValueStore
 from learnchain.protocol.payload import ExecutionPayload, Log, decode_payload, encode_payload
 from learnchain.rejection import Unavailable
 

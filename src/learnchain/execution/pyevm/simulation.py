@@ -18,10 +18,17 @@ from eth_utils import ValidationError
 
 from learnchain.encoding.codec import Address, Hash32
 from learnchain.execution.engine import Reverted
-from learnchain.execution.pyevm.execution import BlockExecution, gas_used_by
+from learnchain.execution.pyevm.execution import (
+    BlockExecution,
+    Computation,
+    Overlay,
+    State,
+    environment_of,
+    gas_used_by,
+    open_state,
+)
 from learnchain.execution.pyevm.json_values import build_argument_error, read_object, write_bytes
 from learnchain.execution.pyevm.records import Records
-from learnchain.execution.pyevm.state import Computation, Overlay, State, environment_of, open_state
 from learnchain.execution.pyevm.transactions import decode_transaction, floor_gas, invalid
 from learnchain.protocol.payload import ExecutionPayload
 from learnchain.rejection import Rejected, RejectionReason

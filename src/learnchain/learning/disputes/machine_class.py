@@ -27,7 +27,7 @@ import numpy as np
 import torch
 
 from learnchain.encoding.codec import Hash32
-from learnchain.encoding.hashing import shake256, tagged_hash
+from learnchain.encoding.cryptography import shake256, tagged_hash
 from learnchain.learning.data import DataSet, digits, split
 from learnchain.learning.fixed_point import evaluate
 from learnchain.learning.safe_tensors import write_tensors

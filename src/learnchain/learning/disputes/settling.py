@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from learnchain.consensus.audits import AuditFinding, is_report_supported, parse_step_digests
-from learnchain.encoding.hashing import list_root
+from learnchain.encoding.cryptography import list_root
 from learnchain.learning.data import DataSet
 from learnchain.learning.disputes.reference import settled
 from learnchain.learning.jobs import AFTER_NAME, BEFORE_NAME, DIGESTS_NAME, STATES_NAME, DisputeJob, SegmentJob
@@ -18,7 +18,7 @@ from learnchain.learning.replay import corrupted, run_plan, state_shapes
 from learnchain.learning.safe_tensors import Array, write_tensors
 from learnchain.learning.trace import read_state, state_digest, state_path
 from learnchain.learning.train import TrainingPlan, TrainingRun
-from learnchain.protocol.dispute_messages import StateDisclosure, StateLeaf
+from learnchain.protocol.audit_messages import StateDisclosure, StateLeaf
 from learnchain.rejection import Rejected, RejectionReason
 
 State = dict[str, Array]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from learnchain.encoding.hashing import shake256
+from learnchain.encoding.cryptography import shake256
 from learnchain.learning.data import DataSet
 from learnchain.learning.safe_tensors import Array
 from learnchain.learning.sources.speech import FRAMES, tables

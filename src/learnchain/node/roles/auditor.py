@@ -22,7 +22,7 @@ from learnchain.consensus.evidence import build_trace_evidence
 from learnchain.encoding.codec import Hash32
 from learnchain.encoding.cryptography import UNSIGNED, sign
 from learnchain.learning.jobs import AuditLine
-from learnchain.node.ports import Ports
+from learnchain.node.chain import Ports
 from learnchain.node.roles.disputes import Challenger
 from learnchain.protocol.actions import OpenHeight
 from learnchain.protocol.audit_messages import (
@@ -35,7 +35,7 @@ from learnchain.protocol.audit_messages import (
 from learnchain.protocol.messages import Block, Evidence
 from learnchain.protocol.state import HeightRecord
 from learnchain.rejection import Rejected, Unavailable
-from learnchain.verification.evidence_measurer import EvidenceMeasurer
+from learnchain.verification.measurer import EvidenceMeasurer
 from learnchain.verification.replay import ReplayScope, TraceReplayer, convert_to_segments
 
 logger = logging.getLogger(__name__)

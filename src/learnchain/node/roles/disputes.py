@@ -15,16 +15,14 @@ from learnchain.consensus.audits import AuditFinding, FraudProof, StepOpening, a
 from learnchain.consensus.disputes import bound_commitment, check_challenge
 from learnchain.consensus.evidence import build_audit_evidence, build_trace_evidence
 from learnchain.encoding.codec import Address, Hash32
-from learnchain.encoding.cryptography import UNSIGNED, sign
-from learnchain.encoding.hashing import message_hash
-from learnchain.node.ports import Ports
+from learnchain.encoding.cryptography import UNSIGNED, message_hash, sign
+from learnchain.node.chain import Ports
 from learnchain.protocol.actions import OpenHeight
-from learnchain.protocol.audit_messages import AuditReport
-from learnchain.protocol.dispute_messages import Challenge, ChallengeResponse
+from learnchain.protocol.audit_messages import AuditReport, Challenge, ChallengeResponse
 from learnchain.protocol.messages import Block, Evidence
 from learnchain.protocol.state import BondRegistry, Dispute, DisputeOutcome, HeightRecord
 from learnchain.rejection import Rejected, Unavailable
-from learnchain.verification.evidence_measurer import EvidenceMeasurer
+from learnchain.verification.measurer import EvidenceMeasurer
 from learnchain.verification.state_disclosures import DisputedRun, StateDisclosures
 
 logger = logging.getLogger(__name__)

@@ -17,10 +17,9 @@ from learnchain.consensus.state import (
 )
 from learnchain.encoding.codec import Hash32
 from learnchain.encoding.content_id import Cid
-from learnchain.encoding.cryptography import UNSIGNED, sign
-from learnchain.encoding.hashing import message_hash
+from learnchain.encoding.cryptography import UNSIGNED, message_hash, sign
 from learnchain.network.concurrency import retry
-from learnchain.node.ports import Ports
+from learnchain.node.chain import Ports
 from learnchain.protocol.actions import (
     ForgetBlocks,
     MeasureCandidate,
@@ -36,11 +35,11 @@ from learnchain.protocol.events import DeadlineMissed, Event, MeasurementFinishe
 from learnchain.protocol.measurement import Finding, Measurement, MeasurementKind, MeasurementRequest
 from learnchain.protocol.messages import AnyBlock, Block, Deadline, EmptyBlock, Reveal
 from learnchain.protocol.payload import MAXIMUM_PAYLOAD_BYTES, encode_payload
-from learnchain.protocol.selection import Selection
+from learnchain.protocol.state import Selection
 from learnchain.protocol.task_specification import DataPart
 from learnchain.rejection import Unavailable
+from learnchain.storage.archive import Retention
 from learnchain.storage.blobs.blob_store import BlobNotFound
-from learnchain.storage.retention import Retention
 from learnchain.verification.assurance import Trust
 from learnchain.verification.measurer import Measurer, build_claimed_measurement, list_named_blobs
 from learnchain.verification.training_chain import MAXIMUM_STATE_BYTES, earlier_runs, fetch_index

@@ -11,11 +11,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from learnchain.consensus.state import compute_queued_tasks, compute_settlement_root
+from learnchain.encoding.codec import Accuracy
 from learnchain.encoding.content_id import cid_from_text, cid_text
-from learnchain.encoding.cryptography import UNSIGNED, sign
+from learnchain.encoding.cryptography import UNSIGNED, message_hash, sign
 from learnchain.encoding.files import clear_directory
-from learnchain.encoding.hashing import message_hash
-from learnchain.encoding.numbers import Accuracy
 from learnchain.engines.contract import Lookahead
 from learnchain.learning.jobs import (
     EvaluationJob,
@@ -27,8 +26,8 @@ from learnchain.learning.jobs import (
     TrainingProgress,
 )
 from learnchain.learning.trace import INDEX_NAME
-from learnchain.node.ports import Ports
-from learnchain.node.roles.claims import settling_transactions
+from learnchain.node.chain import Ports
+from learnchain.node.roles.publisher import settling_transactions
 from learnchain.protocol.actions import ProposeBlock, RevealModel, SendCommitment, TrainModel
 from learnchain.protocol.events import TrainingFinished
 from learnchain.protocol.messages import (
@@ -45,12 +44,11 @@ from learnchain.protocol.messages import (
 )
 from learnchain.protocol.payload import encode_payload
 from learnchain.protocol.puzzle import Puzzle
-from learnchain.protocol.selection import Selection
-from learnchain.protocol.state import ZERO_HASH
+from learnchain.protocol.state import ZERO_HASH, Selection
 from learnchain.protocol.training_terms import HyperParameters, TrainingTerms
 from learnchain.rejection import Unavailable
 from learnchain.storage.slashing_protection import CommitmentOpening
-from learnchain.tasks.task_data import OpenedKeys
+from learnchain.tasks.publishing import OpenedKeys
 from learnchain.verification.training_chain import (
     EndState,
     FinishedRun,

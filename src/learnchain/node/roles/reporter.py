@@ -8,10 +8,9 @@ from learnchain.consensus.evidence import Statement, build_evidence
 from learnchain.encoding.codec import Address, Hash32
 from learnchain.encoding.cryptography import check_signature, sign
 from learnchain.network.concurrency import retry
-from learnchain.node.chain import PendingMessage, WireMessage
-from learnchain.node.ports import Ports
+from learnchain.node.chain import PendingMessage, Ports, WireMessage
 from learnchain.protocol.actions import MeasureEvidence, MeasureResponse, OpenHeight, RevealModel, TrainModel
-from learnchain.protocol.dispute_messages import Challenge, ChallengeResponse
+from learnchain.protocol.audit_messages import Challenge, ChallengeResponse
 from learnchain.protocol.events import MeasurementFinished
 from learnchain.protocol.measurement import Measurement, MeasurementRequest
 from learnchain.protocol.messages import (
@@ -24,10 +23,10 @@ from learnchain.protocol.messages import (
     ReleaseAnnouncement,
     Reveal,
 )
-from learnchain.protocol.selection import Selection
+from learnchain.protocol.state import Selection
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
-from learnchain.tasks.task_data import OpenedKeys
-from learnchain.verification.evidence_measurer import EvidenceMeasurer
+from learnchain.tasks.publishing import OpenedKeys
+from learnchain.verification.measurer import EvidenceMeasurer
 from learnchain.verification.state_disclosures import StateDisclosures
 
 logger = logging.getLogger(__name__)

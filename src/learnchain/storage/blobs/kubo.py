@@ -11,8 +11,8 @@ from typing import Any
 import aiohttp
 from typing_extensions import override
 
+from learnchain.encoding.codec import parse_json
 from learnchain.encoding.content_id import MAXIMUM_BLOCK_BYTES, Cid, Codec, HashKind, IpldBlock, cid_text, parse_cid
-from learnchain.encoding.numbers import parse_json
 from learnchain.rejection import Unavailable
 from learnchain.storage.blobs.blob_store import REQUEST_SECONDS, Leaf, Tree, nodes_of_tree, walk_tree
 

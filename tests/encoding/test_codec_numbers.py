@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learnchain.encoding.numbers import CONTEXT, Accuracy, logarithm, power, quantise
+from learnchain.encoding.codec import CONTEXT, Accuracy, logarithm, power, quantise
 from learnchain.rejection import Rejected, RejectionReason
 
 COUNTS = st.integers(1, 10**9).flatmap(lambda total: st.tuples(st.integers(0, total), st.just(total)))

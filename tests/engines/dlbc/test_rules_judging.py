@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from learnchain.engines.contract import JudgementCase
 from learnchain.engines.dlbc import Dlbc
-from learnchain.engines.dlbc.judging import judge, order_by_claim
+from learnchain.engines.dlbc.rules import judge, order_by_claim
 from learnchain.protocol.measurement import Finding, Measurement, MeasurementKind, MeasurementRequest
 from learnchain.protocol.messages import CandidateOutcome, Verdict
 from learnchain.simulation.chain_builder import ChainBuilder

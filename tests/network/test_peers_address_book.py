@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from learnchain.encoding.codec import encode
-from learnchain.network.address_book import (
+from learnchain.network.network import METHOD_PEERS, Network
+from learnchain.network.peers import (
     FORGOTTEN_AFTER_FAILURES,
     MAXIMUM_RECORDS,
     MAXIMUM_RECORDS_PER_RANGE,
@@ -16,10 +17,10 @@ from learnchain.network.address_book import (
     AddressBook,
     AddressRecord,
     AddressRecords,
+    NetworkLimits,
+    PeerBook,
     compute_signed_hash,
 )
-from learnchain.network.network import METHOD_PEERS, Network
-from learnchain.network.peers import NetworkLimits, PeerBook
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.simulation.simulated_network import SimulatedClock, SimulatedNetwork, run_simulated
 from tests.network.worlds import identity

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learnchain.encoding.key_value import MemoryStore
+from learnchain.encoding.files import MemoryStore
 
 SMALL_KEYS = st.binary(min_size=1, max_size=3)
 BATCHES = st.lists(st.dictionaries(SMALL_KEYS, st.none() | st.binary(max_size=4), max_size=6), max_size=6)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learnchain.encoding.numbers import parse_json
+from learnchain.encoding.codec import parse_json
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),

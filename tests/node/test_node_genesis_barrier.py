@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from learnchain.network.concurrency import SystemClock
-from learnchain.node import genesis_barrier
-from learnchain.node.genesis_barrier import await_genesis, is_ready
+from learnchain.node import node
 from learnchain.node.local_network import GENESIS_NAME, LAYOUT_NAME, LocalPlan, existing_network, prepare_network
+from learnchain.node.node import await_genesis, is_ready
 from learnchain.node.settings import load_settings
 from learnchain.rejection import Unavailable
 
@@ -60,16 +60,16 @@ async def _until(holds):
 def test_a_node_is_warm_only_when_its_training_is_and_goes_on_when_the_network_is_founded(outlined):
     async def run():
         training = Warming()
-        node = asyncio.create_task(_waiting(outlined, training, asyncio.Event()))
+        waiting = asyncio.create_task(_waiting(outlined, training, asyncio.Event()))
         await asyncio.sleep(0.1)
         assert not _warm(outlined)
         training.loaded.set()
         await _until(lambda: _warm(outlined))
         assert not is_ready(outlined.network.settings[1].parent, os.getpid() + 1), "another process said it"
-        assert not node.done()
+        assert not waiting.done()
         assert existing_network(outlined.plan.directory) is None
         outlined.write_genesis(await outlined.prepare_standing_tasks(), 1_000_123)
-        assert await node
+        assert await waiting
         assert not training.closed
         assert not _warm(outlined)
 
@@ -105,7 +105,7 @@ def test_a_network_that_nobody_founds_is_given_up(outlined):
         return training.closed
 
     assert asyncio.run(run())
-    assert genesis_barrier.AWAIT_GENESIS_SECONDS < 3_600
+    assert node.AWAIT_GENESIS_SECONDS < 3_600
 
 
 def test_an_outline_makes_no_network_and_removes_a_genesis_that_none_was_founded_on(tmp_path):

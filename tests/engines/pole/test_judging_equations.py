@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learnchain.engines.pole.equations import MAXIMUM_DEPTH, OmmerFormula, OmmerFunding, OmmerRules, ommer_reward
+from learnchain.engines.pole.judging import MAXIMUM_DEPTH, OmmerFormula, OmmerFunding, OmmerRules, ommer_reward
 from learnchain.rejection import Rejected, RejectionReason
 
 REWARDS = st.integers(1, 10**12)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from learnchain.encoding.key_value import MemoryStore
+from learnchain.encoding.files import MemoryStore
 from learnchain.execution.genesis import genesis_block_hash
 from learnchain.execution.pyevm.engine import PyEvmEngine
 from learnchain.protocol.payload import ExecutionPayload, PayloadStatusCode, decode_payload

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learnchain.encoding.hashing import (
+from learnchain.encoding.cryptography import (
     HISTORY_DEPTH,
     History,
     check_list_branch,

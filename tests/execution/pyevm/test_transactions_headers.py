@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from learnchain.execution.genesis import execution_genesis, genesis_payload
-from learnchain.execution.pyevm.headers import (
+from learnchain.execution.pyevm.transactions import (
     EMPTY_OMMERS_HASH,
     EMPTY_REQUESTS_HASH,
     EMPTY_TRIE_ROOT,

@@ -5,13 +5,12 @@ from dataclasses import dataclass, replace
 import pytest
 from typing_extensions import override
 
-from learnchain.encoding.hashing import message_hash
+from learnchain.encoding.cryptography import message_hash
 from learnchain.engines.dlbc import Dlbc
 from learnchain.protocol.events import BlockReceived, CommitmentReceived
 from learnchain.protocol.messages import CandidateOutcome
 from learnchain.protocol.parameters import ChainParameters
-from learnchain.protocol.selection import Assignment, PostedTask, Selection
-from learnchain.protocol.state import ChainState
+from learnchain.protocol.state import Assignment, ChainState, PostedTask, Selection
 from learnchain.rejection import Rejected, RejectionReason
 from learnchain.simulation.chain_builder import ChainBuilder, alter, build_sample_parameters
 from learnchain.simulation.sample_tasks import address, build_sample_task

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learnchain.encoding.numbers import WEI_PER_ETHER
-from learnchain.engines.dlbc.equations import (
+from learnchain.encoding.codec import WEI_PER_ETHER
+from learnchain.engines.dlbc.rules import (
     Ranking,
     computation_difficulty,
     miner_share,
@@ -36,7 +36,7 @@ def index(length: int, scale_millionths: int = MILLION) -> Decimal:
 def test_equations_one_to_six_are_cited_once() -> None:
     found = [each for each in citations() if each.paper == "dlbc" and each.number <= 6]
     assert [each.number for each in found] == [1, 2, 3, 4, 5, 6]
-    assert {each.module for each in found} == {"learnchain.engines.dlbc.equations"}
+    assert {each.module for each in found} == {"learnchain.engines.dlbc.rules"}
 
 
 def test_index_is_one_at_the_threshold_and_zero_where_the_logarithm_is() -> None:
