@@ -35,6 +35,7 @@ LONG_FILES = frozenset(
         "protocol/model_specification.py",
         "protocol/state.py",
         "simulation/chain_builder.py",
+        "tasks/publishing.py",
         "storage/archive.py",
     }
 )

@@ -13,15 +13,7 @@ from typing import Any, Protocol
 
 from aiohttp import WSMsgType, web
 
-from learnchain.api.chain_feed import (
-    BlockEvent,
-    Caller,
-    ChainFeed,
-    Event,
-    TransactionEvent,
-    check_criteria,
-    matching_logs,
-)
+from learnchain.api import chain_feed
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 LOCAL_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
@@ -66,7 +58,7 @@ class WebSockets:
 
     __slots__ = ("_answering", "_caller", "_feed", "_open")
 
-    def __init__(self, answering: Answering, feed: ChainFeed, caller: Caller) -> None:
+    def __init__(self, answering: Answering, feed: chain_feed.ChainFeed, caller: chain_feed.Caller) -> None:
         self._answering = answering
         self._feed = feed
         self._caller = caller
@@ -98,12 +90,12 @@ class WebSockets:
 class _Connection:
     """Hold one client's subscriptions and push their events in order."""
 
-    def __init__(self, socket: web.WebSocketResponse, feed: ChainFeed, caller: Caller) -> None:
+    def __init__(self, socket: web.WebSocketResponse, feed: chain_feed.ChainFeed, caller: chain_feed.Caller) -> None:
         self._socket = socket
         self._feed = feed
         self._caller = caller
         self._subscriptions: dict[str, tuple[str, dict[str, Any]]] = {}
-        self._events: asyncio.Queue[Event] = asyncio.Queue(MAXIMUM_WAITING_EVENTS)
+        self._events: asyncio.Queue[chain_feed.Event] = asyncio.Queue(MAXIMUM_WAITING_EVENTS)
         self._pushing: asyncio.Task[None] | None = None
         self._methods: dict[str, Handler] = {"eth_subscribe": self._subscribe, "eth_unsubscribe": self._unsubscribe}
 
@@ -132,7 +124,7 @@ class _Connection:
         if len(self._subscriptions) >= MAXIMUM_SUBSCRIPTIONS:
             detail = f"{MAXIMUM_SUBSCRIPTIONS} subscriptions a connection are allowed"
             raise Rejected(RejectionReason.RATE_LIMITED, detail)
-        checked = await check_criteria(self._caller, criteria or {}) if kind == "logs" else {}
+        checked = await chain_feed.check_criteria(self._caller, criteria or {}) if kind == "logs" else {}
         identity = hex(1 << 127 | secrets.randbits(127))
         self._subscriptions[identity] = (kind, checked)
         return identity
@@ -140,7 +132,7 @@ class _Connection:
     async def _unsubscribe(self, identity: Any) -> bool:
         return isinstance(identity, str) and self._subscriptions.pop(identity, None) is not None
 
-    def _on_event(self, event: Event) -> None:
+    def _on_event(self, event: chain_feed.Event) -> None:
         if not self._subscriptions:
             return
         try:
@@ -163,15 +155,15 @@ class _Connection:
                 await self._socket.close(code=1008, message=b"too slow")
             raise
 
-    async def _results(self, event: Event, kind: str, criteria: dict[str, Any]) -> list[Any]:
-        if isinstance(event, TransactionEvent):
+    async def _results(self, event: chain_feed.Event, kind: str, criteria: dict[str, Any]) -> list[Any]:
+        if isinstance(event, chain_feed.TransactionEvent):
             return [event.hash] if kind == "newPendingTransactions" else []
         if kind == "newHeads":
             return [] if event.removed else [_header(event)]
         if kind != "logs":
             return []
         try:
-            return list(await matching_logs(self._caller, event, criteria))
+            return list(await chain_feed.matching_logs(self._caller, event, criteria))
         except (Rejected, Unavailable) as error:
             logger.info("logs of a subscription are not to be had: %s", error)
             return []
@@ -181,7 +173,7 @@ class _Connection:
             await self._socket.send_str(text)
 
 
-def _header(event: BlockEvent) -> dict[str, Any]:
+def _header(event: chain_feed.BlockEvent) -> dict[str, Any]:
     """Return a block without its body."""
     body = ("transactions", "uncles", "withdrawals", "size", "totalDifficulty")
     return {name: value for name, value in event.block.items() if name not in body}

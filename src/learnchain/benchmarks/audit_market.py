@@ -13,49 +13,20 @@ from enum import StrEnum
 from random import Random
 from typing import Any
 
-from learnchain.consensus.audits import (
-    AuditAssignment,
-    AuditFinding,
-    assign_segments,
-    check_audit_commitment,
-    check_audit_report,
-    is_report_supported,
-)
+from learnchain.consensus import audits
 from learnchain.encoding.codec import WEI_PER_GWEI, Address, Hash32
 from learnchain.encoding.cryptography import UNSIGNED, sign
 from learnchain.engines import DEFAULT_ENGINE
 from learnchain.engines.registry import find_engine
-from learnchain.protocol.audit_messages import (
-    AuditCommitment,
-    AuditedSegment,
-    AuditReport,
-    ChallengeResponse,
-    report_digest,
-)
+from learnchain.protocol import audit_messages
 from learnchain.protocol.events import AuditMessageReceived, DisputeMessageReceived, Event, EvidenceReported
 from learnchain.protocol.messages import AnyBlock, Block
 from learnchain.protocol.payload import SettlementOutcome
 from learnchain.protocol.state import DisputeOutcome, HeightRecord
 from learnchain.rejection import Rejected
+from learnchain.simulation import dispute_cases, scenario
 from learnchain.simulation.chain_builder import MACHINE_CLASS, STATES, ChainBuilder, build_sample_parameters
-from learnchain.simulation.dispute_cases import (
-    build_challenge,
-    build_false_report_evidence,
-    build_forgery_evidence,
-    build_response,
-    forge_steps,
-    stake_challenger,
-)
 from learnchain.simulation.sample_tasks import address, private_key_of
-from learnchain.simulation.scenario import (
-    HeightPlan,
-    ScenarioNode,
-    open_winner_segment,
-    run_height,
-    start_from_genesis,
-    true_middle_state_hash,
-    true_start_hash,
-)
 
 STAKE_WEI = 10**18
 """What every auditor stakes at first, so that guessing and accusing have something to lose."""
@@ -96,28 +67,28 @@ class Agent:
     minted_gwei: int = 0
     claimed_gwei: int = 0
     withheld_gwei: int = 0
-    reports_by_key: dict[tuple[int, Hash32], AuditReport] = field(default_factory=dict)
+    reports_by_key: dict[tuple[int, Hash32], audit_messages.AuditReport] = field(default_factory=dict)
 
     @property
     def address(self) -> Address:
         """Return the player's address."""
         return address(self.name)
 
-    def stake_change_gwei(self, node: ScenarioNode) -> int:
+    def stake_change_gwei(self, node: scenario.ScenarioNode) -> int:
         """Return what became of the stake: 0 while it is whole, negative once a part is slashed."""
         if self.kind not in STAKED_KINDS:
             return 0
         return (node.parent.bonds.deposit(self.address).total_wei - STAKE_WEI) // WEI_PER_GWEI
 
-    def net_gwei(self, node: ScenarioNode) -> int:
+    def net_gwei(self, node: scenario.ScenarioNode) -> int:
         """Return what the player has more than at first: payouts, claims against slashed bonds, and its stake."""
         return self.minted_gwei + self.claimed_gwei + self.stake_change_gwei(node)
 
-    def count_penalties(self, node: ScenarioNode, offenders: dict[Address, int]) -> int:
+    def count_penalties(self, node: scenario.ScenarioNode, offenders: dict[Address, int]) -> int:
         """Return how often the player was punished."""
         return offenders.get(self.address, 0)
 
-    def record_block(self, node: ScenarioNode, block: AnyBlock) -> None:
+    def record_block(self, node: scenario.ScenarioNode, block: AnyBlock) -> None:
         """Count what a block brought."""
         if isinstance(block, Block):
             self.wins += block.proposer == self.address
@@ -130,7 +101,7 @@ class Agent:
         self.claimed_gwei += sum(each.amount_wei for each in claimed if each.recipient == self.address) // WEI_PER_GWEI
         self.withheld_gwei = sum(each.amount_gwei for each in state.bonds.withheld if each.miner == self.address)
 
-    def report(self, node: ScenarioNode, slashed: int) -> dict[str, Any]:
+    def report(self, node: scenario.ScenarioNode, slashed: int) -> dict[str, Any]:
         """Return the player's figures."""
         return {
             "name": self.name,
@@ -169,16 +140,16 @@ BOND_WEI = 2 * 10**18
 def simulate_audits(blocks: int, seed: int) -> dict[str, Any]:
     """Play so many trained blocks; return what each player did and has, and the earnings after every block."""
     parameters = build_sample_parameters(minimum_commitment_bond_wei=BOND_WEI)
-    node = start_from_genesis(ChainBuilder(find_engine(DEFAULT_ENGINE).kind(), parameters))
+    node = scenario.start_from_genesis(ChainBuilder(find_engine(DEFAULT_ENGINE).kind(), parameters))
     players = [Agent(name, kind) for name, kind in AGENTS]
-    stake_challenger(node, *(each.name for each in players if each.kind in STAKED_KINDS))
+    dispute_cases.stake_challenger(node, *(each.name for each in players if each.kind in STAKED_KINDS))
     random, miners = Random(seed), [each for each in players if each.kind in (AgentKind.MINER, AgentKind.FORGER)]
     offenders: Counter[Address] = Counter()
     curve: list[list[int]] = []
     for _ in range(blocks):
         _send_messages(node, players, random)
         won, rival = random.sample(miners, 2)
-        block = run_height(node, HeightPlan({won.name: 95 + random.randrange(5), rival.name: 90}))
+        block = scenario.run_height(node, scenario.HeightPlan({won.name: 95 + random.randrange(5), rival.name: 90}))
         if won.kind is AgentKind.FORGER and random.random() < 0.5:
             won.forged_segments += 1
             trace = node.builder.traces[block.reveal.training.state_root]
@@ -204,7 +175,7 @@ def simulate_audits(blocks: int, seed: int) -> dict[str, Any]:
     }
 
 
-def _count_penalised(node: ScenarioNode, block: Block) -> Counter[Address]:
+def _count_penalised(node: scenario.ScenarioNode, block: Block) -> Counter[Address]:
     """Count who was punished by a block: by its evidence, or for silence."""
     found = Counter(each.offender for each in block.evidence)
     silent = (each for each in node.parent.bonds.disputes if each.outcome is DisputeOutcome.TIMED_OUT)
@@ -212,7 +183,7 @@ def _count_penalised(node: ScenarioNode, block: Block) -> Counter[Address]:
     return found
 
 
-def _send_messages(node: ScenarioNode, players: list[Agent], random: Random) -> None:
+def _send_messages(node: scenario.ScenarioNode, players: list[Agent], random: Random) -> None:
     """Let everybody say what it has to say before the next block."""
     for player in random.sample(players, len(players)):
         if player.kind in AUDITING_KINDS:
@@ -223,7 +194,7 @@ def _send_messages(node: ScenarioNode, players: list[Agent], random: Random) -> 
     _respond_to_challenges(node, {each.address: each for each in players}, random)
 
 
-def _feed_if_valid(node: ScenarioNode, event: Event) -> bool:
+def _feed_if_valid(node: scenario.ScenarioNode, event: Event) -> bool:
     """Feed an event; somebody else may have been first, or it may come too late."""
     try:
         node.feed(event)
@@ -235,30 +206,30 @@ def _feed_if_valid(node: ScenarioNode, event: Event) -> bool:
 # --- auditors ----------------------------------------------------------------------------------------------------
 
 
-def _open(node: ScenarioNode, player: Agent) -> None:
+def _open(node: scenario.ScenarioNode, player: Agent) -> None:
     book, parameters, height = node.parent.bonds, node.builder.parameters, node.parent.height + 1
     for report in tuple(player.reports_by_key.values()):
         try:
-            check_audit_report(book, report, height, parameters)
+            audits.check_audit_report(book, report, height, parameters)
         except Rejected as error:
             player.refused_reports += error.detail == "a forced error was called reproduced"
             continue
         _feed_if_valid(node, AuditMessageReceived(report, node.parent.end_milliseconds))
 
 
-def _commit(node: ScenarioNode, player: Agent, random: Random) -> None:
+def _commit(node: scenario.ScenarioNode, player: Agent, random: Random) -> None:
     book, parameters, height = node.parent.bonds, node.builder.parameters, node.parent.height + 1
     for fact in book.height_records:
         key = (fact.height, fact.parent)
-        given = assign_segments(book, fact, player.address, parameters) if fact.training_records else None
+        given = audits.assign_segments(book, fact, player.address, parameters) if fact.training_records else None
         if given is None or key in player.reports_by_key:
             continue
         report = _report(node, player, fact, given, random)
         place = (parameters.chain_id, fact.height, fact.parent, player.address)
-        draft = AuditCommitment(*place, report_digest(report), MACHINE_CLASS, UNSIGNED)
+        draft = audit_messages.AuditCommitment(*place, audit_messages.report_digest(report), MACHINE_CLASS, UNSIGNED)
         commitment = sign(draft, private_key_of(player.address))
         try:
-            check_audit_commitment(book, commitment, height, parameters)
+            audits.check_audit_commitment(book, commitment, height, parameters)
         except Rejected:
             continue
         _feed_if_valid(node, AuditMessageReceived(commitment, node.parent.end_milliseconds))
@@ -268,37 +239,50 @@ def _commit(node: ScenarioNode, player: Agent, random: Random) -> None:
 
 
 def _report(
-    node: ScenarioNode, player: Agent, fact: HeightRecord, given: AuditAssignment, random: Random
-) -> AuditReport:
+    node: scenario.ScenarioNode, player: Agent, fact: HeightRecord, given: audits.AuditAssignment, random: Random
+) -> audit_messages.AuditReport:
     lines = tuple(_audit_segment(node, player, fact, given, segment, random) for segment in given.sample.indices)
     chain_id = node.builder.parameters.chain_id
-    report = AuditReport(chain_id, fact.height, fact.parent, player.address, lines, random.randbytes(32), UNSIGNED)
+    report = audit_messages.AuditReport(
+        chain_id, fact.height, fact.parent, player.address, lines, random.randbytes(32), UNSIGNED
+    )
     return sign(report, private_key_of(player.address))
 
 
 def _audit_segment(
-    node: ScenarioNode, player: Agent, fact: HeightRecord, given: AuditAssignment, segment: int, random: Random
-) -> AuditedSegment:
+    node: scenario.ScenarioNode,
+    player: Agent,
+    fact: HeightRecord,
+    given: audits.AuditAssignment,
+    segment: int,
+    random: Random,
+) -> audit_messages.AuditedSegment:
     """Replay a segment, or make something up."""
     forced = segment in given.forced
     if player.kind is not AgentKind.HONEST:
-        return AuditedSegment(segment, not forced or player.kind is AgentKind.LAZY, random.randbytes(32))
+        return audit_messages.AuditedSegment(segment, not forced or player.kind is AgentKind.LAZY, random.randbytes(32))
     player.replayed_segments += 1
-    trained = open_winner_segment(node.builder, fact, segment).following.digest not in node.builder.untrained
-    return AuditedSegment(segment, trained and not forced, true_middle_state_hash(node.builder, fact, given, segment))
+    trained = scenario.open_winner_segment(node.builder, fact, segment).following.digest not in node.builder.untrained
+    return audit_messages.AuditedSegment(
+        segment, trained and not forced, scenario.true_middle_state_hash(node.builder, fact, given, segment)
+    )
 
 
 def _challenge_winner(
-    node: ScenarioNode, player: Agent, fact: HeightRecord, given: AuditAssignment, report: AuditReport
+    node: scenario.ScenarioNode,
+    player: Agent,
+    fact: HeightRecord,
+    given: audits.AuditAssignment,
+    report: audit_messages.AuditReport,
 ) -> None:
     """Ask for the steps of what replaying did not come to."""
     for line in report.segments:
         if not line.reproduced and line.segment not in given.forced:
-            accusation = build_challenge(fact, line.segment, player.name)
+            accusation = dispute_cases.build_challenge(fact, line.segment, player.name)
             _feed_if_valid(node, DisputeMessageReceived(accusation, node.parent.end_milliseconds))
 
 
-def _check_others(node: ScenarioNode, player: Agent, block: Block) -> None:
+def _check_others(node: scenario.ScenarioNode, player: Agent, block: Block) -> None:
     """Replay what others reported in a block, and ask them for the steps of what they cannot have trained."""
     book, builder = node.parent.bonds, node.builder
     for report in block.audit_reports:
@@ -306,19 +290,19 @@ def _check_others(node: ScenarioNode, player: Agent, block: Block) -> None:
         if report.auditor == player.address or fact is None:
             continue
         player.replayed_segments += len(report.segments)
-        given = assign_segments(book, fact, report.auditor, builder.parameters)
+        given = audits.assign_segments(book, fact, report.auditor, builder.parameters)
         if given is None:
             continue
         for line in report.segments:
-            if line.middle_state_hash != true_middle_state_hash(builder, fact, given, line.segment):
-                accusation = build_challenge(fact, line.segment, player.name, respondent=report.auditor)
+            if line.middle_state_hash != scenario.true_middle_state_hash(builder, fact, given, line.segment):
+                accusation = dispute_cases.build_challenge(fact, line.segment, player.name, respondent=report.auditor)
                 _feed_if_valid(node, DisputeMessageReceived(accusation, node.parent.end_milliseconds))
                 break
     for answer in block.responses:
         _prove(node, player, answer)
 
 
-def _prove(node: ScenarioNode, player: Agent, answer: ChallengeResponse) -> None:
+def _prove(node: scenario.ScenarioNode, player: Agent, answer: audit_messages.ChallengeResponse) -> None:
     """Look at the steps that somebody showed; bring a proof if they are no training, or not what was reported."""
     book, builder = node.parent.bonds, node.builder
     fact = book.height_record(answer.height, answer.parent)
@@ -327,24 +311,32 @@ def _prove(node: ScenarioNode, player: Agent, answer: ChallengeResponse) -> None
     at, root = node.parent.end_milliseconds, answer.disclosure.root
     if answer.respondent == fact.winner:
         if root in builder.impossible:
-            evidence = build_forgery_evidence(node, answer, AuditFinding.FAULT_OUT_OF_BOUNDS, player.name)
+            evidence = dispute_cases.build_forgery_evidence(
+                node, answer, audits.AuditFinding.FAULT_OUT_OF_BOUNDS, player.name
+            )
             _feed_if_valid(node, EvidenceReported(evidence, at))
         return
-    given = assign_segments(book, fact, answer.respondent, builder.parameters)
+    given = audits.assign_segments(book, fact, answer.respondent, builder.parameters)
     report = _find_opened_report(node, answer)
     if given is None or report is None:
         return
     line = next(each for each in report.segments if each.segment == answer.disclosure.segment)
-    if not is_report_supported(line, answer.opening, true_start_hash(answer.opening, given), builder.steps[root]):
-        evidence = build_false_report_evidence(node, report, answer, AuditFinding.FAULT_STEP_CHAIN, player.name)
+    if not audits.is_report_supported(
+        line, answer.opening, scenario.true_start_hash(answer.opening, given), builder.steps[root]
+    ):
+        evidence = dispute_cases.build_false_report_evidence(
+            node, report, answer, audits.AuditFinding.FAULT_STEP_CHAIN, player.name
+        )
         _feed_if_valid(node, EvidenceReported(evidence, at))
 
 
-def _find_opened_report(node: ScenarioNode, answer: ChallengeResponse) -> AuditReport | None:
+def _find_opened_report(
+    node: scenario.ScenarioNode, answer: audit_messages.ChallengeResponse
+) -> audit_messages.AuditReport | None:
     """Return the report that an accused auditor opened, from the blocks."""
     for record in node.round.tree.records.values():
         for report in record.block.audit_reports if isinstance(record.block, Block) else ():
-            if report_digest(report) == answer.disclosure.commitment:
+            if audit_messages.report_digest(report) == answer.disclosure.commitment:
                 return report
     return None
 
@@ -352,23 +344,26 @@ def _find_opened_report(node: ScenarioNode, answer: ChallengeResponse) -> AuditR
 # --- the accused, and whoever accuses without a reason -----------------------------------------------------------
 
 
-def _respond_to_challenges(node: ScenarioNode, players: dict[Address, Agent], random: Random) -> None:
+def _respond_to_challenges(node: scenario.ScenarioNode, players: dict[Address, Agent], random: Random) -> None:
     """Let the accused show their steps: honest ones at once, forgers made up ones or none, lazy auditors none."""
     book = node.parent.bonds
     for dispute in book.disputes:
         player, fact = players[dispute.respondent], book.height_record(dispute.height, dispute.parent)
         if dispute.outcome is not DisputeOutcome.CHALLENGED or fact is None or player.kind is AgentKind.LAZY:
             continue
-        opening = open_winner_segment(node.builder, fact, dispute.segment)
+        opening = scenario.open_winner_segment(node.builder, fact, dispute.segment)
         steps = ()
         if player.kind is AgentKind.FORGER and opening.following.digest in node.builder.untrained:
             if random.random() < 0.5:
                 continue
-            steps = forge_steps(node, dispute)
-        _feed_if_valid(node, DisputeMessageReceived(build_response(node, dispute, steps), node.parent.end_milliseconds))
+            steps = dispute_cases.forge_steps(node, dispute)
+        _feed_if_valid(
+            node,
+            DisputeMessageReceived(dispute_cases.build_response(node, dispute, steps), node.parent.end_milliseconds),
+        )
 
 
-def _challenge_honest(node: ScenarioNode, griefer: Agent, players: list[Agent], random: Random) -> None:
+def _challenge_honest(node: scenario.ScenarioNode, griefer: Agent, players: list[Agent], random: Random) -> None:
     """Ask an honest winner or auditor for the steps of any segment."""
     book = node.parent.bonds
     honest = {each.address for each in players if each.kind in (AgentKind.HONEST, AgentKind.MINER)}
@@ -379,7 +374,7 @@ def _challenge_honest(node: ScenarioNode, griefer: Agent, players: list[Agent], 
     height, parent, accused = random.choice(places)
     fact = book.height_record(height, parent)
     if fact is not None:
-        accusation = build_challenge(fact, random.randrange(STATES - 1), griefer.name, respondent=accused)
+        accusation = dispute_cases.build_challenge(fact, random.randrange(STATES - 1), griefer.name, respondent=accused)
         _feed_if_valid(node, DisputeMessageReceived(accusation, node.parent.end_milliseconds))
 
 

@@ -23,21 +23,7 @@ from typing import Annotated
 
 from learnchain.encoding.codec import Address, Bound, Hash32, Signature, decode, encode
 from learnchain.encoding.cryptography import check_signature, list_branch, shake256, tagged_hash
-from learnchain.protocol.audit_messages import (
-    MAXIMUM_AUDITS,
-    MAXIMUM_STEP_STATES,
-    UNDECLARED_CLASS,
-    AuditCommitment,
-    AuditedSegment,
-    AuditMessage,
-    AuditReport,
-    Branch,
-    SegmentOpening,
-    StateDisclosure,
-    StateLeaf,
-    check_branch,
-    report_digest,
-)
+from learnchain.protocol import audit_messages
 from learnchain.protocol.messages import MAXIMUM_STATES, Block, TrainingRecord, training_record_hash
 from learnchain.protocol.parameters import ChainParameters
 from learnchain.protocol.state import AuditEntry, BondRegistry, HeightRecord
@@ -166,11 +152,11 @@ def detection_probability(audited: int, segments: int, forged: int) -> Fraction:
 # --- openings -------------------------------------------------------------------------------------------------
 
 
-def open_segment(leaves: tuple[StateLeaf, ...], index: int) -> SegmentOpening:
+def open_segment(leaves: tuple[audit_messages.StateLeaf, ...], index: int) -> audit_messages.SegmentOpening:
     """Return the opening of segment `index` of a trace."""
     encoded = tuple(encode(leaf) for leaf in leaves)
     first, following = list_branch(encoded, index), list_branch(encoded, index + 1)
-    return SegmentOpening(index, leaves[index], first, leaves[index + 1], following)
+    return audit_messages.SegmentOpening(index, leaves[index], first, leaves[index + 1], following)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,19 +168,19 @@ class StepOpening:
 
     offset: int
     before: Hash32
-    before_branch: Branch
+    before_branch: audit_messages.Branch
     before_cid: Cid
     after: Hash32
-    after_branch: Branch
+    after_branch: audit_messages.Branch
     after_cid: Cid
 
-    def check(self, answer: StateDisclosure) -> None:
+    def check(self, answer: audit_messages.StateDisclosure) -> None:
         """Refuse states that are not under the answer's root."""
         for place, digest, branch in (
             (self.offset, self.before, self.before_branch),
             (self.offset + 1, self.after, self.after_branch),
         ):
-            check_branch(answer.root, digest, (place, answer.states), branch)
+            audit_messages.check_branch(answer.root, digest, (place, answer.states), branch)
 
 
 def open_step(digests: tuple[Hash32, ...], offset: int, before_cid: Cid, after_cid: Cid) -> StepOpening:
@@ -214,8 +200,8 @@ class FraudProof:
     chain_id: int
     commitment: Hash32
     finding: AuditFinding
-    segments: Annotated[tuple[SegmentOpening, ...], Bound(1)]
-    disclosures: Annotated[tuple[StateDisclosure, ...], Bound(1)]
+    segments: Annotated[tuple[audit_messages.SegmentOpening, ...], Bound(1)]
+    disclosures: Annotated[tuple[audit_messages.StateDisclosure, ...], Bound(1)]
     steps: Annotated[tuple[StepOpening, ...], Bound(1)]
     reporter: Address
     signature: Signature
@@ -254,7 +240,10 @@ _OF_THE_RUN = (
 
 
 def is_report_supported(
-    line: AuditedSegment, opening: SegmentOpening, start: Hash32, digests: tuple[Hash32, ...]
+    line: audit_messages.AuditedSegment,
+    opening: audit_messages.SegmentOpening,
+    start: Hash32,
+    digests: tuple[Hash32, ...],
 ) -> bool:
     """Return whether an auditor's steps bear out what it reported of a segment; no arithmetic of floating point.
 
@@ -276,7 +265,7 @@ def decode_fraud_proof(data: bytes) -> FraudProof:
 
 def parse_step_digests(digests: bytes) -> tuple[bytes, ...]:
     """Return the digests of a list blob; refuse one that is no whole number of them."""
-    if len(digests) % 32 or not 64 <= len(digests) <= 32 * MAXIMUM_STEP_STATES:
+    if len(digests) % 32 or not 64 <= len(digests) <= 32 * audit_messages.MAXIMUM_STEP_STATES:
         raise Rejected(RejectionReason.MALFORMED, f"{len(digests)} bytes are no list of two or more digests")
     return tuple(digests[place : place + 32] for place in range(0, len(digests), 32))
 
@@ -319,12 +308,12 @@ def seed_height(book: BondRegistry, fact: HeightRecord) -> int:
 
 
 def check_audit_commitment(
-    book: BondRegistry, message: AuditCommitment, height: int, parameters: ChainParameters
+    book: BondRegistry, message: audit_messages.AuditCommitment, height: int, parameters: ChainParameters
 ) -> None:
     """Refuse an audit of a height that is not open, by somebody who is judged by it, or beyond those that are paid."""
     fact = _find_open_height(book, message, parameters)
     declared = fact.training_records[0].machine_class
-    if UNDECLARED_CLASS in (declared, message.machine_class) or message.machine_class != declared:
+    if audit_messages.UNDECLARED_CLASS in (declared, message.machine_class) or message.machine_class != declared:
         raise Rejected(RejectionReason.AUDIT_CLASS_FOREIGN, "auditor and winner are not of one declared class")
     if assign_segments(book, fact, message.auditor, parameters) is None:
         raise Rejected(RejectionReason.AUDIT_CLOSED, f"height {message.height} cannot be audited yet")
@@ -335,18 +324,20 @@ def check_audit_commitment(
         raise Rejected(
             RejectionReason.AUDIT_DOUBLE, f"0x{message.auditor.hex()} audits height {message.height} already"
         )
-    if len(entries) >= MAXIMUM_AUDITS:
+    if len(entries) >= audit_messages.MAXIMUM_AUDITS:
         raise Rejected(RejectionReason.AUDIT_CLOSED, f"height {message.height} has as many audits as are paid")
 
 
-def check_audit_report(book: BondRegistry, message: AuditReport, height: int, parameters: ChainParameters) -> None:
+def check_audit_report(
+    book: BondRegistry, message: audit_messages.AuditReport, height: int, parameters: ChainParameters
+) -> None:
     """Refuse a report that opens no commitment, comes out of turn, or answers another question than the seed's."""
     fact = _find_open_height(book, message, parameters)
     entry = find_audit_entry(book, message)
     if entry is None:
         # A peer on another branch, or ahead of us, may know it: nothing is held against it.
         raise Rejected(RejectionReason.AUDIT_CLOSED, "no commitment to this report stands in a block")
-    if entry.digest != report_digest(message):
+    if entry.digest != audit_messages.report_digest(message):
         raise Rejected(RejectionReason.AUDIT_WRONG, "the report opens no commitment")
     if entry.opened_height:
         raise Rejected(RejectionReason.AUDIT_DOUBLE, "the report was opened before")
@@ -367,7 +358,7 @@ def check_listed_audits(book: BondRegistry, block: Block, parameters: ChainParam
     if len(set(committed)) != len(committed) or len(set(opened)) != len(opened):
         raise Rejected(RejectionReason.AUDIT_DOUBLE, "the block carries an audit twice")
     entries = [(each.height, each.parent) for each in book.audits] + [each[:2] for each in committed]
-    if any(entries.count(each[:2]) > MAXIMUM_AUDITS for each in committed):
+    if any(entries.count(each[:2]) > audit_messages.MAXIMUM_AUDITS for each in committed):
         raise Rejected(RejectionReason.AUDIT_CLOSED, "the block lists more audits than are paid")
     for each in block.audits:
         check_audit_commitment(book, each, block.height, parameters)
@@ -375,13 +366,15 @@ def check_listed_audits(book: BondRegistry, block: Block, parameters: ChainParam
         check_audit_report(book, report, block.height, parameters)
 
 
-def find_audit_entry(book: BondRegistry, message: AuditMessage) -> AuditEntry | None:
+def find_audit_entry(book: BondRegistry, message: audit_messages.AuditMessage) -> AuditEntry | None:
     """Return the commitment of an auditor that the book remembers."""
     place = (message.height, message.parent, message.auditor)
     return next((each for each in book.audits if (each.height, each.parent, each.auditor) == place), None)
 
 
-def _find_open_height(book: BondRegistry, message: AuditMessage, parameters: ChainParameters) -> HeightRecord:
+def _find_open_height(
+    book: BondRegistry, message: audit_messages.AuditMessage, parameters: ChainParameters
+) -> HeightRecord:
     if message.chain_id != parameters.chain_id:
         raise Rejected(RejectionReason.WRONG_CHAIN, f"chain {message.chain_id} is not {parameters.chain_id}")
     check_signature(message, message.auditor)

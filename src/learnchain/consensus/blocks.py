@@ -5,24 +5,15 @@ Steps 8 to 10: a block is checked and admitted, the head moves, what it pays is 
 
 from dataclasses import replace
 
-from learnchain.consensus import ommers, pending_audits, pending_disputes
+from learnchain.consensus import fork_choice, ommers, pending_audits, pending_disputes
 from learnchain.consensus import pending_evidence as proofs
-from learnchain.consensus.fork_choice import (
-    BlockTree,
-    excess_blocks,
-    find_final_block,
-    find_heaviest,
-    find_safe_block,
-    find_side_branches,
-    is_eligible,
-    maximum_side_branches,
-)
 from learnchain.consensus.round import Round, Transition, candidate_key, data_keys_of, request_candidate_measurement
 from learnchain.consensus.state import apply_block
 from learnchain.consensus.validity import check_block, check_engine_parts, check_payload_facts, check_time
 from learnchain.encoding.codec import Hash32
 from learnchain.encoding.cryptography import message_hash
 from learnchain.engines.contract import JudgementCase
+from learnchain.protocol import events
 from learnchain.protocol.actions import (
     Action,
     ForgetBlocks,
@@ -31,17 +22,6 @@ from learnchain.protocol.actions import (
     ProposeEmptyBlock,
     RefuseBlock,
     StoreBlock,
-)
-from learnchain.protocol.events import (
-    BlockReceived,
-    BondMoved,
-    DeadlineMissed,
-    EscrowLocked,
-    Event,
-    HeadOverridden,
-    PayoutDue,
-    TaskPosted,
-    TreeGrew,
 )
 from learnchain.protocol.measurement import Finding, MeasurementKind, MeasurementRequest, PayloadFacts
 from learnchain.protocol.messages import AnyBlock, Block, Deadline, EmptyBlock, Head, empty_block_tie_breaker
@@ -88,9 +68,9 @@ def _rank_in_queue(block: EmptyBlock) -> tuple[int, bytes]:
 # --- 8 block -----------------------------------------------------------------------------------------------------
 
 
-def on_block(state: Round, event: BlockReceived | DeadlineMissed) -> Transition:
+def on_block(state: Round, event: events.BlockReceived | events.DeadlineMissed) -> Transition:
     """Check a block against its parent and its own evidence, have it measured, admit it; or end a missed height."""
-    if isinstance(event, DeadlineMissed):
+    if isinstance(event, events.DeadlineMissed):
         return _on_missed_deadline(state, event)
     block, key = event.block, message_hash(event.block)
     if key in state.tree or key in state.pending_blocks:
@@ -155,10 +135,10 @@ def admit_block(state: Round, key: Hash32, at_milliseconds: int) -> Transition:
     reward = state.rules.compute_reward(selection, block, state.parameters)
     after = apply_block(parent, selection, block, reward, state.parameters)
     state = replace(state, tree=state.tree.with_block(block, after))
-    posted = tuple(TaskPosted(key, each) for each in answer.posted)
-    locked = tuple(EscrowLocked(key, each) for each in answer.escrows)
-    bonds = tuple(BondMoved(key, each) for each in answer.bonds)
-    return state, (), (*posted, *locked, *bonds, PayoutDue(key), TreeGrew(at_milliseconds))
+    posted = tuple(events.TaskPosted(key, each) for each in answer.posted)
+    locked = tuple(events.EscrowLocked(key, each) for each in answer.escrows)
+    bonds = tuple(events.BondMoved(key, each) for each in answer.bonds)
+    return state, (), (*posted, *locked, *bonds, events.PayoutDue(key), events.TreeGrew(at_milliseconds))
 
 
 def _examine_block(state: Round, selection: Selection, block: AnyBlock) -> MeasurementRequest | str | PayloadFacts:
@@ -201,7 +181,7 @@ def _examine_attachments(state: Round, parent: ChainState, block: AnyBlock) -> T
     return proofs.rejection_reason(state, block) or pending_disputes.rejection_reason(state, block)
 
 
-def _on_missed_deadline(state: Round, event: DeadlineMissed) -> Transition:
+def _on_missed_deadline(state: Round, event: events.DeadlineMissed) -> Transition:
     """Offer an empty block when what the deadline asked for has not come; a height never hangs (ROUND-3)."""
     schedule, window = state.selection.schedule, state.parameters.empty_window_milliseconds
     if event.parent != state.selection.parent:
@@ -232,24 +212,30 @@ def _on_missed_deadline(state: Round, event: DeadlineMissed) -> Transition:
 # --- 9 fork choice -----------------------------------------------------------------------------------------------
 
 
-def on_head(state: Round, event: TreeGrew | HeadOverridden) -> Transition:
+def on_head(state: Round, event: events.TreeGrew | events.HeadOverridden) -> Transition:
     """Move to the heaviest eligible branch, and open the next height on it."""
     weigh, tree, here = state.rules.weigh, state.tree, state.head.block
-    if isinstance(event, HeadOverridden):
+    if isinstance(event, events.HeadOverridden):
         state = replace(state, accepted_branches=state.accepted_branches | {tree.state(event.tip).block_hash})
-    best = find_heaviest(tree, weigh, (here, *(tip for tip in tree.leaves() if tip != here and _can_lead(state, tip))))
+    best = fork_choice.find_heaviest(
+        tree, weigh, (here, *(tip for tip in tree.leaves() if tip != here and _can_lead(state, tip)))
+    )
     return _prune_empty_blocks(*((state, (), ()) if best == here else _open_height_on(state, best)), before=tree)
 
 
 def _prune_empty_blocks(
-    state: Round, actions: tuple[Action, ...], later: tuple[Event, ...], before: BlockTree
+    state: Round, actions: tuple[Action, ...], later: tuple[events.Event, ...], before: fork_choice.BlockTree
 ) -> Transition:
     """Forget the empty blocks that lost and are too many, or that lie below what is final now."""
     kept = (state.head.block, *(each for each in state.accepted_branches if each in state.tree))
-    gone = excess_blocks(state.tree, kept, maximum_side_branches(state.parameters.finality_depth))
+    gone = fork_choice.excess_blocks(
+        state.tree, kept, fork_choice.maximum_side_branches(state.parameters.finality_depth)
+    )
     over = ()
     if state.tree.root != before.root:
-        over = tuple(each for each in find_side_branches(before, (state.head.block,)) if each not in state.tree)
+        over = tuple(
+            each for each in fork_choice.find_side_branches(before, (state.head.block,)) if each not in state.tree
+        )
     found = (before.records.get(each) or state.tree.records[each] for each in (*over, *gone))
     blocks = tuple(each.block for each in found if isinstance(each.block, EmptyBlock))
     if not blocks:
@@ -265,15 +251,15 @@ def _can_lead(state: Round, tip: Hash32) -> bool:
     """Return whether a branch contradicts nothing that was seen in time, or the operator accepted it anyway."""
     if not state.accepted_branches.isdisjoint(each.state.block_hash for each in state.tree.branch(tip)):
         return True
-    return is_eligible(state.tree, state.rules.weigh, state.head.block, tip, state.witnessed_deadlines)
+    return fork_choice.is_eligible(state.tree, state.rules.weigh, state.head.block, tip, state.witnessed_deadlines)
 
 
 def _open_height_on(state: Round, tip: Hash32) -> Transition:
     branch = state.tree.branch(tip)
-    final = find_final_block(state.tree, tip, state.rules.weigh, state.parameters.finality_depth)
+    final = fork_choice.find_final_block(state.tree, tip, state.rules.weigh, state.parameters.finality_depth)
     weight = state.root_weight + state.tree.weight(tip, state.rules.weigh)
     tree = state.tree.prune_below(final)
-    head = Head(tip, branch[-1].state.height, weight, find_safe_block(branch, final), final)
+    head = Head(tip, branch[-1].state.height, weight, fork_choice.find_safe_block(branch, final), final)
     selection = state.rules.select_task(branch[-1].state, state.parameters)
     alive = {key: block for key, block in state.pending_blocks.items() if block.parent in tree}
     reported = proofs.retain_valid(state, branch[-1].state)
@@ -312,7 +298,7 @@ def _open_height_on(state: Round, tip: Hash32) -> Transition:
 # --- 10 reward ---------------------------------------------------------------------------------------------------
 
 
-def on_payout(state: Round, event: PayoutDue) -> Transition:
+def on_payout(state: Round, event: events.PayoutDue) -> Transition:
     """Fix what the accepted block mints and settles; the next payload must carry exactly that (ROUND-4)."""
     record = state.tree.records[event.block]
     if record.block is None:

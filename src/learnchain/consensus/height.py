@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from learnchain.consensus import ommers, pending_audits, pending_disputes
+from learnchain.consensus import ommers, pending_audits, pending_disputes, validity
 from learnchain.consensus.blocks import admit_block
 from learnchain.consensus.penalties import check_bond_cover
 from learnchain.consensus.pending_evidence import select_for_block
@@ -16,30 +16,11 @@ from learnchain.consensus.round import (
     reveal_deadline,
 )
 from learnchain.consensus.state import add_posted_task
-from learnchain.consensus.validity import (
-    check_arrival,
-    check_key_release,
-    check_message,
-    check_opening,
-    check_payload_links,
-    check_release,
-)
 from learnchain.encoding.codec import Hash32
 from learnchain.encoding.cryptography import message_hash
 from learnchain.engines.contract import JudgementCase
+from learnchain.protocol import events
 from learnchain.protocol.actions import ProposeBlock, ReleaseTestSet, RevealModel, SendCommitment, TrainModel
-from learnchain.protocol.events import (
-    CommitmentReceived,
-    EscrowLocked,
-    KeyReleaseReceived,
-    MeasurementFinished,
-    ReleaseDue,
-    ReleaseReceived,
-    RevealReceived,
-    RevealsClosed,
-    TaskPosted,
-    TrainingFinished,
-)
 from learnchain.protocol.measurement import Finding, Measurement, MeasurementRequest
 from learnchain.protocol.messages import AnyBlock, Deadline
 from learnchain.protocol.state import ZERO_HASH
@@ -48,7 +29,7 @@ from learnchain.rejection import Rejected, RejectionReason, Unavailable
 # --- 1 task ------------------------------------------------------------------------------------------------------
 
 
-def on_task(state: Round, event: TaskPosted) -> Transition:
+def on_task(state: Round, event: events.TaskPosted) -> Transition:
     """Admit a posted task that the engine accepts; it counts once its escrow is locked."""
     task = event.posted.task
     known = state.tree.state(event.block)
@@ -64,7 +45,7 @@ def on_task(state: Round, event: TaskPosted) -> Transition:
 # --- 2 escrow ----------------------------------------------------------------------------------------------------
 
 
-def on_escrow(state: Round, event: EscrowLocked) -> Transition:
+def on_escrow(state: Round, event: events.EscrowLocked) -> Transition:
     """Move an admitted task to the list once the contract holds exactly what the engine demands."""
     key = (event.block, event.escrow.task_id)
     posted = state.unfunded_tasks.get(key)
@@ -80,12 +61,12 @@ def on_escrow(state: Round, event: EscrowLocked) -> Transition:
 # --- 3 selection -------------------------------------------------------------------------------------------------
 
 
-def on_selection(state: Round, event: KeyReleaseReceived) -> Transition:
+def on_selection(state: Round, event: events.KeyReleaseReceived) -> Transition:
     """Open training when the publisher of the selected task releases the data key in time."""
     require_current(state, event.message.parent, event.message.height)
     if event.message == state.key_release:
         return state, (), ()
-    check_key_release(event.message, state.selection, state.parameters)
+    validity.check_key_release(event.message, state.selection, state.parameters)
     state.rules.parts.check(state.selection, event.message)
     if event.at_milliseconds > state.selection.schedule.key_milliseconds:
         raise Rejected(RejectionReason.WRONG_PHASE, "the data key came after its deadline")
@@ -99,7 +80,7 @@ def on_selection(state: Round, event: KeyReleaseReceived) -> Transition:
 # --- 4 training --------------------------------------------------------------------------------------------------
 
 
-def on_training(state: Round, event: TrainingFinished) -> Transition:
+def on_training(state: Round, event: events.TrainingFinished) -> Transition:
     """Commit this node's own model if it was trained inside the task's ranges and ended in time."""
     if state.key_release is None:
         raise Unavailable("the data key of the selected task")
@@ -112,14 +93,14 @@ def on_training(state: Round, event: TrainingFinished) -> Transition:
 # --- 5 commitment ------------------------------------------------------------------------------------------------
 
 
-def on_commitment(state: Round, event: CommitmentReceived) -> Transition:
+def on_commitment(state: Round, event: events.CommitmentReceived) -> Transition:
     """Count a miner's one commitment if it came in time."""
     message = event.message
     require_current(state, message.parent, message.height)
     key = message_hash(message)
     if key in state.commitments:
         return state, (), ()
-    check_message(message, state.selection, message.miner, state.parameters)
+    validity.check_message(message, state.selection, message.miner, state.parameters)
     check_bond_cover(state.parent.bonds, message, state.parameters.bond_from_reward)
     state.rules.parts.check(state.selection, message)
     state.rules.check_commitment(state.selection, message, event.at_milliseconds, state.parameters)
@@ -131,22 +112,22 @@ def on_commitment(state: Round, event: CommitmentReceived) -> Transition:
         raise Rejected(RejectionReason.COMMITMENTS_FULL, "this height holds as many commitments as it may")
     commitments = {**state.commitments, key: message}
     state = replace(state, commitments=commitments, witnessed_deadlines=add_witness(state, Deadline.COMMITMENT))
-    return _on_release_due(state, ReleaseDue(message.parent, event.at_milliseconds))
+    return _on_release_due(state, events.ReleaseDue(message.parent, event.at_milliseconds))
 
 
 # --- 6 reveal ----------------------------------------------------------------------------------------------------
 
 
-def on_reveal(state: Round, event: ReleaseDue | ReleaseReceived | RevealReceived) -> Transition:
+def on_reveal(state: Round, event: events.ReleaseDue | events.ReleaseReceived | events.RevealReceived) -> Transition:
     """Open the test set, then the models: first the publisher's release, then each miner's reveal."""
-    if isinstance(event, ReleaseDue):
+    if isinstance(event, events.ReleaseDue):
         return _on_release_due(state, event)
-    if isinstance(event, ReleaseReceived):
+    if isinstance(event, events.ReleaseReceived):
         return _on_release(state, event)
     return _on_reveal_received(state, event)
 
 
-def _on_release_due(state: Round, event: ReleaseDue) -> Transition:
+def _on_release_due(state: Round, event: events.ReleaseDue) -> Transition:
     due = state.selection.schedule.is_release_due(len(state.commitments), event.at_milliseconds)
     if event.parent != state.selection.parent or state.announcement is not None or not due:
         return state, (), ()
@@ -154,17 +135,17 @@ def _on_release_due(state: Round, event: ReleaseDue) -> Transition:
     return state, (ReleaseTestSet(state.selection, listed),), ()
 
 
-def _on_release(state: Round, event: ReleaseReceived) -> Transition:
+def _on_release(state: Round, event: events.ReleaseReceived) -> Transition:
     release = event.message.release
     require_current(state, release.parent, release.height)
     if event.message == state.announcement:
         return state, (), ()
-    check_release(event.message, state.selection, state.parameters)
+    validity.check_release(event.message, state.selection, state.parameters)
     for commitment in event.message.commitments:
         state.rules.parts.check(state.selection, commitment)
     if state.announcement is not None:
         raise Rejected(RejectionReason.RELEASE_DOUBLE, "the publisher signed two releases for one height")
-    check_arrival(release, state.selection, event.at_milliseconds, state.parameters)
+    validity.check_arrival(release, state.selection, event.at_milliseconds, state.parameters)
     commitments = {message_hash(each): each for each in event.message.commitments}
     released = replace(
         state,
@@ -175,7 +156,7 @@ def _on_release(state: Round, event: ReleaseReceived) -> Transition:
     return released, (RevealModel(state.selection, event.message),), ()
 
 
-def _on_reveal_received(state: Round, event: RevealReceived) -> Transition:
+def _on_reveal_received(state: Round, event: events.RevealReceived) -> Transition:
     message = event.message
     require_current(state, message.parent, message.height)
     if state.announcement is None:
@@ -186,7 +167,7 @@ def _on_reveal_received(state: Round, event: RevealReceived) -> Transition:
     key = found[0]
     if message == state.reveals.get(key):
         return state, (), ()
-    check_opening(state.commitments[key], message, state.selection, state.parameters)
+    validity.check_opening(state.commitments[key], message, state.selection, state.parameters)
     state.rules.parts.check(state.selection, message.training)
     state.rules.check_reveal(state.selection, state.commitments[key], message)
     if key in state.reveals:
@@ -200,9 +181,9 @@ def _on_reveal_received(state: Round, event: RevealReceived) -> Transition:
 # --- 7 verification ----------------------------------------------------------------------------------------------
 
 
-def on_verification(state: Round, event: RevealsClosed | MeasurementFinished) -> Transition:
+def on_verification(state: Round, event: events.RevealsClosed | events.MeasurementFinished) -> Transition:
     """Judge as far as the measurements reach; ask for the next one, and admit blocks that waited for this one."""
-    if isinstance(event, RevealsClosed):
+    if isinstance(event, events.RevealsClosed):
         if event.parent != state.selection.parent or state.announcement is None:
             return state, (), ()
         return _judge_candidates(replace(state, reveals_closed=True))
@@ -284,7 +265,9 @@ def _reject_unlinked_payload(state: Round, measurement: Measurement) -> Measurem
     try:
         if reveal is not None and reveal.payload_hash != measurement.facts.payload_hash:
             raise Rejected(RejectionReason.PAYLOAD_INVALID, "another payload was measured")
-        check_payload_links(state.parent, measurement.facts, state.selection.schedule.payload_timestamp_seconds)
+        validity.check_payload_links(
+            state.parent, measurement.facts, state.selection.schedule.payload_timestamp_seconds
+        )
     except Rejected as error:
         return replace(measurement, finding=Finding.REJECTED, reason=error.reason.value)
     return measurement

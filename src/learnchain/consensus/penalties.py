@@ -15,44 +15,22 @@ from dataclasses import dataclass, replace
 
 from learnchain.consensus.disputes import add_challenge, add_response, determine_fault, has_been_penalised
 from learnchain.encoding.codec import WEI_PER_GWEI, Address, decode
-from learnchain.protocol.messages import (
-    PUBLISHER_FAULTS,
-    AnyBlock,
-    Block,
-    Commitment,
-    Deadline,
-    EmptyBlock,
-    Evidence,
-    Fault,
-    Payout,
-    fault_id,
-)
+from learnchain.protocol import messages, state
 from learnchain.protocol.parameters import ChainParameters
 from learnchain.protocol.payload import Settlement, SettlementOutcome, bond_pot
-from learnchain.protocol.state import (
-    AuditEntry,
-    BondRegistry,
-    Dispute,
-    DisputeOutcome,
-    HeightRecord,
-    PenaltyRecord,
-    Selection,
-    WithheldReward,
-    winning_commitment,
-)
 from learnchain.rejection import Rejected, RejectionReason
 
 
-def check_bond_cover(book: BondRegistry, commitment: Commitment, bond_from_reward: bool) -> None:
+def check_bond_cover(book: state.BondRegistry, commitment: messages.Commitment, bond_from_reward: bool) -> None:
     """Refuse a commitment whose bond is neither deposited nor, where the chain allows it, kept back (BOND-1)."""
     if not bond_from_reward and not book.has_cover_for(commitment):
         detail = f"0x{commitment.miner.hex()} staked less than the {commitment.bond_wei} wei it commits"
         raise Rejected(RejectionReason.BOND_NOT_DEPOSITED, detail)
 
 
-def compute_withheld_gwei(book: BondRegistry, block: Block, payout_gwei: int) -> int:
+def compute_withheld_gwei(book: state.BondRegistry, block: messages.Block, payout_gwei: int) -> int:
     """Return what is kept back of the winner's payout: the bond it did not deposit, at most all of it."""
-    commitment = winning_commitment(block)
+    commitment = state.winning_commitment(block)
     missing_wei = 0 if commitment is None or book.has_cover_for(commitment) else commitment.bond_wei
     return min(payout_gwei, -(-missing_wei // WEI_PER_GWEI))
 
@@ -75,9 +53,9 @@ BURN_ADDRESS: Address = b"\0" * 20
 class PenaltyResult:
     """Hold what a block pays, settles and leaves in the book; `burned_gwei` was kept back and is never minted."""
 
-    payouts: tuple[Payout, ...]
+    payouts: tuple[messages.Payout, ...]
     settlements: tuple[Settlement, ...]
-    registry: BondRegistry
+    registry: state.BondRegistry
     burned_gwei: int = 0
     withheld_gwei: int = 0
     audited_gwei: int = 0
@@ -87,24 +65,24 @@ class PenaltyResult:
 class Penalty:
     """Name who pays for which fault, to whose credit, and how much if it can."""
 
-    fault: Fault
+    fault: messages.Fault
     offender: Address
     reporter: Address
     amount_wei: int
 
 
 def apply_penalties(
-    book: BondRegistry,
-    selection: Selection,
-    block: AnyBlock,
-    answer: tuple[tuple[Payout, ...], tuple[Settlement, ...]],
+    book: state.BondRegistry,
+    selection: state.Selection,
+    block: messages.AnyBlock,
+    answer: tuple[tuple[messages.Payout, ...], tuple[Settlement, ...]],
     parameters: ChainParameters,
 ) -> PenaltyResult:
     """Return what a checked block comes to, from the book of its parent and its engine's payouts and settlements."""
     payouts, settlements = answer
     result = _withhold_bond(PenaltyResult(payouts, _compensate_miners(selection, block, settlements), book), block)
     result = _return_withheld(result, block.height - parameters.audit_window_blocks)
-    if isinstance(block, Block):
+    if isinstance(block, messages.Block):
         result = _pay_audits(result, block, parameters)
     for shown in block.responses:
         result = replace(result, registry=add_response(result.registry, shown, block.height))
@@ -116,7 +94,9 @@ def apply_penalties(
     return _release_publisher_bond(result, selection, settlements)
 
 
-def add_height_record(book: BondRegistry, fact: HeightRecord, parameters: ChainParameters) -> BondRegistry:
+def add_height_record(
+    book: state.BondRegistry, fact: state.HeightRecord, parameters: ChainParameters
+) -> state.BondRegistry:
     """Return the book with one more height, without those that no evidence reaches any more."""
     oldest = fact.height + 1 - parameters.audit_window_blocks
     facts = tuple(each for each in book.height_records if each.height >= oldest)
@@ -126,16 +106,16 @@ def add_height_record(book: BondRegistry, fact: HeightRecord, parameters: ChainP
     return replace(book, height_records=(*facts, fact), penalties=punished, audits=audits, disputes=disputes)
 
 
-def penalty_wei(evidence: Evidence, fact: HeightRecord, parameters: ChainParameters) -> int:
+def penalty_wei(evidence: messages.Evidence, fact: state.HeightRecord, parameters: ChainParameters) -> int:
     """Return the bond that an offence costs: the task's, the one a miner promised, or audit fees (BOND-5)."""
-    if evidence.fault in PUBLISHER_FAULTS:
+    if evidence.fault in messages.PUBLISHER_FAULTS:
         return fact.task_bond_wei
-    if evidence.fault is Fault.DOUBLE_COMMITMENT:
-        return max(decode(Commitment, each).bond_wei for each in evidence.statements)
+    if evidence.fault is messages.Fault.DOUBLE_COMMITMENT:
+        return max(decode(messages.Commitment, each).bond_wei for each in evidence.statements)
     return training_penalty_wei(fact, evidence.offender, parameters)
 
 
-def training_penalty_wei(fact: HeightRecord, trainer: Address, parameters: ChainParameters) -> int:
+def training_penalty_wei(fact: state.HeightRecord, trainer: Address, parameters: ChainParameters) -> int:
     """Return what it costs not to have trained as one said: the winner its bond, an auditor some fees."""
     if trainer == fact.winner:
         return fact.bond_wei
@@ -143,10 +123,10 @@ def training_penalty_wei(fact: HeightRecord, trainer: Address, parameters: Chain
 
 
 def _compensate_miners(
-    selection: Selection, block: AnyBlock, settlements: tuple[Settlement, ...]
+    selection: state.Selection, block: messages.AnyBlock, settlements: tuple[Settlement, ...]
 ) -> tuple[Settlement, ...]:
     """Compensate the miners whom a publisher left without a test set out of its struck bond (BOND-7)."""
-    if not isinstance(block, EmptyBlock) or block.missed is not Deadline.RELEASE:
+    if not isinstance(block, messages.EmptyBlock) or block.missed is not messages.Deadline.RELEASE:
         return settlements
     result: list[Settlement] = []
     for each in settlements:
@@ -170,29 +150,31 @@ def _return_withheld(result: PenaltyResult, before_height: int) -> PenaltyResult
     if not due:
         return result
     rest = tuple(each for each in result.registry.withheld if each.height >= before_height)
-    paid = tuple(Payout(each.miner, each.amount_gwei, "bond returned") for each in due)
+    paid = tuple(messages.Payout(each.miner, each.amount_gwei, "bond returned") for each in due)
     return replace(result, payouts=(*result.payouts, *paid), registry=replace(result.registry, withheld=rest))
 
 
-def _pay_audits(result: PenaltyResult, block: Block, parameters: ChainParameters) -> PenaltyResult:
+def _pay_audits(result: PenaltyResult, block: messages.Block, parameters: ChainParameters) -> PenaltyResult:
     """Take down who audits what; pay for opened reports, but keep the pay back as long as evidence counts (AUDIT-4).
 
     So whoever has no coins earns its first ones here, and has something to lose.
     """
-    entries = [AuditEntry(each.height, each.parent, each.auditor, each.digest, block.height) for each in block.audits]
+    entries = [
+        state.AuditEntry(each.height, each.parent, each.auditor, each.digest, block.height) for each in block.audits
+    ]
     opened = {(each.height, each.parent, each.auditor) for each in block.audit_reports}
     known = [
         replace(each, opened_height=block.height) if (each.height, each.parent, each.auditor) in opened else each
         for each in result.registry.audits
     ]
     fee = parameters.audit_reward_gwei
-    pay = tuple(WithheldReward(each.auditor, fee, block.height) for each in block.audit_reports)
+    pay = tuple(state.WithheldReward(each.auditor, fee, block.height) for each in block.audit_reports)
     book = replace(result.registry, audits=(*known, *entries), withheld=(*result.registry.withheld, *pay))
     return replace(result, registry=book, audited_gwei=fee * len(pay))
 
 
 def _penalise_offenders(
-    result: PenaltyResult, evidence: Evidence, height: int, parameters: ChainParameters
+    result: PenaltyResult, evidence: messages.Evidence, height: int, parameters: ChainParameters
 ) -> PenaltyResult:
     """Take the bond of whoever evidence is about."""
     fact = result.registry.height_record(evidence.height, evidence.parent)
@@ -204,7 +186,7 @@ def _penalise_offenders(
     )
 
 
-def _slash_offender(result: PenaltyResult, fact: HeightRecord, conviction: Penalty, height: int) -> PenaltyResult:
+def _slash_offender(result: PenaltyResult, fact: state.HeightRecord, conviction: Penalty, height: int) -> PenaltyResult:
     """Take an offender's bond, deposited or kept back, and share it out (BOND-6)."""
     book, offender = result.registry, conviction.offender
     taken_wei = min(conviction.amount_wei, book.deposit(offender).total_wei)
@@ -212,7 +194,7 @@ def _slash_offender(result: PenaltyResult, fact: HeightRecord, conviction: Penal
         book.withheld, offender, -(-(conviction.amount_wei - taken_wei) // WEI_PER_GWEI)
     )
     # Other auditors are not paid for a false report: two that guess would share each other's fines.
-    competitors = () if conviction.fault is Fault.AUDIT_FALSE else fact.committed_miners
+    competitors = () if conviction.fault is messages.Fault.AUDIT_FALSE else fact.committed_miners
     harmed = [each for each in competitors if each != offender]
     slashed = [
         Settlement(bond_pot(offender), height, recipient, SettlementOutcome.SLASHED, amount)
@@ -221,10 +203,13 @@ def _slash_offender(result: PenaltyResult, fact: HeightRecord, conviction: Penal
     shares = [
         (who, amount) for who, amount in _split_shares(forfeited, conviction.reporter, harmed) if who != BURN_ADDRESS
     ]
-    fault = PenaltyRecord(fault_id(conviction.fault, offender, fact.height, fact.parent), fact.height)
+    fault = state.PenaltyRecord(messages.fault_id(conviction.fault, offender, fact.height, fact.parent), fact.height)
     return replace(
         result,
-        payouts=(*result.payouts, *(Payout(recipient, amount, "slashed bond") for recipient, amount in shares)),
+        payouts=(
+            *result.payouts,
+            *(messages.Payout(recipient, amount, "slashed bond") for recipient, amount in shares),
+        ),
         settlements=(*result.settlements, *slashed),
         registry=replace(book.slash(offender, taken_wei), withheld=withheld, penalties=(*book.penalties, fault)),
         burned_gwei=result.burned_gwei + forfeited - sum(amount for _, amount in shares),
@@ -233,7 +218,7 @@ def _slash_offender(result: PenaltyResult, fact: HeightRecord, conviction: Penal
 
 def _close_overdue_disputes(result: PenaltyResult, height: int, parameters: ChainParameters) -> PenaltyResult:
     """End the disputes whose time is over: silence costs the bond, a vain accusation its cost (AUDIT-7)."""
-    disputes: list[Dispute] = []
+    disputes: list[state.Dispute] = []
     for dispute in result.registry.disputes:
         outcome = dispute.outcome
         if dispute.is_open:
@@ -244,27 +229,27 @@ def _close_overdue_disputes(result: PenaltyResult, height: int, parameters: Chai
 
 
 def _decide_dispute(
-    result: PenaltyResult, dispute: Dispute, height: int, parameters: ChainParameters
-) -> tuple[PenaltyResult, DisputeOutcome]:
+    result: PenaltyResult, dispute: state.Dispute, height: int, parameters: ChainParameters
+) -> tuple[PenaltyResult, state.DisputeOutcome]:
     """Return what a block of this height makes of an open dispute."""
     fact = result.registry.height_record(dispute.height, dispute.parent)
     if fact is None:
         raise AssertionError("a dispute outlives the height that it is about")
     if has_been_penalised(result.registry, fact, dispute.respondent):
-        return result, DisputeOutcome.FRAUD_PROVEN
-    answered = dispute.outcome is DisputeOutcome.RESPONDED
+        return result, state.DisputeOutcome.FRAUD_PROVEN
+    answered = dispute.outcome is state.DisputeOutcome.RESPONDED
     if not answered and height > dispute.challenged_height + parameters.response_blocks:
         wanted_wei = training_penalty_wei(fact, dispute.respondent, parameters)
         fault = determine_fault(fact, dispute.respondent)
         conviction = Penalty(fault, dispute.respondent, dispute.challenger, wanted_wei)
-        return _slash_offender(result, fact, conviction, height), DisputeOutcome.TIMED_OUT
+        return _slash_offender(result, fact, conviction, height), state.DisputeOutcome.TIMED_OUT
     if answered and height > dispute.responded_height + parameters.proof_blocks:
-        return _charge_challenger(result, dispute, height, parameters), DisputeOutcome.DEFENDED
+        return _charge_challenger(result, dispute, height, parameters), state.DisputeOutcome.DEFENDED
     return result, dispute.outcome
 
 
 def _charge_challenger(
-    result: PenaltyResult, dispute: Dispute, height: int, parameters: ChainParameters
+    result: PenaltyResult, dispute: state.Dispute, height: int, parameters: ChainParameters
 ) -> PenaltyResult:
     """Let the accuser pay the accused for training a segment again; a part is burned, so that friends pay as well.
 
@@ -291,11 +276,11 @@ def _split_shares(amount: int, reporter: Address, harmed: list[Address]) -> Iter
 
 
 def _forfeit_withheld(
-    withheld: tuple[WithheldReward, ...], offender: Address, wanted_gwei: int
-) -> tuple[int, tuple[WithheldReward, ...]]:
+    withheld: tuple[state.WithheldReward, ...], offender: Address, wanted_gwei: int
+) -> tuple[int, tuple[state.WithheldReward, ...]]:
     """Take from what is kept back of an offender's rewards, the oldest first."""
     taken = 0
-    left: list[WithheldReward] = []
+    left: list[state.WithheldReward] = []
     for each in withheld:
         part = min(each.amount_gwei, wanted_gwei - taken) if each.miner == offender else 0
         taken += part
@@ -305,7 +290,7 @@ def _forfeit_withheld(
 
 
 def _release_publisher_bond(
-    result: PenaltyResult, selection: Selection, settlements: tuple[Settlement, ...]
+    result: PenaltyResult, selection: state.Selection, settlements: tuple[Settlement, ...]
 ) -> PenaltyResult:
     """Let the publisher's bond leave when its task is over: it can be slashed until the contract pays it out."""
     for each in settlements:
@@ -319,9 +304,9 @@ def _release_publisher_bond(
     return result
 
 
-def _withhold_bond(result: PenaltyResult, block: AnyBlock) -> PenaltyResult:
+def _withhold_bond(result: PenaltyResult, block: messages.AnyBlock) -> PenaltyResult:
     """Keep back the bond that the winner promised and did not deposit, out of what the block pays it."""
-    if not isinstance(block, Block):
+    if not isinstance(block, messages.Block):
         return result
     place = next((at for at, each in enumerate(result.payouts) if each.recipient == block.proposer), None)
     if place is None:
@@ -332,5 +317,5 @@ def _withhold_bond(result: PenaltyResult, block: AnyBlock) -> PenaltyResult:
         return result
     rest = replace(payout, amount_gwei=payout.amount_gwei - amount)
     paid = (*result.payouts[:place], *((rest,) if rest.amount_gwei else ()), *result.payouts[place + 1 :])
-    held = (*result.registry.withheld, WithheldReward(block.proposer, amount, block.height))
+    held = (*result.registry.withheld, state.WithheldReward(block.proposer, amount, block.height))
     return replace(result, payouts=paid, registry=replace(result.registry, withheld=held), withheld_gwei=amount)

@@ -11,29 +11,17 @@ from learnchain.consensus.fork_choice import BlockTree
 from learnchain.encoding.codec import Hash32
 from learnchain.encoding.cryptography import message_hash
 from learnchain.engines.contract import Rules
+from learnchain.protocol import messages
 from learnchain.protocol.actions import Action, MeasureCandidate
 from learnchain.protocol.audit_messages import AuditMessage, DisputeMessage
 from learnchain.protocol.events import Event
 from learnchain.protocol.measurement import Finding, Measurement, MeasurementKind, MeasurementRequest
-from learnchain.protocol.messages import (
-    AnyBlock,
-    Block,
-    Commitment,
-    Deadline,
-    EmptyBlock,
-    Evidence,
-    Head,
-    KeyRelease,
-    ReleaseAnnouncement,
-    Reveal,
-    Verdict,
-)
 from learnchain.protocol.parameters import ChainParameters
 from learnchain.protocol.state import ChainState, PostedTask, Selection
 from learnchain.protocol.task_specification import Cid
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
-StoredBlocks = tuple[tuple[AnyBlock, ChainState], ...]
+StoredBlocks = tuple[tuple[messages.AnyBlock, ChainState], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,25 +37,25 @@ class Round:
     rules: Rules
     parameters: ChainParameters
     tree: BlockTree
-    head: Head
+    head: messages.Head
     selection: Selection
     root_weight: int = 0
-    key_release: KeyRelease | None = None
-    commitments: dict[Hash32, Commitment] = field(default_factory=dict)
-    announcement: ReleaseAnnouncement | None = None
-    reveals: dict[Hash32, Reveal] = field(default_factory=dict)
+    key_release: messages.KeyRelease | None = None
+    commitments: dict[Hash32, messages.Commitment] = field(default_factory=dict)
+    announcement: messages.ReleaseAnnouncement | None = None
+    reveals: dict[Hash32, messages.Reveal] = field(default_factory=dict)
     reveals_closed: bool = False
-    verdict: Verdict | None = None
+    verdict: messages.Verdict | None = None
     measurements: dict[tuple[Hash32, MeasurementKind], Measurement] = field(default_factory=dict)
     requested_measurements: frozenset[tuple[Hash32, MeasurementKind]] = frozenset()
-    pending_blocks: dict[Hash32, AnyBlock] = field(default_factory=dict)
+    pending_blocks: dict[Hash32, messages.AnyBlock] = field(default_factory=dict)
     unfunded_tasks: dict[tuple[Hash32, Hash32], PostedTask] = field(default_factory=dict)
-    witnessed_deadlines: frozenset[tuple[Hash32, Deadline]] = frozenset()
+    witnessed_deadlines: frozenset[tuple[Hash32, messages.Deadline]] = frozenset()
     accepted_branches: frozenset[Hash32] = frozenset()
-    evidence: dict[Hash32, Evidence] = field(default_factory=dict)
+    evidence: dict[Hash32, messages.Evidence] = field(default_factory=dict)
     audits: dict[Hash32, AuditMessage] = field(default_factory=dict)
     disputes: dict[Hash32, DisputeMessage] = field(default_factory=dict)
-    losers: dict[Hash32, Reveal] = field(default_factory=dict)
+    losers: dict[Hash32, messages.Reveal] = field(default_factory=dict)
 
     @property
     def parent(self) -> ChainState:
@@ -83,18 +71,18 @@ def request_candidate_measurement(
     state: Round,
     measure: MeasurementRequest,
     selection: Selection,
-    subject: Reveal | EmptyBlock,
+    subject: messages.Reveal | messages.EmptyBlock,
     keys: tuple[bytes, Cid, bytes],
 ) -> Transition:
     """Ask the node for a measurement, once; of a candidate's own assignment."""
     if (measure.candidate, measure.kind) in state.requested_measurements:
         return state, (), ()
-    own = selection.select_assignment(subject.miner) if isinstance(subject, Reveal) else None
+    own = selection.select_assignment(subject.miner) if isinstance(subject, messages.Reveal) else None
     action = MeasureCandidate(
         measure,
         state.tree.state(selection.parent),
         own or selection,
-        subject if isinstance(subject, Reveal) else None,
+        subject if isinstance(subject, messages.Reveal) else None,
         *keys,
         subject.payload_hash,
         subject.payload_cid,
@@ -106,7 +94,7 @@ def request_candidate_measurement(
     )
 
 
-def data_keys_of(rules: Rules, block: Block) -> tuple[bytes, Cid, bytes]:
+def data_keys_of(rules: Rules, block: messages.Block) -> tuple[bytes, Cid, bytes]:
     """Return what opens the data that a block rests on: training rows, their products where encrypted, test set."""
     return block.key_release.key, rules.parts.functional_key(block.key_release), block.release.key
 
@@ -120,7 +108,7 @@ def require_current(state: Round, parent: Hash32, height: int) -> None:
     raise Rejected(RejectionReason.WRONG_HEIGHT, f"height {height} is over, {state.selection.height} is decided now")
 
 
-def add_witness(state: Round, which: Deadline) -> frozenset[tuple[Hash32, Deadline]]:
+def add_witness(state: Round, which: messages.Deadline) -> frozenset[tuple[Hash32, messages.Deadline]]:
     """Note that what this deadline asks for came in time on the head."""
     return state.witnessed_deadlines | {(state.selection.parent, which)}
 
@@ -128,12 +116,12 @@ def add_witness(state: Round, which: Deadline) -> frozenset[tuple[Hash32, Deadli
 def reveal_deadline(state: Round) -> int:
     """Return the moment after which no reveal counts, given when the release came."""
     released = state.announcement.release.released_milliseconds if state.announcement else None
-    return state.selection.schedule.deadline(Deadline.REVEAL, released)
+    return state.selection.schedule.deadline(messages.Deadline.REVEAL, released)
 
 
-def candidate_key(block: AnyBlock) -> Hash32:
+def candidate_key(block: messages.AnyBlock) -> Hash32:
     """Return the key under which a block's measurements are kept."""
-    return block.verdict.winner if isinstance(block, Block) else message_hash(block)
+    return block.verdict.winner if isinstance(block, messages.Block) else message_hash(block)
 
 
 _Message = TypeVar("_Message")

@@ -4,45 +4,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from learnchain.consensus import height
 from learnchain.consensus.blocks import on_block, on_head, on_payout
 from learnchain.consensus.fork_choice import BlockRecord, BlockTree
-from learnchain.consensus.height import (
-    on_commitment,
-    on_escrow,
-    on_reveal,
-    on_selection,
-    on_task,
-    on_training,
-    on_verification,
-)
 from learnchain.consensus.pending_audits import on_audit
 from learnchain.consensus.pending_disputes import on_dispute
 from learnchain.consensus.pending_evidence import on_bond, on_evidence
 from learnchain.consensus.round import Round, StoredBlocks, Transition
 from learnchain.engines.contract import Rules
+from learnchain.protocol import events
 from learnchain.protocol.actions import Action, MoveHead, OpenHeight, RefuseTask
-from learnchain.protocol.events import (
-    AuditMessageReceived,
-    BlockReceived,
-    BondMoved,
-    CommitmentReceived,
-    DeadlineMissed,
-    DisputeMessageReceived,
-    EscrowLocked,
-    Event,
-    EvidenceReported,
-    HeadOverridden,
-    KeyReleaseReceived,
-    MeasurementFinished,
-    PayoutDue,
-    ReleaseDue,
-    ReleaseReceived,
-    RevealReceived,
-    RevealsClosed,
-    TaskPosted,
-    TrainingFinished,
-    TreeGrew,
-)
 from learnchain.protocol.messages import Head
 from learnchain.protocol.parameters import ChainParameters
 from learnchain.protocol.state import ChainState
@@ -72,11 +43,11 @@ def resume(
             tree = tree.with_block(block, after)
     below = head.weight - tree.weight(head.block, rules.weigh) if head.block in tree else 0
     start = replace(state, tree=tree, root_weight=below, head=replace(state.head, weight=below))
-    state, more, _ = on_head(start, TreeGrew(final.end_milliseconds))
+    state, more, _ = on_head(start, events.TreeGrew(final.end_milliseconds))
     return state, more or actions
 
 
-def advance(state: Round, event: Event) -> tuple[Round, tuple[Action, ...]]:
+def advance(state: Round, event: events.Event) -> tuple[Round, tuple[Action, ...]]:
     """Apply one event and all steps that follow from it; raise `Rejected` or `Unavailable` and change nothing."""
     state, actions, waiting = _HANDLERS[type(event)](state, event)
     queue = list(waiting)
@@ -91,32 +62,32 @@ def advance(state: Round, event: Event) -> tuple[Round, tuple[Action, ...]]:
     return state, actions
 
 
-def _build_refusal(event: Event, error: Rejected) -> Action:
-    if isinstance(event, TaskPosted):
+def _build_refusal(event: events.Event, error: Rejected) -> Action:
+    if isinstance(event, events.TaskPosted):
         return RefuseTask(event.posted.task.task_id, error.reason, error.detail)
-    if isinstance(event, EscrowLocked):
+    if isinstance(event, events.EscrowLocked):
         return RefuseTask(event.escrow.task_id, error.reason, error.detail)
     raise error
 
 
 _HANDLERS: dict[type, Callable[[Round, Any], Transition]] = {
-    TaskPosted: on_task,
-    EscrowLocked: on_escrow,
-    BondMoved: on_bond,
-    KeyReleaseReceived: on_selection,
-    TrainingFinished: on_training,
-    CommitmentReceived: on_commitment,
-    ReleaseDue: on_reveal,
-    ReleaseReceived: on_reveal,
-    RevealReceived: on_reveal,
-    RevealsClosed: on_verification,
-    MeasurementFinished: on_verification,
-    BlockReceived: on_block,
-    DeadlineMissed: on_block,
-    EvidenceReported: on_evidence,
-    AuditMessageReceived: on_audit,
-    DisputeMessageReceived: on_dispute,
-    TreeGrew: on_head,
-    HeadOverridden: on_head,
-    PayoutDue: on_payout,
+    events.TaskPosted: height.on_task,
+    events.EscrowLocked: height.on_escrow,
+    events.BondMoved: on_bond,
+    events.KeyReleaseReceived: height.on_selection,
+    events.TrainingFinished: height.on_training,
+    events.CommitmentReceived: height.on_commitment,
+    events.ReleaseDue: height.on_reveal,
+    events.ReleaseReceived: height.on_reveal,
+    events.RevealReceived: height.on_reveal,
+    events.RevealsClosed: height.on_verification,
+    events.MeasurementFinished: height.on_verification,
+    events.BlockReceived: on_block,
+    events.DeadlineMissed: on_block,
+    events.EvidenceReported: on_evidence,
+    events.AuditMessageReceived: on_audit,
+    events.DisputeMessageReceived: on_dispute,
+    events.TreeGrew: on_head,
+    events.HeadOverridden: on_head,
+    events.PayoutDue: on_payout,
 }

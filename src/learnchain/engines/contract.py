@@ -10,19 +10,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 from learnchain.encoding.codec import Hash32
+from learnchain.protocol import messages
 from learnchain.protocol.measurement import Measurement, MeasurementKind, MeasurementRequest
-from learnchain.protocol.messages import (
-    AnyBlock,
-    Block,
-    Commitment,
-    Escrow,
-    KeyRelease,
-    Reveal,
-    Task,
-    TrainedModel,
-    TrainingRecord,
-    Verdict,
-)
 from learnchain.protocol.parameters import ChainParameters
 from learnchain.protocol.state import ChainState, MultiBlockPosition, Reward, Selection
 from learnchain.protocol.task_specification import Cid, TaskSpecification
@@ -51,8 +40,8 @@ class JudgementCase:
     """
 
     selection: Selection
-    commitments: tuple[tuple[Hash32, Commitment], ...]
-    reveals: dict[Hash32, Reveal]
+    commitments: tuple[tuple[Hash32, messages.Commitment], ...]
+    reveals: dict[Hash32, messages.Reveal]
     measurements: dict[tuple[Hash32, MeasurementKind], Measurement]
     reveals_closed: bool
     released_milliseconds: int = 0
@@ -69,7 +58,7 @@ class Lookahead:
     commitment_milliseconds: int
 
 
-PartedMessage = KeyRelease | TrainingRecord | Commitment | Verdict | Block
+PartedMessage = messages.KeyRelease | messages.TrainingRecord | messages.Commitment | messages.Verdict | messages.Block
 """The messages to which an engine may add something."""
 
 
@@ -87,7 +76,7 @@ class EngineParts:
         """Say what a publisher adds to its key release when rows stay encrypted."""
         return b""
 
-    def functional_key(self, release: KeyRelease) -> Cid:
+    def functional_key(self, release: messages.KeyRelease) -> Cid:
         """Return where the functional key of a height lies; nothing where rows are opened."""
         return b""
 
@@ -95,15 +84,15 @@ class EngineParts:
         """Say what a miner adds to the record of its run, which got so many of all training rows right."""
         return b""
 
-    def training_count(self, record: TrainingRecord) -> tuple[int, int]:
+    def training_count(self, record: messages.TrainingRecord) -> tuple[int, int]:
         """Return (correct, total) that a record claims on the training rows; zeros where it claims nothing."""
         return 0, 0
 
-    def mapping_identity(self, record: TrainingRecord) -> bytes:
+    def mapping_identity(self, record: messages.TrainingRecord) -> bytes:
         """Return what names the mapping layer that a model was trained behind; nothing without one."""
         return b""
 
-    def commitment_part(self, selection: Selection, trained: TrainedModel) -> bytes:
+    def commitment_part(self, selection: Selection, trained: messages.TrainedModel) -> bytes:
         """Say what a miner adds to its commitment to a model."""
         return b""
 
@@ -111,11 +100,11 @@ class EngineParts:
         """Name the losers of earlier heights that the block of this height may cite, the one to prefer first."""
         return ()
 
-    def block_part(self, standing: tuple[Reveal, ...]) -> bytes:
+    def block_part(self, standing: tuple[messages.Reveal, ...]) -> bytes:
         """Say what a winner adds to its block when these losers may be cited and stand, the preferred first."""
         return b""
 
-    def list_cited_losers(self, block: AnyBlock) -> tuple[Reveal, ...]:
+    def list_cited_losers(self, block: messages.AnyBlock) -> tuple[messages.Reveal, ...]:
         """Return the openings of the losers that a block cites."""
         return ()
 
@@ -127,11 +116,11 @@ class EngineParts:
         """Name the earlier model of the task that the winner's is compared with, if there is one."""
         return b""
 
-    def baseline_count(self, verdict: Verdict) -> tuple[int, int]:
+    def baseline_count(self, verdict: messages.Verdict) -> tuple[int, int]:
         """Return (correct, total) of that earlier model on the winner's test set; zeros where none was counted."""
         return 0, 0
 
-    def is_waived(self, verdict: Verdict) -> bool:
+    def is_waived(self, verdict: messages.Verdict) -> bool:
         """Return whether the winner won without reaching what the task requires of its training."""
         return False
 
@@ -189,11 +178,11 @@ class Rules(Protocol):
         """Return the engine's own parameters for the genesis hash."""
         ...
 
-    def admit_task(self, task: Task, specification: TaskSpecification, parameters: ChainParameters) -> None:
+    def admit_task(self, task: messages.Task, specification: TaskSpecification, parameters: ChainParameters) -> None:
         """Refuse a task that may not join the list."""
         ...
 
-    def required_escrow(self, task: Task) -> Escrow:
+    def required_escrow(self, task: messages.Task) -> messages.Escrow:
         """Say what must be locked for a task, and until when."""
         ...
 
@@ -206,28 +195,28 @@ class Rules(Protocol):
         ...
 
     def check_commitment(
-        self, selection: Selection, commitment: Commitment, at_milliseconds: int, parameters: ChainParameters
+        self, selection: Selection, commitment: messages.Commitment, at_milliseconds: int, parameters: ChainParameters
     ) -> None:
         """Refuse a commitment that may not compete."""
         ...
 
-    def check_reveal(self, selection: Selection, commitment: Commitment, reveal: Reveal) -> None:
+    def check_reveal(self, selection: Selection, commitment: messages.Commitment, reveal: messages.Reveal) -> None:
         """Refuse an opening that does not fit its commitment or its task."""
         ...
 
-    def judge(self, case: JudgementCase) -> MeasurementRequest | Verdict | None:
+    def judge(self, case: JudgementCase) -> MeasurementRequest | messages.Verdict | None:
         """Ask for the next measurement, give the verdict, or wait for reveals."""
         ...
 
-    def check_header(self, parent: ChainState, selection: Selection, block: AnyBlock) -> None:
+    def check_header(self, parent: ChainState, selection: Selection, block: messages.AnyBlock) -> None:
         """Refuse a block whose own fields break the paper's rules."""
         ...
 
-    def weigh(self, block: AnyBlock, siblings: tuple[AnyBlock, ...]) -> int:
+    def weigh(self, block: messages.AnyBlock, siblings: tuple[messages.AnyBlock, ...]) -> int:
         """Say what a block adds to its branch, given all known blocks on the same parent."""
         ...
 
-    def compute_reward(self, selection: Selection, block: AnyBlock, parameters: ChainParameters) -> Reward:
+    def compute_reward(self, selection: Selection, block: messages.AnyBlock, parameters: ChainParameters) -> Reward:
         """Say what a block mints and how its task is settled."""
         ...
 

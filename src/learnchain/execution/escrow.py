@@ -8,17 +8,7 @@ from eth_abi import encode as abi_encode
 from learnchain.encoding.codec import Address, Hash32
 from learnchain.encoding.cryptography import HISTORY_DEPTH, keccak256
 from learnchain.execution.genesis import ESCROW_ADDRESS, escrow_artifact
-from learnchain.protocol.payload import (
-    OUTCOMES_BY_CODE,
-    Log,
-    Settlement,
-    SettlementOutcome,
-    address_bytes,
-    address_text,
-    decode_values,
-    encode_call,
-    selector,
-)
+from learnchain.protocol import payload
 from learnchain.protocol.state import BondChange, BondMove
 from learnchain.rejection import Rejected, RejectionReason
 
@@ -45,7 +35,7 @@ BOND_TOPICS: dict[Hash32, BondMove] = {
 class Claim:
     """Prove a settlement: its place and branch in the history, the block it belongs to, and where the root is read."""
 
-    settlement: Settlement
+    settlement: payload.Settlement
     index: int
     branch: tuple[Hash32, ...]
     block_hash: Hash32
@@ -69,7 +59,7 @@ class TaskSettled:
     """Report a settled or refunded task and what its recipient got."""
 
     task_id: Hash32
-    outcome: SettlementOutcome
+    outcome: payload.SettlementOutcome
     recipient: Address
     amount_wei: int
 
@@ -104,9 +94,9 @@ def error_text(data: bytes) -> str:
     """Return the name and values of the error that a reverted call gave back; empty for bytes that are none of ours."""
     for entry in escrow_abi():
         types = tuple(each["type"] for each in entry.get("inputs", ()))
-        if entry["type"] == "error" and data[:4] == selector(f"{entry['name']}({','.join(types)})"):
+        if entry["type"] == "error" and data[:4] == payload.selector(f"{entry['name']}({','.join(types)})"):
             try:
-                values = decode_values(types, data[4:])
+                values = payload.decode_values(types, data[4:])
             except Rejected:
                 return ""
             texts = ("0x" + value.hex() if isinstance(value, bytes) else str(value) for value in values)
@@ -125,7 +115,7 @@ def post_calldata(specification: bytes, reward_wei: int, bond_wei: int, deadline
     if not 0 < len(specification) <= MAXIMUM_SPECIFICATION_BYTES:
         raise Rejected(RejectionReason.TOO_LARGE, f"a specification of {len(specification)} bytes")
     values = (specification, reward_wei, bond_wei, deadline_seconds)
-    return encode_call("post(bytes,uint256,uint256,uint64)", _POST_TYPES, values)
+    return payload.encode_call("post(bytes,uint256,uint256,uint64)", _POST_TYPES, values)
 
 
 def settle_calldata(claim: Claim) -> bytes:
@@ -134,68 +124,68 @@ def settle_calldata(claim: Claim) -> bytes:
     noun = (
         settlement.task_id,
         settlement.height,
-        address_text(settlement.recipient),
+        payload.address_text(settlement.recipient),
         settlement.outcome.code,
         settlement.amount_wei,
     )
     values = (noun, claim.index, list(claim.branch), claim.block_hash, claim.timestamp_seconds)
-    return encode_call(f"settle({','.join(_SETTLE_TYPES)})", _SETTLE_TYPES, values)
+    return payload.encode_call(f"settle({','.join(_SETTLE_TYPES)})", _SETTLE_TYPES, values)
 
 
 def refund_calldata(task_id: Hash32) -> bytes:
     """Return the call data that refund a task after its deadline."""
-    return encode_call("refund(bytes32)", ("bytes32",), (task_id,))
+    return payload.encode_call("refund(bytes32)", ("bytes32",), (task_id,))
 
 
 def withdraw_calldata() -> bytes:
     """Return the call data that pull what could not be paid out."""
-    return selector("withdraw()")
+    return payload.selector("withdraw()")
 
 
 def deposit_calldata() -> bytes:
     """Return the call data that stake the value of the transaction."""
-    return selector("deposit()")
+    return payload.selector("deposit()")
 
 
 def unbond_calldata(amount_wei: int) -> bytes:
     """Return the call data that ask for a part of one's stake."""
-    return encode_call("unbond(uint256)", ("uint256",), (amount_wei,))
+    return payload.encode_call("unbond(uint256)", ("uint256",), (amount_wei,))
 
 
 def release_calldata(owner: Address) -> bytes:
     """Return the call data that pay out what has waited long enough."""
-    return encode_call("release(address)", ("address",), (address_text(owner),))
+    return payload.encode_call("release(address)", ("address",), (payload.address_text(owner),))
 
 
 def bond_calldata(source: Hash32) -> bytes:
     """Return the call data that read a pot."""
-    return encode_call("bond(bytes32)", ("bytes32",), (source,))
+    return payload.encode_call("bond(bytes32)", ("bytes32",), (source,))
 
 
 def collected_calldata(index: int) -> bytes:
     """Return the call data that ask whether a slashing was paid."""
-    return encode_call("collected(uint64)", ("uint64",), (index,))
+    return payload.encode_call("collected(uint64)", ("uint64",), (index,))
 
 
 def task_calldata(task_id: Hash32) -> bytes:
     """Return the call data that read a task."""
-    return encode_call("task(bytes32)", ("bytes32",), (task_id,))
+    return payload.encode_call("task(bytes32)", ("bytes32",), (task_id,))
 
 
 def withdrawable_calldata(address: Address) -> bytes:
     """Return the call data that read what an address can pull."""
-    return encode_call("withdrawable(address)", ("address",), (address_text(address),))
+    return payload.encode_call("withdrawable(address)", ("address",), (payload.address_text(address),))
 
 
-def settlement_leaf(chain_id: int, escrow: Address, settlement: Settlement) -> Hash32:
+def settlement_leaf(chain_id: int, escrow: Address, settlement: payload.Settlement) -> Hash32:
     """Return the leaf that the contract recomputes, through the ABI library: the check on `Settlement.leaf`."""
     types = ("uint256", "address", "bytes32", "uint64", "address", "uint8", "uint256")
     values = (
         chain_id,
-        address_text(escrow),
+        payload.address_text(escrow),
         settlement.task_id,
         settlement.height,
-        address_text(settlement.recipient),
+        payload.address_text(settlement.recipient),
         settlement.outcome.code,
         settlement.amount_wei,
     )
@@ -204,38 +194,40 @@ def settlement_leaf(chain_id: int, escrow: Address, settlement: Settlement) -> H
 
 def decode_task(data: bytes) -> EscrowedTask:
     """Return the task that a call of `task` answered."""
-    publisher, reward_wei, bond_wei, deadline, status = decode_values(
+    publisher, reward_wei, bond_wei, deadline, status = payload.decode_values(
         ("address", "uint256", "uint256", "uint64", "uint8"), data
     )
-    return EscrowedTask(address_bytes(publisher), reward_wei, bond_wei, deadline, status)
+    return EscrowedTask(payload.address_bytes(publisher), reward_wei, bond_wei, deadline, status)
 
 
 def decode_stake(data: bytes) -> Stake:
     """Return the pot that a call of `bond` answered."""
-    return Stake(*decode_values(("uint256", "uint256", "uint64"), data))
+    return Stake(*payload.decode_values(("uint256", "uint256", "uint64"), data))
 
 
-def decode_bond_change(log: Log) -> BondChange | None:
+def decode_bond_change(log: payload.Log) -> BondChange | None:
     """Return the move of a bond that a log reports; None for another event or another contract's."""
     if log.address != ESCROW_ADDRESS or len(log.topics) != 2 or log.topics[0] not in BOND_TOPICS:
         return None
-    (amount_wei,) = decode_values(("uint256",), log.data)
+    (amount_wei,) = payload.decode_values(("uint256",), log.data)
     return BondChange(log.topics[1][-20:], BOND_TOPICS[log.topics[0]], amount_wei)
 
 
-def decode_task_posted(log: Log) -> TaskPostedLog | None:
+def decode_task_posted(log: payload.Log) -> TaskPostedLog | None:
     """Return the posting that a log reports; None for another event or another contract's."""
     if log.address != ESCROW_ADDRESS or len(log.topics) != 3 or log.topics[0] != TASK_POSTED_TOPIC:
         return None
-    reward_wei, bond_wei, deadline, specification = decode_values(("uint256", "uint256", "uint64", "bytes"), log.data)
+    reward_wei, bond_wei, deadline, specification = payload.decode_values(
+        ("uint256", "uint256", "uint64", "bytes"), log.data
+    )
     return TaskPostedLog(log.topics[1], log.topics[2][-20:], reward_wei, bond_wei, deadline, specification)
 
 
-def decode_task_settled(log: Log) -> TaskSettled | None:
+def decode_task_settled(log: payload.Log) -> TaskSettled | None:
     """Return the settlement that a log reports; None for another event or another contract's."""
     if log.address != ESCROW_ADDRESS or len(log.topics) != 2 or log.topics[0] != TASK_SETTLED_TOPIC:
         return None
-    code, recipient, amount_wei = decode_values(("uint8", "address", "uint256"), log.data)
-    if code not in OUTCOMES_BY_CODE:
+    code, recipient, amount_wei = payload.decode_values(("uint8", "address", "uint256"), log.data)
+    if code not in payload.OUTCOMES_BY_CODE:
         raise Rejected(RejectionReason.MALFORMED, f"outcome {code} is unknown")
-    return TaskSettled(log.topics[1], OUTCOMES_BY_CODE[code], address_bytes(recipient), amount_wei)
+    return TaskSettled(log.topics[1], payload.OUTCOMES_BY_CODE[code], payload.address_bytes(recipient), amount_wei)

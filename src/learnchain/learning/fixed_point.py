@@ -35,14 +35,7 @@ from learnchain.learning.data import DataSet
 from learnchain.learning.fixed_point_layers import ACTIVATION_MAXIMUM, Operation, fold, linear_operation
 from learnchain.learning.model import Weights, check_finite
 from learnchain.learning.safe_tensors import Array
-from learnchain.protocol.model_specification import (
-    INPUT,
-    Layer,
-    ModelSpecification,
-    complete_settings,
-    layer_shapes,
-    resolve_inputs,
-)
+from learnchain.protocol import model_specification
 from learnchain.protocol.task_specification import Metric
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
@@ -111,9 +104,9 @@ class _Step:
 class _Group:
     """Name a layer with the batch normalisation and the rectifier that are folded into it."""
 
-    layer: Layer
+    layer: model_specification.Layer
     sources: tuple[str, ...]
-    normalisation: Layer | None
+    normalisation: model_specification.Layer | None
     rectified: bool
     output: str
 
@@ -135,8 +128,8 @@ class FixedPointModel:
         return np.concatenate(parts)
 
     def _run(self, inputs: Array) -> Array:
-        signals = {INPUT: self._quantise(inputs)}
-        name = INPUT
+        signals = {model_specification.INPUT: self._quantise(inputs)}
+        name = model_specification.INPUT
         for step in self._steps:
             result = step.run([signals[source] for source in step.sources])
             for source in step.done:
@@ -146,13 +139,15 @@ class FixedPointModel:
         return signals[name].to(torch.float64).numpy()
 
 
-def compile_model(specification: ModelSpecification, weights: Weights, calibration: Array) -> FixedPointModel:
+def compile_model(
+    specification: model_specification.ModelSpecification, weights: Weights, calibration: Array
+) -> FixedPointModel:
     """Return the fixed-point image; scales are fixed layer by layer on the integers of the layers before."""
     check_backend()
     check_finite(weights)
-    shapes = layer_shapes(specification)
-    if tuple(calibration.shape[1:]) != shapes[INPUT]:
-        detail = f"rows of {calibration.shape[1:]} do not fit a model for {shapes[INPUT]}"
+    shapes = model_specification.layer_shapes(specification)
+    if tuple(calibration.shape[1:]) != shapes[model_specification.INPUT]:
+        detail = f"rows of {calibration.shape[1:]} do not fit a model for {shapes[model_specification.INPUT]}"
         raise Rejected(RejectionReason.MODEL_SHAPE_MISMATCH, detail)
     rows = calibration[:CALIBRATION_ROWS]
     quantise, exponent = _input_quantiser(rows)
@@ -163,7 +158,11 @@ def compile_model(specification: ModelSpecification, weights: Weights, calibrati
 
 
 def evaluate(
-    specification: ModelSpecification, weights: Weights, training: DataSet, test: DataSet, metric: Metric
+    specification: model_specification.ModelSpecification,
+    weights: Weights,
+    training: DataSet,
+    test: DataSet,
+    metric: Metric,
 ) -> ExactCounts:
     """Return the exact counts of a model on a test set, calibrated on the first training rows."""
     model = compile_model(specification, weights, training.inputs)
@@ -211,7 +210,7 @@ def _input_quantiser(rows: Array) -> tuple[Callable[[Array], torch.Tensor], int]
 class _Compiler:
     """Walk the graph once, carrying the calibration rows and their exponents along."""
 
-    def __init__(self, specification: ModelSpecification, weights: Weights) -> None:
+    def __init__(self, specification: model_specification.ModelSpecification, weights: Weights) -> None:
         self._weights = weights
         self._groups = _groups(specification)
         self._signals: dict[str, torch.Tensor] = {}
@@ -219,7 +218,7 @@ class _Compiler:
         self._output = self._groups[-1].output
 
     def compile(self, rows: torch.Tensor, exponent: int) -> tuple[_Step, ...]:
-        self._signals[INPUT], self._exponents[INPUT] = rows, exponent
+        self._signals[model_specification.INPUT], self._exponents[model_specification.INPUT] = rows, exponent
         last_reader = {source: index for index, group in enumerate(self._groups) for source in group.sources}
         steps: list[_Step] = []
         for index, group in enumerate(self._groups):
@@ -246,7 +245,7 @@ class _Compiler:
                 return build(0, False), 0
             chosen = layers.exponent_of(float(build(0, False)(received).abs().max()))
             return build(chosen, True), chosen
-        settings = complete_settings(layer)
+        settings = model_specification.complete_settings(layer)
         if layer.kind in ("AvgPool2d", "AdaptiveAvgPool2d"):
             return layers.average_operation(layer.kind, settings, received[0], exponents[0])
         if layer.kind == "Add":
@@ -258,15 +257,21 @@ class _Compiler:
         return layers.plain_operation(layer.kind, settings), exponents[0]
 
 
-def _groups(specification: ModelSpecification) -> tuple[_Group, ...]:
+def _groups(specification: model_specification.ModelSpecification) -> tuple[_Group, ...]:
     """Return the layers with foldable successors merged: batch normalisation, then a rectifier, read by nobody else."""
-    sources = dict(zip((layer.name for layer in specification.layers), resolve_inputs(specification), strict=True))
-    readers: dict[str, list[Layer]] = {}
+    sources = dict(
+        zip(
+            (layer.name for layer in specification.layers),
+            model_specification.resolve_inputs(specification),
+            strict=True,
+        )
+    )
+    readers: dict[str, list[model_specification.Layer]] = {}
     for layer in specification.layers:
         for source in sources[layer.name]:
             readers.setdefault(source, []).append(layer)
 
-    def only_reader(name: str, prefix: str) -> Layer | None:
+    def only_reader(name: str, prefix: str) -> model_specification.Layer | None:
         found = readers.get(name, [])
         return found[0] if len(found) == 1 and found[0].kind.startswith(prefix) else None
 

@@ -12,28 +12,13 @@ import torch
 
 from learnchain.encoding.codec import Accuracy, encode
 from learnchain.encoding.cryptography import tagged_hash
+from learnchain.learning import fusion
 from learnchain.learning.data import DataSet, load_data
-from learnchain.learning.fusion import (
-    FusionLabels,
-    FusionModel,
-    FusionTerms,
-    FusionWeights,
-    compute_equalisation,
-    fuse,
-    predict,
-)
+from learnchain.learning.fusion import fuse
 from learnchain.learning.model import Weights, build_model, load_weights, save_weights, set_weights
 from learnchain.learning.safe_tensors import Array
 from learnchain.learning.train import to_float
-from learnchain.protocol.model_specification import (
-    INPUT,
-    Layer,
-    ModelSpecification,
-    Setting,
-    layer_shapes,
-    resolve_inputs,
-    shape_mismatch,
-)
+from learnchain.protocol import model_specification
 from learnchain.rejection import Rejected, RejectionReason
 
 MAXIMUM_FUSED_MODELS = 16
@@ -46,7 +31,7 @@ _BATCH_ROWS = 250
 class SharedModel:
     """Hold one contributor's trained model and the labels of the data it has seen."""
 
-    specification: ModelSpecification
+    specification: model_specification.ModelSpecification
     weights: Weights
     labels: tuple[int, ...]
 
@@ -75,27 +60,31 @@ class Fused:
     """Hold a learned fusion and what it scores on the verification rows."""
 
     members: tuple[Examined, ...]
-    weights: FusionWeights
+    weights: fusion.FusionWeights
     accuracy: Accuracy
 
 
-def upper_part(specification: ModelSpecification) -> ModelSpecification:
+def upper_part(specification: model_specification.ModelSpecification) -> model_specification.ModelSpecification:
     """Return the model without its last layer: its output is f_i, the features of the highest abstraction."""
-    shapes, sources = layer_shapes(specification), resolve_inputs(specification)
+    shapes, sources = model_specification.layer_shapes(specification), model_specification.resolve_inputs(specification)
     if len(specification.layers) < 2 or specification.layers[-1].kind != "Linear":
-        raise shape_mismatch(
+        raise model_specification.shape_mismatch(
             "a model can be fused when a Linear layer gives its classes and another layer stands before it"
         )
     if sources[-1] != (specification.layers[-2].name,) or len(shapes[specification.layers[-2].name]) != 1:
-        raise shape_mismatch("the last layer has to read the layer before it, which has to be a vector")
-    return ModelSpecification(specification.input_shape, specification.layers[:-1])
+        raise model_specification.shape_mismatch(
+            "the last layer has to read the layer before it, which has to be a vector"
+        )
+    return model_specification.ModelSpecification(specification.input_shape, specification.layers[:-1])
 
 
 def features_of(model: SharedModel, data: DataSet) -> Array:
     """Return f_i of every row; a model that answers with NaN or an infinity is refused."""
     upper = upper_part(model.specification)
     if data.sample_shape != tuple(upper.input_shape):
-        raise shape_mismatch(f"samples of {data.sample_shape} for a model that reads {upper.input_shape}")
+        raise model_specification.shape_mismatch(
+            f"samples of {data.sample_shape} for a model that reads {upper.input_shape}"
+        )
     module = build_model(upper).eval()
     last = model.specification.layers[-1].name
     set_weights(module, {name: array for name, array in model.weights.items() if name.rpartition(".")[0] != last})
@@ -111,39 +100,43 @@ def examine(model: SharedModel, data: VerifierData) -> Examined:
     """Return the model with its features on the verifier's rows."""
     parts = (data.training, data.test, data.verification)
     training, test, verification = (features_of(model, part) for part in parts)
-    return Examined(model, (training, test, verification), compute_equalisation(training))
+    return Examined(model, (training, test, verification), fusion.compute_equalisation(training))
 
 
-def fuse_models(members: Sequence[Examined], data: VerifierData, terms: FusionTerms, seed: bytes) -> Fused:
+def fuse_models(members: Sequence[Examined], data: VerifierData, terms: fusion.FusionTerms, seed: bytes) -> Fused:
     """Fuse models in their order of arrival and count the right answers on the verification rows."""
     if not 1 <= len(members) <= MAXIMUM_FUSED_MODELS:
         raise Rejected(RejectionReason.TOO_LARGE, f"{len(members)} models; 1 to {MAXIMUM_FUSED_MODELS} can be fused")
-    models = [FusionModel(each.features[0], each.features[1], each.model.labels, each.equal) for each in members]
-    truth = FusionLabels(data.training.labels, data.test.labels)
+    models = [fusion.FusionModel(each.features[0], each.features[1], each.model.labels, each.equal) for each in members]
+    truth = fusion.FusionLabels(data.training.labels, data.test.labels)
     weights = fuse(models, truth, terms, seed)
-    answers = predict(weights, [each.features[2] for each in members])
+    answers = fusion.predict(weights, [each.features[2] for each in members])
     right = int((answers == data.verification.labels).sum())
     return Fused(tuple(members), weights, Accuracy(right, len(data.verification)))
 
 
-def build_fused_specification(members: Sequence[SharedModel], hidden: int, classes: int) -> ModelSpecification:
+def build_fused_specification(
+    members: Sequence[SharedModel], hidden: int, classes: int
+) -> model_specification.ModelSpecification:
     """Return the fused architecture as one graph: all models on one sample, joined, then two linear layers."""
-    layers: list[Layer] = []
+    layers: list[model_specification.Layer] = []
     ends: list[str] = []
     for index, member in enumerate(members):
         upper = upper_part(member.specification)
-        names = {INPUT: INPUT} | {layer.name: f"m{index}_{at}" for at, layer in enumerate(upper.layers)}
-        for layer, sources in zip(upper.layers, resolve_inputs(upper), strict=True):
+        names = {model_specification.INPUT: model_specification.INPUT} | {
+            layer.name: f"m{index}_{at}" for at, layer in enumerate(upper.layers)
+        }
+        for layer, sources in zip(upper.layers, model_specification.resolve_inputs(upper), strict=True):
             renamed = tuple(names[source] for source in sources)
             layers.append(replace(layer, name=names[layer.name], inputs=renamed))
         ends.append(names[upper.layers[-1].name])
     joined = ends[0]
     if len(ends) > 1:
         joined = "joined"
-        layers.append(Layer(joined, "Concat", tuple(ends), ()))
+        layers.append(model_specification.Layer(joined, "Concat", tuple(ends), ()))
     layers.append(_linear("hidden", joined, hidden))
     layers.append(_linear("classes", "hidden", classes))
-    return ModelSpecification(members[0].specification.input_shape, tuple(layers))
+    return model_specification.ModelSpecification(members[0].specification.input_shape, tuple(layers))
 
 
 def collect_fused_weights(fused: Fused) -> dict[str, Array]:
@@ -161,7 +154,7 @@ def collect_fused_weights(fused: Fused) -> dict[str, Array]:
     return weights
 
 
-def specification_of(fused: Fused) -> ModelSpecification:
+def specification_of(fused: Fused) -> model_specification.ModelSpecification:
     """Return the architecture of a learned fusion."""
     hidden, classes = fused.weights.output.shape
     return build_fused_specification([member.model for member in fused.members], hidden, classes)
@@ -176,11 +169,16 @@ def export(fused: Fused, directory: Path) -> tuple[Path, Path]:
     return weights, specification
 
 
-def _linear(name: str, source: str, width: int) -> Layer:
-    return Layer(name, "Linear", (source,), (Setting("bias", 0), Setting("out_features", width)))
+def _linear(name: str, source: str, width: int) -> model_specification.Layer:
+    return model_specification.Layer(
+        name,
+        "Linear",
+        (source,),
+        (model_specification.Setting("bias", 0), model_specification.Setting("out_features", width)),
+    )
 
 
-def answers_of(specification: ModelSpecification, weights: Weights, data: DataSet) -> Array:
+def answers_of(specification: model_specification.ModelSpecification, weights: Weights, data: DataSet) -> Array:
     """Return the class that a model, fused or not, gives every row."""
     module = build_model(specification).eval()
     set_weights(module, weights)
@@ -201,14 +199,20 @@ class FusionEvaluator:
     with unlike ones within the tolerance of the terms.
     """
 
-    def __init__(self, task_id: bytes, sample: VerifierData, terms: FusionTerms) -> None:
+    def __init__(self, task_id: bytes, sample: VerifierData, terms: fusion.FusionTerms) -> None:
         self._task_id = task_id
         self._sample = sample
         self._terms = terms
         self._examined: dict[int, Examined] = {}
         self._measured: dict[tuple[int, ...], Fused] = {}
 
-    def add(self, model_index: int, specification: ModelSpecification, labels: tuple[int, ...], weights: Path) -> None:
+    def add(
+        self,
+        model_index: int,
+        specification: model_specification.ModelSpecification,
+        labels: tuple[int, ...],
+        weights: Path,
+    ) -> None:
         """Load a model and compute its features; raise `Rejected` for one that cannot be used."""
         model = SharedModel(specification, load_weights(weights, specification), labels)
         self._examined[model_index] = examine(model, self._sample)
@@ -238,7 +242,9 @@ class FusionEvaluator:
         return tagged_hash("market/fusion", self._task_id, bytes(places))
 
 
-def fusion_curve(members: Sequence[Examined], sample: VerifierData, terms: FusionTerms, seed: bytes) -> list[int]:
+def fusion_curve(
+    members: Sequence[Examined], sample: VerifierData, terms: fusion.FusionTerms, seed: bytes
+) -> list[int]:
     """Return the right answers of the fusions of the first one, two, ... models (BaaS Fig. 7 and 9)."""
     return [fuse_models(members[:count], sample, terms, seed).accuracy.correct for count in range(1, len(members) + 1)]
 

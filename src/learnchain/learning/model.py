@@ -17,16 +17,7 @@ from typing_extensions import override
 
 from learnchain.encoding.cryptography import shake256
 from learnchain.learning.safe_tensors import Array, Entry, read_header, read_tensor, write_tensors
-from learnchain.protocol.model_specification import (
-    INPUT,
-    Layer,
-    ModelSpecification,
-    complete_settings,
-    layer_shapes,
-    model_bytes,
-    resolve_inputs,
-    tensors,
-)
+from learnchain.protocol import model_specification
 from learnchain.protocol.training_terms import FULL_BITS
 from learnchain.rejection import Rejected, RejectionReason
 
@@ -91,14 +82,21 @@ def dropout_mask(name: str, seed: bytes, shape: tuple[int, ...], percent: int) -
 class GraphModel(nn.Module):
     """Run the layers of a specification in order, each on the layers it names."""
 
-    def __init__(self, specification: ModelSpecification) -> None:
+    def __init__(self, specification: model_specification.ModelSpecification) -> None:
         super().__init__()
-        shapes, sources = layer_shapes(specification), resolve_inputs(specification)
+        shapes, sources = (
+            model_specification.layer_shapes(specification),
+            model_specification.resolve_inputs(specification),
+        )
         last_reader = {name: index for index, names in enumerate(sources) for name in names}
         self._plan: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = []
         for index, (layer, names) in enumerate(zip(specification.layers, sources, strict=True)):
             # Not add_module, which refuses names like "double" or "train" that a task may well choose.
-            built = SeededDropout(layer.name, complete_settings(layer)["percent"]) if layer.kind == "Dropout" else None
+            built = (
+                SeededDropout(layer.name, model_specification.complete_settings(layer)["percent"])
+                if layer.kind == "Dropout"
+                else None
+            )
             self._modules[layer.name] = built or _module(layer, shapes[names[0]])
             done = tuple(sorted({name for name in names if last_reader[name] == index}))
             self._plan.append((layer.name, names, done))
@@ -106,8 +104,8 @@ class GraphModel(nn.Module):
     @override
     def forward(self, sample: torch.Tensor) -> torch.Tensor:
         """Return the logits of a batch; outputs that nothing reads any more are dropped at once."""
-        outputs = {INPUT: sample}
-        name, modules = INPUT, self._modules
+        outputs = {model_specification.INPUT: sample}
+        name, modules = model_specification.INPUT, self._modules
         for name, sources, done in self._plan:
             module = modules[name]
             assert module is not None
@@ -118,19 +116,19 @@ class GraphModel(nn.Module):
         return outputs[name]
 
 
-def build_model(specification: ModelSpecification) -> GraphModel:
+def build_model(specification: model_specification.ModelSpecification) -> GraphModel:
     """Return the torch module of a valid specification, its parameters not yet set."""
     return GraphModel(specification)
 
 
-def initial_weights(specification: ModelSpecification, seed: bytes) -> dict[str, Array]:
+def initial_weights(specification: model_specification.ModelSpecification, seed: bytes) -> dict[str, Array]:
     """Return the parameters that a seed determines: uniform within Kaiming's bound, from SHAKE-256 (the round).
 
     A 32-bit integer of the stream becomes (2 u + 1 - 2**32) / 2**32 * bound, rounded once to float32, so that the
     same seed gives the same bits everywhere; torch's own random stream is not asked.
     """
     weights: dict[str, Array] = {}
-    for tensor in tensors(specification):
+    for tensor in model_specification.tensors(specification):
         part = tensor.name.rpartition(".")[2]
         if part == "weight" and len(tensor.shape) > 1:
             bound = sqrt(6.0 / prod(tensor.shape[1:]))
@@ -153,10 +151,10 @@ def set_weights(model: nn.Module, weights: Weights) -> None:
             state[name].copy_(torch.from_numpy(np.ascontiguousarray(array)))
 
 
-def weights_of(model: nn.Module, specification: ModelSpecification) -> dict[str, Array]:
+def weights_of(model: nn.Module, specification: model_specification.ModelSpecification) -> dict[str, Array]:
     """Return the module's tensors as arrays that share its memory."""
     state = model.state_dict()
-    return {tensor.name: state[tensor.name].detach().numpy() for tensor in tensors(specification)}
+    return {tensor.name: state[tensor.name].detach().numpy() for tensor in model_specification.tensors(specification)}
 
 
 def save_weights(path: Path, weights: Weights, bits: int = FULL_BITS) -> None:
@@ -203,11 +201,11 @@ def _scale_by_exponent(small: Array, exponent: int) -> Array:
     return np.ldexp(small.astype(np.float32), -exponent)
 
 
-def load_weights(path: Path, specification: ModelSpecification) -> dict[str, Array]:
+def load_weights(path: Path, specification: model_specification.ModelSpecification) -> dict[str, Array]:
     """Return the finite float32 weights of exactly this model, or say what is wrong before a tensor is read."""
     malformed = RejectionReason.WEIGHTS_MALFORMED
-    entries = read_header(path, model_bytes(specification) + _HEADER_ALLOWANCE_BYTES, malformed)
-    expected = {tensor.name: tensor.shape for tensor in tensors(specification)}
+    entries = read_header(path, model_specification.model_bytes(specification) + _HEADER_ALLOWANCE_BYTES, malformed)
+    expected = {tensor.name: tensor.shape for tensor in model_specification.tensors(specification)}
     small = {name for name, entry in entries.items() if entry.dtype == "I8"}
     stored = set(expected) | {_EXPONENT + name for name in small}
     if set(entries) != stored:
@@ -241,9 +239,9 @@ def check_finite(weights: Weights) -> None:
             raise Rejected(RejectionReason.WEIGHTS_NOT_FINITE, f"{name} holds a NaN or an infinity")
 
 
-def _module(layer: Layer, received: tuple[int, ...]) -> nn.Module:
+def _module(layer: model_specification.Layer, received: tuple[int, ...]) -> nn.Module:
     builder = _BUILDERS.get(layer.kind)
-    settings = complete_settings(layer)
+    settings = model_specification.complete_settings(layer)
     if builder is not None:
         return builder(settings, received)
     kind = getattr(nn, layer.kind)
@@ -345,11 +343,11 @@ if __name__ == "__main__":
 _PLAIN_KINDS = frozenset({"Add", "Concat"})
 
 
-def torch_source(specification: ModelSpecification, title: str, note: str) -> str:
+def torch_source(specification: model_specification.ModelSpecification, title: str, note: str) -> str:
     """Return the program; `title` and `note` become its docstring."""
     model = build_model(specification)
     rows = []
-    for layer, sources in zip(specification.layers, resolve_inputs(specification), strict=True):
+    for layer, sources in zip(specification.layers, model_specification.resolve_inputs(specification), strict=True):
         if layer.kind == "Dropout":
             module = "nn.Dropout()"
         elif layer.kind in _PLAIN_KINDS:
@@ -360,7 +358,7 @@ def torch_source(specification: ModelSpecification, title: str, note: str) -> st
     head = _HEAD.format(
         title=_escape_docstring(title), note=_escape_docstring(note), shape=tuple(specification.input_shape)
     )
-    return head + "".join(rows) + _TAIL.format(input=INPUT)
+    return head + "".join(rows) + _TAIL.format(input=model_specification.INPUT)
 
 
 def _escape_docstring(text: str) -> str:

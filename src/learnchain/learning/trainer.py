@@ -14,20 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from learnchain.encoding.codec import Hash32
+from learnchain.learning import jobs
 from learnchain.learning.fork_server import ID_BYTES, THREADS, ForkServer
-from learnchain.learning.jobs import (
-    UNAVAILABLE,
-    Answer,
-    ClassJob,
-    Job,
-    OnProgress,
-    ReadyJob,
-    TrainingJob,
-    TrainingProgress,
-    frame_length,
-    pack_frame,
-    unpack_body,
-)
 from learnchain.protocol.audit_messages import UNDECLARED_CLASS
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
@@ -112,7 +100,7 @@ class Trainer:
         self._class: Hash32 | None = None
         self._line: WorkerConnection | None = None
         self._reader: asyncio.Task[None] | None = None
-        self._waiting: dict[int, tuple[asyncio.Future[Any], OnProgress | None]] = {}
+        self._waiting: dict[int, tuple[asyncio.Future[Any], jobs.OnProgress | None]] = {}
         self._training: set[int] = set()
         self._last_id = 0
         self._starting = asyncio.Lock()
@@ -124,7 +112,7 @@ class Trainer:
 
     async def start(self) -> None:
         """Start the process if it does not run and return once torch is loaded: the first job need not wait for it."""
-        await self.run(ReadyJob())
+        await self.run(jobs.ReadyJob())
 
     async def _spawn(self) -> None:
         """Start the process if it does not run."""
@@ -145,21 +133,21 @@ class Trainer:
         """Return the reproducibility class of this trainer's process: measured once a machine, then read."""
         if self._class is None:
             try:
-                self._class = await self.run(ClassJob(str(self._classes)))
+                self._class = await self.run(jobs.ClassJob(str(self._classes)))
             except TrainerFailed as error:
                 # A machine on which the probe fails may still train; nobody compares bits with it.
                 logger.warning("the probe of the reproducibility class failed: %s", error)
                 self._class = UNDECLARED_CLASS
         return self._class
 
-    async def run(self, job: Job[Answer], on_progress: OnProgress | None = None) -> Answer:
+    async def run(self, job: jobs.Job[jobs.Answer], on_progress: jobs.OnProgress | None = None) -> jobs.Answer:
         """Return the process's answer; a caller that is cancelled has its job dropped."""
         await self._spawn()
         self._last_id += 1
         number = self._last_id
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting[number] = (future, on_progress)
-        if isinstance(job, TrainingJob):
+        if isinstance(job, jobs.TrainingJob):
             self._training.add(number)
         try:
             await self._send({"id": number, **job.request()})
@@ -190,7 +178,7 @@ class Trainer:
         if self._line is None or self._line.ended:
             raise Unavailable("the training process does not run")
         try:
-            self._line.writer.write(pack_frame(message))
+            self._line.writer.write(jobs.pack_frame(message))
             await self._line.writer.drain()
         except (ConnectionError, RuntimeError) as error:
             raise Unavailable("the training process ended") from error
@@ -200,7 +188,7 @@ class Trainer:
         try:
             while True:
                 head = await line.reader.readexactly(4)
-                self._deliver(unpack_body(await line.reader.readexactly(frame_length(head))))
+                self._deliver(jobs.unpack_body(await line.reader.readexactly(jobs.frame_length(head))))
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         except Rejected:
@@ -216,7 +204,7 @@ class Trainer:
             return
         if "progress" in message:
             if on_progress is not None:
-                on_progress(TrainingProgress(**message["progress"]))
+                on_progress(jobs.TrainingProgress(**message["progress"]))
         elif "error" in message:
             future.set_exception(_failure(**message["error"]))
         else:
@@ -231,4 +219,4 @@ class Trainer:
 def _failure(reason: str, detail: str) -> Exception:
     if reason in set(RejectionReason):
         return Rejected(RejectionReason(reason), detail)
-    return Unavailable(detail) if reason == UNAVAILABLE else TrainerFailed(detail)
+    return Unavailable(detail) if reason == jobs.UNAVAILABLE else TrainerFailed(detail)

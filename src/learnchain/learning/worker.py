@@ -17,44 +17,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from learnchain.encoding.codec import decode
+from learnchain.learning import jobs
+from learnchain.learning.disputes import settling
 from learnchain.learning.disputes.machine_class import machine_class
-from learnchain.learning.disputes.settling import (
-    check_states,
-    join_answer,
-    outlying_step,
-    proves,
-    split_answer,
-    write_answer,
-)
 from learnchain.learning.fixed_point import evaluate
 from learnchain.learning.job_data import Requirement, evaluation_rows, training_rows
-from learnchain.learning.jobs import (
-    INTERNAL,
-    TRACE_NAME,
-    UNAVAILABLE,
-    WEIGHTS_NAME,
-    AuditJob,
-    ClassJob,
-    DisclosedStatesJob,
-    DisclosureJob,
-    DisputeJob,
-    Evaluation,
-    EvaluationJob,
-    Job,
-    OutlyingStepJob,
-    ProbeJob,
-    ReadyJob,
-    Search,
-    SearchJob,
-    SegmentJob,
-    TrainedFiles,
-    TrainingJob,
-    WatermarkCheck,
-    WatermarkJob,
-    answer_to_json,
-    pack_frame,
-    read_frame,
-)
 from learnchain.learning.model import load_weights, save_weights
 from learnchain.learning.replay import audit_published_run
 from learnchain.learning.train import Watcher, configure_torch, plan_of, probe, start_of, train
@@ -66,16 +33,16 @@ Performer = Callable[[Any, Watcher, float], Any]
 """Takes a job, what watches and stops it, and the seconds of its arrival; returns the answer."""
 
 
-def _train(job: TrainingJob, watcher: Watcher, arrived: float) -> TrainedFiles:
+def _train(job: jobs.TrainingJob, watcher: Watcher, arrived: float) -> jobs.TrainedFiles:
     directory, rows = Path(job.directory), training_rows(job)
     required = Requirement(job, rows)
     watcher = replace(watcher, reached=required.is_reached)
-    result = train(plan_of(job), rows, watcher, directory / TRACE_NAME, start_of(job))
+    result = train(plan_of(job), rows, watcher, directory / jobs.TRACE_NAME, start_of(job))
     counted = required.count(result.weights) if job.required_denominator else None
-    save_weights(directory / WEIGHTS_NAME, result.weights, job.terms.weight_bits)
-    return TrainedFiles(
-        weights_path=str(directory / WEIGHTS_NAME),
-        trace_directory=str(directory / TRACE_NAME),
+    save_weights(directory / jobs.WEIGHTS_NAME, result.weights, job.terms.weight_bits)
+    return jobs.TrainedFiles(
+        weights_path=str(directory / jobs.WEIGHTS_NAME),
+        trace_directory=str(directory / jobs.TRACE_NAME),
         trace_root=result.trace.root(),
         epochs=result.epochs,
         steps=result.steps,
@@ -89,44 +56,46 @@ def _train(job: TrainingJob, watcher: Watcher, arrived: float) -> TrainedFiles:
     )
 
 
-def _evaluate(job: EvaluationJob, watcher: Watcher, arrived: float) -> Evaluation:
+def _evaluate(job: jobs.EvaluationJob, watcher: Watcher, arrived: float) -> jobs.Evaluation:
     weights = load_weights(Path(job.weights_path), job.specification)
     training, test = evaluation_rows(job)
     counts = evaluate(job.specification, weights, training, test, job.metric)
-    return Evaluation(counts.correct, counts.total, counts.digest, watcher.clock() - arrived)
+    return jobs.Evaluation(counts.correct, counts.total, counts.digest, watcher.clock() - arrived)
 
 
-def _check_watermark(job: WatermarkJob, *_: object) -> WatermarkCheck:
+def _check_watermark(job: jobs.WatermarkJob, *_: object) -> jobs.WatermarkCheck:
     weights = load_weights(Path(job.weights_path), job.specification)
     return check_watermark(weights, job.specification, job.watermark)
 
 
-def _find_outlying_step(job: OutlyingStepJob, *_: object) -> int:
-    digests = split_answer(Path(job.directory))
-    return outlying_step(job, training_rows(job.run), digests)
+def _find_outlying_step(job: jobs.OutlyingStepJob, *_: object) -> int:
+    digests = settling.split_answer(Path(job.directory))
+    return settling.outlying_step(job, training_rows(job.run), digests)
 
 
-PERFORMERS: dict[type[Job[Any]], Performer] = {
-    ReadyJob: lambda *_: None,
-    ClassJob: lambda job, *_: machine_class(Path(job.directory)),
-    ProbeJob: lambda job, watcher, _: probe(plan_of(job.run), training_rows(job.run), watcher.clock),
-    TrainingJob: _train,
-    EvaluationJob: _evaluate,
-    WatermarkJob: _check_watermark,
-    SearchJob: lambda job, *_: Search(*job.puzzle.search(job.first, job.attempts)),
-    AuditJob: lambda job, watcher, _: audit_published_run(job, training_rows(job.run), watcher.clock),
-    DisclosureJob: lambda job, *_: join_answer(Path(job.directory), write_answer(job, training_rows(job.run))),
-    DisclosedStatesJob: lambda job, *_: check_states(job),
-    OutlyingStepJob: _find_outlying_step,
-    DisputeJob: lambda job, *_: proves(job, training_rows(job.run))[0],
+PERFORMERS: dict[type[jobs.Job[Any]], Performer] = {
+    jobs.ReadyJob: lambda *_: None,
+    jobs.ClassJob: lambda job, *_: machine_class(Path(job.directory)),
+    jobs.ProbeJob: lambda job, watcher, _: probe(plan_of(job.run), training_rows(job.run), watcher.clock),
+    jobs.TrainingJob: _train,
+    jobs.EvaluationJob: _evaluate,
+    jobs.WatermarkJob: _check_watermark,
+    jobs.SearchJob: lambda job, *_: jobs.Search(*job.puzzle.search(job.first, job.attempts)),
+    jobs.AuditJob: lambda job, watcher, _: audit_published_run(job, training_rows(job.run), watcher.clock),
+    jobs.DisclosureJob: lambda job, *_: settling.join_answer(
+        Path(job.directory), settling.write_answer(job, training_rows(job.run))
+    ),
+    jobs.DisclosedStatesJob: lambda job, *_: settling.check_states(job),
+    jobs.OutlyingStepJob: _find_outlying_step,
+    jobs.DisputeJob: lambda job, *_: settling.proves(job, training_rows(job.run))[0],
 }
 """What a process does for each kind of job."""
 
 
-def perform(job: Job[Any], watcher: Watcher, arrived: float) -> Any:
+def perform(job: jobs.Job[Any], watcher: Watcher, arrived: float) -> Any:
     """Return the answer to a job whose model is within the default limits: a second line behind the chain's own."""
-    run = job.run if isinstance(job, ProbeJob | AuditJob | SegmentJob | DisputeJob) else job
-    if isinstance(run, TrainingJob | EvaluationJob | WatermarkJob):
+    run = job.run if isinstance(job, jobs.ProbeJob | jobs.AuditJob | jobs.SegmentJob | jobs.DisputeJob) else job
+    if isinstance(run, jobs.TrainingJob | jobs.EvaluationJob | jobs.WatermarkJob):
         validate(run.specification, ModelLimits())
     return PERFORMERS[type(job)](job, watcher, arrived)
 
@@ -139,7 +108,7 @@ class Worker:
         source: BinaryIO,
         target: BinaryIO,
         clock: Callable[[], float],
-        perform: Callable[[Job[Any], Watcher, float], Any] = perform,
+        perform: Callable[[jobs.Job[Any], Watcher, float], Any] = perform,
     ) -> None:
         self._source, self._target, self._clock, self._perform = source, target, clock, perform
         self._jobs: queue.Queue[tuple[int, str, bytes, float]] = queue.Queue()
@@ -167,20 +136,20 @@ class Worker:
                 raise Unavailable("the job was cancelled")
             if method not in self._kinds:
                 raise Rejected(RejectionReason.METHOD_UNKNOWN, method)
-            return {"result": answer_to_json(self._perform(decode(self._kinds[method], job), watcher, arrived))}
+            return {"result": jobs.answer_to_json(self._perform(decode(self._kinds[method], job), watcher, arrived))}
         except Rejected as error:
             return _error(error.reason.value, error.detail)
         except (Unavailable, FileNotFoundError) as error:
-            return _error(UNAVAILABLE, str(error))
+            return _error(jobs.UNAVAILABLE, str(error))
         except Exception as error:  # noqa: BLE001 - one job's failure must not end the process
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                 # A full disk is nobody's fault and no bug: the next job finds room or says so again.
-                return _error(UNAVAILABLE, f"{error}; free disk space there, the node goes on by itself")
-            return _error(INTERNAL, f"{type(error).__name__}: {error}")
+                return _error(jobs.UNAVAILABLE, f"{error}; free disk space there, the node goes on by itself")
+            return _error(jobs.INTERNAL, f"{type(error).__name__}: {error}")
 
     def _read(self) -> None:
         try:
-            while (message := read_frame(self._source)) is not None:
+            while (message := jobs.read_frame(self._source)) is not None:
                 self._accept(message)
         except Rejected as error:
             self._send({"id": 0, **_error(error.reason.value, error.detail)})
@@ -204,7 +173,7 @@ class Worker:
                 raise Rejected(RejectionReason.MALFORMED, "a job is written in hex") from error
 
     def _send(self, message: dict[str, Any]) -> None:
-        self._target.write(pack_frame(message))
+        self._target.write(jobs.pack_frame(message))
         self._target.flush()
 
 

@@ -27,13 +27,8 @@ from learnchain.learning.model import save_weights
 from learnchain.learning.private_training import Membership, PrivacyTerms, membership, row_losses, train_privately
 from learnchain.learning.safe_tensors import Array
 from learnchain.learning.train import TrainingPlan, Watcher, train
+from learnchain.market import contract
 from learnchain.market.client import MarketClient
-from learnchain.market.contract import (
-    ModelState,
-    TaskState,
-    announce_model_calldata,
-    calldata,
-)
 from learnchain.market.package import PackageManifest, check_manifest, write_package
 from learnchain.market.terms import BASIS_POINTS, UNAVAILABLE, Ballot, ModelStatus, Vote, refusal_code, vote_commitment
 from learnchain.protocol.model_specification import ModelSpecification
@@ -80,7 +75,7 @@ class ComputingContributor:
         # Announced first, it could be drawn for before anybody is able to fetch it.
         await self._me.blobs.handed_over()
         write_whole(self._me.directory / "own.key", self._key)
-        data = announce_model_calldata(view.task_id, cid, key_hash(self._key), self._me.public_key)
+        data = contract.announce_model_calldata(view.task_id, cid, key_hash(self._key), self._me.public_key)
         await self._me.send(data, view.terms.bond_wei)
         await self.step()
         return True
@@ -181,22 +176,22 @@ class VerificationContributor:
             return True
         number, now = await self._me.ledger.head()
         if me not in view.enrolled and now <= view.terms.closes_seconds:
-            data = calldata("enrol", view.task_id, self._me.public_key)
+            data = contract.calldata("enrol", view.task_id, self._me.public_key)
             await self._me.send(data, view.terms.stake_wei)
         if task.judged_count < task.announced:
             model = await view.model(task.judged_count)
             if model.status is ModelStatus.ANNOUNCED and number >= model.drawable_after:
-                await self._me.try_send(calldata("draw", view.task_id, task.judged_count))
+                await self._me.try_send(contract.calldata("draw", view.task_id, task.judged_count))
             elif model.status is ModelStatus.DRAWN:
                 await self._attend(task, model, now)
         return False
 
     async def leave(self) -> int:
         """Take stake and pay; return the amount in wei."""
-        await self._me.try_send(calldata("resign", self._me.view.task_id))
+        await self._me.try_send(contract.calldata("resign", self._me.view.task_id))
         return await self._me.withdraw()
 
-    async def _attend(self, task: TaskState, model: ModelState, now: int) -> None:
+    async def _attend(self, task: contract.TaskState, model: contract.ModelState, now: int) -> None:
         view, place = self._me.view, task.judged_count
         vote = await view.vote(place, self._me.wallet.address)
         if vote.drawn and vote.attempt == model.attempts:
@@ -210,9 +205,9 @@ class VerificationContributor:
         model = await view.model(place)
         over = model.reveals == view.terms.committee or now > model.reveal_until
         if model.status is ModelStatus.DRAWN and over:
-            await self._me.try_send(calldata("judge", view.task_id, place))
+            await self._me.try_send(contract.calldata("judge", view.task_id, place))
 
-    async def _commit(self, model_index: int, model: ModelState, now: int) -> None:
+    async def _commit(self, model_index: int, model: contract.ModelState, now: int) -> None:
         try:
             vote = await self._compute_vote(model_index, model)
         except Unavailable as missing:
@@ -226,14 +221,14 @@ class VerificationContributor:
         self._remember(model_index, model, vote)
         ballot = Ballot(await self._me.ledger.chain_id(), self._me.contract, self._me.view.task_id, model_index)
         commitment = vote_commitment(ballot, self._me.wallet.address, vote, self._salt(model_index, model))
-        await self._me.send(calldata("commitVote", self._me.view.task_id, model_index, commitment))
+        await self._me.send(contract.calldata("commitVote", self._me.view.task_id, model_index, commitment))
 
-    async def _reveal(self, model_index: int, model: ModelState) -> None:
+    async def _reveal(self, model_index: int, model: contract.ModelState) -> None:
         vote = self._votes.get((model_index, model.attempts)) or self._load_vote(model_index, model)
         if vote is None:
             vote = await self._recompute_vote(model_index, model)
         await self._me.try_send(
-            calldata(
+            contract.calldata(
                 "revealVote",
                 self._me.view.task_id,
                 model_index,
@@ -243,30 +238,30 @@ class VerificationContributor:
             )
         )
 
-    def _remember(self, model_index: int, model: ModelState, vote: Vote) -> None:
+    def _remember(self, model_index: int, model: contract.ModelState, vote: Vote) -> None:
         """Keep a vote where a restart finds it, before its commitment goes out: only this one opens it."""
         self._votes[model_index, model.attempts] = vote
         self._me.directory.mkdir(parents=True, exist_ok=True)
         write_whole(self._vote_file(model_index, model), b"%d %d" % (vote.correct, vote.refusal))
 
-    def _load_vote(self, model_index: int, model: ModelState) -> Vote | None:
+    def _load_vote(self, model_index: int, model: contract.ModelState) -> Vote | None:
         try:
             correct, refusal = self._vote_file(model_index, model).read_text().split()
             return Vote(int(correct), int(refusal))
         except (OSError, ValueError):
             return None
 
-    def _vote_file(self, model_index: int, model: ModelState) -> Path:
+    def _vote_file(self, model_index: int, model: contract.ModelState) -> Path:
         return self._me.directory / f"{model_index}-{model.attempts}.vote"
 
-    async def _recompute_vote(self, model_index: int, model: ModelState) -> Vote:
+    async def _recompute_vote(self, model_index: int, model: contract.ModelState) -> Vote:
         """Return the vote of before a restart that left no file: equal models and seeds give equal counts."""
         try:
             return await self._compute_vote(model_index, model)
         except Unavailable:
             return Vote(0, UNAVAILABLE)
 
-    async def _compute_vote(self, model_index: int, model: ModelState) -> Vote:
+    async def _compute_vote(self, model_index: int, model: contract.ModelState) -> Vote:
         accepted = self._me.view.list_accepted()
         for earlier in accepted:
             try:
@@ -294,7 +289,7 @@ class VerificationContributor:
             if own.drawn and without and (earlier, self._me.wallet.address) in self._me.view.sealed:
                 await self._me.seal(earlier, self._me.key_of(earlier), without)
 
-    def _salt(self, model_index: int, model: ModelState) -> bytes:
+    def _salt(self, model_index: int, model: contract.ModelState) -> bytes:
         """Return the salt that only the key's owner can compute, and can compute again after a restart."""
         where = self._me.view.task_id + bytes((model_index, model.attempts))
         return tagged_hash("market/vote-salt", self._me.wallet.private_key, where)

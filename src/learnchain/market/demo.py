@@ -10,26 +10,13 @@ from typing import Any
 from learnchain.encoding.codec import WEI_PER_ETHER, Address
 from learnchain.encoding.content_id import cid_text
 from learnchain.execution.wallet import Wallet
+from learnchain.learning import fused_model
 from learnchain.learning.data import DataSet, save_data
-from learnchain.learning.fused_model import (
-    FusionEvaluator,
-    SharedModel,
-    VerifierData,
-    examine,
-    fusion_curve,
-    load_sample,
-)
 from learnchain.learning.fusion import FusionStrategy, FusionTerms, Outputs
 from learnchain.learning.model import load_weights
+from learnchain.market import contributors
 from learnchain.market.client import MarketClient
 from learnchain.market.contract import ContractClient, RpcPort, TaskView, creation_code
-from learnchain.market.contributors import (
-    ComputingContributor,
-    LocallyTrainedModel,
-    LocalTrainingResult,
-    LocalTrainingTerms,
-    VerificationContributor,
-)
 from learnchain.market.demo_cast import ABSENT, Split, build_hostile_model, deal, recommended_model, train_private
 from learnchain.market.initiator import Initiator, announce_task
 from learnchain.market.terms import (
@@ -68,7 +55,7 @@ class MarketScenario:
 
     scenario: int
     split: Split
-    home: LocalTrainingTerms = field(default_factory=LocalTrainingTerms)
+    home: contributors.LocalTrainingTerms = field(default_factory=contributors.LocalTrainingTerms)
     strategy: FusionStrategy = FusionStrategy.GRADUAL
     outputs: Outputs = Outputs.LITERAL
     fusion_epochs: int = 24
@@ -95,10 +82,10 @@ class MarketRun:
         self._contract: Address = b""
         self._task_id = b""
         self._first_block = 0
-        self._homes: list[LocalTrainingResult] = []
-        self._offers: list[tuple[str, LocallyTrainedModel]] = []
-        self._contributors: list[ComputingContributor] = []
-        self._verifiers: list[VerificationContributor] = []
+        self._homes: list[contributors.LocalTrainingResult] = []
+        self._offers: list[tuple[str, contributors.LocallyTrainedModel]] = []
+        self._contributors: list[contributors.ComputingContributor] = []
+        self._verifiers: list[contributors.VerificationContributor] = []
         self._gone: set[int] = set()
         self._views: dict[int, TaskView] = {}
 
@@ -111,7 +98,7 @@ class MarketRun:
         initiator = await self._announce()
         await self._run_rounds(initiator)
         collected = await initiator.collect()
-        judge = self._build_judge(load_sample(*self._sample_paths()))
+        judge = self._build_judge(fused_model.load_sample(*self._sample_paths()))
         places = self._view(0).list_accepted()
         for place, (manifest, weights) in zip(places, collected, strict=True):
             judge.add(place, manifest.specification, manifest.labels, weights)
@@ -181,9 +168,9 @@ class MarketRun:
             await self._stage.advance(ROUND_SECONDS)
         raise Unavailable(f"an end of the task after {_MAXIMUM_ROUNDS} rounds")
 
-    async def _offer(self, name: str, trained: LocallyTrainedModel) -> None:
+    async def _offer(self, name: str, trained: contributors.LocallyTrainedModel) -> None:
         index = len(self._contributors)
-        contributor = ComputingContributor(self._participant(1 + index))
+        contributor = contributors.ComputingContributor(self._participant(1 + index))
         self._contributors.append(contributor)
         if not await contributor.offer(trained):
             raise Unavailable(
@@ -193,10 +180,10 @@ class MarketRun:
             await self._blobs.discard(self._view(1 + index).models[index].cid)
 
     async def _add_verifier(self, index: int) -> None:
-        judge: Any = self._build_judge(load_sample(*self._sample_paths()))
+        judge: Any = self._build_judge(fused_model.load_sample(*self._sample_paths()))
         if self._script.lying_verifier and index == self._script.verifiers - 1:
             judge = _LyingMeasure(judge)
-        verifier = VerificationContributor(self._participant(1 + len(self._offers) + index), judge)
+        verifier = contributors.VerificationContributor(self._participant(1 + len(self._offers) + index), judge)
         self._verifiers.append(verifier)
         await verifier.step()
 
@@ -214,8 +201,8 @@ class MarketRun:
             self._views[index] = TaskView(self._ledger, self._contract, self._task_id, self._first_block)
         return self._views[index]
 
-    def _build_judge(self, sample: VerifierData) -> FusionEvaluator:
-        return FusionEvaluator(self._task_id, sample, self._fusion_terms(self._script.strategy))
+    def _build_judge(self, sample: fused_model.VerifierData) -> fused_model.FusionEvaluator:
+        return fused_model.FusionEvaluator(self._task_id, sample, self._fusion_terms(self._script.strategy))
 
     def _fusion_terms(self, strategy: FusionStrategy, outputs: Outputs | None = None) -> FusionTerms:
         epochs = self._script.fusion_epochs
@@ -279,7 +266,7 @@ class MarketRun:
             "conserved": before == after + held + self._ledger.fees_wei,
         }
 
-    async def _export(self, judge: FusionEvaluator, places: tuple[int, ...]) -> dict[str, Any]:
+    async def _export(self, judge: fused_model.FusionEvaluator, places: tuple[int, ...]) -> dict[str, Any]:
         if not places:
             return {}
         weights, specification = judge.export(places, self._directory / "fused")
@@ -296,19 +283,19 @@ class MarketRun:
     def _measure_curves(self) -> dict[str, Any]:
         """Return the accuracy by the number of models, in arrival order, whatever the votes made of them."""
         honest = [
-            SharedModel(model, load_weights(home.model.weights, model), own.labels)
+            fused_model.SharedModel(model, load_weights(home.model.weights, model), own.labels)
             for home, own in zip(self._homes, self._private, strict=True)
             for model in [home.model.manifest.specification]
         ]
         started = time.monotonic()
-        members = [examine(model, self._sample) for model in honest]
+        members = [fused_model.examine(model, self._sample) for model in honest]
         rows = len(self._sample.verification)
         curves: dict[str, Any] = {}
         for strategy in FusionStrategy:
-            found = fusion_curve(members, self._sample, self._fusion_terms(strategy), b"curve")
+            found = fused_model.fusion_curve(members, self._sample, self._fusion_terms(strategy), b"curve")
             curves[strategy.value] = [correct / rows for correct in found]
         literal = time.monotonic() - started
-        by_label = fusion_curve(
+        by_label = fused_model.fusion_curve(
             members, self._sample, self._fusion_terms(FusionStrategy.GRADUAL, Outputs.BY_LABEL), b"curve"
         )
         paper = {"strategy_1": 0.984, "strategy_2": 0.986}
@@ -355,7 +342,7 @@ class MarketRun:
 class _LyingMeasure:
     """Measure honestly and report half of it."""
 
-    def __init__(self, judge: FusionEvaluator) -> None:
+    def __init__(self, judge: fused_model.FusionEvaluator) -> None:
         self._build_judge = judge
 
     def measure(self, accepted: tuple[int, ...], model_index: int) -> int:

@@ -9,14 +9,7 @@ import numpy as np
 from learnchain.encoding.cryptography import tagged_hash
 from learnchain.learning.data import DataSet, permutation, select_rows
 from learnchain.learning.fused_model import VerifierData, rows_of_labels
-from learnchain.market.contributors import (
-    HeldOutSplit,
-    LocallyTrainedModel,
-    LocalTrainingResult,
-    LocalTrainingTerms,
-    LocalTrainingTools,
-    train_locally,
-)
+from learnchain.market import contributors
 from learnchain.protocol.model_presets import baas_cnn
 from learnchain.protocol.model_specification import ModelSpecification
 from learnchain.rejection import Rejected, RejectionReason
@@ -77,17 +70,21 @@ def recommended_model(scenario: int, index: int, shape: tuple[int, ...]) -> Mode
 def train_private(
     specification: ModelSpecification,
     own: PrivateData,
-    terms: LocalTrainingTerms,
+    terms: contributors.LocalTrainingTerms,
     directory: Path,
     clock: Callable[[], float],
-) -> LocalTrainingResult:
+) -> contributors.LocalTrainingResult:
     """Train one contributor's model; seeds follow from its rows, so a play is the same every time."""
     secret = tagged_hash("market/home", own.training.inputs.tobytes()[:4_096])
-    data = HeldOutSplit(own.labels, own.training, own.verification)
-    return train_locally(specification, data, terms, directory, LocalTrainingTools(clock, secret))
+    data = contributors.HeldOutSplit(own.labels, own.training, own.verification)
+    return contributors.train_locally(
+        specification, data, terms, directory, contributors.LocalTrainingTools(clock, secret)
+    )
 
 
-def build_hostile_model(kind: str, honest: LocallyTrainedModel, directory: Path) -> LocallyTrainedModel:
+def build_hostile_model(
+    kind: str, honest: contributors.LocallyTrainedModel, directory: Path
+) -> contributors.LocallyTrainedModel:
     """Return what a hostile contributor offers: `nan` weights, `oversized` bytes, another `shape`, or `garbage`.
 
     `absent` is a good model that nobody can fetch in time: the play takes it away once it is announced.
@@ -107,7 +104,7 @@ def build_hostile_model(kind: str, honest: LocallyTrainedModel, directory: Path)
     else:
         raise Rejected(RejectionReason.ARGUMENT_INVALID, f"no hostile contributor is called {kind!r}")
     path.write_bytes(content)
-    return LocallyTrainedModel(honest.manifest, path, honest.accuracy)
+    return contributors.LocallyTrainedModel(honest.manifest, path, honest.accuracy)
 
 
 def _split_rows(data: DataSet, rows: np.ndarray, counts: tuple[int, int, int]) -> tuple[DataSet, DataSet, DataSet]:

@@ -8,16 +8,8 @@ from typing import Any
 import numpy as np
 
 from learnchain.encoding.cryptography import tagged_hash
+from learnchain.learning import fused_model
 from learnchain.learning.data import DataSet
-from learnchain.learning.fused_model import (
-    Examined,
-    SharedModel,
-    VerifierData,
-    answers_of,
-    examine,
-    features_of,
-    fuse_models,
-)
 from learnchain.learning.fusion import FusionStrategy, FusionTerms, Outputs, predict
 from learnchain.learning.model import load_weights
 from learnchain.learning.safe_tensors import Array
@@ -60,8 +52,8 @@ def fusion_figures(
     started = clock()
     models, own = _contributors(wanted, private, directory, clock)
     trained = clock()
-    members = [examine(model, sample) for model in models]
-    seen = [features_of(model, test) for model in models]
+    members = [fused_model.examine(model, sample) for model in models]
+    seen = [fused_model.features_of(model, test) for model in models]
     curves: dict[str, Any] = {}
     seconds: dict[str, float] = {"contributors": trained - started, "features": clock() - trained}
     for name, (strategy, outputs) in VARIANTS.items():
@@ -90,26 +82,29 @@ def fusion_figures(
 
 def _contributors(
     wanted: FusionExperiment, private: tuple[PrivateData, ...], directory: Path, clock: Callable[[], float]
-) -> tuple[list[SharedModel], list[float]]:
-    models, own = list[SharedModel](), list[float]()
+) -> tuple[list[fused_model.SharedModel], list[float]]:
+    models, own = list[fused_model.SharedModel](), list[float]()
     for index, each in enumerate(private):
         model = recommended_model(wanted.scenario, index, each.training.sample_shape)
         found = train_private(model, each, wanted.home, directory / str(index), clock)
-        models.append(SharedModel(model, load_weights(found.model.weights, model), each.labels))
+        models.append(fused_model.SharedModel(model, load_weights(found.model.weights, model), each.labels))
         own.append(float(found.model.accuracy.share))
     return models, own
 
 
 def _measure_members(
-    members: list[Examined], seen: list[Array], data: tuple[VerifierData, DataSet], terms: FusionTerms
+    members: list[fused_model.Examined],
+    seen: list[Array],
+    data: tuple[fused_model.VerifierData, DataSet],
+    terms: FusionTerms,
 ) -> dict[str, float]:
-    fused = fuse_models(members, data[0], terms, b"figures")
+    fused = fused_model.fuse_models(members, data[0], terms, b"figures")
     right = predict(fused.weights, seen) == data[1].labels
     return {"verification": float(fused.accuracy.share), "test": float(right.mean())}
 
 
 def _central(
-    wanted: FusionExperiment, sample: VerifierData, private: tuple[PrivateData, ...], test: DataSet
+    wanted: FusionExperiment, sample: fused_model.VerifierData, private: tuple[PrivateData, ...], test: DataSet
 ) -> dict[str, dict[str, float]]:
     model = recommended_model(1, 0, sample.training.sample_shape)
     everything = [sample.training, *(each.training for each in private)]
@@ -123,7 +118,7 @@ def _central(
         plan = TrainingPlan(model, Optimiser.ADAM, chosen, FreeTraining(), seed, 1 << 30)
         weights = train(plan, rows, Watcher(lambda: 0.0)).weights
         shares = {
-            part: float((answers_of(model, weights, data) == data.labels).mean())
+            part: float((fused_model.answers_of(model, weights, data) == data.labels).mean())
             for part, data in (("verification", sample.verification), ("test", test))
         }
         found[name] = {"rows": len(rows), **shares}

@@ -13,17 +13,9 @@ from learnchain.encoding.cryptography import tagged_hash
 from learnchain.encoding.files import write_whole
 from learnchain.learning.data import DataSet, permutation, select_rows
 from learnchain.learning.train import configure_torch
+from learnchain.market import contributors
 from learnchain.market.client import MarketClient
 from learnchain.market.contract import TaskView
-from learnchain.market.contributors import (
-    ComputingContributor,
-    HeldOutSplit,
-    LocallyTrainedModel,
-    LocalTrainingTerms,
-    LocalTrainingTools,
-    VerificationContributor,
-    train_locally,
-)
 from learnchain.market.initiator import (
     Initiator,
     Session,
@@ -47,14 +39,14 @@ class PrivateWork:
     rows: DataSet
     kept_back_percent: int
     model: ModelSpecification | None
-    terms: LocalTrainingTerms
+    terms: contributors.LocalTrainingTerms
     clock: Callable[[], float]
 
 
 async def contribute(seat: Session, name: TaskReference, work: PrivateWork) -> dict[str, Any]:
     """Train, publish if the threshold is reached, hand out keys until the task is closed, take what was earned."""
     async with join_task(seat, name) as me:
-        seller = ComputingContributor(me)
+        seller = contributors.ComputingContributor(me)
         await seat.retry("contribution", seller.step)
         # A model that is on chain already was announced in an earlier life: it is not trained again.
         report = _read_report(me.directory)
@@ -89,7 +81,7 @@ async def verify(seat: Session, name: TaskReference) -> dict[str, Any]:
         async def judge() -> Any:
             return await build_fusion_evaluator(me)
 
-        verifier = VerificationContributor(me, await seat.retry("verification", judge))
+        verifier = contributors.VerificationContributor(me, await seat.retry("verification", judge))
         before = await seat.retry("verification", lambda: me.ledger.balance(me.wallet.address))
         await verifier.run(seat.pause)
         after = await seat.retry("verification", lambda: me.ledger.balance(me.wallet.address))
@@ -166,7 +158,7 @@ async def show_task(seat_rpc: str, pause: Callable[[], Any], name: TaskReference
         }
 
 
-def _train(me: MarketClient, work: PrivateWork) -> tuple[LocallyTrainedModel, dict[str, Any]]:
+def _train(me: MarketClient, work: PrivateWork) -> tuple[contributors.LocallyTrainedModel, dict[str, Any]]:
     """Train, or take what an earlier life of this daemon trained for the same task."""
     configure_torch()
     description, report = me.view.description, _read_report(me.directory)
@@ -182,8 +174,12 @@ def _train(me: MarketClient, work: PrivateWork) -> tuple[LocallyTrainedModel, di
             raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{kept} of {len(work.rows)} rows would be kept back")
         secret = me.entropy(_SECRET_BYTES)
         drawn = permutation("market/kept-back", tagged_hash("market/kept-back", secret), len(work.rows))
-        data = HeldOutSplit(labels, select_rows(work.rows, drawn[kept:]), select_rows(work.rows, drawn[:kept]))
-        found = train_locally(specification, data, work.terms, me.directory, LocalTrainingTools(work.clock, secret))
+        data = contributors.HeldOutSplit(
+            labels, select_rows(work.rows, drawn[kept:]), select_rows(work.rows, drawn[:kept])
+        )
+        found = contributors.train_locally(
+            specification, data, work.terms, me.directory, contributors.LocalTrainingTools(work.clock, secret)
+        )
         report = dict[str, Any](
             {
                 "correct": found.model.accuracy.correct,
@@ -194,7 +190,7 @@ def _train(me: MarketClient, work: PrivateWork) -> tuple[LocallyTrainedModel, di
             }
         )
         write_whole(_report_file(me.directory), json.dumps(report).encode())
-    return LocallyTrainedModel(manifest, weights, Accuracy(report["correct"], report["total"])), report
+    return contributors.LocallyTrainedModel(manifest, weights, Accuracy(report["correct"], report["total"])), report
 
 
 def _reason(refusal: int) -> str | None:

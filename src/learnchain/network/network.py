@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import Any
 
 from learnchain.encoding.codec import FORMAT_VERSION, Hash32, decode, encode
+from learnchain.network import wire
 from learnchain.network.concurrency import Clock, Tasks
 from learnchain.network.gossip import Gossip, GossipContext, Validate
 from learnchain.network.peers import (
@@ -38,20 +39,7 @@ from learnchain.network.transport import (
     Stream,
     Transport,
 )
-from learnchain.network.wire import (
-    Handle,
-    Hello,
-    MessageKind,
-    PeerRefused,
-    Request,
-    ask,
-    build_refusal_error,
-    decode_hello,
-    message_bytes,
-    read_message,
-    refuse,
-    serve,
-)
+from learnchain.network.wire import ask
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 METHOD_PEERS = "network/peers"
@@ -154,9 +142,9 @@ REQUEST_SECONDS = 10.0
 REQUEST_LIMIT_BYTES = 4 * 1024 * 1024
 REQUEST_PAUSE_SECONDS = 0.05
 TICK_SECONDS = 0.5
-_GREETING = frozenset({MessageKind.HELLO, MessageKind.REFUSAL})
-_ONLY_REQUEST = frozenset({MessageKind.REQUEST})
-_GOSSIP = frozenset({MessageKind.FULL, MessageKind.HAVE, MessageKind.WANT, MessageKind.REFUSAL})
+_GREETING = frozenset({wire.MessageKind.HELLO, wire.MessageKind.REFUSAL})
+_ONLY_REQUEST = frozenset({wire.MessageKind.REQUEST})
+_GOSSIP = frozenset({wire.MessageKind.FULL, wire.MessageKind.HAVE, wire.MessageKind.WANT, wire.MessageKind.REFUSAL})
 OnPeerConnected = Callable[[bytes], Coroutine[Any, Any, None]]
 
 
@@ -182,7 +170,7 @@ class Network:
         self._tasks = Tasks(logging.DEBUG)
         self._book = PeerBook(self._limits)
         self._peers: dict[bytes, Peer] = {}
-        self._handlers: dict[str, Handle] = {}
+        self._handlers: dict[str, wire.Handle] = {}
         self._callbacks: list[OnPeerConnected] = []
         self._admitted: Counter[str] = Counter()
         self.rejections: Counter[str] = Counter()
@@ -227,7 +215,7 @@ class Network:
         """Judge again what could not be judged yet; call it when the node's state has moved on."""
         self._gossip.retry_deferred()
 
-    def on_request(self, method: str, handle: Handle) -> None:
+    def on_request(self, method: str, handle: wire.Handle) -> None:
         """Answer a method with the chunks that `handle(peer_id, body)` yields; it may raise as validators may."""
         self._handlers[method] = handle
 
@@ -248,7 +236,7 @@ class Network:
         peer = self._peers.get(peer_id)
         if peer is None:
             raise Unavailable(f"{peer_id.hex()[:16]} is not connected")
-        question = message_bytes(MessageKind.REQUEST, Request(method, body))
+        question = wire.message_bytes(wire.MessageKind.REQUEST, wire.Request(method, body))
         try:
             answer = ask(peer.connection, question, timeout_seconds, limit_bytes)
             async with contextlib.aclosing(answer):
@@ -372,7 +360,7 @@ class Network:
         """Name a peer to the operator that cannot be talked to until one side changes its program."""
         if isinstance(ending, Rejected) and ending.reason is RejectionReason.FORMAT_UNSUPPORTED:
             why = ending.detail
-        elif isinstance(ending, PeerRefused):
+        elif isinstance(ending, wire.PeerRefused):
             why = str(ending)
         else:
             return
@@ -394,21 +382,23 @@ class Network:
         """Exchange introductions and register the peer; return the stream that its gossip comes on."""
         address = self._transport.address()
         outgoing = await connection.open_stream()
-        hello = Hello(FORMAT_VERSION, self._network_id, self._session, address.host, address.port)
-        await outgoing.write(message_bytes(MessageKind.HELLO, hello))
+        hello = wire.Hello(FORMAT_VERSION, self._network_id, self._session, address.host, address.port)
+        await outgoing.write(wire.message_bytes(wire.MessageKind.HELLO, hello))
         try:
             async with asyncio.timeout(self._limits.hello_seconds):
                 incoming = await connection.accept_stream()
-                kind, body = await read_message(incoming, _GREETING)
+                kind, body = await wire.read_message(incoming, _GREETING)
         except TimeoutError as error:
             raise Unavailable("the peer does not introduce itself") from error
-        if kind is MessageKind.REFUSAL:
-            raise build_refusal_error(body)
+        if kind is wire.MessageKind.REFUSAL:
+            raise wire.build_refusal_error(body)
         try:
-            theirs = decode_hello(body)
+            theirs = wire.decode_hello(body)
         except Rejected as rejected:
             if rejected.reason is RejectionReason.FORMAT_UNSUPPORTED:
-                await refuse(outgoing, rejected.reason.value, f"the node that refuses speaks format {FORMAT_VERSION}")
+                await wire.refuse(
+                    outgoing, rejected.reason.value, f"the node that refuses speaks format {FORMAT_VERSION}"
+                )
                 await self._let_go(outgoing)
             raise
         if theirs.network_id != self._network_id:
@@ -474,9 +464,9 @@ class Network:
 
     async def _listen(self, peer: Peer, incoming: Stream) -> None:
         while True:
-            kind, body = await read_message(incoming, _GOSSIP)
-            if kind is MessageKind.REFUSAL:
-                raise build_refusal_error(body)
+            kind, body = await wire.read_message(incoming, _GOSSIP)
+            if kind is wire.MessageKind.REFUSAL:
+                raise wire.build_refusal_error(body)
             await self._gossip.handle(peer, kind, body)
 
     async def _answer_requests(self, peer: Peer) -> None:
@@ -490,8 +480,8 @@ class Network:
             while not peer.standing.requests.take(1.0, self._clock.monotonic_seconds()):
                 await asyncio.sleep(REQUEST_PAUSE_SECONDS)
             async with asyncio.timeout(REQUEST_SECONDS):
-                _, body = await read_message(stream, _ONLY_REQUEST)
-            fault = await serve(stream, peer.peer_id, body, self._handlers)
+                _, body = await wire.read_message(stream, _ONLY_REQUEST)
+            fault = await wire.serve(stream, peer.peer_id, body, self._handlers)
             if fault is not None:
                 raise fault
         except TimeoutError:

@@ -21,15 +21,8 @@ from learnchain.execution.engine import ExecutionEngine
 from learnchain.execution.wallet import Wallet
 from learnchain.learning.jobs import Training
 from learnchain.network.concurrency import Clock, Tasks
+from learnchain.protocol import audit_messages
 from learnchain.protocol.actions import Action, StoreBlock
-from learnchain.protocol.audit_messages import (
-    AuditCommitment,
-    AuditMessage,
-    AuditReport,
-    Challenge,
-    ChallengeResponse,
-    DisputeMessage,
-)
 from learnchain.protocol.events import (
     AuditMessageReceived,
     BlockReceived,
@@ -108,7 +101,7 @@ PENDING_EVENTS = (EvidenceReported, AuditMessageReceived, DisputeMessageReceived
 RoundEvent = KeyReleaseReceived | CommitmentReceived | ReleaseReceived | RevealReceived
 PendingEvent = EvidenceReported | AuditMessageReceived | DisputeMessageReceived
 KeptEvent = RoundEvent | PendingEvent
-PendingMessage = Evidence | AuditMessage | DisputeMessage
+PendingMessage = Evidence | audit_messages.AuditMessage | audit_messages.DisputeMessage
 WireMessage = KeyRelease | Commitment | ReleaseAnnouncement | Reveal | PendingMessage | AnyBlock
 
 
@@ -228,9 +221,9 @@ class Chain:
             return ReleaseReceived(message, now)
         if isinstance(message, Reveal):
             return RevealReceived(message, now)
-        if isinstance(message, AuditCommitment | AuditReport):
+        if isinstance(message, audit_messages.AuditCommitment | audit_messages.AuditReport):
             return AuditMessageReceived(message, now)
-        if isinstance(message, Challenge | ChallengeResponse):
+        if isinstance(message, audit_messages.Challenge | audit_messages.ChallengeResponse):
             return DisputeMessageReceived(message, now)
         if isinstance(message, Evidence):
             return EvidenceReported(message, now)

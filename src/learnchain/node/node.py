@@ -33,24 +33,7 @@ from learnchain.node.roles.publisher import Publisher
 from learnchain.node.roles.reporter import Reporter
 from learnchain.node.settings import NodeSettings
 from learnchain.node.synchronising import RoundGossip, Synchroniser
-from learnchain.protocol.actions import (
-    Action,
-    ForgetBlocks,
-    MeasureCandidate,
-    MeasureEvidence,
-    MeasureResponse,
-    MoveHead,
-    OpenHeight,
-    ProposeBlock,
-    ProposeEmptyBlock,
-    RefuseBlock,
-    RefuseTask,
-    ReleaseTestSet,
-    RevealModel,
-    SendCommitment,
-    StoreBlock,
-    TrainModel,
-)
+from learnchain.protocol import actions
 from learnchain.protocol.events import AuditMessageReceived, DisputeMessageReceived, EvidenceReported
 from learnchain.rejection import Rejected, Unavailable
 from learnchain.storage.archive import Archive
@@ -125,41 +108,41 @@ class Dispatcher:
         self._ports = ports
         full, publisher, miner = roles.full_node, roles.publisher, roles.miner
         self._synchronous_handlers: dict[type, SynchronousHandler] = {
-            StoreBlock: full.store_block,
-            RefuseBlock: full.refuse_block,
-            RefuseTask: full.refuse_task,
+            actions.StoreBlock: full.store_block,
+            actions.RefuseBlock: full.refuse_block,
+            actions.RefuseTask: full.refuse_task,
         }
         self._handlers: dict[type, list[Handler]] = {
-            OpenHeight: [full.open_height],
-            MeasureCandidate: [full.measure_candidate],
-            MeasureEvidence: [roles.reporter.measure_evidence],
-            MeasureResponse: [roles.reporter.measure_response],
-            ForgetBlocks: [full.forget_blocks],
-            MoveHead: [full.move_head],
-            ProposeEmptyBlock: [full.propose_empty_block],
-            TrainModel: [],
-            SendCommitment: [],
-            ReleaseTestSet: [],
-            RevealModel: [full.close_reveals],
-            ProposeBlock: [],
+            actions.OpenHeight: [full.open_height],
+            actions.MeasureCandidate: [full.measure_candidate],
+            actions.MeasureEvidence: [roles.reporter.measure_evidence],
+            actions.MeasureResponse: [roles.reporter.measure_response],
+            actions.ForgetBlocks: [full.forget_blocks],
+            actions.MoveHead: [full.move_head],
+            actions.ProposeEmptyBlock: [full.propose_empty_block],
+            actions.TrainModel: [],
+            actions.SendCommitment: [],
+            actions.ReleaseTestSet: [],
+            actions.RevealModel: [full.close_reveals],
+            actions.ProposeBlock: [],
         }
-        self._handlers[OpenHeight].append(roles.reporter.open_height)
+        self._handlers[actions.OpenHeight].append(roles.reporter.open_height)
         if roles.respondent is not None:
-            self._handlers[OpenHeight].append(roles.respondent.open_height)
+            self._handlers[actions.OpenHeight].append(roles.respondent.open_height)
         if roles.auditor is not None:
-            self._handlers[OpenHeight].append(roles.auditor.open_height)
-        self._handlers[TrainModel].append(roles.reporter.train_model)
-        self._handlers[RevealModel].append(roles.reporter.reveal_model)
+            self._handlers[actions.OpenHeight].append(roles.auditor.open_height)
+        self._handlers[actions.TrainModel].append(roles.reporter.train_model)
+        self._handlers[actions.RevealModel].append(roles.reporter.reveal_model)
         if publisher is not None:
-            self._handlers[OpenHeight].append(publisher.open_height)
-            self._handlers[ReleaseTestSet].append(publisher.release_test_set)
+            self._handlers[actions.OpenHeight].append(publisher.open_height)
+            self._handlers[actions.ReleaseTestSet].append(publisher.release_test_set)
         if miner is not None:
-            self._handlers[TrainModel].append(miner.train_model)
-            self._handlers[SendCommitment].append(miner.send_commitment)
-            self._handlers[RevealModel].append(miner.reveal_model)
-            self._handlers[ProposeBlock].append(miner.propose_block)
+            self._handlers[actions.TrainModel].append(miner.train_model)
+            self._handlers[actions.SendCommitment].append(miner.send_commitment)
+            self._handlers[actions.RevealModel].append(miner.reveal_model)
+            self._handlers[actions.ProposeBlock].append(miner.propose_block)
 
-    def perform(self, action: Action) -> None:
+    def perform(self, action: actions.Action) -> None:
         """Carry out one action: what must be on disk at once, the rest as supervised tasks."""
         immediate = self._synchronous_handlers.get(type(action))
         if immediate is not None:
@@ -169,7 +152,7 @@ class Dispatcher:
             self._ports.tasks.start(type(action).__name__, _carry_out(duty, action))
 
 
-async def _carry_out(duty: Handler, action: Action) -> None:
+async def _carry_out(duty: Handler, action: actions.Action) -> None:
     await asyncio.sleep(0)
     await duty(action)
 
@@ -197,7 +180,7 @@ class Node:
         self.genesis = genesis
         self.network = Network(parts.transport, genesis.hash, parts.clock, parts.random_source)
         self.engine = as_engine(parts.execution)
-        self.on_head_moved: Callable[[MoveHead], None] = lambda _action: None
+        self.on_head_moved: Callable[[actions.MoveHead], None] = lambda _action: None
         archive = Archive(parts.store, genesis.state())
         blobs = PeerBlobs(directory / "blobs", self.network, origin=open_origin(settings.blob_store))
         self._close_blobs = blobs.close
@@ -320,7 +303,7 @@ class Node:
         trust = Trust(Demand(self._settings.sync_level), self._settings.verifies_models, started)
         return Policy(trust, self._settings.retain_blocks)
 
-    def _handle_head_move(self, action: MoveHead) -> None:
+    def _handle_head_move(self, action: actions.MoveHead) -> None:
         self.on_head_moved(action)
 
     async def _validate_transaction(self, peer_id: bytes, raw: bytes) -> ValidationResult:

@@ -20,19 +20,8 @@ from learnchain.network.gossip import ValidationResult
 from learnchain.network.network import Network
 from learnchain.network.transport import DIAL_TIMEOUT_SECONDS
 from learnchain.node.chain import Chain, WireMessage
+from learnchain.protocol import messages
 from learnchain.protocol.audit_messages import AuditCommitment, AuditReport, Challenge, ChallengeResponse
-from learnchain.protocol.messages import (
-    MAXIMUM_COMMITMENTS,
-    AnyBlock,
-    Block,
-    Commitment,
-    EmptyBlock,
-    Evidence,
-    KeyRelease,
-    ReleaseAnnouncement,
-    Reveal,
-    block_bytes,
-)
 from learnchain.protocol.payload import MAXIMUM_PAYLOAD_BYTES, PayloadStatusCode, decode_payload
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.storage.archive import MAXIMUM_BLOCK_BYTES, Archive, decode_block
@@ -42,11 +31,11 @@ from learnchain.storage.blobs.peer_blobs import content_of
 logger = logging.getLogger(__name__)
 
 GossipMessage = (
-    KeyRelease
-    | Commitment
-    | ReleaseAnnouncement
-    | Reveal
-    | Evidence
+    messages.KeyRelease
+    | messages.Commitment
+    | messages.ReleaseAnnouncement
+    | messages.Reveal
+    | messages.Evidence
     | AuditCommitment
     | AuditReport
     | Challenge
@@ -54,11 +43,11 @@ GossipMessage = (
 )
 
 TOPICS: dict[str, type[GossipMessage]] = {
-    "key": KeyRelease,
-    "commitment": Commitment,
-    "release": ReleaseAnnouncement,
-    "reveal": Reveal,
-    "evidence": Evidence,
+    "key": messages.KeyRelease,
+    "commitment": messages.Commitment,
+    "release": messages.ReleaseAnnouncement,
+    "reveal": messages.Reveal,
+    "evidence": messages.Evidence,
     "audit": AuditCommitment,
     "audit_report": AuditReport,
     "challenge": Challenge,
@@ -108,8 +97,8 @@ class RoundGossip:
 
     async def publish(self, message: WireMessage) -> None:
         """Spread one message of the round."""
-        if isinstance(message, Block | EmptyBlock):
-            await self._network.publish(BLOCK_TOPIC, block_bytes(message))
+        if isinstance(message, messages.Block | messages.EmptyBlock):
+            await self._network.publish(BLOCK_TOPIC, messages.block_bytes(message))
             return
         topic = next(name for name, kind in TOPICS.items() if isinstance(message, kind))
         await self._network.publish(topic, encode(message))
@@ -122,11 +111,11 @@ class RoundGossip:
 
     async def _validate_block(self, peer_id: bytes, payload: bytes) -> ValidationResult:
         block = decode_block(payload)
-        if isinstance(block, EmptyBlock) and self._loses(block):
+        if isinstance(block, messages.EmptyBlock) and self._loses(block):
             return ValidationResult.IGNORE
         return self._validate_message(block)
 
-    def _loses(self, block: EmptyBlock) -> bool:
+    def _loses(self, block: messages.EmptyBlock) -> bool:
         """Return whether a better empty block of the same height is known: only the lowest lot can win."""
         state = self._chain.round
         known = lowest_priority(state.tree, block.parent, state.witnessed_deadlines)
@@ -196,10 +185,10 @@ class Blocks:
 class RoundSoFar:
     """Answer with what came on a parent: for a node that was away while it was gossiped."""
 
-    keys: Annotated[tuple[KeyRelease, ...], Bound(1)]
-    commitments: Annotated[tuple[Commitment, ...], Bound(MAXIMUM_COMMITMENTS)]
-    releases: Annotated[tuple[ReleaseAnnouncement, ...], Bound(1)]
-    reveals: Annotated[tuple[Reveal, ...], Bound(MAXIMUM_COMMITMENTS)]
+    keys: Annotated[tuple[messages.KeyRelease, ...], Bound(1)]
+    commitments: Annotated[tuple[messages.Commitment, ...], Bound(messages.MAXIMUM_COMMITMENTS)]
+    releases: Annotated[tuple[messages.ReleaseAnnouncement, ...], Bound(1)]
+    reveals: Annotated[tuple[messages.Reveal, ...], Bound(messages.MAXIMUM_COMMITMENTS)]
 
 
 class Synchroniser:
@@ -310,7 +299,7 @@ class Synchroniser:
         tree = self._chain.round.tree
         above = tree.state(tree.root).height
         ahead: list[asyncio.Task[None]] = []
-        coming: asyncio.Task[tuple[AnyBlock, ...]] | None = None
+        coming: asyncio.Task[tuple[messages.AnyBlock, ...]] | None = None
         try:
             while status.head not in self._chain.round.tree and above < status.height:
                 batch = await (coming or self._prepare_batch(peer_id, status, above, ahead))
@@ -329,21 +318,21 @@ class Synchroniser:
 
     async def _prepare_batch(
         self, peer_id: bytes, status: Status, above_height: int, ahead: list[asyncio.Task[None]]
-    ) -> tuple[AnyBlock, ...]:
+    ) -> tuple[messages.AnyBlock, ...]:
         """Return the next batch; its payloads are executed from now on, after those of the one before."""
         batch = await self._batch(peer_id, status, above_height)
         ahead[:] = [each for each in ahead if not each.done()]
         ahead.append(asyncio.create_task(self._execute_payloads(batch, peer_id, ahead[-1] if ahead else None)))
         return batch
 
-    async def _batch(self, peer_id: bytes, status: Status, above_height: int) -> tuple[AnyBlock, ...]:
+    async def _batch(self, peer_id: bytes, status: Status, above_height: int) -> tuple[messages.AnyBlock, ...]:
         body = encode(BlockRange(status.head, above_height))
         limit = BLOCKS_PER_REQUEST * MAXIMUM_BLOCK_BYTES
         answer = await self._network.request_bytes(peer_id, BLOCKS, body, timeout_seconds=30.0, limit_bytes=limit)
         return tuple(decode_block(each) for each in decode(Blocks, answer).encoded)
 
     async def _execute_payloads(
-        self, blocks: tuple[AnyBlock, ...], peer_id: bytes, before: asyncio.Task[None] | None
+        self, blocks: tuple[messages.AnyBlock, ...], peer_id: bytes, before: asyncio.Task[None] | None
     ) -> None:
         """Fetch and execute the payloads of a batch while blocks before it are judged; that changes no head."""
         if before is not None:
@@ -352,7 +341,7 @@ class Synchroniser:
             return
         blobs, at_once = self._blobs, asyncio.Semaphore(FETCHES_AT_ONCE)
 
-        async def fetch(block: AnyBlock) -> bytes:
+        async def fetch(block: messages.AnyBlock) -> bytes:
             async with at_once:
                 path = await blobs.fetch(block.payload_cid, max_bytes=MAXIMUM_PAYLOAD_BYTES, sources=(peer_id,))
                 return await content_of(path)
@@ -372,7 +361,7 @@ class Synchroniser:
                 each.cancel()
             await asyncio.gather(*coming, return_exceptions=True)
 
-    async def _feed(self, block: AnyBlock) -> None:
+    async def _feed(self, block: messages.AnyBlock) -> None:
         """Feed one block and wait until it is admitted, because the next one builds on it."""
         key = message_hash(block)
         if key not in self._chain.round.tree:

@@ -3,21 +3,9 @@
 from dataclasses import dataclass
 
 from learnchain.encoding.codec import Hash32
+from learnchain.protocol import messages
 from learnchain.protocol.audit_messages import AuditCommitment, AuditReport, Challenge, ChallengeResponse
 from learnchain.protocol.measurement import MeasurementRequest
-from learnchain.protocol.messages import (
-    AnyBlock,
-    Commitment,
-    Deadline,
-    EmptyBlock,
-    Evidence,
-    Head,
-    KeyRelease,
-    ReleaseAnnouncement,
-    Reveal,
-    TrainedModel,
-    Verdict,
-)
 from learnchain.protocol.state import BondRegistry, ChainState, HeightRecord, Selection
 from learnchain.protocol.task_specification import Cid
 from learnchain.rejection import RejectionReason
@@ -44,7 +32,7 @@ class TrainModel:
     """Train the selected task; the data can be decrypted now."""
 
     selection: Selection
-    key_release: KeyRelease
+    key_release: messages.KeyRelease
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +40,7 @@ class SendCommitment:
     """Build a payload, bind it to the trained model, and commit."""
 
     selection: Selection
-    model: TrainedModel
+    model: messages.TrainedModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +48,7 @@ class ReleaseTestSet:
     """Close the list of commitments and open the test set; only the task's publisher can."""
 
     selection: Selection
-    commitments: tuple[Commitment, ...]
+    commitments: tuple[messages.Commitment, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +56,7 @@ class RevealModel:
     """Count on the released test set and open this node's commitment, if it has one."""
 
     selection: Selection
-    announcement: ReleaseAnnouncement
+    announcement: messages.ReleaseAnnouncement
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +66,7 @@ class MeasureCandidate:
     request: MeasurementRequest
     parent: ChainState
     selection: Selection
-    reveal: Reveal | None
+    reveal: messages.Reveal | None
     training_key: bytes
     functional_key: Cid
     test_key: bytes
@@ -91,7 +79,7 @@ class MeasureEvidence:
     """Measure whether evidence holds, against public data, and feed back `Measured`; `book` is that of its branch."""
 
     request: MeasurementRequest
-    evidence: Evidence
+    evidence: messages.Evidence
     record: HeightRecord
     registry: BondRegistry
 
@@ -114,11 +102,11 @@ class ProposeBlock:
 
     selection: Selection
     parent: ChainState
-    key_release: KeyRelease
-    announcement: ReleaseAnnouncement
-    reveal: Reveal
-    verdict: Verdict
-    evidence: tuple[Evidence, ...] = ()
+    key_release: messages.KeyRelease
+    announcement: messages.ReleaseAnnouncement
+    reveal: messages.Reveal
+    verdict: messages.Verdict
+    evidence: tuple[messages.Evidence, ...] = ()
     audits: tuple[AuditCommitment, ...] = ()
     audit_reports: tuple[AuditReport, ...] = ()
     challenges: tuple[Challenge, ...] = ()
@@ -132,10 +120,10 @@ class ProposeEmptyBlock:
 
     selection: Selection
     parent: ChainState
-    missed: Deadline
+    missed: messages.Deadline
     end_milliseconds: int
-    commitments: tuple[Commitment, ...] = ()
-    evidence: tuple[Evidence, ...] = ()
+    commitments: tuple[messages.Commitment, ...] = ()
+    evidence: tuple[messages.Evidence, ...] = ()
     challenges: tuple[Challenge, ...] = ()
     responses: tuple[ChallengeResponse, ...] = ()
 
@@ -152,7 +140,7 @@ class RefuseBlock:
 class StoreBlock:
     """Write an accepted block and the state after it to disk, atomically, before anything builds on it."""
 
-    block: AnyBlock
+    block: messages.AnyBlock
     state: ChainState
 
 
@@ -160,14 +148,14 @@ class StoreBlock:
 class ForgetBlocks:
     """Delete empty blocks that lost, with their payloads: they come again if anybody ever trains on top of them."""
 
-    blocks: tuple[EmptyBlock, ...]
+    blocks: tuple[messages.EmptyBlock, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class MoveHead:
     """Point the execution engine, the wallets and the explorer at a new head."""
 
-    head: Head
+    head: messages.Head
     state: ChainState
 
 

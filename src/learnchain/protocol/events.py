@@ -3,19 +3,9 @@
 from dataclasses import dataclass
 
 from learnchain.encoding.codec import Hash32
+from learnchain.protocol import messages
 from learnchain.protocol.audit_messages import AuditMessage, DisputeMessage
 from learnchain.protocol.measurement import Measurement
-from learnchain.protocol.messages import (
-    AnyBlock,
-    Commitment,
-    Deadline,
-    Escrow,
-    Evidence,
-    KeyRelease,
-    ReleaseAnnouncement,
-    Reveal,
-    TrainedModel,
-)
 from learnchain.protocol.state import BondChange, PostedTask
 
 
@@ -32,14 +22,14 @@ class EscrowLocked:
     """Step 2: an accepted block's payload locked coins for a task."""
 
     block: Hash32
-    escrow: Escrow
+    escrow: messages.Escrow
 
 
 @dataclass(frozen=True, slots=True)
 class KeyReleaseReceived:
     """Step 3: the publisher opened the training data."""
 
-    message: KeyRelease
+    message: messages.KeyRelease
     at_milliseconds: int
 
 
@@ -47,7 +37,7 @@ class KeyReleaseReceived:
 class TrainingFinished:
     """Step 4: this node's own training ended with a model."""
 
-    model: TrainedModel
+    model: messages.TrainedModel
     at_milliseconds: int
 
 
@@ -55,7 +45,7 @@ class TrainingFinished:
 class CommitmentReceived:
     """Step 5: a miner committed."""
 
-    message: Commitment
+    message: messages.Commitment
     at_milliseconds: int
 
 
@@ -71,7 +61,7 @@ class ReleaseDue:
 class ReleaseReceived:
     """Step 6: the publisher opened the test set."""
 
-    message: ReleaseAnnouncement
+    message: messages.ReleaseAnnouncement
     at_milliseconds: int
 
 
@@ -79,7 +69,7 @@ class ReleaseReceived:
 class RevealReceived:
     """Step 6: a miner opened its commitment."""
 
-    message: Reveal
+    message: messages.Reveal
     at_milliseconds: int
 
 
@@ -103,7 +93,7 @@ class MeasurementFinished:
 class BlockReceived:
     """Step 8: a block or an empty block arrived."""
 
-    block: AnyBlock
+    block: messages.AnyBlock
     at_milliseconds: int
 
 
@@ -111,7 +101,7 @@ class BlockReceived:
 class EvidenceReported:
     """Step 8: somebody proves that a rule was broken on a recent height."""
 
-    evidence: Evidence
+    evidence: messages.Evidence
     at_milliseconds: int
 
 
@@ -144,7 +134,7 @@ class DeadlineMissed:
     """Step 8: the clock says that a deadline and one window have passed."""
 
     parent: Hash32
-    missed: Deadline
+    missed: messages.Deadline
     at_milliseconds: int
 
 

@@ -12,16 +12,7 @@ from typing import Annotated
 
 from learnchain.encoding.codec import Accuracy, Address, Bound, Hash32, Signature, encode
 from learnchain.encoding.cryptography import keccak256, list_root, message_hash, tagged_hash
-from learnchain.protocol.audit_messages import (
-    MAXIMUM_AUDITS,
-    MAXIMUM_CHALLENGES,
-    MAXIMUM_RESPONSES,
-    UNDECLARED_CLASS,
-    AuditCommitment,
-    AuditReport,
-    Challenge,
-    ChallengeResponse,
-)
+from learnchain.protocol import audit_messages
 from learnchain.protocol.task_specification import Cid
 from learnchain.protocol.training_terms import HyperParameters
 from learnchain.rejection import Rejected, RejectionReason
@@ -151,7 +142,7 @@ class TrainingRecord:
     trace_cid: Cid
     hyperparameters: HyperParameters
     engine: EnginePart = b""
-    machine_class: Hash32 = UNDECLARED_CLASS
+    machine_class: Hash32 = audit_messages.UNDECLARED_CLASS
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,10 +275,10 @@ class Block:
     queued_tasks: Annotated[tuple[Hash32, ...], Bound(MAXIMUM_QUEUED_TASKS)]
     end_milliseconds: int
     evidence: Annotated[tuple[Evidence, ...], Bound(MAXIMUM_EVIDENCE)]
-    audits: Annotated[tuple[AuditCommitment, ...], Bound(MAXIMUM_AUDITS)]
-    audit_reports: Annotated[tuple[AuditReport, ...], Bound(MAXIMUM_AUDITS)]
-    challenges: Annotated[tuple[Challenge, ...], Bound(MAXIMUM_CHALLENGES)]
-    responses: Annotated[tuple[ChallengeResponse, ...], Bound(MAXIMUM_RESPONSES)]
+    audits: Annotated[tuple[audit_messages.AuditCommitment, ...], Bound(audit_messages.MAXIMUM_AUDITS)]
+    audit_reports: Annotated[tuple[audit_messages.AuditReport, ...], Bound(audit_messages.MAXIMUM_AUDITS)]
+    challenges: Annotated[tuple[audit_messages.Challenge, ...], Bound(audit_messages.MAXIMUM_CHALLENGES)]
+    responses: Annotated[tuple[audit_messages.ChallengeResponse, ...], Bound(audit_messages.MAXIMUM_RESPONSES)]
     engine: EnginePart
     settlement_root: Hash32
     signature: Signature
@@ -336,8 +327,8 @@ class EmptyBlock:
     queued_tasks: Annotated[tuple[Hash32, ...], Bound(MAXIMUM_QUEUED_TASKS)]
     end_milliseconds: int
     evidence: Annotated[tuple[Evidence, ...], Bound(MAXIMUM_EVIDENCE)]
-    challenges: Annotated[tuple[Challenge, ...], Bound(MAXIMUM_CHALLENGES)]
-    responses: Annotated[tuple[ChallengeResponse, ...], Bound(MAXIMUM_RESPONSES)]
+    challenges: Annotated[tuple[audit_messages.Challenge, ...], Bound(audit_messages.MAXIMUM_CHALLENGES)]
+    responses: Annotated[tuple[audit_messages.ChallengeResponse, ...], Bound(audit_messages.MAXIMUM_RESPONSES)]
     settlement_root: Hash32
     signature: Signature
 

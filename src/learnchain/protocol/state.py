@@ -10,17 +10,7 @@ from typing import Annotated
 
 from learnchain.encoding.codec import Address, Bound, Hash32
 from learnchain.encoding.cryptography import History
-from learnchain.protocol.messages import (
-    MAXIMUM_COMMITMENTS,
-    AnyBlock,
-    Block,
-    Commitment,
-    Deadline,
-    Payout,
-    Task,
-    TrainingRecord,
-    previous_randao,
-)
+from learnchain.protocol import messages
 from learnchain.protocol.parameters import MAXIMUM_AUDIT_BLOCKS, ChainParameters
 from learnchain.protocol.payload import PayloadAttributes, Settlement, Withdrawal
 from learnchain.protocol.task_specification import DataPart, TaskSpecification, TrainingMode
@@ -30,7 +20,7 @@ from learnchain.protocol.task_specification import DataPart, TaskSpecification, 
 class PostedTask:
     """Join a task with its specification, which came in the same transaction."""
 
-    task: Task
+    task: messages.Task
     specification: TaskSpecification
 
 
@@ -70,18 +60,18 @@ class Schedule:
             return False
         return at_milliseconds >= self.release_opens_milliseconds and 0 < self.sufficient_commitments <= commitments
 
-    def deadline(self, which: Deadline, released_milliseconds: int | None = None) -> int:
+    def deadline(self, which: messages.Deadline, released_milliseconds: int | None = None) -> int:
         """Return the time of a deadline; reveal and block follow the release in event-driven rounds."""
-        if which is Deadline.KEY:
+        if which is messages.Deadline.KEY:
             return self.key_milliseconds
-        if which is Deadline.COMMITMENT:
+        if which is messages.Deadline.COMMITMENT:
             return self.commitment_milliseconds
-        if which is Deadline.RELEASE:
+        if which is messages.Deadline.RELEASE:
             return self.release_milliseconds
         origin = self.release_milliseconds
         if not self.is_clocked and released_milliseconds is not None:
             origin = released_milliseconds
-        after = self.reveal_after_milliseconds if which is Deadline.REVEAL else self.block_after_milliseconds
+        after = self.reveal_after_milliseconds if which is messages.Deadline.REVEAL else self.block_after_milliseconds
         return origin + after
 
 
@@ -103,7 +93,7 @@ class Assignment:
     """Name a task and who may train it at a height: the listed miners, or everybody where none is listed (ASSIGN-1)."""
 
     posted_task: PostedTask
-    miners: Annotated[tuple[Address, ...], Bound(MAXIMUM_COMMITMENTS)] = ()
+    miners: Annotated[tuple[Address, ...], Bound(messages.MAXIMUM_COMMITMENTS)] = ()
     position: MultiBlockPosition = MultiBlockPosition()
 
 
@@ -142,7 +132,7 @@ class Selection:
         return self.assignments[0].posted_task
 
     @property
-    def task(self) -> Task:
+    def task(self) -> messages.Task:
         """Name the selected task."""
         return self.posted_task.task
 
@@ -217,15 +207,15 @@ class HeightRecord:
     height: int
     parent: Hash32
     block: Hash32
-    task_ids: Annotated[tuple[Hash32, ...], Bound(MAXIMUM_COMMITMENTS)]
+    task_ids: Annotated[tuple[Hash32, ...], Bound(messages.MAXIMUM_COMMITMENTS)]
     publisher: Address
     task_bond_wei: int
     release_key: Hash32
     winner: Address
     bond_wei: int
     commitment: Hash32
-    training_records: Annotated[tuple[TrainingRecord, ...], Bound(1)]
-    committed_miners: Annotated[tuple[Address, ...], Bound(MAXIMUM_COMMITMENTS)]
+    training_records: Annotated[tuple[messages.TrainingRecord, ...], Bound(1)]
+    committed_miners: Annotated[tuple[Address, ...], Bound(messages.MAXIMUM_COMMITMENTS)]
     is_declared: bool = True
 
 
@@ -334,20 +324,20 @@ class BondRegistry:
         """Return what is remembered of a height of this branch."""
         return next((each for each in self.height_records if (each.height, each.parent) == (height, parent)), None)
 
-    def has_cover_for(self, commitment: Commitment) -> bool:
+    def has_cover_for(self, commitment: messages.Commitment) -> bool:
         """Return whether the miner has staked what its commitment promises."""
         return self.deposit(commitment.miner).active_wei >= commitment.bond_wei
 
 
-def winning_commitment(block: Block) -> Commitment | None:
+def winning_commitment(block: messages.Block) -> messages.Commitment | None:
     """Return the commitment of the block's proposer, of which the release holds one."""
     return next((each for each in block.commitments if each.miner == block.proposer), None)
 
 
-def build_height_record(selection: Selection, block: AnyBlock, block_hash: Hash32) -> HeightRecord:
+def build_height_record(selection: Selection, block: messages.AnyBlock, block_hash: Hash32) -> HeightRecord:
     """Return what the book remembers of a block."""
     task, nobody = selection.task, b"\0" * 20
-    won = winning_commitment(block) if isinstance(block, Block) else None
+    won = winning_commitment(block) if isinstance(block, messages.Block) else None
     return HeightRecord(
         height=block.height,
         parent=block.parent,
@@ -355,11 +345,11 @@ def build_height_record(selection: Selection, block: AnyBlock, block_hash: Hash3
         task_ids=tuple(selection.tasks),
         publisher=task.publisher,
         task_bond_wei=task.bond_wei,
-        release_key=block.release.key if isinstance(block, Block) else b"\0" * 32,
-        winner=block.proposer if isinstance(block, Block) else nobody,
+        release_key=block.release.key if isinstance(block, messages.Block) else b"\0" * 32,
+        winner=block.proposer if isinstance(block, messages.Block) else nobody,
         bond_wei=won.bond_wei if won is not None else 0,
-        commitment=block.verdict.winner if isinstance(block, Block) else b"\0" * 32,
-        training_records=(block.reveal.training,) if isinstance(block, Block) else (),
+        commitment=block.verdict.winner if isinstance(block, messages.Block) else b"\0" * 32,
+        training_records=(block.reveal.training,) if isinstance(block, messages.Block) else (),
         committed_miners=tuple(each.miner for each in block.commitments),
         is_declared=selection.posted_task.specification.training.mode is TrainingMode.DECLARED,
     )
@@ -376,7 +366,7 @@ class Reward:
     `memory` is the engine's own; the selections on top of the block carry it.
     """
 
-    payouts: tuple[Payout, ...]
+    payouts: tuple[messages.Payout, ...]
     settlements: tuple[Settlement, ...]
     memory: Annotated[bytes, Bound(MAXIMUM_MEMORY_BYTES)] = b""
 
@@ -444,7 +434,7 @@ class ChainState:
 
     def payload_attributes(self, timestamp_seconds: int, fee_recipient: bytes) -> PayloadAttributes:
         """Return what the payload on top of this block must be built from; only the fee recipient is free."""
-        randao = previous_randao(self.block_hash)
+        randao = messages.previous_randao(self.block_hash)
         return PayloadAttributes(timestamp_seconds, randao, fee_recipient, self.next_withdrawals(), self.root)
 
 

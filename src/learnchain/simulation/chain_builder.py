@@ -14,41 +14,15 @@ from learnchain.consensus.state import compute_settlement_root, is_task_requeued
 from learnchain.encoding.codec import Address, Hash32, encode
 from learnchain.encoding.cryptography import UNSIGNED, list_root, message_hash, sign, sign_digest, tagged_hash
 from learnchain.engines.contract import JudgementCase, Rules
+from learnchain.protocol import messages
 from learnchain.protocol.actions import ProposeBlock
 from learnchain.protocol.audit_messages import StateLeaf
 from learnchain.protocol.measurement import Finding, Measurement, MeasurementKind, PayloadFacts
-from learnchain.protocol.messages import (
-    AnyBlock,
-    Block,
-    CandidateOutcome,
-    Commitment,
-    Deadline,
-    EmptyBlock,
-    KeyRelease,
-    Release,
-    ReleaseAnnouncement,
-    Reveal,
-    TrainedModel,
-    TrainingRecord,
-    Verdict,
-    VerdictEntry,
-    attestation_digest,
-    commitment_digest,
-    previous_randao,
-    release_root,
-    work_id,
-)
 from learnchain.protocol.parameters import ChainParameters
 from learnchain.protocol.puzzle import Puzzle
 from learnchain.protocol.state import BondChange, ChainState, PostedTask, Selection, build_genesis_state
 from learnchain.protocol.training_terms import HyperParameters
-from learnchain.simulation.sample_tasks import (
-    address,
-    build_sample_specification,
-    private_key_of,
-    release_key,
-    training_key,
-)
+from learnchain.simulation import sample_tasks
 
 MACHINE_CLASS: Hash32 = tagged_hash("builder-class")
 """The reproducibility class of everybody in a made-up world."""
@@ -92,9 +66,9 @@ def build_sample_parameters(**changes: Any) -> ChainParameters:
         chain_id=31_337,
         name="builder",
         genesis_milliseconds=GENESIS_MILLISECONDS,
-        escrow=address("escrow"),
-        steward=address("steward"),
-        standing_specifications=(build_sample_specification("standing"),),
+        escrow=sample_tasks.address("escrow"),
+        steward=sample_tasks.address("steward"),
+        standing_specifications=(sample_tasks.build_sample_specification("standing"),),
         block_reward_gwei=2_000_000_000,
         minimum_reward_wei=10**15,
         minimum_task_bond_wei=10**14,
@@ -116,7 +90,7 @@ def build_sample_parameters(**changes: Any) -> ChainParameters:
 
 def alter(message: "Signed", signer: str | None = None, **changes: Any) -> "Signed":
     """Return a message with fields changed and signed again, by its own signer or by somebody else."""
-    key = private_key_of(address(signer) if signer else _signer(message))
+    key = sample_tasks.private_key_of(sample_tasks.address(signer) if signer else _signer(message))
     return sign(replace(message, **changes), key)
 
 
@@ -134,11 +108,11 @@ class Candidate:
     """Join what a miner keeps secret until the reveal with the commitment that binds it."""
 
     miner: str
-    model: TrainedModel
+    model: messages.TrainedModel
     payload_hash: Hash32
     salt: Hash32
     correct: int
-    commitment: Commitment
+    commitment: messages.Commitment
 
     @property
     def key(self) -> Hash32:
@@ -186,14 +160,15 @@ class ChainBuilder:
     def select_assignment(self, parent: ChainState, miner: str) -> Selection:
         """Return the selection as a miner reads it; a stranger to it trains what the first assignment names."""
         selection = self.select_task(parent)
-        return selection.select_assignment(address(miner)) or selection
+        return selection.select_assignment(sample_tasks.address(miner)) or selection
 
-    def build_key_release(self, parent: ChainState) -> KeyRelease:
+    def build_key_release(self, parent: ChainState) -> messages.KeyRelease:
         """Return the publisher's release of the training-data key."""
         selection = self.select_task(parent)
-        key = training_key(selection.posted_task.specification.name)
+        key = sample_tasks.training_key(selection.posted_task.specification.name)
         return sign(
-            KeyRelease(*self._message_header(selection), key, b"", UNSIGNED), private_key_of(selection.task.publisher)
+            messages.KeyRelease(*self._message_header(selection), key, b"", UNSIGNED),
+            sample_tasks.private_key_of(selection.task.publisher),
         )
 
     def build_candidate(
@@ -202,53 +177,65 @@ class ChainBuilder:
         """Return a trained, bound and committed model that is right `correct` times; `variant` makes another one."""
         selection = self.select_assignment(parent, miner)
         seed = tagged_hash("builder-model", parent.block_hash, miner.encode(), variant.encode())
-        work = work_id(self.parameters.chain_id, parent.block_hash, selection.task.task_id, address(miner))
+        work = messages.work_id(
+            self.parameters.chain_id, parent.block_hash, selection.task.task_id, sample_tasks.address(miner)
+        )
         terms = self.rules.training_terms(selection, work)
         root = list_root(tuple(encode(leaf) for leaf in build_trace(seed)))
-        record = TrainingRecord(root, STATES, b"\x01\x71" + seed, HYPER_PARAMETERS, machine_class=MACHINE_CLASS)
+        record = messages.TrainingRecord(
+            root, STATES, b"\x01\x71" + seed, HYPER_PARAMETERS, machine_class=MACHINE_CLASS
+        )
         self.traces[record.state_root] = build_trace(seed)
         rows = selection.posted_task.specification.data.training.rows
         part = self.rules.parts.training_part(selection, work, self.training_claims.get(miner, rows), rows)
         record = replace(record, engine=part)
-        model = TrainedModel(b"\x01\x55" + seed, record)
+        model = messages.TrainedModel(b"\x01\x55" + seed, record)
         salt: Hash32 = tagged_hash("salt", seed)
-        payload_hash = self.build_payload(parent, selection.schedule.payload_timestamp_seconds, address(miner), posted)
+        payload_hash = self.build_payload(
+            parent, selection.schedule.payload_timestamp_seconds, sample_tasks.address(miner), posted
+        )
         if terms.puzzle is not None:
             puzzle = Puzzle(work, model, payload_hash, b"\x01\x55" + payload_hash, terms.puzzle.target)
             (salt, _), correct = puzzle.search(int.from_bytes(salt, "big") >> 8, MAXIMUM_ATTEMPTS), 0
-        digest = commitment_digest(work, model, payload_hash, b"\x01\x55" + payload_hash, salt)
+        digest = messages.commitment_digest(work, model, payload_hash, b"\x01\x55" + payload_hash, salt)
         bond = self.parameters.minimum_commitment_bond_wei
         part = self.rules.parts.commitment_part(selection, model)
-        commitment = Commitment(*self._message_header(selection), address(miner), digest, bond, part, UNSIGNED)
+        commitment = messages.Commitment(
+            *self._message_header(selection), sample_tasks.address(miner), digest, bond, part, UNSIGNED
+        )
         self.counts[model.model_cid] = correct
-        signed = sign(commitment, private_key_of(address(miner)))
+        signed = sign(commitment, sample_tasks.private_key_of(sample_tasks.address(miner)))
         return Candidate(miner, model, payload_hash, salt, correct, signed)
 
     def build_announcement(
         self, parent: ChainState, candidates: tuple[Candidate, ...], late_milliseconds: int = 0
-    ) -> ReleaseAnnouncement:
+    ) -> messages.ReleaseAnnouncement:
         """Return the publisher's release over these candidates, dated as early as it may be, or later."""
         selection = self.select_task(parent)
         listed = tuple(each.commitment for each in sorted(candidates, key=lambda each: each.key))
-        release = Release(
+        release = messages.Release(
             *self._message_header(selection),
-            root=release_root(listed),
+            root=messages.release_root(listed),
             count=len(listed),
-            key=release_key(selection.posted_task.specification.name, selection.position.block_index),
+            key=sample_tasks.release_key(selection.posted_task.specification.name, selection.position.block_index),
             released_milliseconds=selection.schedule.release_opens_milliseconds + late_milliseconds,
             signature=UNSIGNED,
         )
-        return ReleaseAnnouncement(sign(release, private_key_of(selection.task.publisher)), listed)
+        return messages.ReleaseAnnouncement(
+            sign(release, sample_tasks.private_key_of(selection.task.publisher)), listed
+        )
 
-    def build_reveal(self, parent: ChainState, candidate: Candidate, claim: int | None = None) -> Reveal:
+    def build_reveal(self, parent: ChainState, candidate: Candidate, claim: int | None = None) -> messages.Reveal:
         """Return the opening of a candidate; the claim is the truth unless another one is given."""
         selection = self.select_assignment(parent, candidate.miner)
         data = selection.posted_task.specification.data
-        digest = attestation_digest(candidate.model.model_cid, data.training.plaintext_root, selection.task.task_id)
-        key = private_key_of(address(candidate.miner))
-        reveal = Reveal(
+        digest = messages.attestation_digest(
+            candidate.model.model_cid, data.training.plaintext_root, selection.task.task_id
+        )
+        key = sample_tasks.private_key_of(sample_tasks.address(candidate.miner))
+        reveal = messages.Reveal(
             *self._message_header(selection),
-            miner=address(candidate.miner),
+            miner=sample_tasks.address(candidate.miner),
             model_cid=candidate.model.model_cid,
             training=candidate.model.training,
             payload_hash=candidate.payload_hash,
@@ -267,14 +254,14 @@ class ChainBuilder:
         candidates: tuple[Candidate, ...],
         winner: Candidate | None = None,
         hidden: tuple[Candidate, ...] = (),
-        cited: tuple[Reveal, ...] = (),
-    ) -> Block:
+        cited: tuple[messages.Reveal, ...] = (),
+    ) -> messages.Block:
         """Return the winner's block; without a named winner the best candidate that is not hidden wins."""
         shown = sorted((each for each in candidates if each not in hidden), key=lambda each: (-each.correct, each.key))
         won = winner or shown[0]
         announcement = self.build_announcement(parent, candidates)
         selection = self.select_task(parent)
-        unsigned = Block(
+        unsigned = messages.Block(
             self.parameters.chain_id,
             selection.height,
             parent.block_hash,
@@ -284,7 +271,7 @@ class ChainBuilder:
             self.build_reveal(parent, won),
             self.build_verdict(parent, candidates, won, hidden),
             self.list_queued_tasks(parent),
-            selection.schedule.deadline(Deadline.BLOCK, announcement.release.released_milliseconds),
+            selection.schedule.deadline(messages.Deadline.BLOCK, announcement.release.released_milliseconds),
             evidence=(),
             audits=(),
             audit_reports=(),
@@ -296,9 +283,9 @@ class ChainBuilder:
         )
         return self._seal(parent, unsigned)
 
-    def build_proposed_block(self, proposal: ProposeBlock, winner: Candidate) -> Block:
+    def build_proposed_block(self, proposal: ProposeBlock, winner: Candidate) -> messages.Block:
         """Return the block that the spine asked the winner to publish."""
-        block = Block(
+        block = messages.Block(
             self.parameters.chain_id,
             proposal.selection.height,
             proposal.parent.block_hash,
@@ -308,7 +295,9 @@ class ChainBuilder:
             self.build_reveal(proposal.parent, winner),
             proposal.verdict,
             self.list_queued_tasks(proposal.parent),
-            proposal.selection.schedule.deadline(Deadline.BLOCK, proposal.announcement.release.released_milliseconds),
+            proposal.selection.schedule.deadline(
+                messages.Deadline.BLOCK, proposal.announcement.release.released_milliseconds
+            ),
             evidence=proposal.evidence,
             audits=proposal.audits,
             audit_reports=proposal.audit_reports,
@@ -322,22 +311,24 @@ class ChainBuilder:
 
     def build_verdict(
         self, parent: ChainState, candidates: tuple[Candidate, ...], won: Candidate, hidden: tuple[Candidate, ...] = ()
-    ) -> Verdict:
+    ) -> messages.Verdict:
         """Return the verdict in which `won` wins: hidden candidates did not reveal, better ones claimed falsely."""
-        entries: list[VerdictEntry] = []
+        entries: list[messages.VerdictEntry] = []
         selection = self.select_task(parent)
         total = selection.test_set.rows
         for each in sorted(candidates, key=lambda each: each.key):
-            outcome, claim, reason = CandidateOutcome.LOWER_CLAIM, each.correct, ""
+            outcome, claim, reason = messages.CandidateOutcome.LOWER_CLAIM, each.correct, ""
             if each == won:
-                outcome = CandidateOutcome.WINNER
+                outcome = messages.CandidateOutcome.WINNER
             elif each in hidden:
-                outcome, claim = CandidateOutcome.UNREVEALED, 0
+                outcome, claim = messages.CandidateOutcome.UNREVEALED, 0
             elif (-each.correct, each.key) < (-won.correct, won.key):
-                outcome, reason = CandidateOutcome.REJECTED, "claim_not_exact"
+                outcome, reason = messages.CandidateOutcome.REJECTED, "claim_not_exact"
             counted = 0 if each in hidden else total
-            entries.append(VerdictEntry(each.key, address(each.miner), outcome, claim, reason, counted))
-        return Verdict(won.key, won.correct, total, tuple(entries), self._build_verdict_part(parent, won))
+            entries.append(
+                messages.VerdictEntry(each.key, sample_tasks.address(each.miner), outcome, claim, reason, counted)
+            )
+        return messages.Verdict(won.key, won.correct, total, tuple(entries), self._build_verdict_part(parent, won))
 
     def _build_verdict_part(self, parent: ChainState, won: Candidate) -> bytes:
         """Return what the engine adds to a verdict in which `won` wins, every measurement of it being as it claims."""
@@ -356,27 +347,27 @@ class ChainBuilder:
             selection.schedule.release_opens_milliseconds,
         )
         verdict = self.rules.judge(case)
-        return verdict.engine if isinstance(verdict, Verdict) else b""
+        return verdict.engine if isinstance(verdict, messages.Verdict) else b""
 
     def build_empty_block(
         self,
         parent: ChainState,
-        missed: Deadline,
+        missed: messages.Deadline,
         proposer: str = "node-1",
         windows: int = 0,
         posted: tuple[PostedTask, ...] = (),
-    ) -> EmptyBlock:
+    ) -> messages.EmptyBlock:
         """Return the empty block that ends a height `windows` windows after the earliest moment allowed."""
         selection = self.select_task(parent)
         window = self.parameters.empty_window_milliseconds
         end = selection.schedule.deadline(missed) + (windows + 1) * window
         stamp = payload_timestamp(parent, selection, end, False)
-        payload_hash = self.build_payload(parent, stamp, address(proposer), posted)
-        unsigned = EmptyBlock(
+        payload_hash = self.build_payload(parent, stamp, sample_tasks.address(proposer), posted)
+        unsigned = messages.EmptyBlock(
             self.parameters.chain_id,
             selection.height,
             parent.block_hash,
-            address(proposer),
+            sample_tasks.address(proposer),
             missed,
             payload_hash,
             b"\x01\x55" + payload_hash,
@@ -404,7 +395,7 @@ class ChainBuilder:
             payload_hash=b"\0" * 32,
             parent_hash=parent.payload_hash,
             timestamp_seconds=timestamp_seconds,
-            previous_randao=previous_randao(parent.block_hash),
+            previous_randao=messages.previous_randao(parent.block_hash),
             beacon_root=parent.root,
             fee_recipient=fee_recipient,
             withdrawals=parent.next_withdrawals(),
@@ -421,15 +412,15 @@ class ChainBuilder:
         pool = recorded_pool(parent, self.select_task(parent), self.parameters.maximum_tasks, returned=returned)
         return tuple(each.task.task_id for each in pool)
 
-    def reseal(self, parent: ChainState, block: AnyBlock, **changes: Any) -> Any:
+    def reseal(self, parent: ChainState, block: messages.AnyBlock, **changes: Any) -> Any:
         """Return a block with other fields, its settlement root recomputed, signed again by its proposer."""
         return self._seal(parent, replace(block, **changes))
 
-    def _seal(self, parent: ChainState, block: AnyBlock) -> Any:
+    def _seal(self, parent: ChainState, block: messages.AnyBlock) -> Any:
         """Return a block with its settlement root and its proposer's signature."""
         reward = self.rules.compute_reward(self.select_task(parent), block, self.parameters)
         root = compute_settlement_root(parent, self.select_task(parent), block, reward, self.parameters)
-        return sign(replace(block, settlement_root=root), private_key_of(block.proposer))
+        return sign(replace(block, settlement_root=root), sample_tasks.private_key_of(block.proposer))
 
     def _message_header(self, selection: Selection) -> tuple[int, int, Hash32, Hash32]:
         return self.parameters.chain_id, selection.height, selection.parent, selection.task.task_id

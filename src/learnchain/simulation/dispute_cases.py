@@ -6,91 +6,77 @@ Make disputes for tests and vectors: accusations, the steps that answer them, an
 from dataclasses import replace
 from typing import Any
 
-from learnchain.consensus.audits import (
-    AUDIT_COMMITMENT_BLOCKS,
-    AUDIT_SEED_BLOCKS,
-    AuditAssignment,
-    AuditFinding,
-    FraudProof,
-    assign_segments,
-    open_segment,
-    open_step,
-)
+from learnchain.consensus import audits
 from learnchain.consensus.disputes import bound_commitment
 from learnchain.consensus.evidence import build_audit_evidence, build_trace_evidence
 from learnchain.encoding.codec import Hash32
 from learnchain.encoding.cryptography import UNSIGNED, list_root, sign
-from learnchain.protocol.audit_messages import (
-    AuditCommitment,
-    AuditedSegment,
-    AuditReport,
-    Challenge,
-    ChallengeResponse,
-    SegmentOpening,
-    StateDisclosure,
-    report_digest,
-)
+from learnchain.protocol import audit_messages
 from learnchain.protocol.events import AuditMessageReceived, DisputeMessageReceived
 from learnchain.protocol.messages import Evidence
 from learnchain.protocol.state import BondChange, BondMove, Dispute, HeightRecord
+from learnchain.simulation import scenario
 from learnchain.simulation.chain_builder import MACHINE_CLASS, ChainBuilder, alter, build_steps
 from learnchain.simulation.sample_tasks import address, name_of, private_key_of
-from learnchain.simulation.scenario import (
-    ScenarioNode,
-    open_winner_segment,
-    replay_true_steps,
-    run_height,
-    true_middle_state_hash,
-)
 
 AUDITOR = "node-1"
 
 
-def run_until_seeded(node: ScenarioNode) -> ScenarioNode:
+def run_until_seeded(node: scenario.ScenarioNode) -> scenario.ScenarioNode:
     """Play until the seed of the first height's audits is there."""
-    while node.parent.height < 1 + AUDIT_SEED_BLOCKS:
-        run_height(node)
+    while node.parent.height < 1 + audits.AUDIT_SEED_BLOCKS:
+        scenario.run_height(node)
     return node
 
 
-def first_height_record(node: ScenarioNode) -> HeightRecord:
+def first_height_record(node: scenario.ScenarioNode) -> HeightRecord:
     """Return what the book remembers of height 1."""
     return next(each for each in node.parent.bonds.height_records if each.height == 1)
 
 
-def find_assignment_of(node: ScenarioNode, name: str = AUDITOR) -> AuditAssignment:
+def find_assignment_of(node: scenario.ScenarioNode, name: str = AUDITOR) -> audits.AuditAssignment:
     """Return what an auditor replays of height 1."""
-    found = assign_segments(node.parent.bonds, first_height_record(node), address(name), node.builder.parameters)
+    found = audits.assign_segments(node.parent.bonds, first_height_record(node), address(name), node.builder.parameters)
     if found is None:
         raise AssertionError("the seed is not there")
     return found
 
 
-def build_audit_report(node: ScenarioNode, name: str = AUDITOR, **changes: object) -> AuditReport:
+def build_audit_report(
+    node: scenario.ScenarioNode, name: str = AUDITOR, **changes: object
+) -> audit_messages.AuditReport:
     """Return an honest report on height 1, with fields changed and signed again."""
     fact, given = first_height_record(node), find_assignment_of(node, name)
     lines = tuple(
-        AuditedSegment(each, each not in given.forced, true_middle_state_hash(node.builder, fact, given, each))
+        audit_messages.AuditedSegment(
+            each, each not in given.forced, scenario.true_middle_state_hash(node.builder, fact, given, each)
+        )
         for each in given.sample.indices
     )
     place = (node.builder.parameters.chain_id, fact.height, fact.parent, address(name))
-    return alter(AuditReport(*place, lines, b"\x07" * 32, UNSIGNED), name, **changes)
+    return alter(audit_messages.AuditReport(*place, lines, b"\x07" * 32, UNSIGNED), name, **changes)
 
 
-def build_audit_commitment(report: AuditReport, name: str = AUDITOR, **changes: object) -> AuditCommitment:
+def build_audit_commitment(
+    report: audit_messages.AuditReport, name: str = AUDITOR, **changes: object
+) -> audit_messages.AuditCommitment:
     """Return the commitment that binds an auditor to a report."""
     place = (report.chain_id, report.height, report.parent, report.auditor)
-    return alter(AuditCommitment(*place, report_digest(report), MACHINE_CLASS, UNSIGNED), name, **changes)
+    return alter(
+        audit_messages.AuditCommitment(*place, audit_messages.report_digest(report), MACHINE_CLASS, UNSIGNED),
+        name,
+        **changes,
+    )
 
 
-def run_audit(node: ScenarioNode) -> ScenarioNode:
+def run_audit(node: scenario.ScenarioNode) -> scenario.ScenarioNode:
     """Play an audit of height 1 from the commitment to the block that carries the report."""
     report = build_audit_report(run_until_seeded(node))
     node.feed(AuditMessageReceived(build_audit_commitment(report), node.parent.end_milliseconds))
-    for _ in range(AUDIT_COMMITMENT_BLOCKS):
-        run_height(node)
+    for _ in range(audits.AUDIT_COMMITMENT_BLOCKS):
+        scenario.run_height(node)
     node.feed(AuditMessageReceived(report, node.parent.end_milliseconds))
-    run_height(node)
+    scenario.run_height(node)
     return node
 
 
@@ -98,59 +84,65 @@ CHALLENGER = "node-3"
 STAKE_WEI = 10**18
 
 
-def stake_challenger(node: ScenarioNode, *names: str) -> None:
+def stake_challenger(node: scenario.ScenarioNode, *names: str) -> None:
     """Have the next payload deposit what accusing may cost."""
     moves = (BondChange(address(name), BondMove.DEPOSITED, STAKE_WEI) for name in names or (CHALLENGER,))
     node.builder.bond_moves_by_height[node.parent.height + 1] = tuple(moves)
 
 
-def build_challenge(fact: HeightRecord, segment: int = 1, challenger: str = CHALLENGER, **changes: Any) -> Challenge:
+def build_challenge(
+    fact: HeightRecord, segment: int = 1, challenger: str = CHALLENGER, **changes: Any
+) -> audit_messages.Challenge:
     """Return a signed challenge of a height's winner, or of another respondent if `respondent` is changed."""
-    draft = Challenge(31_337, fact.height, fact.parent, fact.winner, segment, address(challenger), UNSIGNED)
+    draft = audit_messages.Challenge(
+        31_337, fact.height, fact.parent, fact.winner, segment, address(challenger), UNSIGNED
+    )
     return alter(draft, challenger, **changes)
 
 
-def send_message(node: ScenarioNode, message: Challenge | ChallengeResponse) -> None:
+def send_message(
+    node: scenario.ScenarioNode, message: audit_messages.Challenge | audit_messages.ChallengeResponse
+) -> None:
     """Feed a message of a dispute to a node."""
     node.feed(DisputeMessageReceived(message, node.parent.end_milliseconds))
 
 
-def carry_challenge(node: ScenarioNode, accusation: Challenge) -> Dispute:
+def carry_challenge(node: scenario.ScenarioNode, accusation: audit_messages.Challenge) -> Dispute:
     """Have a block carry an accusation; return the dispute."""
     send_message(node, accusation)
-    run_height(node)
+    scenario.run_height(node)
     return node.parent.bonds.disputes[-1]
 
 
 def true_segment_steps(
-    builder: ChainBuilder, node: ScenarioNode, dispute: Dispute
-) -> tuple[SegmentOpening, tuple[Hash32, ...]]:
+    builder: ChainBuilder, node: scenario.ScenarioNode, dispute: Dispute
+) -> tuple[audit_messages.SegmentOpening, tuple[Hash32, ...]]:
     """Return the opening of a disputed segment and the digests of the steps that the accused really took."""
     book = node.parent.bonds
     fact = book.height_record(dispute.height, dispute.parent)
     if fact is None:
         raise AssertionError("the height is not remembered")
-    opening = open_winner_segment(builder, fact, dispute.segment)
+    opening = scenario.open_winner_segment(builder, fact, dispute.segment)
     given = (
-        assign_segments(book, fact, dispute.respondent, builder.parameters)
+        audits.assign_segments(book, fact, dispute.respondent, builder.parameters)
         if dispute.respondent != fact.winner
         else None
     )
     if given is None:
         return opening, build_steps(opening.first.digest, opening.following.digest)
-    return opening, replay_true_steps(builder, opening, given)
+    return opening, scenario.replay_true_steps(builder, opening, given)
 
 
 def build_response(
-    node: ScenarioNode, dispute: Dispute, steps: tuple[Hash32, ...] = (), **changes: Any
-) -> ChallengeResponse:
+    node: scenario.ScenarioNode, dispute: Dispute, steps: tuple[Hash32, ...] = (), **changes: Any
+) -> audit_messages.ChallengeResponse:
     """Return the answer to a dispute: the true steps unless others are given; `changes` are signed by the accused."""
     builder, book = node.builder, node.parent.bonds
     opening, true = true_segment_steps(builder, node, dispute)
     digests = steps or true
     fact = book.height_record(dispute.height, dispute.parent)
     commitment = bound_commitment(book, fact, dispute.respondent) if fact is not None else None
-    draft = StateDisclosure(
+    draft = audit_messages.StateDisclosure(
         chain_id=builder.parameters.chain_id,
         commitment=commitment or b"\0" * 32,
         segment=dispute.segment,
@@ -162,10 +154,10 @@ def build_response(
     )
     answer = alter(draft, name_of(dispute.respondent), **changes)
     builder.steps[answer.root] = digests
-    return ChallengeResponse(dispute.height, dispute.parent, dispute.respondent, answer, opening)
+    return audit_messages.ChallengeResponse(dispute.height, dispute.parent, dispute.respondent, answer, opening)
 
 
-def forge_steps(node: ScenarioNode, dispute: Dispute) -> tuple[Hash32, ...]:
+def forge_steps(node: scenario.ScenarioNode, dispute: Dispute) -> tuple[Hash32, ...]:
     """Return steps that begin and end as they should, one of which no honest machine takes."""
     _, true = true_segment_steps(node.builder, node, dispute)
     steps = build_steps(true[0], true[-1], b"forged")
@@ -174,18 +166,21 @@ def forge_steps(node: ScenarioNode, dispute: Dispute) -> tuple[Hash32, ...]:
 
 
 def build_fraud_proof(
-    message: ChallengeResponse, steps: tuple[Hash32, ...], finding: AuditFinding, reporter: str = CHALLENGER
-) -> FraudProof:
+    message: audit_messages.ChallengeResponse,
+    steps: tuple[Hash32, ...],
+    finding: audits.AuditFinding,
+    reporter: str = CHALLENGER,
+) -> audits.FraudProof:
     """Return a signed proof over an answer; whether it holds is measured."""
-    opened = (open_step(steps, 2, b"\x01\x55before", b"\x01\x55after"),)
+    opened = (audits.open_step(steps, 2, b"\x01\x55before", b"\x01\x55after"),)
     answer = message.disclosure
-    draft = FraudProof(
+    draft = audits.FraudProof(
         answer.chain_id,
         answer.commitment,
         finding,
         (message.opening,),
         (answer,),
-        opened if finding is AuditFinding.FAULT_OUT_OF_BOUNDS else (),
+        opened if finding is audits.AuditFinding.FAULT_OUT_OF_BOUNDS else (),
         address(reporter),
         UNSIGNED,
     )
@@ -193,7 +188,10 @@ def build_fraud_proof(
 
 
 def build_forgery_evidence(
-    node: ScenarioNode, message: ChallengeResponse, finding: AuditFinding, reporter: str = CHALLENGER
+    node: scenario.ScenarioNode,
+    message: audit_messages.ChallengeResponse,
+    finding: audits.AuditFinding,
+    reporter: str = CHALLENGER,
 ) -> Evidence:
     """Return evidence that a winner's answer is forged."""
     fact = node.parent.bonds.height_record(message.height, message.parent)
@@ -204,10 +202,10 @@ def build_forgery_evidence(
 
 
 def build_false_report_evidence(
-    node: ScenarioNode,
-    report: AuditReport,
-    message: ChallengeResponse,
-    finding: AuditFinding,
+    node: scenario.ScenarioNode,
+    report: audit_messages.AuditReport,
+    message: audit_messages.ChallengeResponse,
+    finding: audits.AuditFinding,
     reporter: str = CHALLENGER,
 ) -> Evidence:
     """Return evidence that an auditor's answer does not bear out its report."""
@@ -216,7 +214,7 @@ def build_false_report_evidence(
 
 
 def open_other_segment(
-    message: ChallengeResponse, builder: ChainBuilder, fact: HeightRecord, segment: int
-) -> ChallengeResponse:
+    message: audit_messages.ChallengeResponse, builder: ChainBuilder, fact: HeightRecord, segment: int
+) -> audit_messages.ChallengeResponse:
     """Return an answer that opens another segment than it shows the steps of."""
-    return replace(message, opening=open_segment(builder.traces[fact.training_records[0].state_root], segment))
+    return replace(message, opening=audits.open_segment(builder.traces[fact.training_records[0].state_root], segment))

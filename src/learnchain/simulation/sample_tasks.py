@@ -5,20 +5,10 @@ from typing import Any
 
 from learnchain.encoding.codec import WEI_PER_ETHER, Address, Hash32
 from learnchain.encoding.cryptography import address_of, key_hash, tagged_hash
+from learnchain.protocol import task_specification
 from learnchain.protocol.messages import Task
 from learnchain.protocol.model_presets import mlp
 from learnchain.protocol.state import PostedTask
-from learnchain.protocol.task_specification import (
-    DataManifest,
-    DataPart,
-    Metric,
-    Optimiser,
-    Range,
-    TaskSpecification,
-    TrainingMode,
-    TrainingRules,
-    specification_hash,
-)
 
 PEOPLE = (
     "escrow",
@@ -72,12 +62,12 @@ def release_key(specification_name: str, turn: int = 0) -> Hash32:
 
 def build_sample_specification(
     name: str, hidden: tuple[int, ...] = (8,), training_rows: int = 400, tests: int = 1
-) -> TaskSpecification:
+) -> task_specification.TaskSpecification:
     """Return a small classifier over made-up data that is demanded to be right nine times of ten."""
-    return TaskSpecification(
+    return task_specification.TaskSpecification(
         name=name,
         model=mlp((16,), 4, hidden),
-        data=DataManifest(
+        data=task_specification.DataManifest(
             name=f"{name} data",
             training=_part(name, "training", training_key(name), training_rows),
             test=_part(name, "test", release_key(name), TEST_ROWS),
@@ -89,18 +79,18 @@ def build_sample_specification(
                 _part(name, f"test {turn}", release_key(name, turn), TEST_ROWS) for turn in range(1, tests)
             ),
         ),
-        metric=Metric.ACCURACY,
+        metric=task_specification.Metric.ACCURACY,
         required_numerator=9,
         required_denominator=10,
         time_limit_seconds=600,
-        training=TrainingRules(
-            optimiser=Optimiser.SGD,
-            learning_rate_millionths=Range(1, 1_000_000),
-            momentum_millionths=Range(0, 990_000),
-            weight_decay_millionths=Range(0, 100_000),
-            batch_size=Range(1, 128),
+        training=task_specification.TrainingRules(
+            optimiser=task_specification.Optimiser.SGD,
+            learning_rate_millionths=task_specification.Range(1, 1_000_000),
+            momentum_millionths=task_specification.Range(0, 990_000),
+            weight_decay_millionths=task_specification.Range(0, 100_000),
+            batch_size=task_specification.Range(1, 128),
             checkpoint_interval_steps=10,
-            mode=TrainingMode.DECLARED,
+            mode=task_specification.TrainingMode.DECLARED,
         ),
     )
 
@@ -111,7 +101,7 @@ def build_sample_task(name: str, reward_wei: int = WEI_PER_ETHER, **changes: Any
     task = Task(
         task_id=tagged_hash("sample-task", name.encode()),
         publisher=address("publisher-1"),
-        specification_hash=specification_hash(specification),
+        specification_hash=task_specification.specification_hash(specification),
         reward_wei=reward_wei,
         bond_wei=WEI_PER_ETHER // 100,
         deadline_seconds=FAR_DEADLINE_SECONDS,
@@ -121,6 +111,8 @@ def build_sample_task(name: str, reward_wei: int = WEI_PER_ETHER, **changes: Any
     return PostedTask(replace(task, **changes), specification)
 
 
-def _part(name: str, part: str, key: Hash32, rows: int) -> DataPart:
+def _part(name: str, part: str, key: Hash32, rows: int) -> task_specification.DataPart:
     seed = tagged_hash("sample-data", name.encode(), part.encode())
-    return DataPart(b"\x01\x55" + seed, tagged_hash("rows", seed), key_hash(key), rows, 64 * rows + 104)
+    return task_specification.DataPart(
+        b"\x01\x55" + seed, tagged_hash("rows", seed), key_hash(key), rows, 64 * rows + 104
+    )

@@ -2,15 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
-from learnchain.consensus import Round, advance, begin
-from learnchain.consensus.audits import (
-    AuditAssignment,
-    AuditFinding,
-    assign_segments,
-    decode_fraud_proof,
-    is_report_supported,
-    open_segment,
-)
+from learnchain.consensus import Round, advance, audits, begin
 from learnchain.consensus.evidence import read_audit_proof
 from learnchain.encoding.codec import Hash32
 from learnchain.encoding.cryptography import tagged_hash
@@ -119,18 +111,20 @@ def measure(builder: ChainBuilder, action: MeasureCandidate | MeasureEvidence | 
     return Measurement(candidate, kind, finding, reason, correct, reveal.claim_total)
 
 
-def find_assignment(node: ScenarioNode, fact: HeightRecord, name: str) -> AuditAssignment | None:
+def find_assignment(node: ScenarioNode, fact: HeightRecord, name: str) -> audits.AuditAssignment | None:
     """Return what an auditor is given of a height, as the head's book has it."""
-    return assign_segments(node.parent.bonds, fact, address(name), node.builder.parameters)
+    return audits.assign_segments(node.parent.bonds, fact, address(name), node.builder.parameters)
 
 
-def true_start_hash(opening: SegmentOpening, given: AuditAssignment) -> Hash32:
+def true_start_hash(opening: SegmentOpening, given: audits.AuditAssignment) -> Hash32:
     """Return the state from which an auditor begins a segment: the committed one, or one corrupted by its seed."""
     first = opening.first.digest
     return tagged_hash("builder-corrupted", first, given.seed) if opening.index in given.forced else first
 
 
-def replay_true_steps(builder: ChainBuilder, opening: SegmentOpening, given: AuditAssignment) -> tuple[Hash32, ...]:
+def replay_true_steps(
+    builder: ChainBuilder, opening: SegmentOpening, given: audits.AuditAssignment
+) -> tuple[Hash32, ...]:
     """Return what replaying comes to: a forced error ends in a state of its own, and so does what nobody trained."""
     start = true_start_hash(opening, given)
     other = opening.index in given.forced or opening.following.digest in builder.untrained
@@ -140,10 +134,12 @@ def replay_true_steps(builder: ChainBuilder, opening: SegmentOpening, given: Aud
 
 def open_winner_segment(builder: ChainBuilder, fact: HeightRecord, segment: int) -> SegmentOpening:
     """Return the opening of a segment of a height's winner."""
-    return open_segment(builder.traces[fact.training_records[0].state_root], segment)
+    return audits.open_segment(builder.traces[fact.training_records[0].state_root], segment)
 
 
-def true_middle_state_hash(builder: ChainBuilder, fact: HeightRecord, given: AuditAssignment, segment: int) -> Hash32:
+def true_middle_state_hash(
+    builder: ChainBuilder, fact: HeightRecord, given: audits.AuditAssignment, segment: int
+) -> Hash32:
     """Return the state in a segment's middle, which an honest auditor names."""
     return replay_true_steps(builder, open_winner_segment(builder, fact, segment), given)[INTERVAL_STEPS // 2]
 
@@ -153,20 +149,20 @@ def _is_proven(builder: ChainBuilder, action: MeasureEvidence) -> bool:
     evidence = action.evidence
     if evidence.fault not in (Fault.TRACE_FORGED, Fault.AUDIT_FALSE):
         return False
-    proof = decode_fraud_proof(evidence.statements[-1])
-    if proof.finding is AuditFinding.FAULT_OUT_OF_BOUNDS:
+    proof = audits.decode_fraud_proof(evidence.statements[-1])
+    if proof.finding is audits.AuditFinding.FAULT_OUT_OF_BOUNDS:
         return proof.disclosures[0].root in builder.impossible
-    if proof.finding is not AuditFinding.FAULT_STEP_CHAIN:
+    if proof.finding is not audits.AuditFinding.FAULT_STEP_CHAIN:
         return False
     steps, opening = builder.steps[proof.disclosures[0].root], proof.segments[0]
     if evidence.fault is Fault.TRACE_FORGED:
         return (steps[0], steps[-1]) != (opening.first.digest, opening.following.digest)
     report, _ = read_audit_proof(evidence, action.record, action.registry)
-    given = assign_segments(action.registry, action.record, report.auditor, builder.parameters)
+    given = audits.assign_segments(action.registry, action.record, report.auditor, builder.parameters)
     if given is None:
         return False
     line = next(each for each in report.segments if each.segment == opening.index)
-    return not is_report_supported(line, opening, true_start_hash(opening, given), steps)
+    return not audits.is_report_supported(line, opening, true_start_hash(opening, given), steps)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,20 +17,8 @@ from learnchain.encoding.files import MemoryStore
 from learnchain.encryption.process import in_this_process
 from learnchain.execution.engine_api import EngineApiClient
 from learnchain.execution.pyevm.engine import PyEvmEngine
+from learnchain.learning import jobs
 from learnchain.learning.job_data import Requirement, training_rows
-from learnchain.learning.jobs import (
-    Answer,
-    Evaluation,
-    EvaluationJob,
-    Job,
-    OnProgress,
-    ProbeJob,
-    Search,
-    SearchJob,
-    TrainedFiles,
-    Training,
-    TrainingJob,
-)
 from learnchain.learning.train import Watcher, configure_torch, plan_of, start_of, train
 from learnchain.learning.worker import perform
 from learnchain.node.local_network import LocalPlan, provision_network
@@ -72,21 +60,21 @@ class InProcessTraining:
         """Return the class that this node says it has."""
         return self._class
 
-    async def run(self, job: Job[Answer], on_progress: OnProgress | None = None) -> Answer:
+    async def run(self, job: jobs.Job[jobs.Answer], on_progress: jobs.OnProgress | None = None) -> jobs.Answer:
         """Do what a training process does, in the time that the simulation says; audits and disputes take none."""
-        timed: dict[type[Job[Any]], Callable[[Any], Awaitable[Any]]] = {
-            ProbeJob: self._probe,
-            TrainingJob: lambda run: self.train(run, on_progress),
-            EvaluationJob: self.evaluate,
-            SearchJob: self._search,
+        timed: dict[type[jobs.Job[Any]], Callable[[Any], Awaitable[Any]]] = {
+            jobs.ProbeJob: self._probe,
+            jobs.TrainingJob: lambda run: self.train(run, on_progress),
+            jobs.EvaluationJob: self.evaluate,
+            jobs.SearchJob: self._search,
         }
         return await timed[type(job)](job) if type(job) in timed else self._perform(job)
 
-    async def _probe(self, _job: ProbeJob) -> float:
+    async def _probe(self, _job: jobs.ProbeJob) -> float:
         await asyncio.sleep(self._epoch_seconds)
         return self._epoch_seconds
 
-    async def train(self, job: TrainingJob, on_progress: OnProgress | None = None) -> TrainedFiles:
+    async def train(self, job: jobs.TrainingJob, on_progress: jobs.OnProgress | None = None) -> jobs.TrainedFiles:
         """Train for real; the time that passes is the simulation's."""
         self._finished = False
         planned = min(job.hyper_parameters.epochs, self._maximum_epochs)
@@ -99,7 +87,7 @@ class InProcessTraining:
         while epochs < planned and not self._finished:
             await asyncio.sleep(self._epoch_seconds)
             epochs += 1
-        files: TrainedFiles = self._perform(_limit_epochs(job, epochs), on_progress)
+        files: jobs.TrainedFiles = self._perform(_limit_epochs(job, epochs), on_progress)
         seconds = self._epoch_seconds * epochs
         return replace(files, training_seconds=seconds, process_seconds=seconds)
 
@@ -107,19 +95,19 @@ class InProcessTraining:
         """End running training after its present epoch."""
         self._finished = True
 
-    async def evaluate(self, job: EvaluationJob) -> Evaluation:
+    async def evaluate(self, job: jobs.EvaluationJob) -> jobs.Evaluation:
         """Return the exact counts of a model."""
         return self._perform(job)
 
-    async def _search(self, job: SearchJob) -> Search:
+    async def _search(self, job: jobs.SearchJob) -> jobs.Search:
         """Try salts for real, a twentieth of a virtual second of them at a time."""
         attempts = min(job.attempts, self._hashes_per_second // 20)
-        search: Search = self._perform(replace(job, attempts=attempts))
+        search: jobs.Search = self._perform(replace(job, attempts=attempts))
         await asyncio.sleep(search.attempts / self._hashes_per_second)
         return search
 
     @staticmethod
-    def _perform(job: Job[Answer], on_progress: OnProgress | None = None) -> Answer:
+    def _perform(job: jobs.Job[jobs.Answer], on_progress: jobs.OnProgress | None = None) -> jobs.Answer:
         clock = asyncio.get_running_loop().time
         return perform(job, Watcher(clock, on_progress or (lambda _progress: None)), clock())
 
@@ -127,7 +115,7 @@ class InProcessTraining:
         """Nothing runs."""
 
 
-def _limit_epochs(job: TrainingJob, epochs: int) -> TrainingJob:
+def _limit_epochs(job: jobs.TrainingJob, epochs: int) -> jobs.TrainingJob:
     return replace(job, hyper_parameters=replace(job.hyper_parameters, epochs=epochs))
 
 
@@ -153,8 +141,8 @@ class SimulatedNodes:
             plan or LocalPlan(directory), directory=directory, random_source=random.Random(seed), rpc_port=1
         )
         self.places: list[HostState] = []
-        self.make_training: Callable[[int], Training] = lambda _index: InProcessTraining()
-        self.make_judge: Callable[[int], Training] = lambda _index: InProcessTraining()
+        self.make_training: Callable[[int], jobs.Training] = lambda _index: InProcessTraining()
+        self.make_judge: Callable[[int], jobs.Training] = lambda _index: InProcessTraining()
         self.make_execution: Callable[[int, PyEvmEngine], PyEvmEngine | EngineApiClient] = lambda _index, engine: engine
         self.publishers = {0}
         self.auditors: set[int] = set()

@@ -17,20 +17,9 @@ from learnchain.encoding.codec import FORMAT_VERSION, Hash32, decode, decode_pre
 from learnchain.encoding.cryptography import message_hash
 from learnchain.encoding.files import KeyValueStore
 from learnchain.engines.contract import Rules
+from learnchain.protocol import messages
 from learnchain.protocol.audit_messages import AuditCommitment, AuditReport, Challenge, ChallengeResponse
 from learnchain.protocol.events import CommitmentReceived, KeyReleaseReceived, ReleaseReceived, RevealReceived
-from learnchain.protocol.messages import (
-    AnyBlock,
-    Block,
-    Commitment,
-    EmptyBlock,
-    Evidence,
-    Head,
-    KeyRelease,
-    ReleaseAnnouncement,
-    Reveal,
-    block_bytes,
-)
 from learnchain.protocol.payload import Settlement
 from learnchain.protocol.state import ChainState
 from learnchain.protocol.task_specification import Cid
@@ -134,16 +123,16 @@ _KINDS: dict[type, bytes] = {
 """In the order of the round, which is the order in which they are fed again."""
 
 _NOUNS: dict[bytes, tuple[Any, Any]] = {
-    b"1": (KeyReleaseReceived, KeyRelease),
-    b"2": (CommitmentReceived, Commitment),
-    b"3": (ReleaseReceived, ReleaseAnnouncement),
-    b"4": (RevealReceived, Reveal),
+    b"1": (KeyReleaseReceived, messages.KeyRelease),
+    b"2": (CommitmentReceived, messages.Commitment),
+    b"3": (ReleaseReceived, messages.ReleaseAnnouncement),
+    b"4": (RevealReceived, messages.Reveal),
 }
 
-Waiting = Evidence | AuditCommitment | AuditReport | Challenge | ChallengeResponse
+Waiting = messages.Evidence | AuditCommitment | AuditReport | Challenge | ChallengeResponse
 
 _WAITING_KINDS: dict[bytes, type[Waiting]] = {
-    b"1": Evidence,
+    b"1": messages.Evidence,
     b"2": AuditCommitment,
     b"3": AuditReport,
     b"4": Challenge,
@@ -153,14 +142,14 @@ _WAITING_KINDS: dict[bytes, type[Waiting]] = {
 ROUND, BELIEVED, WAITING = b"round/", b"believed/", b"waiting/"
 
 
-def decode_block(data: bytes) -> AnyBlock:
+def decode_block(data: bytes) -> messages.AnyBlock:
     """Return the block behind its stored or transmitted form; the first byte names its kind."""
     if len(data) > MAXIMUM_BLOCK_BYTES:
         raise Rejected(RejectionReason.TOO_LARGE, f"a block of {len(data)} bytes")
     if data[:1] == b"\x01":
-        return decode(Block, data[1:])
+        return decode(messages.Block, data[1:])
     if data[:1] == b"\x00":
-        return decode(EmptyBlock, data[1:])
+        return decode(messages.EmptyBlock, data[1:])
     raise Rejected(RejectionReason.MALFORMED, "the bytes are neither a block nor an empty block")
 
 
@@ -188,7 +177,7 @@ class Archive:
         self.blobs = BlobNotes(self._store)
         self._settled: OrderedDict[Hash32, tuple[Settlement, ...]] = OrderedDict()
         if not check_format(store):
-            head = Head(genesis.block_hash, 0, 0, genesis.block_hash, genesis.block_hash)
+            head = messages.Head(genesis.block_hash, 0, 0, genesis.block_hash, genesis.block_hash)
             store.put_many(
                 {
                     _FORMAT_KEY: str(FORMAT_VERSION).encode(),
@@ -202,10 +191,10 @@ class Archive:
 
     # --- blocks and states ---------------------------------------------------------------------------------------
 
-    def store_block(self, block: AnyBlock, state: ChainState, at_once: bool = True) -> None:
+    def store_block(self, block: messages.AnyBlock, state: ChainState, at_once: bool = True) -> None:
         """Write a block and the state after it in one batch; a node that catches up writes many together."""
         items = {
-            b"block/" + state.block_hash: block_bytes(block),
+            b"block/" + state.block_hash: messages.block_bytes(block),
             b"state/" + state.block_hash: encode(state),
             b"height/" + state.height.to_bytes(8, "big") + state.block_hash: b"",
         }
@@ -214,7 +203,7 @@ class Archive:
         else:
             self._store.put_later(items)
 
-    def forget_blocks(self, blocks: Iterable[AnyBlock]) -> None:
+    def forget_blocks(self, blocks: Iterable[messages.AnyBlock]) -> None:
         """Delete blocks that lost and nothing builds on, with the states after them."""
         items: dict[bytes, bytes | None] = {}
         for each in blocks:
@@ -225,7 +214,7 @@ class Archive:
         if items:
             self._store.put_many(items)
 
-    def block(self, block_hash: Hash32) -> AnyBlock:
+    def block(self, block_hash: Hash32) -> messages.AnyBlock:
         """Return a stored block."""
         return decode_block(self.block_data(block_hash))
 
@@ -268,7 +257,7 @@ class Archive:
             height += 1
         return tuple(found)
 
-    def on_branch(self, head: Head, height: int) -> ChainState:
+    def on_branch(self, head: messages.Head, height: int) -> ChainState:
         """Return the state of a height on the head's branch.
 
         Where a height has one block, that is it: a long chain is not walked for a block at its beginning.
@@ -326,7 +315,7 @@ class Archive:
 
     # --- head ----------------------------------------------------------------------------------------------------
 
-    def store_head(self, head: Head) -> None:
+    def store_head(self, head: messages.Head) -> None:
         """Write the head, and drop the messages of heights that are final."""
         items: dict[bytes, bytes | None] = {b"head": encode(head)}
         final = self.standing(head.finalized).height
@@ -336,12 +325,12 @@ class Archive:
             items[key] = None
         self._store.put_many(items)
 
-    def head(self) -> Head:
+    def head(self) -> messages.Head:
         """Return the head of the last run; the genesis block at first."""
         data = self._store.get(b"head")
         if data is None:
             raise Unavailable("the head of a data directory that was not set up")
-        return decode(Head, data)
+        return decode(messages.Head, data)
 
     # --- messages of the round -----------------------------------------------------------------------------------
 
@@ -424,7 +413,7 @@ class Retention:
         """Return whether the window has passed a height, so that its models need not be fetched any more."""
         return self._retain_blocks > 0 and height <= self._highest - self._retain_blocks
 
-    async def prune(self, head: Head, needed: frozenset[Cid] = frozenset()) -> int:
+    async def prune(self, head: messages.Head, needed: frozenset[Cid] = frozenset()) -> int:
         """Delete the models, traces and losing candidates of all heights that are final and outside the window.
 
         What is `needed` now waits: the model that the next winner is compared with may be older than the window, and no
@@ -443,7 +432,9 @@ class Retention:
             logger.info("storage relief: %d bytes of heights below %d are freed", freed, limit)
         return freed
 
-    async def _prune_height(self, head: Head, height: int, cids: tuple[Cid, ...], needed: frozenset[Cid]) -> int:
+    async def _prune_height(
+        self, head: messages.Head, height: int, cids: tuple[Cid, ...], needed: frozenset[Cid]
+    ) -> int:
         kept, passed = self._rank_models(head, height)
         freed = 0
         for cid in (*cids, *passed):
@@ -455,11 +446,11 @@ class Retention:
         self._archive.blobs.forget(height)
         return freed
 
-    def _rank_models(self, head: Head, height: int) -> tuple[frozenset[Cid], tuple[Cid, ...]]:
+    def _rank_models(self, head: messages.Head, height: int) -> tuple[frozenset[Cid], tuple[Cid, ...]]:
         """Return the model to keep of a height, and the one that it outdoes."""
         found = [each for each in self._archive.branch(head.finalized, height - 1)[:1] if each.height == height]
         block = self._archive.block(found[0].block_hash) if found else None
-        if not isinstance(block, Block):
+        if not isinstance(block, messages.Block):
             return frozenset(), ()
         mine = BestModel(height, block.reveal.model_cid, block.verdict.correct, block.verdict.total)
         task_id = block.reveal.task_id
@@ -470,7 +461,7 @@ class Retention:
         passed = (best.model_cid,) if best is not None and best.model_cid != mine.model_cid else ()
         return frozenset({mine.model_cid}), passed
 
-    def _outdoes(self, block: Block, mine: BestModel, best: BestModel) -> bool:
+    def _outdoes(self, block: messages.Block, mine: BestModel, best: BestModel) -> bool:
         """Compare on one test set where the block does: counts of different sets say nothing (PODL-R1)."""
         correct, total = self._rules.parts.baseline_count(block.verdict)
         if total:

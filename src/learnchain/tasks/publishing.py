@@ -33,15 +33,8 @@ from learnchain.learning.data import (
     save_data,
 )
 from learnchain.network.concurrency import Clock
+from learnchain.protocol import task_specification
 from learnchain.protocol.parameters import ChainParameters
-from learnchain.protocol.task_specification import (
-    Cid,
-    DataPart,
-    Encryption,
-    Metric,
-    TaskSpecification,
-    encode_specification,
-)
 from learnchain.protocol.training_terms import SecureMapping, TrainingTerms
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.storage.blobs.blob_store import BlobStore
@@ -95,9 +88,9 @@ class Vault:
         return key if len(key) == KEY_BYTES and key_hash(key) == digest else None
 
 
-def is_encrypted(part: DataPart, promised: TaskSpecification) -> bool:
+def is_encrypted(part: task_specification.DataPart, promised: task_specification.TaskSpecification) -> bool:
     """Return whether a part of a task stays encrypted when its data key is out; test sets never do."""
-    return promised.encryption is Encryption.INNER_PRODUCT and part == promised.data.training
+    return promised.encryption is task_specification.Encryption.INNER_PRODUCT and part == promised.data.training
 
 
 async def prepare_encrypted_part(
@@ -112,7 +105,9 @@ async def prepare_encrypted_part(
     return PreparedPart(path, bytes.fromhex(made["root"]), key_hash(key), len(data), size)
 
 
-async def issued_key(vault: Vault, carry_out: EncryptionRunner, part: DataPart, terms: TrainingTerms) -> bytes:
+async def issued_key(
+    vault: Vault, carry_out: EncryptionRunner, part: task_specification.DataPart, terms: TrainingTerms
+) -> bytes:
     """Return the functional key of one block's vectors; refuse beyond the leak budget, which survives restarts."""
     seed, mapping = vault.seed(part.plaintext_root), terms.mapping
     if seed is None or mapping is None:
@@ -126,7 +121,11 @@ async def issued_key(vault: Vault, carry_out: EncryptionRunner, part: DataPart, 
 
 
 async def unwrap_rows(
-    encrypted: Path, promised: TaskSpecification, key: bytes, target: Path, carry_out: EncryptionRunner
+    encrypted: Path,
+    promised: task_specification.TaskSpecification,
+    key: bytes,
+    target: Path,
+    carry_out: EncryptionRunner,
 ) -> None:
     """Open the wrapping of encrypted rows; refuse a key or a file other than those committed at posting."""
     part = promised.data.training
@@ -136,7 +135,7 @@ async def unwrap_rows(
     await carry_out(CheckRows(str(target), build_promised_rows(promised, key)))
 
 
-def build_promised_rows(promised: TaskSpecification, key: bytes) -> PromisedRows:
+def build_promised_rows(promised: task_specification.TaskSpecification, key: bytes) -> PromisedRows:
     """Return what a task promises of its encrypted rows."""
     part, data = promised.data.training, promised.data
     return PromisedRows(key, part.rows, part.plaintext_root, data.sample_shape, data.classes, promised.metric)
@@ -152,7 +151,7 @@ class Posting:
     """Say what was posted, and by which transaction."""
 
     transaction_hash: str
-    specification: TaskSpecification
+    specification: task_specification.TaskSpecification
     reward_wei: int
     bond_wei: int
     value_wei: int
@@ -166,14 +165,14 @@ async def prepare_task(
     directory: Path,
     random_source: random.Random,
     encryption: EncryptionRunner = in_own_process,
-) -> TaskSpecification:
+) -> task_specification.TaskSpecification:
     """Encrypt every data set under a fresh key, keep the keys, publish the files; return the specification."""
     training_key, test_key, *later_keys = (random_source.randbytes(32) for _ in range(2 + len(draft.later_tests)))
     for key in (training_key, test_key, *later_keys):
         vault.keep(key)
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory) as place:
-        if draft.encryption is Encryption.INNER_PRODUCT:
+        if draft.encryption is task_specification.Encryption.INNER_PRODUCT:
             # A master key for this data set alone; the test set has none: nothing may be learned from it (PoLe 3.4).
             seed, path = random_source.randbytes(32), Path(place) / "training.enc"
             training = await prepare_encrypted_part(draft.training_data, training_key, seed, path, encryption)
@@ -201,9 +200,9 @@ class TaskPublisher:
     wallet: Wallet
     clock: Clock
 
-    async def post(self, draft: TaskDraft, specification: TaskSpecification) -> Posting:
+    async def post(self, draft: TaskDraft, specification: task_specification.TaskSpecification) -> Posting:
         """Send the posting transaction: the reward, the bond and the claimer's tip go into the contract's hands."""
-        encoded = encode_specification(specification)
+        encoded = task_specification.encode_specification(specification)
         deadline = self.clock.now_milliseconds() // 1000 + draft.deadline_seconds
         value = posting_value_wei(draft.reward_wei, draft.bond_wei)
         data = post_calldata(encoded, draft.reward_wei, draft.bond_wei, deadline)
@@ -237,7 +236,7 @@ class OpenedKeys:
     """Hold what a key release opens: the file of training rows, and the place of the functional key if any."""
 
     key: bytes
-    functional_key: Cid
+    functional_key: task_specification.Cid
 
 
 class TaskData:
@@ -252,11 +251,11 @@ class TaskData:
         self._blobs = blobs
         self._opening: dict[bytes, asyncio.Lock] = {}
         self._mapping = asyncio.Lock()
-        self._checked: set[tuple[DataPart, tuple[int, ...], int, Metric]] = set()
+        self._checked: set[tuple[task_specification.DataPart, tuple[int, ...], int, task_specification.Metric]] = set()
         directory.mkdir(parents=True, exist_ok=True)
         clear_leftovers(directory)
 
-    async def prefetch(self, part: DataPart) -> Path:
+    async def prefetch(self, part: task_specification.DataPart) -> Path:
         """Fetch the encrypted file; a file of another size than declared voids the task (DLBC-R11)."""
         path = await self._blobs.fetch(part.cid, max_bytes=part.ciphertext_bytes)
         size = path.stat().st_size
@@ -265,7 +264,9 @@ class TaskData:
             raise Rejected(RejectionReason.TASK_SIZE_DECLARED_WRONG, detail)
         return path
 
-    async def open_part(self, part: DataPart, key: bytes, promised: TaskSpecification) -> Path:
+    async def open_part(
+        self, part: task_specification.DataPart, key: bytes, promised: task_specification.TaskSpecification
+    ) -> Path:
         """Return the plain file; raise `Rejected` for a wrong key or root, `Unavailable` while nobody has the file.
 
         Rows that are not what the task promises are refused: two tasks may share a file and promise different things.
@@ -291,10 +292,12 @@ class TaskData:
             self._checked.add((part, promised.data.sample_shape, promised.data.classes, promised.metric))
         return plain
 
-    async def training(self, opened: OpenedKeys, promised: TaskSpecification, terms: TrainingTerms) -> Path:
+    async def training(
+        self, opened: OpenedKeys, promised: task_specification.TaskSpecification, terms: TrainingTerms
+    ) -> Path:
         """Return what may be trained on: the plain rows, or their products with this height's mapping layer alone."""
         part = promised.data.training
-        if promised.encryption is Encryption.SYMMETRIC:
+        if promised.encryption is task_specification.Encryption.SYMMETRIC:
             return await self.open_part(part, opened.key, promised)
         mapping = terms.mapping
         if mapping is None:
@@ -309,7 +312,12 @@ class TaskData:
         return products
 
     async def _decrypt(
-        self, opened: OpenedKeys, promised: TaskSpecification, mapping: SecureMapping, rows: Path, products: Path
+        self,
+        opened: OpenedKeys,
+        promised: task_specification.TaskSpecification,
+        mapping: SecureMapping,
+        rows: Path,
+        products: Path,
     ) -> None:
         """Verify the functional key and decrypt the features of a block, once, in a process without torch."""
         functional_key = await self._blobs.fetch(opened.functional_key, max_bytes=key_bytes_bound(mapping))
@@ -346,7 +354,7 @@ class TaskData:
             old.unlink(missing_ok=True)
 
     async def reopen_training_data(
-        self, opened: OpenedKeys, promised: TaskSpecification, terms: TrainingTerms, directory: Path
+        self, opened: OpenedKeys, promised: task_specification.TaskSpecification, terms: TrainingTerms, directory: Path
     ) -> None:
         """Open the training data themselves in an empty directory: rows, and where they stay encrypted all products."""
         rows = directory / "rows"
@@ -354,20 +362,29 @@ class TaskData:
         if is_encrypted(promised.data.training, promised) and terms.mapping is not None:
             await self._decrypt(opened, promised, terms.mapping, rows, directory / "products")
 
-    async def reopen_part(self, part: DataPart, key: bytes, promised: TaskSpecification, plain: Path) -> None:
+    async def reopen_part(
+        self, part: task_specification.DataPart, key: bytes, promised: task_specification.TaskSpecification, plain: Path
+    ) -> None:
         """Open the encrypted file itself to `plain`, whatever was opened before: rows are compared with the promise."""
         encrypted = await self.prefetch(part)
         await self._open(encrypted, part, key, plain, promised)
 
     async def _open(
-        self, encrypted: Path, part: DataPart, key: bytes, target: Path, promised: TaskSpecification
+        self,
+        encrypted: Path,
+        part: task_specification.DataPart,
+        key: bytes,
+        target: Path,
+        promised: task_specification.TaskSpecification,
     ) -> None:
         if is_encrypted(part, promised):
             await unwrap_rows(encrypted, promised, key, target, self._encryption)
         else:
             await asyncio.to_thread(open_part, encrypted, part, key, target, promised)
 
-    async def _check(self, plain: Path, part: DataPart, key: bytes, promised: TaskSpecification) -> None:
+    async def _check(
+        self, plain: Path, part: task_specification.DataPart, key: bytes, promised: task_specification.TaskSpecification
+    ) -> None:
         if is_encrypted(part, promised):
             await self._encryption(CheckRows(str(plain), build_promised_rows(promised, key)))
         else:
@@ -381,5 +398,5 @@ class TaskData:
                 path.unlink(missing_ok=True)
 
 
-def _check(plain: Path, promised: TaskSpecification) -> None:
+def _check(plain: Path, promised: task_specification.TaskSpecification) -> None:
     check_data(load_data(plain, mapped=True), promised)

@@ -19,22 +19,9 @@ from learnchain.encoding.cryptography import tagged_hash
 from learnchain.learning.data import SOURCES, DataSet, permutation, select_rows, split
 from learnchain.learning.sources.store import DataStore
 from learnchain.learning.sources.synthetic import SYNTHETIC_SOURCES
+from learnchain.protocol import task_specification
 from learnchain.protocol.model_presets import parse_model_table
 from learnchain.protocol.model_specification import ModelLimits, ModelSpecification, validate
-from learnchain.protocol.task_specification import (
-    MAXIMUM_TEST_SETS,
-    MILLION,
-    DataManifest,
-    DataPart,
-    Encryption,
-    Metric,
-    Optimiser,
-    Range,
-    TaskSpecification,
-    TrainingMode,
-    TrainingRules,
-    encode_specification,
-)
 from learnchain.rejection import Rejected, RejectionReason
 
 Choice = TypeVar("Choice", bound=StrEnum)
@@ -127,22 +114,26 @@ def read_scaled(table: Mapping[str, Any], location: str, name: str, factor: int)
     return _scale_decimal(entry(table, location, name), _path(location, name), factor)
 
 
-def decimal_range(table: Mapping[str, Any], location: str, name: str, factor: int, default: Any = None) -> Range:
+def decimal_range(
+    table: Mapping[str, Any], location: str, name: str, factor: int, default: Any = None
+) -> task_specification.Range:
     """Return a range of two decimals, written as `[low, high]`; without a default it must be there."""
     low, high = _pair(table, location, name, default)
     return _check_order(
-        Range(_scale_decimal(low, _path(location, name), factor), _scale_decimal(high, _path(location, name), factor)),
+        task_specification.Range(
+            _scale_decimal(low, _path(location, name), factor), _scale_decimal(high, _path(location, name), factor)
+        ),
         name,
     )
 
 
-def whole_range(table: Mapping[str, Any], location: str, name: str) -> Range:
+def whole_range(table: Mapping[str, Any], location: str, name: str) -> task_specification.Range:
     """Return a range of two whole numbers that must be there."""
     low, high = _pair(table, location, name, None)
     for each in (low, high):
         if type(each) is not int:
             raise _wrong_entry_error(_path(location, name), each, "is no whole number")
-    return _check_order(Range(low, high), name)
+    return _check_order(task_specification.Range(low, high), name)
 
 
 def _pair(table: Mapping[str, Any], location: str, name: str, default: Any) -> tuple[Any, Any]:
@@ -152,7 +143,7 @@ def _pair(table: Mapping[str, Any], location: str, name: str, default: Any) -> t
     return found[0], found[1]
 
 
-def _check_order(limits: Range, name: str) -> Range:
+def _check_order(limits: task_specification.Range, name: str) -> task_specification.Range:
     if limits.minimum > limits.maximum:
         raise Rejected(RejectionReason.TASK_NUMBER_OUT_OF_RANGE, f"{name}: the range is empty, its ends are swapped")
     return limits
@@ -205,25 +196,28 @@ class TaskDraft:
     required_numerator: int
     time_limit_seconds: int
     model: ModelSpecification
-    training: TrainingRules
+    training: task_specification.TrainingRules
     training_data: DataSet
     test_data: DataSet
     source: str
     classes: int
     public: bool
     synthetic: bool = False
-    metric: Metric = Metric.ACCURACY
-    encryption: Encryption = Encryption.SYMMETRIC
+    metric: task_specification.Metric = task_specification.Metric.ACCURACY
+    encryption: task_specification.Encryption = task_specification.Encryption.SYMMETRIC
     later_tests: tuple[DataSet, ...] = ()
 
     def specification(
-        self, training: DataPart, test: DataPart, later_tests: tuple[DataPart, ...] = ()
-    ) -> TaskSpecification:
+        self,
+        training: task_specification.DataPart,
+        test: task_specification.DataPart,
+        later_tests: tuple[task_specification.DataPart, ...] = (),
+    ) -> task_specification.TaskSpecification:
         """Return the specification that is posted, once all files have their CIDs."""
         shape = self.training_data.sample_shape
         about = (shape, self.classes, self.public, self.synthetic)
-        manifest = DataManifest(self.source, training, test, *about, later_tests)
-        return TaskSpecification(
+        manifest = task_specification.DataManifest(self.source, training, test, *about, later_tests)
+        return task_specification.TaskSpecification(
             name=self.name,
             model=self.model,
             data=manifest,
@@ -251,20 +245,22 @@ class TaskDraft:
                 raise Rejected(RejectionReason.TASK_NUMBER_OUT_OF_RANGE, detail)
         if len(self.name.encode()) > MAXIMUM_NAME_BYTES:
             raise Rejected(RejectionReason.TOO_LARGE, f"name: more than {MAXIMUM_NAME_BYTES} bytes")
-        if self.metric is Metric.DICE and self.training_data.labels.ndim == 1:
+        if self.metric is task_specification.Metric.DICE and self.training_data.labels.ndim == 1:
             raise Rejected(RejectionReason.ARGUMENT_INVALID, "metric: dice needs a label for every place of a sample")
         specification = self.build_expected_specification()
         specification.check_numbers()
         validate(specification.model, ModelLimits())
         # What the model takes is the engine's to judge: one with a mapping layer hands it features, not samples.
         specification.check_outputs()
-        encode_specification(specification)
+        task_specification.encode_specification(specification)
 
-    def build_expected_specification(self) -> TaskSpecification:
+    def build_expected_specification(self) -> task_specification.TaskSpecification:
         """Return the specification as it will be, under names that stand for files which are not encrypted yet."""
         sets = (self.training_data, self.test_data, *self.later_tests)
         training, test, *later = (
-            DataPart(bytes([index]) * 36, bytes([index]) * 32, bytes([index]) * 32, len(each), each.inputs.nbytes or 1)
+            task_specification.DataPart(
+                bytes([index]) * 36, bytes([index]) * 32, bytes([index]) * 32, len(each), each.inputs.nbytes or 1
+            )
             for index, each in enumerate(sets, start=1)
         )
         return self.specification(training, test, tuple(later))
@@ -336,8 +332,8 @@ def _parts(table: Mapping[str, Any], source: _Source) -> tuple[DataSet, DataSet]
 
 def _deal_test_sets(test: DataSet, sets: int) -> tuple[DataSet, ...]:
     """Deal the test rows, in their drawn order, into fresh sets of nearly equal size: one for each block of a task."""
-    if not 1 <= sets <= min(MAXIMUM_TEST_SETS, len(test)):
-        detail = f"{sets} test sets of {len(test)} rows; a task has 1 to {MAXIMUM_TEST_SETS}"
+    if not 1 <= sets <= min(task_specification.MAXIMUM_TEST_SETS, len(test)):
+        detail = f"{sets} test sets of {len(test)} rows; a task has 1 to {task_specification.MAXIMUM_TEST_SETS}"
         raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
     if sets == 1:
         return (test,)
@@ -376,20 +372,22 @@ def _draft(table: Mapping[str, Any], source: _Source) -> TaskDraft:
         classes=source.classes,
         public=source.public,
         synthetic=source.synthetic,
-        metric=choice(table, "", "metric", Metric.DICE if segments else Metric.ACCURACY),
-        encryption=choice(table, "", "encryption", Encryption.SYMMETRIC),
+        metric=choice(
+            table, "", "metric", task_specification.Metric.DICE if segments else task_specification.Metric.ACCURACY
+        ),
+        encryption=choice(table, "", "encryption", task_specification.Encryption.SYMMETRIC),
         later_tests=tuple(later_tests),
     )
 
 
-def _training(table: Mapping[str, Any]) -> TrainingRules:
+def _training(table: Mapping[str, Any]) -> task_specification.TrainingRules:
     place, none = "training", ("0", "0")
-    return TrainingRules(
-        optimiser=choice(table, place, "optimiser", Optimiser.SGD),
-        learning_rate_millionths=decimal_range(table, place, "learning_rate", MILLION),
-        momentum_millionths=decimal_range(table, place, "momentum", MILLION, none),
-        weight_decay_millionths=decimal_range(table, place, "weight_decay", MILLION, none),
+    return task_specification.TrainingRules(
+        optimiser=choice(table, place, "optimiser", task_specification.Optimiser.SGD),
+        learning_rate_millionths=decimal_range(table, place, "learning_rate", task_specification.MILLION),
+        momentum_millionths=decimal_range(table, place, "momentum", task_specification.MILLION, none),
+        weight_decay_millionths=decimal_range(table, place, "weight_decay", task_specification.MILLION, none),
         batch_size=whole_range(table, place, "batch_size"),
         checkpoint_interval_steps=whole(table, place, "checkpoint_interval_steps", 200),
-        mode=choice(table, place, "mode", TrainingMode.DECLARED),
+        mode=choice(table, place, "mode", task_specification.TrainingMode.DECLARED),
     )

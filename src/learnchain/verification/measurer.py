@@ -18,27 +18,10 @@ from learnchain.execution.engine import ExecutionEngine
 from learnchain.execution.escrow import decode_bond_change, decode_task_posted
 from learnchain.learning.jobs import EvaluationJob, ReportedSegment, Training, WatermarkJob
 from learnchain.learning.trace import MAXIMUM_INDEX_BYTES
+from learnchain.protocol import messages, model_specification
 from learnchain.protocol.actions import MeasureCandidate, MeasureEvidence, MeasureResponse
 from learnchain.protocol.audit_messages import AuditReport
 from learnchain.protocol.measurement import Finding, Measurement, MeasurementKind, PayloadFacts
-from learnchain.protocol.messages import (
-    AnyBlock,
-    Block,
-    Escrow,
-    Evidence,
-    Fault,
-    KeyRelease,
-    Release,
-    Reveal,
-    Task,
-    work_id,
-)
-from learnchain.protocol.model_specification import (
-    BYTES_PER_PARAMETER,
-    ModelSpecification,
-    count_committed_bytes,
-    model_bytes,
-)
 from learnchain.protocol.parameters import ChainParameters
 from learnchain.protocol.payload import MAXIMUM_PAYLOAD_BYTES, ExecutionPayload, Log, PayloadStatusCode, decode_payload
 from learnchain.protocol.state import BondChange, BondRegistry, ChainState, HeightRecord, PostedTask, Selection
@@ -56,7 +39,7 @@ class ProofChecker(Protocol):
     """Judge a fraud proof against the published trace: a replayer in a process of its own, or a simulation."""
 
     async def is_fault_proven(
-        self, proof: FraudProof, block: Block, selection: Selection, reported: tuple[ReportedSegment, ...] = ()
+        self, proof: FraudProof, block: messages.Block, selection: Selection, reported: tuple[ReportedSegment, ...] = ()
     ) -> bool:
         """Return whether the proof shows a fault; raise `Unavailable` while what it rests on is not here."""
         ...
@@ -87,7 +70,7 @@ class EvidenceMeasurer:
         """Return whether the files of an answer are what it names; what is missing stays `Unavailable`."""
         finding, reason = Finding.ACCEPTED, ""
         block = self.archive.block(action.record.block)
-        if self.verifies_models and isinstance(block, Block):
+        if self.verifies_models and isinstance(block, messages.Block):
             try:
                 run = DisputedRun(block, self.selection(action.record))
                 await answers.check_disclosure(run, action.response.disclosure, action.response.opening)
@@ -95,15 +78,15 @@ class EvidenceMeasurer:
                 finding, reason = Finding.REJECTED, error.reason.value
         return Measurement(action.request.candidate, action.request.kind, finding, reason)
 
-    async def is_evidence_valid(self, evidence: Evidence, fact: HeightRecord, book: BondRegistry) -> bool:
+    async def is_evidence_valid(self, evidence: messages.Evidence, fact: HeightRecord, book: BondRegistry) -> bool:
         """Return whether measured evidence holds, on every machine alike."""
-        if evidence.fault is Fault.DATA_CHANGED:
+        if evidence.fault is messages.Fault.DATA_CHANGED:
             (statement,) = decode_statements(evidence)
             return await self.is_data_changed(self.selection(fact), statement)
         block = self.archive.block(fact.block)
-        if not isinstance(block, Block):
+        if not isinstance(block, messages.Block):
             return False
-        if evidence.fault is Fault.TRACE_FORGED:
+        if evidence.fault is messages.Fault.TRACE_FORGED:
             return await self.proof_checker.is_fault_proven(
                 read_fraud_proof(evidence, fact), block, self.selection(fact)
             )
@@ -126,7 +109,7 @@ class EvidenceMeasurer:
         A file of another length than declared is a broken promise too, and so is a functional key that does not verify;
         what is not here yet is `Unavailable`. A key release that every node refuses opened nothing.
         """
-        if isinstance(signed, KeyRelease):
+        if isinstance(signed, messages.KeyRelease):
             try:
                 self.rules.parts.check(selection, signed)
             except Rejected:
@@ -135,10 +118,10 @@ class EvidenceMeasurer:
         with tempfile.TemporaryDirectory(prefix="learnchain-evidence-") as name:
             place = Path(name)
             try:
-                if isinstance(signed, KeyRelease):
+                if isinstance(signed, messages.KeyRelease):
                     keys = OpenedKeys(signed.key, self.rules.parts.functional_key(signed))
                     await self.data.reopen_training_data(keys, specification, self.terms(selection), place)
-                elif isinstance(signed, Release):
+                elif isinstance(signed, messages.Release):
                     await self.data.reopen_part(selection.test_set, signed.key, specification, place / "rows")
             except Rejected:
                 return True
@@ -148,7 +131,7 @@ class EvidenceMeasurer:
     def terms(self, selection: Selection) -> TrainingTerms:
         """Return the terms of a height as its publisher has them: what all miners share is the same for everybody."""
         place = (self.parameters.chain_id, selection.parent, selection.task.task_id, selection.task.publisher)
-        return self.rules.training_terms(selection, work_id(*place))
+        return self.rules.training_terms(selection, messages.work_id(*place))
 
     def selection(self, fact: HeightRecord) -> Selection:
         """Return what was assigned to the winner of a recent height, recomputed from the state before it."""
@@ -195,7 +178,7 @@ def _read_posted_task(log: Log, height: int) -> PostedTask | None:
         specification = decode_specification(event.specification)
     except Rejected:
         return None
-    task = Task(
+    task = messages.Task(
         task_id=event.task_id,
         publisher=event.publisher,
         specification_hash=specification_hash(specification),
@@ -208,9 +191,9 @@ def _read_posted_task(log: Log, height: int) -> PostedTask | None:
     return PostedTask(task, specification)
 
 
-def _escrow(task: Task) -> Escrow:
+def _escrow(task: messages.Task) -> messages.Escrow:
     """Return what the contract's own event says it locked; the contract refuses any other value."""
-    return Escrow(task.task_id, task.reward_wei + task.bond_wei, task.deadline_seconds)
+    return messages.Escrow(task.task_id, task.reward_wei + task.bond_wei, task.deadline_seconds)
 
 
 WEIGHTS_HEADER_BYTES = 1 << 20
@@ -252,9 +235,11 @@ class Measurer:
         if self.trust.is_trusted(action):
             return build_claimed_measurement(self.rules.parts, action, reveal)
         specification = selection.posted_task.specification
-        work = work_id(self.parameters.chain_id, selection.parent, selection.task.task_id, reveal.miner)
+        work = messages.work_id(self.parameters.chain_id, selection.parent, selection.task.task_id, reveal.miner)
         terms = self.rules.training_terms(selection, work)
-        maximum_bytes = count_committed_bytes(specification.model, terms.weight_bits) + WEIGHTS_HEADER_BYTES
+        maximum_bytes = (
+            model_specification.count_committed_bytes(specification.model, terms.weight_bits) + WEIGHTS_HEADER_BYTES
+        )
         of_baseline = measure.kind is MeasurementKind.BASELINE
         cid = self.rules.parts.baseline_model(selection) if of_baseline else reveal.model_cid
         model = await self.blobs.fetch(cid, max_bytes=maximum_bytes)
@@ -275,7 +260,9 @@ class Measurer:
         reason = "" if exact else RejectionReason.CLAIM_NOT_EXACT.value
         return Measurement(measure.candidate, measure.kind, finding, reason, count.correct, count.total)
 
-    async def _check_watermark(self, model: ModelSpecification, weights: Path, mark: Watermark) -> None:
+    async def _check_watermark(
+        self, model: model_specification.ModelSpecification, weights: Path, mark: Watermark
+    ) -> None:
         """Refuse weights that do not carry the mark that the engine demanded of training."""
         check = await self.evaluator.run(WatermarkJob(model, str(weights), mark))
         if not check.matches:
@@ -283,7 +270,7 @@ class Measurer:
             raise Rejected(RejectionReason.WATERMARK_MISSING, detail)
 
 
-def build_claimed_measurement(parts: EngineParts, action: MeasureCandidate, reveal: Reveal) -> Measurement:
+def build_claimed_measurement(parts: EngineParts, action: MeasureCandidate, reveal: messages.Reveal) -> Measurement:
     """Return what the winner says of itself: all that header level knows; of an earlier model it says nothing here."""
     measure, count = action.request, (reveal.claim_correct, reveal.claim_total)
     if measure.kind is MeasurementKind.TRAINING:
@@ -293,11 +280,11 @@ def build_claimed_measurement(parts: EngineParts, action: MeasureCandidate, reve
     return Measurement(measure.candidate, measure.kind, Finding.ACCEPTED, "", *count)
 
 
-def list_named_blobs(rules: Rules, block: AnyBlock, state: ChainState) -> tuple[Cid, ...]:
+def list_named_blobs(rules: Rules, block: messages.AnyBlock, state: ChainState) -> tuple[Cid, ...]:
     """Return what a block names: payload, model, trace, cited models, and the data of tasks posted in it."""
     posted = (each.specification for each in state.posted_tasks)
     data = tuple(cid for specification in posted for cid in _data(specification))
-    if not isinstance(block, Block):
+    if not isinstance(block, messages.Block):
         return (block.payload_cid, *data)
     cited = tuple(each.model_cid for each in rules.parts.list_cited_losers(block))
     return (block.payload_cid, block.reveal.model_cid, block.reveal.training.trace_cid, *cited, *data)
@@ -331,13 +318,13 @@ class NamedBlobs:
             return {}
         found = {cid: size for each in state.posted_tasks for cid, size in _data(each.specification).items()}
         found[block.payload_cid] = MAXIMUM_PAYLOAD_BYTES
-        if isinstance(block, Block):
+        if isinstance(block, messages.Block):
             model = self._rules.select_task(parent, self._parameters).posted_task.specification.model
-            largest = BYTES_PER_PARAMETER * self._parameters.maximum_model_parameters
+            largest = model_specification.BYTES_PER_PARAMETER * self._parameters.maximum_model_parameters
             # A cited model was trained for another height, maybe for another task.
             cited = self._rules.parts.list_cited_losers(block)
             found |= {each.model_cid: largest + WEIGHTS_HEADER_BYTES for each in cited}
-            found[block.reveal.model_cid] = model_bytes(model) + WEIGHTS_HEADER_BYTES
+            found[block.reveal.model_cid] = model_specification.model_bytes(model) + WEIGHTS_HEADER_BYTES
             found[block.reveal.training.trace_cid] = MAXIMUM_INDEX_BYTES
         return found
 

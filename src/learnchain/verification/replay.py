@@ -14,29 +14,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from learnchain.consensus.audits import (
-    HARDWARE_INDEPENDENT_FINDINGS,
-    AuditAssignment,
-    AuditFinding,
-    FraudProof,
-    detection_probability,
-    draw_segments,
-    sample_size,
-)
+from learnchain.consensus import audits
 from learnchain.encoding.codec import Hash32
 from learnchain.engines.contract import Rules
-from learnchain.learning.jobs import (
-    AFTER_NAME,
-    BEFORE_NAME,
-    DIGESTS_NAME,
-    WHOLE_RUN,
-    AuditJob,
-    AuditLine,
-    DisputeJob,
-    ReportedSegment,
-    Training,
-    TrainingJob,
-)
+from learnchain.learning import jobs
 from learnchain.learning.trace import INDEX_NAME, MAXIMUM_INDEX_BYTES, state_path
 from learnchain.protocol.audit_messages import MAXIMUM_STEP_STATES, AuditedSegment, StateLeaf
 from learnchain.protocol.messages import Block, training_record_hash, work_id
@@ -49,15 +30,9 @@ from learnchain.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.storage.archive import Archive
 from learnchain.storage.blobs.blob_store import BlobStore
 from learnchain.tasks.publishing import OpenedKeys, TaskData
+from learnchain.verification import training_chain
 from learnchain.verification.assurance import Level
-from learnchain.verification.training_chain import (
-    EarlierRun,
-    build_training_job,
-    earlier_runs,
-    fetch_index,
-    find_start_digest,
-    seeds_of,
-)
+from learnchain.verification.training_chain import earlier_runs
 
 logger = logging.getLogger(__name__)
 
@@ -85,18 +60,18 @@ class TraceReplayer:
 
     blobs: BlobStore
     data: TaskData
-    evaluator: Training
+    evaluator: jobs.Training
     rules: Rules
     parameters: ChainParameters
     archive: Archive
 
-    async def audit(self, block: Block, selection: Selection, scope: ReplayScope) -> tuple[AuditLine, ...]:
+    async def audit(self, block: Block, selection: Selection, scope: ReplayScope) -> tuple[jobs.AuditLine, ...]:
         """Return the lines of an audit of a block's winner.
 
         An index that cannot be read, and a run that goes on from what it may not, are faults that every machine sees.
         """
         if selection.posted_task.specification.training.mode is TrainingMode.FREE:
-            return (AuditLine(WHOLE_RUN, AuditFinding.NOT_AUDITED, "accuracy only", 0, 0.0, b""),)
+            return (jobs.AuditLine(jobs.WHOLE_RUN, audits.AuditFinding.NOT_AUDITED, "accuracy only", 0, 0.0, b""),)
         directory = Path(tempfile.mkdtemp(prefix="learnchain-audit-"))
         try:
             # The index first: what it cannot be read for has one finding, whether or not the run continues another.
@@ -105,17 +80,21 @@ class TraceReplayer:
             try:
                 origin = await self._origin(block, selection)
             except Rejected as error:
-                return _faulty(AuditFinding.FAULT_FIRST_STATE, error.detail)
+                return _faulty(audits.AuditFinding.FAULT_FIRST_STATE, error.detail)
             return await self.evaluator.run(await self._job(block, selection, scope, origin, directory))
         finally:
             shutil.rmtree(directory, ignore_errors=True)
 
-    async def earlier_runs(self, block: Block) -> tuple[EarlierRun, ...]:
+    async def earlier_runs(self, block: Block) -> tuple[training_chain.EarlierRun, ...]:
         """Return the runs that a winner's rests on and that no block of their own examines (PODL-R10)."""
         return await earlier_runs(self.blobs, self.archive, self.rules, self.parameters, block)
 
     async def is_fault_proven(
-        self, proof: FraudProof, block: Block, selection: Selection, reported: tuple[ReportedSegment, ...] = ()
+        self,
+        proof: audits.FraudProof,
+        block: Block,
+        selection: Selection,
+        reported: tuple[jobs.ReportedSegment, ...] = (),
     ) -> bool:
         """Return whether a proof shows a fault; only what every machine finds alike decides (AUDIT-8).
 
@@ -129,13 +108,13 @@ class TraceReplayer:
                 logger.info("a proof rests on files that are not its own: %s", error)
                 return False
         indices = tuple(each.index for each in proof.segments)
-        if proof.finding not in HARDWARE_INDEPENDENT_FINDINGS:
+        if proof.finding not in audits.HARDWARE_INDEPENDENT_FINDINGS:
             return False
         lines = await self.audit(block, selection, ReplayScope(indices, whole=not indices, replay=False))
-        return lines[-1].finding in HARDWARE_INDEPENDENT_FINDINGS
+        return lines[-1].finding in audits.HARDWARE_INDEPENDENT_FINDINGS
 
     async def _settle_dispute(
-        self, proof: FraudProof, block: Block, selection: Selection, reported: tuple[ReportedSegment, ...]
+        self, proof: audits.FraudProof, block: Block, selection: Selection, reported: tuple[jobs.ReportedSegment, ...]
     ) -> bool:
         """Return whether an answer is no chain of honest steps: by its ends, or by the opened step."""
         place = Path(tempfile.mkdtemp(prefix="learnchain-dispute-"))
@@ -144,28 +123,28 @@ class TraceReplayer:
             for answer in proof.disclosures:
                 if not proof.steps:
                     digests = await self.blobs.fetch(answer.digests_cid, max_bytes=32 * MAXIMUM_STEP_STATES)
-                    shutil.copyfile(digests, place / DIGESTS_NAME)
+                    shutil.copyfile(digests, place / jobs.DIGESTS_NAME)
             for step in proof.steps:
-                for cid, name in ((step.before_cid, BEFORE_NAME), (step.after_cid, AFTER_NAME)):
+                for cid, name in ((step.before_cid, jobs.BEFORE_NAME), (step.after_cid, jobs.AFTER_NAME)):
                     shutil.copyfile(await self.blobs.fetch(cid, max_bytes=size), place / name)
             if not proof.steps and any(each.forced_seed for each in reported):
-                index = await fetch_index(self.blobs, block.reveal.training)
+                index = await training_chain.fetch_index(self.blobs, block.reveal.training)
                 state = index.states[proof.segments[0].index]
                 shutil.copyfile(await self.blobs.fetch(state, max_bytes=size), state_path(place, 0))
             run = await self.run(block, selection, place)
-            return await self.evaluator.run(DisputeJob(run, proof, str(place), reported))
+            return await self.evaluator.run(jobs.DisputeJob(run, proof, str(place), reported))
         finally:
             shutil.rmtree(place, ignore_errors=True)
 
     async def leaves(self, block: Block) -> tuple[StateLeaf, ...]:
         """Return the committed states of a block's winner, from its published index."""
-        index = await fetch_index(self.blobs, block.reveal.training)
+        index = await training_chain.fetch_index(self.blobs, block.reveal.training)
         index.check_root(block.reveal.training.state_root)
         return index.trace().leaves
 
     async def replay_segments(
-        self, block: Block, selection: Selection, given: AuditAssignment
-    ) -> tuple[AuditLine, ...]:
+        self, block: Block, selection: Selection, given: audits.AuditAssignment
+    ) -> tuple[jobs.AuditLine, ...]:
         """Return what this machine finds in the segments of an assignment; only a fault of the bytes ends it early."""
         named = (given.sample.indices, False, True, given.forced, given.seed)
         scope = ReplayScope(*named, every=True)
@@ -176,14 +155,14 @@ class TraceReplayer:
         if not selection.position.block_index:
             return None
         parent = self.archive.block(block.parent)
-        return await find_start_digest(self.blobs, parent, block, self.parameters.chain_id)
+        return await training_chain.find_start_digest(self.blobs, parent, block, self.parameters.chain_id)
 
     async def _job(
         self, block: Block, selection: Selection, scope: ReplayScope, origin: Hash32 | None, directory: Path
-    ) -> AuditJob:
+    ) -> jobs.AuditJob:
         reveal, specification = block.reveal, selection.posted_task.specification
         weights = await self.blobs.fetch(reveal.model_cid, max_bytes=model_bytes(specification.model) + HEADER_BYTES)
-        return AuditJob(
+        return jobs.AuditJob(
             run=await self.run(block, selection, directory),
             rules=specification.training,
             weights_path=str(weights),
@@ -198,14 +177,14 @@ class TraceReplayer:
             every=scope.every,
         )
 
-    async def run(self, block: Block, selection: Selection, directory: Path) -> TrainingJob:
+    async def run(self, block: Block, selection: Selection, directory: Path) -> jobs.TrainingJob:
         """Return what the winner had to do."""
         work = work_id(self.parameters.chain_id, block.parent, selection.task.task_id, block.reveal.miner)
         terms = self.rules.training_terms(selection, work)
-        seeds = seeds_of(self.parameters.chain_id, selection, block.reveal.miner)
+        seeds = training_chain.seeds_of(self.parameters.chain_id, selection, block.reveal.miner)
         data, mapping = await self._rows(block, selection, terms), await self.data.mapping_path(terms)
         chosen = block.reveal.training.hyperparameters
-        return build_training_job(selection, terms, seeds, chosen, (data, directory), mapping)
+        return training_chain.build_training_job(selection, terms, seeds, chosen, (data, directory), mapping)
 
     async def _rows(self, block: Block, selection: Selection, terms: TrainingTerms) -> Path:
         keys = OpenedKeys(block.key_release.key, self.rules.parts.functional_key(block.key_release))
@@ -213,19 +192,19 @@ class TraceReplayer:
 
     async def _provision(
         self, block: Block, selection: Selection, scope: ReplayScope, directory: Path
-    ) -> tuple[AuditLine, ...]:
+    ) -> tuple[jobs.AuditLine, ...]:
         """Put the index and the states that are needed where the audit looks for them; return what is faulty there.
 
         What a committed index names is the same for everybody, so an unreadable one is a fault and not a missing file.
         """
         training, model = block.reveal.training, selection.posted_task.specification.model
         try:
-            states = (await fetch_index(self.blobs, training)).states
+            states = (await training_chain.fetch_index(self.blobs, training)).states
         except Rejected as error:
-            return _faulty(AuditFinding.FAULT_MERKLE_PATH, error.detail)
+            return _faulty(audits.AuditFinding.FAULT_MERKLE_PATH, error.detail)
         if len(states) != training.states:
             detail = f"the index names {len(states)} states, the reveal {training.states}"
-            return _faulty(AuditFinding.FAULT_END_POINTS, detail)
+            return _faulty(audits.AuditFinding.FAULT_END_POINTS, detail)
         shutil.copyfile(
             await self.blobs.fetch(training.trace_cid, max_bytes=MAXIMUM_INDEX_BYTES), directory / INDEX_NAME
         )
@@ -237,25 +216,25 @@ class TraceReplayer:
             try:
                 path = await self.blobs.fetch(states[number], max_bytes=maximum)
             except Rejected as error:
-                return _faulty(AuditFinding.FAULT_MERKLE_PATH, f"state {number}: {error.detail}")
+                return _faulty(audits.AuditFinding.FAULT_MERKLE_PATH, f"state {number}: {error.detail}")
             shutil.copyfile(path, state_path(directory, number))
         return ()
 
 
-def _faulty(finding: AuditFinding, detail: str) -> tuple[AuditLine, ...]:
+def _faulty(finding: audits.AuditFinding, detail: str) -> tuple[jobs.AuditLine, ...]:
     """Return the one line of an audit that ends before anything is trained again."""
-    return (AuditLine(WHOLE_RUN, finding, detail, 0, 0.0, b""),)
+    return (jobs.AuditLine(jobs.WHOLE_RUN, finding, detail, 0, 0.0, b""),)
 
 
-def fault_of(lines: tuple[AuditLine, ...]) -> AuditFinding:
+def fault_of(lines: tuple[jobs.AuditLine, ...]) -> audits.AuditFinding:
     """Return what an audit came to."""
     return lines[-1].finding
 
 
-def convert_to_segments(lines: tuple[AuditLine, ...]) -> tuple[AuditedSegment, ...]:
+def convert_to_segments(lines: tuple[jobs.AuditLine, ...]) -> tuple[AuditedSegment, ...]:
     """Return what an auditor says of segments that it replayed."""
     return tuple(
-        AuditedSegment(each.segment, each.finding is AuditFinding.REPRODUCED, each.witness or b"\0" * 32)
+        AuditedSegment(each.segment, each.finding is audits.AuditFinding.REPRODUCED, each.witness or b"\0" * 32)
         for each in lines
     )
 
@@ -282,7 +261,7 @@ class ReplaySummary:
         """Return the chance with which one forged segment would have been found, wherever among these runs it lies."""
         if not self.is_reproduced or not self.segments:
             return Fraction(0)
-        return min(detection_probability(*each, 1) for each in self.runs or ((self.replayed, self.segments),))
+        return min(audits.detection_probability(*each, 1) for each in self.runs or ((self.replayed, self.segments),))
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,7 +295,7 @@ class SegmentReplayer:
         drawn = self._sample_size(segments)
         indices = range(segments) if self.level is Level.FULL else ()
         if self.level is Level.REPLAY:
-            indices = draw_segments(self.secret, training_record_hash(training), segments, drawn).indices
+            indices = audits.draw_segments(self.secret, training_record_hash(training), segments, drawn).indices
         try:
             lines = await self.judge.audit(block, selection, ReplayScope(tuple(indices)))
         except Unavailable as error:
@@ -326,7 +305,7 @@ class SegmentReplayer:
     def _sample_size(self, segments: int) -> int:
         if self.level is Level.FULL:
             return segments
-        return min(self.wanted, segments) if self.wanted else sample_size(segments, DEFAULT_THOUSANDTHS)
+        return min(self.wanted, segments) if self.wanted else audits.sample_size(segments, DEFAULT_THOUSANDTHS)
 
 
 def _combine_summaries(summaries: list[ReplaySummary]) -> ReplaySummary:
@@ -342,14 +321,14 @@ def _combine_summaries(summaries: list[ReplaySummary]) -> ReplaySummary:
     return ReplaySummary(sum(each for each, _ in runs), sum(each for _, each in runs), True, text, runs)
 
 
-def _summary(lines: tuple[AuditLine, ...], drawn: int, segments: int) -> ReplaySummary:
+def _summary(lines: tuple[jobs.AuditLine, ...], drawn: int, segments: int) -> ReplaySummary:
     last = lines[-1]
-    if last.finding in HARDWARE_INDEPENDENT_FINDINGS:
+    if last.finding in audits.HARDWARE_INDEPENDENT_FINDINGS:
         raise Rejected(RejectionReason.TRACE_MISMATCH, f"{last.finding.value}: {last.detail}")
-    done = sum(line.segment >= 0 and line.finding is AuditFinding.REPRODUCED for line in lines)
-    if last.finding is AuditFinding.NOT_AUDITED:
+    done = sum(line.segment >= 0 and line.finding is audits.AuditFinding.REPRODUCED for line in lines)
+    if last.finding is audits.AuditFinding.NOT_AUDITED:
         return ReplaySummary(0, segments, False, "free training: accuracy only")
-    if last.finding is AuditFinding.NUMERIC_MISMATCH:
+    if last.finding is audits.AuditFinding.NUMERIC_MISMATCH:
         text = f"segment {last.segment} differs in this machine's class: not settled"
         return ReplaySummary(done, segments, False, text)
     return ReplaySummary(drawn, segments, True, f"replayed {done} of {segments} segments")

@@ -15,14 +15,7 @@ from learnchain.consensus.audits import open_segment, parse_step_digests
 from learnchain.encoding.codec import Hash32
 from learnchain.encoding.content_id import Cid
 from learnchain.encoding.cryptography import UNSIGNED, list_root
-from learnchain.learning.jobs import (
-    DIGESTS_NAME,
-    STATES_NAME,
-    DisclosedStatesJob,
-    DisclosureJob,
-    OutlyingStepJob,
-    SegmentJob,
-)
+from learnchain.learning import jobs
 from learnchain.learning.trace import state_path
 from learnchain.protocol.audit_messages import SegmentOpening, StateDisclosure
 from learnchain.protocol.messages import Block
@@ -32,7 +25,7 @@ from learnchain.rejection import Rejected, RejectionReason
 from learnchain.verification.replay import HEADER_BYTES, STATE_COPIES, TraceReplayer
 from learnchain.verification.training_chain import fetch_index
 
-SegmentJobKind = TypeVar("SegmentJobKind", bound=SegmentJob)
+SegmentJobKind = TypeVar("SegmentJobKind", bound=jobs.SegmentJob)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,17 +64,17 @@ class StateDisclosures:
         blobs = self.replayer.blobs
         opening = open_segment(await self.replayer.leaves(run.block), segment)
         async with self._temporary_directory() as place:
-            job = await self._build_segment_job(DisclosureJob, run, opening, place)
+            job = await self._build_segment_job(jobs.DisclosureJob, run, opening, place)
             states = (await fetch_index(blobs, run.block.reveal.training)).states
             await self._fetch_to(states[segment], state_path(place, 0), self._maximum_state_bytes(run))
             await self.replayer.evaluator.run(job)
-            digests = parse_step_digests((place / DIGESTS_NAME).read_bytes())
+            digests = parse_step_digests((place / jobs.DIGESTS_NAME).read_bytes())
             if not run.forced_seed and digests[-1] != opening.following.digest:
                 committed = await blobs.fetch(states[segment + 1], max_bytes=self._maximum_state_bytes(run))
                 digests = (*digests[:-1], opening.following.digest)
-                _replace_last_state(place / STATES_NAME, len(digests), committed.read_bytes())
+                _replace_last_state(place / jobs.STATES_NAME, len(digests), committed.read_bytes())
             digests_cid = await blobs.add_bytes(b"".join(digests))
-            states_cid = await blobs.add(place / STATES_NAME)
+            states_cid = await blobs.add(place / jobs.STATES_NAME)
         named = (self.replayer.parameters.chain_id, commitment, segment, len(digests), list_root(digests))
         return StateDisclosure(*named, digests_cid, states_cid, UNSIGNED), opening
 
@@ -89,7 +82,7 @@ class StateDisclosures:
         """Refuse an answer whose files are not what it names; raise `Unavailable` while they are not here (AUDIT-6)."""
         async with self._temporary_directory() as place:
             await self._fetch_files(run, answer, place)
-            job = await self._build_segment_job(DisclosedStatesJob, run, opening, place)
+            job = await self._build_segment_job(jobs.DisclosedStatesJob, run, opening, place)
             await self.replayer.evaluator.run(job)
 
     async def find_first_out_of_bounds(
@@ -98,7 +91,7 @@ class StateDisclosures:
         """Return the first step of an answer that no honest machine takes, or None if all may be honest."""
         async with self._temporary_directory() as place:
             digests = await self._fetch_files(run, answer, place)
-            job = await self._build_segment_job(OutlyingStepJob, run, opening, place)
+            job = await self._build_segment_job(jobs.OutlyingStepJob, run, opening, place)
             offset = await self.replayer.evaluator.run(job)
             if offset < 0:
                 return None
@@ -111,11 +104,13 @@ class StateDisclosures:
         limit = run.selection.posted_task.specification.training.checkpoint_interval_steps + 1
         if answer.states > limit:
             raise Rejected(RejectionReason.RESPONSE_INVALID, f"{answer.states} states; a segment has {limit} at most")
-        await self._fetch_to(answer.digests_cid, directory / DIGESTS_NAME, 32 * answer.states)
-        digests = parse_step_digests((directory / DIGESTS_NAME).read_bytes())
+        await self._fetch_to(answer.digests_cid, directory / jobs.DIGESTS_NAME, 32 * answer.states)
+        digests = parse_step_digests((directory / jobs.DIGESTS_NAME).read_bytes())
         if len(digests) != answer.states or list_root(digests) != answer.root:
             raise Rejected(RejectionReason.RESPONSE_INVALID, "the digests are not those under the signed root")
-        await self._fetch_to(answer.states_cid, directory / STATES_NAME, answer.states * self._maximum_state_bytes(run))
+        await self._fetch_to(
+            answer.states_cid, directory / jobs.STATES_NAME, answer.states * self._maximum_state_bytes(run)
+        )
         return digests
 
     async def _build_segment_job(

@@ -15,16 +15,8 @@ from learnchain.encoding.cryptography import message_hash
 from learnchain.engines.contract import Rules
 from learnchain.learning.jobs import TrainedFiles, TrainingJob
 from learnchain.learning.trace import CONTINUES_KEY, MAXIMUM_INDEX_BYTES, TraceIndex, read_index
+from learnchain.protocol import messages
 from learnchain.protocol.audit_messages import StateLeaf
-from learnchain.protocol.messages import (
-    AnyBlock,
-    Block,
-    Commitment,
-    TrainedModel,
-    TrainingRecord,
-    commitment_digest,
-    work_id,
-)
 from learnchain.protocol.parameters import ChainParameters
 from learnchain.protocol.state import MultiBlockPosition, Selection
 from learnchain.protocol.training_terms import HyperParameters, TrainingTerms
@@ -69,7 +61,7 @@ class LookaheadRun:
 
     task_id: bytes
     position: MultiBlockPosition
-    commitment: Commitment
+    commitment: messages.Commitment
     task: asyncio.Task[None]
     result: asyncio.Future[FinishedRun | None]
 
@@ -89,8 +81,8 @@ def seeds_of(chain_id: int, selection: Selection, miner: Address, course: MultiB
     """Return the seeds of a height, or of the position that follows it; a task of one block has one seed."""
     own = selection.select_assignment(miner) or selection
     chosen, task_id = course or own.position, own.task.task_id
-    initial = work_id(chain_id, chosen.initialisation_seed or selection.parent, task_id, miner)
-    return Seeds(initial, work_id(chain_id, chosen.batch_order_seed or selection.parent, task_id, miner))
+    initial = messages.work_id(chain_id, chosen.initialisation_seed or selection.parent, task_id, miner)
+    return Seeds(initial, messages.work_id(chain_id, chosen.batch_order_seed or selection.parent, task_id, miner))
 
 
 def build_training_job(
@@ -148,7 +140,9 @@ def encode_index(index: dict[str, object], start: EndState | None) -> bytes:
     return json.dumps({**index, **continued}, sort_keys=True).encode()
 
 
-async def find_start_digest(blobs: BlobStore, parent: AnyBlock, block: Block, chain_id: int) -> Hash32 | None:
+async def find_start_digest(
+    blobs: BlobStore, parent: messages.AnyBlock, block: messages.Block, chain_id: int
+) -> Hash32 | None:
     """Return the digest of the state that a winner's run must begin with; None for the derived initialisation.
 
     Refuses an opening that is not of the same miner and task, not under the parent block, or not what it committed to.
@@ -160,7 +154,7 @@ async def find_start_digest(blobs: BlobStore, parent: AnyBlock, block: Block, ch
 
 
 async def read_continued_opening(
-    blobs: BlobStore, parent: AnyBlock, block: Block, chain_id: int
+    blobs: BlobStore, parent: messages.AnyBlock, block: messages.Block, chain_id: int
 ) -> CommitmentOpening | None:
     """Return the opened commitment of the run that a winner's goes on from, checked against the parent block."""
     index = await fetch_index(blobs, block.reveal.training)
@@ -170,10 +164,10 @@ async def read_continued_opening(
     committed = opening.commitment
     if not _holds(parent, opening) or (committed.miner, committed.task_id) != (block.proposer, block.reveal.task_id):
         raise Rejected(RejectionReason.TRACE_MISMATCH, "the run goes on from what the parent block does not hold")
-    work = work_id(chain_id, committed.parent, committed.task_id, committed.miner)
-    model = TrainedModel(opening.model_cid, opening.training)
+    work = messages.work_id(chain_id, committed.parent, committed.task_id, committed.miner)
+    model = messages.TrainedModel(opening.model_cid, opening.training)
     bound = (opening.payload_hash, opening.payload_cid, opening.salt)
-    if commitment_digest(work, model, *bound) != committed.digest:
+    if messages.commitment_digest(work, model, *bound) != committed.digest:
         raise Rejected(RejectionReason.REVEAL_MISMATCH, "the opening is not what the parent block commits to")
     return opening
 
@@ -182,12 +176,12 @@ async def read_continued_opening(
 class EarlierRun:
     """Hold a run that lost: its block as it would be had the run won, and the selection that it trained for."""
 
-    block: Block
+    block: messages.Block
     selection: Selection
 
 
 async def earlier_runs(
-    blobs: BlobStore, archive: Archive, rules: Rules, parameters: ChainParameters, block: Block
+    blobs: BlobStore, archive: Archive, rules: Rules, parameters: ChainParameters, block: messages.Block
 ) -> tuple[EarlierRun, ...]:
     """Return the runs that a winner's rests on and that did not win their own blocks, the latest first (PODL-R10).
 
@@ -199,7 +193,7 @@ async def earlier_runs(
         opening = await read_continued_opening(blobs, parent, block, parameters.chain_id)
         if (
             opening is None
-            or not isinstance(parent, Block)
+            or not isinstance(parent, messages.Block)
             or message_hash(opening.commitment) == parent.verdict.winner
         ):
             break
@@ -211,7 +205,7 @@ async def earlier_runs(
     return tuple(found)
 
 
-async def fetch_index(blobs: BlobStore, training: TrainingRecord) -> TraceIndex:
+async def fetch_index(blobs: BlobStore, training: messages.TrainingRecord) -> TraceIndex:
     """Return the index that a training record names; what does not parse or is too long is refused alike everywhere."""
     return read_index(await blobs.read(training.trace_cid, MAXIMUM_INDEX_BYTES))
 
@@ -225,6 +219,6 @@ async def _find_committed_index(blobs: BlobStore, opening: CommitmentOpening) ->
     return index
 
 
-def _holds(block: AnyBlock, opening: CommitmentOpening) -> bool:
+def _holds(block: messages.AnyBlock, opening: CommitmentOpening) -> bool:
     """Return whether a block's release lists the opened commitment."""
-    return isinstance(block, Block) and opening.commitment in block.commitments
+    return isinstance(block, messages.Block) and opening.commitment in block.commitments

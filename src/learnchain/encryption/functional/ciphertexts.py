@@ -12,14 +12,7 @@ from numpy.typing import NDArray
 
 from learnchain.encoding.codec import Hash32, decode, encode
 from learnchain.encoding.cryptography import list_root, message_hash, shake256, tagged_hash
-from learnchain.encryption.functional.group import (
-    COMPRESSED_BYTES,
-    ORDER,
-    Coordinates,
-    compress,
-    decompress,
-    generator_multiples,
-)
+from learnchain.encryption.functional import group
 from learnchain.encryption.functional.keys import MAXIMUM_DIMENSION, MasterPublic, MasterSecret
 from learnchain.rejection import Rejected, RejectionReason
 
@@ -46,11 +39,11 @@ class CipherHeader:
 
     def batch_bytes(self) -> int:
         """Return the size of every batch on the wire."""
-        return COMPRESSED_BYTES * (1 + self.slots * self.dimension)
+        return group.COMPRESSED_BYTES * (1 + self.slots * self.dimension)
 
     def master_bytes(self) -> int:
         """Return the size of the master public key on the wire."""
-        return COMPRESSED_BYTES * self.slots * self.dimension
+        return group.COMPRESSED_BYTES * self.slots * self.dimension
 
     def check(self) -> "CipherHeader":
         """Return the header itself, or refuse numbers that no data set has."""
@@ -66,7 +59,7 @@ class CipherHeader:
 class CipherBatch:
     """Hold one batch: ct_0 = g**r, then ct_j = h_j**r * g**x_j for every slot and component."""
 
-    points: Coordinates
+    points: group.Coordinates
 
 
 def build_header(public: MasterPublic, samples: int, maximum: int = 255) -> CipherHeader:
@@ -83,7 +76,7 @@ def decode_master(header: CipherHeader, data: bytes) -> MasterPublic:
     """Return the master public key that a header names; refuse other bytes, and points off the curve."""
     if len(data) != header.master_bytes():
         raise Rejected(RejectionReason.MALFORMED, f"{len(data)} bytes where a master key has {header.master_bytes()}")
-    public = MasterPublic(header.dimension, header.slots, decompress(data))
+    public = MasterPublic(header.dimension, header.slots, group.decompress(data))
     if public.identity() != header.master:
         raise Rejected(RejectionReason.WRONG_HASH, "the master public key is not the one that the header names")
     return public
@@ -104,12 +97,12 @@ def encrypt_batch(secret: MasterSecret, header: CipherHeader, index: int, sample
     bound = tagged_hash(
         "encryption/nonce", secret.seed, message_hash(header), index.to_bytes(8, "big"), plain.tobytes()
     )
-    nonce = int.from_bytes(shake256("encryption/nonce", bound, 48), "big") % (ORDER - 1) + 1
+    nonce = int.from_bytes(shake256("encryption/nonce", bound, 48), "big") % (group.ORDER - 1) + 1
     exponents = [nonce]
-    exponents += [(s * nonce + x) % ORDER for s, x in zip(secret.scalars, plain.ravel().tolist(), strict=True)]
+    exponents += [(s * nonce + x) % group.ORDER for s, x in zip(secret.scalars, plain.ravel().tolist(), strict=True)]
     if 0 in exponents:
         raise RuntimeError("a ciphertext at infinity: 2**-256 a component, so the randomness is broken")
-    return CipherBatch(generator_multiples(exponents))
+    return CipherBatch(group.generator_multiples(exponents))
 
 
 def encrypt(
@@ -124,7 +117,7 @@ def encrypt(
 
 def encode_batch(batch: CipherBatch) -> bytes:
     """Return the bytes of a batch on the wire."""
-    return compress(batch.points)
+    return group.compress(batch.points)
 
 
 def batch_leaf(header: CipherHeader, index: int, data: bytes) -> Hash32:
@@ -143,4 +136,4 @@ def decode_batch(header: CipherHeader, index: int, data: bytes, leaf: Hash32) ->
         raise Rejected(RejectionReason.MALFORMED, f"{len(data)} bytes where a batch has {header.batch_bytes()}")
     if batch_leaf(header, index, data) != leaf:
         raise Rejected(RejectionReason.WRONG_HASH, f"batch {index} is not the one of its leaf")
-    return CipherBatch(decompress(data))
+    return CipherBatch(group.decompress(data))

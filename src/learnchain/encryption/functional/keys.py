@@ -17,15 +17,7 @@ from coincurve import PublicKey
 from numpy.typing import NDArray
 
 from learnchain.encoding.cryptography import shake256, tagged_hash
-from learnchain.encryption.functional.group import (
-    ORDER,
-    Coordinates,
-    check_on_curve,
-    compress,
-    generator_multiple,
-    generator_multiples,
-    public_key,
-)
+from learnchain.encryption.functional import group
 from learnchain.protocol.training_terms import LEAK_BUDGET_DIVISOR
 from learnchain.rejection import Rejected, RejectionReason
 
@@ -94,12 +86,12 @@ class MasterPublic:
 
     dimension: int
     slots: int
-    points: Coordinates
+    points: group.Coordinates
 
     def identity(self) -> bytes:
         """Return the hash that ciphertexts and functional keys name."""
         sizes = self.dimension.to_bytes(4, "big") + self.slots.to_bytes(2, "big")
-        return tagged_hash("encryption/master", sizes, compress(self.points))
+        return tagged_hash("encryption/master", sizes, group.compress(self.points))
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,14 +125,14 @@ def generate_master_keys(seed: bytes, dimension: int, slots: int = SLOTS) -> tup
         raise Rejected(RejectionReason.ARGUMENT_INVALID, f"seed of {len(seed)} bytes, {dimension} x {slots}")
     stream = shake256("encryption/master secret", seed, _WIDE_BYTES * dimension * slots)
     parts = [stream[i : i + _WIDE_BYTES] for i in range(0, len(stream), _WIDE_BYTES)]
-    scalars = tuple(int.from_bytes(part, "big") % (ORDER - 1) + 1 for part in parts)
-    points = generator_multiples(list(scalars))
+    scalars = tuple(int.from_bytes(part, "big") % (group.ORDER - 1) + 1 for part in parts)
+    points = group.generator_multiples(list(scalars))
     return MasterSecret(seed, dimension, slots, scalars), MasterPublic(dimension, slots, points)
 
 
 def encode_master(public: MasterPublic) -> bytes:
     """Return the compressed points of a master public key."""
-    return compress(public.points)
+    return group.compress(public.points)
 
 
 def encode_key(key: FunctionalKey) -> bytes:
@@ -168,7 +160,7 @@ def derive_key(secret: MasterSecret, public: MasterPublic, queries: NDArray[np.i
     etas: list[int] = []
     for slot in range(secret.slots):
         scalars = np.array(secret.scalars[slot * secret.dimension : (slot + 1) * secret.dimension], dtype=object)
-        etas.extend(int(eta) % ORDER for eta in weights @ scalars)
+        etas.extend(int(eta) % group.ORDER for eta in weights @ scalars)
     return FunctionalKey(public.identity(), query_identity(matrix), tuple(etas))
 
 
@@ -182,13 +174,13 @@ def verify_key(public: MasterPublic, queries: NDArray[np.integer], key: Function
     if key.master != public.identity() or key.queries != query_identity(matrix):
         raise Rejected(RejectionReason.FUNCTIONAL_KEY_WRONG, "the key is for another data set or other queries")
     count = len(matrix)
-    if len(key.etas) != public.slots * count or not all(0 <= eta < ORDER for eta in key.etas):
+    if len(key.etas) != public.slots * count or not all(0 <= eta < group.ORDER for eta in key.etas):
         raise Rejected(RejectionReason.FUNCTIONAL_KEY_WRONG, f"{len(key.etas)} numbers for {count} queries")
-    check_on_curve(public.points)
+    group.check_on_curve(public.points)
     raw = b"".join(eta.to_bytes(32, "big") for eta in key.etas)
     stream = shake256("encryption/key check", key.master + key.queries + raw, 16 * len(key.etas))
     factors = [int.from_bytes(stream[i : i + 16], "big") for i in range(0, len(stream), 16)]
-    left = sum(factor * eta for factor, eta in zip(factors, key.etas, strict=True)) % ORDER
+    left = sum(factor * eta for factor, eta in zip(factors, key.etas, strict=True)) % group.ORDER
     weights = matrix.T.astype(object)
     powers: list[int] = []
     for slot in range(public.slots):
@@ -197,15 +189,15 @@ def verify_key(public: MasterPublic, queries: NDArray[np.integer], key: Function
         raise Rejected(RejectionReason.FUNCTIONAL_KEY_WRONG, "the key does not fit the master public key")
 
 
-def _is_generator_power(exponent: int, points: Coordinates, powers: list[int]) -> bool:
+def _is_generator_power(exponent: int, points: group.Coordinates, powers: list[int]) -> bool:
     """Return whether g**exponent is the product of the powers; g is added to both sides against infinity."""
     terms = [
-        public_key(point).multiply((power % ORDER).to_bytes(32, "big"))
+        group.public_key(point).multiply((power % group.ORDER).to_bytes(32, "big"))
         for point, power in zip(points, powers, strict=True)
-        if power % ORDER
+        if power % group.ORDER
     ]
     if not terms:
         return exponent == 0
     if exponent == 0:
         return False
-    return PublicKey.combine_keys(terms).format(compressed=False)[1:] == generator_multiple(exponent).tobytes()
+    return PublicKey.combine_keys(terms).format(compressed=False)[1:] == group.generator_multiple(exponent).tobytes()

@@ -16,21 +16,9 @@ from typing import ClassVar
 
 from learnchain.encoding.codec import CONTEXT, WEI_PER_GWEI, Accuracy, Hash32, encode, logarithm, power, quantise
 from learnchain.engines.contract import EngineParts, JudgementCase, LocalDurations
+from learnchain.protocol import messages
 from learnchain.protocol.citations import equation
 from learnchain.protocol.measurement import Finding, Measurement, MeasurementKind, MeasurementRequest
-from learnchain.protocol.messages import (
-    AnyBlock,
-    Block,
-    CandidateOutcome,
-    Commitment,
-    Deadline,
-    Escrow,
-    Payout,
-    Reveal,
-    Task,
-    Verdict,
-    VerdictEntry,
-)
 from learnchain.protocol.model_specification import ModelLimits, model_bytes, training_flops_per_sample, validate
 from learnchain.protocol.parameters import ChainParameters
 from learnchain.protocol.payload import Settlement, SettlementOutcome
@@ -131,7 +119,7 @@ KINDS = (MeasurementKind.PAYLOAD, MeasurementKind.WATERMARK, MeasurementKind.COU
 """What a candidate must pass, cheapest first; a model without the miner's mark is pruned unmeasured (IV-C3)."""
 
 
-def judge(case: JudgementCase) -> MeasurementRequest | Verdict | None:
+def judge(case: JudgementCase) -> MeasurementRequest | messages.Verdict | None:
     """Ask for the next measurement, give the verdict, or wait for reveals that may still come."""
     if not case.reveals_closed and len(case.reveals) < len(case.commitments):
         return None
@@ -180,28 +168,30 @@ def _compare_count(case: JudgementCase, key: Hash32, measured: Measurement) -> s
     return None if exact else inexact
 
 
-def _build_verdict(case: JudgementCase, winner: Hash32, refused: dict[Hash32, str], missing: set[Hash32]) -> Verdict:
+def _build_verdict(
+    case: JudgementCase, winner: Hash32, refused: dict[Hash32, str], missing: set[Hash32]
+) -> messages.Verdict:
     entries = tuple(
         _build_entry(case, key, miner, winner=winner, refused=refused, missing=missing)
         for key, miner in ((key, commitment.miner) for key, commitment in case.commitments)
     )
     won = case.reveals.get(winner)
     correct, total = (won.claim_correct, won.claim_total) if won else (0, 0)
-    return Verdict(winner, correct, total, entries)
+    return messages.Verdict(winner, correct, total, entries)
 
 
 def _build_entry(
     case: JudgementCase, key: Hash32, miner: bytes, *, winner: Hash32, refused: dict[Hash32, str], missing: set[Hash32]
-) -> VerdictEntry:
+) -> messages.VerdictEntry:
     reveal = case.reveals.get(key)
     claim, total = (reveal.claim_correct, reveal.claim_total) if reveal else (0, 0)
     if key == winner:
-        return VerdictEntry(key, miner, CandidateOutcome.WINNER, claim, "", total)
+        return messages.VerdictEntry(key, miner, messages.CandidateOutcome.WINNER, claim, "", total)
     if key in refused:
-        return VerdictEntry(key, miner, CandidateOutcome.REJECTED, claim, refused[key], total)
+        return messages.VerdictEntry(key, miner, messages.CandidateOutcome.REJECTED, claim, refused[key], total)
     if reveal is None or key in missing:
-        return VerdictEntry(key, miner, CandidateOutcome.UNREVEALED, 0, "")
-    return VerdictEntry(key, miner, CandidateOutcome.LOWER_CLAIM, claim, "", total)
+        return messages.VerdictEntry(key, miner, messages.CandidateOutcome.UNREVEALED, 0, "")
+    return messages.VerdictEntry(key, miner, messages.CandidateOutcome.LOWER_CLAIM, claim, "", total)
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,7 +295,7 @@ class Dlbc:
         """Return the engine's parameters for the genesis hash."""
         return b"dlbc" + encode(self)
 
-    def admit_task(self, task: Task, specification: TaskSpecification, parameters: ChainParameters) -> None:
+    def admit_task(self, task: messages.Task, specification: TaskSpecification, parameters: ChainParameters) -> None:
         """Require publisher, reward, model and data links; numbers and graph are checked before it queues (IV-D)."""
         specification.check_numbers()
         validate(specification.model, ModelLimits(parameters=parameters.maximum_model_parameters))
@@ -317,9 +307,9 @@ class Dlbc:
             detail = f"a bond of {task.bond_wei} wei is below the minimum of {parameters.minimum_task_bond_wei}"
             raise Rejected(RejectionReason.BOND_TOO_LOW, detail)
 
-    def required_escrow(self, task: Task) -> Escrow:
+    def required_escrow(self, task: messages.Task) -> messages.Escrow:
         """Lock the whole reward and the publisher's bond in the contract of Figure 8."""
-        return Escrow(task.task_id, task.reward_wei + task.bond_wei, task.deadline_seconds)
+        return messages.Escrow(task.task_id, task.reward_wei + task.bond_wei, task.deadline_seconds)
 
     def select_task(self, parent: ChainState, parameters: ChainParameters) -> Selection:
         """Select the smallest ranking score of the list recorded in the parent (Eq. 1-4, IV-G; DLBC-R1)."""
@@ -332,7 +322,7 @@ class Dlbc:
         return Watermark(work, self.watermark_strength_millionths, self.watermark_threshold_millionths)
 
     def check_commitment(
-        self, selection: Selection, commitment: Commitment, at_milliseconds: int, parameters: ChainParameters
+        self, selection: Selection, commitment: messages.Commitment, at_milliseconds: int, parameters: ChainParameters
     ) -> None:
         """Require the commitment before Phase 3 begins (IV-H; DLBC-R4)."""
         if at_milliseconds > selection.schedule.commitment_milliseconds:
@@ -341,38 +331,40 @@ class Dlbc:
             detail = f"a bond of {commitment.bond_wei} wei is below {parameters.minimum_commitment_bond_wei}"
             raise Rejected(RejectionReason.BOND_TOO_LOW, detail)
 
-    def check_reveal(self, selection: Selection, commitment: Commitment, reveal: Reveal) -> None:
+    def check_reveal(self, selection: Selection, commitment: messages.Commitment, reveal: messages.Reveal) -> None:
         """Require a claim over the whole released test set and parameters the task allows (IV-B, Phase 3)."""
         specification = selection.posted_task.specification
         specification.check_claim(reveal.claim())
         specification.training.check(reveal.training.hyperparameters)
 
-    def judge(self, case: JudgementCase) -> MeasurementRequest | Verdict | None:
+    def judge(self, case: JudgementCase) -> MeasurementRequest | messages.Verdict | None:
         """Measure in decreasing order of claims, watermark first; take the first honest one (II, IV-B, IV-C3)."""
         return judge(case)
 
-    def check_header(self, parent: ChainState, selection: Selection, block: AnyBlock) -> None:
+    def check_header(self, parent: ChainState, selection: Selection, block: messages.AnyBlock) -> None:
         """Require the block to end where Phase 3 ends: the length of all phases is fixed (IV-B)."""
-        if isinstance(block, Block) and block.end_milliseconds != selection.schedule.deadline(Deadline.BLOCK):
+        if isinstance(block, messages.Block) and block.end_milliseconds != selection.schedule.deadline(
+            messages.Deadline.BLOCK
+        ):
             raise Rejected(RejectionReason.TIMESTAMP_WRONG, "the block does not end where Phase 3 ends")
 
-    def weigh(self, block: AnyBlock, siblings: tuple[AnyBlock, ...]) -> int:
+    def weigh(self, block: messages.AnyBlock, siblings: tuple[messages.AnyBlock, ...]) -> int:
         """Count the highest-accuracy models: 1 for the best verified candidate of a release (IV-F; DLBC-R9)."""
-        if not isinstance(block, Block):
+        if not isinstance(block, messages.Block):
             return 0
-        rivals = (each for each in siblings if isinstance(each, Block) and each.release == block.release)
+        rivals = (each for each in siblings if isinstance(each, messages.Block) and each.release == block.release)
         best = min(rivals, key=lambda each: (-each.reveal.claim().share, each.verdict.winner))
         return int(best.verdict.winner == block.verdict.winner)
 
-    def compute_reward(self, selection: Selection, block: AnyBlock, parameters: ChainParameters) -> Reward:
+    def compute_reward(self, selection: Selection, block: messages.AnyBlock, parameters: ChainParameters) -> Reward:
         """Split the block reward by Eq. 5 and 6; settle the escrow by accuracy or by whoever failed (DLBC-R7, R13)."""
-        if not isinstance(block, Block):
+        if not isinstance(block, messages.Block):
             return Reward((), self._compute_settlements(selection, block))
         minted = parameters.block_reward_gwei
         publisher = self._publisher_gwei(selection, minted)
-        payouts = [Payout(block.proposer, minted - publisher, "block reward")]
+        payouts = [messages.Payout(block.proposer, minted - publisher, "block reward")]
         if publisher:
-            payouts.append(Payout(selection.task.publisher, publisher, "publisher share"))
+            payouts.append(messages.Payout(selection.task.publisher, publisher, "publisher share"))
         return Reward(tuple(payouts), self._compute_settlements(selection, block))
 
     def _publisher_gwei(self, selection: Selection, minted_gwei: int) -> int:
@@ -383,13 +375,13 @@ class Dlbc:
         miner_gwei = -(-miner_share(share) * minted_gwei // 1)
         return min(minted_gwei - int(miner_gwei), selection.task.reward_wei // WEI_PER_GWEI)
 
-    def _compute_settlements(self, selection: Selection, block: AnyBlock) -> tuple[Settlement, ...]:
+    def _compute_settlements(self, selection: Selection, block: messages.AnyBlock) -> tuple[Settlement, ...]:
         task = selection.task
         if task.is_standing:
             return ()
         recipient, outcome = task.publisher, SettlementOutcome.REFUNDED
-        if not isinstance(block, Block):
-            if block.missed in (Deadline.KEY, Deadline.RELEASE):
+        if not isinstance(block, messages.Block):
+            if block.missed in (messages.Deadline.KEY, messages.Deadline.RELEASE):
                 recipient, outcome = BURN_ADDRESS, SettlementOutcome.STRUCK
         else:
             wanted = selection.posted_task.specification

@@ -11,43 +11,14 @@ from typing import ClassVar
 from typing_extensions import override
 
 from learnchain.encoding.codec import Address, Hash32, encode
-from learnchain.engines.contract import (
-    EngineParts,
-    JudgementCase,
-    LocalDurations,
-    Lookahead,
-    PartedMessage,
-    refuse_part,
-)
+from learnchain.engines import contract
 from learnchain.engines.podl.multi_block_progress import MultiBlockProgress, StoppingRule, decode_memory, encode_memory
 from learnchain.engines.podl.parts import baseline_count, encode_baseline
+from learnchain.protocol import messages, state
 from learnchain.protocol.measurement import Finding, MeasurementKind, MeasurementRequest
-from learnchain.protocol.messages import (
-    AnyBlock,
-    Block,
-    CandidateOutcome,
-    Commitment,
-    Deadline,
-    Escrow,
-    Payout,
-    Reveal,
-    Task,
-    Verdict,
-    VerdictEntry,
-)
 from learnchain.protocol.model_specification import ModelLimits, validate
 from learnchain.protocol.parameters import ChainParameters
 from learnchain.protocol.payload import Settlement, SettlementOutcome
-from learnchain.protocol.state import (
-    ZERO_HASH,
-    Assignment,
-    ChainState,
-    MultiBlockPosition,
-    PostedTask,
-    Reward,
-    Schedule,
-    Selection,
-)
 from learnchain.protocol.task_specification import Cid, TaskSpecification
 from learnchain.protocol.training_terms import FULL_BITS, QUANTISED_BITS, FreeTraining, TrainingTerms
 from learnchain.rejection import Rejected, RejectionReason
@@ -56,7 +27,7 @@ KINDS = (MeasurementKind.PAYLOAD, MeasurementKind.COUNT)
 """What a candidate must pass, cheapest first."""
 
 
-def judge(case: JudgementCase) -> MeasurementRequest | Verdict | None:
+def judge(case: contract.JudgementCase) -> MeasurementRequest | messages.Verdict | None:
     """Ask for the next measurement, give the verdict, or wait for reveals that may still come."""
     if not case.reveals_closed and len(case.reveals) < len(case.commitments):
         return None
@@ -68,15 +39,15 @@ def judge(case: JudgementCase) -> MeasurementRequest | Verdict | None:
         if found == "":
             return _accept_winner(case, key, out)
         out[key] = found
-    return _build_verdict(case, ZERO_HASH, out, (0, 0))
+    return _build_verdict(case, state.ZERO_HASH, out, (0, 0))
 
 
-def order_by_claim(case: JudgementCase) -> list[Hash32]:
+def order_by_claim(case: contract.JudgementCase) -> list[Hash32]:
     """Return the revealed candidates, highest claim first; ties go to the lower commitment hash (ROUND-1)."""
     return sorted(case.reveals, key=lambda key: (-case.reveals[key].claim().share, key))
 
 
-def _examine(case: JudgementCase, key: Hash32) -> MeasurementRequest | str:
+def _examine(case: contract.JudgementCase, key: Hash32) -> MeasurementRequest | str:
     """Return what to measure next, why the candidate is out, or nothing when its claim is true."""
     for kind in KINDS:
         measured = case.measurements.get((key, kind))
@@ -95,7 +66,9 @@ def _examine(case: JudgementCase, key: Hash32) -> MeasurementRequest | str:
     return ""
 
 
-def _accept_winner(case: JudgementCase, key: Hash32, out: dict[Hash32, str]) -> MeasurementRequest | Verdict | None:
+def _accept_winner(
+    case: contract.JudgementCase, key: Hash32, out: dict[Hash32, str]
+) -> MeasurementRequest | messages.Verdict | None:
     """Count the champion on the winner's test set, where there is one, and close the verdict (PODL-R1)."""
     if decode_memory(case.selection.memory) is None:
         return _build_verdict(case, key, out, (0, 0))
@@ -108,28 +81,30 @@ def _accept_winner(case: JudgementCase, key: Hash32, out: dict[Hash32, str]) -> 
     return _build_verdict(case, key, out, (measured.correct, measured.total))
 
 
-def _build_verdict(case: JudgementCase, winner: Hash32, out: dict[Hash32, str], baseline: tuple[int, int]) -> Verdict:
+def _build_verdict(
+    case: contract.JudgementCase, winner: Hash32, out: dict[Hash32, str], baseline: tuple[int, int]
+) -> messages.Verdict:
     entries = tuple(_build_entry(case, key, commitment, winner, out) for key, commitment in case.commitments)
     won = case.reveals.get(winner)
     correct, total = (won.claim_correct, won.claim_total) if won else (0, 0)
-    return Verdict(winner, correct, total, entries, encode_baseline(*baseline))
+    return messages.Verdict(winner, correct, total, entries, encode_baseline(*baseline))
 
 
 def _build_entry(
-    case: JudgementCase, key: Hash32, commitment: Commitment, winner: Hash32, out: dict[Hash32, str]
-) -> VerdictEntry:
+    case: contract.JudgementCase, key: Hash32, commitment: messages.Commitment, winner: Hash32, out: dict[Hash32, str]
+) -> messages.VerdictEntry:
     reveal, reason = case.reveals.get(key), out.get(key, "")
     if reveal is None or reason == Finding.UNAVAILABLE:
-        return VerdictEntry(key, commitment.miner, CandidateOutcome.UNREVEALED, 0, "")
+        return messages.VerdictEntry(key, commitment.miner, messages.CandidateOutcome.UNREVEALED, 0, "")
     claim = (reveal.claim_correct, reveal.claim_total)
     outcome = (
-        CandidateOutcome.WINNER
+        messages.CandidateOutcome.WINNER
         if key == winner
-        else CandidateOutcome.REJECTED
+        else messages.CandidateOutcome.REJECTED
         if reason
-        else CandidateOutcome.LOWER_CLAIM
+        else messages.CandidateOutcome.LOWER_CLAIM
     )
-    return VerdictEntry(key, commitment.miner, outcome, claim[0], reason, claim[1])
+    return messages.VerdictEntry(key, commitment.miner, outcome, claim[0], reason, claim[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,11 +130,11 @@ class TwoPhases:
             detail = f"phases {self} must rise inside Phase 2, and what is left of Phase 1 must outlast the key"
             raise Rejected(RejectionReason.ARGUMENT_INVALID, detail)
 
-    def schedule_height(self, parent: ChainState, turn: int) -> Schedule:
+    def schedule_height(self, parent: state.ChainState, turn: int) -> state.Schedule:
         """Return the deadlines after `parent`; Phase 1 of a task that goes on began with the parent's Phase 2."""
         start = parent.end_milliseconds - (self.judging_milliseconds if turn else 0)
         commitment = start + self.training_milliseconds
-        return Schedule(
+        return state.Schedule(
             start_milliseconds=start,
             key_milliseconds=parent.end_milliseconds + self.key_milliseconds,
             release_opens_milliseconds=commitment,
@@ -171,13 +146,13 @@ class TwoPhases:
             payload_timestamp_seconds=max(parent.payload_timestamp_seconds + 1, commitment // 1000),
         )
 
-    def is_late(self, task: Task, end_milliseconds: int, parameters: ChainParameters) -> bool:
+    def is_late(self, task: messages.Task, end_milliseconds: int, parameters: ChainParameters) -> bool:
         """Return whether a task could not be settled in time after one more block on an end (ROUND-5)."""
         longest = self.training_milliseconds + self.judging_milliseconds + parameters.empty_window_milliseconds
         return task.deadline_seconds <= (end_milliseconds + longest) // 1000 + parameters.claim_window_seconds
 
 
-def build_local_phases(times: LocalDurations) -> TwoPhases:
+def build_local_phases(times: contract.LocalDurations) -> TwoPhases:
     """Return the phases for one machine: all that comes before judging is Phase 1, which judging overlaps."""
     training = times.key_milliseconds + times.training_milliseconds
     key = min(times.key_milliseconds, (training - times.judging_milliseconds) // 2)
@@ -227,7 +202,7 @@ class Podl:
         """Return the engine's parameters for the genesis hash."""
         return b"podl" + encode(self)
 
-    def admit_task(self, task: Task, specification: TaskSpecification, parameters: ChainParameters) -> None:
+    def admit_task(self, task: messages.Task, specification: TaskSpecification, parameters: ChainParameters) -> None:
         """Require training data, a model and a fresh test set for every block, all committed to at posting (III-B)."""
         specification.check_numbers()
         validate(specification.model, ModelLimits(parameters=parameters.maximum_model_parameters))
@@ -241,11 +216,11 @@ class Podl:
             detail = f"a bond of {task.bond_wei} wei is below the minimum of {parameters.minimum_task_bond_wei}"
             raise Rejected(RejectionReason.BOND_TOO_LOW, detail)
 
-    def required_escrow(self, task: Task) -> Escrow:
+    def required_escrow(self, task: messages.Task) -> messages.Escrow:
         """Lock the reward and the requester's bond until the model is collected (PODL-R4)."""
-        return Escrow(task.task_id, task.reward_wei + task.bond_wei, task.deadline_seconds)
+        return messages.Escrow(task.task_id, task.reward_wei + task.bond_wei, task.deadline_seconds)
 
-    def select_task(self, parent: ChainState, parameters: ChainParameters) -> Selection:
+    def select_task(self, parent: state.ChainState, parameters: ChainParameters) -> state.Selection:
         """Go on with the task of the last block until its requester collects; then take the earliest posted (III-B)."""
         waiting = [
             each
@@ -260,11 +235,11 @@ class Podl:
             else self._select_next(waiting, parent, parameters)
         )
         origin = before.initialisation_seed if before else parent.block_hash
-        position = MultiBlockPosition(turn, origin, parent.parent)
-        return Selection(
+        position = state.MultiBlockPosition(turn, origin, parent.parent)
+        return state.Selection(
             height=parent.height + 1,
             parent=parent.block_hash,
-            assignments=(Assignment(chosen, position=position),),
+            assignments=(state.Assignment(chosen, position=position),),
             score=f"block {turn + 1} of at most {len(chosen.specification.data.test_sets)}",
             queue_length=len(waiting),
             schedule=self.phases.schedule_height(parent, turn),
@@ -272,12 +247,16 @@ class Podl:
             memory=parent.reward.memory if before else b"",
         )
 
-    def training_terms(self, selection: Selection, work: Hash32) -> TrainingTerms:
+    def training_terms(self, selection: state.Selection, work: Hash32) -> TrainingTerms:
         """Train freely until Phase 1 ends, on from the miner's own last model; publish how to repeat it (III-A)."""
         return FreeTraining(self.model_bits)
 
     def check_commitment(
-        self, selection: Selection, commitment: Commitment, at_milliseconds: int, parameters: ChainParameters
+        self,
+        selection: state.Selection,
+        commitment: messages.Commitment,
+        at_milliseconds: int,
+        parameters: ChainParameters,
     ) -> None:
         """Require the header with the model's hash by the end of Phase 1 (III-A, III-B; PODL-R7)."""
         if at_milliseconds > selection.schedule.commitment_milliseconds:
@@ -286,117 +265,133 @@ class Podl:
             detail = f"a bond of {commitment.bond_wei} wei is below {parameters.minimum_commitment_bond_wei}"
             raise Rejected(RejectionReason.BOND_TOO_LOW, detail)
 
-    def check_reveal(self, selection: Selection, commitment: Commitment, reveal: Reveal) -> None:
+    def check_reveal(
+        self, selection: state.Selection, commitment: messages.Commitment, reveal: messages.Reveal
+    ) -> None:
         """Require a claim over the whole fresh test set and hyper-parameters the task allows (III-A, III-B)."""
         specification = selection.posted_task.specification
         specification.check_claim(reveal.claim(), selection.position.block_index)
         specification.training.check(reveal.training.hyperparameters)
 
-    def judge(self, case: JudgementCase) -> MeasurementRequest | Verdict | None:
+    def judge(self, case: contract.JudgementCase) -> MeasurementRequest | messages.Verdict | None:
         """Validate in decreasing order of claimed accuracy; accept the first true claim (III-A, III-B; PODL-R1)."""
         return judge(case)
 
-    def check_header(self, parent: ChainState, selection: Selection, block: AnyBlock) -> None:
+    def check_header(self, parent: state.ChainState, selection: state.Selection, block: messages.AnyBlock) -> None:
         """Require the block to end with Phase 2, and a verdict that compares with the champion if there is one."""
-        if not isinstance(block, Block):
+        if not isinstance(block, messages.Block):
             return
-        if block.end_milliseconds != selection.schedule.deadline(Deadline.BLOCK):
+        if block.end_milliseconds != selection.schedule.deadline(messages.Deadline.BLOCK):
             raise Rejected(RejectionReason.TIMESTAMP_WRONG, "the block does not end where Phase 2 ends")
         correct, total = baseline_count(block.verdict)
         if bool(total) != bool(self.parts.baseline_model(selection)) or correct > total:
             raise Rejected(RejectionReason.VERDICT_WRONG, "the champion is not counted, or there is none to count")
 
-    def weigh(self, block: AnyBlock, siblings: tuple[AnyBlock, ...]) -> int:
+    def weigh(self, block: messages.AnyBlock, siblings: tuple[messages.AnyBlock, ...]) -> int:
         """Count 1 for the most accurate honest model of a release (III-C, block reversibility; PODL-R2)."""
-        if not isinstance(block, Block):
+        if not isinstance(block, messages.Block):
             return 0
-        rivals = (each for each in siblings if isinstance(each, Block) and each.release == block.release)
+        rivals = (each for each in siblings if isinstance(each, messages.Block) and each.release == block.release)
         best = min(rivals, key=lambda each: (-each.reveal.claim().share, each.verdict.winner))
         return int(best.verdict.winner == block.verdict.winner)
 
-    def compute_reward(self, selection: Selection, block: AnyBlock, parameters: ChainParameters) -> Reward:
+    def compute_reward(
+        self, selection: state.Selection, block: messages.AnyBlock, parameters: ChainParameters
+    ) -> state.Reward:
         """Mint for the block's miner; pay the champion's miner when the requester collects (II-A, III-B; PODL-R4)."""
-        if not isinstance(block, Block):
-            return Reward((), self._settle_interrupted(selection, block))
-        minted = (Payout(block.proposer, parameters.block_reward_gwei, "block reward"),)
+        if not isinstance(block, messages.Block):
+            return state.Reward((), self._settle_interrupted(selection, block))
+        minted = (messages.Payout(block.proposer, parameters.block_reward_gwei, "block reward"),)
         progress = self.stopping.advance_progress(selection, block)
         task, specification = selection.task, selection.posted_task.specification
         over = self.stopping.is_over(progress, specification)
         if not over and (task.is_standing or not self.phases.is_late(task, block.end_milliseconds, parameters)):
-            return Reward(minted, (), encode_memory(progress))
+            return state.Reward(minted, (), encode_memory(progress))
         winner = progress.best_miner if progress.has_reached_requirement(specification) else b""
-        return Reward(minted, _settle_task(selection, block, winner))
+        return state.Reward(minted, _settle_task(selection, block, winner))
 
-    def _find_ongoing_progress(self, parent: ChainState, waiting: list[PostedTask]) -> MultiBlockProgress | None:
+    def _find_ongoing_progress(
+        self, parent: state.ChainState, waiting: list[state.PostedTask]
+    ) -> MultiBlockProgress | None:
         """Return how the task of the parent stands if it goes on; a standing one makes room for whoever pays."""
         before = decode_memory(parent.reward.memory)
         return before if parent.ongoing_task or not waiting else None
 
     def _find_ongoing_task(
-        self, before: MultiBlockProgress, parent: ChainState, parameters: ChainParameters
-    ) -> PostedTask:
+        self, before: MultiBlockProgress, parent: state.ChainState, parameters: ChainParameters
+    ) -> state.PostedTask:
         """Return the task that the last block trained and did not settle."""
-        standing = (PostedTask(*each) for each in parameters.standing_tasks())
+        standing = (state.PostedTask(*each) for each in parameters.standing_tasks())
         return next(each for each in (*parent.ongoing_task, *standing) if each.task.task_id == before.task_id)
 
-    def _select_next(self, waiting: list[PostedTask], parent: ChainState, parameters: ChainParameters) -> PostedTask:
+    def _select_next(
+        self, waiting: list[state.PostedTask], parent: state.ChainState, parameters: ChainParameters
+    ) -> state.PostedTask:
         """Return the earliest posted task, or a standing one in turn; the paper knows one requester only (PODL-R4)."""
         if waiting:
             return min(waiting, key=lambda each: (each.task.posted_height, each.task.task_id))
         standing = parameters.standing_tasks()
-        return PostedTask(*standing[(parent.height + 1) % len(standing)])
+        return state.PostedTask(*standing[(parent.height + 1) % len(standing)])
 
-    def _settle_interrupted(self, selection: Selection, block: AnyBlock) -> tuple[Settlement, ...]:
+    def _settle_interrupted(self, selection: state.Selection, block: messages.AnyBlock) -> tuple[Settlement, ...]:
         """Settle a task whose height was missed: its champion is paid, else whoever failed bears it (PODL-R6)."""
         before = decode_memory(selection.memory)
         if before is not None and before.has_reached_requirement(selection.posted_task.specification):
             return _settle_task(selection, block, before.best_miner)
-        silent = not isinstance(block, Block) and block.missed in (Deadline.KEY, Deadline.RELEASE)
+        silent = not isinstance(block, messages.Block) and block.missed in (
+            messages.Deadline.KEY,
+            messages.Deadline.RELEASE,
+        )
         return _settle_task(selection, block, b"", SettlementOutcome.STRUCK if silent else SettlementOutcome.REFUNDED)
 
 
 @dataclass(frozen=True, slots=True)
-class PodlParts(EngineParts):
+class PodlParts(contract.EngineParts):
     """Answer for what only a task over several blocks asks: runs ahead, and the best earlier model."""
 
     phases: TwoPhases
 
     @override
-    def check(self, selection: Selection, message: PartedMessage) -> None:
+    def check(self, selection: state.Selection, message: contract.PartedMessage) -> None:
         """Refuse a verdict that does not count in one way, and a part of any other message."""
-        if isinstance(message, Verdict):
+        if isinstance(message, messages.Verdict):
             baseline_count(message)
         else:
-            refuse_part(message)
+            contract.refuse_part(message)
 
     @override
-    def lookahead(self, parent: ChainState, selection: Selection, parameters: ChainParameters) -> Lookahead | None:
+    def lookahead(
+        self, parent: state.ChainState, selection: state.Selection, parameters: ChainParameters
+    ) -> contract.Lookahead | None:
         """Let whoever has committed begin the next block, where the task goes on (III-B; PODL-R5)."""
         position, schedule = selection.position, selection.schedule
         if position.block_index + 1 == len(selection.posted_task.specification.data.test_sets):
             return None
-        end = schedule.deadline(Deadline.BLOCK)
+        end = schedule.deadline(messages.Deadline.BLOCK)
         posted = (each.task for each in parent.posted_tasks)
         if selection.task.is_standing and any(not self.phases.is_late(each, end, parameters) for each in posted):
             # Somebody paid, so the standing task ends with the next block and nobody trains it on (PODL-R12).
             return None
-        following = MultiBlockPosition(position.block_index + 1, position.initialisation_seed, selection.parent)
-        return Lookahead(following, schedule.commitment_milliseconds + self.phases.training_milliseconds)
+        following = state.MultiBlockPosition(position.block_index + 1, position.initialisation_seed, selection.parent)
+        return contract.Lookahead(following, schedule.commitment_milliseconds + self.phases.training_milliseconds)
 
     @override
-    def baseline_model(self, selection: Selection) -> Cid:
+    def baseline_model(self, selection: state.Selection) -> Cid:
         """Name the best model of the task so far (PODL-R1)."""
         before = decode_memory(selection.memory)
         return before.best_cid if before else b""
 
     @override
-    def baseline_count(self, verdict: Verdict) -> tuple[int, int]:
+    def baseline_count(self, verdict: messages.Verdict) -> tuple[int, int]:
         """Return its count on the winner's fresh test set (PODL-R1)."""
         return baseline_count(verdict)
 
 
 def _settle_task(
-    selection: Selection, block: AnyBlock, winner: Address, otherwise: SettlementOutcome = SettlementOutcome.REFUNDED
+    selection: state.Selection,
+    block: messages.AnyBlock,
+    winner: Address,
+    otherwise: SettlementOutcome = SettlementOutcome.REFUNDED,
 ) -> tuple[Settlement, ...]:
     """Return the one settlement of a commissioned task: its reward to the winner, or what happens without one."""
     task = selection.task

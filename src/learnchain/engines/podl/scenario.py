@@ -6,14 +6,7 @@ from typing import Any
 from learnchain.engines.podl import INTERPRETATIONS, Podl, TwoPhases
 from learnchain.engines.podl.multi_block_progress import StoppingRule
 from learnchain.engines.podl.parts import encode_baseline
-from learnchain.protocol.events import (
-    BlockReceived,
-    CommitmentReceived,
-    Event,
-    ReleaseReceived,
-    RevealReceived,
-    TaskPosted,
-)
+from learnchain.protocol import events
 from learnchain.protocol.state import PostedTask
 from learnchain.rejection import RejectionReason
 from learnchain.simulation.chain_builder import ChainBuilder, alter, build_sample_parameters
@@ -69,86 +62,86 @@ def _continue_task(node: ScenarioNode) -> None:
     run_height(node, PLAN)
 
 
-def _post_repeated_test_set(node: ScenarioNode, _found: CandidatePair) -> Event:
+def _post_repeated_test_set(node: ScenarioNode, _found: CandidatePair) -> events.Event:
     posted = build_multi_block_task("stale")
     data = posted.specification.data
     stale = replace(posted.specification, data=replace(data, later_test_sets=(*data.later_test_sets[:-1], data.test)))
-    return TaskPosted(node.parent.block_hash, replace(posted, specification=stale))
+    return events.TaskPosted(node.parent.block_hash, replace(posted, specification=stale))
 
 
 def _make_trained_test_set(changed: str) -> Make:
     """Post a task whose last test set has the training data's own key, or their rows."""
 
-    def make(node: ScenarioNode, _found: CandidatePair) -> Event:
+    def make(node: ScenarioNode, _found: CandidatePair) -> events.Event:
         posted = build_multi_block_task("known")
         data = posted.specification.data
         known = replace(data.later_test_sets[-1], **{changed: getattr(data.training, changed)})
         changed_data = replace(data, later_test_sets=(*data.later_test_sets[:-1], known))
         specification = replace(posted.specification, data=changed_data)
-        return TaskPosted(node.parent.block_hash, replace(posted, specification=specification))
+        return events.TaskPosted(node.parent.block_hash, replace(posted, specification=specification))
 
     return make
 
 
-def _release_next_key(node: ScenarioNode, candidates: CandidatePair) -> Event:
+def _release_next_key(node: ScenarioNode, candidates: CandidatePair) -> events.Event:
     """Release the second block's test set at the first: its miners would know it while they train."""
     announcement = node.builder.build_announcement(node.parent, candidates)
     release = alter(announcement.release, "steward", key=release_key("standing", 1))
-    return ReleaseReceived(replace(announcement, release=release), release.released_milliseconds)
+    return events.ReleaseReceived(replace(announcement, release=release), release.released_milliseconds)
 
 
-def _stale_commitment(node: ScenarioNode, candidates: CandidatePair) -> Event:
+def _stale_commitment(node: ScenarioNode, candidates: CandidatePair) -> events.Event:
     """Commit at the second block of a task to what was trained on the first one's parent."""
     _continue_task(node)
-    return CommitmentReceived(candidates[1].commitment, node.round.selection.schedule.start_milliseconds + 1)
+    return events.CommitmentReceived(candidates[1].commitment, node.round.selection.schedule.start_milliseconds + 1)
 
 
-def _commitment_ahead(node: ScenarioNode, candidates: CandidatePair) -> Event:
+def _commitment_ahead(node: ScenarioNode, candidates: CandidatePair) -> events.Event:
     """Commit to the next block while this one is trained for: a run ahead has no parent yet."""
     ahead = alter(candidates[1].commitment, height=node.round.selection.height + 1)
-    return CommitmentReceived(ahead, node.round.selection.schedule.start_milliseconds + 1)
+    return events.CommitmentReceived(ahead, node.round.selection.schedule.start_milliseconds + 1)
 
 
-def _claim_too_much(node: ScenarioNode, candidates: CandidatePair) -> Event:
+def _claim_too_much(node: ScenarioNode, candidates: CandidatePair) -> events.Event:
     reveal = alter(
         node.builder.build_reveal(node.parent, candidates[1]), claim_correct=2**64 - 1, claim_total=2**64 - 1
     )
-    return RevealReceived(reveal, node.round.selection.schedule.release_opens_milliseconds + 2)
+    return events.RevealReceived(reveal, node.round.selection.schedule.release_opens_milliseconds + 2)
 
 
-def _release_old_key(node: ScenarioNode, _found: CandidatePair) -> Event:
+def _release_old_key(node: ScenarioNode, _found: CandidatePair) -> events.Event:
     """Release the first block's test set again at the second: nothing about it is fresh."""
     _continue_task(node)
     builder, parent = node.builder, node.parent
     announcement = builder.build_announcement(parent, (builder.build_candidate(parent, "miner-1", 96),))
     release = alter(announcement.release, "steward", key=release_key("standing"))
-    return ReleaseReceived(replace(announcement, release=release), release.released_milliseconds)
+    return events.ReleaseReceived(replace(announcement, release=release), release.released_milliseconds)
 
 
-def _early_baseline(node: ScenarioNode, candidates: CandidatePair) -> Event:
+def _early_baseline(node: ScenarioNode, candidates: CandidatePair) -> events.Event:
     block = node.builder.build_block(node.parent, candidates)
     verdict = replace(block.verdict, engine=encode_baseline(90, 100))
-    return BlockReceived(alter(block, verdict=verdict), block.end_milliseconds)
+    return events.BlockReceived(alter(block, verdict=verdict), block.end_milliseconds)
 
 
-def _build_second_block(node: ScenarioNode, correct: int, total: int) -> BlockReceived:
+def _build_second_block(node: ScenarioNode, correct: int, total: int) -> events.BlockReceived:
     """Return a block of the task's second height whose verdict says something else of the champion."""
     _continue_task(node)
     builder, parent = node.builder, node.parent
     block = builder.build_block(parent, (builder.build_candidate(parent, "miner-1", 96),))
     verdict = replace(block.verdict, engine=encode_baseline(correct, total))
-    return BlockReceived(alter(block, verdict=verdict), block.end_milliseconds)
+    return events.BlockReceived(alter(block, verdict=verdict), block.end_milliseconds)
 
 
-def _missing_baseline(node: ScenarioNode, _found: CandidatePair) -> Event:
+def _missing_baseline(node: ScenarioNode, _found: CandidatePair) -> events.Event:
     return _build_second_block(node, 0, 0)
 
 
-def _baseline_above_total(node: ScenarioNode, _found: CandidatePair) -> Event:
+def _baseline_above_total(node: ScenarioNode, _found: CandidatePair) -> events.Event:
     return _build_second_block(node, 101, 100)
 
 
-def _reveal_before_release(node: ScenarioNode, _found: CandidatePair) -> Event:
+def _reveal_before_release(node: ScenarioNode, _found: CandidatePair) -> events.Event:
     """Open at the second block what was committed to at the first."""
     first = node.parent
     stale = node.builder.build_candidate(first, "miner-3", 99)
@@ -156,9 +149,9 @@ def _reveal_before_release(node: ScenarioNode, _found: CandidatePair) -> Event:
     parent, builder = node.parent, node.builder
     own = builder.build_candidate(parent, "miner-3", 97)
     opens = node.round.selection.schedule.release_opens_milliseconds
-    node.feed(ReleaseReceived(builder.build_announcement(parent, (own,)), opens))
+    node.feed(events.ReleaseReceived(builder.build_announcement(parent, (own,)), opens))
     reveal = replace(builder.build_reveal(parent, own), model_cid=stale.model.model_cid)
-    return RevealReceived(alter(reveal), opens + 1)
+    return events.RevealReceived(alter(reveal), opens + 1)
 
 
 _R = RejectionReason

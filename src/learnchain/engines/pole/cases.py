@@ -5,21 +5,12 @@ from dataclasses import replace
 from learnchain.consensus.validity import check_release
 from learnchain.encoding.codec import WEI_PER_ETHER, encode
 from learnchain.engines.contract import JudgementCase
-from learnchain.engines.pole import Pole
+from learnchain.engines.pole import Pole, scenario
 from learnchain.engines.pole import mapping as maps
 from learnchain.engines.pole.judging import OmmerFormula, OmmerFunding, OmmerRules, build_header, ommer_reward
 from learnchain.engines.pole.mapping import MappingLayer, MappingMode, Shift, layer_shape
 from learnchain.engines.pole.parts import Waiver, read_mapped_training
 from learnchain.engines.pole.rules import PoleDurations
-from learnchain.engines.pole.scenario import (
-    OPEN_BROADCAST,
-    POLE,
-    THREE_SOLUTIONS,
-    UNABLE,
-    run_to_limit,
-    start_pole_node,
-    steal_candidate,
-)
 from learnchain.protocol import messages
 from learnchain.protocol.events import CommitmentReceived
 from learnchain.protocol.measurement import Finding, Measurement, MeasurementKind
@@ -111,7 +102,7 @@ def _mathematics() -> tuple[Vector, ...]:
 
 
 def _selections() -> tuple[Vector, ...]:
-    node = start_pole_node()
+    node = scenario.start_pole_node()
     parent, parameters, selection = node.parent, node.builder.parameters, node.round.selection
     valued = [
         _build_task_with_limit("slow", 6, 600),
@@ -124,8 +115,8 @@ def _selections() -> tuple[Vector, ...]:
         messages.work_id(parameters.chain_id, selection.parent, selection.task.task_id, address(miner))
         for miner in ("miner-1", "miner-2")
     ]
-    chosen = POLE.select_task(later, parameters)
-    engines = [replace(POLE, layer=MappingLayer(mode, 3, Shift.TRUNCATE, 3, False, 1)) for mode in MappingMode]
+    chosen = scenario.POLE.select_task(later, parameters)
+    engines = [replace(scenario.POLE, layer=MappingLayer(mode, 3, Shift.TRUNCATE, 3, False, 1)) for mode in MappingMode]
     layers = [each.layer for each in engines] + [MappingLayer(MappingMode.DENSE, 3, Shift.TRUNCATE, 3, True, 1)]
     found = prepare(node, "begun")
     release = node.builder.build_announcement(parent, found)
@@ -138,7 +129,7 @@ def _selections() -> tuple[Vector, ...]:
             "selection/value.json",
             "Two coins in 100 seconds beat six in 600; the lower task id wins a tie; without tasks a standing one.",
             *(
-                build_call_case(Pole.select_task, self=POLE, parent=each, parameters=parameters)
+                build_call_case(Pole.select_task, self=scenario.POLE, parent=each, parameters=parameters)
                 for each in (waiting, parent)
             ),
         ),
@@ -148,7 +139,10 @@ def _selections() -> tuple[Vector, ...]:
             "Deadlines bound the height of a task; its own time limit counts within the chain's.",
             *(
                 build_call_case(
-                    PoleDurations.schedule_height, self=POLE.times, parent=parent, specification=each.specification
+                    PoleDurations.schedule_height,
+                    self=scenario.POLE.times,
+                    parent=parent,
+                    specification=each.specification,
                 )
                 for each in (valued[0], valued[1], _build_task_with_limit("endless", 1, 7_000))
             ),
@@ -195,7 +189,7 @@ def _shapes() -> list[Case]:
     image = replace(flat, data=replace(flat.data, sample_shape=(3, 8, 8)))
     models = (mlp((128,), 4), strided_cnn((3, 8, 8), 4, (4,), 8), strided_cnn((12, 8, 8), 4, (4,), 8), mlp((4, 4), 4))
     return [
-        build_call_case(layer_shape, specification=replace(task, model=model), layer=POLE.layer)
+        build_call_case(layer_shape, specification=replace(task, model=model), layer=scenario.POLE.layer)
         for task in (flat, image)
         for model in models
     ]
@@ -224,16 +218,16 @@ def _judgement_case(node: ScenarioNode, measurements: CandidatePair, closed: boo
     released = schedule.time_limit_milliseconds if closed else schedule.release_opens_milliseconds
     listed = tuple((each.key, each.commitment) for each in sorted(measurements, key=lambda each: each.key))
     case = JudgementCase(node.round.selection, listed, reveals, measured, True, released)
-    return build_call_case(Pole.judge, self=POLE, case=case)
+    return build_call_case(Pole.judge, self=scenario.POLE, case=case)
 
 
 def _judgements() -> tuple[Vector, ...]:
-    node, weak = start_pole_node(), start_pole_node()
-    found = build_candidates(node, THREE_SOLUTIONS)
-    weak.builder.training_claims.update({"miner-1": UNABLE, "miner-2": UNABLE})
-    unable = build_candidates(weak, THREE_SOLUTIONS)
+    node, weak = scenario.start_pole_node(), scenario.start_pole_node()
+    found = build_candidates(node, scenario.THREE_SOLUTIONS)
+    weak.builder.training_claims.update({"miner-1": scenario.UNABLE, "miner-2": scenario.UNABLE})
+    unable = build_candidates(weak, scenario.THREE_SOLUTIONS)
     honest = {"miner_1": (95, 400), "miner_2": (93, 400), "miner_3": (60, 400)}
-    both = {"miner_1": (95, UNABLE), "miner_2": (93, UNABLE), "miner_3": (60, 400)}
+    both = {"miner_1": (95, scenario.UNABLE), "miner_2": (93, scenario.UNABLE), "miner_3": (60, 400)}
     return (
         build_vector(
             "verification/algorithm_2.json",
@@ -263,14 +257,14 @@ def _judgements() -> tuple[Vector, ...]:
 
 
 def _commitments() -> tuple[Vector, ...]:
-    node, opened = start_pole_node(), start_pole_node(OPEN_BROADCAST)
+    node, opened = scenario.start_pole_node(), scenario.start_pole_node(scenario.OPEN_BROADCAST)
     found, shown = prepare(node, "begun"), prepare(opened, "opened")
     selection, parameters = node.round.selection, node.builder.parameters
     last = selection.schedule.commitment_milliseconds
     times = [
         build_call_case(
             Pole.check_commitment,
-            self=POLE,
+            self=scenario.POLE,
             selection=selection,
             commitment=found[0].commitment,
             at_milliseconds=at,
@@ -280,7 +274,7 @@ def _commitments() -> tuple[Vector, ...]:
     ]
     unlisted = node.builder.build_announcement(node.parent, found[:1])
     listed = [build_call_case(messages.release_root, commitments=each) for each in (unlisted.commitments, ())]
-    thief = steal_candidate(opened, shown[0], "miner-3")
+    thief = scenario.steal_candidate(opened, shown[0], "miner-3")
     for each in (shown[0], thief):
         opened.feed(CommitmentReceived(each.commitment, opened.round.selection.schedule.start_milliseconds + 1))
     return (
@@ -297,7 +291,7 @@ def _commitments() -> tuple[Vector, ...]:
 def _headers() -> list[Case]:
     cases: list[Case] = []
     for right in (400, 360, 359):
-        node = start_pole_node()
+        node = scenario.start_pole_node()
         node.builder.training_claims["miner-1"] = right
         won = node.builder.build_candidate(node.parent, "miner-1", 95)
         cases.append(_judgement_case(node, (won,), False, miner_1=(95, right)))
@@ -305,13 +299,13 @@ def _headers() -> list[Case]:
 
 
 def _siblings() -> Vector:
-    node = start_pole_node()
-    found = build_candidates(node, THREE_SOLUTIONS)
+    node = scenario.start_pole_node()
+    found = build_candidates(node, scenario.THREE_SOLUTIONS)
     worse = node.builder.build_block(node.parent, found, winner=found[1], hidden=found[:1])
     better = node.builder.build_block(node.parent, found)
     waived = replace(better, verdict=replace(better.verdict, engine=encode(Waiver())))
     cases = [
-        build_call_case(Pole.weigh, self=POLE, block=block, siblings=siblings)
+        build_call_case(Pole.weigh, self=scenario.POLE, block=block, siblings=siblings)
         for block, siblings in (
             (worse, (worse,)),
             (worse, (worse, better)),
@@ -362,12 +356,12 @@ def _rules() -> tuple[OmmerRules, ...]:
 def _payout(node: ScenarioNode, block: Block) -> Case:
     parameters = node.builder.parameters
     return build_call_case(
-        Pole.compute_reward, self=POLE, selection=node.round.selection, block=block, parameters=parameters
+        Pole.compute_reward, self=scenario.POLE, selection=node.round.selection, block=block, parameters=parameters
     )
 
 
 def _two_names() -> list[Case]:
-    node = start_pole_node()
+    node = scenario.start_pole_node()
     parent, found = node.parent, build_candidates(node, HeightPlan({"miner-1": 95, "miner-2": 94}))
     cases = [_payout(node, node.builder.build_block(parent, each)) for each in (found[:1], found)]
     run_height(node, HeightPlan({"miner-1": 95, "miner-2": 94}))
@@ -380,7 +374,7 @@ def _two_names() -> list[Case]:
 
 
 def _build_expiry_cases() -> list[Case]:
-    node, cases = start_pole_node(), list[Case]()
+    node, cases = scenario.start_pole_node(), list[Case]()
     run_height(node, HeightPlan({"miner-1": 95, "miner-2": 94}))
     for _ in range(6):
         cases.append(_payout(node, node.builder.build_block(node.parent, build_candidates(node, HeightPlan()))))
@@ -389,17 +383,17 @@ def _build_expiry_cases() -> list[Case]:
 
 
 def _settlement_cases() -> list[Case]:
-    node = start_pole_node()
+    node = scenario.start_pole_node()
     run_height(node, HeightPlan(posted_tasks=(build_sample_task("wanted", 50 * WEI_PER_ETHER),)))
     run_height(node)
     reached = node.builder.build_block(node.parent, build_candidates(node, HeightPlan()))
-    node.builder.training_claims["miner-1"] = UNABLE
+    node.builder.training_claims["miner-1"] = scenario.UNABLE
     unable = node.builder.build_block(node.parent, build_candidates(node, HeightPlan()))
     blocks = (reached, unable, node.builder.build_empty_block(node.parent, Deadline.RELEASE))
     parameters = node.builder.parameters
     return [
         build_call_case(
-            Pole.compute_reward, self=POLE, selection=node.round.selection, block=each, parameters=parameters
+            Pole.compute_reward, self=scenario.POLE, selection=node.round.selection, block=each, parameters=parameters
         )
         for each in blocks
     ]
@@ -409,10 +403,10 @@ def _settlement_cases() -> list[Case]:
 
 
 def _heights() -> tuple[Vector, ...]:
-    cited, limited, ended = start_pole_node(), start_pole_node(), start_pole_node()
-    blocks = [run_height(cited, THREE_SOLUTIONS) for _ in range(2)]
-    limited.builder.training_claims.update({"miner-1": UNABLE, "miner-2": UNABLE - 50})
-    run_to_limit(limited, HeightPlan({"miner-1": 80, "miner-2": 83}))
+    cited, limited, ended = scenario.start_pole_node(), scenario.start_pole_node(), scenario.start_pole_node()
+    blocks = [run_height(cited, scenario.THREE_SOLUTIONS) for _ in range(2)]
+    limited.builder.training_claims.update({"miner-1": scenario.UNABLE, "miner-2": scenario.UNABLE - 50})
+    scenario.run_to_limit(limited, HeightPlan({"miner-1": 80, "miner-2": 83}))
     prepare(ended, "opened")
     run_empty_height(ended, Deadline.COMMITMENT)
     return (

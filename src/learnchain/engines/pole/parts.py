@@ -4,16 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from learnchain.encoding.codec import Accuracy, Bound, Hash32, decode
-from learnchain.protocol.messages import (
-    AnyBlock,
-    Block,
-    Commitment,
-    KeyRelease,
-    Reveal,
-    TrainedModel,
-    TrainingRecord,
-    Verdict,
-)
+from learnchain.protocol import messages
 from learnchain.protocol.task_specification import Cid
 
 
@@ -48,35 +39,35 @@ class Waiver:
 class CitedLosers:
     """Hold what a block cites, opened by their reveals: only the best loser of one height (3.5)."""
 
-    reveals: Annotated[tuple[Reveal, ...], Bound(1)]
+    reveals: Annotated[tuple[messages.Reveal, ...], Bound(1)]
 
 
-def functional_key(release: KeyRelease) -> Cid:
+def functional_key(release: messages.KeyRelease) -> Cid:
     """Return where the functional key of a height lies; nothing where the release names none."""
     return decode(FunctionalKey, release.engine).cid if release.engine else b""
 
 
-def read_mapped_training(record: TrainingRecord) -> MappedTraining:
+def read_mapped_training(record: messages.TrainingRecord) -> MappedTraining:
     """Return what a training record adds; refuse one that adds nothing."""
     return decode(MappedTraining, record.engine)
 
 
-def training_claim(reveal: Reveal) -> Accuracy:
+def training_claim(reveal: messages.Reveal) -> Accuracy:
     """Return the accuracy on the training rows that a header claims (3.3)."""
     part = read_mapped_training(reveal.training)
     return Accuracy(part.correct, part.total)
 
 
-def read_shown_model(commitment: Commitment) -> TrainedModel | None:
+def read_shown_model(commitment: messages.Commitment) -> messages.TrainedModel | None:
     """Return the model that a commitment shows; refuse bytes that show none."""
-    return decode(TrainedModel, commitment.engine) if commitment.engine else None
+    return decode(messages.TrainedModel, commitment.engine) if commitment.engine else None
 
 
-def is_waived(verdict: Verdict) -> bool:
+def is_waived(verdict: messages.Verdict) -> bool:
     """Return whether the requirement was waived; refuse bytes that are no waiver."""
     return bool(verdict.engine) and isinstance(decode(Waiver, verdict.engine), Waiver)
 
 
-def list_cited_losers(block: AnyBlock | None) -> tuple[Reveal, ...]:
+def list_cited_losers(block: messages.AnyBlock | None) -> tuple[messages.Reveal, ...]:
     """Return the openings of the losers that a block cites; refuse bytes that cite none."""
-    return decode(CitedLosers, block.engine).reveals if isinstance(block, Block) and block.engine else ()
+    return decode(CitedLosers, block.engine).reveals if isinstance(block, messages.Block) and block.engine else ()

@@ -27,22 +27,8 @@ from learnchain.engines.pole.parts import (
     read_shown_model,
     training_claim,
 )
+from learnchain.protocol import messages
 from learnchain.protocol.measurement import MeasurementRequest
-from learnchain.protocol.messages import (
-    AnyBlock,
-    Block,
-    Commitment,
-    Deadline,
-    Escrow,
-    KeyRelease,
-    Payout,
-    Reveal,
-    Task,
-    TrainedModel,
-    TrainingRecord,
-    Verdict,
-    work_id,
-)
 from learnchain.protocol.model_specification import ModelLimits, validate
 from learnchain.protocol.parameters import ChainParameters
 from learnchain.protocol.payload import Settlement, SettlementOutcome
@@ -170,21 +156,21 @@ class PoleParts(EngineParts):
     @override
     def check(self, selection: Selection, message: PartedMessage) -> None:
         """Refuse a part that is malformed, missing, or not asked for."""
-        if isinstance(message, KeyRelease):
+        if isinstance(message, messages.KeyRelease):
             self._check_key_release(selection, message)
-        elif isinstance(message, Commitment):
+        elif isinstance(message, messages.Commitment):
             read_shown_model(message)
             if bool(message.engine) != self.open_broadcast:
                 wanted = "shows no model, it must" if self.open_broadcast else "shows a model, it must not"
                 raise Rejected(RejectionReason.SHOWN_MODEL_WRONG, f"the commitment {wanted}")
-        elif isinstance(message, Verdict):
+        elif isinstance(message, messages.Verdict):
             is_waived(message)
-        elif isinstance(message, TrainingRecord):
+        elif isinstance(message, messages.TrainingRecord):
             read_mapped_training(message)
         elif not list_cited_losers(message):
             refuse_part(message)
 
-    def _check_key_release(self, selection: Selection, message: KeyRelease) -> None:
+    def _check_key_release(self, selection: Selection, message: messages.KeyRelease) -> None:
         encrypted = selection.posted_task.specification.encryption is Encryption.INNER_PRODUCT
         if bool(functional_key(message)) != encrypted or bool(message.engine) != encrypted:
             raise Rejected(RejectionReason.FUNCTIONAL_KEY_WRONG, "a functional key belongs to encrypted rows only")
@@ -195,7 +181,7 @@ class PoleParts(EngineParts):
         return encode(FunctionalKey(functional_key)) if functional_key else b""
 
     @override
-    def functional_key(self, release: KeyRelease) -> Cid:
+    def functional_key(self, release: messages.KeyRelease) -> Cid:
         """Return where the functional key of the height lies."""
         return functional_key(release)
 
@@ -205,18 +191,18 @@ class PoleParts(EngineParts):
         return encode(MappedTraining(self.layer.identity(selection, work), correct, total))
 
     @override
-    def training_count(self, record: TrainingRecord) -> tuple[int, int]:
+    def training_count(self, record: messages.TrainingRecord) -> tuple[int, int]:
         """Return the training accuracy of the header (3.3)."""
         part = read_mapped_training(record)
         return part.correct, part.total
 
     @override
-    def mapping_identity(self, record: TrainingRecord) -> bytes:
+    def mapping_identity(self, record: messages.TrainingRecord) -> bytes:
         """Return what the layer's vectors follow from (Algorithm 2, line 5)."""
         return read_mapped_training(record).mapping
 
     @override
-    def commitment_part(self, selection: Selection, trained: TrainedModel) -> bytes:
+    def commitment_part(self, selection: Selection, trained: messages.TrainedModel) -> bytes:
         """Show the model at once where models are broadcast openly (Algorithm 1, line 11)."""
         return encode(trained) if self.open_broadcast else b""
 
@@ -226,17 +212,17 @@ class PoleParts(EngineParts):
         return list_citable_commitments(selection.memory, selection.height)
 
     @override
-    def block_part(self, standing: tuple[Reveal, ...]) -> bytes:
+    def block_part(self, standing: tuple[messages.Reveal, ...]) -> bytes:
         """Cite one loser (3.5)."""
         return encode(CitedLosers(standing[:1])) if standing else b""
 
     @override
-    def list_cited_losers(self, block: AnyBlock) -> tuple[Reveal, ...]:
+    def list_cited_losers(self, block: messages.AnyBlock) -> tuple[messages.Reveal, ...]:
         """Return the loser that a block cites."""
         return list_cited_losers(block)
 
     @override
-    def is_waived(self, verdict: Verdict) -> bool:
+    def is_waived(self, verdict: messages.Verdict) -> bool:
         """Return whether the requirement was waived (POLE-R4)."""
         return is_waived(verdict)
 
@@ -294,7 +280,7 @@ class Pole:
         """Return the engine's parameters for the genesis hash."""
         return b"pole" + encode(self)
 
-    def admit_task(self, task: Task, specification: TaskSpecification, parameters: ChainParameters) -> None:
+    def admit_task(self, task: messages.Task, specification: TaskSpecification, parameters: ChainParameters) -> None:
         """Require training data, a model that a mapping layer fits in front of, an accuracy, a reward (3.1)."""
         specification.check_numbers()
         validate(specification.model, ModelLimits(parameters=parameters.maximum_model_parameters))
@@ -308,9 +294,9 @@ class Pole:
             detail = f"a bond of {task.bond_wei} wei is below the minimum of {parameters.minimum_task_bond_wei}"
             raise Rejected(RejectionReason.BOND_TOO_LOW, detail)
 
-    def required_escrow(self, task: Task) -> Escrow:
+    def required_escrow(self, task: messages.Task) -> messages.Escrow:
         """Move the reward to the virtual reservoir account at once, with the data node's bond (3.1)."""
-        return Escrow(task.task_id, task.reward_wei + task.bond_wei, task.deadline_seconds)
+        return messages.Escrow(task.task_id, task.reward_wei + task.bond_wei, task.deadline_seconds)
 
     def select_task(self, parent: ChainState, parameters: ChainParameters) -> Selection:
         """Select the highest reward per unit of time from the list of the parent (3.2, Algorithm 1 line 1)."""
@@ -338,7 +324,7 @@ class Pole:
         return self.layer.terms(selection, work)
 
     def check_commitment(
-        self, selection: Selection, commitment: Commitment, at_milliseconds: int, parameters: ChainParameters
+        self, selection: Selection, commitment: messages.Commitment, at_milliseconds: int, parameters: ChainParameters
     ) -> None:
         """Require a bonded broadcast before the test set is released, at the latest at the time limit (3.1, 3.2)."""
         if at_milliseconds > selection.schedule.commitment_milliseconds:
@@ -347,14 +333,14 @@ class Pole:
             detail = f"a bond of {commitment.bond_wei} wei is below {parameters.minimum_commitment_bond_wei}"
             raise Rejected(RejectionReason.BOND_TOO_LOW, detail)
 
-    def check_reveal(self, selection: Selection, commitment: Commitment, reveal: Reveal) -> None:
+    def check_reveal(self, selection: Selection, commitment: messages.Commitment, reveal: messages.Reveal) -> None:
         """Require this block's mapping layer and an exact training accuracy in the header (3.3, Algorithm 2)."""
         specification, training = selection.posted_task.specification, reveal.training
         specification.check_claim(reveal.claim())
         specification.training.check(training.hyperparameters)
-        if self.open_broadcast and read_shown_model(commitment) != TrainedModel(reveal.model_cid, training):
+        if self.open_broadcast and read_shown_model(commitment) != messages.TrainedModel(reveal.model_cid, training):
             raise Rejected(RejectionReason.SHOWN_MODEL_WRONG, "the commitment showed another model than it binds")
-        work = work_id(reveal.chain_id, selection.parent, selection.task.task_id, reveal.miner)
+        work = messages.work_id(reveal.chain_id, selection.parent, selection.task.task_id, reveal.miner)
         mapping = read_mapped_training(training).mapping
         if mapping != self.layer.identity(selection, work):
             detail = f"the model was trained behind mapping {mapping.hex()[:16]}, of another block or task"
@@ -364,32 +350,32 @@ class Pole:
             detail = f"a count out of {counted.total}, there are {specification.data.training.rows} training rows"
             raise Rejected(RejectionReason.CLAIM_OUT_OF_RANGE, detail)
 
-    def judge(self, case: JudgementCase) -> MeasurementRequest | Verdict | None:
+    def judge(self, case: JudgementCase) -> MeasurementRequest | messages.Verdict | None:
         """Verify in decreasing order of test accuracy; the first verified block wins (Algorithm 1, lines 26 to 35)."""
         return judge(case)
 
-    def check_header(self, parent: ChainState, selection: Selection, block: AnyBlock) -> None:
+    def check_header(self, parent: ChainState, selection: Selection, block: messages.AnyBlock) -> None:
         """Require the block to end a fixed time after the test set block that ended the height (3.1)."""
-        if isinstance(block, Block):
-            due = selection.schedule.deadline(Deadline.BLOCK, block.release.released_milliseconds)
+        if isinstance(block, messages.Block):
+            due = selection.schedule.deadline(messages.Deadline.BLOCK, block.release.released_milliseconds)
             if block.end_milliseconds != due:
                 raise Rejected(RejectionReason.TIMESTAMP_WRONG, "the block does not end as long after its release")
             if is_waived(block.verdict) == _has_reached(selection, block):
                 detail = "the verdict waives what its winner reaches, or does not say that it waives it"
                 raise Rejected(RejectionReason.VERDICT_WRONG, detail)
 
-    def weigh(self, block: AnyBlock, siblings: tuple[AnyBlock, ...]) -> int:
+    def weigh(self, block: messages.AnyBlock, siblings: tuple[messages.AnyBlock, ...]) -> int:
         """Count winning blocks: 1 for the best verified block of a release (3.2; POLE-R10)."""
-        if not isinstance(block, Block):
+        if not isinstance(block, messages.Block):
             return 0
-        rivals = (each for each in siblings if isinstance(each, Block) and each.release == block.release)
+        rivals = (each for each in siblings if isinstance(each, messages.Block) and each.release == block.release)
         best = min(rivals, key=_rank)
         return int(best.verdict.winner == block.verdict.winner)
 
-    def compute_reward(self, selection: Selection, block: AnyBlock, parameters: ChainParameters) -> Reward:
+    def compute_reward(self, selection: Selection, block: messages.AnyBlock, parameters: ChainParameters) -> Reward:
         """Mint R_w, part of it for ommers by Eq. 2, and settle the reservoir by training accuracy (3.5; POLE-R3)."""
         reward, memory = parameters.block_reward_gwei, selection.memory
-        trained = block if isinstance(block, Block) else None
+        trained = block if isinstance(block, messages.Block) else None
         paid, kept = settle_losers(self.ommers, reward, memory, block.height, trained)
         if trained is None:
             return Reward(paid, self._compute_settlements(selection, block), encode_memory(kept))
@@ -398,27 +384,27 @@ class Pole:
         withheld = self.ommers.withheld_gwei(reward) if reached and trained.release.count > 1 else 0
         loser = find_best_loser(trained) if reached else None
         kept = (*kept, loser) if loser else kept
-        won = Payout(trained.proposer, reward - withheld, "block reward")
+        won = messages.Payout(trained.proposer, reward - withheld, "block reward")
         return Reward((won, *paid), self._compute_settlements(selection, block), encode_memory(kept))
 
-    def _compute_settlements(self, selection: Selection, block: AnyBlock) -> tuple[Settlement, ...]:
+    def _compute_settlements(self, selection: Selection, block: messages.AnyBlock) -> tuple[Settlement, ...]:
         """Pay the winner that reached the required accuracy; refund what nobody earned, strike who failed (R4)."""
         task = selection.task
         if task.is_standing:
             return ()
         recipient, outcome = task.publisher, SettlementOutcome.REFUNDED
-        if isinstance(block, Block):
+        if isinstance(block, messages.Block):
             if _has_reached(selection, block):
                 recipient, outcome = block.proposer, SettlementOutcome.PAID
-        elif block.missed in (Deadline.KEY, Deadline.RELEASE):
+        elif block.missed in (messages.Deadline.KEY, messages.Deadline.RELEASE):
             recipient, outcome = BURN_ADDRESS, SettlementOutcome.STRUCK
         return (Settlement(task.task_id, block.height, recipient, outcome),)
 
 
-def _has_reached(selection: Selection, block: Block) -> bool:
+def _has_reached(selection: Selection, block: messages.Block) -> bool:
     return has_reached_requirement(block.reveal, selection.posted_task.specification)
 
 
-def _rank(block: Block) -> tuple[bool, object, Hash32]:
+def _rank(block: messages.Block) -> tuple[bool, object, Hash32]:
     """Order rivals of one release as the judgement does: who reached the requirement first, then by test accuracy."""
     return is_waived(block.verdict), -block.reveal.claim().share, block.verdict.winner

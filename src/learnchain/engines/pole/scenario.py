@@ -8,26 +8,12 @@ from learnchain.engines.pole.judging import OmmerFormula, OmmerFunding, OmmerRul
 from learnchain.engines.pole.mapping import MappingLayer, MappingMode, Shift, layer_shape
 from learnchain.engines.pole.parts import Waiver, read_mapped_training
 from learnchain.engines.pole.rules import PoleDurations
+from learnchain.protocol import events
 from learnchain.protocol.actions import ProposeBlock
-from learnchain.protocol.events import (
-    BlockReceived,
-    CommitmentReceived,
-    Event,
-    KeyReleaseReceived,
-    ReleaseReceived,
-    RevealReceived,
-)
 from learnchain.protocol.messages import Block, Deadline, TrainedModel, commitment_digest, work_id
 from learnchain.rejection import RejectionReason
+from learnchain.simulation import scenario
 from learnchain.simulation.chain_builder import Candidate, ChainBuilder, alter, build_sample_parameters
-from learnchain.simulation.scenario import (
-    HeightPlan,
-    ScenarioNode,
-    build_candidates,
-    reveal_models,
-    run_height,
-    start_from_genesis,
-)
 from learnchain_conformance.bad_disputes import BAD_DISPUTE_NAMES
 from learnchain_conformance.bad_inputs import BAD_INPUTS, BadInput, CandidatePair, Make
 from learnchain_conformance.engine_scenarios import EngineScenario
@@ -41,48 +27,48 @@ POLE = Pole(
 """Every number is written out: a changed default must not change a vector."""
 
 OPEN_BROADCAST = replace(POLE, open_broadcast=True)
-THREE_SOLUTIONS = HeightPlan({"miner-1": 95, "miner-2": 93, "miner-3": 60})
+THREE_SOLUTIONS = scenario.HeightPlan({"miner-1": 95, "miner-2": 93, "miner-3": 60})
 
 UNABLE = 300
 """Of 400 training rows: below the nine tenths that the sample task requires."""
 
 
-def start_pole_node(engine: Pole = POLE, **parameters: int) -> ScenarioNode:
+def start_pole_node(engine: Pole = POLE, **parameters: int) -> scenario.ScenarioNode:
     """Return a fresh node on the sample chain under PoLe."""
-    return start_from_genesis(ChainBuilder(engine, build_sample_parameters(**parameters)))
+    return scenario.start_from_genesis(ChainBuilder(engine, build_sample_parameters(**parameters)))
 
 
-def run_to_limit(node: ScenarioNode, plan: HeightPlan) -> Block:
+def run_to_limit(node: scenario.ScenarioNode, plan: scenario.HeightPlan) -> Block:
     """Play a height that nobody ends before its time limit: everybody commits then; return the block."""
     schedule, parent = node.round.selection.schedule, node.parent
-    node.feed(KeyReleaseReceived(node.builder.build_key_release(parent), schedule.start_milliseconds))
-    found = build_candidates(node, plan)
+    node.feed(events.KeyReleaseReceived(node.builder.build_key_release(parent), schedule.start_milliseconds))
+    found = scenario.build_candidates(node, plan)
     for each in found:
-        node.feed(CommitmentReceived(each.commitment, schedule.time_limit_milliseconds))
+        node.feed(events.CommitmentReceived(each.commitment, schedule.time_limit_milliseconds))
     late = schedule.time_limit_milliseconds - schedule.release_opens_milliseconds
     announcement = node.builder.build_announcement(parent, found, late)
-    node.feed(ReleaseReceived(announcement, announcement.release.released_milliseconds))
-    proposal = next(each for each in reveal_models(node, plan, found) if isinstance(each, ProposeBlock))
+    node.feed(events.ReleaseReceived(announcement, announcement.release.released_milliseconds))
+    proposal = next(each for each in scenario.reveal_models(node, plan, found) if isinstance(each, ProposeBlock))
     winner = next(each for each in found if each.key == proposal.verdict.winner)
     block = node.builder.build_proposed_block(proposal, winner)
     node.receive(block)
     return block
 
 
-def remap_candidate(node: ScenarioNode, candidate: Candidate, mapping: bytes) -> Candidate:
+def remap_candidate(node: scenario.ScenarioNode, candidate: Candidate, mapping: bytes) -> Candidate:
     """Return a candidate that was trained behind another mapping layer and says so."""
     part = replace(read_mapped_training(candidate.model.training), mapping=mapping)
     record = replace(candidate.model.training, engine=encode(part))
     return _rebind_candidate(node, candidate, replace(candidate.model, training=record))
 
 
-def steal_candidate(node: ScenarioNode, shown: Candidate, thief: str, salt: bytes = b"") -> Candidate:
+def steal_candidate(node: scenario.ScenarioNode, shown: Candidate, thief: str, salt: bytes = b"") -> Candidate:
     """Return a thief's candidate: the model that somebody else has shown, bound to the thief's own name."""
     own = node.builder.build_candidate(node.parent, thief, shown.correct)
     return _rebind_candidate(node, replace(own, salt=salt or own.salt), shown.model)
 
 
-def _rebind_candidate(node: ScenarioNode, candidate: Candidate, model: TrainedModel) -> Candidate:
+def _rebind_candidate(node: scenario.ScenarioNode, candidate: Candidate, model: TrainedModel) -> Candidate:
     commitment, builder = candidate.commitment, node.builder
     work = work_id(commitment.chain_id, commitment.parent, commitment.task_id, commitment.miner)
     payload = (candidate.payload_hash, b"\x01\x55" + candidate.payload_hash)
@@ -95,38 +81,38 @@ def _rebind_candidate(node: ScenarioNode, candidate: Candidate, model: TrainedMo
 # --- what must be refused ----------------------------------------------------------------------------------------
 
 
-def _date_release_late(node: ScenarioNode, candidates: CandidatePair) -> Event:
+def _date_release_late(node: scenario.ScenarioNode, candidates: CandidatePair) -> events.Event:
     schedule = node.round.selection.schedule
     late = schedule.release_milliseconds - schedule.release_opens_milliseconds + 1
     announcement = node.builder.build_announcement(node.parent, candidates, late)
-    return ReleaseReceived(announcement, announcement.release.released_milliseconds)
+    return events.ReleaseReceived(announcement, announcement.release.released_milliseconds)
 
 
-def _date_release_back(node: ScenarioNode, candidates: CandidatePair) -> Event:
+def _date_release_back(node: scenario.ScenarioNode, candidates: CandidatePair) -> events.Event:
     """Return a release that leaves a millisecond less than half the time for reveals, clocks aside."""
     schedule, announcement = node.round.selection.schedule, node.builder.build_announcement(node.parent, candidates)
     skew, released = node.builder.parameters.clock_skew_milliseconds, announcement.release.released_milliseconds
     left = schedule.reveal_after_milliseconds // 2
-    return ReleaseReceived(announcement, schedule.deadline(Deadline.REVEAL, released) - left + skew + 1)
+    return events.ReleaseReceived(announcement, schedule.deadline(Deadline.REVEAL, released) - left + skew + 1)
 
 
-def _commit_with_shown_model(node: ScenarioNode, candidates: CandidatePair) -> Event:
+def _commit_with_shown_model(node: scenario.ScenarioNode, candidates: CandidatePair) -> events.Event:
     shown = alter(candidates[1].commitment, engine=encode(candidates[1].model))
-    return CommitmentReceived(shown, node.round.selection.schedule.start_milliseconds + 1)
+    return events.CommitmentReceived(shown, node.round.selection.schedule.start_milliseconds + 1)
 
 
-def _release_and_open(node: ScenarioNode, candidate: Candidate) -> Event:
+def _release_and_open(node: scenario.ScenarioNode, candidate: Candidate) -> events.Event:
     """Release a list with a changed candidate and open it."""
     parent, opens = node.parent, node.round.selection.schedule.release_opens_milliseconds
-    node.feed(ReleaseReceived(node.builder.build_announcement(parent, (candidate,)), opens))
-    return RevealReceived(node.builder.build_reveal(parent, candidate), opens + 1)
+    node.feed(events.ReleaseReceived(node.builder.build_announcement(parent, (candidate,)), opens))
+    return events.RevealReceived(node.builder.build_reveal(parent, candidate), opens + 1)
 
 
-def _foreign_mapping(node: ScenarioNode, candidates: CandidatePair) -> Event:
+def _foreign_mapping(node: scenario.ScenarioNode, candidates: CandidatePair) -> events.Event:
     return _release_and_open(node, remap_candidate(node, candidates[1], node.round.selection.parent))
 
 
-def _wrong_rows(node: ScenarioNode, candidates: CandidatePair) -> Event:
+def _wrong_rows(node: scenario.ScenarioNode, candidates: CandidatePair) -> events.Event:
     part = replace(read_mapped_training(candidates[1].model.training), correct=100, total=100)
     record = replace(candidates[1].model.training, engine=encode(part))
     return _release_and_open(
@@ -134,30 +120,32 @@ def _wrong_rows(node: ScenarioNode, candidates: CandidatePair) -> Event:
     )
 
 
-def _waive_verdict(node: ScenarioNode, candidates: CandidatePair) -> Event:
+def _waive_verdict(node: scenario.ScenarioNode, candidates: CandidatePair) -> events.Event:
     block = node.builder.build_block(node.parent, candidates)
     waived = replace(block.verdict, engine=encode(Waiver()))
-    return BlockReceived(alter(block, verdict=waived), block.end_milliseconds)
+    return events.BlockReceived(alter(block, verdict=waived), block.end_milliseconds)
 
 
 def _make_citation(choose: str) -> Make:
     """Return a block at height 2 or later that cites a loser it may not cite."""
 
-    def make(node: ScenarioNode, _found: CandidatePair) -> Event:
+    def make(node: scenario.ScenarioNode, _found: CandidatePair) -> events.Event:
         builder, parent = node.builder, node.parent
         losers = {each: builder.build_candidate(parent, each, right) for each, right in THREE_SOLUTIONS.correct.items()}
-        run_height(node, THREE_SOLUTIONS)
+        scenario.run_height(node, THREE_SOLUTIONS)
         if choose == "again":
-            run_height(node, HeightPlan({"miner-1": 95}))
+            scenario.run_height(node, scenario.HeightPlan({"miner-1": 95}))
         cited = "miner-3" if choose == "second best" else "miner-1" if choose == "winner" else "miner-2"
         claim = 92 if choose == "another claim" else None
         reveal = builder.build_reveal(parent, losers[cited], claim)
         if choose == "too old":
             for _ in range(6):
-                run_height(node, HeightPlan({"miner-1": 95, "miner-2": 96}, silent_miners=frozenset({"miner-1"})))
+                scenario.run_height(
+                    node, scenario.HeightPlan({"miner-1": 95, "miner-2": 96}, silent_miners=frozenset({"miner-1"}))
+                )
         won = builder.build_candidate(node.parent, "miner-1", 95)
         block = builder.build_block(node.parent, (won,), cited=(reveal,))
-        return BlockReceived(block, block.end_milliseconds)
+        return events.BlockReceived(block, block.end_milliseconds)
 
     return make
 

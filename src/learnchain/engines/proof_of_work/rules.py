@@ -10,20 +10,8 @@ from typing import ClassVar
 
 from learnchain.encoding.codec import Hash32, encode
 from learnchain.engines.contract import EngineParts, JudgementCase
+from learnchain.protocol import messages
 from learnchain.protocol.measurement import Finding, MeasurementKind, MeasurementRequest
-from learnchain.protocol.messages import (
-    AnyBlock,
-    Block,
-    CandidateOutcome,
-    Commitment,
-    Deadline,
-    Escrow,
-    Payout,
-    Reveal,
-    Task,
-    Verdict,
-    VerdictEntry,
-)
 from learnchain.protocol.parameters import ChainParameters
 from learnchain.protocol.puzzle import LARGEST_TARGET, estimate_attempts, is_solved
 from learnchain.protocol.state import ZERO_HASH, Assignment, ChainState, PostedTask, Reward, Schedule, Selection
@@ -63,7 +51,7 @@ _SLOWEST = 8
 while one late block does not open the door."""
 
 
-def judge(case: JudgementCase) -> MeasurementRequest | Verdict | None:
+def judge(case: JudgementCase) -> MeasurementRequest | messages.Verdict | None:
     """Ask for the payload of the lowest commitment, then the next; give the verdict or wait for reveals."""
     if not case.reveals_closed and len(case.reveals) < len(case.commitments):
         return None
@@ -76,22 +64,24 @@ def judge(case: JudgementCase) -> MeasurementRequest | Verdict | None:
     return _build_verdict(case, ZERO_HASH)
 
 
-def _build_verdict(case: JudgementCase, winner: Hash32) -> Verdict:
+def _build_verdict(case: JudgementCase, winner: Hash32) -> messages.Verdict:
     entries = tuple(_build_entry(case, key, commitment, winner) for key, commitment in case.commitments)
     won = case.reveals.get(winner)
-    return Verdict(winner, 0, won.claim_total if won else 0, entries)
+    return messages.Verdict(winner, 0, won.claim_total if won else 0, entries)
 
 
-def _build_entry(case: JudgementCase, key: Hash32, commitment: Commitment, winner: Hash32) -> VerdictEntry:
+def _build_entry(
+    case: JudgementCase, key: Hash32, commitment: messages.Commitment, winner: Hash32
+) -> messages.VerdictEntry:
     reveal, paid = case.reveals.get(key), case.measurements.get((key, MeasurementKind.PAYLOAD))
     total = reveal.claim_total if reveal else 0
     if key == winner:
-        return VerdictEntry(key, commitment.miner, CandidateOutcome.WINNER, 0, "", total)
+        return messages.VerdictEntry(key, commitment.miner, messages.CandidateOutcome.WINNER, 0, "", total)
     if paid is not None and paid.finding is Finding.REJECTED:
-        return VerdictEntry(key, commitment.miner, CandidateOutcome.REJECTED, 0, paid.reason, total)
+        return messages.VerdictEntry(key, commitment.miner, messages.CandidateOutcome.REJECTED, 0, paid.reason, total)
     if reveal is None or (paid is not None and paid.finding is Finding.UNAVAILABLE):
-        return VerdictEntry(key, commitment.miner, CandidateOutcome.UNREVEALED, 0, "")
-    return VerdictEntry(key, commitment.miner, CandidateOutcome.LOWER_CLAIM, 0, "", total)
+        return messages.VerdictEntry(key, commitment.miner, messages.CandidateOutcome.UNREVEALED, 0, "")
+    return messages.VerdictEntry(key, commitment.miner, messages.CandidateOutcome.LOWER_CLAIM, 0, "", total)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,15 +124,15 @@ class ProofOfWork:
         """Return the engine's parameters for the genesis hash."""
         return b"proof_of_work" + encode(self)
 
-    def admit_task(self, task: Task, specification: TaskSpecification, parameters: ChainParameters) -> None:
+    def admit_task(self, task: messages.Task, specification: TaskSpecification, parameters: ChainParameters) -> None:
         """Refuse every commissioned task: nothing is trained; a standing task only names the steward (POW-R1)."""
         specification.check_numbers()
         if not task.is_standing:
             raise Rejected(RejectionReason.TASK_NOT_TRAINED, "this chain hashes; post the task on one that trains")
 
-    def required_escrow(self, task: Task) -> Escrow:
+    def required_escrow(self, task: messages.Task) -> messages.Escrow:
         """Lock what the task declares, though no task is ever admitted."""
-        return Escrow(task.task_id, task.reward_wei + task.bond_wei, task.deadline_seconds)
+        return messages.Escrow(task.task_id, task.reward_wei + task.bond_wei, task.deadline_seconds)
 
     def select_task(self, parent: ChainState, parameters: ChainParameters) -> Selection:
         """Set the puzzle of the next height: the target that the parent's solution time left (POW-R3)."""
@@ -157,7 +147,7 @@ class ProofOfWork:
         return HashPuzzle(self.difficulty.decode_target(selection.memory))
 
     def check_commitment(
-        self, selection: Selection, commitment: Commitment, at_milliseconds: int, parameters: ChainParameters
+        self, selection: Selection, commitment: messages.Commitment, at_milliseconds: int, parameters: ChainParameters
     ) -> None:
         """Require a solved puzzle: the digest lies below the target (PoLe 2.1; POW-R2)."""
         if at_milliseconds > selection.schedule.commitment_milliseconds:
@@ -168,34 +158,34 @@ class ProofOfWork:
         if not is_solved(commitment.digest, self.difficulty.decode_target(selection.memory)):
             raise Rejected(RejectionReason.PUZZLE_UNSOLVED, "the digest does not lie below the target")
 
-    def check_reveal(self, selection: Selection, commitment: Commitment, reveal: Reveal) -> None:
+    def check_reveal(self, selection: Selection, commitment: messages.Commitment, reveal: messages.Reveal) -> None:
         """Require a claim of nothing: no model was trained, so none may seem to have been."""
         selection.posted_task.specification.check_claim(reveal.claim())
         if reveal.claim_correct:
             raise Rejected(RejectionReason.CLAIM_OUT_OF_RANGE, "a hash knows no test set; claim 0")
 
-    def judge(self, case: JudgementCase) -> MeasurementRequest | Verdict | None:
+    def judge(self, case: JudgementCase) -> MeasurementRequest | messages.Verdict | None:
         """Take the lowest solved commitment whose payload runs; nothing else is measured."""
         return judge(case)
 
-    def check_header(self, parent: ChainState, selection: Selection, block: AnyBlock) -> None:
+    def check_header(self, parent: ChainState, selection: Selection, block: messages.AnyBlock) -> None:
         """Require the block to end a fixed time after the release that dates the solution (POW-R1)."""
-        if isinstance(block, Block):
-            due = selection.schedule.deadline(Deadline.BLOCK, block.release.released_milliseconds)
+        if isinstance(block, messages.Block):
+            due = selection.schedule.deadline(messages.Deadline.BLOCK, block.release.released_milliseconds)
             if block.end_milliseconds != due:
                 raise Rejected(RejectionReason.TIMESTAMP_WRONG, "the block does not end as long after its release")
 
-    def weigh(self, block: AnyBlock, siblings: tuple[AnyBlock, ...]) -> int:
+    def weigh(self, block: messages.AnyBlock, siblings: tuple[messages.AnyBlock, ...]) -> int:
         """Count solved blocks: the longest chain leads (PoLe 2.1; POW-R4)."""
-        return int(isinstance(block, Block))
+        return int(isinstance(block, messages.Block))
 
-    def compute_reward(self, selection: Selection, block: AnyBlock, parameters: ChainParameters) -> Reward:
+    def compute_reward(self, selection: Selection, block: messages.AnyBlock, parameters: ChainParameters) -> Reward:
         """Mint the block reward for who solved the puzzle; remember the adjusted target (POW-R3)."""
         start = selection.schedule.start_milliseconds
-        if not isinstance(block, Block):
+        if not isinstance(block, messages.Block):
             return Reward((), (), self.difficulty.encode_next_target(selection.memory, self.limit_milliseconds))
         memory = self.difficulty.encode_next_target(selection.memory, block.release.released_milliseconds - start)
-        return Reward((Payout(block.proposer, parameters.block_reward_gwei, "block reward"),), (), memory)
+        return Reward((messages.Payout(block.proposer, parameters.block_reward_gwei, "block reward"),), (), memory)
 
     def _schedule_height(self, parent: ChainState) -> Schedule:
         """Return deadlines that only bound the search: the first solution ends it."""

@@ -8,6 +8,7 @@ from learnchain.encoding.codec import Address, Hash32
 from learnchain.encoding.files import KeyValueStore
 from learnchain.execution.engine import EngineInfo
 from learnchain.execution.genesis import genesis_chain_id, genesis_payload
+from learnchain.execution.pyevm import records
 from learnchain.execution.pyevm.execution import (
     BlockExecution,
     Environment,
@@ -18,17 +19,6 @@ from learnchain.execution.pyevm.execution import (
 )
 from learnchain.execution.pyevm.pruning import PruningPolicy, StatePruner
 from learnchain.execution.pyevm.queries import Queries
-from learnchain.execution.pyevm.records import (
-    Batch,
-    ExecutionHead,
-    Receipt,
-    Records,
-    build_pool_batch,
-    canonical_batch,
-    head_batch,
-    listing_batch,
-    removal_batch,
-)
 from learnchain.execution.pyevm.simulation import HeadView
 from learnchain.execution.pyevm.transactions import (
     Transaction,
@@ -71,7 +61,7 @@ class PyEvmEngine:
     """
 
     def __init__(self, store: KeyValueStore, genesis: Mapping[str, Any], keeping: PruningPolicy | None = None) -> None:
-        self._records = Records(store)
+        self._records = records.Records(store)
         self._collector = StatePruner(self._records, keeping or PruningPolicy())
         self._chain_id = genesis_chain_id(genesis)
         self._pool = TransactionPool()
@@ -147,13 +137,13 @@ class PyEvmEngine:
             return PayloadStatus(PayloadStatusCode.SYNCING, self._head.head, "the head payload is unknown")
         removed, added = self._paths(payload)
         self._check_on_branch(added, payload, (safe, finalized))
-        batch: Batch = {}
+        batch: records.Batch = {}
         for old in removed:
-            batch |= removal_batch(old, self._hashes(old))
+            batch |= records.removal_batch(old, self._hashes(old))
         for new in reversed(added):
-            batch |= canonical_batch(new, self._hashes(new))
-        chosen = ExecutionHead(head, safe, finalized)
-        self._records.put(batch | head_batch(chosen))
+            batch |= records.canonical_batch(new, self._hashes(new))
+        chosen = records.ExecutionHead(head, safe, finalized)
+        self._records.put(batch | records.head_batch(chosen))
         self._head = chosen
         self._view = HeadView(self._records, self._chain_id, payload)
         self._refresh_pool(removed, added)
@@ -187,22 +177,22 @@ class PyEvmEngine:
         queries = Queries(self._records, self._pool, self._chain_id, self._head, self.submit)
         return queries.answer(method, params)
 
-    def _open(self, genesis: Mapping[str, Any]) -> ExecutionHead:
+    def _open(self, genesis: Mapping[str, Any]) -> records.ExecutionHead:
         payload, nodes = genesis_payload(genesis)
         head = self._records.head()
         if head is None:
-            head = ExecutionHead(payload.block_hash, ZERO_PAYLOAD_HASH, ZERO_PAYLOAD_HASH)
+            head = records.ExecutionHead(payload.block_hash, ZERO_PAYLOAD_HASH, ZERO_PAYLOAD_HASH)
             batch = (
                 self._records.build_execution_batch(payload, (), nodes)
-                | canonical_batch(payload, ())
-                | head_batch(head)
+                | records.canonical_batch(payload, ())
+                | records.head_batch(head)
             )
-            self._records.put(batch | listing_batch(0))
+            self._records.put(batch | records.listing_batch(0))
         elif self._records.canonical(0) != payload.block_hash:
             raise Rejected(RejectionReason.WRONG_CHAIN, "the store belongs to another genesis; use an empty one")
         elif self._records.first_listed_number() is None:
             # A store of an earlier version: what lies on no chosen branch is listed nowhere until it is long past.
-            self._records.put(listing_batch(self._records.load_payload(head.head).number + _LISTING_MARGIN))
+            self._records.put(records.listing_batch(self._records.load_payload(head.head).number + _LISTING_MARGIN))
         return head
 
     def _check_content(self, payload: ExecutionPayload, beacon_root: Hash32) -> None:
@@ -262,7 +252,7 @@ class PyEvmEngine:
 
     def _refresh_pool(self, removed: list[ExecutionPayload], added: list[ExecutionPayload]) -> None:
         """Return what left the chain to the pool and drop what joined it."""
-        receipts: list[Receipt] = []
+        receipts: list[records.Receipt] = []
         for payload in (*removed, *added):
             receipts.extend(self._records.receipts(payload.block_hash))
         for sender in {receipt.sender for receipt in receipts}:
@@ -274,7 +264,7 @@ class PyEvmEngine:
     def _keep_pool(self) -> None:
         """Write what has waited since the last move: a node that restarts need not ask for it again."""
         now = {transaction.hash: transaction.raw for transaction in self._pool.transactions()}
-        batch = build_pool_batch(self._waiting, now)
+        batch = records.build_pool_batch(self._waiting, now)
         if batch:
             self._records.put(batch)
         self._waiting = now

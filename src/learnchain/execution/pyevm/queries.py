@@ -8,25 +8,8 @@ from typing import Any
 
 from learnchain.encoding.codec import Address, Hash32
 from learnchain.encoding.cryptography import keccak256
-from learnchain.execution.pyevm.json_values import (
-    SUGGESTED_TIP_WEI,
-    account_proof,
-    build_argument_error,
-    fee_history,
-    read_access_list,
-    read_address,
-    read_addresses,
-    read_bytes,
-    read_fixed,
-    read_object,
-    read_quantity,
-    read_topics,
-    write_block,
-    write_bytes,
-    write_log,
-    write_receipt,
-    write_transaction,
-)
+from learnchain.execution.pyevm import json_values
+from learnchain.execution.pyevm.json_values import fee_history
 from learnchain.execution.pyevm.records import ExecutionHead, Records
 from learnchain.execution.pyevm.simulation import Call, HeadView, call_trace, check_tracer
 from learnchain.execution.pyevm.transactions import TransactionPool, decode_transaction, logs_bloom, next_base_fee_wei
@@ -86,7 +69,7 @@ class Queries:
             raise Rejected(RejectionReason.METHOD_UNKNOWN, method[:64])
         function, least, most = handler
         if not least <= len(params) <= most:
-            raise build_argument_error(f"{method} takes {least} to {most} arguments")
+            raise json_values.build_argument_error(f"{method} takes {least} to {most} arguments")
         return function(self, *params)
 
     # --- the chain ---------------------------------------------------------------------------------------------
@@ -110,7 +93,7 @@ class Queries:
 
     def block_by_hash(self, block_hash: Any, full: Any = False) -> Any:
         """Return a block of any branch by its hash; null when it is unknown."""
-        payload = self._records.payload(read_fixed(block_hash, "block hash", 32))
+        payload = self._records.payload(json_values.read_fixed(block_hash, "block hash", 32))
         return None if payload is None else self._block(payload, full)
 
     def block_receipts(self, tag: Any) -> Any:
@@ -120,7 +103,10 @@ class Queries:
             return None
         receipts = self._records.receipts(payload.block_hash)
         recipients = [decode_transaction(raw, self._chain_id).recipient for raw in payload.transactions]
-        return [write_receipt(receipt, payload, index, recipients[index]) for index, receipt in enumerate(receipts)]
+        return [
+            json_values.write_receipt(receipt, payload, index, recipients[index])
+            for index, receipt in enumerate(receipts)
+        ]
 
     def transaction_count_by_number(self, tag: Any) -> Any:
         """Return how many transactions a block holds; null when it is unknown."""
@@ -133,10 +119,12 @@ class Queries:
 
     def transaction_by_number_and_index(self, tag: Any, index: Any) -> Any:
         """Return a transaction by its place in a block; null when there is none."""
-        payload, place = self._find_tag(tag), read_quantity(index, "index")
+        payload, place = self._find_tag(tag), json_values.read_quantity(index, "index")
         if payload is None or place >= len(payload.transactions):
             return None
-        return write_transaction(decode_transaction(payload.transactions[place], self._chain_id), payload, place)
+        return json_values.write_transaction(
+            decode_transaction(payload.transactions[place], self._chain_id), payload, place
+        )
 
     def transaction_in(self, block_hash: Any, index: Any) -> Any:
         """Return a transaction by its place in a block that is named by its hash."""
@@ -144,48 +132,50 @@ class Queries:
 
     def gas_price(self) -> str:
         """Return a price that the next block accepts."""
-        return hex(next_base_fee_wei(self._latest()) + SUGGESTED_TIP_WEI)
+        return hex(next_base_fee_wei(self._latest()) + json_values.SUGGESTED_TIP_WEI)
 
     def tip(self) -> str:
         """Return a tip that producers accept."""
-        return hex(SUGGESTED_TIP_WEI)
+        return hex(json_values.SUGGESTED_TIP_WEI)
 
     def fee_history(self, count: Any, newest: Any, percentiles: Any = None) -> Any:
         """Return base fees, fullness and tips of recent blocks."""
-        number = count if isinstance(count, int) and count >= 0 else read_quantity(count, "block count")
+        number = count if isinstance(count, int) and count >= 0 else json_values.read_quantity(count, "block count")
         return fee_history(self._records, self._payload_of_tag(newest), number, percentiles)
 
     # --- accounts ----------------------------------------------------------------------------------------------
 
     def balance(self, address: Any, tag: Any = "latest") -> str:
         """Return a balance in wei."""
-        return hex(self._view(tag).account(read_address(address))[1])
+        return hex(self._view(tag).account(json_values.read_address(address))[1])
 
     def transaction_count(self, address: Any, tag: Any = "latest") -> str:
         """Return a sender's next nonce; `pending` counts waiting transactions."""
-        sender = read_address(address)
+        sender = json_values.read_address(address)
         nonce = self._view(tag).account(sender)[0]
         return hex(self._pool.next_nonce(sender, nonce) if tag == "pending" else nonce)
 
     def code(self, address: Any, tag: Any = "latest") -> str:
         """Return the code of an address."""
-        return write_bytes(self._view(tag).code(read_address(address)))
+        return json_values.write_bytes(self._view(tag).code(json_values.read_address(address)))
 
     def storage(self, address: Any, slot: Any, tag: Any = "latest") -> str:
         """Return one storage word."""
-        return write_bytes(self._view(tag).storage(read_address(address), read_quantity(slot, "slot")))
+        return json_values.write_bytes(
+            self._view(tag).storage(json_values.read_address(address), json_values.read_quantity(slot, "slot"))
+        )
 
     def proof(self, address: Any, keys: Any, tag: Any = "latest") -> Any:
         """Return an account, storage words and the trie nodes that prove them."""
         payload = self._payload_of_tag(tag)
         self._records.check_state(payload)
-        return account_proof(self._records, payload.state_root, read_address(address), keys)
+        return json_values.account_proof(self._records, payload.state_root, json_values.read_address(address), keys)
 
     # --- calls and transactions --------------------------------------------------------------------------------
 
     def call(self, call: Any, tag: Any = "latest") -> str:
         """Run a call without a trace and return its output."""
-        return write_bytes(self._view(tag).call(self._read_call(call)))
+        return json_values.write_bytes(self._view(tag).call(self._read_call(call)))
 
     def estimate(self, call: Any, tag: Any = "latest") -> str:
         """Return gas that suffices for a call."""
@@ -193,55 +183,60 @@ class Queries:
 
     def send(self, raw: Any) -> str:
         """Admit a signed transaction and return its hash."""
-        return write_bytes(self._submit(read_bytes(raw, "transaction", MAXIMUM_TRANSACTION_BYTES)))
+        return json_values.write_bytes(
+            self._submit(json_values.read_bytes(raw, "transaction", MAXIMUM_TRANSACTION_BYTES))
+        )
 
     def transaction(self, transaction_hash: Any) -> Any:
         """Return a transaction by hash, also a waiting one."""
-        digest = read_fixed(transaction_hash, "transaction hash", 32)
+        digest = json_values.read_fixed(transaction_hash, "transaction hash", 32)
         location = self._records.location(digest)
         if location is None:
             waiting = self._pool.find(digest)
-            return None if waiting is None else write_transaction(waiting)
+            return None if waiting is None else json_values.write_transaction(waiting)
         payload = self._records.load_payload(location.block_hash)
         decoded = decode_transaction(payload.transactions[location.index], self._chain_id)
-        return write_transaction(decoded, payload, location.index)
+        return json_values.write_transaction(decoded, payload, location.index)
 
     def receipt(self, transaction_hash: Any) -> Any:
         """Return the receipt of a transaction on the chosen chain."""
-        location = self._records.location(read_fixed(transaction_hash, "transaction hash", 32))
+        location = self._records.location(json_values.read_fixed(transaction_hash, "transaction hash", 32))
         if location is None:
             return None
         payload = self._records.load_payload(location.block_hash)
         receipt = self._records.receipts(location.block_hash)[location.index]
         decoded = decode_transaction(payload.transactions[location.index], self._chain_id)
-        return write_receipt(receipt, payload, location.index, decoded.recipient)
+        return json_values.write_receipt(receipt, payload, location.index, decoded.recipient)
 
     def trace(self, transaction_hash: Any, options: Any = None) -> Any:
         """Return the call tree of a transaction on the chosen chain."""
         only_top = check_tracer(options)
-        location = self._records.location(read_fixed(transaction_hash, "transaction hash", 32))
+        location = self._records.location(json_values.read_fixed(transaction_hash, "transaction hash", 32))
         if location is None:
-            raise build_argument_error("the transaction is not on the chain")
+            raise json_values.build_argument_error("the transaction is not on the chain")
         payload = self._records.load_payload(location.block_hash)
         return call_trace(self._records, self._chain_id, payload, location.index, only_top)
 
     def digest(self, data: Any) -> str:
         """Return the Keccak-256 of bytes."""
-        return write_bytes(keccak256(read_bytes(data, "data")))
+        return json_values.write_bytes(keccak256(json_values.read_bytes(data, "data")))
 
     def logs(self, criteria: Any) -> Any:
         """Return the events that match a filter."""
-        wanted = read_object(criteria, "filter")
-        addresses, topics = read_addresses(wanted.get("address")), read_topics(wanted.get("topics"))
+        wanted = json_values.read_object(criteria, "filter")
+        addresses, topics = (
+            json_values.read_addresses(wanted.get("address")),
+            json_values.read_topics(wanted.get("topics")),
+        )
         found: list[dict[str, Any]] = []
         for payload in self._range(wanted):
             if not may_hold(payload, addresses, topics):
                 continue
             for index, receipt in enumerate(self._records.receipts(payload.block_hash)):
                 matching = [log for log in receipt.logs if matches(log, addresses, topics)]
-                found.extend(write_log(log, payload, index) for log in matching)
+                found.extend(json_values.write_log(log, payload, index) for log in matching)
             if len(found) > MAXIMUM_LOGS:
-                raise build_argument_error(f"more than {MAXIMUM_LOGS} logs; ask for fewer blocks")
+                raise json_values.build_argument_error(f"more than {MAXIMUM_LOGS} logs; ask for fewer blocks")
         return found
 
     # --- reading arguments -------------------------------------------------------------------------------------
@@ -255,17 +250,17 @@ class Queries:
     def _payload_of_tag(self, tag: Any) -> ExecutionPayload:
         payload = self._find_tag(tag)
         if payload is None:
-            raise build_argument_error("the block is not known")
+            raise json_values.build_argument_error("the block is not known")
         return payload
 
     def _find_tag(self, tag: Any) -> ExecutionPayload | None:
         """Return the payload that a tag, a number, a hash or an EIP-1898 object names."""
         if isinstance(tag, dict):
             if "blockHash" in tag:
-                return self._records.payload(read_fixed(tag["blockHash"], "block hash", 32))
+                return self._records.payload(json_values.read_fixed(tag["blockHash"], "block hash", 32))
             tag = tag.get("blockNumber")
         if isinstance(tag, str) and len(tag) == _HASH_LENGTH:
-            return self._records.payload(read_fixed(tag, "block hash", 32))
+            return self._records.payload(json_values.read_fixed(tag, "block hash", 32))
         named = {
             "latest": self._head.head,
             "pending": self._head.head,
@@ -275,34 +270,34 @@ class Queries:
         if isinstance(tag, str) and tag in named:
             block_hash: Hash32 | None = named[tag]
         else:
-            number = 0 if tag == "earliest" else read_quantity(tag, "block")
+            number = 0 if tag == "earliest" else json_values.read_quantity(tag, "block")
             block_hash = self._records.canonical(number) if number < 2**64 else None
         return None if block_hash is None else self._records.payload(block_hash)
 
     def _read_call(self, call: Any) -> Call:
-        fields = read_object(call, "call")
+        fields = json_values.read_object(call, "call")
         gas_limit = self._latest().gas_limit
-        gas = read_quantity(fields["gas"], "gas") if fields.get("gas") else gas_limit
+        gas = json_values.read_quantity(fields["gas"], "gas") if fields.get("gas") else gas_limit
         recipient = fields.get("to")
         data = fields.get("input", fields.get("data")) or "0x"
         return Call(
-            sender=read_address(fields.get("from") or write_bytes(_ZERO_ADDRESS)),
-            recipient=read_address(recipient) if recipient else None,
+            sender=json_values.read_address(fields.get("from") or json_values.write_bytes(_ZERO_ADDRESS)),
+            recipient=json_values.read_address(recipient) if recipient else None,
             gas=min(gas, gas_limit),
-            value_wei=read_quantity(fields.get("value") or "0x0", "value"),
-            data=read_bytes(data, "data"),
-            access_list=read_access_list(fields.get("accessList")),
+            value_wei=json_values.read_quantity(fields.get("value") or "0x0", "value"),
+            data=json_values.read_bytes(data, "data"),
+            access_list=json_values.read_access_list(fields.get("accessList")),
         )
 
     def _block(self, payload: ExecutionPayload, full: Any) -> dict[str, Any]:
         if full is not True:
             hashes = [receipt.transaction_hash for receipt in self._records.receipts(payload.block_hash)]
-            return write_block(payload, [write_bytes(digest) for digest in hashes])
+            return json_values.write_block(payload, [json_values.write_bytes(digest) for digest in hashes])
         transactions = [
-            write_transaction(decode_transaction(raw, self._chain_id), payload, index)
+            json_values.write_transaction(decode_transaction(raw, self._chain_id), payload, index)
             for index, raw in enumerate(payload.transactions)
         ]
-        return write_block(payload, transactions)
+        return json_values.write_block(payload, transactions)
 
     def _range(self, wanted: Any) -> Iterator[ExecutionPayload]:
         if wanted.get("blockHash") is not None:
@@ -313,7 +308,7 @@ class Queries:
         last_payload = self._find_tag(last_tag)
         last = self._latest().number if last_payload is None else last_payload.number
         if last - first >= MAXIMUM_LOG_RANGE:
-            raise build_argument_error(f"the range holds more than {MAXIMUM_LOG_RANGE} blocks")
+            raise json_values.build_argument_error(f"the range holds more than {MAXIMUM_LOG_RANGE} blocks")
         for number in range(first, last + 1):
             yield self._payload_of_tag(hex(number))
 

@@ -14,52 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from learnchain.learning.data import DataSet
-from learnchain.learning.disputes.bounds import (
-    UNIT,
-    Bounded,
-    added,
-    between,
-    either,
-    exact,
-    growth,
-    scaled,
-    times,
-    total,
-)
-from learnchain.learning.disputes.reference_layers import (
-    addition,
-    average_pooling,
-    concatenation,
-    cross_entropy_gradient,
-    flattening,
-    masking,
-    maximum_pooling,
-    normalisation,
-    rectifier,
-    saturation,
-    upsampling,
-    zero_padding,
-)
-from learnchain.learning.disputes.reference_products import (
-    Backward,
-    Windows,
-    convolution,
-    linear,
-    transposed_convolution,
-)
+from learnchain.learning.disputes import bounds, reference_layers, reference_products
 from learnchain.learning.model import dropout_mask
 from learnchain.learning.safe_tensors import Array
 from learnchain.learning.train import GRADIENT_NORM, MILLION, NORM_EPSILON, TrainingPlan, segment_rows, step_seed
 from learnchain.learning.watermark import marked_tensor, target_of, watermark_matrix
-from learnchain.protocol.model_specification import (
-    INPUT,
-    Layer,
-    Shape,
-    complete_settings,
-    layer_shapes,
-    resolve_inputs,
-    tensors,
-)
+from learnchain.protocol import model_specification
 from learnchain.protocol.task_specification import Optimiser
 from learnchain.protocol.training_terms import Watermark
 
@@ -67,86 +27,90 @@ _FIRST_DECAY, _SECOND_DECAY, _ADAM_EPSILON = 0.9, 0.999, 1e-8
 
 
 def updated(
-    plan: TrainingPlan, step: int, before: Mapping[str, Array], gradients: Mapping[str, Bounded]
-) -> dict[str, Bounded]:
+    plan: TrainingPlan, step: int, before: Mapping[str, Array], gradients: Mapping[str, bounds.Bounded]
+) -> dict[str, bounds.Bounded]:
     """Return every trained tensor and its memories after the step, with bounds."""
-    shortened = _shortened({name: Bounded(each.value, each.width) for name, each in gradients.items()})
+    shortened = _shortened({name: bounds.Bounded(each.value, each.width) for name, each in gradients.items()})
     if plan.terms.watermark is not None:
         shortened = _marked(plan, plan.terms.watermark, before, shortened)
-    state: dict[str, Bounded] = {}
-    for tensor in tensors(plan.specification):
+    state: dict[str, bounds.Bounded] = {}
+    for tensor in model_specification.tensors(plan.specification):
         if tensor.trained:
             change = _adam if plan.optimiser is Optimiser.ADAM else _descent
             state.update(change(plan, step, tensor.name, before, shortened[tensor.name]))
     return state
 
 
-def _shortened(gradients: Mapping[str, Bounded]) -> dict[str, Bounded]:
+def _shortened(gradients: Mapping[str, bounds.Bounded]) -> dict[str, bounds.Bounded]:
     """Return the gradients divided by their length where that exceeds `GRADIENT_NORM`; near it, either may be."""
-    lower = sum(float(total(np.maximum(np.abs(each.value) - each.radius, 0) ** 2)) for each in gradients.values())
-    upper = sum(float(total(each.reach**2)) for each in gradients.values())
-    doubt = growth(sum(each.value.size for each in gradients.values()))
+    lower = sum(
+        float(bounds.total(np.maximum(np.abs(each.value) - each.radius, 0) ** 2)) for each in gradients.values()
+    )
+    upper = sum(float(bounds.total(each.reach**2)) for each in gradients.values())
+    doubt = bounds.growth(sum(each.value.size for each in gradients.values()))
     shortest, longest = float(np.sqrt(lower)) * (1 - doubt), float(np.sqrt(upper)) * (1 + doubt)
     if longest <= GRADIENT_NORM:
         return dict(gradients)
     smallest = GRADIENT_NORM / (longest + NORM_EPSILON)
     largest = min(GRADIENT_NORM / (shortest + NORM_EPSILON), 1.0) if shortest > GRADIENT_NORM else 1.0
-    factor = between(np.array(smallest * (1 - 8 * UNIT)), np.array(largest * (1 + 8 * UNIT)))
-    return {name: times(each, factor) for name, each in gradients.items()}
+    factor = bounds.between(np.array(smallest * (1 - 8 * bounds.UNIT)), np.array(largest * (1 + 8 * bounds.UNIT)))
+    return {name: bounds.times(each, factor) for name, each in gradients.items()}
 
 
 def _marked(
-    plan: TrainingPlan, terms: Watermark, before: Mapping[str, Array], gradients: dict[str, Bounded]
-) -> dict[str, Bounded]:
+    plan: TrainingPlan, terms: Watermark, before: Mapping[str, Array], gradients: dict[str, bounds.Bounded]
+) -> dict[str, bounds.Bounded]:
     """Add the gradient of the watermark's regulariser (DLBC Eq. 7); a row near its target may pull or not."""
     marked = marked_tensor(plan.specification)
     filters = marked.shape[0]
     flat = before[marked.name].astype(np.float64).reshape(filters, -1)
     matrix = watermark_matrix(terms.bits, flat.shape[1]).astype(np.float64)
     target = target_of(terms)
-    pull = Bounded(np.zeros(flat.shape[1]), np.zeros(flat.shape[1]))
+    pull = bounds.Bounded(np.zeros(flat.shape[1]), np.zeros(flat.shape[1]))
     for row in matrix:
         chosen = flat[:, row > 0]
-        form = float(total(chosen)) / filters
-        doubt = growth(chosen.size) * float(total(np.abs(chosen))) / filters + 4 * UNIT * target
-        lacking = scaled(exact(row * (-target / row.sum())), 1.0)
+        form = float(bounds.total(chosen)) / filters
+        doubt = bounds.growth(chosen.size) * float(bounds.total(np.abs(chosen))) / filters + 4 * bounds.UNIT * target
+        lacking = bounds.scaled(bounds.exact(row * (-target / row.sum())), 1.0)
         certain, possible = np.array(form < target - doubt), np.array(form < target + doubt)
-        pull = added(pull, either(lacking, certain, possible))
-    pull = Bounded(pull.value, pull.width)
-    term = scaled(pull, terms.strength_millionths / MILLION).reshape(1, *marked.shape[1:])
-    return {**gradients, marked.name: added(gradients[marked.name], term)}
+        pull = bounds.added(pull, bounds.either(lacking, certain, possible))
+    pull = bounds.Bounded(pull.value, pull.width)
+    term = bounds.scaled(pull, terms.strength_millionths / MILLION).reshape(1, *marked.shape[1:])
+    return {**gradients, marked.name: bounds.added(gradients[marked.name], term)}
 
 
 def _descent(
-    plan: TrainingPlan, _step: int, name: str, before: Mapping[str, Array], gradient: Bounded
-) -> dict[str, Bounded]:
+    plan: TrainingPlan, _step: int, name: str, before: Mapping[str, Array], gradient: bounds.Bounded
+) -> dict[str, bounds.Bounded]:
     chosen = plan.hyper_parameters
-    weights, gradient = exact(before[name]), _decayed(plan, before[name], gradient)
+    weights, gradient = bounds.exact(before[name]), _decayed(plan, before[name], gradient)
     rate = chosen.learning_rate_millionths / MILLION
     if not chosen.momentum_millionths:
-        return {name: added(weights, scaled(gradient, -rate))}
-    memory = exact(before[f"momentum_buffer/{name}"])
-    velocity = added(scaled(memory, chosen.momentum_millionths / MILLION), gradient)
-    return {name: added(weights, scaled(velocity, -rate)), f"momentum_buffer/{name}": velocity}
+        return {name: bounds.added(weights, bounds.scaled(gradient, -rate))}
+    memory = bounds.exact(before[f"momentum_buffer/{name}"])
+    velocity = bounds.added(bounds.scaled(memory, chosen.momentum_millionths / MILLION), gradient)
+    return {name: bounds.added(weights, bounds.scaled(velocity, -rate)), f"momentum_buffer/{name}": velocity}
 
 
 def _adam(
-    plan: TrainingPlan, step: int, name: str, before: Mapping[str, Array], gradient: Bounded
-) -> dict[str, Bounded]:
-    weights, gradient = exact(before[name]), _decayed(plan, before[name], gradient)
-    mean, square = exact(before[f"exp_avg/{name}"]), exact(before[f"exp_avg_sq/{name}"])
-    new_mean = added(scaled(mean, _FIRST_DECAY), scaled(gradient, 1 - _FIRST_DECAY))
-    new_square = added(scaled(square, _SECOND_DECAY), scaled(times(gradient, gradient), 1 - _SECOND_DECAY))
+    plan: TrainingPlan, step: int, name: str, before: Mapping[str, Array], gradient: bounds.Bounded
+) -> dict[str, bounds.Bounded]:
+    weights, gradient = bounds.exact(before[name]), _decayed(plan, before[name], gradient)
+    mean, square = bounds.exact(before[f"exp_avg/{name}"]), bounds.exact(before[f"exp_avg_sq/{name}"])
+    new_mean = bounds.added(bounds.scaled(mean, _FIRST_DECAY), bounds.scaled(gradient, 1 - _FIRST_DECAY))
+    new_square = bounds.added(
+        bounds.scaled(square, _SECOND_DECAY), bounds.scaled(bounds.times(gradient, gradient), 1 - _SECOND_DECAY)
+    )
     rate = plan.hyper_parameters.learning_rate_millionths / MILLION
     change = _adam_change(mean.value, square.value, gradient, step + 1)
     return {
-        name: added(weights, scaled(change, -rate)),
+        name: bounds.added(weights, bounds.scaled(change, -rate)),
         f"exp_avg/{name}": new_mean,
         f"exp_avg_sq/{name}": new_square,
     }
 
 
-def _adam_change(mean: Array, square: Array, gradient: Bounded, count: int) -> Bounded:
+def _adam_change(mean: Array, square: Array, gradient: bounds.Bounded, count: int) -> bounds.Bounded:
     """Return m / (sqrt(v) + epsilon), corrected for bias, over every gradient inside its bounds.
 
     Mean and square share the gradient, so the quotient is bounded as one function f(g) = (a + c g) / (sqrt(b + k g^2)
@@ -165,10 +129,10 @@ def _adam_change(mean: Array, square: Array, gradient: Bounded, count: int) -> B
     inside = (turning > low) & (turning < high)
     # Without epsilon the extremum is larger in magnitude, so it bounds the true one.
     extreme = np.where(inside, quotient(np.where(inside, turning, gradient.value), 2.0**-140), ends[0])
-    found = between(np.minimum.reduce((*ends, extreme)), np.maximum.reduce((*ends, extreme)))
+    found = bounds.between(np.minimum.reduce((*ends, extreme)), np.maximum.reduce((*ends, extreme)))
     middle = (np.abs(a) + c * np.abs(gradient.value)) / (np.sqrt(b + k * gradient.value**2) + _ADAM_EPSILON)
     size = np.maximum(np.abs(found.value) + found.radius, np.minimum(middle, 16.0))
-    return Bounded(found.value, found.radius + 16 * UNIT * size)
+    return bounds.Bounded(found.value, found.radius + 16 * bounds.UNIT * size)
 
 
 def _power(base: float, count: int) -> float:
@@ -182,9 +146,9 @@ def _power(base: float, count: int) -> float:
     return result
 
 
-def _decayed(plan: TrainingPlan, weights: Array, gradient: Bounded) -> Bounded:
+def _decayed(plan: TrainingPlan, weights: Array, gradient: bounds.Bounded) -> bounds.Bounded:
     decay = plan.hyper_parameters.weight_decay_millionths / MILLION
-    return added(gradient, scaled(exact(weights), decay)) if decay else gradient
+    return bounds.added(gradient, bounds.scaled(bounds.exact(weights), decay)) if decay else gradient
 
 
 SMALLEST = 2.0**-100
@@ -232,13 +196,17 @@ def settled(
     return StepComparison(largest <= 1.0, largest, where, share)
 
 
-def reference_step(plan: TrainingPlan, data: DataSet, step: int, before: Mapping[str, Array]) -> dict[str, Bounded]:
+def reference_step(
+    plan: TrainingPlan, data: DataSet, step: int, before: Mapping[str, Array]
+) -> dict[str, bounds.Bounded]:
     """Return every tensor of the state after a step, with bounds."""
     (rows,) = segment_rows(plan, len(data), step, step + 1)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         walk = _Walk(plan, before, step_seed(plan.work_id, step))
         logits = walk.forward(_samples(data.inputs[rows]))
-        gradients, running = walk.backward(cross_entropy_gradient(logits, data.labels[rows].astype(np.int64)))
+        gradients, running = walk.backward(
+            reference_layers.cross_entropy_gradient(logits, data.labels[rows].astype(np.int64))
+        )
         return {**updated(plan, step, before, gradients), **running}
 
 
@@ -251,28 +219,33 @@ class _Walk:
 
     def __init__(self, plan: TrainingPlan, before: Mapping[str, Array], seed: bytes) -> None:
         self._specification = plan.specification
-        self._shapes = layer_shapes(plan.specification)
-        self._sources = resolve_inputs(plan.specification)
-        self._weights = {tensor.name: before[tensor.name].astype(np.float64) for tensor in tensors(plan.specification)}
+        self._shapes = model_specification.layer_shapes(plan.specification)
+        self._sources = model_specification.resolve_inputs(plan.specification)
+        self._weights = {
+            tensor.name: before[tensor.name].astype(np.float64)
+            for tensor in model_specification.tensors(plan.specification)
+        }
         self._seed = seed
-        self._backward: dict[str, Backward] = {}
-        self._running: dict[str, Bounded] = {}
+        self._backward: dict[str, reference_products.Backward] = {}
+        self._running: dict[str, bounds.Bounded] = {}
 
-    def forward(self, samples: Array) -> Bounded:
+    def forward(self, samples: Array) -> bounds.Bounded:
         """Return the logits."""
-        outputs = {INPUT: exact(samples)}
+        outputs = {model_specification.INPUT: bounds.exact(samples)}
         for layer, names in zip(self._specification.layers, self._sources, strict=True):
             received = tuple(outputs[name] for name in names)
-            outputs[layer.name], self._backward[layer.name] = self._layer(layer, received, names == (INPUT,))
+            outputs[layer.name], self._backward[layer.name] = self._layer(
+                layer, received, names == (model_specification.INPUT,)
+            )
         return outputs[self._specification.layers[-1].name]
 
-    def backward(self, gradient: Bounded) -> tuple[dict[str, Bounded], dict[str, Bounded]]:
+    def backward(self, gradient: bounds.Bounded) -> tuple[dict[str, bounds.Bounded], dict[str, bounds.Bounded]]:
         """Return the gradients of all parameters, and the running statistics after the step."""
-        waiting: dict[str, list[Bounded]] = {self._specification.layers[-1].name: [gradient]}
-        found: dict[str, Bounded] = {}
+        waiting: dict[str, list[bounds.Bounded]] = {self._specification.layers[-1].name: [gradient]}
+        found: dict[str, bounds.Bounded] = {}
         for layer, names in zip(reversed(self._specification.layers), reversed(self._sources), strict=True):
             parts = waiting.pop(layer.name)
-            arriving = added(*parts) if len(parts) > 1 else parts[0]
+            arriving = bounds.added(*parts) if len(parts) > 1 else parts[0]
             gradients, of_parameters = self._backward.pop(layer.name)(arriving)
             found.update({f"{layer.name}.{part}": each for part, each in of_parameters.items()})
             # A layer that reads the samples hands nothing back, so there may be fewer.
@@ -280,62 +253,72 @@ class _Walk:
                 waiting.setdefault(name, []).append(each)
         return found, self._running
 
-    def _layer(self, layer: Layer, received: tuple[Bounded, ...], reads_samples: bool) -> tuple[Bounded, Backward]:
-        kind, settings, first = layer.kind, complete_settings(layer), received[0]
+    def _layer(
+        self, layer: model_specification.Layer, received: tuple[bounds.Bounded, ...], reads_samples: bool
+    ) -> tuple[bounds.Bounded, reference_products.Backward]:
+        kind, settings, first = layer.kind, model_specification.complete_settings(layer), received[0]
         parameters = self._parameters(layer.name)
         if kind == "Linear":
-            return linear(first, parameters, reads_samples)
+            return reference_products.linear(first, parameters, reads_samples)
         if kind in ("Conv2d", "Conv3d"):
-            return convolution(first, parameters, settings, reads_samples)
+            return reference_products.convolution(first, parameters, settings, reads_samples)
         if kind.startswith("ConvTranspose"):
-            return transposed_convolution(first, parameters, settings, self._shapes[layer.name][1:])
+            return reference_products.transposed_convolution(first, parameters, settings, self._shapes[layer.name][1:])
         if kind.startswith("BatchNorm"):
-            output, backward, running = normalisation(first, parameters)
+            output, backward, running = reference_layers.normalisation(first, parameters)
             self._running.update({f"{layer.name}.{part}": each for part, each in running.items()})
             return output, backward
         if kind == "Dropout":
             return self._dropped(layer, first)
         return _plain(kind, settings, received)
 
-    def _dropped(self, layer: Layer, received: Bounded) -> tuple[Bounded, Backward]:
-        percent = complete_settings(layer)["percent"]
+    def _dropped(
+        self, layer: model_specification.Layer, received: bounds.Bounded
+    ) -> tuple[bounds.Bounded, reference_products.Backward]:
+        percent = model_specification.complete_settings(layer)["percent"]
         if not percent:
             return received, lambda gradient: ((gradient,), {})
-        return masking(received, dropout_mask(layer.name, self._seed, received.value.shape, percent))
+        return reference_layers.masking(received, dropout_mask(layer.name, self._seed, received.value.shape, percent))
 
     def _parameters(self, name: str) -> dict[str, Array]:
         return {key.rpartition(".")[2]: each for key, each in self._weights.items() if key.rpartition(".")[0] == name}
 
 
-def _plain(kind: str, settings: Mapping[str, int], received: tuple[Bounded, ...]) -> tuple[Bounded, Backward]:
+def _plain(
+    kind: str, settings: Mapping[str, int], received: tuple[bounds.Bounded, ...]
+) -> tuple[bounds.Bounded, reference_products.Backward]:
     """Carry out a layer without parameters."""
     first = received[0]
     if kind == "ReLU":
-        return rectifier(first)
+        return reference_layers.rectifier(first)
     if kind in ("Sigmoid", "Tanh"):
-        return saturation(first, kind)
+        return reference_layers.saturation(first, kind)
     if kind.startswith("MaxPool"):
-        return maximum_pooling(first, _pooling(first.value.shape[2:], settings))
+        return reference_layers.maximum_pooling(first, _pooling(first.value.shape[2:], settings))
     if kind == "AvgPool2d":
-        return average_pooling(first, _pooling(first.value.shape[2:], settings))
+        return reference_layers.average_pooling(first, _pooling(first.value.shape[2:], settings))
     if kind == "AdaptiveAvgPool2d":
-        sizes: Shape = first.value.shape[2:]
+        sizes: model_specification.Shape = first.value.shape[2:]
         whole = tuple(size // settings["output_size"] for size in sizes)
-        return average_pooling(first, Windows(sizes, whole, whole, (0,) * len(sizes)))
+        return reference_layers.average_pooling(
+            first, reference_products.Windows(sizes, whole, whole, (0,) * len(sizes))
+        )
     if kind == "Upsample":
-        return upsampling(first, settings["scale_factor"])
+        return reference_layers.upsampling(first, settings["scale_factor"])
     if kind == "ZeroPad2d":
-        return zero_padding(first, settings["before"], settings["after"])
+        return reference_layers.zero_padding(first, settings["before"], settings["after"])
     if kind == "Flatten":
-        return flattening(first)
+        return reference_layers.flattening(first)
     if kind == "Add":
-        return addition(received)
+        return reference_layers.addition(received)
     if kind == "Concat":
-        return concatenation(received)
+        return reference_layers.concatenation(received)
     raise TypeError(f"the reference computation has no {kind}")
 
 
-def _pooling(sizes: Shape, settings: Mapping[str, int]) -> Windows:
+def _pooling(sizes: model_specification.Shape, settings: Mapping[str, int]) -> reference_products.Windows:
     kernel, count = settings["kernel_size"], len(sizes)
     stride = settings["stride"] or kernel
-    return Windows(tuple(sizes), (kernel,) * count, (stride,) * count, (settings.get("padding", 0),) * count)
+    return reference_products.Windows(
+        tuple(sizes), (kernel,) * count, (stride,) * count, (settings.get("padding", 0),) * count
+    )

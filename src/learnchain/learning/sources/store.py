@@ -13,15 +13,8 @@ from typing import Any
 import numpy as np
 
 from learnchain.learning.data import SOURCES, DataSet, load_data, save_data
+from learnchain.learning.sources import pictures
 from learnchain.learning.sources.files import ImportedData, ImportOptions
-from learnchain.learning.sources.pictures import (
-    import_cifar10,
-    import_fashion,
-    import_glas,
-    import_idx,
-    import_image_classes,
-    import_mnist,
-)
 from learnchain.learning.sources.speech import import_speech_commands, import_spoken_digits
 from learnchain.learning.sources.synthetic import SYNTHETIC_SOURCES, WRITERS, generator
 from learnchain.learning.sources.volumes import import_mmwhs
@@ -30,14 +23,14 @@ from learnchain.rejection import Rejected, RejectionReason
 Importer = Callable[[Path, ImportOptions], ImportedData]
 
 IMPORTERS: Mapping[str, Importer] = {
-    "mnist": import_mnist,
-    "fashion": import_fashion,
-    "idx": import_idx,
-    "cifar10": import_cifar10,
-    "image-classes": import_image_classes,
+    "mnist": pictures.import_mnist,
+    "fashion": pictures.import_fashion,
+    "idx": pictures.import_idx,
+    "cifar10": pictures.import_cifar10,
+    "image-classes": pictures.import_image_classes,
     "spoken-digits": import_spoken_digits,
     "speech-commands": import_speech_commands,
-    "glas": import_glas,
+    "glas": pictures.import_glas,
     "mmwhs": import_mmwhs,
 }
 """Kinds of `learnchain data import`, named after the layout that they read."""

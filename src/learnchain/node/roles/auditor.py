@@ -8,30 +8,15 @@ it keeps away.
 import logging
 from dataclasses import dataclass
 
-from learnchain.consensus.audits import (
-    HARDWARE_INDEPENDENT_FINDINGS,
-    AuditAssignment,
-    AuditFinding,
-    FraudProof,
-    assign_segments,
-    check_audit_commitment,
-    check_audit_report,
-    open_segment,
-)
+from learnchain.consensus import audits
 from learnchain.consensus.evidence import build_trace_evidence
 from learnchain.encoding.codec import Hash32
 from learnchain.encoding.cryptography import UNSIGNED, sign
 from learnchain.learning.jobs import AuditLine
 from learnchain.node.chain import Ports
 from learnchain.node.roles.disputes import Challenger
+from learnchain.protocol import audit_messages
 from learnchain.protocol.actions import OpenHeight
-from learnchain.protocol.audit_messages import (
-    UNDECLARED_CLASS,
-    AuditCommitment,
-    AuditedSegment,
-    AuditReport,
-    report_digest,
-)
 from learnchain.protocol.messages import Block, Evidence
 from learnchain.protocol.state import HeightRecord
 from learnchain.rejection import Rejected, Unavailable
@@ -56,7 +41,7 @@ class Auditor:
     def __init__(self, ports: Ports, auditing: AuditTools) -> None:
         self._ports = ports
         self._judge, self._measuring, self._accuser = auditing.judge, auditing.measuring, auditing.accuser
-        self._class = UNDECLARED_CLASS
+        self._class = audit_messages.UNDECLARED_CLASS
         self._reports = {(each.height, each.parent): each for each in ports.archive.slashing_protection.load_reports()}
         self._checked: set[Hash32] = set()
         self._busy = False
@@ -86,14 +71,14 @@ class Auditor:
                 await self._audit(fact)
             else:
                 # Our commitment stands in no block yet: a kill or a full block may have cost it its place.
-                await self._say(self._commitment(fact, report_digest(report)))
+                await self._say(self._commitment(fact, audit_messages.report_digest(report)))
 
     def _is_open(self, fact: HeightRecord) -> bool:
         """Return whether our commitment to this height would count now: the winner must be of our class, for one."""
         state = self._ports.chain.round
         draft = self._commitment(fact, b"\0" * 32)
         try:
-            check_audit_commitment(state.parent.bonds, draft, state.parent.height + 1, state.parameters)
+            audits.check_audit_commitment(state.parent.bonds, draft, state.parent.height + 1, state.parameters)
         except Rejected:
             return False
         return True
@@ -101,7 +86,7 @@ class Auditor:
     async def _audit(self, fact: HeightRecord) -> None:
         """Check the run as a whole, replay our segments and bind ourselves to what was found."""
         state = self._ports.chain.round
-        given = assign_segments(state.parent.bonds, fact, self._ports.wallet.address, state.parameters)
+        given = audits.assign_segments(state.parent.bonds, fact, self._ports.wallet.address, state.parameters)
         block = self._ports.archive.block(fact.block)
         if given is None or not isinstance(block, Block):
             return
@@ -123,20 +108,20 @@ class Auditor:
         self._ports.archive.slashing_protection.store_report(report)
         self._reports[fact.height, fact.parent] = report
         self._note(fact, "audited", segments=len(found), reproduced=sum(each.reproduced for each in found))
-        await self._say(self._commitment(fact, report_digest(report)))
+        await self._say(self._commitment(fact, audit_messages.report_digest(report)))
 
     async def _prove_faults(self, fact: HeightRecord, block: Block, indices: tuple[int, ...]) -> None:
         """Report what the published bytes alone show to be forged: a quarter of the miner's bond is ours."""
         selection = self._measuring.selection(fact)
         lines = await self._judge.audit(block, selection, ReplayScope(indices, replay=False))
         finding, segment = lines[-1].finding, lines[-1].segment
-        if finding not in HARDWARE_INDEPENDENT_FINDINGS:
+        if finding not in audits.HARDWARE_INDEPENDENT_FINDINGS:
             return
         self._note(fact, "found forged", finding=finding.value, segment=segment)
         openings = ()
-        if segment >= 0 and finding is not AuditFinding.FAULT_MERKLE_PATH:
-            openings = (open_segment(await self._judge.leaves(block), segment),)
-        proof = FraudProof(
+        if segment >= 0 and finding is not audits.AuditFinding.FAULT_MERKLE_PATH:
+            openings = (audits.open_segment(await self._judge.leaves(block), segment),)
+        proof = audits.FraudProof(
             self._ports.chain.parameters.chain_id,
             fact.commitment,
             finding,
@@ -150,9 +135,11 @@ class Auditor:
         evidence = sign(build_trace_evidence(sign(proof, key), fact), key)
         await self._say(evidence)
 
-    def _report(self, fact: HeightRecord, lines: tuple[AuditedSegment, ...]) -> AuditReport:
+    def _report(
+        self, fact: HeightRecord, lines: tuple[audit_messages.AuditedSegment, ...]
+    ) -> audit_messages.AuditReport:
         salt: Hash32 = self._ports.random_source.randbytes(32)
-        report = AuditReport(
+        report = audit_messages.AuditReport(
             self._ports.chain.parameters.chain_id,
             fact.height,
             fact.parent,
@@ -163,9 +150,11 @@ class Auditor:
         )
         return sign(report, self._ports.wallet.private_key)
 
-    def _commitment(self, fact: HeightRecord, digest: Hash32) -> AuditCommitment:
+    def _commitment(self, fact: HeightRecord, digest: Hash32) -> audit_messages.AuditCommitment:
         chain_id, auditor = self._ports.chain.parameters.chain_id, self._ports.wallet.address
-        draft = AuditCommitment(chain_id, fact.height, fact.parent, auditor, digest, self._class, UNSIGNED)
+        draft = audit_messages.AuditCommitment(
+            chain_id, fact.height, fact.parent, auditor, digest, self._class, UNSIGNED
+        )
         return sign(draft, self._ports.wallet.private_key)
 
     async def _open_due(self) -> None:
@@ -176,7 +165,7 @@ class Auditor:
         self._ports.archive.slashing_protection.forget_reports(oldest)
         for report in tuple(self._reports.values()):
             try:
-                check_audit_report(state.parent.bonds, report, state.parent.height + 1, state.parameters)
+                audits.check_audit_report(state.parent.bonds, report, state.parent.height + 1, state.parameters)
             except Rejected:
                 continue
             await self._say(report)
@@ -192,25 +181,25 @@ class Auditor:
         for state in self._ports.archive.branch(head.block_hash, max(0, head.height - 2)):
             block = self._ports.archive.block(state.block_hash)
             for report in block.audit_reports if isinstance(block, Block) else ():
-                digest = report_digest(report)
+                digest = audit_messages.report_digest(report)
                 if digest not in self._checked and report.auditor != self._ports.wallet.address:
                     self._checked.add(digest)
                     await self._check(report)
 
-    async def _check(self, report: AuditReport) -> None:
+    async def _check(self, report: audit_messages.AuditReport) -> None:
         book = self._ports.chain.round.parent.bonds
         fact = book.height_record(report.height, report.parent)
         block = None if fact is None else self._ports.archive.block(fact.block)
         if fact is None or not isinstance(block, Block) or fact.training_records[0].machine_class != self._class:
             return
-        given = assign_segments(book, fact, report.auditor, self._ports.chain.parameters)
+        given = audits.assign_segments(book, fact, report.auditor, self._ports.chain.parameters)
         if given is None:
             return
         try:
             lines = await self._judge.replay_segments(block, self._measuring.selection(fact), given)
         except Unavailable as error:
             logger.info("checking an audit waits: %s", error)
-            self._checked.discard(report_digest(report))
+            self._checked.discard(audit_messages.report_digest(report))
             return
         ours = {each.segment: each for each in convert_to_segments(lines)}
         for line in report.segments:
@@ -218,7 +207,7 @@ class Auditor:
                 await self._accuser.record_mismatch(fact, report.auditor, line.segment)
                 return
 
-    async def _say(self, message: AuditCommitment | AuditReport | Evidence) -> None:
+    async def _say(self, message: audit_messages.AuditCommitment | audit_messages.AuditReport | Evidence) -> None:
         try:
             await self._ports.announce(message)
         except (Rejected, Unavailable) as error:
@@ -229,7 +218,7 @@ class Auditor:
         self._ports.decisions.note(now, fact.height, what, "0x" + fact.winner.hex(), **facts)
 
 
-def _find_differing_segments(lines: tuple[AuditLine, ...], given: AuditAssignment) -> tuple[int, ...]:
+def _find_differing_segments(lines: tuple[AuditLine, ...], given: audits.AuditAssignment) -> tuple[int, ...]:
     """Return the first segment whose bits differ although nothing was corrupted; one proof punishes the whole run."""
-    found = (each.segment for each in lines if each.finding is AuditFinding.NUMERIC_MISMATCH)
+    found = (each.segment for each in lines if each.finding is audits.AuditFinding.NUMERIC_MISMATCH)
     return tuple(each for each in found if each not in given.forced)[:1]

@@ -20,17 +20,7 @@ from learnchain.encoding.content_id import Cid
 from learnchain.encoding.cryptography import UNSIGNED, message_hash, sign
 from learnchain.network.concurrency import retry
 from learnchain.node.chain import Ports
-from learnchain.protocol.actions import (
-    ForgetBlocks,
-    MeasureCandidate,
-    MoveHead,
-    OpenHeight,
-    ProposeEmptyBlock,
-    RefuseBlock,
-    RefuseTask,
-    RevealModel,
-    StoreBlock,
-)
+from learnchain.protocol import actions
 from learnchain.protocol.events import DeadlineMissed, Event, MeasurementFinished, ReleaseDue, RevealsClosed
 from learnchain.protocol.measurement import Finding, Measurement, MeasurementKind, MeasurementRequest
 from learnchain.protocol.messages import AnyBlock, Block, Deadline, EmptyBlock, Reveal
@@ -70,7 +60,7 @@ class Policy:
 class FullNode:
     """Carry out what every node does, whether it mines, publishes, or only verifies."""
 
-    def __init__(self, ports: Ports, head_moved: Callable[[MoveHead], None], policy: Policy = Policy()) -> None:
+    def __init__(self, ports: Ports, head_moved: Callable[[actions.MoveHead], None], policy: Policy = Policy()) -> None:
         self._ports = ports
         self._measuring = Measurer(
             ports.chain.rules,
@@ -92,7 +82,7 @@ class FullNode:
         self.is_ready = False
         """Whether the training processes of this node run: who ends a height before that loses the next one too."""
 
-    async def open_height(self, action: OpenHeight) -> None:
+    async def open_height(self, action: actions.OpenHeight) -> None:
         """Set the timers of the height and fetch the encrypted data early (DLBC IV-E)."""
         for timer in self._timers:
             timer.cancel()
@@ -136,14 +126,14 @@ class FullNode:
             if record.block is not None:
                 await self._pin_block_content(record.block)
 
-    async def close_reveals(self, action: RevealModel) -> None:
+    async def close_reveals(self, action: actions.RevealModel) -> None:
         """Set the timer after which no reveal counts: it follows the release in event-driven rounds (step 7)."""
         selection, released = action.selection, action.announcement.release.released_milliseconds
         closed = selection.schedule.deadline(Deadline.REVEAL, released) + 1
         timer = self._at(closed, lambda now: RevealsClosed(selection.parent, now))
         self._timers.append(self._ports.tasks.start("timer", timer))
 
-    async def measure_candidate(self, action: MeasureCandidate) -> None:
+    async def measure_candidate(self, action: actions.MeasureCandidate) -> None:
         """Measure one thing of one candidate and report it; what is missing is tried again until the height is over.
 
         A pending block is tried for ever, with pauses that grow; an empty one is let go after a while, so that blocks
@@ -170,7 +160,7 @@ class FullNode:
             found = Measurement(measure.candidate, measure.kind, Finding.UNAVAILABLE)
         await self._report(action, found)
 
-    async def _measure(self, action: MeasureCandidate) -> Measurement:
+    async def _measure(self, action: actions.MeasureCandidate) -> Measurement:
         """Measure, or take the claim where that was chosen; whoever asks later is told which it was (ROUND-10)."""
         if action.reveal is not None and self._verifies_models:
             # Losing models are let go too: whatever is fetched is noted under its height.
@@ -191,7 +181,7 @@ class FullNode:
         self._ports.decisions.note_measured(found.kind.value, self._ports.clock.monotonic_seconds() - began)
         return found
 
-    async def _report(self, action: MeasureCandidate, measurement: Measurement) -> None:
+    async def _report(self, action: actions.MeasureCandidate, measurement: Measurement) -> None:
         """Feed a measurement until the chain takes it: a full disk must not lose what was measured."""
         facts = {"finding": measurement.finding.value, "reason": measurement.reason, "correct": measurement.correct}
         now = self._ports.clock.now_milliseconds()
@@ -210,7 +200,7 @@ class FullNode:
         released = None if here is None else here.release.released_milliseconds
         return selection.schedule.deadline(Deadline.BLOCK, released)
 
-    def store_block(self, action: StoreBlock) -> None:
+    def store_block(self, action: actions.StoreBlock) -> None:
         """Write the block and its state durably before anything builds on them (step 8)."""
         self._ports.archive.blobs.name(
             list_named_blobs(self._ports.chain.rules, action.block, action.state), action.state.block_hash
@@ -221,7 +211,7 @@ class FullNode:
         about = f"missed {action.block.missed.value}" if isinstance(action.block, EmptyBlock) else "trained"
         self._ports.decisions.note(now, action.block.height, "block", about, hash=action.state.block_hash.hex())
 
-    async def move_head(self, action: MoveHead) -> None:
+    async def move_head(self, action: actions.MoveHead) -> None:
         """Point the execution engine at the new head, in the order of the moves (step 9)."""
         async with self._heads:
             if not self._ports.chain.is_current and self._ports.chain.round.head == action.head:
@@ -230,7 +220,7 @@ class FullNode:
             await retry("keeping the new head", lambda: self._point_to(action), level=logging.ERROR)
         self._head_moved(action)
 
-    async def _point_to(self, action: MoveHead) -> None:
+    async def _point_to(self, action: actions.MoveHead) -> None:
         archive = self._ports.archive
         if self._ports.chain.round.head != action.head:
             return
@@ -239,7 +229,7 @@ class FullNode:
         safe, final = archive.payload_hash(action.head.safe), archive.payload_hash(action.head.finalized)
         await self._ports.engine.set_head(action.state.payload_hash, safe, final)
 
-    async def propose_empty_block(self, action: ProposeEmptyBlock) -> None:
+    async def propose_empty_block(self, action: actions.ProposeEmptyBlock) -> None:
         """End a missed height, unless somebody with a lower lot already has (ROUND-3)."""
         selection, parent = action.selection, action.parent
         address, parameters = self._ports.wallet.address, self._ports.chain.parameters
@@ -275,7 +265,7 @@ class FullNode:
         block = sign(block, self._ports.wallet.private_key)
         # Our own need not wait behind strangers' blocks whose payloads may never come.
         bound = (None, b"", b"", b"", block.payload_hash, block.payload_cid)
-        measure = MeasureCandidate(
+        measure = actions.MeasureCandidate(
             MeasurementRequest(message_hash(block), MeasurementKind.PAYLOAD), parent, selection, *bound
         )
         try:
@@ -287,7 +277,7 @@ class FullNode:
                 await self._report(measure, found)
         await self._ports.announce(block)
 
-    async def forget_blocks(self, action: ForgetBlocks) -> None:
+    async def forget_blocks(self, action: actions.ForgetBlocks) -> None:
         """Delete empty blocks that lost and what only they rest on; one that has come again meanwhile stays."""
         tree = self._ports.chain.round.tree
         gone = [each for each in action.blocks if message_hash(each) not in tree]
@@ -296,7 +286,7 @@ class FullNode:
         for cid in {each.payload_cid for each in gone} - needed:
             await self._ports.blobs.discard(cid)
 
-    def refuse_block(self, action: RefuseBlock) -> None:
+    def refuse_block(self, action: actions.RefuseBlock) -> None:
         """Say why a block that was waiting for measurements is not admitted."""
         logger.warning("block %s is refused: %s", action.block.hex()[:16], action.reason)
         self._ports.chain.remember_refusal(action.block, action.reason)
@@ -304,7 +294,7 @@ class FullNode:
         height = self._ports.chain.round.selection.height
         self._ports.decisions.note(now, height, "block refused", action.block.hex(), reason=action.reason)
 
-    def refuse_task(self, action: RefuseTask) -> None:
+    def refuse_task(self, action: actions.RefuseTask) -> None:
         """Say why a posted task is not admitted; its publisher gets everything back at the deadline."""
         logger.warning("task %s is refused: %s %s", action.task_id.hex()[:16], action.reason, action.detail)
         now = self._ports.clock.now_milliseconds()

@@ -16,32 +16,13 @@ from learnchain.encoding.content_id import cid_from_text, cid_text
 from learnchain.encoding.cryptography import UNSIGNED, message_hash, sign
 from learnchain.encoding.files import clear_directory
 from learnchain.engines.contract import Lookahead
-from learnchain.learning.jobs import (
-    EvaluationJob,
-    ProbeJob,
-    SearchJob,
-    TrainedFiles,
-    Training,
-    TrainingJob,
-    TrainingProgress,
-)
+from learnchain.learning import jobs
 from learnchain.learning.trace import INDEX_NAME
 from learnchain.node.chain import Ports
 from learnchain.node.roles.publisher import settling_transactions
+from learnchain.protocol import messages
 from learnchain.protocol.actions import ProposeBlock, RevealModel, SendCommitment, TrainModel
 from learnchain.protocol.events import TrainingFinished
-from learnchain.protocol.messages import (
-    Block,
-    Commitment,
-    Deadline,
-    KeyRelease,
-    Reveal,
-    TrainedModel,
-    TrainingRecord,
-    attestation_digest,
-    commitment_digest,
-    work_id,
-)
 from learnchain.protocol.payload import encode_payload
 from learnchain.protocol.puzzle import Puzzle
 from learnchain.protocol.state import ZERO_HASH, Selection
@@ -49,16 +30,7 @@ from learnchain.protocol.training_terms import HyperParameters, TrainingTerms
 from learnchain.rejection import Unavailable
 from learnchain.storage.slashing_protection import CommitmentOpening
 from learnchain.tasks.publishing import OpenedKeys
-from learnchain.verification.training_chain import (
-    EndState,
-    FinishedRun,
-    LookaheadRun,
-    build_training_job,
-    encode_index,
-    end_state,
-    find_own_end_state,
-    seeds_of,
-)
+from learnchain.verification import training_chain
 
 MAXIMUM_EPOCHS = 10_000
 
@@ -122,14 +94,14 @@ MAXIMUM_OWN_BYTES = 1 << 40
 class Miner:
     """Earn block rewards by training; keeps what it committed to on disk, so that a restart can still reveal."""
 
-    def __init__(self, ports: Ports, trainer: Training, directory: Path, strategy: HyperParameterStrategy) -> None:
+    def __init__(self, ports: Ports, trainer: jobs.Training, directory: Path, strategy: HyperParameterStrategy) -> None:
         self._ports = ports
         self._trainer = trainer
         self._directory = directory
         clear_directory(directory)
         self._strategy = strategy
         self._training: asyncio.Task[None] | None = None
-        self._ahead: LookaheadRun | None = None
+        self._ahead: training_chain.LookaheadRun | None = None
         self._epoch_seconds = 1.0
 
     async def train_model(self, action: TrainModel) -> None:
@@ -157,7 +129,7 @@ class Miner:
             return
         finished = None if ahead is None else await ahead.take_result()
         if finished is None:
-            start = await find_own_end_state(self._ports.archive, self._ports.blobs, selection)
+            start = await training_chain.find_own_end_state(self._ports.archive, self._ports.blobs, selection)
             finished = await self._train_run(selection, action.key_release, start)
         run = finished.run
         self._epoch_seconds = run.training_seconds / max(run.epochs, 1)
@@ -167,8 +139,12 @@ class Miner:
         self._ports.chain.feed(TrainingFinished(model, self._ports.clock.now_milliseconds()))
 
     async def _train_run(
-        self, selection: Selection, release: KeyRelease, start: EndState | None, ahead: Lookahead | None = None
-    ) -> FinishedRun:
+        self,
+        selection: Selection,
+        release: messages.KeyRelease,
+        start: training_chain.EndState | None,
+        ahead: Lookahead | None = None,
+    ) -> training_chain.FinishedRun:
         """Train from the derived initialisation, or from our own last committed state (ROUND-9), until the rule says.
 
         A run `ahead` trains for the next block while this one is judged.
@@ -187,10 +163,10 @@ class Miner:
         if denominator and not Accuracy(run.training_correct, run.training_total).has_reached(numerator, denominator):
             # Only now is the requirement waived: a commitment before that does not reach it cannot win.
             await self._ports.clock.sleep_until(selection.schedule.time_limit_milliseconds)
-        return FinishedRun(run, start, self._ports.clock.now_milliseconds())
+        return training_chain.FinishedRun(run, start, self._ports.clock.now_milliseconds())
 
     async def _choose_stopping_rule(
-        self, selection: Selection, release: KeyRelease, ahead: Lookahead | None
+        self, selection: Selection, release: messages.KeyRelease, ahead: Lookahead | None
     ) -> StoppingRule:
         """Return when a run ends: at the required accuracy or its time limit (PoLe Algorithm 1), or in time to commit.
 
@@ -206,8 +182,8 @@ class Miner:
             return StoppingRule(MAXIMUM_EPOCHS, stopping - strategy.margin_milliseconds, required)
         # The first epoch of a process pays for what torch sets up once; the second tells what an epoch takes.
         job = await self._job(selection, release, 1)
-        await self._trainer.run(ProbeJob(job))
-        epoch_seconds = await self._trainer.run(ProbeJob(job))
+        await self._trainer.run(jobs.ProbeJob(job))
+        epoch_seconds = await self._trainer.run(jobs.ProbeJob(job))
         await self._ports.clock.sleep_until(schedule.training_milliseconds)
         now = self._ports.clock.now_milliseconds()
         rule = StoppingRule(*strategy.plan_epochs(schedule.commitment_milliseconds, now, epoch_seconds))
@@ -219,17 +195,21 @@ class Miner:
         chain = self._ports.chain
         ahead = chain.rules.parts.lookahead(chain.round.tree.state(selection.parent), selection, chain.parameters)
         if ahead is not None:
-            result: asyncio.Future[FinishedRun | None] = asyncio.get_running_loop().create_future()
+            result: asyncio.Future[training_chain.FinishedRun | None] = asyncio.get_running_loop().create_future()
 
             async def train_ahead() -> None:
                 release = self._load_opened_key()
-                finished = await self._train_run(selection, release, await end_state(self._ports.blobs, own), ahead)
+                finished = await self._train_run(
+                    selection, release, await training_chain.end_state(self._ports.blobs, own), ahead
+                )
                 if not result.done():
                     result.set_result(finished)
 
             task = self._ports.tasks.start("training ahead", train_ahead())
             task.add_done_callback(lambda _task, result=result: result.done() or result.set_result(None))
-            self._ahead = LookaheadRun(selection.task.task_id, ahead.position, own.commitment, task, result)
+            self._ahead = training_chain.LookaheadRun(
+                selection.task.task_id, ahead.position, own.commitment, task, result
+            )
 
     async def send_commitment(self, action: SendCommitment) -> None:
         """Build the payload, bind it to the model and commit, before the test set exists (step 5)."""
@@ -247,13 +227,13 @@ class Miner:
             )
         if salt is None:
             return
-        commitment = Commitment(
+        commitment = messages.Commitment(
             chain_id=self._ports.chain.parameters.chain_id,
             height=selection.height,
             parent=selection.parent,
             task_id=selection.task.task_id,
             miner=self._ports.wallet.address,
-            digest=commitment_digest(work, trained, payload.block_hash, payload_cid, salt),
+            digest=messages.commitment_digest(work, trained, payload.block_hash, payload_cid, salt),
             bond_wei=self._ports.chain.parameters.minimum_commitment_bond_wei,
             engine=self._ports.chain.rules.parts.commitment_part(selection, trained),
             signature=UNSIGNED,
@@ -279,8 +259,10 @@ class Miner:
             return
         specification = selection.posted_task.specification
         count = await self._count_on_test_set(selection, own, release.key)
-        digest = attestation_digest(own.model_cid, specification.data.training.plaintext_root, selection.task.task_id)
-        reveal = Reveal(
+        digest = messages.attestation_digest(
+            own.model_cid, specification.data.training.plaintext_root, selection.task.task_id
+        )
+        reveal = messages.Reveal(
             chain_id=release.chain_id,
             height=selection.height,
             parent=selection.parent,
@@ -316,18 +298,20 @@ class Miner:
         test = await self._ports.data.open_part(selection.test_set, test_key, specification)
         model = await self._ports.blobs.fetch(own.model_cid, max_bytes=MAXIMUM_OWN_BYTES)
         mapping = await self._ports.data.mapping_path(self._terms(selection))
-        job = EvaluationJob(specification.model, str(model), str(training), str(test), specification.metric, mapping)
+        job = jobs.EvaluationJob(
+            specification.model, str(model), str(training), str(test), specification.metric, mapping
+        )
         count = await self._ports.evaluator.run(job)
         return count.correct, count.total
 
-    def _load_opened_key(self) -> KeyRelease:
+    def _load_opened_key(self) -> messages.KeyRelease:
         """Return the key release of the height that is being decided."""
         opened = self._ports.chain.round.key_release
         if opened is None:
             raise Unavailable("the training data key")
         return opened
 
-    async def _open_training_data(self, selection: Selection, release: KeyRelease) -> Path:
+    async def _open_training_data(self, selection: Selection, release: messages.KeyRelease) -> Path:
         """Return the training rows, or where they stay encrypted their products with this block's vectors alone."""
         keys = OpenedKeys(release.key, self._ports.chain.rules.parts.functional_key(release))
         return await self._ports.data.training(keys, selection.posted_task.specification, self._terms(selection))
@@ -339,7 +323,7 @@ class Miner:
             return
         rules, parameters = self._ports.chain.rules, self._ports.chain.parameters
         unselected = compute_queued_tasks(action.parent, selection, parameters.maximum_tasks)
-        draft = Block(
+        draft = messages.Block(
             chain_id=parameters.chain_id,
             height=selection.height,
             parent=selection.parent,
@@ -350,7 +334,7 @@ class Miner:
             verdict=verdict,
             queued_tasks=tuple(each.task.task_id for each in unselected),
             end_milliseconds=selection.schedule.deadline(
-                Deadline.BLOCK, action.announcement.release.released_milliseconds
+                messages.Deadline.BLOCK, action.announcement.release.released_milliseconds
             ),
             evidence=action.evidence,
             audits=action.audits,
@@ -371,11 +355,12 @@ class Miner:
     def _terms(self, selection: Selection) -> TrainingTerms:
         return self._ports.chain.rules.training_terms(selection, self._work(selection))
 
-    async def _build_empty_model(self, selection: Selection) -> TrainedModel:
+    async def _build_empty_model(self, selection: Selection) -> messages.TrainedModel:
         """Return what stands for a model where nothing is trained: an empty file."""
         nothing = await self._ports.blobs.add_bytes(b"{}")
-        return TrainedModel(
-            nothing, TrainingRecord(ZERO_HASH, 0, nothing, self._strategy.choose_hyper_parameters(selection, 1))
+        return messages.TrainedModel(
+            nothing,
+            messages.TrainingRecord(ZERO_HASH, 0, nothing, self._strategy.choose_hyper_parameters(selection, 1)),
         )
 
     async def _search_puzzle(self, selection: Selection, puzzle: Puzzle) -> bytes | None:
@@ -383,7 +368,7 @@ class Miner:
         first, tried = self._ports.random_source.randrange(1 << 200), 0
         begun_seconds = self._ports.clock.monotonic_seconds()
         while self._is_open(selection):
-            found = await self._trainer.run(SearchJob(puzzle, first + tried, self._strategy.search_attempts))
+            found = await self._trainer.run(jobs.SearchJob(puzzle, first + tried, self._strategy.search_attempts))
             tried += found.attempts
             if found.salt and self._is_open(selection):
                 self._note_search(selection, "puzzle solved", tried, begun_seconds)
@@ -413,20 +398,26 @@ class Miner:
 
     def _work(self, selection: Selection) -> bytes:
         chain_id = self._ports.chain.parameters.chain_id
-        return work_id(chain_id, selection.parent, selection.task.task_id, self._ports.wallet.address)
+        return messages.work_id(chain_id, selection.parent, selection.task.task_id, self._ports.wallet.address)
 
     async def _job(
-        self, selection: Selection, release: KeyRelease, epochs: int, ahead: Lookahead | None = None
-    ) -> TrainingJob:
+        self, selection: Selection, release: messages.KeyRelease, epochs: int, ahead: Lookahead | None = None
+    ) -> jobs.TrainingJob:
         chosen = self._strategy.choose_hyper_parameters(selection, epochs)
         position = None if ahead is None else ahead.position
-        seeds = seeds_of(self._ports.chain.parameters.chain_id, selection, self._ports.wallet.address, position)
+        seeds = training_chain.seeds_of(
+            self._ports.chain.parameters.chain_id, selection, self._ports.wallet.address, position
+        )
         directory = self._directory / f"height-{selection.height}-{seeds.order.hex()[:12]}"
         data = await self._open_training_data(selection, release)
         mapping = await self._ports.data.mapping_path(self._terms(selection))
-        return build_training_job(selection, self._terms(selection), seeds, chosen, (data, directory), mapping)
+        return training_chain.build_training_job(
+            selection, self._terms(selection), seeds, chosen, (data, directory), mapping
+        )
 
-    async def _train_until(self, selection: Selection, job: TrainingJob, stopping_milliseconds: int) -> TrainedFiles:
+    async def _train_until(
+        self, selection: Selection, job: jobs.TrainingJob, stopping_milliseconds: int
+    ) -> jobs.TrainedFiles:
         """Train; when the time is up the finished epochs are the run (DLBC, Assumption 2)."""
         begun_seconds = self._ports.clock.monotonic_seconds()
 
@@ -445,7 +436,7 @@ class Miner:
         finally:
             stopper.cancel()
 
-    def _record_share(self, selection: Selection, finished: FinishedRun) -> None:
+    def _record_share(self, selection: Selection, finished: training_chain.FinishedRun) -> None:
         run, ended = finished.run, finished.ended_milliseconds
         facts = {
             "training_milliseconds": [ended - int(1000 * run.process_seconds), ended],
@@ -458,24 +449,24 @@ class Miner:
         }
         self._ports.decisions.note_training(selection.height, facts)
 
-    async def _publish_model(self, selection: Selection, finished: FinishedRun) -> TrainedModel:
+    async def _publish_model(self, selection: Selection, finished: training_chain.FinishedRun) -> messages.TrainedModel:
         """Put the model, every checkpoint and their index where peers can fetch them (IV-B: checkpoints published)."""
         run = finished.run
         directory = Path(run.trace_directory)
         model_cid = await self._ports.blobs.add(Path(run.weights_path))
         states = [cid_text(await self._ports.blobs.add(path)) for path in sorted(directory.glob("state-*.safetensors"))]
         index = {**json.loads((directory / INDEX_NAME).read_text()), "states": states}
-        trace_cid = await self._ports.blobs.add_bytes(encode_index(index, finished.start))
+        trace_cid = await self._ports.blobs.add_bytes(training_chain.encode_index(index, finished.start))
         self._ports.archive.blobs.note(selection.height, (model_cid, trace_cid, *map(cid_from_text, states)))
         chosen = self._strategy.choose_hyper_parameters(selection, run.epochs)
         count = (run.training_correct, run.training_total)
         part = self._ports.chain.rules.parts.training_part(selection, self._work(selection), *count)
         shutil.rmtree(self._directory / directory.parent.name, ignore_errors=True)
         named = await self._trainer.machine_class()
-        record = TrainingRecord(run.trace_root, len(states), trace_cid, chosen, part, named)
-        return TrainedModel(model_cid, record)
+        record = messages.TrainingRecord(run.trace_root, len(states), trace_cid, chosen, part, named)
+        return messages.TrainedModel(model_cid, record)
 
-    def _show_progress(self, point: TrainingProgress) -> None:
+    def _show_progress(self, point: jobs.TrainingProgress) -> None:
         self._ports.decisions.curve.append({**asdict(point), "height": self._ports.chain.round.selection.height})
 
     def _note(self, selection: Selection, step: str, **facts: float | int | str) -> None:

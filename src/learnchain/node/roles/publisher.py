@@ -8,16 +8,7 @@ import logging
 from enum import StrEnum
 
 from learnchain.encoding.cryptography import UNSIGNED, history_branch, sign
-from learnchain.execution.escrow import (
-    STATUS_OPEN,
-    Claim,
-    bond_calldata,
-    collected_calldata,
-    decode_stake,
-    decode_task,
-    settle_calldata,
-    task_calldata,
-)
+from learnchain.execution import escrow
 from learnchain.node.chain import Ports
 from learnchain.protocol.actions import OpenHeight, ReleaseTestSet
 from learnchain.protocol.messages import KeyRelease, Release, ReleaseAnnouncement, release_root, work_id
@@ -49,14 +40,14 @@ async def settling_transactions(ports: Ports, parent: ChainState, timestamp_seco
     if not history:
         return ()
     leaves = tuple(each.leaf(ports.chain.parameters.chain_id, ports.chain.parameters.escrow) for each in history)
-    claims: list[Claim] = []
+    claims: list[escrow.Claim] = []
     for index in range(len(history) - 1, -1, -1):
         if len(claims) == MAXIMUM_CLAIMS_PER_PAYLOAD:
             break
         found = await _place(ports, history[index], index)
         if found is SettlementStage.OPEN:
             branch = history_branch(leaves, index)
-            claims.append(Claim(history[index], index, branch, parent.block_hash, timestamp_seconds))
+            claims.append(escrow.Claim(history[index], index, branch, parent.block_hash, timestamp_seconds))
         elif found is SettlementStage.DONE and index < len(history) - MAXIMUM_CLAIMS_PER_PAYLOAD:
             # Claims are retried in every payload, so a settled one this far back means that those before it are too.
             break
@@ -68,11 +59,11 @@ async def settling_transactions(ports: Ports, parent: ChainState, timestamp_seco
 async def _place(ports: Ports, settlement: Settlement, index: int) -> SettlementStage:
     """Ask the contract where a settlement stands; shares of a pot wait until the pot is filled."""
     if settlement.outcome is not SettlementOutcome.SLASHED:
-        status = decode_task(await _call_contract(ports, task_calldata(settlement.task_id))).status
-        return SettlementStage.OPEN if status == STATUS_OPEN else SettlementStage.DONE
-    if any(await _call_contract(ports, collected_calldata(index))):
+        status = escrow.decode_task(await _call_contract(ports, escrow.task_calldata(settlement.task_id))).status
+        return SettlementStage.OPEN if status == escrow.STATUS_OPEN else SettlementStage.DONE
+    if any(await _call_contract(ports, escrow.collected_calldata(index))):
         return SettlementStage.DONE
-    pot = decode_stake(await _call_contract(ports, bond_calldata(settlement.task_id)))
+    pot = escrow.decode_stake(await _call_contract(ports, escrow.bond_calldata(settlement.task_id)))
     return (
         SettlementStage.OPEN if pot.active_wei + pot.leaving_wei >= settlement.amount_wei else SettlementStage.WAITING
     )
@@ -84,7 +75,7 @@ async def _call_contract(ports: Ports, data: bytes) -> bytes:
     return bytes.fromhex(answer[2:])
 
 
-async def _sign_claims(ports: Ports, claims: list[Claim]) -> tuple[bytes, ...]:
+async def _sign_claims(ports: Ports, claims: list[escrow.Claim]) -> tuple[bytes, ...]:
     """Sign the claims; an account without coins claims nothing, another producer will."""
     address = _hex(ports.wallet.address)
     nonce = int(await ports.engine.rpc("eth_getTransactionCount", [address, "latest"]), 16)
@@ -103,7 +94,7 @@ async def _sign_claims(ports: Ports, claims: list[Claim]) -> tuple[bytes, ...]:
             "gas": SETTLE_GAS,
             "maxFeePerGas": fee_wei,
             "maxPriorityFeePerGas": 0,
-            "data": _hex(settle_calldata(claim)),
+            "data": _hex(escrow.settle_calldata(claim)),
         }
         try:
             raw.append(ports.wallet.sign_transaction(transaction))

@@ -9,20 +9,11 @@ from learnchain.encoding.codec import Address, Hash32
 from learnchain.encoding.cryptography import check_signature, sign
 from learnchain.network.concurrency import retry
 from learnchain.node.chain import PendingMessage, Ports, WireMessage
+from learnchain.protocol import messages
 from learnchain.protocol.actions import MeasureEvidence, MeasureResponse, OpenHeight, RevealModel, TrainModel
 from learnchain.protocol.audit_messages import Challenge, ChallengeResponse
 from learnchain.protocol.events import MeasurementFinished
 from learnchain.protocol.measurement import Measurement, MeasurementRequest
-from learnchain.protocol.messages import (
-    Block,
-    Commitment,
-    Evidence,
-    Fault,
-    KeyRelease,
-    Release,
-    ReleaseAnnouncement,
-    Reveal,
-)
 from learnchain.protocol.state import Selection
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 from learnchain.tasks.publishing import OpenedKeys
@@ -50,38 +41,46 @@ class Reporter:
     def compare(self, message: WireMessage, refused: RejectionReason | None) -> None:
         """Look for a contradiction between a message from the wire and what this node took for the same height."""
         state = self._ports.chain.round
-        if isinstance(message, Commitment):
+        if isinstance(message, messages.Commitment):
             rivals = (each for each in state.commitments.values() if each.miner == message.miner)
-            self._report_contradiction(Fault.DOUBLE_COMMITMENT, message.miner, message, next(rivals, None))
-        elif isinstance(message, Reveal):
+            self._report_contradiction(messages.Fault.DOUBLE_COMMITMENT, message.miner, message, next(rivals, None))
+        elif isinstance(message, messages.Reveal):
             opened = (each for each in state.reveals.values() if each.miner == message.miner)
-            self._report_contradiction(Fault.DOUBLE_REVEAL, message.miner, message, next(opened, None))
-        elif isinstance(message, ReleaseAnnouncement | Block):
+            self._report_contradiction(messages.Fault.DOUBLE_REVEAL, message.miner, message, next(opened, None))
+        elif isinstance(message, messages.ReleaseAnnouncement | messages.Block):
             known = state.announcement
             if known is not None:
-                self._report_contradiction(Fault.DOUBLE_RELEASE, self._publisher(), message.release, known.release)
-            if isinstance(message, Block):
+                self._report_contradiction(
+                    messages.Fault.DOUBLE_RELEASE, self._publisher(), message.release, known.release
+                )
+            if isinstance(message, messages.Block):
                 self._compare_siblings(message)
-        if refused is RejectionReason.KEY_MISMATCH and isinstance(message, KeyRelease | ReleaseAnnouncement):
-            signed = message if isinstance(message, KeyRelease) else message.release
-            self._build_evidence(Fault.DATA_CHANGED, self._publisher(), (signed,))
+        if refused is RejectionReason.KEY_MISMATCH and isinstance(
+            message, messages.KeyRelease | messages.ReleaseAnnouncement
+        ):
+            signed = message if isinstance(message, messages.KeyRelease) else message.release
+            self._build_evidence(messages.Fault.DATA_CHANGED, self._publisher(), (signed,))
 
-    def _compare_siblings(self, block: Block) -> None:
+    def _compare_siblings(self, block: messages.Block) -> None:
         """Compare the release of a block with those of known blocks on the same parent."""
         for record in tuple(self._ports.chain.round.tree.records.values()):
             other = record.block
-            if isinstance(other, Block) and other.parent == block.parent and other.release != block.release:
+            if isinstance(other, messages.Block) and other.parent == block.parent and other.release != block.release:
                 selection = self._selection(block)
                 if selection is not None:
                     pair = (block.release, other.release)
-                    self._report_contradiction(Fault.DOUBLE_RELEASE, selection.task.publisher, *pair)
+                    self._report_contradiction(messages.Fault.DOUBLE_RELEASE, selection.task.publisher, *pair)
 
-    def _selection(self, block: Block) -> Selection | None:
+    def _selection(self, block: messages.Block) -> Selection | None:
         tree, chain = self._ports.chain.round.tree, self._ports.chain
         return chain.rules.select_task(tree.state(block.parent), chain.parameters) if block.parent in tree else None
 
     def _report_contradiction(
-        self, fault: Fault, offender: Address, first: Commitment | Reveal | Release, other: Statement | None
+        self,
+        fault: messages.Fault,
+        offender: Address,
+        first: messages.Commitment | messages.Reveal | messages.Release,
+        other: Statement | None,
     ) -> None:
         if other is None or first == other or (first.parent, first.height) != (other.parent, other.height):
             return
@@ -90,7 +89,7 @@ class Reporter:
     def _publisher(self) -> Address:
         return self._ports.chain.round.selection.task.publisher
 
-    def _build_evidence(self, fault: Fault, offender: Address, signed: tuple[Statement, ...]) -> None:
+    def _build_evidence(self, fault: messages.Fault, offender: Address, signed: tuple[Statement, ...]) -> None:
         """Sign an accusation, unless its statements are forged by a third party; it is sent once its height is over."""
         try:
             for each in signed:
@@ -119,12 +118,12 @@ class Reporter:
         """Open the test set as soon as its key is out."""
         await self._compare_data(action.selection, action.announcement.release)
 
-    async def _compare_data(self, selection: Selection, signed: KeyRelease | Release) -> None:
+    async def _compare_data(self, selection: Selection, signed: messages.KeyRelease | messages.Release) -> None:
         if not self._measuring.verifies_models or selection.task.is_standing:
             return
         specification, data = selection.posted_task.specification, self._ports.data
         try:
-            if isinstance(signed, KeyRelease):
+            if isinstance(signed, messages.KeyRelease):
                 keys = OpenedKeys(signed.key, self._ports.chain.rules.parts.functional_key(signed))
                 await data.training(keys, specification, self._measuring.terms(selection))
             else:
@@ -133,7 +132,7 @@ class Reporter:
             # Our own disk may lie too: the accusation rests on a second opening of the file itself.
             logger.warning("the data of task %s are not as promised: %s", selection.task.task_id.hex()[:16], error)
             if await self._measuring.is_data_changed(selection, signed):
-                self._build_evidence(Fault.DATA_CHANGED, selection.task.publisher, (signed,))
+                self._build_evidence(messages.Fault.DATA_CHANGED, selection.task.publisher, (signed,))
 
     # --- sending and measuring -----------------------------------------------------------------------------------
 
@@ -192,7 +191,7 @@ class Reporter:
 
 def signer_of(message: PendingMessage) -> Address:
     """Return who signed a message that waits for a block."""
-    if isinstance(message, Evidence):
+    if isinstance(message, messages.Evidence):
         return message.reporter
     if isinstance(message, Challenge):
         return message.challenger

@@ -22,19 +22,7 @@ from itertools import chain
 from pathlib import Path
 from threading import local
 
-from learnchain.encoding.content_id import (
-    UNIXFS_V1_2025,
-    Cid,
-    Codec,
-    FileBuilder,
-    Layout,
-    Link,
-    check_cid,
-    cid_from_text,
-    cid_of_block,
-    cid_text,
-    parse_cid,
-)
+from learnchain.encoding import content_id
 from learnchain.encoding.files import storage_error, sync_file
 from learnchain.rejection import Rejected, RejectionReason
 from learnchain.storage.blobs.blob_store import Leaf, Tree, read_tree, write_tree
@@ -46,22 +34,24 @@ _LEAVES_AT_A_TIME = 4_096
 """Leaves whose hashes are under way together: bounds what a huge file keeps in memory."""
 
 
-def tree_of_file(path: Path, layout: Layout = UNIXFS_V1_2025) -> tuple[Link, dict[Cid, bytes]]:
+def tree_of_file(
+    path: Path, layout: content_id.Layout = content_id.UNIXFS_V1_2025
+) -> tuple[content_id.Link, dict[content_id.Cid, bytes]]:
     """Return the root of a file and its nodes by CID, the leaves left out; the same as `FileBuilder` gives."""
-    builder, nodes = FileBuilder(layout), dict[Cid, bytes]()
+    builder, nodes = content_id.FileBuilder(layout), dict[content_id.Cid, bytes]()
     descriptor = os.open(path, os.O_RDONLY)
 
     rooms = local()
 
-    def leaves(offsets: range) -> list[tuple[Cid, int]]:
+    def leaves(offsets: range) -> list[tuple[content_id.Cid, int]]:
         # A read rather than a memory map: a file that shrinks meanwhile is an error then, not a crash, and the faults
         # of a map cost as much as the copy. Each thread reads into one room again and again, which stays in the cache.
         if not hasattr(rooms, "room"):
             rooms.room = bytearray(layout.leaf_bytes)
-        found: list[tuple[Cid, int]] = []
+        found: list[tuple[content_id.Cid, int]] = []
         for offset in offsets:
             size = os.preadv(descriptor, [rooms.room], offset)
-            found.append((cid_of_block(memoryview(rooms.room)[:size], hash_kind=layout.hash_kind), size))
+            found.append((content_id.cid_of_block(memoryview(rooms.room)[:size], hash_kind=layout.hash_kind), size))
         return found
 
     try:
@@ -92,14 +82,14 @@ class BlobFiles:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._trees: OrderedDict[Cid, Tree] = OrderedDict()
+        self._trees: OrderedDict[content_id.Cid, Tree] = OrderedDict()
         self._made = 0
         for folder in _FOLDERS:
             (directory / folder).mkdir(parents=True, exist_ok=True)
         for leftover in (directory / "temporary").iterdir():
             leftover.unlink()
 
-    def path(self, cid: Cid) -> Path | None:
+    def path(self, cid: content_id.Cid) -> Path | None:
         """Return the file of a whole blob and note that it was used."""
         path = self._place("files", cid)
         try:
@@ -108,7 +98,7 @@ class BlobFiles:
             return None
         return path
 
-    def add_file(self, source: Path) -> Cid:
+    def add_file(self, source: Path) -> content_id.Cid:
         """Copy a file and hash the copy, on all cores: what is named is what lies here, whoever writes the source."""
         temporary = self._temporary()
         try:
@@ -122,14 +112,14 @@ class BlobFiles:
             temporary.unlink(missing_ok=True)
         return root.cid
 
-    def add(self, chunks: Iterator[bytes]) -> Cid:
+    def add(self, chunks: Iterator[bytes]) -> content_id.Cid:
         """Write a blob from chunks of the layout's leaf size; raise `Unavailable` when the disk is full."""
         with self._writing():
             return self._add(chunks)
 
-    def _add(self, chunks: Iterator[bytes]) -> Cid:
-        builder = FileBuilder()
-        nodes: dict[Cid, bytes] = {}
+    def _add(self, chunks: Iterator[bytes]) -> content_id.Cid:
+        builder = content_id.FileBuilder()
+        nodes: dict[content_id.Cid, bytes] = {}
         temporary = self._temporary()
         try:
             with temporary.open("wb") as file:
@@ -146,7 +136,7 @@ class BlobFiles:
             temporary.unlink(missing_ok=True)
         return root.cid
 
-    def put_tree(self, cid: Cid, written: bytes) -> None:
+    def put_tree(self, cid: content_id.Cid, written: bytes) -> None:
         """Keep the tree of a blob, whole or to be fetched."""
         temporary = self._temporary()
         with self._writing():
@@ -158,37 +148,39 @@ class BlobFiles:
             finally:
                 temporary.unlink(missing_ok=True)
 
-    def tree_bytes(self, cid: Cid) -> bytes | None:
+    def tree_bytes(self, cid: content_id.Cid) -> bytes | None:
         """Return the written tree, if it is here."""
         try:
             return self._place("trees", cid).read_bytes()
         except FileNotFoundError:
             return None
 
-    def tree(self, cid: Cid) -> Tree | None:
+    def tree(self, cid: content_id.Cid) -> Tree | None:
         """Return the tree of a blob that is here or under way; a damaged one is dropped."""
         if cid in self._trees:
             self._trees.move_to_end(cid)
             return self._trees[cid]
-        tree = self._single_leaf(cid) if parse_cid(cid).codec is Codec.RAW else self._read_tree(cid)
+        tree = (
+            self._single_leaf(cid) if content_id.parse_cid(cid).codec is content_id.Codec.RAW else self._read_tree(cid)
+        )
         if tree is not None:
             self._trees[cid] = tree
             if len(self._trees) > _CACHED_TREES:
                 self._trees.popitem(last=False)
         return tree
 
-    def read_leaf(self, cid: Cid, leaf: Leaf) -> bytes | None:
+    def read_leaf(self, cid: content_id.Cid, leaf: Leaf) -> bytes | None:
         """Return a leaf of a whole or a partial blob, if it is here and hashes right."""
         for folder in ("files", "partial"):
             with contextlib.suppress(FileNotFoundError), self._place(folder, cid).open("rb") as file:
                 file.seek(leaf.offset)
                 data = file.read(leaf.size)
                 with contextlib.suppress(Rejected):
-                    check_cid(leaf.cid, data)
+                    content_id.check_cid(leaf.cid, data)
                     return data
         return None
 
-    def write_leaf(self, cid: Cid, leaf: Leaf, data: bytes) -> None:
+    def write_leaf(self, cid: content_id.Cid, leaf: Leaf, data: bytes) -> None:
         """Write a checked leaf to its place in the partial file."""
         with self._writing():
             descriptor = os.open(self._place("partial", cid), os.O_WRONLY | os.O_CREAT, 0o644)
@@ -216,14 +208,16 @@ class BlobFiles:
             self._move(partial, path)
         return path
 
-    def verify(self, cid: Cid) -> None:
+    def verify(self, cid: content_id.Cid) -> None:
         """Hash a whole blob again; what does not match is deleted and `WRONG_HASH`."""
         tree = self.tree(cid)
         if tree is None or any(self.read_leaf(cid, leaf) is None for leaf in tree.leaves):
             self.delete(cid)
-            raise Rejected(RejectionReason.WRONG_HASH, f"the stored blob {cid_text(cid)} is damaged or incomplete")
+            raise Rejected(
+                RejectionReason.WRONG_HASH, f"the stored blob {content_id.cid_text(cid)} is damaged or incomplete"
+            )
 
-    def discard(self, cid: Cid) -> int:
+    def discard(self, cid: content_id.Cid) -> int:
         """Delete a blob and its pin; return the bytes freed."""
         freed = 0
         for folder in ("files", "partial"):
@@ -233,40 +227,40 @@ class BlobFiles:
         self.delete(cid)
         return freed
 
-    def delete(self, cid: Cid) -> None:
+    def delete(self, cid: content_id.Cid) -> None:
         """Delete everything of a blob but its pin."""
         self._trees.pop(cid, None)
         for folder in ("files", "partial", "trees"):
             self._place(folder, cid).unlink(missing_ok=True)
 
-    def pin(self, cid: Cid) -> None:
+    def pin(self, cid: content_id.Cid) -> None:
         """Keep a blob."""
         with self._writing():
             # Not synced: a pin that a power cut took is made again at the next start.
             self._place("pins", cid).touch()
 
-    def unpin(self, cid: Cid) -> None:
+    def unpin(self, cid: content_id.Cid) -> None:
         """Let go of a blob."""
         self._place("pins", cid).unlink(missing_ok=True)
 
-    def is_pinned(self, cid: Cid) -> bool:
+    def is_pinned(self, cid: content_id.Cid) -> bool:
         """Return whether a blob is to be kept."""
         return self._place("pins", cid).exists()
 
-    def pins(self) -> tuple[Cid, ...]:
+    def pins(self) -> tuple[content_id.Cid, ...]:
         """Return every pinned blob."""
         return tuple(cid for cid, _ in self._list_blobs("pins"))
 
-    def owe(self, cid: Cid) -> None:
+    def owe(self, cid: content_id.Cid) -> None:
         """Note that the store elsewhere has to get a blob."""
         with self._writing():
             self._place("owed", cid).touch()
 
-    def settle(self, cid: Cid) -> None:
+    def settle(self, cid: content_id.Cid) -> None:
         """Note that it has it."""
         self._place("owed", cid).unlink(missing_ok=True)
 
-    def list_undelivered(self) -> tuple[Cid, ...]:
+    def list_undelivered(self) -> tuple[content_id.Cid, ...]:
         """Return every blob that the store elsewhere has to get still."""
         return tuple(cid for cid, _ in self._list_blobs("owed"))
 
@@ -274,7 +268,7 @@ class BlobFiles:
         """Return the bytes of files that blobs take, whole and partial."""
         return sum(path.stat().st_size for folder in ("files", "partial") for _, path in self._list_blobs(folder))
 
-    def collect(self, quota_bytes: int, keep: frozenset[Cid] = frozenset()) -> int:
+    def collect(self, quota_bytes: int, keep: frozenset[content_id.Cid] = frozenset()) -> int:
         """Delete unpinned blobs, least recently used first, until the rest fits; return the bytes freed."""
         excess = self.used_bytes() - quota_bytes
         found = [
@@ -303,19 +297,19 @@ class BlobFiles:
         except OSError as error:
             raise storage_error(self._directory, error) from error
 
-    def _list_blobs(self, folder: str) -> Iterator[tuple[Cid, Path]]:
+    def _list_blobs(self, folder: str) -> Iterator[tuple[content_id.Cid, Path]]:
         for path in sorted((self._directory / folder).iterdir()):
             with contextlib.suppress(Rejected):
-                yield cid_from_text(path.name), path
+                yield content_id.cid_from_text(path.name), path
 
-    def _single_leaf(self, cid: Cid) -> Tree | None:
+    def _single_leaf(self, cid: content_id.Cid) -> Tree | None:
         try:
             size = self._place("files", cid).stat().st_size
         except FileNotFoundError:
             return None
         return Tree(cid, size, (Leaf(cid, 0, size),))
 
-    def _read_tree(self, cid: Cid) -> Tree | None:
+    def _read_tree(self, cid: content_id.Cid) -> Tree | None:
         written = self.tree_bytes(cid)
         if written is None:
             return None
@@ -325,9 +319,9 @@ class BlobFiles:
             self.delete(cid)
             return None
 
-    def _place(self, folder: str, cid: Cid) -> Path:
-        parse_cid(cid)
-        return self._directory / folder / cid_text(cid)
+    def _place(self, folder: str, cid: content_id.Cid) -> Path:
+        content_id.parse_cid(cid)
+        return self._directory / folder / content_id.cid_text(cid)
 
     def _temporary(self) -> Path:
         self._made += 1
@@ -340,8 +334,8 @@ class BlobFiles:
 
 def chunks_of_bytes(data: bytes) -> Iterator[bytes]:
     """Yield bytes in leaves."""
-    for start in range(0, len(data), UNIXFS_V1_2025.leaf_bytes):
-        yield data[start : start + UNIXFS_V1_2025.leaf_bytes]
+    for start in range(0, len(data), content_id.UNIXFS_V1_2025.leaf_bytes):
+        yield data[start : start + content_id.UNIXFS_V1_2025.leaf_bytes]
 
 
 def _sync(descriptor: int) -> None:

@@ -12,17 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from learnchain.encoding.content_id import (
-    MAXIMUM_BLOCK_BYTES,
-    MAXIMUM_DEPTH,
-    Cid,
-    Codec,
-    IpldBlock,
-    Link,
-    check_cid,
-    decode_node,
-    parse_cid,
-)
+from learnchain.encoding import content_id
 from learnchain.rejection import Rejected, RejectionReason, Unavailable
 
 _SMALLEST_USUAL_LEAF_BYTES = 65_536
@@ -36,7 +26,7 @@ REQUEST_SECONDS = 20
 class Leaf:
     """Place one raw block in the file."""
 
-    cid: Cid
+    cid: content_id.Cid
     offset: int
     size: int
 
@@ -45,7 +35,7 @@ class Leaf:
 class Tree:
     """List the leaves of a blob in the order in which its nodes name them."""
 
-    root: Cid
+    root: content_id.Cid
     size_bytes: int
     leaves: tuple[Leaf, ...]
 
@@ -60,34 +50,34 @@ def maximum_tree_bytes(max_bytes: int) -> int:
     return 65_536 + _TREE_BYTES_PER_LEAF * maximum_leaves(max_bytes)
 
 
-def write_tree(root: Link, nodes: Mapping[Cid, bytes]) -> bytes:
+def write_tree(root: content_id.Link, nodes: Mapping[content_id.Cid, bytes]) -> bytes:
     """Return the tree below a root whose nodes are at hand; nothing for a blob of one raw leaf."""
     written = bytearray()
     waiting = deque([root])
     while waiting:
         link = waiting.popleft()
-        if parse_cid(link.cid).codec is Codec.DAG_PB:
+        if content_id.parse_cid(link.cid).codec is content_id.Codec.DAG_PB:
             node = nodes[link.cid]
             written += len(node).to_bytes(4, "big") + node
-            waiting.extend(decode_node(link.cid, node))
+            waiting.extend(content_id.decode_node(link.cid, node))
     return bytes(written)
 
 
-def nodes_of_tree(root: Cid, written: bytes) -> list[IpldBlock]:
+def nodes_of_tree(root: content_id.Cid, written: bytes) -> list[content_id.IpldBlock]:
     """Return the nodes of a tree that `read_tree` has found right, in the order in which they were written."""
     position = 0
-    nodes: list[IpldBlock] = []
+    nodes: list[content_id.IpldBlock] = []
     waiting = deque([root])
     while waiting:
         cid = waiting.popleft()
-        if parse_cid(cid).codec is Codec.DAG_PB:
+        if content_id.parse_cid(cid).codec is content_id.Codec.DAG_PB:
             node, position = _next_node(written, position)
-            nodes.append(IpldBlock(cid, node))
-            waiting.extend(link.cid for link in decode_node(cid, node))
+            nodes.append(content_id.IpldBlock(cid, node))
+            waiting.extend(link.cid for link in content_id.decode_node(cid, node))
     return nodes
 
 
-def read_tree(root: Cid, written: bytes, max_bytes: int) -> Tree:
+def read_tree(root: content_id.Cid, written: bytes, max_bytes: int) -> Tree:
     """Return the tree that `written` spells.
 
     `WRONG_HASH` means that these are not the bytes of this CID: blame who sent them. Any other reason is a property of
@@ -95,18 +85,18 @@ def read_tree(root: Cid, written: bytes, max_bytes: int) -> Tree:
     """
     position = 0
     leaves: list[Leaf] = []
-    waiting: deque[tuple[Link, int, int]] = deque([(Link(root, -1, 0), 0, 0)])
+    waiting: deque[tuple[content_id.Link, int, int]] = deque([(content_id.Link(root, -1, 0), 0, 0)])
     size_bytes = -1
     while waiting:
         link, offset, depth = waiting.popleft()
-        if parse_cid(link.cid).codec is Codec.RAW:
+        if content_id.parse_cid(link.cid).codec is content_id.Codec.RAW:
             leaves.append(_leaf(link, offset))
             continue
         node, position = _next_node(written, position)
-        links = decode_node(link.cid, node)
+        links = content_id.decode_node(link.cid, node)
         total = sum(child.file_bytes for child in links)
         size_bytes = total if size_bytes < 0 else size_bytes
-        if depth >= MAXIMUM_DEPTH or total > max_bytes:
+        if depth >= content_id.MAXIMUM_DEPTH or total > max_bytes:
             detail = f"a blob of {total} bytes or too many levels; {max_bytes} allowed"
             raise Rejected(RejectionReason.TOO_LARGE, detail)
         if link.file_bytes not in {-1, total}:
@@ -121,10 +111,10 @@ def read_tree(root: Cid, written: bytes, max_bytes: int) -> Tree:
     return Tree(root, size_bytes, tuple(leaves))
 
 
-def _leaf(link: Link, offset: int) -> Leaf:
+def _leaf(link: content_id.Link, offset: int) -> Leaf:
     if link.file_bytes < 1:
         raise Rejected(RejectionReason.MALFORMED, "a leaf of a tree is empty, or the root is one")
-    if link.file_bytes > MAXIMUM_BLOCK_BYTES:
+    if link.file_bytes > content_id.MAXIMUM_BLOCK_BYTES:
         raise Rejected(RejectionReason.TOO_LARGE, f"a leaf of {link.file_bytes} bytes")
     return Leaf(link.cid, offset, link.file_bytes)
 
@@ -145,7 +135,7 @@ Progress = Callable[[int, int], None]
 class BlobStat:
     """Say how much of a blob is here; `size_bytes` is None while nothing is known of it."""
 
-    cid: Cid
+    cid: content_id.Cid
     size_bytes: int | None
     complete: bool
     pinned: bool
@@ -162,43 +152,45 @@ class BlobNotFound(Unavailable):
 class BlobStore(Protocol):
     """Keep blobs by their CID and find those that are elsewhere."""
 
-    async def add(self, path: Path) -> Cid:
+    async def add(self, path: Path) -> content_id.Cid:
         """Take a copy of a file; return its CID."""
 
-    async def add_bytes(self, data: bytes) -> Cid:
+    async def add_bytes(self, data: bytes) -> content_id.Cid:
         """Take bytes; return their CID."""
 
-    async def stat(self, cid: Cid) -> BlobStat:
+    async def stat(self, cid: content_id.Cid) -> BlobStat:
         """Say what is here, without asking anybody."""
 
     async def fetch(
-        self, cid: Cid, *, max_bytes: int, sources: Sequence[bytes] = (), progress: Progress | None = None
+        self, cid: content_id.Cid, *, max_bytes: int, sources: Sequence[bytes] = (), progress: Progress | None = None
     ) -> Path:
         """Return a file that holds the blob; raise `Unavailable` when nobody has it, `TOO_LARGE` above `max_bytes`."""
 
-    async def read(self, cid: Cid, max_bytes: int) -> bytes:
+    async def read(self, cid: content_id.Cid, max_bytes: int) -> bytes:
         """Return the bytes of a blob, fetched if need be."""
 
-    def path(self, cid: Cid) -> Path | None:
+    def path(self, cid: content_id.Cid) -> Path | None:
         """Return the file of a blob that is here, else None."""
 
     async def handed_over(self) -> None:
         """Wait until a store elsewhere, if there is one, has all that was added; `Unavailable` if it takes it not."""
 
-    async def pin(self, cid: Cid) -> None:
+    async def pin(self, cid: content_id.Cid) -> None:
         """Keep a blob whatever the quota says, whether it is here yet or not."""
 
-    async def unpin(self, cid: Cid) -> None:
+    async def unpin(self, cid: content_id.Cid) -> None:
         """Let the quota decide again."""
 
-    async def discard(self, cid: Cid) -> int:
+    async def discard(self, cid: content_id.Cid) -> int:
         """Delete a blob, pinned or not; return the bytes freed."""
 
     def used_bytes(self) -> int:
         """Return the bytes that blobs take on this disk."""
 
 
-async def walk_tree(root: Cid, max_bytes: int, block: Callable[[Cid], Awaitable[bytes | None]]) -> bytes | None:
+async def walk_tree(
+    root: content_id.Cid, max_bytes: int, block: Callable[[content_id.Cid], Awaitable[bytes | None]]
+) -> bytes | None:
     """Return the written tree of a blob whose blocks are given singly; None when one of them is not to be had.
 
     Each node is checked before its children are asked for, and all of them together are bounded: nobody can make us
@@ -207,14 +199,14 @@ async def walk_tree(root: Cid, max_bytes: int, block: Callable[[Cid], Awaitable[
     written, waiting = bytearray(), deque([root])
     while waiting:
         cid = waiting.popleft()
-        if parse_cid(cid).codec is Codec.RAW:
+        if content_id.parse_cid(cid).codec is content_id.Codec.RAW:
             continue
         node = await block(cid)
         if node is None:
             return None
-        check_cid(cid, node)
+        content_id.check_cid(cid, node)
         written += len(node).to_bytes(4, "big") + node
         if len(written) > maximum_tree_bytes(max_bytes):
             raise Rejected(RejectionReason.TOO_LARGE, f"a tree above {maximum_tree_bytes(max_bytes)} bytes")
-        waiting.extend(link.cid for link in decode_node(cid, node))
+        waiting.extend(link.cid for link in content_id.decode_node(cid, node))
     return bytes(written)
