@@ -38,8 +38,10 @@ def explain(
 
 
 def _find_explanations(engine: str, number: int | None) -> dict[str, Any]:
-    importlib.import_module(_equations_module(engine))
+    importlib.import_module(_module_of_equations(engine))
     found = _list_citations(engine)
+    if not found:
+        raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{engine} follows no numbered equation; see docs/engines.md")
     if number is None or number not in {each.number for each in found if each.kind == EQUATION}:
         for name in LATE_MODULES:
             importlib.import_module(name)
@@ -52,13 +54,8 @@ def _find_explanations(engine: str, number: int | None) -> dict[str, Any]:
     return {"engine": engine, "equations": [_explanation(each) for each in chosen]}
 
 
-def _equations_module(engine: str) -> str:
-    if engine == MARKET:
-        return "learnchain.learning.fusion"
-    name = f"{_package_of(engine)}.equations"
-    if importlib.util.find_spec(name) is None:
-        raise Rejected(RejectionReason.ARGUMENT_INVALID, f"{engine} follows no numbered equation; see docs/engines.md")
-    return name
+def _module_of_equations(engine: str) -> str:
+    return "learnchain.learning.fusion" if engine == MARKET else f"{_package_of(engine)}.rules"
 
 
 def _package_of(paper: str) -> str:

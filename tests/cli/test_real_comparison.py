@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from learnchain.cli import lab
+from learnchain.cli import real_comparison
 
 
 def block(height: int, winner: str | None, seconds: float) -> dict[str, Any]:
@@ -48,8 +48,8 @@ def test_figures_follow_from_the_blocks_after_the_first(monkeypatch: pytest.Monk
         found = [block(1, "0xa", 99.0), block(2, "0xa", 8.0), block(3, None, 12.0), block(4, "0xb", 10.0)]
         return {"blocks": found, "agree": True, "supply": {"conserved": True}, **DECIDED}
 
-    monkeypatch.setattr(lab, "_run", run)
-    result = lab.compare_for_real(["podl", "dlbc"], 3, 3)
+    monkeypatch.setattr(real_comparison, "_run", run)
+    result = real_comparison.compare_for_real(["podl", "dlbc"], 3, 3)
     assert asked == [("podl", 3, 3), ("dlbc", 3, 3)]
     report = result["reports"][0]
     assert (report["blocks"], report["empty_blocks"]) == (4, 1)
